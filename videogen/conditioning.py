@@ -1,0 +1,85 @@
+"""Conditioning as data: segments of latent frames, packed into what the transformer takes.
+
+A segment owns its noise level and its place in time. Reference frames carry the video's noise level and
+follow it; a prefix carries level 0 and comes first; a shot context carries level 0 at position 1024. The
+transformer knows none of these words: it sees one stack of frames, a noise level and a position for each.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Segment:
+    """Latent frames [B, C, F, h, w] that share an origin.
+
+    Args:
+        timestep: noise level 0..1000, one for all frames (0-d) or one per frame ([F] or [B, F]).
+        temporal_start: position of the first frame; the others follow.
+        extra: channels appended to the latents [B, E, F, h, w] (mask and image of image-conditioned models).
+    """
+
+    latents: Tensor
+    timestep: Tensor
+    temporal_start: int = 0
+    extra: Tensor | None = None
+
+    @property
+    def frames(self) -> int:
+        return self.latents.shape[2]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Packed:
+    """All segments as one: latents [B, C+E, F, h, w], timestep [B, F] ([B, 1] when all agree), positions
+    [F].
+    """
+
+    latents: Tensor
+    timestep: Tensor
+    positions: Tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Context:
+    """What the frames attend to besides each other; None where the model has no such input.
+
+    text [B, T, text_dim], image [B, I, image_dim], audio [B, 4(F-1)+1, window, layers, channels], fps class
+    [B].
+    """
+
+    text: Tensor
+    image: Tensor | None = None
+    audio: Tensor | None = None
+    fps: Tensor | None = None
+
+
+def pack(segments: Sequence[Segment]) -> Packed:
+    """Concatenate segments in time."""
+    latents = torch.cat([_with_extra(segment) for segment in segments], dim=2)
+    positions = [torch.arange(s.frames, device=latents.device) + s.temporal_start for s in segments]
+    return Packed(latents=latents, timestep=_timesteps(segments, latents), positions=torch.cat(positions))
+
+
+def unpack(output: Tensor, segments: Sequence[Segment]) -> list[Tensor]:
+    """Split [B, C, F, h, w] back into the frames of each segment."""
+    return list(output.split([segment.frames for segment in segments], dim=2))
+
+
+def _with_extra(segment: Segment) -> Tensor:
+    return segment.latents if segment.extra is None else torch.cat([segment.latents, segment.extra], dim=1)
+
+
+def _timesteps(segments: Sequence[Segment], latents: Tensor) -> Tensor:
+    """[B, 1] when all frames share one level, else [B, F]."""
+    batch, first = len(latents), segments[0].timestep
+    if all(segment.timestep.ndim == 0 and bool(segment.timestep == first) for segment in segments):
+        return first.to(latents.device).expand(batch, 1)
+    rows = [
+        segment.timestep.to(latents.device, torch.float32).expand(batch, segment.frames)
+        for segment in segments
+    ]
+    return torch.cat(rows, dim=1)

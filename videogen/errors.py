@@ -1,0 +1,56 @@
+"""Errors that end a run, each with the exit code of the command line contract."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class VideoGenError(Exception):
+    """Anything the user is told in one line. ``exit_code`` is what the command line returns."""
+
+    exit_code = 1
+
+
+class InputError(VideoGenError):
+    """An argument or an input file that cannot be used.
+
+    Args:
+        flag: the flag as the user types it.
+        given: what was given; None when nothing was.
+        allowed: what is allowed.
+        fix: the nearest thing that would work.
+    """
+
+    exit_code = 2
+
+    def __init__(self, flag: str, given: object, allowed: str, fix: str) -> None:
+        super().__init__(f"{flag if given is None else f'{flag} {brief(given)}'}: {allowed}; {fix}")
+
+
+class CheckpointError(VideoGenError):
+    """A model folder, hub repository or weight file that is missing, incomplete or not what it should be."""
+
+    exit_code = 3
+
+
+class OutOfMemoryError(VideoGenError):
+    """The device or the machine ran out of memory."""
+
+    exit_code = 4
+
+
+def brief(value: object, limit: int = 80) -> str:
+    """One short line for a value of any length."""
+    line = " ".join(str(value).split())
+    line = "".join(c if c.isprintable() else "?" for c in line)
+    return repr("") if not line else line if len(line) <= limit else f"{line[: limit - 1]}…"
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception says, in one line."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def nearest(word: str, words: Iterable[str]) -> str | None:
+    """The closest of ``words`` to ``word``, if any is close."""
+    close = difflib.get_close_matches(word, list(words), n=1, cutoff=0.6)
+    return close[0] if close else None

@@ -1,0 +1,66 @@
+"""How much memory a plan will take, from arithmetic alone. Rough, and meant to be on the safe side.
+
+The per-unit figures were measured on the real widths by counting live tensor bytes (benchmarks/README.md).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from videogen.geometry import Shape
+
+DTYPE_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
+FLOAT8_BYTES = 1
+# Live bytes per token and unit of width in one transformer block: residual stream, q, k, v, rotation,
+# feed-forward.
+ACTIVATION_BYTES = {2: 24, 4: 46}
+# Live bytes per output pixel while one latent frame is decoded in float32, per unit of the VAE's base width.
+DECODE_BYTES = 204
+PUBLISHED_VAE_WIDTH = 96
+TILE = 256  # pixels, each side
+PICTURE_BYTES = 64  # per output pixel: four float32 RGB frames, and as much again while they are blended
+STREAMED_SHARE = 0.1  # of the float8 blocks: the one at work, the one arriving, and the embedders
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Memory:
+    """Bytes on the device, by what takes them and by memory mode."""
+
+    weights: Mapping[str, int]
+    activations: int
+    decode: int
+    tiled_decode: int
+
+    def peak(self, *, offload: bool = False, low_vram: bool = False, tiled: bool = False) -> int:
+        """Highest sum over the phases of a run: text, denoising, decoding."""
+        decode = self.tiled_decode if tiled or low_vram else self.decode
+        transformer, text = self.weights["transformer"], self.weights["text_encoder"]
+        rest = sum(self.weights.values()) - transformer - text
+        if low_vram:
+            return rest + max(int(transformer * STREAMED_SHARE) + self.activations, decode)
+        if offload:
+            return rest + max(text, transformer + self.activations, decode)
+        return transformer + text + rest + max(self.activations, decode)
+
+
+def estimate(
+    shape: Shape, parameters: Mapping[str, int], *, width: int, dtype: str, low_vram: bool, vae_width: int
+) -> Memory:
+    """Memory of one generation.
+
+    Args:
+        parameters: per component.
+        width: of the transformer.
+        dtype: compute dtype; the VAE is float32 always.
+        low_vram: float8 transformer weights.
+        vae_width: base width of the VAE.
+    """
+    size = DTYPE_BYTES[dtype]
+    per_weight = {"vae": DTYPE_BYTES["float32"], "transformer": FLOAT8_BYTES if low_vram else size}
+    pixels = shape.height * shape.width
+    per_pixel = DECODE_BYTES * vae_width
+    return Memory(
+        weights={name: count * per_weight.get(name, size) for name, count in parameters.items()},
+        activations=shape.tokens * width * ACTIVATION_BYTES[size],
+        decode=pixels * per_pixel,
+        tiled_decode=min(pixels, TILE * TILE) * per_pixel + pixels * PICTURE_BYTES,
+    )

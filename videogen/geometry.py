@@ -1,0 +1,146 @@
+"""Sizes and lengths as pure arithmetic: what a request means in pixels, frames, latents and tokens."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from videogen.errors import InputError
+
+# Wan VAE strides and the transformer's patch: specs skyreels_v3 section 4 and 6.
+TIME_STRIDE = 4
+SPACE_STRIDE = 8
+PATCH = 2
+SIZE_UNIT = SPACE_STRIDE * PATCH
+LATENT_CHANNELS = 16
+# The published networks tabulate 1024 positions per axis; nobody has seen a model beyond them.
+MAX_POSITIONS = 1024
+
+Bucket = tuple[float, int, int]  # ratio height/width, height, width
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shape:
+    """What one generation looks like. ``context_frames`` are latent frames the network sees besides the
+    video's.
+    """
+
+    height: int
+    width: int
+    num_frames: int
+    fps: int
+    context_frames: int = 0
+    forwards_per_step: int = 1
+
+    @property
+    def latent_frames(self) -> int:
+        return latent_frames(self.num_frames)
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int, int, int]:
+        return (
+            1,
+            LATENT_CHANNELS,
+            self.latent_frames,
+            self.height // SPACE_STRIDE,
+            self.width // SPACE_STRIDE,
+        )
+
+    @property
+    def tokens(self) -> int:
+        frames = self.latent_frames + self.context_frames
+        return frames * (self.height // SIZE_UNIT) * (self.width // SIZE_UNIT)
+
+
+def latent_frames(num_frames: int) -> int:
+    """Latent frames of a video of 4k+1 frames: one for the first frame, one for every four after it."""
+    return (num_frames - 1) // TIME_STRIDE + 1
+
+
+def floor_to_unit(pixels: int) -> int:
+    return pixels // SIZE_UNIT * SIZE_UNIT
+
+
+def bucket_size(table: Sequence[Bucket], width: int, height: int) -> tuple[int, int]:
+    """(height, width) of the row whose printed ratio is nearest to height/width; the first wins a tie."""
+    ratio = height / width
+    _, rows, columns = min(table, key=lambda bucket: abs(bucket[0] - ratio))
+    return floor_to_unit(rows), floor_to_unit(columns)
+
+
+def supported_sizes(tables: Mapping[str, Sequence[Bucket]]) -> list[tuple[int, int]]:
+    """Every (height, width) that the size tables can give."""
+    return sorted({(floor_to_unit(h), floor_to_unit(w)) for table in tables.values() for _, h, w in table})
+
+
+def choose_size(
+    values: Mapping[str, object], tables: Mapping[str, Sequence[Bucket]], source: tuple[int, int]
+) -> tuple[int, int]:
+    """(height, width) from --height --width, --size, or --resolution and the (width, height) of the input.
+
+    Raises:
+        InputError: half a size, two ways of giving one, a size or class the model does not have.
+    """
+    height, width, size = values.get("height"), values.get("width"), values.get("size")
+    if (height is None) != (width is None):
+        given, other = ("--height", "--width") if width is None else ("--width", "--height")
+        raise InputError(given, height or width, "needs its partner", f"give {other} as well")
+    if height is not None and size is not None:
+        raise InputError(
+            "--size", _times(size), "not together with --height and --width", "give one of the two"
+        )
+    if isinstance(height, int) and isinstance(width, int):
+        for flag, pixels in (("--height", height), ("--width", width)):
+            if pixels > MAX_POSITIONS * SIZE_UNIT:
+                raise InputError(flag, pixels, f"at most {MAX_POSITIONS * SIZE_UNIT}", f"try {flag} 1280")
+        return height, width
+    if isinstance(size, tuple):
+        return _supported(size, tables)
+    resolution = str(values["resolution"])
+    if resolution not in tables:
+        raise InputError(
+            "--resolution", resolution, f"this model has {', '.join(tables)}", f"try {next(iter(tables))}"
+        )
+    return bucket_size(tables[resolution], *source)
+
+
+def _supported(size: tuple[int, int], tables: Mapping[str, Sequence[Bucket]]) -> tuple[int, int]:
+    width, height = size
+    sizes = supported_sizes(tables)
+    if (height, width) in sizes:
+        return height, width
+    near = min(sizes, key=lambda other: abs(other[0] - height) + abs(other[1] - width))
+    raise InputError(
+        "--size",
+        f"{width}*{height}",
+        f"must be one of the model's {len(sizes)} sizes (W*H)",
+        f"nearest {near[1]}*{near[0]}; --height and --width take any multiple of {SIZE_UNIT}",
+    )
+
+
+def _times(size: object) -> str:
+    return "*".join(str(pixels) for pixels in size) if isinstance(size, tuple) else str(size)
+
+
+def choose_num_frames(values: Mapping[str, object], fps: int, context_frames: int = 0) -> int:
+    """Frames from --num_frames (4k+1), else the largest 4k+1 that is at most duration * fps + 1.
+
+    Raises:
+        InputError: frames not 4k+1, or more than the positions the network knows.
+    """
+    most = (MAX_POSITIONS - context_frames - 1) * TIME_STRIDE + 1
+    given = values.get("num_frames")
+    if isinstance(given, int):
+        if given % TIME_STRIDE != 1:
+            low = max(1, (given - 1) // TIME_STRIDE * TIME_STRIDE + 1)
+            high = (given - 1) // TIME_STRIDE * TIME_STRIDE + 1 + TIME_STRIDE
+            near = f"{low} or {high}" if low != high else str(low)
+            raise InputError("--num_frames", given, "must be 4k+1", f"nearest {near}")
+        if given > most:
+            raise InputError("--num_frames", given, f"at most {most}", f"nearest {most}")
+        return given
+    duration = float(str(values["duration"]))
+    frames = int(duration * fps) // TIME_STRIDE * TIME_STRIDE + 1
+    if frames > most:
+        raise InputError(
+            "--duration", f"{duration:g}", f"at most {most / fps:.0f} s at {fps} fps", "make several clips"
+        )
+    return frames

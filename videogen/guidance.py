@@ -1,0 +1,64 @@
+"""Guidance: which branches of a prediction are evaluated, and how they are combined.
+
+A branch is a name; the pipeline says what each name means (which text, which references). ``branches`` are
+evaluated in order, one forward each.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+from torch import Tensor
+
+
+class Guidance(Protocol):
+    """Names of branches, and how their velocities become one."""
+
+    branches: ClassVar[tuple[str, ...]]
+
+    def combine(self, *velocities: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True, slots=True)
+class SinglePass:
+    """No guidance: one forward per step."""
+
+    branches: ClassVar[tuple[str, ...]] = ("cond",)
+
+    def combine(self, *velocities: Tensor) -> Tensor:
+        (cond,) = velocities
+        return cond
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifierFree:
+    """Away from the negative prompt: uncond + scale * (cond - uncond)."""
+
+    scale: float
+    branches: ClassVar[tuple[str, ...]] = ("cond", "uncond")
+
+    def combine(self, *velocities: Tensor) -> Tensor:
+        cond, uncond = velocities
+        return uncond + self.scale * (cond - uncond)
+
+
+@dataclass(frozen=True, slots=True)
+class DualGuidance:
+    """Text and a second condition (reference images, audio), each with its own scale.
+
+    Branches: everything; everything but the text; nothing. Specs skyreels_v3 section 9, talking_avatar
+    section 7.
+    """
+
+    text_scale: float
+    other_scale: float
+    branches: ClassVar[tuple[str, ...]] = ("cond", "no_text", "uncond")
+
+    def combine(self, *velocities: Tensor) -> Tensor:
+        cond, no_text, uncond = velocities
+        return uncond + self.other_scale * (no_text - uncond) + self.text_scale * (cond - no_text)
+
+
+def guide(guidance: Guidance, velocity: Callable[[str], Tensor]) -> Tensor:
+    """Evaluate every branch and combine, in float32."""
+    return guidance.combine(*(velocity(branch).float() for branch in guidance.branches))

@@ -1,0 +1,88 @@
+"""Still images: opening them safely, and each task's rule for bringing them to size. PIL and numpy only."""
+
+import hashlib
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from videogen.errors import InputError
+from videogen.media.fetch import Fetcher, display_name
+
+# Formats PIL decodes by itself; others (EPS, say) would start helper programs.
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "MPO", "AVIF")
+WHITE = (255, 255, 255)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InputImage:
+    """An image file that was opened and decoded once; ``width`` and ``height`` are upright (EXIF applied)."""
+
+    path: Path
+    name: str
+    width: int
+    height: int
+    sha256: str
+
+    def load(self) -> Image.Image:
+        """The image upright, in RGB (as diffusers' load_image)."""
+        return _open(self.path)
+
+
+def _open(path: Path) -> Image.Image:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        Image.init()
+        with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
+            return ImageOps.exif_transpose(image).convert("RGB")
+
+
+def read_image(flag: str, source: str, fetcher: Fetcher) -> InputImage:
+    """Fetch and fully decode one image.
+
+    Raises:
+        InputError: no such file, not an image, a truncated or an absurdly large one.
+    """
+    path = fetcher.local(flag, source)
+    try:
+        image = _open(path)
+    except UnidentifiedImageError:
+        raise InputError(flag, source, "is not an image", f"give one of {', '.join(FORMATS)}") from None
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        limit = (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000
+        raise InputError(flag, source, f"more than {limit} megapixels", "scale it down") from None
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
+        raise InputError(
+            flag, source, f"cannot be decoded ({error})", "the file is damaged; save it again"
+        ) from None
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return InputImage(
+        path=path, name=display_name(source), width=image.width, height=image.height, sha256=digest
+    )
+
+
+def read_images(flag: str, sources: Sequence[str], fetcher: Fetcher) -> list[InputImage]:
+    """Every image of a flag, in order."""
+    return [read_image(flag, source, fetcher) for source in sources]
+
+
+def fit_on_white(image: Image.Image, width: int, height: int) -> Image.Image:
+    """Scale to fit inside width x height (Lanczos), centred on white (spec skyreels_v3 section 9)."""
+    ratio = image.width / image.height
+    if ratio > width / height:
+        new_width, new_height = width, int(width / ratio)
+    else:
+        new_width, new_height = int(height * ratio), height
+    scaled = image.resize((max(1, new_width), max(1, new_height)), Image.Resampling.LANCZOS)
+    canvas = Image.new("RGB", (width, height), WHITE)
+    canvas.paste(scaled, ((width - scaled.width) // 2, (height - scaled.height) // 2))
+    return canvas
+
+
+def pixels(image: Image.Image) -> np.ndarray:
+    """An RGB image as float32 [3, H, W] in [-1, 1], computed as x/255, then (x - 0.5) / 0.5."""
+    unit = np.asarray(image, dtype=np.float32).transpose(2, 0, 1) / np.float32(255)
+    return (unit - np.float32(0.5)) / np.float32(0.5)

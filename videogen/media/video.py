@@ -1,0 +1,267 @@
+"""Writing videos as their frames arrive: MP4, GIF, NPY or a folder of PNGs, whole under their name or not at
+all.
+
+Every writer works on a temporary sibling of the target and is renamed into place once it is complete and has
+been read back; whatever goes wrong before that removes the temporary file.
+"""
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+import av
+import imageio_ffmpeg
+import numpy as np
+from PIL import Image
+
+from videogen.errors import VideoGenError
+
+QUALITY = 8  # imageio's scale; x264 at CRF 10, as published (spec skyreels_v3 section 1)
+PNG_NAME = "{:06d}.png"
+
+
+class OutputError(VideoGenError):
+    """A result that could not be written."""
+
+
+class FrameWriter(Protocol):
+    """Takes uint8 frames [f, H, W, 3] in order."""
+
+    def write(self, frames: np.ndarray) -> None: ...
+
+    def finish(self) -> None:
+        """Flush, and check that everything arrived."""
+
+    def abort(self) -> None:
+        """Let go of files and processes; the caller removes what was written."""
+
+
+class _FfmpegWriter:
+    """MP4 and GIF through the ffmpeg that imageio-ffmpeg brings."""
+
+    def __init__(self, path: Path, size: tuple[int, int], fps: int, options: dict) -> None:
+        self.path, self.count = path, 0
+        self.pipe = imageio_ffmpeg.write_frames(
+            str(path), size, fps=fps, macro_block_size=1, ffmpeg_log_level="quiet", **options
+        )
+        self.pipe.send(None)
+
+    def write(self, frames: np.ndarray) -> None:
+        for frame in frames:
+            try:
+                self.pipe.send(np.ascontiguousarray(frame))
+            except (OSError, StopIteration):
+                raise OutputError(_reason(self.path)) from None
+            self.count += 1
+
+    def finish(self) -> None:
+        self.pipe.close()  # waits for ffmpeg, but does not tell how it ended
+        try:
+            with av.open(str(self.path)) as container:
+                stored = sum(1 for packet in container.demux(video=0) if packet.size)
+        except (OSError, av.FFmpegError):
+            stored = -1
+        if stored != self.count:
+            raise OutputError(_reason(self.path))
+
+    def abort(self) -> None:
+        self.pipe.close()
+
+
+def _mp4(path: Path, size: tuple[int, int], fps: int, comment: str) -> FrameWriter:
+    options = {"quality": QUALITY, "codec": "libx264", "output_params": ["-metadata", f"comment={comment}"]}
+    return _FfmpegWriter(path, size, fps, options)
+
+
+def _gif(path: Path, size: tuple[int, int], fps: int, comment: str) -> FrameWriter:
+    del comment  # GIFs carry none
+    palette = (
+        "split[a][b];[a]palettegen=stats_mode=single[p];[b][p]paletteuse=new=1"  # per frame: no look-ahead
+    )
+    options = {
+        "quality": None,
+        "codec": "gif",
+        "pix_fmt_out": "pal8",
+        "output_params": ["-filter_complex", palette],
+    }
+    return _FfmpegWriter(path, size, fps, options)
+
+
+class _NpyWriter:
+    """uint8 [F, H, W, 3], lossless."""
+
+    def __init__(self, path: Path, size: tuple[int, int], num_frames: int) -> None:
+        width, height = size
+        self.path, self.expected = path, num_frames * height * width * 3
+        self.file = path.open("xb")
+        header = {"descr": "|u1", "fortran_order": False, "shape": (num_frames, height, width, 3)}
+        np.lib.format.write_array_header_1_0(self.file, header)
+        self.start = self.file.tell()
+
+    def write(self, frames: np.ndarray) -> None:
+        self.file.write(np.ascontiguousarray(frames).data)
+
+    def finish(self) -> None:
+        self.file.flush()
+        written = self.file.tell() - self.start
+        self.file.close()
+        if written != self.expected:
+            raise OutputError(f"{self.path}: {written} bytes of frames instead of {self.expected}")
+
+    def abort(self) -> None:
+        self.file.close()
+
+
+class _PngWriter:
+    """A folder of numbered PNGs."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.count = path, 0
+        path.mkdir()
+
+    def write(self, frames: np.ndarray) -> None:
+        for frame in frames:
+            Image.fromarray(frame).save(self.path / PNG_NAME.format(self.count))
+            self.count += 1
+
+    def finish(self) -> None:
+        pass
+
+    def abort(self) -> None:
+        pass
+
+
+@contextmanager
+def open_writer(
+    target: Path, kind: str, *, size: tuple[int, int], fps: int, num_frames: int, comment: str = ""
+) -> Iterator["PendingFile"]:
+    """A writer for ``target``; call ``commit()`` on it once the last frame is in.
+
+    Args:
+        target: final path; its folder must exist.
+        kind: 'mp4', 'gif', 'npy' or 'png' (a folder).
+        size: (width, height) in pixels.
+        num_frames: frames that will be written.
+        comment: stored in the file where the format has a place for it.
+
+    Leaving the block without commit, or by an exception, removes what was written.
+
+    Raises:
+        OutputError: the disk is full, or the encoder failed.
+    """
+    with pending(target) as temporary:
+        writer: FrameWriter
+        if kind == "npy":
+            writer = _NpyWriter(temporary, size, num_frames)
+        elif kind == "png":
+            writer = _PngWriter(temporary)
+        else:
+            writer = (_mp4 if kind == "mp4" else _gif)(temporary, size, fps, comment)
+        handle = PendingFile(temporary, target, writer)
+        try:
+            yield handle
+        except OSError as error:
+            raise OutputError(f"{target}: {error.strerror or error}") from None
+        finally:
+            if not handle.done:
+                writer.abort()
+
+
+class PendingFile:
+    """Frames on their way to ``target``."""
+
+    def __init__(self, temporary: Path, target: Path, writer: FrameWriter) -> None:
+        self.temporary, self.target, self.writer, self.done = temporary, target, writer, False
+        self.count = 0
+
+    def write(self, frames: np.ndarray) -> None:
+        self.writer.write(frames)
+        self.count += len(frames)
+
+    def finish(self) -> None:
+        """Complete and check the temporary file."""
+        self.writer.finish()
+        self.done = True
+
+    def publish(self) -> None:
+        """Give the finished file its name, replacing what bears it."""
+        assert self.done
+        replace(self.temporary, self.target)
+
+
+@contextmanager
+def pending(target: Path) -> Iterator[Path]:
+    """A temporary sibling of ``target``, gone at the end unless it was renamed."""
+    clean_stale(target)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.part{target.suffix}")
+    try:
+        yield temporary
+    finally:
+        remove(temporary)
+
+
+def replace(temporary: Path, target: Path) -> None:
+    """Rename into place; a folder steps aside for the new one first."""
+    if not target.is_dir():
+        temporary.replace(target)
+        return
+    aside = target.with_name(f".{target.name}.{os.getpid()}.old")
+    target.rename(aside)
+    temporary.rename(target)
+    remove(aside)
+
+
+def remove(path: Path) -> None:
+    """Delete a file or a folder, if there."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def clean_stale(target: Path) -> None:
+    """Remove what killed processes left behind for this target."""
+    for path in target.parent.glob(f".{glob_escape(target.name)}.*"):
+        match = re.fullmatch(rf"\.{re.escape(target.name)}\.(\d+)\.(part.*|old)", path.name)
+        if match and not _alive(int(match[1])):
+            remove(path)
+
+
+def glob_escape(name: str) -> str:
+    """A file name as a glob pattern that matches only itself."""
+    return re.sub(r"([*?[])", r"[\1]", name)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _reason(path: Path) -> str:
+    """Why the encoder may have failed."""
+    free = shutil.disk_usage(path.parent).free
+    name = path.name.removeprefix(".").partition(f".{os.getpid()}.")[0]
+    if free < 1 << 20:
+        return f"{path.parent / name}: the disk is full; free some space or choose another --output"
+    return (
+        f"{path.parent / name}: the video encoder failed; try another suffix (.npy, .gif) or free some space"
+    )
+
+
+def read_comment(path: Path) -> str | None:
+    """The comment of a video file, if it has one.
+
+    Raises:
+        OSError, av.FFmpegError: the file cannot be read as a video.
+    """
+    with av.open(str(path)) as container:
+        return container.metadata.get("comment")

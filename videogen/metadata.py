@@ -1,0 +1,87 @@
+"""What is kept about a result: the JSON beside it, the short form inside the MP4, and reading both back.
+
+Neither holds absolute paths, tokens or anything else about the machine's owner.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from videogen.errors import InputError
+
+SCHEMA = 1
+COMMENT_LIMIT = 100_000  # bytes; one program argument may have 128 KiB
+LOCAL_MODEL = "local:"
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file whole: a temporary sibling, then a rename."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def comment(content: Mapping[str, Any]) -> str:
+    """The short form of a sidecar for the file's own comment: what is needed to make it again."""
+    short = {
+        key: content[key] for key in ("schema", "videogen", "request", "model", "plan_hash") if key in content
+    }
+    text = json.dumps(short, ensure_ascii=False, separators=(",", ":"))
+    if len(text.encode()) > COMMENT_LIMIT:  # a prompt of novel length stays in the sidecar only
+        short["request"] = {k: v for k, v in short["request"].items() if "prompt" not in k}
+        text = json.dumps(short, ensure_ascii=False, separators=(",", ":"))
+    return text
+
+
+def read_request(flag: str, file: str) -> dict[str, Any]:
+    """The request recorded in a sidecar or an MP4, as option name -> plain value.
+
+    Raises:
+        InputError: no such file, or no metadata of ours in it.
+    """
+    path = Path(file).expanduser()
+    if not path.is_file():
+        raise InputError(flag, file, "no such file", "give a .json or .mp4 made by videogen")
+    content = _parse(_text(flag, file, path))
+    request = content.get("request") if isinstance(content, dict) else None
+    if not isinstance(request, dict) or not request:
+        raise InputError(
+            flag, file, "holds no videogen metadata", "give the .json beside a result, or its .mp4"
+        )
+    if content.get("schema") != SCHEMA:
+        raise InputError(
+            flag, file, f"has metadata of schema {content.get('schema')}", f"this version reads {SCHEMA}"
+        )
+    return request
+
+
+def _text(flag: str, file: str, path: Path) -> str:
+    if path.suffix.lower() != ".mp4":
+        try:
+            return path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            raise InputError(
+                flag, file, "is not a text file", "give the .json beside a result, or its .mp4"
+            ) from None
+    import av  # noqa: PLC0415 - 0.1 s, only for videos
+
+    from videogen.media.video import read_comment  # noqa: PLC0415
+
+    try:
+        return read_comment(path) or ""
+    except (OSError, av.FFmpegError):
+        raise InputError(
+            flag, file, "is not a readable video", "give the .json beside a result, or its .mp4"
+        ) from None
+
+
+def _parse(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None

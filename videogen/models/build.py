@@ -1,0 +1,255 @@
+"""From a component's files to the module: one row per component says which class, config, names and
+precision.
+
+A config comes from the component's config.json where there is one; what it does not say is read off the
+tensor shapes, so tiny and unusual sizes load like the published ones.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKLWan
+from torch import nn
+from transformers import (
+    AutoTokenizer,
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    PreTrainedTokenizerBase,
+    UMT5Config,
+    UMT5EncoderModel,
+)
+
+from videogen.errors import CheckpointError, first_line
+from videogen.models import weights
+from videogen.models.checkpoints import read_json
+from videogen.models.vae import WAN22_LATENTS_MEAN, WAN22_LATENTS_STD
+from videogen.models.wan import WanDiT
+from videogen.models.weights import Entry, KeyTable
+
+FAMILY_HEAD_DIM = 128  # of every published Wan transformer
+CLIP_HEADS = 16  # of the published ViT-H/14; no tensor shape tells
+
+
+class Shapes:
+    """Tensor shapes of a component by our names; a missing name is a CheckpointError."""
+
+    def __init__(self, place: Path, found: Mapping[str, Entry]) -> None:
+        self.place, self.found = place, found
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.found
+
+    def __getitem__(self, name: str) -> weights.Shape:
+        if name not in self.found:
+            raise CheckpointError(f"{self.place}: does not fit the model: missing {name}")
+        return self.found[name].shape
+
+    def count(self, prefix: str) -> int:
+        """How many numbered modules follow a prefix."""
+        numbers = {
+            match[1] for name in self.found if (match := re.match(rf"{re.escape(prefix)}(\d+)\.", name))
+        }
+        return len(numbers)
+
+
+def wan_config(config: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
+    """WanDiT's arguments, from diffusers' or the published config names."""
+    dim, channels = shapes["patch_embedding.weight"][:2]
+    heads = config.get("num_attention_heads", config.get("num_heads", dim // FAMILY_HEAD_DIM))
+    published = {
+        "in_channels": ("in_channels", "in_dim", channels),
+        "out_channels": ("out_channels", "out_dim", shapes["proj_out.weight"][0] // 4),
+        "text_dim": ("text_dim", "", shapes["condition_embedder.text_embedder.linear_1.weight"][1]),
+        "freq_dim": ("freq_dim", "", shapes["condition_embedder.time_embedder.linear_1.weight"][1]),
+        "ffn_dim": ("ffn_dim", "", shapes["blocks.0.ffn.net.0.proj.weight"][0]),
+        "num_layers": ("num_layers", "", shapes.count("blocks.")),
+        "eps": ("eps", "", 1e-6),
+        "attention_head_dim": ("attention_head_dim", "", config.get("dim", dim) // heads),
+        "inject_sample_info": ("inject_sample_info", "", "fps_embedding.weight" in shapes),
+    }
+    values = {
+        ours: config.get(diffusers, config.get(original, inferred))
+        for ours, (diffusers, original, inferred) in published.items()
+    }
+    return (
+        values | {"num_attention_heads": heads} | _image_config(dim, shapes) | _audio_config(config, shapes)
+    )
+
+
+def _image_config(dim: int, shapes: Shapes) -> dict[str, Any]:
+    norm = "condition_embedder.image_embedder.norm1.weight"
+    return {"image_dim": shapes[norm][0], "added_kv_proj_dim": dim} if norm in shapes else {}
+
+
+def _audio_config(config: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
+    if "audio_proj.norm.weight" not in shapes:
+        return {}
+    window = config.get("audio_window", 5)
+    hidden, first = shapes["audio_proj.proj1.weight"]
+    (audio_dim,) = shapes["audio_proj.norm.weight"]
+    return {
+        "audio_dim": audio_dim,
+        "audio_window": window,
+        "audio_features": first // window,
+        "audio_hidden_dim": hidden,
+        "audio_tokens": shapes["audio_proj.proj3.weight"][0] // audio_dim,
+        "audio_stride": config.get("audio_stride", config.get("vae_scale", 4)),
+    }
+
+
+def vae_config(config: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
+    """AutoencoderKLWan's arguments; Wan2.2's own VAE differs from Wan2.1's in all that is listed second."""
+    inferred: dict[str, Any] = {
+        "base_dim": shapes["encoder.conv_in.weight"][0],
+        "decoder_base_dim": shapes["decoder.norm_out.gamma"][0],
+        "z_dim": shapes["post_quant_conv.weight"][0],
+    }
+    if "encoder.down_blocks.0.resnets.0.conv1.weight" in shapes:
+        channels = shapes["encoder.conv_in.weight"][1]
+        inferred |= {
+            "is_residual": True,
+            "in_channels": channels,
+            "out_channels": channels,
+            "patch_size": 2,
+            "scale_factor_spatial": 16,
+            "latents_mean": WAN22_LATENTS_MEAN,
+            "latents_std": WAN22_LATENTS_STD,
+        }
+    known = {key: value for key, value in config.items() if not key.startswith("_")}
+    return inferred | known
+
+
+def umt5_config(config: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
+    """UMT5Config's arguments (spec skyreels_v3 section 3)."""
+    first = "encoder.block.0.layer."
+    vocab, d_model = shapes["shared.weight"]
+    buckets, heads = shapes[f"{first}0.SelfAttention.relative_attention_bias.weight"]
+    inferred = {
+        "vocab_size": vocab,
+        "d_model": d_model,
+        "num_heads": heads,
+        "d_kv": shapes[f"{first}0.SelfAttention.q.weight"][0] // heads,
+        "d_ff": shapes[f"{first}1.DenseReluDense.wi_0.weight"][0],
+        "num_layers": shapes.count("encoder.block."),
+        "relative_attention_num_buckets": buckets,
+        "relative_attention_max_distance": 128,
+        "layer_norm_epsilon": 1e-6,
+        "feed_forward_proj": "gated-gelu",
+    }
+    return inferred | {key: config[key] for key in inferred if key in config}
+
+
+def clip_config(config: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
+    """CLIPVisionConfig's arguments (spec skyreels_v2 section 8)."""
+    width, _, patch, _ = shapes["embeddings.patch_embedding.weight"]
+    positions = shapes["embeddings.position_embedding.weight"][-2]
+    return {
+        "hidden_size": width,
+        "intermediate_size": shapes["encoder.layers.0.mlp.fc1.weight"][0],
+        "num_hidden_layers": shapes.count("encoder.layers."),
+        "num_attention_heads": config.get("vision_heads", CLIP_HEADS),
+        "image_size": round((positions - 1) ** 0.5) * patch,
+        "patch_size": patch,
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-5,
+    }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Component:
+    """How one kind of component is built.
+
+    Args:
+        tables: namings it may come in.
+        config: (config.json or {}, shapes) -> arguments of ``make``.
+        make: arguments -> nn.Module.
+        float32: pattern of parameter names kept in float32 whatever the precision.
+    """
+
+    tables: tuple[KeyTable, ...]
+    config: Callable[[Mapping[str, Any], Shapes], dict[str, Any]]
+    make: Callable[[dict[str, Any]], Any]
+    float32: str = r"(?!)"
+
+
+_WAN = Component(
+    tables=(weights.WAN_DIT, weights.DIFFUSERS_DIT),
+    config=wan_config,
+    make=lambda values: WanDiT(**values),
+    float32=rf"\b({'|'.join(WanDiT._keep_in_fp32_modules)})\b",
+)
+COMPONENTS: dict[str, Component] = {
+    "transformer": _WAN,
+    "transformer_2": _WAN,
+    "shot_transformer": _WAN,
+    "vae": Component(
+        tables=(weights.WAN21_VAE, weights.WAN22_VAE, weights.DIFFUSERS_VAE),
+        config=vae_config,
+        make=lambda values: AutoencoderKLWan(**values),
+        float32="",  # all of it
+    ),
+    "text_encoder": Component(
+        tables=(weights.WAN_UMT5, weights.DIFFUSERS_UMT5),
+        config=umt5_config,
+        make=lambda values: UMT5EncoderModel(UMT5Config(**values)),
+    ),
+    "image_encoder": Component(
+        tables=(weights.WAN_CLIP,),
+        config=clip_config,
+        make=lambda values: CLIPVisionModel(CLIPVisionConfig(**values)),
+    ),
+}
+
+
+def load_component(
+    name: str, place: Path, dtype: torch.dtype = torch.float32, arch: Mapping[str, Any] | None = None
+) -> nn.Module | PreTrainedTokenizerBase:
+    """Load one component of a checkpoint.
+
+    Args:
+        name: component, a key of ``COMPONENTS``, or 'tokenizer'.
+        place: its folder or weight file.
+        dtype: compute dtype; parts that need float32 keep it.
+        arch: what neither config nor shapes tell (the checkpoint's tiny_arch.json entry).
+
+    Raises:
+        CheckpointError: unreadable files, or tensors that do not fit.
+    """
+    if name == "tokenizer":
+        return _load_tokenizer(place)
+    found = weights.read_entries(place, COMPONENTS[name].tables)
+    config = read_json(place / "config.json") if (place / "config.json").is_file() else {}
+    module = build_skeleton(name, place, found, {**config, **(arch or {})})
+    # Half-precision T5 overflows; bfloat16 has float32's range.
+    dtype = torch.bfloat16 if name == "text_encoder" and dtype == torch.float16 else dtype
+    float32 = COMPONENTS[name].float32
+    return weights.fill(module, found, lambda key: torch.float32 if re.search(float32, key) else dtype)
+
+
+def build_skeleton(
+    name: str, place: Path, found: Mapping[str, Entry], config: Mapping[str, Any]
+) -> nn.Module:
+    """A component without memory for its parameters, checked against the tensors that will fill it.
+
+    Raises:
+        CheckpointError: see ``weights.skeleton``; or a config that describes no such component.
+    """
+    component = COMPONENTS[name]
+    try:
+        values = component.config(config, Shapes(place, found))
+        return weights.skeleton(lambda: component.make(values), place, found)
+    except (TypeError, ValueError, ZeroDivisionError, IndexError) as error:
+        raise CheckpointError(
+            f"{place}: its config does not describe a {name} ({first_line(error)})"
+        ) from None
+
+
+def _load_tokenizer(place: Path) -> PreTrainedTokenizerBase:
+    try:
+        return AutoTokenizer.from_pretrained(place, local_files_only=True)
+    except Exception as error:
+        raise CheckpointError(f"{place}: not a tokenizer ({first_line(error)}); download it again") from None

@@ -1,0 +1,348 @@
+"""Where a model's files are: local folder, Hugging Face cache and hub, or the built-in tiny models.
+
+Nothing here imports torch: a missing folder or component is reported within a moment of the start. The
+layouts are tables from component to place; what is inside the files is ``weights.py``'s business.
+"""
+
+import hashlib
+import json
+import math
+import os
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from videogen import configs
+from videogen.errors import CheckpointError, nearest
+from videogen.tasks import TaskSpec
+
+# Component -> place, per layout. A place ending in "/" is a folder with its own config or tokenizer files
+# ("./" is the model folder itself); anything else is one weight file. Specs skyreels_v3 section 11,
+# skyreels_v2 section 1, talking_avatar section 2, wan22 section 1.
+_WAN21 = {
+    "vae": "Wan2.1_VAE.pth",
+    "text_encoder": "models_t5_umt5-xxl-enc-bf16.pth",
+    "tokenizer": "google/umt5-xxl/",
+}
+_CLIP = "models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth"
+LAYOUTS: dict[str, dict[str, str]] = {
+    "diffusers": {
+        "transformer": "transformer/",
+        "transformer_2": "transformer_2/",
+        "vae": "vae/",
+        "text_encoder": "text_encoder/",
+        "tokenizer": "tokenizer/",
+    },
+    "SkyReels-V3 extension": {
+        "transformer": "transformer/",
+        "shot_transformer": "shot_transformer/",
+        **_WAN21,
+    },
+    "Wan2.2 A14B": {"transformer": "high_noise_model/", "transformer_2": "low_noise_model/", **_WAN21},
+    "SkyReels-V3 avatar": {
+        "transformer": "./",
+        "image_encoder": _CLIP,
+        "audio_encoder": "chinese-wav2vec2-base/",
+        **_WAN21,
+    },
+    "Wan2.2 5B": {"transformer": "./", **_WAN21, "vae": "Wan2.2_VAE.pth"},
+    "SkyReels-V2": {"transformer": "./", "image_encoder": _CLIP, **_WAN21},
+}
+# What tells a layout: the first row of which one path exists decides.
+MARKERS: dict[str, tuple[str, ...]] = {
+    "diffusers": ("model_index.json", "vae", "text_encoder"),
+    "SkyReels-V3 extension": ("shot_transformer", "transformer"),
+    "Wan2.2 A14B": ("high_noise_model", "low_noise_model"),
+    "SkyReels-V3 avatar": ("chinese-wav2vec2-base",),
+    "Wan2.2 5B": ("Wan2.2_VAE.pth",),
+    "SkyReels-V2": ("Wan2.1_VAE.pth", "config.json"),
+}
+KINDS = ("*.json", "*.safetensors", "*.model", "*.txt")  # of the files in a component's folder
+TOKENIZER_FILES = ("tokenizer.json", "spiece.model", "tokenizer.model")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_EDGE = 1 << 16  # bytes read at either end of a file for its fingerprint
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A model as found (``folder`` set) or as it will be fetched (``folder`` None)."""
+
+    name: str
+    layout: str
+    components: tuple[str, ...]
+    folder: Path | None = None
+    revision: str | None = None
+    tiny: str | None = None
+    sizes: Mapping[str, int] = field(default_factory=dict)
+
+    def place(self, component: str) -> Path:
+        """Folder or file of a component (the model must be here)."""
+        assert self.folder is not None
+        return self.folder / LAYOUTS[self.layout][component]
+
+    def config(self, component: str) -> dict:
+        """A component's config.json; empty where there is none, or the model is not here yet."""
+        file = self.place(component) / "config.json" if self.folder is not None else None
+        return read_json(file) if file is not None and file.is_file() else {}
+
+
+def locate(model_id: str, revision: str | None, task: TaskSpec) -> Checkpoint:
+    """Find a model without network: by path, in the Hugging Face cache, or as a tiny model.
+
+    Raises:
+        CheckpointError: a path without folder, an incomplete folder, a word that is neither path nor hub id.
+    """
+    if tiny_name(model_id, task):
+        return _locate_tiny(model_id, task)
+    path = Path(model_id).expanduser()
+    if model_id.startswith(("/", ".", "~")) or path.is_dir():
+        return inspect(path, task, name=path.resolve().name)
+    if not HUB_ID.fullmatch(model_id):
+        raise CheckpointError(
+            f"--model_id {model_id}: neither a folder nor a hub id; give a path, owner/name or 'tiny' "
+            f"(default {task.models[0]})"
+        )
+    from videogen.models import hub  # noqa: PLC0415 - 0.2 s, only for hub ids
+
+    for name in spellings(model_id, task):
+        if snapshot := hub.cached(name, revision or task.revision):
+            try:
+                return replace(inspect(snapshot, task, name=name), revision=snapshot.name)
+            except CheckpointError:
+                continue  # an interrupted or partial download: fetch completes it
+    layout = task.layouts[0]
+    sizes = task.config["published"]["bytes"] if model_id in task.models else {}
+    return Checkpoint(
+        name=model_id, layout=layout, components=task.components, revision=revision, sizes=sizes
+    )
+
+
+def fetch(checkpoint: Checkpoint, task: TaskSpec, timeout: float | None = None) -> Checkpoint:
+    """Bring a model to this machine, by download or, for a tiny one, by making it.
+
+    Raises:
+        CheckpointError: no network, no such repository or revision, no space.
+    """
+    if checkpoint.folder is not None:
+        return checkpoint
+    if checkpoint.tiny is not None:
+        from videogen.models import tiny  # noqa: PLC0415 - needs torch
+
+        folder = tiny.build(checkpoint.tiny, tiny_folder(checkpoint.tiny))
+        return replace(
+            checkpoint, folder=folder, sizes=_sizes(folder, checkpoint.layout, checkpoint.components)
+        )
+    from videogen.models import hub  # noqa: PLC0415
+
+    names = list(spellings(checkpoint.name, task))
+    revision = checkpoint.revision or task.revision
+    snapshot, name = hub.download(names, revision, patterns(task), sum(checkpoint.sizes.values()), timeout)
+    return replace(inspect(snapshot, task, name=name), revision=snapshot.name)
+
+
+def spellings(model_id: str, task: TaskSpec) -> list[str]:
+    """The id asked for, then the other names of the same repository."""
+    return [model_id, *(name for name in task.models if name != model_id and model_id in task.models)]
+
+
+def patterns(task: TaskSpec) -> list[str]:
+    """Only the files the task needs, of every layout it can read."""
+    wanted = ["model_index.json", "tiny_arch.json"]
+    for layout in task.layouts:
+        for place in _places(layout, task.components):
+            inside = "" if place == "./" else place
+            wanted += [inside + kind for kind in KINDS] if place.endswith("/") else [place]
+    return list(dict.fromkeys(wanted))
+
+
+def inspect(folder: Path, task: TaskSpec, *, name: str) -> Checkpoint:
+    """Check that a folder holds every component of a task, by the files present and their headers.
+
+    Raises:
+        CheckpointError: what is missing or broken, and what is expected.
+    """
+    if not folder.is_dir():
+        what = "is a file, not a model folder" if folder.exists() else "no such folder"
+        raise CheckpointError(f"--model_id {folder}: {what}{_nearby(folder)}")
+    layout = detect(folder)
+    expected = "; ".join(" ".join(_places(name, task.components)) for name in task.layouts)
+    if layout is None:
+        state = "is empty" if not any(folder.iterdir()) else "is not a model folder"
+        raise CheckpointError(f"--model_id {folder}: {state}; {task.name} needs {expected}")
+    if layout not in task.layouts:
+        raise CheckpointError(f"--model_id {folder}: is a {layout} folder; {task.name} needs {expected}")
+    missing = [
+        problem
+        for component in task.components
+        if (problem := _missing(folder, LAYOUTS[layout][component], component)) is not None
+    ]
+    if missing:
+        raise CheckpointError(
+            f"--model_id {folder}: incomplete {layout} folder; missing {', '.join(missing)}"
+        )
+    found = Checkpoint(name=name, layout=layout, components=task.components, folder=folder)
+    for file in files(found):
+        if file.suffix == ".safetensors":
+            _check_safetensors(file)
+    return replace(found, sizes=_sizes(folder, layout, task.components))
+
+
+def detect(folder: Path) -> str | None:
+    """Name of the layout whose marker files are present, or None."""
+    for layout, markers in MARKERS.items():
+        if any((folder / marker).exists() for marker in markers):
+            return layout
+    return None
+
+
+def files(checkpoint: Checkpoint) -> list[Path]:
+    """Every file of the checkpoint's components, in a fixed order."""
+    assert checkpoint.folder is not None
+    layout = LAYOUTS[checkpoint.layout]
+    return [
+        file for component in checkpoint.components for file in _files(checkpoint.folder, layout[component])
+    ]
+
+
+def fingerprint(checkpoint: Checkpoint) -> str | None:
+    """A digest of the names, sizes and edges of all files; None while the model is not here."""
+    if checkpoint.folder is None:
+        return None
+    digest = hashlib.sha256()
+    for file in files(checkpoint):
+        size = file.stat().st_size
+        digest.update(f"{file.relative_to(checkpoint.folder).as_posix()}\0{size}\0".encode())
+        with file.open("rb") as handle:
+            digest.update(handle.read(_EDGE))
+            handle.seek(max(0, size - _EDGE))
+            digest.update(handle.read(_EDGE))
+    return digest.hexdigest()[:16]
+
+
+def parameters(checkpoint: Checkpoint, task: TaskSpec) -> dict[str, int]:
+    """Weights per component, counted in the files' headers; before they are here, the published numbers."""
+    if checkpoint.folder is None:
+        published = task.config["published"]["parameters"]
+        return dict.fromkeys(published, 0) if checkpoint.tiny else published
+    return {c: _count(checkpoint.place(c)) for c in checkpoint.components if c != "tokenizer"}
+
+
+def _count(place: Path) -> int:
+    if place.is_file():  # a .pth: the VAE is stored in float32, everything else in half precision
+        return place.stat().st_size // (4 if "VAE" in place.name else 2)
+    total = 0
+    for file in weight_files(place):
+        with safe_open(file, framework="numpy") as handle:
+            total += sum(math.prod(handle.get_slice(key).get_shape()) for key in handle.keys())  # noqa: SIM118
+    return total
+
+
+def weight_files(place: Path) -> list[Path]:
+    """Weight files of a component: the file itself, or the safetensors of its folder."""
+    return [place] if place.is_file() else sorted(place.glob("*.safetensors"))
+
+
+def read_json(file: Path) -> dict:
+    """A JSON object, or a CheckpointError that names the file."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{file}: not readable as JSON ({error}); download it again") from None
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{file}: not a JSON object; download it again")
+    return content
+
+
+def cache_root() -> Path:
+    """Folder for what videogen itself keeps: $VIDEOGEN_CACHE, else the user's cache folder."""
+    if root := os.environ.get("VIDEOGEN_CACHE"):
+        return Path(root).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    root_path = Path(base).expanduser() if base else Path.home() / ".cache"
+    if os.access(root_path if root_path.exists() else root_path.parent, os.W_OK):
+        return root_path / "videogen"
+    return Path(tempfile.gettempdir()) / f"videogen-{os.getuid()}"
+
+
+def tiny_name(model_id: str, task: TaskSpec) -> str | None:
+    """Which tiny model 'tiny' or 'tiny:NAME' means; None for any other id.
+
+    Raises:
+        CheckpointError: the task has no tiny model of that name.
+    """
+    word, _, name = model_id.partition(":")
+    if word != "tiny":
+        return None
+    if name and name not in task.tiny:
+        close = nearest(name, task.tiny) or task.tiny[0]
+        raise CheckpointError(
+            f"--model_id {model_id}: {task.name} has the tiny models {', '.join(task.tiny)}; "
+            f"nearest tiny:{close}"
+        )
+    return name or task.tiny[0]
+
+
+def tiny_folder(name: str) -> Path:
+    """Where the tiny model of this config is kept; another config, another folder."""
+    return cache_root() / "tiny" / f"{name}-{configs.tiny_digest(name)}"
+
+
+def _locate_tiny(model_id: str, task: TaskSpec) -> Checkpoint:
+    name = tiny_name(model_id, task)
+    assert name is not None
+    folder = tiny_folder(name)
+    found = Checkpoint(name=f"tiny:{name}", layout="diffusers", components=task.components, tiny=name)
+    if not (folder / "model_index.json").is_file():
+        return found
+    return replace(found, folder=folder, sizes=_sizes(folder, "diffusers", task.components))
+
+
+def _places(layout: str, components: Sequence[str]) -> list[str]:
+    return [LAYOUTS[layout][component] for component in components]
+
+
+def _files(folder: Path, place: str) -> list[Path]:
+    path = folder / place
+    if not place.endswith("/"):
+        return [path]
+    return sorted(file for kind in KINDS for file in path.glob(kind) if file.is_file())
+
+
+def _sizes(folder: Path, layout: str, components: Sequence[str]) -> dict[str, int]:
+    return {c: sum(file.stat().st_size for file in _files(folder, LAYOUTS[layout][c])) for c in components}
+
+
+def _missing(folder: Path, place: str, component: str) -> str | None:
+    """What a component lacks, in words; None when it is complete."""
+    path = folder / place
+    if not place.endswith("/"):
+        return None if path.is_file() else place
+    if component == "tokenizer":
+        return None if any((path / name).is_file() for name in TOKENIZER_FILES) else f"{place}tokenizer.json"
+    if not (path / "config.json").is_file():
+        return f"{place}config.json"
+    for index in path.glob("*.safetensors.index.json"):
+        shards = set(read_json(index).get("weight_map", {}).values())
+        absent = sorted(shard for shard in shards if not (path / shard).is_file())
+        if absent:
+            return f"{place}{absent[0]}" + (f" and {len(absent) - 1} more shards" if len(absent) > 1 else "")
+    return None if any(path.glob("*.safetensors")) else f"{place}*.safetensors"
+
+
+def _check_safetensors(file: Path) -> None:
+    try:
+        with safe_open(file, framework="numpy"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{file}: broken or truncated ({error}); download it again") from None
+
+
+def _nearby(folder: Path) -> str:
+    parent = folder.parent
+    names = [entry.name for entry in parent.iterdir() if entry.is_dir()] if parent.is_dir() else []
+    close = nearest(folder.name, names)
+    return f"; nearest {parent / close}" if close else "; give an existing folder, a hub id or 'tiny'"

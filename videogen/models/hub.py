@@ -1,0 +1,78 @@
+"""The Hugging Face cache and hub: what is here already, and bringing what is not."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from huggingface_hub import constants, snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from videogen.errors import CheckpointError, first_line
+
+
+def cached(name: str, revision: str) -> Path | None:
+    """Snapshot folder of a repository in the cache, complete or not; None if there is none."""
+    try:
+        return Path(snapshot_download(name, revision=revision, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError, OSError):
+        return None
+
+
+def download(
+    names: Sequence[str], revision: str, patterns: Sequence[str], expected_bytes: int, timeout: float | None
+) -> tuple[Path, str]:
+    """(snapshot folder, name it was found under) of the first of several names of one repository.
+
+    Args:
+        patterns: of the files that are wanted.
+        expected_bytes: what will be downloaded, if known; the disk must have it free.
+        timeout: seconds without progress before it is given up.
+
+    Raises:
+        CheckpointError: offline, unreachable, no such repository or revision, no access, no space.
+    """
+    _check_space(names[0], expected_bytes)
+    patience = constants.DEFAULT_ETAG_TIMEOUT if timeout is None else max(1, round(timeout))
+    constants.HF_HUB_DOWNLOAD_TIMEOUT = patience
+    for name in names:
+        try:
+            folder = snapshot_download(
+                name, revision=revision, allow_patterns=list(patterns), etag_timeout=patience
+            )
+        except RepositoryNotFoundError:
+            continue
+        except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+            raise CheckpointError(_explained(name, revision, error)) from None
+        return Path(folder), name
+    raise CheckpointError(f"--model_id {names[0]}: no such repository (if it is private: 'hf auth login')")
+
+
+def _explained(name: str, revision: str, error: Exception) -> str:
+    """What went wrong and what to do about it."""
+    if isinstance(error, RevisionNotFoundError):
+        return f"--revision {revision}: {name} has no such branch, tag or commit; see hf.co/{name}"
+    if isinstance(error, GatedRepoError):
+        return f"--model_id {name}: access must be asked for at hf.co/{name}; then 'hf auth login'"
+    advice = f"run 'hf download {name}' while online, or give a local folder"
+    if constants.HF_HUB_OFFLINE:
+        return f"--model_id {name}: not in the cache, and HF_HUB_OFFLINE is set; {advice}"
+    return f"--model_id {name}: could not be downloaded ({first_line(error)}); {advice}"
+
+
+def _check_space(name: str, needed: int) -> None:
+    cache = Path(constants.HF_HUB_CACHE)
+    there = next(parent for parent in (cache, *cache.parents) if parent.exists())
+    free = shutil.disk_usage(there).free
+    if needed > free:
+        raise CheckpointError(
+            f"--model_id {name}: the download takes {needed / 1e9:.0f} GB and {there} has "
+            f"{free / 1e9:.0f} GB free; set HF_HOME to a larger disk"
+        )

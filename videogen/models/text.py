@@ -1,0 +1,38 @@
+"""Prompts to the rows the transformer attends to: cleaning, tokenising, UMT5. Spec skyreels_v3 section 3."""
+
+import html
+import re
+
+import ftfy
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+TEXT_ROWS = 512
+
+
+def clean_prompt(prompt: str) -> str:
+    """Repair encoding accidents, resolve HTML entities (twice), collapse whitespace."""
+    repaired = html.unescape(html.unescape(ftfy.fix_text(prompt)))
+    return re.sub(r"\s+", " ", repaired.strip()).strip()
+
+
+def encode_prompt(
+    tokenizer: PreTrainedTokenizerBase, text_encoder: nn.Module, prompt: str, device: torch.device
+) -> Tensor:
+    """One prompt to [1, 512, text_dim]; rows of padding are exactly zero, and are attended all the same.
+
+    A prompt of more than 511 tokens is cut (the last row is the end-of-sequence token).
+    """
+    tokens = tokenizer(
+        [clean_prompt(prompt)],
+        padding="max_length",
+        max_length=TEXT_ROWS,
+        truncation=True,
+        add_special_tokens=True,
+        return_attention_mask=True,
+        return_tensors="pt",
+    )
+    ids, mask = tokens.input_ids.to(device), tokens.attention_mask.to(device)
+    hidden = text_encoder(ids, attention_mask=mask).last_hidden_state
+    return hidden * mask.unsqueeze(-1).to(hidden)

@@ -1,0 +1,461 @@
+"""The Wan diffusion transformer, once, for the whole family.
+
+SkyReels-V2 (text, image, diffusion forcing, fps), SkyReels-V3 (references, extension, avatar) and Wan2.2
+(A14B experts, TI2V-5B) are this one network with different configs. What is notable about it:
+
+* Tokens stay grouped by latent frame, ``[B, F, S, D]``. A noise level belongs to a frame, so modulation is
+  ``[B, F, 1, D]`` (``F`` is 1 when all frames share one level) and broadcasts over the tokens of its frame.
+* Positions are integers handed in by the caller; nothing is tabulated, so any temporal start is legal.
+* The time MLP runs once per distinct noise level.
+* Parameters carry diffusers' Wan names, so Wan LoRAs, diffusers-layout checkpoints, offloading, layerwise
+  casting, regional compilation, step caches and context parallelism from diffusers work unchanged.
+
+Shapes: B batch, C latent channels, F latent frames, h/w latent height/width, S = h/2 * w/2 tokens per frame,
+L = F * S tokens, D width, N heads, K = D / N head width, T text tokens, I image tokens, A audio tokens per
+frame.
+
+Source: specs skyreels_v3 section 6, skyreels_v2 section 5, wan22 section 9, talking_avatar section 6.
+"""
+
+import math
+from typing import Any
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockRegistry
+from diffusers.loaders import FromOriginalModelMixin, PeftAdapterMixin
+from diffusers.models._modeling_parallel import ContextParallelInput, ContextParallelOutput
+from diffusers.models.attention import AttentionMixin, AttentionModuleMixin, FeedForward
+from diffusers.models.attention_dispatch import dispatch_attention_fn
+from diffusers.models.cache_utils import CacheMixin
+from diffusers.models.embeddings import PixArtAlphaTextProjection, TimestepEmbedding
+from diffusers.models.modeling_outputs import Transformer2DModelOutput
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.models.normalization import FP32LayerNorm
+from diffusers.utils import apply_lora_scale
+from einops import rearrange, repeat
+from torch import Tensor, nn
+from torch.nn import functional
+
+ROPE_THETA = 10000.0
+TIME_THETA = 10000.0
+IMAGE_TOKEN_EPS = 1e-5
+
+
+def _exact(device: torch.device) -> torch.dtype:
+    """Float64 wherever the device has it (Apple's MPS does not)."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def sinusoid(timestep: Tensor, dim: int) -> Tensor:
+    """Timesteps [n] (0..1000) to their embedding [n, dim], float32: cosines first, then sines."""
+    exact = _exact(timestep.device)
+    exponent = torch.arange(dim // 2, dtype=exact, device=timestep.device) / (dim // 2)
+    angle = timestep.to(exact)[:, None] * TIME_THETA**-exponent
+    return torch.cat([angle.cos(), angle.sin()], dim=-1).float()
+
+
+def apply_rotary(x: Tensor, rotary_emb: Tensor) -> Tensor:
+    """Rotate adjacent channel pairs of x [B, L, N, K] by unit complex numbers [L, 1, K/2]."""
+    pairs = torch.view_as_complex(rearrange(x.float(), "b l n (k two) -> b l n k two", two=2))
+    return torch.view_as_real(pairs * rotary_emb).flatten(-2).type_as(x)
+
+
+class WanRotaryEmbed(nn.Module):
+    """Angles of the (frame, row, column) position of every token, as unit complex numbers.
+
+    A head's K/2 complex channels are split over the axes as K/2 - 2c, c, c with c = K // 6.
+    """
+
+    def __init__(self, head_dim: int) -> None:
+        super().__init__()
+        spatial = head_dim // 6
+        self.widths = (head_dim // 2 - 2 * spatial, spatial, spatial)
+
+    def forward(self, frame_positions: Tensor, rows: int, columns: int) -> Tensor:
+        """Frame positions [F] (any integers) and a rows x columns grid to complex64 [F, S, 1, K/2]."""
+        device, exact = frame_positions.device, _exact(frame_positions.device)
+        axes = (frame_positions, torch.arange(rows, device=device), torch.arange(columns, device=device))
+        tables = []
+        for position, width in zip(axes, self.widths, strict=True):
+            frequency = ROPE_THETA ** -(torch.arange(width, dtype=exact, device=device) / width)
+            angle = torch.outer(position.to(exact), frequency)
+            tables.append(torch.polar(torch.ones_like(angle), angle).to(torch.complex64))
+        frame, row, column = tables
+        grid = {"f": len(frame), "r": rows, "c": columns}
+        table = torch.cat(
+            [
+                repeat(frame, "f k -> f (r c) 1 k", **grid),
+                repeat(row, "r k -> f (r c) 1 k", **grid),
+                repeat(column, "c k -> f (r c) 1 k", **grid),
+            ],
+            dim=-1,
+        )
+        return table
+
+
+class WanAttnProcessor:
+    """Where diffusers sets the attention kernel and the context-parallel plan of one attention layer."""
+
+    _attention_backend = None
+    _parallel_config = None
+
+    def __call__(self, query: Tensor, key: Tensor, value: Tensor, *, sharded: bool = False) -> Tensor:
+        """Attention over [B, L, N, K]; ``sharded`` says that the sequence may be split over ranks."""
+        out = dispatch_attention_fn(
+            query,
+            key,
+            value,
+            backend=self._attention_backend,
+            parallel_config=self._parallel_config if sharded else None,
+        )
+        return out.flatten(2).type_as(query)
+
+
+class WanAttention(AttentionModuleMixin, nn.Module):
+    """Self-attention, or cross-attention to text and (where ``image_dim`` is given) image tokens.
+
+    Queries and keys are RMS-normalised over the full width before the split into heads. Text and image
+    attend separately; their results are summed before the output projection.
+    """
+
+    _default_processor_cls = WanAttnProcessor
+    _available_processors = (WanAttnProcessor,)
+    _supports_qkv_fusion = False
+    processor: WanAttnProcessor
+
+    def __init__(self, dim: int, heads: int, eps: float, image_dim: int | None = None) -> None:
+        super().__init__()
+        self.heads = heads
+        self.to_q, self.to_k, self.to_v = (nn.Linear(dim, dim) for _ in range(3))
+        self.to_out = nn.ModuleList([nn.Linear(dim, dim)])
+        self.norm_q = nn.RMSNorm(dim, eps=eps)
+        self.norm_k = nn.RMSNorm(dim, eps=eps)
+        if image_dim is not None:
+            self.add_k_proj, self.add_v_proj = nn.Linear(image_dim, dim), nn.Linear(image_dim, dim)
+            self.norm_added_k = nn.RMSNorm(dim, eps=eps)
+        self.processor = WanAttnProcessor()
+
+    def _split(self, x: Tensor) -> Tensor:
+        return rearrange(x, "b l (n k) -> b l n k", n=self.heads)
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        rotary_emb: Tensor | None = None,
+        image_states: Tensor | None = None,
+    ) -> Tensor:
+        """Tokens [B, L, D] to [B, L, D]; without text [B, T, D] they attend to themselves."""
+        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        query = self._split(self.norm_q(self.to_q(hidden_states)))
+        key = self._split(self.norm_k(self.to_k(context)))
+        value = self._split(self.to_v(context))
+        if rotary_emb is not None:
+            query, key = apply_rotary(query, rotary_emb), apply_rotary(key, rotary_emb)
+        out = self.processor(query, key, value, sharded=encoder_hidden_states is None)
+        if image_states is not None:
+            key = self._split(self.norm_added_k(self.add_k_proj(image_states)))
+            out = out + self.processor(query, key, self._split(self.add_v_proj(image_states)))
+        return self.to_out[0](out)
+
+
+class WanAudioAttention(AttentionModuleMixin, nn.Module):
+    """Cross-attention of every latent frame to its own audio tokens (no rotation, no q/k norm)."""
+
+    _default_processor_cls = WanAttnProcessor
+    _available_processors = (WanAttnProcessor,)
+    _supports_qkv_fusion = False
+    processor: WanAttnProcessor
+
+    def __init__(self, dim: int, heads: int, audio_dim: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q_linear = nn.Linear(dim, dim)
+        self.kv_linear = nn.Linear(audio_dim, 2 * dim)
+        self.proj = nn.Linear(dim, dim)
+        self.processor = WanAttnProcessor()
+
+    def forward(self, hidden_states: Tensor, audio_states: Tensor) -> Tensor:
+        """Tokens [B, F, S, D] and audio tokens [B, F, A, audio_dim] to [B, F, S, D]."""
+        batch = len(hidden_states)
+        query = rearrange(self.q_linear(hidden_states), "b f s (n k) -> (b f) s n k", n=self.heads)
+        keys = rearrange(
+            self.kv_linear(audio_states), "b f a (two n k) -> two (b f) a n k", two=2, n=self.heads
+        )
+        out = self.processor(query, keys[0], keys[1])
+        return rearrange(self.proj(out), "(b f) s d -> b f s d", b=batch)
+
+
+class WanAudioProjection(nn.Module):
+    """Windows of audio features around every video frame to A audio tokens per latent frame.
+
+    The first latent frame stands for one video frame and sees its whole window. Each later one stands for
+    four; from their windows it takes the leading half of the first, the centre of the middle two and the
+    trailing half of the last.
+    """
+
+    def __init__(
+        self, *, window: int, features: int, hidden: int, tokens: int, audio_dim: int, stride: int
+    ) -> None:
+        super().__init__()
+        self.tokens, self.stride = tokens, stride
+        self.proj1 = nn.Linear(window * features, hidden)
+        self.proj1_vf = nn.Linear((window + stride - 1) * features, hidden)
+        self.proj2 = nn.Linear(hidden, hidden)
+        self.proj3 = nn.Linear(hidden, tokens * audio_dim)
+        self.norm = nn.LayerNorm(audio_dim)
+
+    def forward(self, audio: Tensor) -> Tensor:
+        """Windows [B, 4(F-1)+1, window, layers, channels] to audio tokens [B, F, A, audio_dim]."""
+        centre = audio.shape[2] // 2
+        groups = rearrange(audio[:, 1:], "b (f v) w l c -> b f v w l c", v=self.stride)
+        parts = [groups[:, :, 0, : centre + 1], groups[:, :, 1:-1, centre], groups[:, :, -1, centre:]]
+        first = functional.relu(self.proj1(audio[:, :1].flatten(2)))
+        later = functional.relu(self.proj1_vf(torch.cat(parts, dim=2).flatten(2)))
+        hidden = functional.relu(self.proj2(torch.cat([first, later], dim=1)))
+        return self.norm(rearrange(self.proj3(hidden), "b f (a d) -> b f a d", a=self.tokens))
+
+
+class WanImageEmbedding(nn.Module):
+    """CLIP image features [B, I, image_dim] to image tokens [B, I, D]."""
+
+    def __init__(self, image_dim: int, dim: int) -> None:
+        super().__init__()
+        self.norm1 = FP32LayerNorm(image_dim, IMAGE_TOKEN_EPS)
+        self.ff = FeedForward(image_dim, dim, mult=1, activation_fn="gelu")
+        self.norm2 = FP32LayerNorm(dim, IMAGE_TOKEN_EPS)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.norm2(self.ff(self.norm1(image)))
+
+
+class WanConditionEmbedder(nn.Module):
+    """The small MLPs that bring noise levels, text and image features to the width of the network."""
+
+    def __init__(self, dim: int, freq_dim: int, text_dim: int, image_dim: int | None) -> None:
+        super().__init__()
+        self.freq_dim = freq_dim
+        self.time_embedder = TimestepEmbedding(in_channels=freq_dim, time_embed_dim=dim)
+        self.time_proj = nn.Linear(dim, 6 * dim)
+        self.text_embedder = PixArtAlphaTextProjection(text_dim, dim, act_fn="gelu_tanh")
+        if image_dim is not None:
+            self.image_embedder = WanImageEmbedding(image_dim, dim)
+
+    def forward(self, timestep: Tensor) -> tuple[Tensor, Tensor]:
+        """Noise levels [B, F] to (embedding [B, F, D], modulation [B, F, 6, D]), once per distinct level."""
+        levels, level_of = torch.unique(timestep, return_inverse=True)
+        dtype = self.time_embedder.linear_1.weight.dtype
+        embedding = self.time_embedder(sinusoid(levels, self.freq_dim).to(dtype))
+        modulation = self.time_proj(functional.silu(embedding).to(self.time_proj.weight.dtype))
+        modulation = rearrange(modulation.float(), "n (m d) -> n m d", m=6)
+        return embedding.float()[level_of], modulation[level_of]
+
+
+def modulate(normed: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """normed * (1 + scale) + shift, in one pass."""
+    return torch.addcmul(shift, normed, 1 + scale)
+
+
+def gated_residual(hidden_states: Tensor, update: Tensor, gate: Tensor) -> Tensor:
+    """hidden_states + gate * update, computed in float32 (the gate's), in the dtype of ``hidden_states``."""
+    return torch.addcmul(hidden_states, update.view_as(hidden_states), gate).type_as(hidden_states)
+
+
+class WanBlock(nn.Module):
+    """Self-, cross- and (where configured) audio attention, then feed-forward, all on a residual stream."""
+
+    def __init__(
+        self, dim: int, ffn_dim: int, heads: int, eps: float, image_dim: int | None, audio_dim: int | None
+    ) -> None:
+        super().__init__()
+        self.norm1 = FP32LayerNorm(dim, eps, elementwise_affine=False)
+        self.attn1 = WanAttention(dim, heads, eps)
+        self.norm2 = FP32LayerNorm(dim, eps)
+        self.attn2 = WanAttention(dim, heads, eps, image_dim)
+        if audio_dim is not None:
+            self.norm_x = FP32LayerNorm(dim, eps)
+            self.audio_cross_attn = WanAudioAttention(dim, heads, audio_dim)
+        self.norm3 = FP32LayerNorm(dim, eps, elementwise_affine=False)
+        self.ffn = FeedForward(dim, inner_dim=ffn_dim, activation_fn="gelu-approximate")
+        self.scale_shift_table = nn.Parameter(torch.randn(1, 6, dim) / dim**0.5)
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor,
+        temb: Tensor,
+        rotary_emb: Tensor,
+        image_states: Tensor | None = None,
+        audio_states: Tensor | None = None,
+    ) -> Tensor:
+        """hidden_states [B, F, S, D], text [B, T, D], temb [B, F or 1, 6, D], rotary_emb [L, 1, K/2]."""
+        table = self.scale_shift_table + temb
+        shift_attn, scale_attn, gate_attn, shift_ffn, scale_ffn, gate_ffn = table.chunk(6, dim=-2)
+        shape, dtype = hidden_states.shape, hidden_states.dtype
+
+        # Large intermediates are not named: what nothing refers to is freed at once.
+        update = self.attn1(
+            modulate(self.norm1(hidden_states.float()), shift_attn, scale_attn).to(dtype).flatten(1, 2),
+            rotary_emb=rotary_emb,
+        )
+        hidden_states = gated_residual(hidden_states, update, gate_attn)
+        update = self.attn2(
+            self.norm2(hidden_states.float()).to(dtype).flatten(1, 2),
+            encoder_hidden_states,
+            image_states=image_states,
+        )
+        hidden_states = hidden_states + update.view(shape)
+        if audio_states is not None:
+            update = self.audio_cross_attn(self.norm_x(hidden_states.float()).to(dtype), audio_states)
+            hidden_states = hidden_states + update
+        del update
+        update = self.ffn(modulate(self.norm3(hidden_states.float()), shift_ffn, scale_ffn).to(dtype))
+        return gated_residual(hidden_states, update, gate_ffn)
+
+
+TransformerBlockRegistry.register(
+    WanBlock, TransformerBlockMetadata(return_hidden_states_index=0, return_encoder_hidden_states_index=None)
+)
+
+
+class WanDiT(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin, FromOriginalModelMixin, AttentionMixin):
+    """The network. Optional parts exist when the config names their width.
+
+    Args:
+        patch_size: (frames, rows, columns) of a token; the family uses (1, 2, 2).
+        in_channels: latent channels plus, for image-conditioned models, the 20 mask and image channels.
+        image_dim: width of CLIP image features; adds their embedding.
+        added_kv_proj_dim: width of the image tokens (D); adds attention to them.
+        inject_sample_info: adds the embedding of the frame-rate class (0: 16 fps, 1: any other).
+        audio_dim: width of the audio tokens; adds audio cross-attention. ``audio_window`` windows of
+            ``audio_features`` (layers x channels) each become ``audio_tokens`` tokens per latent frame.
+    """
+
+    _supports_gradient_checkpointing = False
+    _skip_layerwise_casting_patterns = ("patch_embedding", "condition_embedder", "norm")
+    _no_split_modules = ("WanBlock",)
+    _repeated_blocks = ("WanBlock",)
+    _keep_in_fp32_modules = (
+        "time_embedder",
+        "time_proj",
+        "scale_shift_table",
+        "norm1",
+        "norm2",
+        "norm3",
+        "norm_x",
+    )
+    _cp_plan = {  # noqa: RUF012 - diffusers' class-level protocol; ranks share the tokens of every frame
+        "rope": {0: ContextParallelInput(split_dim=1, expected_dims=4, split_output=True)},
+        "blocks.0": {"hidden_states": ContextParallelInput(split_dim=2, expected_dims=4)},
+        "proj_out": ContextParallelOutput(gather_dim=2, expected_dims=4),
+    }
+
+    @register_to_config
+    def __init__(  # noqa: PLR0913, PLR0917 - diffusers keeps a model's config as its keyword arguments
+        self,
+        patch_size: tuple[int, int, int] = (1, 2, 2),
+        num_attention_heads: int = 40,
+        attention_head_dim: int = 128,
+        in_channels: int = 16,
+        out_channels: int = 16,
+        text_dim: int = 4096,
+        freq_dim: int = 256,
+        ffn_dim: int = 13824,
+        num_layers: int = 40,
+        eps: float = 1e-6,
+        image_dim: int | None = None,
+        added_kv_proj_dim: int | None = None,
+        inject_sample_info: bool = False,
+        audio_dim: int | None = None,
+        audio_window: int = 5,
+        audio_features: int = 12 * 768,
+        audio_hidden_dim: int = 512,
+        audio_tokens: int = 32,
+        audio_stride: int = 4,
+    ) -> None:
+        super().__init__()
+        dim = num_attention_heads * attention_head_dim
+        self.rope = WanRotaryEmbed(attention_head_dim)
+        self.patch_embedding = nn.Conv3d(in_channels, dim, kernel_size=patch_size, stride=patch_size)
+        self.condition_embedder = WanConditionEmbedder(dim, freq_dim, text_dim, image_dim)
+        if inject_sample_info:
+            self.fps_embedding = nn.Embedding(2, dim)
+            self.fps_projection = FeedForward(dim, dim_out=6 * dim, mult=1, activation_fn="linear-silu")
+        if audio_dim is not None:
+            self.audio_proj = WanAudioProjection(
+                window=audio_window,
+                features=audio_features,
+                hidden=audio_hidden_dim,
+                tokens=audio_tokens,
+                audio_dim=audio_dim,
+                stride=audio_stride,
+            )
+        self.blocks = nn.ModuleList(
+            WanBlock(dim, ffn_dim, num_attention_heads, eps, added_kv_proj_dim, audio_dim)
+            for _ in range(num_layers)
+        )
+        self.norm_out = FP32LayerNorm(dim, eps, elementwise_affine=False)
+        self.proj_out = nn.Linear(dim, out_channels * math.prod(patch_size))
+        self.scale_shift_table = nn.Parameter(torch.randn(1, 2, dim) / dim**0.5)
+
+    @apply_lora_scale("attention_kwargs")
+    def forward(
+        self,
+        hidden_states: Tensor,
+        timestep: Tensor,
+        encoder_hidden_states: Tensor,
+        encoder_hidden_states_image: Tensor | None = None,
+        encoder_hidden_states_audio: Tensor | None = None,
+        fps: Tensor | None = None,
+        frame_positions: Tensor | None = None,
+        return_dict: bool = True,
+        attention_kwargs: dict[str, Any] | None = None,  # noqa: ARG002 - read by the decorator
+    ) -> Transformer2DModelOutput | tuple[Tensor]:
+        """Predict the velocity of every latent frame.
+
+        Args:
+            hidden_states: latents [B, C, F, h, w]; h and w even.
+            timestep: noise level in 0..1000, [B] for all frames alike or [B, F] per frame.
+            encoder_hidden_states: text [B, T, text_dim], all rows attended (zero padding included).
+            encoder_hidden_states_image: CLIP features [B, I, image_dim].
+            encoder_hidden_states_audio: feature windows [B, 4(F-1)+1, window, layers, channels].
+            fps: frame-rate class [B], for models with ``inject_sample_info``.
+            frame_positions: temporal position of every frame [F]; default 0..F-1.
+            attention_kwargs: ``{"scale": s}`` scales loaded LoRA layers, as in diffusers.
+
+        Returns:
+            velocity [B, out_channels, F, h, w] in the dtype of ``hidden_states``.
+        """
+        _, rows, columns = self.config.patch_size
+        frames, height, width = hidden_states.shape[2:]
+        if frame_positions is None:
+            frame_positions = torch.arange(frames, device=hidden_states.device)
+        rotary_emb = self.rope(frame_positions, height // rows, width // columns).flatten(0, 1)
+
+        embedding, temb = self.condition_embedder(timestep if timestep.ndim > 1 else timestep[:, None])
+        if fps is not None:
+            rate = self.fps_projection(self.fps_embedding(fps))
+            temb = temb + rearrange(rate.float(), "b (m d) -> b 1 m d", m=6)
+        text = self.condition_embedder.text_embedder(encoder_hidden_states)
+        image = audio = None
+        if encoder_hidden_states_image is not None:
+            image = self.condition_embedder.image_embedder(encoder_hidden_states_image)
+        if encoder_hidden_states_audio is not None:
+            audio = self.audio_proj(encoder_hidden_states_audio)
+
+        x = rearrange(self.patch_embedding(hidden_states), "b d f r c -> b f (r c) d").contiguous()
+        for block in self.blocks:
+            x = block(x, text, temb, rotary_emb, image, audio)
+
+        shift, scale = (self.scale_shift_table + embedding.unsqueeze(-2)).chunk(2, dim=-2)
+        x = self.proj_out(modulate(self.norm_out(x.float()), shift, scale).type_as(x))
+        sample = rearrange(
+            x,
+            "b f (r c) (q p ch) -> b ch f (r q) (c p)",
+            r=height // rows,
+            c=width // columns,
+            q=rows,
+            p=columns,
+        )
+        return Transformer2DModelOutput(sample=sample) if return_dict else (sample,)

@@ -1,0 +1,257 @@
+"""What all pipelines share: components, text, noise, the call to the transformer, decoding, diffusers'
+manners.
+
+A pipeline's own file holds one method, ``parts``: the numbered steps of its task, a generator of finished
+parts (one per roll, segment or clip; most tasks have one). Everything else is here, once.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLWan, DiffusionPipeline
+from diffusers.loaders import WanLoraLoaderMixin
+from diffusers.utils import BaseOutput
+from diffusers.utils.torch_utils import randn_tensor
+from PIL import Image
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
+
+from videogen.conditioning import Context, Segment, pack, unpack
+from videogen.models import vae as vae_io
+from videogen.models.build import load_component
+from videogen.models.checkpoints import Checkpoint, read_json
+from videogen.models.text import encode_prompt
+from videogen.models.wan import WanDiT
+from videogen.sampling import StopDenoising
+from videogen.tasks import TASKS, TaskSpec
+
+StepCallback = Callable[[Any, int, Tensor, dict[str, Tensor]], Mapping[str, Tensor] | None]
+"""diffusers' callback_on_step_end: (pipeline, index, timestep, {"latents": ...}) -> replacements, or
+nothing.
+"""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """One finished roll: denoised latents [1, C, F, h, w] (float32, before denormalisation) and its video.
+
+    ``frames`` decodes as it is read: [1, 3, f, H, W] in [-1, 1] per latent frame.
+    """
+
+    latents: Tensor
+    frames: Iterator[Tensor]
+
+
+@dataclass
+class VideoOutput(BaseOutput):
+    """frames: one video per batch entry, in the form ``output_type`` asked for."""
+
+    frames: Any
+
+
+class VideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
+    """Base of the Wan-family pipelines. ``task`` names the row of TASKS a pipeline implements."""
+
+    task: ClassVar[str]
+    attention_backend = "native"  # for the record; see runtime/speed.py
+    model_cpu_offload_seq = "text_encoder->transformer->vae"
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        text_encoder: UMT5EncoderModel,
+        vae: AutoencoderKLWan,
+        transformer: WanDiT,
+    ) -> None:
+        super().__init__()
+        self.register_modules(
+            tokenizer=tokenizer, text_encoder=text_encoder, vae=vae, transformer=transformer
+        )
+        self.seconds: dict[str, float] = defaultdict(float)
+        self._texts: dict[str, Tensor] = {}
+        self._interrupt = False
+
+    # -- what a task writes
+    # ------------------------------------------------------------------------------------
+
+    parts: Callable[..., Iterator[Part]]
+    """The task itself, a method of each pipeline: yields finished parts in order."""
+
+    @staticmethod
+    def to_uint8(frames: Tensor) -> Tensor:
+        """Frames in [-1, 1] to 0..255, rounded to the nearest level."""
+        return (frames / 2 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8)
+
+    # -- diffusers' manners
+    # ------------------------------------------------------------------------------------
+
+    def __call__(
+        self, prompt: str, *, output_type: str = "np", return_dict: bool = True, **arguments: Any
+    ) -> VideoOutput | tuple[Any]:
+        """Generate one video.
+
+        Args:
+            prompt: what it shows.
+            output_type: 'np' float [1, F, H, W, 3] in [0, 1], 'pt' [1, F, 3, H, W], 'pil', 'uint8' [1, F, H,
+                W, 3], or 'latent' [1, C, F, h, w].
+            return_dict: False returns the tuple (frames,).
+            arguments: those of ``parts``; what is left out takes the task's published default, and the size
+                follows the first input as on the command line.
+        """
+        if output_type not in ("np", "pt", "pil", "uint8", "latent"):
+            raise ValueError(f"output_type {output_type!r}: must be one of np, pt, pil, uint8, latent")
+        parts = self.parts(prompt=prompt, **self.complete(arguments))
+        if output_type == "latent":
+            frames: Any = torch.cat([part.latents for part in parts], dim=2)
+        else:
+            frames = _collect((chunk for part in parts for chunk in part.frames), output_type, self.to_uint8)
+        self.maybe_free_model_hooks()
+        return VideoOutput(frames=frames) if return_dict else (frames,)
+
+    def complete(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments of ``parts`` with the task's defaults and the size rule filled in."""
+        spec = TASKS[self.task]
+        values = {**spec.defaults(), **{name: value for name, value in given.items() if value is not None}}
+        shape = spec.shape(values, {name: values[name] for name in spec.inputs}, spec.size_tables())
+        chosen = {"height": shape.height, "width": shape.width, "num_frames": shape.num_frames}
+        published = {name: values[name] for name in spec.arguments if name in values}
+        return {**published, **given, **chosen}
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> "VideoPipeline":
+        """``videogen.load`` under diffusers' name; ``torch_dtype``, ``revision`` and ``device`` are
+        understood.
+        """
+        from videogen.run import load  # noqa: PLC0415 - run builds on pipelines
+
+        dtype = options.pop("torch_dtype", options.pop("dtype", torch.bfloat16))
+        return load(cls.task, model=str(pretrained_model_name_or_path), dtype=dtype, **options)
+
+    @property
+    def interrupt(self) -> bool:
+        """Set ``pipeline._interrupt = True`` in a callback to stop after the current step, as in
+        diffusers.
+        """
+        return self._interrupt
+
+    # -- the steps that tasks are made of
+    # ----------------------------------------------------------------------
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the time spent inside to ``seconds[name]``."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] += time.perf_counter() - started
+
+    def encode_prompt(self, prompt: str) -> Tensor:
+        """A prompt's rows [1, 512, text_dim] on the device, encoded once and remembered."""
+        if prompt not in self._texts:
+            with self.stage("text"):
+                rows = encode_prompt(self.tokenizer, self.text_encoder, prompt, self._execution_device)
+            self._texts[prompt] = rows.cpu()
+        return self._texts[prompt].to(self._execution_device)
+
+    def draw_noise(
+        self, num_frames: int, height: int, width: int, generator: torch.Generator | None
+    ) -> Tensor:
+        """One normal draw [1, C, F, h, w], float32, made on the generator's device."""
+        stride = self.vae.spatial_compression_ratio
+        frames = (num_frames - 1) // self.vae.config.scale_factor_temporal + 1
+        shape = (1, self.vae.config.z_dim, frames, height // stride, width // stride)
+        return randn_tensor(shape, generator=generator, device=self._execution_device, dtype=torch.float32)
+
+    def encode_image(self, pixels: np.ndarray, *, sample: bool, generator: torch.Generator | None) -> Tensor:
+        """An image [3, H, W] in [-1, 1] to one latent frame [1, C, 1, h, w]."""
+        video = torch.from_numpy(pixels)[None, :, None].to(self._execution_device)
+        with self.stage("vae encode"):
+            return vae_io.encode(self.vae, video, sample=sample, generator=generator)
+
+    def velocity(self, segments: Sequence[Segment], context: Context, branch: str) -> Tensor:
+        """The transformer's prediction for the first segment [1, C, F, h, w]."""
+        packed, dtype = pack(segments), self.transformer.patch_embedding.weight.dtype
+        with self.transformer.cache_context(branch):
+            (output,) = self.transformer(
+                hidden_states=packed.latents.to(dtype),
+                timestep=packed.timestep,
+                encoder_hidden_states=context.text.to(dtype),
+                encoder_hidden_states_image=None if context.image is None else context.image.to(dtype),
+                encoder_hidden_states_audio=None if context.audio is None else context.audio.to(dtype),
+                fps=context.fps,
+                frame_positions=packed.positions,
+                return_dict=False,
+            )
+        return unpack(output, segments)[0]
+
+    @contextmanager
+    def steps(
+        self, total: int, callback: StepCallback | None
+    ) -> Iterator[Callable[[int, Tensor, Tensor], Tensor]]:
+        """The ``on_step`` of one denoising loop: progress bar, diffusers' callback, interruption."""
+        self._interrupt = False
+        with self.stage("denoise"), self.progress_bar(total=total) as bar:
+
+            def on_step(index: int, timestep: Tensor, latents: Tensor) -> Tensor:
+                bar.update()
+                if callback is not None:
+                    latents = (callback(self, index, timestep, {"latents": latents}) or {}).get(
+                        "latents", latents
+                    )
+                if self._interrupt:
+                    raise StopDenoising(latents)
+                return latents
+
+            yield on_step
+
+    def decode(self, latents: Tensor) -> Iterator[Tensor]:
+        """Latents to video [1, 3, f, H, W] in [-1, 1], one latent frame after the other."""
+        stream = vae_io.decode_stream(self.vae, latents)
+        while True:
+            with self.stage("decode"):
+                chunk = next(stream, None)
+            if chunk is None:
+                return
+            yield chunk
+
+
+def _collect(chunks: Iterator[Tensor], output_type: str, to_uint8: Callable[[Tensor], Tensor]) -> Any:
+    """All frames in the form asked for."""
+    if output_type == "uint8":
+        return torch.cat([to_uint8(chunk).cpu() for chunk in chunks], dim=2).permute(0, 2, 3, 4, 1).numpy()
+    video = torch.cat([(chunk / 2 + 0.5).clamp(0, 1).float().cpu() for chunk in chunks], dim=2).transpose(
+        1, 2
+    )
+    if output_type == "pt":
+        return video
+    array = video.permute(0, 1, 3, 4, 2).numpy()
+    if output_type == "np":
+        return array
+    return [[Image.fromarray((frame * 255).round().astype(np.uint8)) for frame in frames] for frames in array]
+
+
+def load_pipeline(spec: TaskSpec, checkpoint: Checkpoint, dtype: torch.dtype) -> VideoPipeline:
+    """A task's pipeline with the components of a checkpoint that is on this machine, on the CPU.
+
+    Raises:
+        CheckpointError: unreadable files, or tensors that do not fit.
+    """
+    assert checkpoint.folder is not None
+    arch_file = checkpoint.folder / "tiny_arch.json"
+    arch = read_json(arch_file) if arch_file.is_file() else {}
+    names = {"image_encoder": "clip"}
+    components = {
+        name: load_component(name, checkpoint.place(name), dtype, arch.get(names.get(name, name)))
+        for name in spec.components
+    }
+    module, _, class_name = spec.pipeline.partition(":")
+    return getattr(import_module(module), class_name)(**components)

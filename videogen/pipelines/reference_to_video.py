@@ -1,0 +1,91 @@
+"""reference_to_video: a video of the subjects in 1-4 reference images (SkyReels-V3 R2V, spec skyreels_v3
+section 9).
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from videogen.conditioning import Context, Segment
+from videogen.guidance import DualGuidance, SinglePass, guide
+from videogen.media.image import fit_on_white, pixels
+from videogen.pipelines.base import Part, StepCallback, VideoPipeline
+from videogen.sampling import SIGMA_MAX_DOUBLE, SOLVERS, denoise
+from videogen.tasks import REFERENCE_SLOTS
+
+
+class ReferenceToVideoPipeline(VideoPipeline):
+    """The references follow the video in time, at the video's own noise level; empty slots are zero
+    latents.
+    """
+
+    task = "reference_to_video"
+
+    @torch.no_grad()
+    def parts(  # noqa: PLR0913 - the arguments of the task, under diffusers' names
+        self,
+        prompt: str,
+        ref_imgs: Sequence[Image.Image],
+        *,
+        height: int,
+        width: int,
+        num_frames: int,
+        num_inference_steps: int,
+        shift: float,
+        sample_solver: str,
+        guidance_scale: float,
+        guidance_scale_img: float,
+        negative_prompt: str,
+        generator: torch.Generator | None = None,
+        callback_on_step_end: StepCallback | None = None,
+    ) -> Iterator[Part]:
+        """One part.
+
+        Draws from the generator, in order: the noise [1, 16, F, h, w]; for every reference its posterior
+        [1, 16, 1, h, w]; all normal, float32.
+        """
+        # 1. Guidance decides how many branches there are; text for each.
+        guided = guidance_scale > 1
+        guidance = DualGuidance(guidance_scale, guidance_scale_img) if guided else SinglePass()
+        contexts = {"cond": Context(text=self.encode_prompt(prompt))}
+        if guided:
+            contexts["no_text"] = contexts["uncond"] = Context(text=self.encode_prompt(negative_prompt))
+
+        # 2. Noise, then references: the order of the random draws.
+        noise = self.draw_noise(num_frames, height, width, generator)
+        references = self.encode_references(ref_imgs, height, width, generator)
+        seen = {"cond": references, "no_text": references, "uncond": torch.zeros_like(references)}
+
+        # 3. Denoise [video, references] as one stack of frames; only the video moves.
+        def predict(latents: Tensor, timestep: Tensor) -> Tensor:
+            video = Segment(latents=latents, timestep=timestep)
+            behind = video.frames
+
+            def velocity(branch: str) -> Tensor:
+                context = Segment(latents=seen[branch], timestep=timestep, temporal_start=behind)
+                return self.velocity([video, context], contexts[branch], branch)
+
+            return guide(guidance, velocity)
+
+        solver = SOLVERS[sample_solver](num_inference_steps, shift, **_sigma_max(sample_solver))
+        with self.steps(len(solver.timesteps), callback_on_step_end) as on_step:
+            latents = denoise(noise, solver.timesteps, predict, solver.step, on_step=on_step)
+
+        # 4. Decode as the frames are read.
+        yield Part(latents, self.decode(latents))
+
+    def encode_references(
+        self, ref_imgs: Sequence[Image.Image], height: int, width: int, generator: torch.Generator | None
+    ) -> Tensor:
+        """Reference latents [1, 16, 4, h, w]: one sampled frame per image, zeros after them."""
+        images = [pixels(fit_on_white(image.convert("RGB"), width, height)) for image in ref_imgs]
+        frames = [self.encode_image(image, sample=True, generator=generator) for image in images]
+        empty = [torch.zeros_like(frames[0])] * (REFERENCE_SLOTS - len(frames))
+        return torch.cat([*frames, *empty], dim=2)
+
+
+def _sigma_max(solver: str) -> dict[str, float]:
+    """The published schedule of this task starts at the double 0.999 (spec skyreels_v3 section 5)."""
+    return {"sigma_max": SIGMA_MAX_DOUBLE} if solver == "unipc" else {}

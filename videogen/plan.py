@@ -1,0 +1,204 @@
+"""A Plan: one video, fully decided before anything heavy is imported. Everything else about it is derived."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from videogen import metadata
+from videogen.estimate import PUBLISHED_VAE_WIDTH, Memory, estimate
+from videogen.geometry import Shape
+from videogen.media.fetch import display_name
+from videogen.media.image import InputImage
+from videogen.models import checkpoints
+from videogen.models.checkpoints import Checkpoint
+from videogen.tasks import TaskSpec
+
+# Options that do not change a result: where it runs, how it is stored, and what is hashed by its content
+# instead.
+NOT_IN_HASH = {
+    "task_type", "model_id", "revision", "download_timeout", "device", "offload", "attention_backend",
+    "compile", "use_usp", "output", "output_dir", "save_latents", "resolution", "size", "height", "width",
+    "duration", "num_frames", "seed", "lora",
+}  # fmt: skip
+# Options about one place and moment, not about the video.
+NOT_IN_REQUEST = {
+    "task_type",
+    "model_id",
+    "seed",
+    "download_timeout",
+    "device",
+    "output",
+    "output_dir",
+    "save_latents",
+}
+
+
+def kind_of(path: str) -> str | None:
+    """'mp4', 'gif', 'npy' or 'png' (a folder: no suffix, or a trailing slash); None for any other suffix."""
+    if path.endswith("/") or not Path(path).suffix:
+        return "png"
+    suffix = Path(path).suffix.lower().removeprefix(".")
+    return suffix if suffix in ("mp4", "gif", "npy") else None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Target:
+    """Where a result goes: the file or folder, its kind (see ``kind_of``), and the latents if wanted."""
+
+    path: Path
+    kind: str
+    latents: Path | None = None
+
+    @property
+    def sidecar(self) -> Path:
+        return self.path.with_name((self.path.stem if self.path.suffix else self.path.name) + ".json")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """``values`` holds every option the task uses, defaults filled in; ``notes`` are warnings for the
+    user.
+    """
+
+    task: TaskSpec
+    values: Mapping[str, Any]
+    shape: Shape
+    checkpoint: Checkpoint
+    inputs: Mapping[str, Sequence[InputImage]]
+    notes: tuple[str, ...] = ()
+    seed: int = 0
+    index: int = 1
+    target: Target | None = None
+
+    @property
+    def forwards(self) -> int:
+        """Calls of the transformer."""
+        return self.values["num_inference_steps"] * self.shape.forwards_per_step
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What the pipeline's ``parts`` takes besides inputs, generator and callback."""
+        shape = self.shape
+        chosen = {"height": shape.height, "width": shape.width, "num_frames": shape.num_frames}
+        return {name: self.values[name] for name in self.task.arguments} | chosen
+
+    @property
+    def memory(self) -> Memory:
+        dit, vae = self.checkpoint.config("transformer"), self.checkpoint.config("vae")
+        width = dit.get("dim", dit.get("num_attention_heads", 0) * dit.get("attention_head_dim", 0))
+        return estimate(
+            self.shape,
+            checkpoints.parameters(self.checkpoint, self.task),
+            width=width or self.task.config["published"]["width"],
+            dtype=self.values["dtype"],
+            low_vram=self.values["low_vram"],
+            vae_width=vae.get("base_dim", PUBLISHED_VAE_WIDTH),
+        )
+
+    @property
+    def request(self) -> dict[str, Any]:
+        """The options as plain JSON without private paths: what ``--from_metadata`` reads back."""
+        recorded = {k: v for k, v in self.values.items() if k not in NOT_IN_REQUEST and v is not None}
+        recorded |= {name: [item.name for item in items] for name, items in self.inputs.items()}
+        if loras := self.values["lora"]:
+            recorded["lora"] = [
+                ":".join(map(str, (display_name(str(path)), scale))) for path, scale, _ in loras
+            ]
+        model = self.checkpoint.name
+        if self.checkpoint.folder is not None and not (self.checkpoint.revision or self.checkpoint.tiny):
+            model = metadata.LOCAL_MODEL + model
+        return {"task_type": self.task.name, "model_id": model, "seed": self.seed, **recorded}
+
+    @property
+    def plan_hash(self) -> str | None:
+        """Digest of all that determines the result; None while the model is not on this machine."""
+        weights = checkpoints.fingerprint(self.checkpoint)
+        if weights is None:
+            return None
+        skipped = NOT_IN_HASH | set(self.inputs)
+        content = {
+            "task": self.task.name,
+            "weights": weights,
+            "seed": self.seed,
+            "shape": [self.shape.height, self.shape.width, self.shape.num_frames],
+            "inputs": {name: [item.sha256 for item in items] for name, items in self.inputs.items()},
+            "lora": [[_digest(lora.path), lora.scale, lora.expert] for lora in self.values["lora"]],
+            "values": {name: value for name, value in self.values.items() if name not in skipped},
+        }
+        text = json.dumps(content, sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def fetched(self, checkpoint: Checkpoint) -> "Plan":
+        """The same plan with its model on this machine."""
+        return replace(self, checkpoint=checkpoint)
+
+    def as_json(self) -> dict[str, Any]:
+        """The plan for programs (--dry_run --json)."""
+        shape, memory = self.shape, self.memory
+        return {
+            "task_type": self.task.name,
+            "model": {
+                "id": self.checkpoint.name,
+                "revision": self.checkpoint.revision,
+                "layout": self.checkpoint.layout,
+                "present": self.checkpoint.folder is not None,
+                "bytes": dict(self.checkpoint.sizes),
+            },
+            "request": self.request,
+            "width": shape.width,
+            "height": shape.height,
+            "num_frames": shape.num_frames,
+            "fps": shape.fps,
+            "seconds": round(shape.num_frames / shape.fps, 3),
+            "rolls": [shape.num_frames],
+            "latent_shape": list(shape.latent_shape),
+            "tokens": shape.tokens,
+            "forwards": self.forwards,
+            "memory_bytes": {
+                "plain": memory.peak(),
+                "offload": memory.peak(offload=True),
+                "low_vram": memory.peak(low_vram=True),
+            },
+            "output": None if self.target is None else self.target.path.as_posix(),
+            "plan_hash": self.plan_hash,
+            "notes": list(self.notes),
+        }
+
+    def describe(self) -> str:
+        """The plan for people (--dry_run)."""
+        plan, shape, model = self.as_json(), self.shape, self.checkpoint
+        where = "here" if model.folder else "to be built" if model.tiny else "to be downloaded"
+        name = f"{model.name}@{model.revision}" if model.revision else model.name
+        sizes = ", ".join(f"{part} {_amount(size)}" for part, size in model.sizes.items())
+        steps = f"{self.values['num_inference_steps']} steps x {shape.forwards_per_step}"
+        memory = ", ".join(f"{mode} {_amount(size)}" for mode, size in plan["memory_bytes"].items())
+        rows = {
+            "task": self.task.name,
+            "model": f"{name} ({model.layout}, {where})",
+            "files": sizes or ("tiny" if model.tiny else "sizes unknown until downloaded"),
+            "video": f"{shape.width}x{shape.height}, {shape.num_frames} frames at {shape.fps} fps",
+            "rolls": f"1 of {shape.num_frames} frames",
+            "latents": "x".join(map(str, shape.latent_shape)),
+            "tokens": f"{shape.tokens} per forward",
+            "forwards": f"{self.forwards} ({steps})",
+            "seed": str(self.seed),
+            "memory": f"about {memory}",
+            "output": plan["output"] or "",
+        }
+        lines = [f"{name:<9} {value}" for name, value in rows.items()]
+        return "\n".join([*lines, *(f"note      {note}" for note in self.notes)])
+
+
+def _digest(path: Path) -> str:
+    """Digest of a LoRA: of the file, or of the safetensors in its folder."""
+    digest = hashlib.sha256()
+    for file in [path] if path.is_file() else sorted(path.glob("*.safetensors")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _amount(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size > 1e9 else f"{size / 1e6:.1f} MB"

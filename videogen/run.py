@@ -1,0 +1,353 @@
+"""From plans to files: load a model once, generate, stream the frames out, keep the metadata.
+
+The command line, chained generation, job lists and Python users all come through here.
+"""
+
+import gc
+import logging
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from tqdm import tqdm
+
+from videogen import __version__, metadata
+from videogen.errors import CheckpointError, InputError, OutOfMemoryError, first_line
+from videogen.media.video import open_writer, pending
+from videogen.media.video import replace as rename
+from videogen.models import checkpoints
+from videogen.models.checkpoints import Checkpoint
+from videogen.pipelines.base import Part, VideoPipeline, load_pipeline
+from videogen.plan import Plan, Target
+from videogen.runtime import device as devices
+from videogen.runtime import memory, speed
+from videogen.tasks import find
+
+logger = logging.getLogger(__name__)
+
+# What a loaded model depends on: plans that agree in these share one.
+MODEL_OPTIONS = ("device", "dtype", "offload", "low_vram", "attention_backend", "compile", "lora")
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Result:
+    """One finished video: ``record`` is what its sidecar holds."""
+
+    path: Path
+    sidecar: Path
+    latents: Path | None
+    record: Mapping[str, Any]
+    resumed: bool = False
+
+
+def load(
+    task: str,
+    model: str | None = None,
+    *,
+    revision: str | None = None,
+    dtype: torch.dtype = torch.bfloat16,
+    device: str = "auto",
+) -> VideoPipeline:
+    """A task's pipeline, ready to call.
+
+    Args:
+        task: name of a task ('reference_to_video').
+        model: folder, hub id or 'tiny'; None is the published default.
+        revision: branch, tag or commit of the hub repository.
+        dtype: of the large weights; norms, time embedding and VAE are float32 always.
+        device: 'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'.
+
+    Raises:
+        InputError, CheckpointError: an unknown task or device, a model that is missing or does not fit.
+    """
+    spec = find(task)
+    checkpoint = checkpoints.fetch(checkpoints.locate(str(model or spec.models[0]), revision, spec), spec)
+    pipeline = load_pipeline(spec, checkpoint, dtype)
+    pipeline.to(devices.choose_device(device))
+    return pipeline
+
+
+@dataclass
+class Session:
+    """Holds the one loaded pipeline, and loads another when a plan needs it."""
+
+    fetched: dict[str, Checkpoint] = field(default_factory=dict)
+    pipeline: VideoPipeline | None = None
+    _key: object = None
+
+    def fetch(self, plan: Plan) -> Plan:
+        """The plan with its model on this machine."""
+        key = f"{plan.checkpoint.name} {plan.values.get('revision')}"
+        if key not in self.fetched:
+            self.fetched[key] = checkpoints.fetch(plan.checkpoint, plan.task, plan.values["download_timeout"])
+        return plan.fetched(self.fetched[key])
+
+    def load(self, plan: Plan) -> VideoPipeline:
+        """The pipeline of a fetched plan, set up as its options say."""
+        key = (plan.task.name, plan.checkpoint.folder, *(plan.values[name] for name in MODEL_OPTIONS))
+        if self.pipeline is None or self._key != key:
+            self.release()
+            self.pipeline, self._key = _set_up(plan), key
+        return self.pipeline
+
+    def release(self) -> None:
+        """Drop the loaded pipeline and its memory."""
+        self.pipeline = self._key = None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def run(
+    plans: Sequence[Plan],
+    *,
+    resume: bool = False,
+    on_result: Callable[[Result], None],
+    show_progress: bool = True,
+) -> list[Exception]:
+    """Make every plan's video; with several, a failing one is reported and the rest goes on.
+
+    Args:
+        resume: skip plans whose result is complete.
+        on_result: called with each result as it is finished.
+
+    Returns:
+        what failed. A single plan raises instead.
+
+    Raises:
+        VideoGenError: the only plan failed, or (before anything runs) a model is not to be had.
+    """
+    for plan in plans:
+        devices.choose_device(plan.values["device"])
+        _noise_device(plan)
+    session = Session()
+    plans = [session.fetch(plan) for plan in plans]
+    finished = {
+        plan.index: result for plan in plans if resume and (result := find_finished(plan)) is not None
+    }
+    failures: list[Exception] = []
+    for plan in plans:
+        if plan.index in finished:
+            logger.info("%s is complete, skipped", finished[plan.index].path)
+            on_result(finished[plan.index])
+            continue
+        try:
+            on_result(generate(plan, session, show_progress=show_progress))
+        except Exception as error:
+            if len(plans) == 1:
+                raise
+            failures.append(error)
+            logger.error(
+                "video %d of %d failed: %s", plan.index, len(plans), error, exc_info=_wants_traceback()
+            )
+    return failures
+
+
+def _wants_traceback() -> bool:
+    return logger.isEnabledFor(logging.DEBUG)
+
+
+def find_finished(plan: Plan) -> Result | None:
+    """The result of an earlier run of this very plan; None if there is none, or it is incomplete.
+
+    Raises:
+        InputError: the output is there, but was made by another plan.
+    """
+    target = _target(plan)
+    if not (target.path.exists() and target.sidecar.is_file()):
+        return None
+    record = checkpoints.read_json(target.sidecar)
+    if record.get("plan_hash") != plan.plan_hash:
+        raise InputError(
+            "--resume", target.path, "was made with other settings", "use --overwrite, or another name"
+        )
+    return Result(
+        path=target.path, sidecar=target.sidecar, latents=target.latents, record=record, resumed=True
+    )
+
+
+def generate(plan: Plan, session: Session | None = None, *, show_progress: bool = True) -> Result:
+    """Make one video and write it, its latents if asked for, and its sidecar.
+
+    Raises:
+        VideoGenError: it could not be made or written; nothing is left under the final names.
+    """
+    session = session or Session()
+    started = time.perf_counter()
+    with _out_of_memory_advice(plan, session):
+        plan = session.fetch(plan)
+        pipeline = session.load(plan)
+        pipeline.seconds.clear()
+        pipeline.seconds["load"] = time.perf_counter() - started
+        device = pipeline._execution_device
+        devices.reset_peak(device)
+        pipeline.set_progress_bar_config(disable=not show_progress, desc="denoising", dynamic_ncols=True)
+        memory.set_tiling(
+            pipeline, plan.values["vae_tiling"], plan.memory, device, low_vram=plan.values["low_vram"]
+        )
+        generator = torch.Generator(_noise_device(plan)).manual_seed(plan.seed)
+        inputs = {name: [item.load() for item in items] for name, items in plan.inputs.items()}
+        parts = pipeline.parts(**plan.arguments, **inputs, generator=generator)
+        return _write(plan, pipeline, parts, started, show_progress=show_progress)
+
+
+def _write(
+    plan: Plan, pipeline: VideoPipeline, parts: Iterator[Part], started: float, *, show_progress: bool
+) -> Result:
+    """Stream parts into the target; everything appears under its final name at the end, the video last."""
+    target, shape = _target(plan), plan.shape
+    record = _record(plan, pipeline)
+    for folder in {target.path.parent, *([target.latents.parent] if target.latents else [])}:
+        folder.mkdir(parents=True, exist_ok=True)
+    latents: list[torch.Tensor] = []
+    bar = tqdm(
+        total=shape.num_frames, desc="decoding", unit="frame", disable=not show_progress, dynamic_ncols=True
+    )
+    writer = open_writer(
+        target.path,
+        target.kind,
+        size=(shape.width, shape.height),
+        fps=shape.fps,
+        num_frames=shape.num_frames,
+        comment=metadata.comment(record),
+    )
+    with bar, writer as video:
+        for part in parts:
+            if target.latents is not None:
+                latents.append(part.latents.float().cpu())
+            for chunk in part.frames:
+                frames = pipeline.to_uint8(chunk)[0].permute(1, 2, 3, 0).cpu().numpy()
+                with pipeline.stage("write"):
+                    video.write(frames)
+                bar.update(len(frames))
+        video.finish()
+        pipeline.maybe_free_model_hooks()
+        seconds = dict(pipeline.seconds) | {"total": time.perf_counter() - started}
+        record |= {
+            "seconds": {name: round(value, 3) for name, value in seconds.items()},
+            "peak_memory": devices.peak_memory(pipeline._execution_device),
+            "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        }
+        if target.latents is not None:
+            _save_latents(target.latents, latents)
+        metadata.write_json(target.sidecar, record)
+        video.publish()
+    return Result(path=target.path, sidecar=target.sidecar, latents=target.latents, record=record)
+
+
+def _save_latents(target: Path, latents: Sequence[torch.Tensor]) -> None:
+    """float32 [1, C, F, h, w]: 'latents', or 'latents_0', 'latents_1', ... for several parts."""
+    named = (
+        {f"latents_{i}": part for i, part in enumerate(latents)}
+        if len(latents) > 1
+        else {"latents": latents[0]}
+    )
+    with pending(target) as temporary:
+        save_file({name: part.contiguous() for name, part in named.items()}, temporary)
+        rename(temporary, target)
+
+
+def _record(plan: Plan, pipeline: VideoPipeline) -> dict[str, Any]:
+    """The sidecar, but for what is known only at the end."""
+    checkpoint, shape, device = plan.checkpoint, plan.shape, pipeline._execution_device
+    return {
+        "schema": metadata.SCHEMA,
+        "videogen": __version__,
+        "request": plan.request,
+        "plan_hash": plan.plan_hash,
+        "model": {
+            "id": checkpoint.name,
+            "revision": checkpoint.revision,
+            "layout": checkpoint.layout,
+            "fingerprint": checkpoints.fingerprint(checkpoint),
+        },
+        "seed": plan.seed,
+        "width": shape.width,
+        "height": shape.height,
+        "num_frames": shape.num_frames,
+        "fps": shape.fps,
+        "inputs": {
+            name: [{"name": item.name, "sha256": item.sha256} for item in items]
+            for name, items in plan.inputs.items()
+        },
+        "output": _target(plan).path.name,
+        "device": devices.device_name(device),
+        "dtype": plan.values["dtype"],
+        "attention_backend": pipeline.attention_backend,
+        "vae_tiling": pipeline.vae.use_tiling,
+        "versions": devices.versions() | {"platform": platform.system()},
+    }
+
+
+def _set_up(plan: Plan) -> VideoPipeline:
+    """Load a plan's pipeline and apply its runtime options, from outside."""
+    values = plan.values
+    device, dtype = devices.choose_device(values["device"]), DTYPES[values["dtype"]]
+    logger.info("loading %s", plan.checkpoint.name)
+    pipeline = load_pipeline(plan.task, plan.checkpoint, dtype)
+    load_loras(pipeline, values["lora"])
+    memory.place(pipeline, device, offload=values["offload"], low_vram=values["low_vram"])
+    pipeline.attention_backend = speed.set_attention_backend(
+        pipeline.transformer, values["attention_backend"], device, dtype
+    )
+    if values["compile"]:
+        speed.compile_blocks(pipeline.transformer, device)
+    return pipeline
+
+
+def load_loras(pipeline: VideoPipeline, loras: Sequence[Any]) -> None:
+    """Load LoRA files and set their strengths.
+
+    Raises:
+        CheckpointError: a file that holds no LoRA for this model.
+    """
+    names = [f"lora_{index}" for index in range(len(loras))]
+    for name, lora in zip(names, loras, strict=True):
+        try:
+            pipeline.load_lora_weights(str(lora.path), adapter_name=name)
+        except Exception as error:
+            raise CheckpointError(f"--lora {lora.path}: does not fit ({first_line(error)})") from None
+        if name not in {
+            adapter for adapters in pipeline.get_list_adapters().values() for adapter in adapters
+        }:
+            raise CheckpointError(f"--lora {lora.path}: none of its names belong to this model")
+    if names:
+        pipeline.set_adapters(names, [lora.scale for lora in loras])
+
+
+def _noise_device(plan: Plan) -> str:
+    if plan.values["noise_device"] == "cuda" and not torch.cuda.is_available():
+        raise InputError("--noise_device", "cuda", "there is no CUDA device here", "use cpu")
+    return plan.values["noise_device"]
+
+
+def _target(plan: Plan) -> Target:
+    assert plan.target is not None
+    return plan.target
+
+
+@contextmanager
+def _out_of_memory_advice(plan: Plan, session: Session) -> Iterator[None]:
+    """Turn every way of running out of memory into one line with what to try."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "memory" not in str(error).lower():
+            raise
+        session.release()
+        need = plan.memory
+        values = plan.values
+        ways = [
+            ("--offload", not (values["offload"] or values["low_vram"]), need.peak(offload=True)),
+            ("--low_vram", not values["low_vram"], replace(need).peak(low_vram=True)),
+        ]
+        tries = [f"{flag} (about {size / 1e9:.0f} GB)" for flag, useful, size in ways if useful]
+        tries.append("a smaller --resolution or fewer --num_frames")
+        raise OutOfMemoryError(f"out of memory; try {', '.join(tries)}") from error

@@ -1,0 +1,110 @@
+"""Devices: choosing one, how much memory it has, and what to print for bug reports."""
+
+import importlib
+import platform
+import resource
+import sys
+from collections.abc import Iterator
+
+import torch
+
+from videogen.errors import InputError, first_line
+
+OPTIONAL = (
+    "decord",
+    "flash_attn",
+    "peft",
+    "sageattention",
+    "torchao",
+    "torchaudio",
+    "torchvision",
+    "xformers",
+)
+
+
+def choose_device(name: str) -> torch.device:
+    """'auto' is the first accelerator, else the CPU.
+
+    Raises:
+        InputError: a device this machine or this torch does not have.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    device = torch.device(name)
+    count = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}.get(
+        device.type, 1
+    )
+    if (device.index or 0) >= count:
+        raise InputError("--device", name, f"there are {count} such devices here", "try --device cpu")
+    return device
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that could be allocated now."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    import psutil  # noqa: PLC0415 - accelerate brings it
+
+    return psutil.virtual_memory().available
+
+
+def reset_peak(device: torch.device) -> None:
+    """Start a new measurement of ``peak_memory``."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_memory(device: torch.device) -> dict[str, int]:
+    """Peak bytes: of this process in RAM, and of torch on the GPU."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    peaks = {"ram": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+    if device.type == "cuda":
+        peaks["gpu"] = torch.cuda.max_memory_allocated(device)
+    return peaks
+
+
+def device_name(device: torch.device) -> str:
+    """What to call the device in metadata."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result depends on."""
+    names = ("torch", "diffusers", "transformers", "accelerate", "safetensors")
+    return {"python": platform.python_version()} | {name: _version(name) for name in names}
+
+
+def environment() -> Iterator[str]:
+    """Lines for bug reports: versions, devices, and whether optional packages really import."""
+    from videogen import __version__  # noqa: PLC0415
+
+    yield f"videogen {__version__}, python {platform.python_version()}, {platform.platform()}"
+    yield ", ".join(f"{name} {version}" for name, version in versions().items() if name != "python")
+    yield f"cpu: {torch.get_num_threads()} threads, {free_memory(torch.device('cpu')) / 1e9:.0f} GB free"
+    for index in range(torch.cuda.device_count()):
+        free, total = torch.cuda.mem_get_info(index)
+        name = torch.cuda.get_device_name(index)
+        yield f"cuda:{index}: {name}, {free / 1e9:.0f} of {total / 1e9:.0f} GB free"
+    if not torch.cuda.is_available():
+        yield "cuda: not available"
+    for name in OPTIONAL:
+        yield f"{name}: {_import_state(name)}"
+
+
+def _version(name: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415
+
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _import_state(name: str) -> str:
+    if (found := _version(name.replace("_", "-"))) == "not installed":
+        return found
+    try:
+        importlib.import_module(name)
+    except Exception as error:
+        return f"{found}, but does not import ({first_line(error)}): uninstall it"
+    return found

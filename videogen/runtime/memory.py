@@ -1,0 +1,104 @@
+"""Memory options, applied from outside to a built pipeline: offloading, float8 weights, tiled decoding."""
+
+import logging
+from typing import cast
+
+import torch
+from diffusers import DiffusionPipeline
+from diffusers.hooks import apply_group_offloading
+from torch import nn
+
+from videogen.estimate import Memory
+from videogen.runtime.device import free_memory
+
+logger = logging.getLogger(__name__)
+
+CPU = torch.device("cpu")
+
+
+def place(pipeline: DiffusionPipeline, device: torch.device, *, offload: bool, low_vram: bool) -> None:
+    """Put a pipeline on its device, whole or in turns.
+
+    Args:
+        offload: one component on the device at a time.
+        low_vram: float8 transformer weights, blocks streamed through the device.
+    """
+    if low_vram:
+        quantize(pipeline.transformer, device)
+        if device.type == "cpu":
+            logger.warning(
+                "--low_vram: weights are float8; streaming them to a GPU does not apply on the CPU"
+            )
+        else:
+            stream_blocks(pipeline, device)
+    elif device.type == "cpu":
+        if offload:
+            logger.warning("--offload: has no effect on the CPU, where everything is in RAM anyway")
+    elif offload:
+        pipeline.enable_model_cpu_offload(device=device)
+    else:
+        pipeline.to(device)
+
+
+def quantize(transformer: nn.Module, device: torch.device) -> None:
+    """Float8 (e4m3) weights with one scale per output row on every Linear; computed in the activations'
+    dtype.
+    """
+    from torchao.quantization import Float8WeightOnlyConfig, quantize_  # noqa: PLC0415 - optional, and noisy
+
+    # Block by block, so that no more than one is ever on the GPU; LoRA layers stay as they are.
+    for module in (*cast(nn.ModuleList, transformer.blocks), transformer):
+        quantize_(
+            module.to(device) if module is not transformer else module,
+            Float8WeightOnlyConfig(),
+            filter_fn=lambda layer, name: (
+                type(layer) is nn.Linear and "lora_" not in name and not _is_float8(layer)
+            ),
+        )
+        module.to(CPU)
+
+
+def _is_float8(layer: nn.Linear) -> bool:
+    return type(layer.weight.data) is not torch.Tensor
+
+
+def stream_blocks(pipeline: DiffusionPipeline, device: torch.device) -> None:
+    """Weights rest in RAM; each block comes to the device for its turn, the next one on the way meanwhile."""
+    stream = device.type == "cuda"
+    pipeline.transformer.enable_group_offload(
+        onload_device=device,
+        offload_device=CPU,
+        offload_type="block_level",
+        num_blocks_per_group=1,
+        use_stream=stream,
+        low_cpu_mem_usage=True,
+    )
+    apply_group_offloading(
+        pipeline.text_encoder,
+        onload_device=device,
+        offload_device=CPU,
+        offload_type="leaf_level",
+        use_stream=stream,
+        low_cpu_mem_usage=True,
+    )
+    pipeline.vae.to(device)
+
+
+def set_tiling(
+    pipeline: DiffusionPipeline, mode: str, memory: Memory, device: torch.device, *, low_vram: bool
+) -> bool:
+    """Switch the VAE's tiling on or off; 'auto' is on where the untiled decode would not fit. Returns the
+    choice.
+    """
+    fits = memory.decode <= free_memory(device)
+    tiled = mode == "on" or (mode == "auto" and (low_vram or not fits))
+    if tiled and mode == "auto":
+        why = "--low_vram" if low_vram else f"the untiled decode needs about {memory.decode / 1e9:.0f} GB"
+        logger.warning(
+            "--vae_tiling: on (%s); tiles are blended, so pixels differ slightly from the untiled decode", why
+        )
+    if tiled:
+        pipeline.vae.enable_tiling()
+    else:
+        pipeline.vae.disable_tiling()
+    return tiled

@@ -1,0 +1,82 @@
+"""Speed options, applied from outside to a built transformer: the attention kernel, and regional
+compilation.
+"""
+
+import logging
+from collections.abc import Iterator
+
+import torch
+from diffusers.models.attention import AttentionModuleMixin
+from diffusers.models.attention_dispatch import (
+    AttentionBackendName,
+    _check_attention_backend_requirements,
+    _maybe_download_kernel_for_backend,
+    dispatch_attention_fn,
+)
+
+from videogen.errors import first_line
+from videogen.models.wan import WanDiT
+
+logger = logging.getLogger(__name__)
+
+# Our words for diffusers' kernels.
+BACKENDS = {
+    "native": "native",
+    "cudnn": "_native_cudnn",
+    "flash": "flash",
+    "flash3": "_flash_3",
+    "sage": "sage",
+    "xformers": "xformers",
+}
+HOPPER = (9, 0)
+PROBE_TOKENS = 128
+
+
+def set_attention_backend(transformer: WanDiT, name: str, device: torch.device, dtype: torch.dtype) -> str:
+    """Use the named kernel where it runs, else torch's own; the choice is returned.
+
+    Only this model's layers are touched (diffusers' own setter also changes a global).
+    """
+    layers = [module for module in transformer.modules() if isinstance(module, AttentionModuleMixin)]
+    head_dim = transformer.config.attention_head_dim
+    for candidate in _candidates(name, device, dtype):
+        problem = _problem(candidate, head_dim, device, dtype)
+        if problem is None:
+            for layer in layers:
+                layer.set_attention_backend(candidate)
+            return candidate
+        if name != "auto":
+            logger.warning("--attention_backend %s: not usable here (%s); using native", name, problem)
+    return "native"
+
+
+def _candidates(name: str, device: torch.device, dtype: torch.dtype) -> Iterator[str]:
+    """Kernels to try, best first. Lossy ones (sage) are never chosen unasked."""
+    if name != "auto":
+        yield BACKENDS[name]
+    elif device.type == "cuda" and dtype in (torch.bfloat16, torch.float16):
+        if torch.cuda.get_device_capability(device) >= HOPPER:
+            yield from ("_flash_3", "_native_cudnn")
+        yield "flash"
+    yield "native"
+
+
+def _problem(backend: str, head_dim: int, device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why a kernel does not run here, found out by running it once; None when it does."""
+    probe = torch.randn(1, PROBE_TOKENS, 1, head_dim, device=device, dtype=dtype)
+    try:
+        kernel = AttentionBackendName(backend)
+        _check_attention_backend_requirements(kernel)
+        _maybe_download_kernel_for_backend(kernel)
+        dispatch_attention_fn(probe, probe, probe, backend=kernel)
+    except Exception as error:
+        return first_line(error)
+    return None
+
+
+def compile_blocks(transformer: WanDiT, device: torch.device) -> None:
+    """Compile the repeated block once (regional compilation)."""
+    if device.type == "cpu":
+        logger.warning("--compile: skipped on the CPU, where compiling takes longer than it saves")
+        return
+    transformer.compile_repeated_blocks(fullgraph=True)

@@ -1,0 +1,140 @@
+"""Options from files: --config (YAML), --from_metadata (JSON or MP4), --jobs (text or JSON lines)."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from videogen import metadata
+from videogen.errors import InputError, nearest
+from videogen.options import FLAG_NAMES, OPTIONS, Option
+from videogen.request import Item, Values, merge
+
+# What a file may not say: it would have to be known before the file is read.
+COMMAND_LINE_ONLY = ("config", "from_metadata", "list_tasks", "env", "version")
+
+
+def named(spelling: str, source: str) -> Option:
+    """The option of a key in a file; aliases and dashes are understood.
+
+    Raises:
+        InputError: no such option.
+    """
+    name = FLAG_NAMES.get(spelling.lstrip("-").replace("-", "_"))
+    if name is None or name in COMMAND_LINE_ONLY:
+        close = nearest(spelling, FLAG_NAMES)
+        raise InputError(source, spelling, "no such option", f"nearest {close}" if close else "see --help")
+    return OPTIONS[name]
+
+
+def value_of(option: Option, spelling: str, given: object) -> Any:
+    """A checked value; ``base_seed: -1`` (upstream's way of asking for a random seed) means 'random'."""
+    if spelling.lstrip("-").replace("-", "_") == "base_seed" and str(given).strip() == "-1":
+        given = "random"
+    return option.value(given)
+
+
+def from_mapping(content: Mapping[Any, object], source: str, *, one_video: bool) -> Values:
+    """Checked values of a mapping read from a file; ``one_video`` refuses options about the whole run."""
+    values: Values = {}
+    for spelling, given in content.items():
+        option = named(str(spelling), source)
+        if one_video and option.about_run:
+            raise InputError(
+                source, spelling, "is about the whole run", f"give {option.flag} on the command line"
+            )
+        values[option.name] = value_of(option, str(spelling), given)
+    return values
+
+
+def from_config(file: str) -> Values:
+    """Values of a --config file.
+
+    Raises:
+        InputError: unreadable, empty, not a mapping, an unknown key or a bad value.
+    """
+    content = _yaml(file)
+    if not isinstance(content, dict) or not content:
+        state = "is empty" if not content else "is not a list of 'flag: value' lines"
+        raise InputError("--config", file, state, "for example 'prompt: a cat'")
+    return from_mapping(content, f"--config {file}", one_video=False)
+
+
+def from_metadata(file: str, stronger: Mapping[str, Any]) -> Values:
+    """Values of an earlier result. A model or an input that was a private path must be given again.
+
+    Raises:
+        InputError: no metadata in the file, or a local model or input that is not found from here.
+    """
+    request = metadata.read_request("--from_metadata", file)
+    model = str(request.get("model_id", ""))
+    if model.startswith(metadata.LOCAL_MODEL):
+        del request["model_id"]
+        if "model_id" not in stronger:
+            name = model.removeprefix(metadata.LOCAL_MODEL)
+            raise InputError(
+                "--from_metadata",
+                file,
+                f"made with the local model '{name}'",
+                "add --model_id with its folder",
+            )
+    values = from_mapping(request, f"--from_metadata {file}", one_video=True)
+    return values
+
+
+def read_jobs(file: str, base: Values) -> list[Item]:
+    """The items of a --jobs file: JSON lines where the first line is a JSON object, else one prompt per line.
+
+    Raises:
+        InputError: unreadable, empty, or a broken line, with its number.
+    """
+    items: list[Item] = []
+    lines = [(number, line.strip()) for number, line in enumerate(_lines(file), start=1) if line.strip()]
+    if not lines:
+        raise InputError("--jobs", file, "is empty", "one prompt per line, or one JSON object per line")
+    is_json = lines[0][1].startswith("{")
+    for number, line in lines:
+        source = f"--jobs {file} line {number}"
+        own = _json_line(line, source) if is_json else {"prompt": line}
+        items.append(Item(values=merge(base, own), label=source))
+    return items
+
+
+def _json_line(line: str, source: str) -> Values:
+    try:
+        content = json.loads(line)
+    except ValueError as error:
+        raise InputError(
+            source, None, f"is not JSON ({error})", 'for example {"prompt": "a cat", "seed": 1}'
+        ) from None
+    if not isinstance(content, dict):
+        raise InputError(source, line, "is not a JSON object", 'for example {"prompt": "a cat", "seed": 1}')
+    return from_mapping(content, source, one_video=True)
+
+
+def _lines(file: str) -> list[str]:
+    try:
+        return Path(file).expanduser().read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise InputError("--jobs", file, f"cannot be read ({error.strerror})", "check the path") from None
+    except UnicodeDecodeError:
+        raise InputError("--jobs", file, "is not UTF-8 text", "save it as UTF-8") from None
+
+
+def _yaml(file: str) -> object:
+    try:
+        text = Path(file).expanduser().read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError("--config", file, f"cannot be read ({error.strerror})", "check the path") from None
+    except UnicodeDecodeError:
+        raise InputError("--config", file, "is not UTF-8 text", "save it as UTF-8") from None
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        line = getattr(getattr(error, "problem_mark", None), "line", None)
+        where = f" at line {line + 1}" if line is not None else ""
+        raise InputError(
+            "--config", file, f"is not YAML{where}", "write one 'flag: value' per line"
+        ) from None
