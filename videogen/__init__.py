@@ -1,3 +1,17 @@
-"""videogen: video generation with the Wan-family models and HunyuanVideo-I2V."""
+"""videogen: video generation with the Wan-family models and HunyuanVideo-I2V.
+
+>>> pipeline = videogen.load("reference_to_video", model="tiny")
+>>> frames = pipeline("a robot waves", ref_imgs=[image], num_frames=17).frames
+"""
+
+from typing import Any
 
 __version__ = "0.1.0"
+__all__ = ["__version__", "load"]
+
+
+def load(task: str, model: str | None = None, **options: Any) -> Any:
+    """A task's pipeline, ready to call; see ``videogen.run.load``."""
+    from videogen.run import load as load_now  # noqa: PLC0415 - torch, diffusers, transformers
+
+    return load_now(task, model, **options)

@@ -200,11 +200,7 @@ def parse(arguments: Sequence[str]) -> tuple[dict[str, Any], bool]:
 
 
 def _checked(option: Option, given: Any) -> Any:
-    if option.parse is None or option.repeat:
-        return option.value(given)
-    if len(given) > 1:
-        raise InputError(option.flag, None, f"given {len(given)} times", "give it once")
-    return option.value(given[0])
+    return option.value(given if option.parse is None or option.repeat else given[-1])  # the last one counts
 
 
 def normalized(arguments: Sequence[str]) -> list[str]:
@@ -320,11 +316,9 @@ def set_up_logging(settings: dict[str, Any]) -> None:
     level = (
         logging.ERROR if settings.get("quiet") else logging.DEBUG if settings.get("verbose") else logging.INFO
     )
-    if not logger.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(_Lines("%(message)s"))
-        logger.addHandler(handler)
-        logger.propagate = False
+    handler = logging.StreamHandler()  # on what stderr is now
+    handler.setFormatter(_Lines("%(message)s"))
+    logger.handlers = [handler]
     logger.setLevel(level)
 
 

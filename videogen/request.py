@@ -122,7 +122,7 @@ def check(explicit: Mapping[str, Any], workdir: Path) -> Plan:
     check_used(task.name, explicit)
     _check_conflicts(explicit)
     model_id = explicit.get("model_id") or task.models[0]
-    values = {**RUNTIME_DEFAULTS, **task.defaults(checkpoints.tiny_name(model_id, task)), **explicit}
+    values = merge(RUNTIME_DEFAULTS, task.defaults(checkpoints.tiny_name(model_id, task)), explicit)
     values["seed"] = explicit.get("seed", () if values.get("seed") is None else _as_tuple(values["seed"]))
     _check_prompt(task, values)
     _check_runtime(values)

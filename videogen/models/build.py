@@ -5,6 +5,7 @@ A config comes from the component's config.json where there is one; what it does
 tensor shapes, so tiny and unusual sizes load like the published ones.
 """
 
+import inspect
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -119,8 +120,8 @@ def vae_config(config: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
             "latents_mean": WAN22_LATENTS_MEAN,
             "latents_std": WAN22_LATENTS_STD,
         }
-    known = {key: value for key, value in config.items() if not key.startswith("_")}
-    return inferred | known
+    accepted = inspect.signature(AutoencoderKLWan.__init__).parameters
+    return inferred | {key: value for key, value in config.items() if key in accepted}
 
 
 def umt5_config(config: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:

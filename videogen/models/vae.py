@@ -7,6 +7,7 @@ So frames are yielded as they are made, and memory does not grow with the length
 Source: specs skyreels_v3 section 4, wan22 section 10.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -83,24 +84,25 @@ class Span:
 
 
 def spans(length: int, tile: int, stride: int, scale: int) -> list[Span]:
-    """Tiles of one axis, in latent pixels; equal lengths, the last one flush with the end.
+    """Tiles of one axis, in latent pixels: of equal length, evenly spread, at most ``stride`` apart.
 
     Weights rise and fall linearly over the overlaps and sum to 1 everywhere, so blended tiles show no seam.
     """
     tile = min(tile, length)
-    starts = [*range(0, length - tile, stride), length - tile]
-    ramps = torch.ones(len(starts), tile * scale)
+    gaps = math.ceil((length - tile) / stride)
+    starts = [round(index * (length - tile) / gaps) for index in range(gaps + 1)] if gaps else [0]
+    weights = torch.ones(len(starts), tile * scale)
     for index, (left, right) in enumerate(pairwise(starts)):
         overlap = (left + tile - right) * scale
         ramp = (torch.arange(overlap) + 0.5) / overlap
-        ramps[index, -overlap:] *= 1 - ramp
-        ramps[index + 1, :overlap] *= ramp
-    total = torch.zeros(length * scale)
-    for start, ramp in zip(starts, ramps, strict=True):
-        total[start * scale : (start + tile) * scale] += ramp
+        weights[index, tile * scale - overlap :] *= 1 - ramp
+        weights[index + 1, :overlap] *= ramp
+    total = torch.zeros(length * scale)  # 1 where two tiles meet, other where a third comes in
+    for start, weight in zip(starts, weights, strict=True):
+        total[start * scale : (start + tile) * scale] += weight
     return [
-        Span(start, start + tile, ramp / total[start * scale : (start + tile) * scale])
-        for start, ramp in zip(starts, ramps, strict=True)
+        Span(start, start + tile, weight / total[start * scale : (start + tile) * scale])
+        for start, weight in zip(starts, weights, strict=True)
     ]
 
 

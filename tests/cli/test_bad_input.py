@@ -1,0 +1,350 @@
+"""Bad input: exit code 2 (3 for checkpoints), one line that says what is allowed and a fix, and no file."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.conftest import GOLDEN, REFS, ROOT
+
+R2V = GOLDEN / "skyreels_v3/checkpoint-r2v"
+ROBOT = str(REFS / "robot.png")
+
+BASE = {
+    "task_type": "reference_to_video",
+    "model_id": "tiny",
+    "prompt": "a robot waves",
+    "ref_imgs": ROBOT,
+    "output": "out.mp4",
+}
+
+
+def command(changes: dict[str, object]) -> list[str]:
+    """Arguments of BASE with changes; None leaves a flag out, True is a switch."""
+    words: list[str] = []
+    for name, value in {**BASE, **changes}.items():
+        if value is not None:
+            words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+    return words
+
+
+def setting_up(folder: Path) -> None:
+    """Files that the cases below refer to."""
+    (folder / "text.png").write_text("I am not a picture")
+    (folder / "cut.png").write_bytes((REFS / "robot.png").read_bytes()[:2000])
+    (folder / "empty.yaml").write_text("")
+    (folder / "broken.yaml").write_text("prompt: [unclosed")
+    (folder / "unknown.yaml").write_text("propmt: a cat")
+    (folder / "empty.json").write_text("")
+    (folder / "broken.json").write_text("{")
+    (folder / "other.json").write_text('{"name": "something else"}')
+    (folder / "not_a_video.mp4").write_text("no")
+    (folder / "a_file").write_text("")
+    (folder / "exists.mp4").write_text("precious")
+    (folder / "jobs.txt").write_text("")
+    (folder / "jobs.jsonl").write_text('{"prompt": "a"}\n{"prompt": "b", "num_frames": 80}\n')
+    (folder / "jobs_broken.jsonl").write_text('{"prompt": "a"}\nnot json\n')
+    (folder / "jobs_unknown.jsonl").write_text('{"prompt": "a", "colour": "red"}\n')
+    (folder / "empty_model").mkdir()
+    (folder / "readonly").mkdir(mode=0o555)
+    no_vae = shutil.copytree(R2V, folder / "no_vae")
+    shutil.rmtree(no_vae / "vae")
+    (folder / "one_shard").mkdir()
+    short = shutil.copytree(R2V, folder / "short_shard")
+    shard = next((short / "transformer").glob("*00001*.safetensors"))
+    shard.write_bytes(shard.read_bytes()[:-10])
+    lost = shutil.copytree(R2V, folder / "lost_shard")
+    next((lost / "transformer").glob("*00002*.safetensors")).unlink()
+
+
+MANY = ",".join([ROBOT] * 5)
+CASES: dict[str, tuple[dict[str, object], int, str]] = {
+    "no reference": ({"ref_imgs": None}, 2, "--ref_imgs: none given; reference_to_video takes 1 to 4"),
+    "five references": ({"ref_imgs": MANY}, 2, "--ref_imgs (5 images): .*1 to 4.*leave out 1"),
+    "missing file": ({"ref_imgs": str(REFS / "robto.png")}, 2, "no such file; nearest .*robot.png"),
+    "text named png": ({"ref_imgs": "text.png"}, 2, "--ref_imgs text.png: is not an image"),
+    "truncated png": ({"ref_imgs": "cut.png"}, 2, "--ref_imgs cut.png: cannot be decoded"),
+    "folder as image": ({"ref_imgs": "empty_model"}, 2, "is a folder"),
+    "size not 16": ({"height": 100, "width": 160}, 2, "--height 100: .*multiple of 16; nearest 96 or 112"),
+    "half a size": ({"height": 96}, 2, "--height 96: needs its partner"),
+    "size twice": ({"height": 96, "width": 96, "size": "1280*720"}, 2, "--size: not together with --height"),
+    "size unsupported": ({"size": "1280*721"}, 2, r"--size 1280\*721: .*nearest 1280\*720"),
+    "size nonsense": ({"size": "big"}, 2, r"--size big: must be WIDTH\*HEIGHT"),
+    "resolution": ({"resolution": "900P"}, 2, "--resolution 900P: this model has"),
+    "duration 0": ({"duration": 0}, 2, "--duration 0: must be above 0"),
+    "duration negative": ({"duration": -1}, 2, "--duration -1: must be above 0"),
+    "frames 0": ({"num_frames": 0}, 2, "--num_frames 0: must be a whole number above 0"),
+    "frames not 4k+1": ({"num_frames": 80}, 2, "--num_frames 80: must be 4k.1; nearest 77 or 81"),
+    "frames half": ({"num_frames": "4.5"}, 2, "--num_frames 4.5: must be a whole number"),
+    "guidance nan": ({"guidance_scale": "nan"}, 2, "--guidance_scale nan: must be a number"),
+    "guidance inf": ({"guidance_scale": "inf"}, 2, "--guidance_scale inf"),
+    "guidance negative": ({"guidance_scale": -1}, 2, "--guidance_scale -1: must be 0 or more"),
+    "steps 0": ({"num_inference_steps": 0}, 2, "--num_inference_steps 0"),
+    "steps negative": ({"num_inference_steps": -3}, 2, "--num_inference_steps -3"),
+    "shift 0": ({"shift": 0}, 2, "--shift 0: must be above 0"),
+    "shift negative": ({"shift": -2}, 2, "--shift -2"),
+    "fps 0": ({"fps": 0}, 2, "--fps 0"),
+    "seed negative": ({"seed": -1}, 2, "--seed -1: must lie between 0 and 9223372036854775807"),
+    "seed too large": ({"seed": 2**63}, 2, "--seed 9223372036854775808"),
+    "seed twice": ({"seed": "1,1"}, 2, "--seed 1,1: must name each seed once"),
+    "unknown flag": ({"gudance_scale": 3}, 2, "--gudance_scale: unknown flag; nearest --guidance_scale"),
+    "not a flag": ({"prompt": "a", "quiet": "stray"}, 2, "stray: not a flag"),
+    "value for nothing": ({"num_frames": "--seed"}, 2, "--num_frames: needs a value; --num_frames FRAMES"),
+    "unknown suffix": ({"output": "out.avi"}, 2, "--output out.avi: must be .mp4, .gif, .npy or a folder"),
+    "unknown task": ({"task_type": "reference_2_video"}, 2, "--task_type .*nearest reference_to_video"),
+    "task of the future": ({"task_type": "v2v-14B"}, 2, "--task_type v2v-14B: not part of this version"),
+    "no task": ({"task_type": None}, 2, "--task_type: none given; choose one of reference_to_video"),
+    "no prompt": ({"prompt": None}, 2, "--prompt: required by reference_to_video"),
+    "empty prompt": ({"prompt": ""}, 2, "--prompt '': must not be empty"),
+    "blank prompt": ({"prompt": "  \n "}, 2, "--prompt '': must not be empty"),
+    "missing config": ({"config": "nope.yaml"}, 2, "--config nope.yaml: cannot be read"),
+    "empty config": ({"config": "empty.yaml"}, 2, "--config empty.yaml: is empty"),
+    "broken config": ({"config": "broken.yaml"}, 2, "--config broken.yaml: is not YAML"),
+    "unknown config key": ({"config": "unknown.yaml"}, 2, "--config unknown.yaml propmt: .*nearest prompt"),
+    "missing metadata": ({"from_metadata": "nope.json"}, 2, "--from_metadata nope.json: no such file"),
+    "empty metadata": ({"from_metadata": "empty.json"}, 2, "holds no videogen metadata"),
+    "broken metadata": ({"from_metadata": "broken.json"}, 2, "holds no videogen metadata"),
+    "other metadata": ({"from_metadata": "other.json"}, 2, "holds no videogen metadata"),
+    "metadata of no video": ({"from_metadata": "not_a_video.mp4"}, 2, "is not a readable video"),
+    "flag of another task": (
+        {"ar_step": 5},
+        2,
+        "--ar_step 5: not used by reference_to_video; used by diffusion_f",
+    ),
+    "switch of another task": ({"teacache": True}, 2, "--teacache True: not used by.*text_to_video"),
+    "low_vram with usp": ({"low_vram": True, "use_usp": True}, 2, "--low_vram: not together with --use_usp"),
+    "usp": ({"use_usp": True}, 2, "--use_usp: several GPUs are not part of this version"),
+    "device": ({"device": "gpu"}, 2, "--device gpu: must be auto, cpu, cuda"),
+    "dtype": ({"dtype": "bf16"}, 2, "--dtype bf16: must be one of bfloat16"),
+    "backend": ({"attention_backend": "flsh"}, 2, "--attention_backend flsh: .*nearest flash"),
+    "output under a file": ({"output": "a_file/out.mp4"}, 2, "--output a_file: .*is a file"),
+    "output in a read-only folder": ({"output": "readonly/out.mp4"}, 2, "--output readonly: is not writable"),
+    "output in /proc": ({"output": "/proc/out.mp4"}, 2, "--output /proc: is not writable"),
+    "output exists": ({"output": "exists.mp4"}, 2, "--output exists.mp4: exists already; add --overwrite"),
+    "output a full folder": ({"output": "no_vae/", "overwrite": True}, 2, "a folder with other files in it"),
+    "output and folder": ({"output_dir": "d"}, 2, "--output: not together with --output_dir"),
+    "latents suffix": ({"save_latents": "x.pt"}, 2, "--save_latents x.pt: must end in .safetensors"),
+    "many without a mark": ({"seed": "1,2"}, 2, "--output out.mp4: several videos need {seed} or {index}"),
+    "resume without a name": (
+        {"output": None, "resume": True},
+        2,
+        "--resume: needs names that stay the same",
+    ),
+    "resume and overwrite": (
+        {"resume": True, "overwrite": True},
+        2,
+        "--resume: not together with --overwrite",
+    ),
+    "empty jobs": ({"jobs": "jobs.txt"}, 2, "--jobs jobs.txt: is empty"),
+    "missing jobs": ({"jobs": "nope.txt"}, 2, "--jobs nope.txt: cannot be read"),
+    "bad job": ({"jobs": "jobs.jsonl", "output": "o_{index}.mp4"}, 2, "jobs.jsonl line 2: --num_frames 80"),
+    "broken job": ({"jobs": "jobs_broken.jsonl", "output": "o_{index}.mp4"}, 2, "line 2: is not JSON"),
+    "unknown job key": (
+        {"jobs": "jobs_unknown.jsonl"},
+        2,
+        "jobs_unknown.jsonl line 1 colour: no such option",
+    ),
+    "ftp": ({"ref_imgs": "ftp://host/a.png"}, 2, "--ref_imgs ftp://host/a.png: URLs must be http or https"),
+    "file url": ({"ref_imgs": f"file://{ROBOT}"}, 2, "URLs must be http or https"),
+    "unreachable": ({"ref_imgs": "http://127.0.0.1:9/a.png"}, 2, "could not be downloaded"),
+    "missing lora": ({"lora": "nope.safetensors"}, 2, "--lora nope.safetensors: no such .safetensors file"),
+    "lora scale": ({"lora": "a_file:much"}, 2, "--lora a_file:much: .*'much' is not a number"),
+    "lora expert": ({"lora": "a_file:1:high"}, 2, "--lora a_file: ':high' is for models with two experts"),
+    "missing model": ({"model_id": "/no/such/model"}, 3, "--model_id /no/such/model: no such folder"),
+    "missing relative model": ({"model_id": "./modle"}, 3, "no such folder"),
+    "model is a file": ({"model_id": "./a_file"}, 3, "is a file, not a model folder"),
+    "empty model": ({"model_id": "empty_model"}, 3, "is empty; reference_to_video needs transformer/ vae/"),
+    "no vae": ({"model_id": "no_vae"}, 3, "incomplete diffusers folder; missing vae/config.json"),
+    "another model": (
+        {"model_id": GOLDEN / "skyreels_v3/checkpoint-v2v"},
+        3,
+        "is a SkyReels-V3 extension folder",
+    ),
+    "neither path nor id": ({"model_id": "some model"}, 3, "neither a folder nor a hub id"),
+    "unknown tiny": ({"model_id": "tiny:huge"}, 3, "nearest tiny:skyreels-v3-r2v"),
+    "truncated shard": ({"model_id": "short_shard"}, 3, "safetensors: broken or truncated"),
+    "lost shard": ({"model_id": "lost_shard"}, 3, "missing transformer/.*00002-of-00002"),
+}
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    setting_up(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def everything_below(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_message(cli, workplace, name):
+    changes, code, message = CASES[name]
+    before = everything_below(workplace)
+    finished = cli(*command(changes))
+    assert finished.code == code, finished.err
+    assert finished.out == ""
+    assert re.search(message.replace("(5 images)", r"\(5 images\)"), finished.complaint), finished.complaint
+    assert everything_below(workplace) == before
+    assert (workplace / "exists.mp4").read_text() == "precious"
+
+
+DRIVER = """
+import json, sys, time
+from videogen.cli import main
+for name, words in json.load(open(sys.argv[1])).items():
+    started = time.perf_counter()
+    code = main(words)
+    heavy = sorted({"torch", "diffusers", "transformers"} & set(sys.modules))
+    print(json.dumps([name, code, time.perf_counter() - started, heavy]), flush=True)
+"""
+
+
+def test_every_complaint_comes_before_any_framework(workplace):
+    """In a fresh process: no torch, and far inside the contract's three seconds."""
+    (workplace / "cases.json").write_text(
+        json.dumps({name: command(case[0]) for name, case in CASES.items()})
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", DRIVER, "cases.json"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    reports = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(reports) == len(CASES)
+    for name, code, seconds, heavy in reports:
+        assert code == CASES[name][1]
+        assert not heavy, (name, heavy)
+        assert seconds < 3, name
+
+
+# -- downloads ------------------------------------------------------------------------------------------------
+
+
+class _Server(BaseHTTPRequestHandler):
+    def do_GET(self):
+        if self.path == "/stall":
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"x")
+            self.wfile.flush()
+            time.sleep(4)
+            return
+        if self.path == "/drip":
+            self.send_response(200)
+            self.end_headers()
+            for _ in range(100):
+                self.wfile.write(b"x")
+                self.wfile.flush()
+                time.sleep(0.1)
+            return
+        if self.path == "/ftp":
+            self.send_response(302)
+            self.send_header("Location", "ftp://127.0.0.1/a.png")
+            self.end_headers()
+            return
+        answers = {"/text": b"hello", "/robot.png": (REFS / "robot.png").read_bytes(), "/empty": b""}
+        self.send_response(200 if self.path in (*answers, "/large", "/endless") else 404)
+        if self.path == "/large":
+            self.send_header("Content-Length", str(10**12))
+        self.end_headers()
+        self.wfile.write(answers.get(self.path, b""))
+        if self.path == "/endless":
+            for _ in range(200):
+                self.wfile.write(b"x" * 1_000_000)
+
+    def log_message(self, *args):
+        pass
+
+
+class _QuietServer(ThreadingHTTPServer):
+    def handle_error(self, request, client_address):
+        """A client that hangs up is what the tests are about."""
+
+
+@pytest.fixture(scope="module")
+def server():
+    httpd = _QuietServer(("127.0.0.1", 0), _Server)
+    threading.Thread(target=httpd.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{httpd.server_port}"
+    httpd.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("stall", "stalled for 0.5 s; raise --download_timeout"),
+        ("drip", "did not arrive in 5 s"),
+        ("large", "larger than 100 MB"),
+        ("endless", "larger than 100 MB"),
+        ("text", "is not an image"),
+        ("empty", "is empty"),
+        ("missing", "the server answered 404"),
+        ("ftp", "could not be downloaded"),
+    ],
+)
+def test_downloads_that_do_not_work_out(cli, workplace, server, path, message):
+    before = everything_below(workplace)
+    finished = cli(*command({"ref_imgs": f"{server}/{path}", "download_timeout": 0.5}))
+    assert finished.code == 2
+    assert message in finished.complaint
+    assert everything_below(workplace) == before
+
+
+def test_a_download_that_works_out(cli, workplace, server):
+    finished = cli(*command({"ref_imgs": f"{server}/robot.png", "dry_run": True, "json": True}))
+    assert finished.code == 0, finished.err
+    assert json.loads(finished.out)["request"]["ref_imgs"] == [f"{server.rpartition(':')[0]}/robot.png"]
+
+
+# -- what is inside checkpoint files --------------------------------------------------------------------------
+
+
+def broken_model(folder: Path, change) -> Path:
+    model = shutil.copytree(R2V, folder / "model")
+    file = next((model / "transformer").glob("*00001*.safetensors"))
+    tensors = load_file(file)
+    change(tensors)
+    save_file(tensors, file)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda tensors: tensors.pop("patch_embedding.bias"), "missing patch_embedding.bias"),
+        (lambda tensors: tensors.update(surprise=torch.zeros(1)), "unexpected surprise"),
+        (
+            lambda tensors: tensors.update({"patch_embedding.bias": torch.zeros(2)}),
+            r"patch_embedding.bias is [2], expected [56]",
+        ),
+    ],
+)
+def test_tensors_that_do_not_fit(cli, workplace, change, message):
+    model = broken_model(workplace, change)
+    before = everything_below(workplace)
+    finished = cli(*command({"model_id": model}))
+    assert finished.code == 3
+    assert message in finished.complaint
+    assert everything_below(workplace) == before
+
+
+def test_a_text_file_as_tokenizer(cli, workplace):
+    model = shutil.copytree(R2V, workplace / "model")
+    (model / "tokenizer/tokenizer.json").write_text("what?")
+    finished = cli(*command({"model_id": model}))
+    assert finished.code == 3
+    assert "not a tokenizer" in finished.complaint

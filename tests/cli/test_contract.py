@@ -1,0 +1,423 @@
+"""The command line contract: plans, sources of options, batches, streams, metadata, resume."""
+
+import json
+import re
+import subprocess
+import sys
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.torch import load_file
+
+from tests.conftest import GOLDEN, REFS, ROOT
+from videogen.options import FLAG_NAMES, OPTIONS, TASK_NAMES
+
+# The surface. Adding or renaming a flag is a conscious change of this list.
+FLAGS = """
+task_type task model_id ckpt_dir revision download_timeout prompt negative_prompt roll_prompts
+prompt_enhancer vlm_path vlm_device custom_prompt resolution size height width duration num_frames
+frame_num video_length fps ref_imgs input_image image end_image input_video video video_path input_audio
+audio seed base_seed num_inference_steps sample_steps inference_steps infer_steps guidance_scale
+sample_guide_scale text_guide_scale cfg_scale guidance_scale_img guidance_scale_audio audio_guide_scale
+embedded_cfg_scale shift flow_shift sample_shift sample_solver boundary noise_device ar_step
+causal_block_size causal_attention base_num_frames overlap_history addnoise_condition connection_prompt
+motion_frame drop_frame max_frames_num i2v_stability no_i2v_stability teacache teacache_thresh
+use_ret_steps teacache_model device dtype offload low_vram use_usp attention_backend compile vae_tiling
+lora output save_file output_dir save_latents overwrite resume jobs dry_run config from_metadata
+list_tasks env json quiet verbose version
+"""
+
+
+def test_the_surface_is_frozen():
+    assert sorted(FLAG_NAMES) == sorted(FLAGS.split())
+    for option in OPTIONS.values():
+        assert set(option.tasks or ()) <= set(TASK_NAMES)
+
+
+def fresh(*arguments):
+    """Run in a fresh process; returns what subprocess returns."""
+    return subprocess.run(
+        [sys.executable, str(ROOT / "generate_video.py"), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; from videogen.cli import main; main(['--help']); "
+        "assert not {'torch', 'diffusers', 'transformers', 'numpy'} & set(sys.modules), 'heavy'"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--task_type" in done.stdout
+
+
+def test_help_of_a_task_shows_its_flags_and_defaults(cli):
+    text = " ".join(cli("--task_type", "reference_to_video", "--help").out.split())
+    assert "--ref_imgs" in text
+    assert "(default 5.0)" in text
+    assert "Skywork/SkyReels-V3-R2V-14B" in text
+    assert "480P, 540P, 720P" in text
+    assert "--ar_step" not in text
+    assert "--ar_step" not in cli("--help").out
+
+
+def test_list_tasks_version_and_env(cli):
+    assert cli("--list_tasks").out.startswith("reference_to_video ")
+    assert re.fullmatch(r"\d+\.\d+\.\d+\n", cli("--version").out)
+    environment = cli("--env").out
+    assert "torch" in environment
+    assert "cuda" in environment
+
+
+def test_no_arguments_at_all(cli):
+    finished = cli()
+    assert finished.code == 2
+    assert "--task_type: none given" in finished.complaint
+
+
+def plan_of(cli, *arguments):
+    finished = cli(*arguments, "--dry_run", "--json")
+    assert finished.code == 0, finished.err
+    return json.loads(finished.out)
+
+
+def test_dry_run_says_what_will_happen(cli, r2v, tmp_path):
+    finished = cli(*r2v, "--output", tmp_path / "x.mp4", "--dry_run")
+    assert finished.code == 0
+    for word in (
+        "48x32",
+        "5 frames",
+        "1x16x2x4x6",
+        "36 per forward",
+        "2 steps",
+        "memory",
+        str(tmp_path / "x.mp4"),
+    ):
+        assert word in finished.out
+    assert not list(tmp_path.iterdir())
+
+
+def test_dry_run_of_the_published_model_needs_no_network(cli, tmp_path):
+    plan = plan_of(
+        cli, *("--task_type", "reference_to_video", "--prompt", "x", "--ref_imgs", REFS / "robot.png")
+    )
+    assert plan["model"]["id"] == "Skywork/SkyReels-V3-R2V-14B"
+    assert not plan["model"]["present"]
+    assert plan["model"]["bytes"]["transformer"] > 28e9
+    assert (plan["width"], plan["height"], plan["num_frames"]) == (1280, 720, 121)
+    assert plan["latent_shape"] == [1, 16, 31, 90, 160]
+    assert plan["tokens"] == 126000
+    assert plan["forwards"] == 8
+    memory = plan["memory_bytes"]
+    assert memory["plain"] > memory["offload"] > memory["low_vram"] > 10e9
+    assert re.fullmatch(r"result/reference_to_video/42_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d.mp4", plan["output"])
+    guided = plan_of(
+        cli,
+        *("--task_type", "reference_to_video", "--prompt", "x", "--ref_imgs", REFS / "robot.png"),
+        *("--guidance_scale", 5),
+    )
+    assert guided["forwards"] == 24
+
+
+def test_offline_is_one_line(cli, tmp_path):
+    finished = cli(
+        *("--task_type", "reference_to_video", "--prompt", "x", "--ref_imgs", REFS / "robot.png"),
+        *("--output", tmp_path / "x.mp4"),
+    )
+    assert finished.code == 3
+    assert "not in the cache, and HF_HUB_OFFLINE is set" in finished.complaint
+    assert "hf download Skywork/SkyReels-V3-R2V-14B" in finished.complaint
+    assert not list(tmp_path.iterdir())
+
+
+def test_precedence_flag_config_metadata_default(cli, r2v, tmp_path):
+    assert cli(*r2v, "--output", tmp_path / "a.mp4", "--shift", 3, "--seed", 7, "--fps", 12).code == 0
+    config = tmp_path / "config.yaml"
+    config.write_text("shift: 4\nframe-num: 9\nprompt: from the file\n")
+    plan = plan_of(
+        cli,
+        *("--from_metadata", tmp_path / "a.json", "--config", config, "--prompt", "from the flag"),
+        *("--output", tmp_path / "b.mp4", "--ref_imgs", REFS / "robot.png"),
+    )
+    request = plan["request"]
+    assert request["prompt"] == "from the flag"  # flag
+    assert request["shift"] == 4  # config
+    assert plan["num_frames"] == 9  # config, under an alias
+    assert request["seed"] == 7  # metadata
+    assert plan["fps"] == 12  # metadata
+    assert request["guidance_scale"] == 1.0  # default
+
+
+def test_a_size_in_a_flag_silences_another_kind_of_size_in_the_config(cli, tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text("size: 1280*720\n")
+    words = ("--task_type", "reference_to_video", "--prompt", "x", "--ref_imgs", REFS / "robot.png")
+    plan = plan_of(cli, *words, "--config", config, "--height", 64, "--width", 96)
+    assert (plan["height"], plan["width"]) == (64, 96)
+    assert (plan_of(cli, *words, "--config", config)["width"]) == 1280
+
+
+def test_dashes_and_equals_signs_and_values_that_begin_with_a_dash(cli, r2v):
+    plan = plan_of(cli, *r2v, "--negative-prompt=-blur", "--guidance-scale=3")
+    assert plan["request"]["negative_prompt"] == "-blur"
+    words = [word if word != "a robot waves" else "-a robot --waves" for word in r2v]
+    assert plan_of(cli, *words)["request"]["prompt"] == "-a robot --waves"
+
+
+def test_metadata_reproduces_the_result(cli, r2v, tmp_path, monkeypatch):
+    """From the sidecar and from the MP4's own comment, run where relative inputs are found."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "robot.png").write_bytes((REFS / "robot.png").read_bytes())
+    words = [word if not word.endswith("robot.png") else "robot.png" for word in r2v]
+    assert cli(*words, "--seed", 5, "--output", "a.mp4", "--save_latents", "a.safetensors").code == 0
+    for source in ("a.json", "a.mp4"):
+        finished = cli(
+            *(
+                "--from_metadata",
+                source,
+                "--output",
+                "b.npy",
+                "--save_latents",
+                "b.safetensors",
+                "--overwrite",
+            )
+        )
+        assert finished.code == 0, finished.err
+        one, two = (load_file(tmp_path / name)["latents"] for name in ("a.safetensors", "b.safetensors"))
+        assert (one == two).all()
+        hashes = {json.loads((tmp_path / name).read_text())["plan_hash"] for name in ("a.json", "b.json")}
+        assert len(hashes) == 1
+
+
+def test_metadata_keeps_no_private_paths(cli, r2v, tmp_path):
+    golden = str(GOLDEN / "skyreels_v3/checkpoint-r2v")
+    words = [word if word != "tiny" else golden for word in r2v]
+    assert cli(*words, "--output", tmp_path / "a.mp4").code == 0
+    sidecar = (tmp_path / "a.json").read_text()
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        comment = container.metadata["comment"]
+    for text in (sidecar, comment):
+        assert str(tmp_path) not in text
+        assert str(ROOT) not in text
+    assert json.loads(comment)["request"]["prompt"] == "a robot waves"
+    record = json.loads(sidecar)
+    assert record["request"]["ref_imgs"] == ["robot.png"]
+    assert set(record) >= {
+        "seed",
+        "model",
+        "versions",
+        "seconds",
+        "peak_memory",
+        "plan_hash",
+        "inputs",
+        "device",
+    }
+    finished = cli("--from_metadata", tmp_path / "a.json", "--output", tmp_path / "b.mp4")
+    assert finished.code == 2
+    assert "made with the local model 'checkpoint-r2v'; add --model_id" in finished.complaint
+
+
+def test_outputs_of_every_kind(cli, r2v, tmp_path):
+    for name in ("a.npy", "a.mp4", "a.gif", "pngs", "more/"):
+        finished = cli(
+            *r2v, "--output", tmp_path / name if name != "more/" else f"{tmp_path}/more/", "--overwrite"
+        )
+        assert finished.code == 0, finished.err
+    frames = np.load(tmp_path / "a.npy")
+    assert frames.shape == (5, 32, 48, 3)
+    assert frames.dtype == np.uint8
+    for folder in ("pngs", "more"):
+        files = sorted((tmp_path / folder).iterdir())
+        assert [file.name for file in files] == [f"{i:06d}.png" for i in range(5)]
+        assert np.array_equal(np.stack([np.asarray(Image.open(file)) for file in files]), frames)
+        assert (tmp_path / f"{folder}.json").is_file()
+    for name in ("a.mp4", "a.gif"):
+        with av.open(str(tmp_path / name)) as container:
+            assert sum(1 for _ in container.decode(video=0)) == 5
+    assert not list(tmp_path.rglob(".*"))
+
+
+def test_latents_file(cli, r2v, tmp_path):
+    assert cli(*r2v, "--output", tmp_path / "a.npy", "--save_latents", tmp_path / "l.safetensors").code == 0
+    tensors = load_file(tmp_path / "l.safetensors")
+    assert list(tensors) == ["latents"]
+    assert tensors["latents"].shape == (1, 16, 2, 4, 6)
+    assert str(tensors["latents"].dtype) == "torch.float32"
+
+
+def test_several_seeds_load_the_model_once(cli, r2v, tmp_path, monkeypatch):
+    from videogen import run
+
+    loads = []
+    original = run.load_pipeline
+    monkeypatch.setattr(run, "load_pipeline", lambda *args: (loads.append(1), original(*args))[1])
+    finished = cli(*r2v, "--seed", "1,2,3", "--output_dir", tmp_path / "out", "--json")
+    assert finished.code == 0, finished.err
+    records = [json.loads(line) for line in finished.out.splitlines()]
+    assert [record["seed"] for record in records] == [1, 2, 3]
+    assert [record["output"] for record in records] == ["1_1.mp4", "2_2.mp4", "3_3.mp4"]
+    assert all((tmp_path / "out" / record["output"]).is_file() for record in records)
+    assert len(loads) == 1
+    single = cli(*r2v, "--seed", 2, "--output", tmp_path / "two.npy")
+    assert single.code == 0
+    assert cli(*r2v, "--seed", "1,2", "--output", tmp_path / "s{seed}.npy").code == 0
+    assert np.array_equal(np.load(tmp_path / "two.npy"), np.load(tmp_path / "s2.npy"))
+    assert not np.array_equal(np.load(tmp_path / "s1.npy"), np.load(tmp_path / "s2.npy"))
+
+
+@pytest.mark.parametrize("spelling", [("--base_seed", "-1"), ("--seed", "random")])
+def test_a_drawn_seed_is_shown_and_recorded(cli, r2v, tmp_path, spelling):
+    plans = [plan_of(cli, *r2v, *spelling) for _ in range(2)]
+    assert plans[0]["request"]["seed"] != plans[1]["request"]["seed"]
+    assert plan_of(cli, *r2v)["request"]["seed"] == 42
+
+
+def test_jobs_of_prompts_and_of_json(cli, r2v, tmp_path):
+    (tmp_path / "prompts.txt").write_text("a red robot\n\na blue robot\n")
+    finished = cli(*r2v, "--jobs", tmp_path / "prompts.txt", "--output", tmp_path / "p{index}.mp4", "--json")
+    assert finished.code == 0, finished.err
+    records = [json.loads(line) for line in finished.out.splitlines()]
+    assert [record["request"]["prompt"] for record in records] == ["a red robot", "a blue robot"]
+    assert [record["output"] for record in records] == ["p1.mp4", "p2.mp4"]
+
+    jobs = [{"seed": [1, 2]}, {"prompt": "other", "num-frames": 9, "output": str(tmp_path / "own.npy")}]
+    (tmp_path / "jobs.jsonl").write_text("\n".join(map(json.dumps, jobs)))
+    finished = cli(*r2v, "--jobs", tmp_path / "jobs.jsonl", "--output_dir", tmp_path / "out")
+    assert finished.code == 2  # the job's own output would be one of several without a mark
+    assert "line 2: --output" in finished.complaint
+    jobs[1]["output"] = str(tmp_path / "own_{seed}.npy")
+    (tmp_path / "jobs.jsonl").write_text("\n".join(map(json.dumps, jobs)))
+    finished = cli(*r2v, "--jobs", tmp_path / "jobs.jsonl", "--output_dir", tmp_path / "out")
+    assert finished.code == 0, finished.err
+    assert [path.name for path in finished.paths] == ["1_1.mp4", "2_2.mp4", "own_42.npy"]
+    assert np.load(tmp_path / "own_42.npy").shape[0] == 9
+
+
+def test_a_failing_item_is_recorded_and_the_rest_goes_on(cli, r2v, tmp_path, monkeypatch):
+    from videogen import run
+
+    original = run._write
+
+    def fail_on_two(plan, *args, **kwargs):
+        if plan.seed == 2:
+            raise RuntimeError("boom")
+        return original(plan, *args, **kwargs)
+
+    monkeypatch.setattr(run, "_write", fail_on_two)
+    finished = cli(*r2v, "--seed", "1,2,3", "--output_dir", tmp_path)
+    assert finished.code == 1
+    assert [path.name for path in finished.paths] == ["1_1.mp4", "3_3.mp4"]
+    assert "video 2 of 3 failed: boom" in finished.err
+    assert "Traceback" not in finished.err
+
+
+def test_resume_skips_what_is_finished(cli, r2v, tmp_path):
+    words = [*r2v, "--seed", "1,2", "--output_dir", str(tmp_path), "--resume"]
+    assert cli(*words).code == 0
+    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.mp4")}
+    (tmp_path / "2_2.json").unlink()  # as if killed before the end
+    finished = cli(*words)
+    assert finished.code == 0, finished.err
+    assert [path.name for path in finished.paths] == ["1_1.mp4", "2_2.mp4"]
+    assert (tmp_path / "1_1.mp4").stat().st_mtime_ns == stamps[tmp_path / "1_1.mp4"]
+    assert (tmp_path / "2_2.mp4").stat().st_mtime_ns > stamps[tmp_path / "2_2.mp4"]
+
+    finished = cli(*words, "--shift", 3)
+    assert finished.code == 2
+    assert "--resume" in finished.complaint
+    assert "was made with other settings" in finished.complaint
+
+
+def test_overwrite_replaces_only_our_own(cli, r2v, tmp_path):
+    assert cli(*r2v, "--output", tmp_path / "a.mp4").code == 0
+    assert "exists already" in cli(*r2v, "--output", tmp_path / "a.mp4").complaint
+    assert cli(*r2v, "--output", tmp_path / "a.mp4", "--seed", 9, "--overwrite").code == 0
+    assert json.loads((tmp_path / "a.json").read_text())["seed"] == 9
+    assert cli(*r2v, "--output", tmp_path / "frames", "--num_frames", 9).code == 0
+    assert len(list((tmp_path / "frames").iterdir())) == 9
+    assert "exists already" in cli(*r2v, "--output", tmp_path / "frames").complaint
+    assert cli(*r2v, "--output", tmp_path / "frames", "--overwrite").code == 0
+    assert len(list((tmp_path / "frames").iterdir())) == 5
+
+
+def test_default_names_never_collide(cli, r2v, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("time.strftime", lambda *args: "2026-01-02_03-04-05")
+    first, second = (cli(*r2v).paths[0] for _ in range(2))
+    assert str(first) == "result/reference_to_video/42_2026-01-02_03-04-05.mp4"
+    assert str(second) == "result/reference_to_video/42_2026-01-02_03-04-05_2.mp4"
+
+
+def test_quiet_and_streams(cli, r2v, tmp_path):
+    finished = cli(*r2v, "--output", tmp_path / "a.mp4", "--quiet")
+    assert finished.out == f"{tmp_path / 'a.mp4'}\n"
+    assert finished.err == ""
+
+
+def test_memory_options_on_a_cpu_work_or_say_why_not(cli, r2v, tmp_path):
+    finished = cli(*r2v, "--output", tmp_path / "a.mp4", "--low_vram")
+    assert finished.code == 0, finished.err
+    assert finished.err.count("warning: ") == 2  # streaming does not apply; tiling is on
+    finished = cli(
+        *(*r2v, "--output", tmp_path / "b.mp4", "--offload", "--compile", "--attention_backend", "flash"),
+    )
+    assert finished.code == 0, finished.err
+    warnings = [line for line in finished.err.splitlines() if line.startswith("warning: ")]
+    assert len(warnings) == 3
+    for flag in ("--offload", "--compile", "--attention_backend"):
+        assert sum(flag in line for line in warnings) == 1
+    assert json.loads((tmp_path / "b.json").read_text())["attention_backend"] == "native"
+
+
+def test_lora_flag(cli, r2v, tmp_path):
+    import torch
+    from safetensors.torch import save_file
+
+    name = "transformer.blocks.0.attn1.to_q"
+    save_file(
+        {f"{name}.lora_A.weight": torch.randn(4, 48), f"{name}.lora_B.weight": torch.randn(48, 4)},
+        tmp_path / "style.safetensors",
+    )
+    assert cli(*r2v, "--output", tmp_path / "plain.npy").code == 0
+    finished = cli(*r2v, "--output", tmp_path / "lora.npy", "--lora", f"{tmp_path / 'style.safetensors'}:0.8")
+    assert finished.code == 0, finished.err
+    assert not np.array_equal(np.load(tmp_path / "plain.npy"), np.load(tmp_path / "lora.npy"))
+    assert json.loads((tmp_path / "lora.json").read_text())["request"]["lora"] == ["style.safetensors:0.8"]
+
+
+def test_guidance_flags_without_guidance_are_a_warning(cli, r2v):
+    finished = cli(*r2v, "--guidance_scale_img", 3, "--dry_run")
+    assert "warning: --guidance_scale_img has no effect" in finished.err
+
+
+def test_unexpected_errors_are_one_line_and_exit_1(cli, r2v, tmp_path, monkeypatch):
+    from videogen import run
+
+    def explode(*args):
+        raise RuntimeError("boom\nwith a second line")
+
+    monkeypatch.setattr(run, "load_pipeline", explode)
+    finished = cli(*r2v, "--output", tmp_path / "a.mp4")
+    assert finished.code == 1
+    assert "RuntimeError: boom with a second line" in finished.complaint
+    assert "Traceback" in cli(*r2v, "--output", tmp_path / "a.mp4", "-v").err
+
+
+def test_out_of_memory_says_what_to_try(cli, r2v, tmp_path, monkeypatch):
+    import torch
+
+    from videogen import run
+
+    def explode(*args):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(run, "load_pipeline", explode)
+    finished = cli(*r2v, "--output", tmp_path / "a.mp4")
+    assert finished.code == 4
+    assert "try --offload" in finished.complaint
+    assert "--low_vram" in finished.complaint

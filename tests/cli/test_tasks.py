@@ -1,0 +1,58 @@
+"""Every task of the table, end to end on its tiny model: frames, size, exit code, files."""
+
+import json
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import REFS
+from videogen.geometry import bucket_size
+from videogen.tasks import TASKS
+
+# What each task is given, and (width, height, frames) that it must make of it. A new task adds its row.
+RUNS = {
+    "reference_to_video": (("--ref_imgs", f"{REFS / 'robot.png'},{REFS / 'hills.png'}"), (160, 96, 25)),
+}
+
+
+def decoded(path):
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        return np.stack(frames), stream.average_rate
+
+
+def test_every_task_has_a_run():
+    assert set(RUNS) == set(TASKS)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_task(cli, tmp_path, task):
+    inputs, (width, height, frames) = RUNS[task]
+    output = tmp_path / "out.mp4"
+    finished = cli(
+        "--task_type", task, "--model_id", "tiny", "--prompt", "a robot waves", *inputs, "--output", output
+    )
+    assert finished.code == 0, finished.err
+    assert finished.paths == [output]
+    video, rate = decoded(output)
+    assert video.shape == (frames, height, width, 3)
+    assert video.std() > 5  # a picture, not a blank
+    assert rate == 24
+    record = json.loads((tmp_path / "out.json").read_text())
+    assert (record["width"], record["height"], record["num_frames"]) == (width, height, frames)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.json", "out.mp4"]
+
+
+@pytest.mark.parametrize("name", ["robot", "balloon", "hills"])
+def test_the_first_reference_fixes_the_shape(cli, tmp_path, name):
+    image = Image.open(REFS / f"{name}.png")
+    finished = cli(
+        *("--task_type", "reference_to_video", "--model_id", "tiny", "--prompt", "x", "--dry_run", "--json"),
+        *("--ref_imgs", REFS / f"{name}.png", "--output", tmp_path / "x.mp4"),
+    )
+    plan = json.loads(finished.out)
+    table = TASKS["reference_to_video"].size_tables("skyreels-v3-r2v")["TINY"]
+    assert (plan["height"], plan["width"]) == bucket_size(table, image.width, image.height)

@@ -1,0 +1,86 @@
+"""Writers: whole under their name or not at all."""
+
+import os
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from videogen.media.video import OutputError, clean_stale, open_writer, read_comment
+
+FRAMES = np.random.default_rng(0).integers(0, 255, (9, 32, 48, 3), dtype=np.uint8)
+
+
+def write(target, kind, frames=FRAMES, comment=""):
+    with open_writer(target, kind, size=(48, 32), fps=24, num_frames=len(FRAMES), comment=comment) as video:
+        for frame in frames:
+            video.write(frame[None])
+        video.finish()
+        video.publish()
+
+
+def test_mp4_is_as_published(tmp_path):
+    write(tmp_path / "a.mp4", "mp4", comment='{"prompt": "\\"quoted\\" = ; é \\n"}')
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        stream = container.streams.video[0]
+        assert (stream.codec_context.name, stream.pix_fmt) == ("h264", "yuv420p")
+        assert (stream.width, stream.height, stream.average_rate) == (48, 32, 24)
+        assert sum(1 for _ in container.decode(video=0)) == 9
+    assert read_comment(tmp_path / "a.mp4") == '{"prompt": "\\"quoted\\" = ; é \\n"}'
+
+
+def test_names_are_data(tmp_path):
+    folder = tmp_path / "a 'b' $(touch x) \"c\" é;&"
+    folder.mkdir()
+    for name in ("-i.mp4", "%d [0].mp4", "$HOME.gif"):
+        write(folder / name, name[-3:])
+        assert (folder / name).stat().st_size > 0
+    assert len(list(folder.iterdir())) == 3
+    assert not (tmp_path / "x").exists()
+
+
+def test_npy_and_png_are_lossless(tmp_path):
+    write(tmp_path / "a.npy", "npy")
+    assert np.array_equal(np.load(tmp_path / "a.npy"), FRAMES)
+    write(tmp_path / "a", "png")
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "a/000008.png")), FRAMES[8])
+
+
+@pytest.mark.parametrize("kind", ["mp4", "gif", "npy", "png"])
+def test_nothing_appears_before_the_end_or_after_a_failure(tmp_path, kind):
+    target = tmp_path / ("a" if kind == "png" else f"a.{kind}")
+    with (
+        pytest.raises(KeyboardInterrupt),
+        open_writer(target, kind, size=(48, 32), fps=24, num_frames=9) as video,
+    ):
+        video.write(FRAMES[:3])
+        assert not target.exists()
+        raise KeyboardInterrupt
+    assert not list(tmp_path.iterdir())
+
+
+def test_too_few_frames_are_noticed(tmp_path):
+    with pytest.raises(OutputError, match="instead of"):
+        write(tmp_path / "a.npy", "npy", FRAMES[:5])
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_existing_result_survives_a_failure(tmp_path):
+    (tmp_path / "a.mp4").write_text("old")
+    with (
+        pytest.raises(RuntimeError),
+        open_writer(tmp_path / "a.mp4", "mp4", size=(48, 32), fps=24, num_frames=9) as video,
+    ):
+        video.write(FRAMES)
+        raise RuntimeError
+    assert (tmp_path / "a.mp4").read_text() == "old"
+
+
+def test_leftovers_of_dead_processes_are_swept(tmp_path):
+    dead, other = (tmp_path / f".{name}.mp4.999999999.part.mp4" for name in "ab")
+    alive = tmp_path / f".a.mp4.{os.getpid()}.part.mp4"
+    for path in (dead, alive, other):
+        path.write_text("")
+    clean_stale(tmp_path / "a.mp4")
+    assert sorted(tmp_path.iterdir()) == sorted([alive, other])
