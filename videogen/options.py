@@ -389,7 +389,7 @@ GROUPS: dict[str, tuple[Option, ...]] = {
         Option("dtype", one_of("bfloat16", "float16", "float32"), "dtype of the large weights", "DTYPE"),
         Option("offload", None, "keep only the component at work on the GPU"),
         Option("low_vram", None, "float8 weights, blocks streamed to the GPU, tiled decode"),
-        Option("use_usp", None, "several GPUs, started with torchrun"),
+        Option("use_usp", None, "several GPUs (not in this version)"),
         Option(
             "attention_backend",
             one_of("auto", "native", "cudnn", "flash", "flash3", "sage", "xformers"),

@@ -231,7 +231,7 @@ def test_every_complaint_comes_before_any_framework(workplace):
         assert seconds < 3, name
 
 
-# -- downloads ------------------------------------------------------------------------------------------------
+# -- downloads ------------------------------------------------------------------------------------------
 
 
 class _Server(BaseHTTPRequestHandler):
@@ -310,7 +310,7 @@ def test_a_download_that_works_out(cli, workplace, server):
     assert json.loads(finished.out)["request"]["ref_imgs"] == [f"{server.rpartition(':')[0]}/robot.png"]
 
 
-# -- what is inside checkpoint files --------------------------------------------------------------------------
+# -- what is inside checkpoint files ----------------------------------------------------------------------
 
 
 def broken_model(folder: Path, change) -> Path:

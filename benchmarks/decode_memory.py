@@ -1,0 +1,89 @@
+"""Peak memory of decoding and writing a short and a long video of equal size: streamed, and all at once.
+
+    python -m benchmarks.decode_memory
+
+Each run is a process of its own; memory is the peak of its resident set above what it held before decoding.
+The C library is told to return freed blocks at once (MALLOC_MMAP_THRESHOLD_), so that what is resident is in
+use; without it small tensors leave gaps that come and go. Random weights, Wan2.1's architecture.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+HEIGHT, WIDTH, BASE_DIM = 128, 208, 32
+FRAMES = (33, 321)
+
+
+def peak_resident() -> int:
+    """Peak resident set of this process since the last reset, in bytes (Linux)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+
+
+def run_one(frames: int, streamed: bool) -> dict[str, int]:
+    """Decode and write one video; the figures of this process."""
+    import torch  # noqa: PLC0415 - only in the measured process
+    from diffusers import AutoencoderKLWan  # noqa: PLC0415
+
+    from videogen.media.video import open_writer  # noqa: PLC0415
+    from videogen.models.vae import decode_stream, denormalize  # noqa: PLC0415
+    from videogen.pipelines.base import VideoPipeline  # noqa: PLC0415
+
+    torch.manual_seed(0)
+    vae = AutoencoderKLWan(base_dim=BASE_DIM).eval()
+
+    def chunks(latents: torch.Tensor):  # noqa: ANN202
+        if streamed:
+            return decode_stream(vae, latents)
+        return iter([vae.decode(denormalize(vae, latents)).sample])
+
+    def write(latents: torch.Tensor, target: Path, frames: int) -> None:
+        with open_writer(target, "mp4", size=(WIDTH, HEIGHT), fps=24, num_frames=frames) as video:
+            for chunk in chunks(latents):
+                video.write(VideoPipeline.to_uint8(chunk)[0].permute(1, 2, 3, 0).numpy())
+            video.finish()
+
+    with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
+        write(torch.randn(1, 16, 2, HEIGHT // 8, WIDTH // 8), Path(folder) / "warm.mp4", 5)
+        before = peak_resident()
+        Path("/proc/self/clear_refs").write_text("5")  # start a new peak
+        held = peak_resident()
+        latents = torch.randn(1, 16, (frames - 1) // 4 + 1, HEIGHT // 8, WIDTH // 8)
+        write(latents, Path(folder) / "video.mp4", frames)
+        peak = peak_resident()
+    return {"peak": peak - held, "latents": latents.nbytes, "warm": before - held}
+
+
+def measured(frames: int, mode: str) -> dict[str, int]:
+    """``run_one`` in a process of its own."""
+    words = [sys.executable, "-m", "benchmarks.decode_memory", "--frames", str(frames), "--mode", mode]
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--frames", type=int, help="run one measurement in this process")
+    parser.add_argument("--mode", choices=("streamed", "at once"), default="streamed")
+    args = parser.parse_args()
+    if args.frames:
+        print(json.dumps(run_one(args.frames, args.mode == "streamed")))
+        return
+    print(f"{WIDTH}x{HEIGHT}, VAE base width {BASE_DIM}, float32, peak above the idle process")
+    print(f"{'decode':<10} {'frames':>6} {'peak MB':>9} {'latents MB':>11} {'growth beyond latents':>22}")
+    for mode in ("streamed", "at once"):
+        short, long = (measured(frames, mode) for frames in FRAMES)
+        growth = (long["peak"] - (long["latents"] - short["latents"])) / short["peak"] - 1
+        for frames, figure, shown in ((FRAMES[0], short, ""), (FRAMES[1], long, f"{growth:22.1%}")):
+            peak, latents = figure["peak"] / 1e6, figure["latents"] / 1e6
+            print(f"{mode:<10} {frames:6d} {peak:9.1f} {latents:11.2f} {shown}")
+
+
+if __name__ == "__main__":
+    main()
