@@ -95,7 +95,8 @@ def _main(arguments: list[str]) -> int:
 
 
 def _generate(given: dict[str, Any], workdir: Path) -> int:
-    from videogen.request import Existing, make_plans  # noqa: PLC0415 - not for --help
+    from videogen.request import make_plans  # noqa: PLC0415 - not for --help
+    from videogen.targets import Existing  # noqa: PLC0415
 
     values, settings = gather(given)
     set_up_logging(settings)
@@ -124,23 +125,30 @@ def _generate(given: dict[str, Any], workdir: Path) -> int:
 
 
 def _run(plans: list, settings: dict[str, Any]) -> int:
-    _quieten_libraries(settings)
+    """Make the videos; prints one path or JSON object per result."""
+    bars = sys.stderr.isatty() and not settings.get("quiet")
+    _quieten_libraries(settings, bars=bars)
     logger.info("loading libraries")
-    from videogen.run import Result, run  # noqa: PLC0415 - torch, diffusers, transformers
+    from videogen.run import Failure, run  # noqa: PLC0415 - torch, diffusers, transformers
 
-    def report(result: Result) -> None:
-        record = {"path": str(result.path), "sidecar": str(result.sidecar), **result.record}
-        print(json.dumps(record) if settings.get("json") else result.path, flush=True)
-
-    failures = run(
-        plans,
-        resume=settings.get("resume", False),
-        on_result=report,
-        show_progress=sys.stderr.isatty() and not settings.get("quiet"),
-    )
-    if failures:
-        logger.error("%d of %d videos failed", len(failures), len(plans))
-    return 1 if failures else 0
+    failed = 0
+    for outcome in run(plans, resume=settings.get("resume", False), show_progress=bars):
+        if isinstance(outcome, Failure):
+            failed += 1
+            plan, error = outcome.plan, outcome.error
+            wants_trace = logger.isEnabledFor(logging.DEBUG)
+            logger.error("video %d of %d failed: %s", plan.index, len(plans), error, exc_info=wants_trace)
+            record = {"error": str(error), "index": plan.index, "seed": plan.seed, "request": plan.request}
+            line = json.dumps(record) if settings.get("json") else None
+        else:
+            target = outcome.target
+            record = {"path": str(target.path), "sidecar": str(target.sidecar), **outcome.record}
+            line = json.dumps(record) if settings.get("json") else str(target.path)
+        if line is not None:
+            print(line, flush=True)
+    if failed:
+        logger.error("%d of %d videos failed", failed, len(plans))
+    return 1 if failed else 0
 
 
 def _items(values: dict[str, Any], settings: dict[str, Any]) -> list:
@@ -322,8 +330,10 @@ def set_up_logging(settings: dict[str, Any]) -> None:
     logger.setLevel(level)
 
 
-def _quieten_libraries(settings: dict[str, Any]) -> None:
+def _quieten_libraries(settings: dict[str, Any], *, bars: bool) -> None:
     """Keep other libraries' start-up chatter out of our output, unless -v asks for it."""
+    if not bars:
+        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     if settings.get("verbose"):
         return
     import warnings  # noqa: PLC0415

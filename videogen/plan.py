@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,10 @@ from videogen import metadata
 from videogen.estimate import PUBLISHED_VAE_WIDTH, Memory, estimate
 from videogen.geometry import Shape
 from videogen.media.fetch import display_name
-from videogen.media.image import InputImage
 from videogen.models import checkpoints
 from videogen.models.checkpoints import Checkpoint
-from videogen.tasks import TaskSpec
+from videogen.targets import Target
+from videogen.tasks import Inputs, TaskSpec
 
 # Options that do not change a result: where it runs, how it is stored, and what is hashed by its content
 # instead.
@@ -36,27 +36,6 @@ NOT_IN_REQUEST = {
 }
 
 
-def kind_of(path: str) -> str | None:
-    """'mp4', 'gif', 'npy' or 'png' (a folder: no suffix, or a trailing slash); None for any other suffix."""
-    if path.endswith("/") or not Path(path).suffix:
-        return "png"
-    suffix = Path(path).suffix.lower().removeprefix(".")
-    return suffix if suffix in ("mp4", "gif", "npy") else None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Target:
-    """Where a result goes: the file or folder, its kind (see ``kind_of``), and the latents if wanted."""
-
-    path: Path
-    kind: str
-    latents: Path | None = None
-
-    @property
-    def sidecar(self) -> Path:
-        return self.path.with_name((self.path.stem if self.path.suffix else self.path.name) + ".json")
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
     """``values`` holds every option the task uses, defaults filled in; ``notes`` are warnings for the
@@ -67,7 +46,7 @@ class Plan:
     values: Mapping[str, Any]
     shape: Shape
     checkpoint: Checkpoint
-    inputs: Mapping[str, Sequence[InputImage]]
+    inputs: Inputs
     notes: tuple[str, ...] = ()
     seed: int = 0
     index: int = 1
@@ -87,7 +66,7 @@ class Plan:
 
     @property
     def memory(self) -> Memory:
-        dit, vae = self.checkpoint.config("transformer"), self.checkpoint.config("vae")
+        dit, vae = self.checkpoint.component_config("transformer"), self.checkpoint.component_config("vae")
         width = dit.get("dim", dit.get("num_attention_heads", 0) * dit.get("attention_head_dim", 0))
         return estimate(
             self.shape,

@@ -7,9 +7,9 @@ import gc
 import logging
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,159 +18,120 @@ from safetensors.torch import save_file
 from tqdm import tqdm
 
 from videogen import __version__, metadata
-from videogen.errors import CheckpointError, InputError, OutOfMemoryError, first_line
-from videogen.media.video import open_writer, pending
-from videogen.media.video import replace as rename
+from videogen.errors import CheckpointError, InputError, OutOfMemoryError, VideoGenError, first_line
+from videogen.loading import load_pipeline
+from videogen.media import video
 from videogen.models import checkpoints
 from videogen.models.checkpoints import Checkpoint
-from videogen.pipelines.base import Part, VideoPipeline, load_pipeline
-from videogen.plan import Plan, Target
+from videogen.pipelines.base import Part, VideoPipeline
+from videogen.plan import Plan
 from videogen.runtime import device as devices
 from videogen.runtime import memory, speed
-from videogen.tasks import find
+from videogen.targets import Target
+from videogen.values import Lora
 
 logger = logging.getLogger(__name__)
 
-# What a loaded model depends on: plans that agree in these share one.
+# What a loaded pipeline depends on: plans that agree in these share one.
 MODEL_OPTIONS = ("device", "dtype", "offload", "low_vram", "attention_backend", "compile", "lora")
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Result:
-    """One finished video: ``record`` is what its sidecar holds."""
+    """One finished video: its files, and ``record``, which is what its sidecar holds."""
 
-    path: Path
-    sidecar: Path
-    latents: Path | None
+    target: Target
     record: Mapping[str, Any]
-    resumed: bool = False
 
 
-def load(
-    task: str,
-    model: str | None = None,
-    *,
-    revision: str | None = None,
-    dtype: torch.dtype = torch.bfloat16,
-    device: str = "auto",
-) -> VideoPipeline:
-    """A task's pipeline, ready to call.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Failure:
+    """One video of several that could not be made."""
 
-    Args:
-        task: name of a task ('reference_to_video').
-        model: folder, hub id or 'tiny'; None is the published default.
-        revision: branch, tag or commit of the hub repository.
-        dtype: of the large weights; norms, time embedding and VAE are float32 always.
-        device: 'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'.
-
-    Raises:
-        InputError, CheckpointError: an unknown task or device, a model that is missing or does not fit.
-    """
-    spec = find(task)
-    checkpoint = checkpoints.fetch(checkpoints.locate(str(model or spec.models[0]), revision, spec), spec)
-    pipeline = load_pipeline(spec, checkpoint, dtype)
-    pipeline.to(devices.choose_device(device))
-    return pipeline
+    plan: Plan
+    error: Exception
 
 
 @dataclass
 class Session:
     """Holds the one loaded pipeline, and loads another when a plan needs it."""
 
-    fetched: dict[str, Checkpoint] = field(default_factory=dict)
+    fetched: dict[tuple, Checkpoint] = field(default_factory=dict)
     pipeline: VideoPipeline | None = None
-    _key: object = None
+    key: tuple | None = None
 
     def fetch(self, plan: Plan) -> Plan:
         """The plan with its model on this machine."""
-        key = f"{plan.checkpoint.name} {plan.values.get('revision')}"
+        if plan.checkpoint.folder is not None:
+            return plan
+        key = (plan.checkpoint.name, plan.checkpoint.revision)
         if key not in self.fetched:
-            self.fetched[key] = checkpoints.fetch(plan.checkpoint, plan.task, plan.values["download_timeout"])
+            timeout = plan.values["download_timeout"]
+            self.fetched[key] = checkpoints.fetch(plan.checkpoint, plan.task, timeout)
         return plan.fetched(self.fetched[key])
 
     def load(self, plan: Plan) -> VideoPipeline:
         """The pipeline of a fetched plan, set up as its options say."""
         key = (plan.task.name, plan.checkpoint.folder, *(plan.values[name] for name in MODEL_OPTIONS))
-        if self.pipeline is None or self._key != key:
+        if self.pipeline is None or self.key != key:
             self.release()
-            self.pipeline, self._key = _set_up(plan), key
+            self.pipeline, self.key = set_up(plan), key
         return self.pipeline
 
     def release(self) -> None:
         """Drop the loaded pipeline and its memory."""
-        self.pipeline = self._key = None
+        self.pipeline = self.key = None
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
 
 def run(
-    plans: Sequence[Plan],
-    *,
-    resume: bool = False,
-    on_result: Callable[[Result], None],
-    show_progress: bool = True,
-) -> list[Exception]:
-    """Make every plan's video; with several, a failing one is reported and the rest goes on.
+    plans: Sequence[Plan], *, resume: bool = False, show_progress: bool = True
+) -> Iterator[Result | Failure]:
+    """Make every plan's video and yield its outcome; of several, a failing one does not stop the rest.
 
     Args:
-        resume: skip plans whose result is complete.
-        on_result: called with each result as it is finished.
-
-    Returns:
-        what failed. A single plan raises instead.
+        resume: plans whose result is complete yield it at once.
 
     Raises:
-        VideoGenError: the only plan failed, or (before anything runs) a model is not to be had.
+        VideoGenError: the only plan failed; or, for all, a model or device that is not to be had.
     """
     for plan in plans:
         devices.choose_device(plan.values["device"])
         _noise_device(plan)
     session = Session()
     plans = [session.fetch(plan) for plan in plans]
-    finished = {
-        plan.index: result for plan in plans if resume and (result := find_finished(plan)) is not None
-    }
-    failures: list[Exception] = []
+    finished = {plan.index: find_finished(plan) if resume else None for plan in plans}
     for plan in plans:
-        if plan.index in finished:
-            logger.info("%s is complete, skipped", finished[plan.index].path)
-            on_result(finished[plan.index])
+        if (earlier := finished[plan.index]) is not None:
+            logger.info("%s is complete, skipped", earlier.target.path)
+            yield earlier
             continue
         try:
-            on_result(generate(plan, session, show_progress=show_progress))
+            yield generate(plan, session, show_progress=show_progress)
+        except CheckpointError:  # the next plan would meet it too
+            raise
         except Exception as error:
             if len(plans) == 1:
                 raise
-            failures.append(error)
-            logger.error(
-                "video %d of %d failed: %s", plan.index, len(plans), error, exc_info=_wants_traceback()
-            )
-    return failures
-
-
-def _wants_traceback() -> bool:
-    return logger.isEnabledFor(logging.DEBUG)
+            yield Failure(plan=plan, error=error)
 
 
 def find_finished(plan: Plan) -> Result | None:
     """The result of an earlier run of this very plan; None if there is none, or it is incomplete.
 
     Raises:
-        InputError: the output is there, but was made by another plan.
+        InputError: the output is there, but another plan made it.
     """
     target = _target(plan)
     if not (target.path.exists() and target.sidecar.is_file()):
         return None
     record = checkpoints.read_json(target.sidecar)
     if record.get("plan_hash") != plan.plan_hash:
-        raise InputError(
-            "--resume", target.path, "was made with other settings", "use --overwrite, or another name"
-        )
-    return Result(
-        path=target.path, sidecar=target.sidecar, latents=target.latents, record=record, resumed=True
-    )
+        raise InputError("--resume", target.path, "was made with other settings", "use another name")
+    return Result(target=target, record=record)
 
 
 def generate(plan: Plan, session: Session | None = None, *, show_progress: bool = True) -> Result:
@@ -186,14 +147,12 @@ def generate(plan: Plan, session: Session | None = None, *, show_progress: bool 
         pipeline = session.load(plan)
         pipeline.seconds.clear()
         pipeline.seconds["load"] = time.perf_counter() - started
-        device = pipeline._execution_device
+        device, values = pipeline._execution_device, plan.values
         devices.reset_peak(device)
         pipeline.set_progress_bar_config(disable=not show_progress, desc="denoising", dynamic_ncols=True)
-        memory.set_tiling(
-            pipeline, plan.values["vae_tiling"], plan.memory, device, low_vram=plan.values["low_vram"]
-        )
-        generator = torch.Generator(_noise_device(plan)).manual_seed(plan.seed)
+        memory.set_tiling(pipeline, values["vae_tiling"], plan.memory, device, low_vram=values["low_vram"])
         inputs = {name: [item.load() for item in items] for name, items in plan.inputs.items()}
+        generator = torch.Generator(_noise_device(plan)).manual_seed(plan.seed)
         parts = pipeline.parts(**plan.arguments, **inputs, generator=generator)
         return _write(plan, pipeline, parts, started, show_progress=show_progress)
 
@@ -201,35 +160,36 @@ def generate(plan: Plan, session: Session | None = None, *, show_progress: bool 
 def _write(
     plan: Plan, pipeline: VideoPipeline, parts: Iterator[Part], started: float, *, show_progress: bool
 ) -> Result:
-    """Stream parts into the target; everything appears under its final name at the end, the video last."""
-    target, shape = _target(plan), plan.shape
-    record = _record(plan, pipeline)
-    for folder in {target.path.parent, *([target.latents.parent] if target.latents else [])}:
-        folder.mkdir(parents=True, exist_ok=True)
+    """Stream parts into the target; names appear at the end, that of the video last."""
+    target, shape, record = _target(plan), plan.shape, _record(plan, pipeline)
+    for path in target.paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
     latents: list[torch.Tensor] = []
     bar = tqdm(
         total=shape.num_frames, desc="decoding", unit="frame", disable=not show_progress, dynamic_ncols=True
     )
-    writer = open_writer(
-        target.path,
-        target.kind,
-        size=(shape.width, shape.height),
-        fps=shape.fps,
-        num_frames=shape.num_frames,
-        comment=metadata.comment(record),
-    )
-    with bar, writer as video:
+    with (
+        bar,
+        video.open_writer(
+            target.path,
+            target.kind,
+            size=(shape.width, shape.height),
+            fps=shape.fps,
+            num_frames=shape.num_frames,
+            comment=metadata.comment(record),
+        ) as output,
+    ):
         for part in parts:
             if target.latents is not None:
                 latents.append(part.latents.float().cpu())
             for chunk in part.frames:
                 frames = pipeline.to_uint8(chunk)[0].permute(1, 2, 3, 0).cpu().numpy()
                 with pipeline.stage("write"):
-                    video.write(frames)
+                    output.write(frames)
                 bar.update(len(frames))
-        video.finish()
+        output.finish()
         pipeline.maybe_free_model_hooks()
-        seconds = dict(pipeline.seconds) | {"total": time.perf_counter() - started}
+        seconds = {**pipeline.seconds, "total": time.perf_counter() - started}
         record |= {
             "seconds": {name: round(value, 3) for name, value in seconds.items()},
             "peak_memory": devices.peak_memory(pipeline._execution_device),
@@ -238,25 +198,21 @@ def _write(
         if target.latents is not None:
             _save_latents(target.latents, latents)
         metadata.write_json(target.sidecar, record)
-        video.publish()
-    return Result(path=target.path, sidecar=target.sidecar, latents=target.latents, record=record)
+        output.publish()
+    return Result(target=target, record=record)
 
 
 def _save_latents(target: Path, latents: Sequence[torch.Tensor]) -> None:
     """float32 [1, C, F, h, w]: 'latents', or 'latents_0', 'latents_1', ... for several parts."""
-    named = (
-        {f"latents_{i}": part for i, part in enumerate(latents)}
-        if len(latents) > 1
-        else {"latents": latents[0]}
-    )
-    with pending(target) as temporary:
-        save_file({name: part.contiguous() for name, part in named.items()}, temporary)
-        rename(temporary, target)
+    names = [f"latents_{i}" for i in range(len(latents))] if len(latents) > 1 else ["latents"]
+    with video.pending(target) as temporary:
+        save_file({name: part.contiguous() for name, part in zip(names, latents, strict=True)}, temporary)
+        video.replace(temporary, target)
 
 
 def _record(plan: Plan, pipeline: VideoPipeline) -> dict[str, Any]:
     """The sidecar, but for what is known only at the end."""
-    checkpoint, shape, device = plan.checkpoint, plan.shape, pipeline._execution_device
+    checkpoint, shape = plan.checkpoint, plan.shape
     return {
         "schema": metadata.SCHEMA,
         "videogen": __version__,
@@ -269,6 +225,7 @@ def _record(plan: Plan, pipeline: VideoPipeline) -> dict[str, Any]:
             "fingerprint": checkpoints.fingerprint(checkpoint),
         },
         "seed": plan.seed,
+        "index": plan.index,
         "width": shape.width,
         "height": shape.height,
         "num_frames": shape.num_frames,
@@ -278,7 +235,7 @@ def _record(plan: Plan, pipeline: VideoPipeline) -> dict[str, Any]:
             for name, items in plan.inputs.items()
         },
         "output": _target(plan).path.name,
-        "device": devices.device_name(device),
+        "device": devices.device_name(pipeline._execution_device),
         "dtype": plan.values["dtype"],
         "attention_backend": pipeline.attention_backend,
         "vae_tiling": pipeline.vae.use_tiling,
@@ -286,7 +243,7 @@ def _record(plan: Plan, pipeline: VideoPipeline) -> dict[str, Any]:
     }
 
 
-def _set_up(plan: Plan) -> VideoPipeline:
+def set_up(plan: Plan) -> VideoPipeline:
     """Load a plan's pipeline and apply its runtime options, from outside."""
     values = plan.values
     device, dtype = devices.choose_device(values["device"]), DTYPES[values["dtype"]]
@@ -302,7 +259,7 @@ def _set_up(plan: Plan) -> VideoPipeline:
     return pipeline
 
 
-def load_loras(pipeline: VideoPipeline, loras: Sequence[Any]) -> None:
+def load_loras(pipeline: VideoPipeline, loras: Sequence[Lora]) -> None:
     """Load LoRA files and set their strengths.
 
     Raises:
@@ -338,16 +295,17 @@ def _out_of_memory_advice(plan: Plan, session: Session) -> Iterator[None]:
     """Turn every way of running out of memory into one line with what to try."""
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+    except VideoGenError:
+        raise
+    except (MemoryError, RuntimeError) as error:  # torch's own out-of-memory errors are RuntimeErrors
         if isinstance(error, RuntimeError) and "memory" not in str(error).lower():
             raise
         session.release()
-        need = plan.memory
-        values = plan.values
-        ways = [
+        need, values = plan.memory, plan.values
+        ways = (
             ("--offload", not (values["offload"] or values["low_vram"]), need.peak(offload=True)),
-            ("--low_vram", not values["low_vram"], replace(need).peak(low_vram=True)),
-        ]
+            ("--low_vram", not values["low_vram"], need.peak(low_vram=True)),
+        )
         tries = [f"{flag} (about {size / 1e9:.0f} GB)" for flag, useful, size in ways if useful]
         tries.append("a smaller --resolution or fewer --num_frames")
         raise OutOfMemoryError(f"out of memory; try {', '.join(tries)}") from error

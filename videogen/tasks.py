@@ -7,16 +7,27 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from videogen import configs
+from videogen import config
 from videogen.errors import InputError, nearest
 from videogen.geometry import Bucket, Shape, choose_num_frames, choose_size
 from videogen.options import TASK_NAMES
 
 if TYPE_CHECKING:
-    from videogen.media.image import InputImage
+    from videogen.models.checkpoints import Checkpoint
 
-Inputs = Mapping[str, Sequence["InputImage"]]
-"""Input files of a request, opened and checked, by the name of their flag."""
+Inputs = Mapping[str, Sequence[Any]]
+"""Input files of a request, opened and checked (InputImage, ...), by the name of their flag."""
+SizeTables = Mapping[str, Sequence[Bucket]]
+"""Size classes of a model, by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """What a task takes under one input flag: files of a kind ('image'), how many at least and at most."""
+
+    kind: str
+    fewest: int
+    most: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,9 +39,9 @@ class TaskSpec:
         layouts: checkpoint layouts it can read, the published one first (see models/checkpoints.py).
         components: what it needs of a checkpoint.
         tiny: names of its tiny models in configs/tiny, the default first.
-        inputs: flag -> (fewest, most) files.
+        inputs: flag -> files it takes.
         arguments: options handed to the pipeline under their own names.
-        shape: (values, inputs, size tables) -> Shape.
+        shape: (option values, inputs, size tables) -> what the video will be.
     """
 
     name: str
@@ -39,13 +50,13 @@ class TaskSpec:
     layouts: tuple[str, ...]
     components: tuple[str, ...]
     tiny: tuple[str, ...]
-    inputs: Mapping[str, tuple[int, int]]
+    inputs: Mapping[str, Files]
     arguments: tuple[str, ...]
-    shape: Callable[[Mapping[str, Any], Inputs, Mapping[str, Sequence[Bucket]]], Shape]
+    shape: Callable[[Mapping[str, Any], Inputs, SizeTables], Shape]
 
     @property
     def config(self) -> Mapping[str, Any]:
-        return configs.read(self.name)
+        return config.read(self.name)
 
     @property
     def models(self) -> list[str]:
@@ -56,25 +67,26 @@ class TaskSpec:
     def revision(self) -> str:
         return self.config["revision"]
 
-    def defaults(self, tiny: str | None = None) -> dict[str, Any]:
-        """Published defaults; a tiny model brings its own size and length."""
-        return self.config["defaults"] | (configs.read(f"tiny/{tiny}")["defaults"] if tiny else {})
+    def defaults(self, checkpoint: "Checkpoint | None" = None) -> dict[str, Any]:
+        """Published defaults for the checkpoint found; a tiny model has its own size and length."""
+        return {**self.config["defaults"], **_tiny(checkpoint).get("defaults", {})}
 
-    def size_tables(self, tiny: str | None = None) -> Mapping[str, Sequence[Bucket]]:
-        """Size classes of the model, by name."""
-        published = configs.read("sizes")[self.config["sizes"]]
-        return published | (configs.read("sizes")[configs.read(f"tiny/{tiny}")["sizes"]] if tiny else {})
+    def size_tables(self, checkpoint: "Checkpoint | None" = None) -> SizeTables:
+        """Size classes for the checkpoint found."""
+        names = [self.config["sizes"], *([_tiny(checkpoint)["sizes"]] if _tiny(checkpoint) else [])]
+        return {size: table for name in names for size, table in config.read("sizes")[name].items()}
+
+
+def _tiny(checkpoint: "Checkpoint | None") -> Mapping[str, Any]:
+    """The config of a tiny checkpoint; empty for any other."""
+    return config.read(f"tiny/{checkpoint.tiny}") if checkpoint is not None and checkpoint.tiny else {}
 
 
 REFERENCE_SLOTS = 4  # the network always sees four reference frames; unused ones are zero
 
 
-def reference_to_video(
-    values: Mapping[str, Any], inputs: Inputs, tables: Mapping[str, Sequence[Bucket]]
-) -> Shape:
-    """Size from the first reference; three forwards per step when guidance is on (spec skyreels_v3 section
-    9).
-    """
+def reference_to_video(values: Mapping[str, Any], inputs: Inputs, tables: SizeTables) -> Shape:
+    """Size from the first reference; three forwards per step with guidance (spec skyreels_v3 section 9)."""
     first = inputs["ref_imgs"][0]
     height, width = choose_size(values, tables, (first.width, first.height))
     return Shape(
@@ -87,44 +99,42 @@ def reference_to_video(
     )
 
 
-TASKS: dict[str, TaskSpec] = {
-    task.name: task
-    for task in (
-        TaskSpec(
-            name="reference_to_video",
-            summary="a video of the subjects in 1-4 reference images (SkyReels-V3)",
-            pipeline="videogen.pipelines.reference_to_video:ReferenceToVideoPipeline",
-            layouts=("diffusers",),
-            components=("transformer", "vae", "text_encoder", "tokenizer"),
-            tiny=("skyreels-v3-r2v",),
-            inputs={"ref_imgs": (1, REFERENCE_SLOTS)},
-            arguments=(
-                "prompt",
-                "negative_prompt",
-                "num_inference_steps",
-                "shift",
-                "sample_solver",
-                "guidance_scale",
-                "guidance_scale_img",
-            ),
-            shape=reference_to_video,
+_ROWS = (
+    TaskSpec(
+        name="reference_to_video",
+        summary="a video of the subjects in 1-4 reference images (SkyReels-V3)",
+        pipeline="videogen.pipelines.reference_to_video:ReferenceToVideoPipeline",
+        layouts=("diffusers",),
+        components=("transformer", "vae", "text_encoder", "tokenizer"),
+        tiny=("skyreels-v3-r2v",),
+        inputs={"ref_imgs": Files("image", 1, REFERENCE_SLOTS)},
+        arguments=(
+            *("prompt", "negative_prompt", "num_inference_steps", "shift", "sample_solver"),
+            *("guidance_scale", "guidance_scale_img"),
         ),
-    )
-}
+        shape=reference_to_video,
+    ),
+)
+TASKS: dict[str, TaskSpec] = {task.name: task for task in _ROWS}
 
 
 def find(name: str | None) -> TaskSpec:
-    """The row of a task, or an InputError that names the nearest."""
-    if name is None:
-        raise InputError("--task_type", None, "none given", f"choose one of {', '.join(TASKS)}")
+    """The row of a task.
+
+    Raises:
+        InputError: there is none; the message names the nearest.
+    """
     if name in TASKS:
         return TASKS[name]
+    available = ", ".join(TASKS)
+    if name is None:
+        raise InputError("--task_type", None, "none given", f"choose one of {available}")
     if name in TASK_NAMES:
-        raise InputError("--task_type", name, "not part of this version", f"available: {', '.join(TASKS)}")
+        raise InputError("--task_type", name, "not part of this version", f"available: {available}")
     close = nearest(name, TASKS)
     raise InputError(
         "--task_type",
         name,
-        f"must be one of {', '.join(TASKS)}",
+        f"must be one of {available}",
         f"nearest {close}" if close else "see --list_tasks",
     )

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import REFS
+from videogen import config
 from videogen.geometry import bucket_size
 from videogen.tasks import TASKS
 
@@ -54,5 +55,5 @@ def test_the_first_reference_fixes_the_shape(cli, tmp_path, name):
         *("--ref_imgs", REFS / f"{name}.png", "--output", tmp_path / "x.mp4"),
     )
     plan = json.loads(finished.out)
-    table = TASKS["reference_to_video"].size_tables("skyreels-v3-r2v")["TINY"]
+    table = config.read("sizes")["tiny"]["TINY"]
     assert (plan["height"], plan["width"]) == bucket_size(table, image.width, image.height)

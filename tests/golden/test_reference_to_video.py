@@ -9,8 +9,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from tests.conftest import GOLDEN, ROOT
+from videogen.loading import load_pipeline
 from videogen.models.checkpoints import locate
-from videogen.pipelines.base import load_pipeline
 from videogen.tasks import TASKS
 
 CHECKPOINT = GOLDEN / "skyreels_v3/checkpoint-r2v"

@@ -11,10 +11,10 @@ import videogen
 from videogen.errors import CheckpointError, InputError
 from videogen.estimate import Memory
 from videogen.models.wan import WanDiT
-from videogen.options import Lora
 from videogen.pipelines.reference_to_video import ReferenceToVideoPipeline
 from videogen.run import load_loras
 from videogen.runtime import memory, speed
+from videogen.values import Lora
 
 
 def generate(pipeline, robot, **arguments):

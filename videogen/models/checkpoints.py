@@ -16,7 +16,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from videogen import configs
+from videogen import config
 from videogen.errors import CheckpointError, nearest
 from videogen.tasks import TaskSpec
 
@@ -84,7 +84,7 @@ class Checkpoint:
         assert self.folder is not None
         return self.folder / LAYOUTS[self.layout][component]
 
-    def config(self, component: str) -> dict:
+    def component_config(self, component: str) -> dict:
         """A component's config.json; empty where there is none, or the model is not here yet."""
         file = self.place(component) / "config.json" if self.folder is not None else None
         return read_json(file) if file is not None and file.is_file() else {}
@@ -288,7 +288,7 @@ def tiny_name(model_id: str, task: TaskSpec) -> str | None:
 
 def tiny_folder(name: str) -> Path:
     """Where the tiny model of this config is kept; another config, another folder."""
-    return cache_root() / "tiny" / f"{name}-{configs.tiny_digest(name)}"
+    return cache_root() / "tiny" / f"{name}-{config.tiny_digest(name)}"
 
 
 def _locate_tiny(model_id: str, task: TaskSpec) -> Checkpoint:

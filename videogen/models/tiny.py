@@ -14,8 +14,9 @@ from diffusers import AutoencoderKLWan
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from torch import nn
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
+from transformers.utils.logging import disable_progress_bar
 
-from videogen import configs
+from videogen import config
 from videogen.media.video import remove
 from videogen.models.wan import WanDiT
 
@@ -28,13 +29,13 @@ def build(name: str, folder: Path) -> Path:
 
     Another process may be doing the same: whoever renames first wins, the files are equal.
     """
-    config = configs.read(f"tiny/{name}")
+    sizes = config.read(f"tiny/{name}")
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
     temporary.mkdir(parents=True)
     try:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config["seed"])
-            _save(config, temporary)
+            torch.manual_seed(sizes["seed"])
+            _save(sizes, temporary)
         try:
             temporary.rename(folder)
         except OSError:
@@ -45,12 +46,13 @@ def build(name: str, folder: Path) -> Path:
     return folder
 
 
-def _save(config: dict[str, Any], folder: Path) -> None:
+def _save(sizes: dict[str, Any], folder: Path) -> None:
+    disable_progress_bar()  # of the library's, for a few kilobytes
     tokenizer = byte_tokenizer()
-    text = UMT5Config(vocab_size=len(tokenizer), feed_forward_proj="gated-gelu", **config["text_encoder"])
+    text = UMT5Config(vocab_size=len(tokenizer), feed_forward_proj="gated-gelu", **sizes["text_encoder"])
     modules = {
-        "transformer": WanDiT(**config["transformer"]),
-        "vae": AutoencoderKLWan(**config["vae"]),
+        "transformer": WanDiT(**sizes["transformer"]),
+        "vae": AutoencoderKLWan(**sizes["vae"]),
         "text_encoder": UMT5EncoderModel(text),
     }
     for module in modules.values():

@@ -10,7 +10,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,13 +24,12 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 
 from videogen.conditioning import Context, Segment, pack, unpack
+from videogen.loading import load
 from videogen.models import vae as vae_io
-from videogen.models.build import load_component
-from videogen.models.checkpoints import Checkpoint, read_json
 from videogen.models.text import encode_prompt
 from videogen.models.wan import WanDiT
 from videogen.sampling import StopDenoising
-from videogen.tasks import TASKS, TaskSpec
+from videogen.tasks import TASKS
 
 StepCallback = Callable[[Any, int, Tensor, dict[str, Tensor]], Mapping[str, Tensor] | None]
 """diffusers' callback_on_step_end: (pipeline, index, timestep, {"latents": ...}) -> replacements, or
@@ -130,8 +128,6 @@ class VideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         """``videogen.load`` under diffusers' name; ``torch_dtype``, ``revision`` and ``device`` are
         understood.
         """
-        from videogen.run import load  # noqa: PLC0415 - run builds on pipelines
-
         dtype = options.pop("torch_dtype", options.pop("dtype", torch.bfloat16))
         return load(cls.task, model=str(pretrained_model_name_or_path), dtype=dtype, **options)
 
@@ -237,21 +233,3 @@ def _collect(chunks: Iterator[Tensor], output_type: str, to_uint8: Callable[[Ten
     if output_type == "np":
         return array
     return [[Image.fromarray((frame * 255).round().astype(np.uint8)) for frame in frames] for frames in array]
-
-
-def load_pipeline(spec: TaskSpec, checkpoint: Checkpoint, dtype: torch.dtype) -> VideoPipeline:
-    """A task's pipeline with the components of a checkpoint that is on this machine, on the CPU.
-
-    Raises:
-        CheckpointError: unreadable files, or tensors that do not fit.
-    """
-    assert checkpoint.folder is not None
-    arch_file = checkpoint.folder / "tiny_arch.json"
-    arch = read_json(arch_file) if arch_file.is_file() else {}
-    names = {"image_encoder": "clip"}
-    components = {
-        name: load_component(name, checkpoint.place(name), dtype, arch.get(names.get(name, name)))
-        for name in spec.components
-    }
-    module, _, class_name = spec.pipeline.partition(":")
-    return getattr(import_module(module), class_name)(**components)

@@ -1,0 +1,60 @@
+"""From a model's name to a pipeline, ready to call."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+import torch
+
+from videogen.models import checkpoints
+from videogen.models.build import load_component
+from videogen.models.checkpoints import Checkpoint, read_json
+from videogen.runtime.device import choose_device
+from videogen.tasks import TaskSpec, find
+
+if TYPE_CHECKING:
+    from videogen.pipelines.base import VideoPipeline
+
+# What a checkpoint's tiny_arch.json calls our components.
+ARCH_NAMES = {"transformer": "dit", "image_encoder": "clip"}
+
+
+def load(
+    task: str,
+    model: str | None = None,
+    *,
+    revision: str | None = None,
+    dtype: torch.dtype = torch.bfloat16,
+    device: str = "auto",
+) -> "VideoPipeline":
+    """A task's pipeline, ready to call.
+
+    Args:
+        task: name of a task ('reference_to_video').
+        model: folder, hub id or 'tiny'; None is the published default.
+        revision: branch, tag or commit of the hub repository.
+        dtype: of the large weights; norms, time embedding and VAE are float32 always.
+        device: 'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'.
+
+    Raises:
+        InputError, CheckpointError: an unknown task or device, a model that is missing or does not fit.
+    """
+    spec, place = find(task), choose_device(device)
+    checkpoint = checkpoints.locate(str(model or spec.models[0]), revision, spec)
+    return load_pipeline(spec, checkpoints.fetch(checkpoint, spec), dtype).to(place)
+
+
+def load_pipeline(spec: TaskSpec, checkpoint: Checkpoint, dtype: torch.dtype) -> "VideoPipeline":
+    """A task's pipeline with the components of a checkpoint that is on this machine, on the CPU.
+
+    Raises:
+        CheckpointError: unreadable files, or tensors that do not fit.
+    """
+    assert checkpoint.folder is not None
+    arch_file = checkpoint.folder / "tiny_arch.json"
+    arch = read_json(arch_file) if arch_file.is_file() else {}
+    components = {
+        name: load_component(name, checkpoint.place(name), dtype, arch.get(ARCH_NAMES.get(name, name)))
+        for name in spec.components
+    }
+    module, _, class_name = spec.pipeline.partition(":")
+    return getattr(import_module(module), class_name)(**components)

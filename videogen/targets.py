@@ -1,0 +1,160 @@
+"""Where results go: names from patterns, kinds from suffixes, and making sure that nothing is in the way."""
+
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from videogen.errors import InputError
+
+PNG_FILE = re.compile(r"\d{6,}\.png")
+SEED_MARK, INDEX_MARK = "{seed}", "{index}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Existing:
+    """How outputs that exist already are met."""
+
+    overwrite: bool = False
+    resume: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Target:
+    """Where a result goes: the file or folder, its kind (see ``kind_of``), and the latents if wanted."""
+
+    path: Path
+    kind: str
+    latents: Path | None = None
+
+    @property
+    def sidecar(self) -> Path:
+        return self.path.with_name((self.path.stem if self.path.suffix else self.path.name) + ".json")
+
+    @property
+    def paths(self) -> list[Path]:
+        """Everything that will be written."""
+        return [self.path, self.sidecar, *([self.latents] if self.latents else [])]
+
+
+def kind_of(path: str) -> str | None:
+    """'mp4', 'gif', 'npy' or 'png' (a folder: no suffix, or a trailing slash); None for any other suffix."""
+    if path.endswith("/") or not Path(path).suffix:
+        return "png"
+    suffix = Path(path).suffix.lower().removeprefix(".")
+    return suffix if suffix in ("mp4", "gif", "npy") else None
+
+
+def choose_target(values: Mapping[str, Any], *, task: str, index: int, seed: int, stamp: str) -> Target:
+    """The target of one video, from --output, --output_dir or the default name.
+
+    Args:
+        index: of the video in the run, from 1.
+        stamp: date and time, for the default name.
+
+    Raises:
+        InputError: an unknown suffix.
+    """
+    output, folder, latents = (values.get(name) for name in ("output", "output_dir", "save_latents"))
+
+    def filled(pattern: str) -> Path:
+        named = pattern.replace(SEED_MARK, str(seed)).replace(INDEX_MARK, str(index))
+        return Path(named).expanduser()
+
+    if latents and Path(latents).suffix != ".safetensors":
+        fix = f"try {Path(latents).stem}.safetensors"
+        raise InputError("--save_latents", latents, "must end in .safetensors", fix)
+    if output:
+        kind, path = kind_of(output), filled(output)
+        if kind is None:
+            raise InputError(
+                "--output", output, "must be .mp4, .gif, .npy or a folder", f"try {path.with_suffix('.mp4')}"
+            )
+    else:
+        name = f"{index}_{seed}.mp4" if folder else f"{seed}_{stamp}.mp4"
+        kind, path = "mp4", Path(folder or f"result/{task}").expanduser() / name
+    return Target(path=path, kind=kind, latents=filled(latents) if latents else None)
+
+
+def check_pattern(values: Mapping[str, Any], *, many: bool, resume: bool) -> None:
+    """Refuse names that cannot serve the run.
+
+    Raises:
+        InputError: one name for several videos, or --resume with a name that changes every time.
+    """
+    if resume and not (values.get("output") or values.get("output_dir")):
+        raise InputError("--resume", None, "needs names that stay the same", "give --output or --output_dir")
+    for name in ("output", "save_latents"):
+        pattern = values.get(name)
+        if many and pattern and SEED_MARK not in pattern and INDEX_MARK not in pattern:
+            raise InputError(
+                f"--{name}", pattern, "several videos need {seed} or {index} in it", "or give --output_dir"
+            )
+
+
+def claim(target: Target, values: Mapping[str, Any], taken: set[Path], existing: Existing) -> Target:
+    """The target, if it is free; for default names the next free one.
+
+    Raises:
+        InputError: it exists, another video of the run has it, or its folder cannot be written.
+    """
+    if not (values.get("output") or values.get("output_dir")):
+        target = _next_free(target, taken)
+    for path in target.paths:
+        flag = (
+            "--save_latents"
+            if path == target.latents
+            else "--output"
+            if values.get("output")
+            else "--output_dir"
+        )
+        if path in taken:
+            raise InputError(flag, path, "two videos would get this name", "use {seed} and {index} in it")
+        if path.exists() and not (existing.overwrite or existing.resume):
+            raise InputError(flag, path, "exists already", "add --overwrite, or choose another name")
+        _check_replaceable(flag, path, folder=path == target.path and target.kind == "png")
+        check_writable(flag, path.parent)
+    return target
+
+
+def _next_free(target: Target, taken: set[Path]) -> Target:
+    first, number = target.path, 1
+    while any(path in taken or path.exists() for path in (target.path, target.sidecar)):
+        number += 1
+        target = replace(target, path=first.with_name(f"{first.stem}_{number}{first.suffix}"))
+    return target
+
+
+def _check_replaceable(flag: str, path: Path, *, folder: bool) -> None:
+    """Overwriting may replace a file by a file, and a folder of frames by a folder of frames."""
+    if path.is_dir() and not (folder and all(PNG_FILE.fullmatch(entry.name) for entry in path.iterdir())):
+        raise InputError(flag, path, "is a folder with other files in it", "choose another name")
+    if folder and path.is_file():
+        raise InputError(flag, path, "is a file; without a suffix a folder is meant", f"try {path}.mp4")
+
+
+def check_writable(flag: str, folder: Path) -> None:
+    """Make sure that files can be made in ``folder``, or that it can be made; leaves nothing behind.
+
+    Raises:
+        InputError: it cannot.
+    """
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    problem = None
+    if not there.is_dir():
+        problem = f"{there} is a file"
+    elif not there.stat().st_mode & 0o222 or not os.access(
+        there, os.W_OK
+    ):  # root could, but was asked not to
+        problem = "is not writable"
+    else:
+        try:
+            with tempfile.TemporaryFile(dir=there):
+                pass
+        except OSError as error:
+            problem = f"is not writable ({error.strerror})"
+    if problem:
+        raise InputError(flag, folder, problem, "choose another folder")
