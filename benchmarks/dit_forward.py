@@ -16,7 +16,7 @@ from collections.abc import Callable
 import torch
 from diffusers import WanTransformer3DModel
 
-from videogen.models.wan import WanDiT
+from videogen.models.wan import FLOAT32_PARTS, WanDiT
 
 SIZES = {
     "small": {
@@ -42,7 +42,7 @@ def build(size: str, device: torch.device, dtype: torch.dtype) -> tuple[WanDiT, 
     with torch.device("meta"):
         ours, theirs = WanDiT(**SIZES[size]), WanTransformer3DModel(**SIZES[size])
     for name, tensor in ours.named_parameters():
-        kept = any(part in ours._keep_in_fp32_modules for part in name.split("."))
+        kept = any(part in FLOAT32_PARTS for part in name.split("."))
         data = torch.empty(tensor.shape, device=device, dtype=torch.float32 if kept else dtype)
         torch.nn.init.normal_(data, std=0.02)
         module, _, leaf = name.rpartition(".")

@@ -1,6 +1,6 @@
 """How much memory a plan will take, from arithmetic alone. Rough, and meant to be on the safe side.
 
-The per-unit figures were measured on the real widths by counting live tensor bytes (benchmarks/README.md).
+The per-unit figures were measured by counting live tensor bytes (benchmarks/live_memory.py).
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ DTYPE_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 FLOAT8_BYTES = 1
 # Live bytes per token and unit of width in one transformer block: residual stream, q, k, v, rotation,
 # feed-forward.
-ACTIVATION_BYTES = {2: 24, 4: 46}
+ACTIVATION_BYTES = {2: 25, 4: 40}
 # Live bytes per output pixel while one latent frame is decoded in float32, per unit of the VAE's base width.
 DECODE_BYTES = 204
 PUBLISHED_VAE_WIDTH = 96

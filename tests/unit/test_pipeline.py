@@ -8,6 +8,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import videogen
+from tests.conftest import GOLDEN
 from videogen.errors import CheckpointError, InputError
 from videogen.estimate import Memory
 from videogen.models.wan import WanDiT
@@ -15,6 +16,8 @@ from videogen.pipelines.reference_to_video import ReferenceToVideoPipeline
 from videogen.run import load_loras
 from videogen.runtime import memory, speed
 from videogen.values import Lora
+
+GOLDEN_T2V = GOLDEN / "wan22/checkpoint-t2v-a14b/high_noise_model"
 
 
 def generate(pipeline, robot, **arguments):
@@ -129,6 +132,21 @@ def test_components_are_diffusers_own(pipeline, tmp_path):
     assert isinstance(pipeline.vae, AutoencoderKLWan)
 
 
+def test_single_file_and_reduced_precision(pipeline, tmp_path):
+    pipeline.transformer.save_pretrained(tmp_path / "saved")
+    for model in (
+        WanDiT.from_single_file(tmp_path / "saved"),
+        WanDiT.from_pretrained(tmp_path / "saved", torch_dtype=torch.bfloat16),
+    ):
+        assert model.condition_embedder.time_embedder.linear_1.weight.dtype == torch.float32
+        assert model.blocks[0].scale_shift_table.dtype == torch.float32
+        assert model.blocks[0].attn1.to_q.weight.dtype == torch.bfloat16
+    (published,) = GOLDEN_T2V.glob("*.safetensors")
+    assert type(WanDiT.from_single_file(GOLDEN_T2V, torch.float32)) is WanDiT
+    with pytest.raises(CheckpointError):  # without a config, heads are taken to be 128 wide
+        WanDiT.from_single_file(published)
+
+
 @pytest.fixture
 def lora_file(tmp_path):
     generator = torch.Generator().manual_seed(5)
@@ -201,6 +219,15 @@ def test_float8_weights(pipeline, robot):
     ours = generate(pipeline, robot)
     difference = (ours - expected).norm() / expected.norm()
     assert 0 < difference < 0.2
+
+
+def test_float8_weights_streamed_block_by_block(pipeline, robot):
+    """What --low_vram does on a GPU, with the CPU in its place."""
+    cpu = torch.device("cpu")
+    memory.quantize(pipeline.transformer, cpu)
+    expected = generate(pipeline, robot, output_type="uint8")
+    memory.stream_blocks(pipeline, cpu)
+    assert np.array_equal(generate(pipeline, robot, output_type="uint8"), expected)
 
 
 def test_layerwise_casting(pipeline, robot):

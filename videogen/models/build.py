@@ -28,7 +28,7 @@ from videogen.errors import CheckpointError, first_line
 from videogen.models import weights
 from videogen.models.checkpoints import read_json
 from videogen.models.vae import WAN22_LATENTS_MEAN, WAN22_LATENTS_STD
-from videogen.models.wan import WanDiT
+from videogen.models.wan import FLOAT32_PARTS, WanDiT
 from videogen.models.weights import Entry, KeyTable
 
 FAMILY_HEAD_DIM = 128  # of every published Wan transformer
@@ -181,7 +181,7 @@ _WAN = Component(
     tables=(weights.WAN_DIT, weights.DIFFUSERS_DIT),
     config=wan_config,
     make=lambda values: WanDiT(**values),
-    float32=rf"\b({'|'.join(WanDiT._keep_in_fp32_modules)})\b",
+    float32=rf"\b({'|'.join(FLOAT32_PARTS)})\b",
 )
 COMPONENTS: dict[str, Component] = {
     "transformer": _WAN,
@@ -251,6 +251,6 @@ def build_skeleton(
 
 def _load_tokenizer(place: Path) -> PreTrainedTokenizerBase:
     try:
-        return AutoTokenizer.from_pretrained(place, local_files_only=True)
+        return AutoTokenizer.from_pretrained(place, local_files_only=True, trust_remote_code=False)
     except Exception as error:
         raise CheckpointError(f"{place}: not a tokenizer ({first_line(error)}); download it again") from None

@@ -4,6 +4,7 @@ Nothing here imports torch: a missing folder or component is reported within a m
 layouts are tables from component to place; what is inside the files is ``weights.py``'s business.
 """
 
+import getpass
 import hashlib
 import json
 import math
@@ -265,7 +266,7 @@ def cache_root() -> Path:
     root_path = Path(base).expanduser() if base else Path.home() / ".cache"
     if os.access(root_path if root_path.exists() else root_path.parent, os.W_OK):
         return root_path / "videogen"
-    return Path(tempfile.gettempdir()) / f"videogen-{os.getuid()}"
+    return Path(tempfile.gettempdir()) / f"videogen-{getpass.getuser()}"
 
 
 def tiny_name(model_id: str, task: TaskSpec) -> str | None:

@@ -18,7 +18,8 @@ Source: specs skyreels_v3 section 6, skyreels_v2 section 5, wan22 section 9, tal
 """
 
 import math
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -40,6 +41,8 @@ from torch.nn import functional
 ROPE_THETA = 10000.0
 TIME_THETA = 10000.0
 IMAGE_TOKEN_EPS = 1e-5
+# Kept in float32 whatever the compute dtype: noise levels, modulation, norms.
+FLOAT32_PARTS = ["time_embedder", "time_proj", "scale_shift_table", "norm1", "norm2", "norm3", "norm_x"]
 
 
 def _exact(device: torch.device) -> torch.dtype:
@@ -56,9 +59,9 @@ def sinusoid(timestep: Tensor, dim: int) -> Tensor:
 
 
 def apply_rotary(x: Tensor, rotary_emb: Tensor) -> Tensor:
-    """Rotate adjacent channel pairs of x [B, L, N, K] by unit complex numbers [L, 1, K/2]."""
+    """Rotate adjacent channel pairs of x [B, L, N, K] by unit complex numbers [L, 1, K/2]; x is used up."""
     pairs = torch.view_as_complex(rearrange(x.float(), "b l n (k two) -> b l n k two", two=2))
-    return torch.view_as_real(pairs * rotary_emb).flatten(-2).type_as(x)
+    return torch.view_as_real(pairs.mul_(rotary_emb)).flatten(-2).type_as(x)
 
 
 class WanRotaryEmbed(nn.Module):
@@ -82,16 +85,25 @@ class WanRotaryEmbed(nn.Module):
             angle = torch.outer(position.to(exact), frequency)
             tables.append(torch.polar(torch.ones_like(angle), angle).to(torch.complex64))
         frame, row, column = tables
-        grid = {"f": len(frame), "r": rows, "c": columns}
-        table = torch.cat(
+        return torch.cat(
             [
-                repeat(frame, "f k -> f (r c) 1 k", **grid),
-                repeat(row, "r k -> f (r c) 1 k", **grid),
-                repeat(column, "c k -> f (r c) 1 k", **grid),
+                repeat(frame, "f k -> f (r c) 1 k", r=rows, c=columns),
+                repeat(row, "r k -> f (r c) 1 k", f=len(frame), c=columns),
+                repeat(column, "c k -> f (r c) 1 k", f=len(frame), r=rows),
             ],
             dim=-1,
         )
-        return table
+
+
+class WanRMSNorm(nn.RMSNorm):
+    """RMS norm over the full width; on a CPU, which has no fused kernel for it, in three passes, not six."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type != "cpu":
+            return super().forward(x)
+        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+        scale = torch.rsqrt(norm.square() / x.shape[-1] + self.eps)
+        return (x * scale * self.weight).type_as(x)
 
 
 class WanAttnProcessor:
@@ -129,11 +141,11 @@ class WanAttention(AttentionModuleMixin, nn.Module):
         self.heads = heads
         self.to_q, self.to_k, self.to_v = (nn.Linear(dim, dim) for _ in range(3))
         self.to_out = nn.ModuleList([nn.Linear(dim, dim)])
-        self.norm_q = nn.RMSNorm(dim, eps=eps)
-        self.norm_k = nn.RMSNorm(dim, eps=eps)
+        self.norm_q = WanRMSNorm(dim, eps=eps)
+        self.norm_k = WanRMSNorm(dim, eps=eps)
         if image_dim is not None:
             self.add_k_proj, self.add_v_proj = nn.Linear(image_dim, dim), nn.Linear(image_dim, dim)
-            self.norm_added_k = nn.RMSNorm(dim, eps=eps)
+            self.norm_added_k = WanRMSNorm(dim, eps=eps)
         self.processor = WanAttnProcessor()
 
     def _split(self, x: Tensor) -> Tensor:
@@ -252,6 +264,15 @@ class WanConditionEmbedder(nn.Module):
         return embedding.float()[level_of], modulation[level_of]
 
 
+class WanFeedForward(FeedForward):
+    """Linear, tanh-GELU, linear; without gradients the activation needs no memory of its own."""
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        widen, _, narrow = self.net
+        gelu = functional.gelu if torch.is_grad_enabled() else torch.ops.aten.gelu_
+        return narrow(gelu(widen.proj(hidden_states), approximate="tanh"))
+
+
 def modulate(normed: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """normed * (1 + scale) + shift, in one pass."""
     return torch.addcmul(shift, normed, 1 + scale)
@@ -277,7 +298,7 @@ class WanBlock(nn.Module):
             self.norm_x = FP32LayerNorm(dim, eps)
             self.audio_cross_attn = WanAudioAttention(dim, heads, audio_dim)
         self.norm3 = FP32LayerNorm(dim, eps, elementwise_affine=False)
-        self.ffn = FeedForward(dim, inner_dim=ffn_dim, activation_fn="gelu-approximate")
+        self.ffn = WanFeedForward(dim, inner_dim=ffn_dim, activation_fn="gelu-approximate")
         self.scale_shift_table = nn.Parameter(torch.randn(1, 6, dim) / dim**0.5)
 
     def forward(
@@ -333,19 +354,11 @@ class WanDiT(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin, FromOriginal
     """
 
     _supports_gradient_checkpointing = False
-    _skip_layerwise_casting_patterns = ("patch_embedding", "condition_embedder", "norm")
-    _no_split_modules = ("WanBlock",)
-    _repeated_blocks = ("WanBlock",)
-    _keep_in_fp32_modules = (
-        "time_embedder",
-        "time_proj",
-        "scale_shift_table",
-        "norm1",
-        "norm2",
-        "norm3",
-        "norm_x",
-    )
-    _cp_plan = {  # noqa: RUF012 - diffusers' class-level protocol; ranks share the tokens of every frame
+    _skip_layerwise_casting_patterns: ClassVar = ["patch_embedding", "condition_embedder", "norm"]
+    _no_split_modules: ClassVar = ["WanBlock"]
+    _repeated_blocks: ClassVar = ["WanBlock"]
+    _keep_in_fp32_modules: ClassVar = FLOAT32_PARTS
+    _cp_plan: ClassVar = {  # ranks share the tokens of every frame
         "rope": {0: ContextParallelInput(split_dim=1, expected_dims=4, split_output=True)},
         "blocks.0": {"hidden_states": ContextParallelInput(split_dim=2, expected_dims=4)},
         "proj_out": ContextParallelOutput(gather_dim=2, expected_dims=4),
@@ -399,6 +412,15 @@ class WanDiT(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin, FromOriginal
         self.proj_out = nn.Linear(dim, out_channels * math.prod(patch_size))
         self.scale_shift_table = nn.Parameter(torch.randn(1, 2, dim) / dim**0.5)
 
+    @classmethod
+    def from_single_file(cls, path: str | Path, torch_dtype: torch.dtype = torch.bfloat16) -> "WanDiT":
+        """Load one weight file (or a folder of shards) under the published or diffusers' names."""
+        from videogen.models.build import load_component  # noqa: PLC0415 - builds on this file
+
+        model = load_component("transformer", Path(path), torch_dtype)
+        assert isinstance(model, cls)
+        return model
+
     @apply_lora_scale("attention_kwargs")
     def forward(
         self,
@@ -450,12 +472,6 @@ class WanDiT(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin, FromOriginal
 
         shift, scale = (self.scale_shift_table + embedding.unsqueeze(-2)).chunk(2, dim=-2)
         x = self.proj_out(modulate(self.norm_out(x.float()), shift, scale).type_as(x))
-        sample = rearrange(
-            x,
-            "b f (r c) (q p ch) -> b ch f (r q) (c p)",
-            r=height // rows,
-            c=width // columns,
-            q=rows,
-            p=columns,
-        )
+        grid = {"r": height // rows, "c": width // columns, "q": rows, "p": columns}
+        sample = rearrange(x, "b f (r c) (q p ch) -> b ch f (r q) (c p)", **grid)
         return Transformer2DModelOutput(sample=sample) if return_dict else (sample,)

@@ -37,6 +37,9 @@ nothing.
 """
 
 
+REMEMBERED_PROMPTS = 16
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Part:
     """One finished roll: denoised latents [1, C, F, h, w] (float32, before denormalisation) and its video.
@@ -151,8 +154,10 @@ class VideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             self.seconds[name] += time.perf_counter() - started
 
     def encode_prompt(self, prompt: str) -> Tensor:
-        """A prompt's rows [1, 512, text_dim] on the device, encoded once and remembered."""
+        """A prompt's rows [1, 512, text_dim] on the device; the last few prompts are remembered."""
         if prompt not in self._texts:
+            while len(self._texts) >= REMEMBERED_PROMPTS:
+                del self._texts[next(iter(self._texts))]
             with self.stage("text"):
                 rows = encode_prompt(self.tokenizer, self.text_encoder, prompt, self._execution_device)
             self._texts[prompt] = rows.cpu()

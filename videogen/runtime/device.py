@@ -2,10 +2,9 @@
 
 import importlib
 import platform
-import resource
-import sys
 from collections.abc import Iterator
 
+import psutil
 import torch
 
 from videogen.errors import InputError, first_line
@@ -43,8 +42,6 @@ def free_memory(device: torch.device) -> int:
     """Bytes that could be allocated now."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    import psutil  # noqa: PLC0415 - accelerate brings it
-
     return psutil.virtual_memory().available
 
 
@@ -56,8 +53,13 @@ def reset_peak(device: torch.device) -> None:
 
 def peak_memory(device: torch.device) -> dict[str, int]:
     """Peak bytes: of this process in RAM, and of torch on the GPU."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    peaks = {"ram": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+    try:
+        import resource  # noqa: PLC0415 - not on Windows
+
+        unit = 1 if platform.system() == "Darwin" else 1024
+        peaks = {"ram": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+    except ImportError:
+        peaks = {"ram": psutil.Process().memory_info().rss}
     if device.type == "cuda":
         peaks["gpu"] = torch.cuda.max_memory_allocated(device)
     return peaks
