@@ -85,7 +85,10 @@ class Option:
         if given is None or isinstance(given, bool | Mapping):
             raise InputError(self.flag, given, "needs a value", "give one, or leave the flag out")
         try:
+            split(given).encode()
             return self.parse(split(given))
+        except UnicodeEncodeError:
+            raise InputError(self.flag, given, "is not UTF-8 text", "check the terminal's encoding") from None
         except Reject as verdict:
             raise InputError(self.flag, given, verdict.allowed, verdict.fix) from None
 

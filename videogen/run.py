@@ -9,7 +9,7 @@ import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +160,7 @@ def generate(plan: Plan, session: Session | None = None, *, show_progress: bool 
 def _write(
     plan: Plan, pipeline: VideoPipeline, parts: Iterator[Part], started: float, *, show_progress: bool
 ) -> Result:
-    """Stream parts into the target; names appear at the end, that of the video last."""
+    """Stream parts into the target; names appear at the end, that of the sidecar last."""
     target, shape, record = _target(plan), plan.shape, _record(plan, pipeline)
     for path in target.paths:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -197,8 +197,9 @@ def _write(
         }
         if target.latents is not None:
             _save_latents(target.latents, latents)
+        target = replace(target, path=output.publish(may_replace=target.may_replace))
+        record["output"] = target.path.name
         metadata.write_json(target.sidecar, record)
-        output.publish()
     return Result(target=target, record=record)
 
 
@@ -207,7 +208,7 @@ def _save_latents(target: Path, latents: Sequence[torch.Tensor]) -> None:
     names = [f"latents_{i}" for i in range(len(latents))] if len(latents) > 1 else ["latents"]
     with video.pending(target) as temporary:
         save_file({name: part.contiguous() for name, part in zip(names, latents, strict=True)}, temporary)
-        video.replace(temporary, target)
+        temporary.replace(target)
 
 
 def _record(plan: Plan, pipeline: VideoPipeline) -> dict[str, Any]:
@@ -234,7 +235,6 @@ def _record(plan: Plan, pipeline: VideoPipeline) -> dict[str, Any]:
             name: [{"name": item.name, "sha256": item.sha256} for item in items]
             for name, items in plan.inputs.items()
         },
-        "output": _target(plan).path.name,
         "device": devices.device_name(pipeline._execution_device),
         "dtype": plan.values["dtype"],
         "attention_backend": pipeline.attention_backend,

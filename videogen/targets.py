@@ -3,14 +3,16 @@
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from videogen.errors import InputError
 
 PNG_FILE = re.compile(r"\d{6,}\.png")
+LONGEST_NAME = 200  # bytes; file systems allow 255, and temporary names are longer
 SEED_MARK, INDEX_MARK = "{seed}", "{index}"
 
 
@@ -24,11 +26,16 @@ class Existing:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Target:
-    """Where a result goes: the file or folder, its kind (see ``kind_of``), and the latents if wanted."""
+    """Where a result goes: the file or folder, its kind (see ``kind_of``), and the latents if wanted.
+
+    ``may_replace`` allows it to take the place of an earlier result; otherwise one that appears meanwhile
+    keeps its name, and this one gets a number.
+    """
 
     path: Path
     kind: str
     latents: Path | None = None
+    may_replace: bool = False
 
     @property
     def sidecar(self) -> Path:
@@ -103,6 +110,7 @@ def claim(target: Target, values: Mapping[str, Any], taken: set[Path], existing:
     """
     if not (values.get("output") or values.get("output_dir")):
         target = _next_free(target, taken)
+    target = replace(target, may_replace=existing.overwrite or existing.resume)
     for path in target.paths:
         flag = (
             "--save_latents"
@@ -111,6 +119,8 @@ def claim(target: Target, values: Mapping[str, Any], taken: set[Path], existing:
             if values.get("output")
             else "--output_dir"
         )
+        if len(os.fsencode(path.name)) > LONGEST_NAME:
+            raise InputError(flag, path.name, f"names may have {LONGEST_NAME} bytes", "choose a shorter one")
         if path in taken:
             raise InputError(flag, path, "two videos would get this name", "use {seed} and {index} in it")
         if path.exists() and not (existing.overwrite or existing.resume):
@@ -121,11 +131,18 @@ def claim(target: Target, values: Mapping[str, Any], taken: set[Path], existing:
 
 
 def _next_free(target: Target, taken: set[Path]) -> Target:
-    first, number = target.path, 1
-    while any(path in taken or path.exists() for path in (target.path, target.sidecar)):
-        number += 1
-        target = replace(target, path=first.with_name(f"{first.stem}_{number}{first.suffix}"))
+    for path in numbered(target.path):
+        target = replace(target, path=path)
+        if not any(path in taken or path.exists() for path in (target.path, target.sidecar)):
+            break
     return target
+
+
+def numbered(path: Path) -> Iterator[Path]:
+    """a.mp4, a_2.mp4, a_3.mp4, ..."""
+    yield path
+    for number in count(2):
+        yield path.with_name(f"{path.stem}_{number}{path.suffix}")
 
 
 def _check_replaceable(flag: str, path: Path, *, folder: bool) -> None:

@@ -25,8 +25,8 @@ def text(value: str) -> str:
 
 
 def word(value: str) -> str:
-    """A text that is not empty."""
-    if not value.strip():
+    """A text that is not empty, and could be a path."""
+    if not value.strip() or "\0" in value:
         raise Reject("must not be empty", "give a value or leave the flag out")
     return value
 

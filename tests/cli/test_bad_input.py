@@ -134,6 +134,7 @@ CASES: dict[str, tuple[dict[str, object], int, str]] = {
     "output exists": ({"output": "exists.mp4"}, 2, "--output exists.mp4: exists already; add --overwrite"),
     "output a full folder": ({"output": "no_vae/", "overwrite": True}, 2, "a folder with other files in it"),
     "output and folder": ({"output_dir": "d"}, 2, "--output: not together with --output_dir"),
+    "long name": ({"output": "x" * 230 + ".mp4"}, 2, "names may have 200 bytes; choose a shorter one"),
     "latents suffix": ({"save_latents": "x.pt"}, 2, "--save_latents x.pt: must end in .safetensors"),
     "many without a mark": ({"seed": "1,2"}, 2, "--output out.mp4: several videos need {seed} or {index}"),
     "resume without a name": (

@@ -353,6 +353,25 @@ def test_default_names_never_collide(cli, r2v, tmp_path, monkeypatch):
     assert str(second) == "result/reference_to_video/42_2026-01-02_03-04-05_2.mp4"
 
 
+def test_two_processes_with_one_default_name_lose_nothing(cli, r2v, tmp_path, monkeypatch):
+    """Another process finishes under the name that was free when this one began."""
+    from videogen import run
+
+    monkeypatch.chdir(tmp_path)
+    original = run._record
+
+    def meanwhile(plan, pipeline):
+        plan.target.path.parent.mkdir(parents=True, exist_ok=True)
+        plan.target.path.write_text("theirs")
+        return original(plan, pipeline)
+
+    monkeypatch.setattr(run, "_record", meanwhile)
+    (path,) = cli(*r2v).paths
+    assert path.stem.endswith("_2")
+    assert path.with_suffix(".json").is_file()
+    assert (path.with_name(path.name.replace("_2.mp4", ".mp4"))).read_text() == "theirs"
+
+
 def test_quiet_and_streams(cli, r2v, tmp_path):
     finished = cli(*r2v, "--output", tmp_path / "a.mp4", "--quiet")
     assert finished.out == f"{tmp_path / 'a.mp4'}\n"

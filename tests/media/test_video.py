@@ -1,6 +1,7 @@
 """Writers: whole under their name or not at all."""
 
 import os
+from pathlib import Path
 
 import av
 import numpy as np
@@ -33,11 +34,17 @@ def test_mp4_is_as_published(tmp_path):
 def test_names_are_data(tmp_path):
     folder = tmp_path / "a 'b' $(touch x) \"c\" é;&"
     folder.mkdir()
-    for name in ("-i.mp4", "%d [0].mp4", "$HOME.gif"):
+    for name in ("-i.mp4", "%d [0].mp4", "pipe:1.mp4", "$HOME.gif"):
         write(folder / name, name[-3:])
         assert (folder / name).stat().st_size > 0
-    assert len(list(folder.iterdir())) == 3
+    assert len(list(folder.iterdir())) == 4
     assert not (tmp_path / "x").exists()
+
+
+def test_relative_names_are_no_protocols(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(Path("file:a.mp4"), "mp4")
+    assert (tmp_path / "file:a.mp4").stat().st_size > 0
 
 
 def test_npy_and_png_are_lossless(tmp_path):
@@ -75,6 +82,32 @@ def test_an_existing_result_survives_a_failure(tmp_path):
         video.write(FRAMES)
         raise RuntimeError
     assert (tmp_path / "a.mp4").read_text() == "old"
+
+
+def test_a_result_that_appears_meanwhile_is_kept(tmp_path):
+    for kind in ("npy", "png"):
+        target = tmp_path / ("a" if kind == "png" else "a.npy")
+        with open_writer(target, kind, size=(48, 32), fps=24, num_frames=9) as video:
+            video.write(FRAMES)
+            video.finish()
+            target.mkdir() if kind == "png" else target.write_text("theirs")
+            path = video.publish()
+        assert path.name == ("a_2" if kind == "png" else "a_2.npy")
+        assert path.exists()
+    assert (tmp_path / "a.npy").read_text() == "theirs"
+
+
+def test_replacing_a_file_and_a_folder(tmp_path):
+    for kind in ("npy", "png"):
+        target = tmp_path / ("a" if kind == "png" else "a.npy")
+        for count in (9, 3):
+            with open_writer(target, kind, size=(48, 32), fps=24, num_frames=count) as video:
+                video.write(FRAMES[:count])
+                video.finish()
+                assert video.publish(may_replace=True) == target
+    assert len(np.load(tmp_path / "a.npy")) == 3
+    assert len(list((tmp_path / "a").iterdir())) == 3
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_leftovers_of_dead_processes_are_swept(tmp_path):

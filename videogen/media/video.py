@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from videogen.errors import VideoGenError
+from videogen.targets import numbered
 
 QUALITY = 8  # imageio's scale; x264 at CRF 10, as published (spec skyreels_v3 section 1)
 PNG_NAME = "{:06d}.png"
@@ -46,7 +47,7 @@ class _FfmpegWriter:
     def __init__(self, path: Path, size: tuple[int, int], fps: int, options: dict) -> None:
         self.path, self.count = path, 0
         self.pipe = imageio_ffmpeg.write_frames(
-            str(path), size, fps=fps, macro_block_size=1, ffmpeg_log_level="quiet", **options
+            str(path.absolute()), size, fps=fps, macro_block_size=1, ffmpeg_log_level="quiet", **options
         )
         self.pipe.send(None)
 
@@ -61,7 +62,7 @@ class _FfmpegWriter:
     def finish(self) -> None:
         self.pipe.close()  # waits for ffmpeg, but does not tell how it ended
         try:
-            with av.open(str(self.path)) as container:
+            with av.open(str(self.path.absolute())) as container:
                 stored = sum(1 for packet in container.demux(video=0) if packet.size)
         except (OSError, av.FFmpegError):
             stored = -1
@@ -187,10 +188,10 @@ class PendingFile:
         self.writer.finish()
         self.done = True
 
-    def publish(self) -> None:
-        """Give the finished file its name, replacing what bears it."""
+    def publish(self, *, may_replace: bool = False) -> Path:
+        """Give the finished file its name, or a numbered one if that is taken; returns the name."""
         assert self.done
-        replace(self.temporary, self.target)
+        return publish(self.temporary, self.target, may_replace=may_replace)
 
 
 @contextmanager
@@ -204,15 +205,45 @@ def pending(target: Path) -> Iterator[Path]:
         remove(temporary)
 
 
-def replace(temporary: Path, target: Path) -> None:
-    """Rename into place; a folder steps aside for the new one first."""
-    if not target.is_dir():
+def publish(temporary: Path, target: Path, *, may_replace: bool) -> Path:
+    """Rename a finished file or folder into place, in one step; returns the name it got.
+
+    Where the target exists and may not be replaced (another process was faster), a number is added: nothing
+    that is finished is ever lost.
+    """
+    if may_replace and target.is_dir():
+        aside = target.with_name(f".{target.name}.{os.getpid()}.old")
+        target.rename(aside)
+        temporary.rename(target)
+        remove(aside)
+        return target
+    if may_replace:
         temporary.replace(target)
-        return
-    aside = target.with_name(f".{target.name}.{os.getpid()}.old")
-    target.rename(aside)
-    temporary.rename(target)
-    remove(aside)
+        return target
+    for path in numbered(target):
+        try:
+            _rename_to_new(temporary, path)
+        except FileExistsError:
+            continue
+        return path
+    raise AssertionError("numbers do not end")
+
+
+def _rename_to_new(temporary: Path, path: Path) -> None:
+    """Rename, but fail where the name is taken."""
+    if temporary.is_file():
+        try:
+            path.hardlink_to(temporary)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without hard links
+            pass
+        else:
+            temporary.unlink()
+            return
+    if path.exists():
+        raise FileExistsError(path)
+    temporary.rename(path)
 
 
 def remove(path: Path) -> None:
@@ -263,5 +294,5 @@ def read_comment(path: Path) -> str | None:
     Raises:
         OSError, av.FFmpegError: the file cannot be read as a video.
     """
-    with av.open(str(path)) as container:
+    with av.open(str(path.absolute())) as container:
         return container.metadata.get("comment")
