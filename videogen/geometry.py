@@ -19,9 +19,7 @@ Bucket = tuple[float, int, int]  # ratio height/width, height, width
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shape:
-    """What one generation looks like. ``context_frames`` are latent frames the network sees besides the
-    video's.
-    """
+    """What one generation looks like; ``context_frames``: latent frames seen besides the video's."""
 
     height: int
     width: int

@@ -38,9 +38,7 @@ NOT_IN_REQUEST = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """``values`` holds every option the task uses, defaults filled in; ``notes`` are warnings for the
-    user.
-    """
+    """``values``: every option the task uses, defaults filled in; ``notes``: warnings for the user."""
 
     task: TaskSpec
     values: Mapping[str, Any]

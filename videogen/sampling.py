@@ -86,9 +86,7 @@ def dpmpp(steps: int, shift: float, *, sigma_max: float = 1.0) -> Solver:
 
 
 def euler(steps: int, shift: float, *, sigma_max: float = 1.0) -> Solver:
-    """First-order flow matching from ``sigma_max`` down to 1/1000 and then 0 (spec talking_avatar section
-    7).
-    """
+    """Flow-match Euler from ``sigma_max`` down to 1/1000, then 0 (spec talking_avatar section 7)."""
     scheduler = FlowMatchEulerDiscreteScheduler(num_train_timesteps=NUM_TRAIN_TIMESTEPS, shift=shift)
     scheduler.set_timesteps(sigmas=np.linspace(sigma_max, 1 / NUM_TRAIN_TIMESTEPS, steps, dtype=np.float32))
     return Solver(scheduler)

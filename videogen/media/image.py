@@ -1,4 +1,4 @@
-"""Still images: opening them safely, and each task's rule for bringing them to size. PIL and numpy only."""
+"""Still images: opening them safely, and each task's rule for bringing them to size. PIL only."""
 
 import hashlib
 import warnings
@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from videogen.errors import InputError
@@ -80,9 +79,3 @@ def fit_on_white(image: Image.Image, width: int, height: int) -> Image.Image:
     canvas = Image.new("RGB", (width, height), WHITE)
     canvas.paste(scaled, ((width - scaled.width) // 2, (height - scaled.height) // 2))
     return canvas
-
-
-def pixels(image: Image.Image) -> np.ndarray:
-    """An RGB image as float32 [3, H, W] in [-1, 1], computed as x/255, then (x - 0.5) / 0.5."""
-    unit = np.asarray(image, dtype=np.float32).transpose(2, 0, 1) / np.float32(255)
-    return (unit - np.float32(0.5)) / np.float32(0.5)

@@ -186,9 +186,7 @@ def decode(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
 
 
 def _onload(vae: AutoencoderKLWan) -> None:
-    """Bring an offloaded VAE to its device: streaming enters below the methods that diffusers' hooks
-    watch.
-    """
+    """Bring an offloaded VAE to its device; streaming enters below the methods diffusers' hooks watch."""
     hook = getattr(vae, "_hf_hook", None)
     if hook is not None and hasattr(hook, "pre_forward"):
         hook.pre_forward(vae)

@@ -1,5 +1,4 @@
-"""What all pipelines share: components, text, noise, the call to the transformer, decoding, diffusers'
-manners.
+"""What all pipelines share: components, text, noise, the network call, decoding, diffusers' manners.
 
 A pipeline's own file holds one method, ``parts``: the numbered steps of its task, a generator of finished
 parts (one per roll, segment or clip; most tasks have one). Everything else is here, once.
@@ -32,9 +31,7 @@ from videogen.sampling import StopDenoising
 from videogen.tasks import TASKS
 
 StepCallback = Callable[[Any, int, Tensor, dict[str, Tensor]], Mapping[str, Tensor] | None]
-"""diffusers' callback_on_step_end: (pipeline, index, timestep, {"latents": ...}) -> replacements, or
-nothing.
-"""
+"""diffusers' callback_on_step_end: (pipeline, index, timestep, {"latents": ...}) -> replacements or None."""
 
 
 REMEMBERED_PROMPTS = 16
@@ -80,9 +77,6 @@ class VideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         self._texts: dict[str, Tensor] = {}
         self._interrupt = False
 
-    # -- what a task writes
-    # ------------------------------------------------------------------------------------
-
     parts: Callable[..., Iterator[Part]]
     """The task itself, a method of each pipeline: yields finished parts in order."""
 
@@ -90,9 +84,6 @@ class VideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
     def to_uint8(frames: Tensor) -> Tensor:
         """Frames in [-1, 1] to 0..255, rounded to the nearest level."""
         return (frames / 2 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8)
-
-    # -- diffusers' manners
-    # ------------------------------------------------------------------------------------
 
     def __call__(
         self, prompt: str, *, output_type: str = "np", return_dict: bool = True, **arguments: Any
@@ -128,21 +119,14 @@ class VideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> "VideoPipeline":
-        """``videogen.load`` under diffusers' name; ``torch_dtype``, ``revision`` and ``device`` are
-        understood.
-        """
+        """``videogen.load`` under diffusers' name; takes ``torch_dtype``, ``revision`` and ``device``."""
         dtype = options.pop("torch_dtype", options.pop("dtype", torch.bfloat16))
         return load(cls.task, model=str(pretrained_model_name_or_path), dtype=dtype, **options)
 
     @property
     def interrupt(self) -> bool:
-        """Set ``pipeline._interrupt = True`` in a callback to stop after the current step, as in
-        diffusers.
-        """
+        """Set ``pipeline._interrupt = True`` in a callback to stop after that step, as in diffusers."""
         return self._interrupt
-
-    # -- the steps that tasks are made of
-    # ----------------------------------------------------------------------
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -172,9 +156,9 @@ class VideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         shape = (1, self.vae.config.z_dim, frames, height // stride, width // stride)
         return randn_tensor(shape, generator=generator, device=self._execution_device, dtype=torch.float32)
 
-    def encode_image(self, pixels: np.ndarray, *, sample: bool, generator: torch.Generator | None) -> Tensor:
-        """An image [3, H, W] in [-1, 1] to one latent frame [1, C, 1, h, w]."""
-        video = torch.from_numpy(pixels)[None, :, None].to(self._execution_device)
+    def encode_image(self, image: Image.Image, *, sample: bool, generator: torch.Generator | None) -> Tensor:
+        """An RGB image to one latent frame [1, C, 1, h, w]: its posterior sampled, or the mean."""
+        video = image_tensor(image)[None, :, None].to(self._execution_device)
         with self.stage("vae encode"):
             return vae_io.encode(self.vae, video, sample=sample, generator=generator)
 
@@ -223,6 +207,12 @@ class VideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             if chunk is None:
                 return
             yield chunk
+
+
+def image_tensor(image: Image.Image) -> Tensor:
+    """An RGB image as float32 [3, H, W] in [-1, 1], computed as x/255, then (x - 0.5) / 0.5."""
+    unit = np.asarray(image, dtype=np.float32).transpose(2, 0, 1) / np.float32(255)
+    return torch.from_numpy((unit - np.float32(0.5)) / np.float32(0.5))
 
 
 def _collect(chunks: Iterator[Tensor], output_type: str, to_uint8: Callable[[Tensor], Tensor]) -> Any:

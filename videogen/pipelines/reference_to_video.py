@@ -1,6 +1,4 @@
-"""reference_to_video: a video of the subjects in 1-4 reference images (SkyReels-V3 R2V, spec skyreels_v3
-section 9).
-"""
+"""reference_to_video: a video of the subjects in 1-4 reference images (spec skyreels_v3 section 9)."""
 
 from collections.abc import Iterator, Sequence
 
@@ -10,16 +8,14 @@ from torch import Tensor
 
 from videogen.conditioning import Context, Segment
 from videogen.guidance import DualGuidance, SinglePass, guide
-from videogen.media.image import fit_on_white, pixels
+from videogen.media.image import fit_on_white
 from videogen.pipelines.base import Part, StepCallback, VideoPipeline
 from videogen.sampling import SIGMA_MAX_DOUBLE, SOLVERS, denoise
 from videogen.tasks import REFERENCE_SLOTS
 
 
 class ReferenceToVideoPipeline(VideoPipeline):
-    """The references follow the video in time, at the video's own noise level; empty slots are zero
-    latents.
-    """
+    """References follow the video in time, at its own noise level; empty slots are zero latents."""
 
     task = "reference_to_video"
 
@@ -80,7 +76,7 @@ class ReferenceToVideoPipeline(VideoPipeline):
         self, ref_imgs: Sequence[Image.Image], height: int, width: int, generator: torch.Generator | None
     ) -> Tensor:
         """Reference latents [1, 16, 4, h, w]: one sampled frame per image, zeros after them."""
-        images = [pixels(fit_on_white(image.convert("RGB"), width, height)) for image in ref_imgs]
+        images = [fit_on_white(image.convert("RGB"), width, height) for image in ref_imgs]
         frames = [self.encode_image(image, sample=True, generator=generator) for image in images]
         empty = [torch.zeros_like(frames[0])] * (REFERENCE_SLOTS - len(frames))
         return torch.cat([*frames, *empty], dim=2)

@@ -41,9 +41,7 @@ def place(pipeline: DiffusionPipeline, device: torch.device, *, offload: bool, l
 
 
 def quantize(transformer: nn.Module, device: torch.device) -> None:
-    """Float8 (e4m3) weights with one scale per output row on every Linear; computed in the activations'
-    dtype.
-    """
+    """Float8 (e4m3) weights, one scale per output row of every Linear; activations keep their dtype."""
     from torchao.quantization import Float8WeightOnlyConfig, quantize_  # noqa: PLC0415 - optional, and noisy
 
     # Block by block, so that no more than one is ever on the GPU; LoRA layers stay as they are.
@@ -87,9 +85,7 @@ def stream_blocks(pipeline: DiffusionPipeline, device: torch.device) -> None:
 def set_tiling(
     pipeline: DiffusionPipeline, mode: str, memory: Memory, device: torch.device, *, low_vram: bool
 ) -> bool:
-    """Switch the VAE's tiling on or off; 'auto' is on where the untiled decode would not fit. Returns the
-    choice.
-    """
+    """Switch tiling on or off; 'auto' is on where the untiled decode would not fit. Returns the choice."""
     fits = memory.decode <= free_memory(device)
     tiled = mode == "on" or (mode == "auto" and (low_vram or not fits))
     if tiled and mode == "auto":

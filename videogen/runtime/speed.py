@@ -1,6 +1,4 @@
-"""Speed options, applied from outside to a built transformer: the attention kernel, and regional
-compilation.
-"""
+"""Speed options, applied to a built transformer: the attention kernel, and regional compilation."""
 
 import logging
 from collections.abc import Iterator
