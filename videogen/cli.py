@@ -84,11 +84,13 @@ def _generate(given: dict[str, Any], workdir: Path) -> int:
     set_up_logging(settings)
     items = read_jobs(settings["jobs"], values) if "jobs" in settings else [Item(values=values)]
     existing = Existing(overwrite=settings.get("overwrite", False), resume=settings.get("resume", False))
+    bars = sys.stderr.isatty() and not settings.get("quiet")
+    _quieten_libraries(settings, bars=bars)  # before any of them is imported
     plans = make_plans(items, existing, workdir)
     for note in dict.fromkeys(note for plan in plans for note in plan.notes):
         logger.warning(note)
     if not settings.get("dry_run"):
-        return _run(plans, settings)
+        return _run(plans, settings, bars=bars)
     if settings.get("json"):
         print(*(json.dumps(plan.as_json()) for plan in plans), sep="\n")
     else:
@@ -96,14 +98,12 @@ def _generate(given: dict[str, Any], workdir: Path) -> int:
     return 0
 
 
-def _run(plans: list[Plan], settings: dict[str, Any]) -> int:
+def _run(plans: list[Plan], settings: dict[str, Any], *, bars: bool) -> int:
     """Make the videos; prints one path or JSON object per result."""
     for plan in plans:
         shape = plan.shape
         size = f"{shape.width}x{shape.height}, {shape.num_frames} frames"
         logger.info("video %d: seed %d, %s", plan.index, plan.seed, size)
-    bars = sys.stderr.isatty() and not settings.get("quiet")
-    _quieten_libraries(settings, bars=bars)
     logger.info("loading libraries")
     from videogen.run import Failure, run  # noqa: PLC0415 - torch, diffusers, transformers
 

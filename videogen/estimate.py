@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from videogen.geometry import Shape
 
 DTYPE_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
-FLOAT8_BYTES = 1
 # Live bytes per token and unit of width in one transformer block: residual stream, q, k, v, rotation,
 # feed-forward.
 ACTIVATION_BYTES = {2: 25, 4: 40}
@@ -18,7 +17,9 @@ DECODE_BYTES = 204
 PUBLISHED_VAE_WIDTH = 96
 TILE = 256  # pixels, each side
 PICTURE_BYTES = 64  # per output pixel: four float32 RGB frames, and as much again while they are blended
-STREAMED_SHARE = 0.1  # of the float8 blocks: the one at work, the one arriving, and the embedders
+STREAMED_SHARE = (
+    0.1  # of the transformer in float8, a byte each: the block at work, the one arriving, the embedders
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,6 +27,7 @@ class Memory:
     """Bytes on the device, by what takes them and by memory mode."""
 
     weights: Mapping[str, int]
+    streamed: int
     activations: int
     decode: int
     tiled_decode: int
@@ -36,14 +38,14 @@ class Memory:
         transformer, text = self.weights["transformer"], self.weights["text_encoder"]
         rest = sum(self.weights.values()) - transformer - text
         if low_vram:
-            return rest + max(int(transformer * STREAMED_SHARE) + self.activations, decode)
+            return rest + max(self.streamed + self.activations, decode)
         if offload:
             return rest + max(text, transformer + self.activations, decode)
         return transformer + text + rest + max(self.activations, decode)
 
 
 def estimate(
-    shape: Shape, parameters: Mapping[str, int], *, width: int, dtype: str, low_vram: bool, vae_width: int
+    shape: Shape, parameters: Mapping[str, int], *, width: int, dtype: str, vae_width: int
 ) -> Memory:
     """Memory of one generation.
 
@@ -51,15 +53,15 @@ def estimate(
         parameters: per component.
         width: of the transformer.
         dtype: compute dtype; the VAE is float32 always.
-        low_vram: float8 transformer weights.
         vae_width: base width of the VAE.
     """
     size = DTYPE_BYTES[dtype]
-    per_weight = {"vae": DTYPE_BYTES["float32"], "transformer": FLOAT8_BYTES if low_vram else size}
+    per_weight = {"vae": DTYPE_BYTES["float32"]}
     pixels = shape.height * shape.width
     per_pixel = DECODE_BYTES * vae_width
     return Memory(
         weights={name: count * per_weight.get(name, size) for name, count in parameters.items()},
+        streamed=int(parameters["transformer"] * STREAMED_SHARE),
         activations=shape.tokens * width * ACTIVATION_BYTES[size],
         decode=pixels * per_pixel,
         tiled_decode=min(pixels, TILE * TILE) * per_pixel + pixels * PICTURE_BYTES,

@@ -71,7 +71,6 @@ class Plan:
             checkpoints.parameters(self.checkpoint, self.task),
             width=width or self.task.config["published"]["width"],
             dtype=self.values["dtype"],
-            low_vram=self.values["low_vram"],
             vae_width=vae.get("base_dim", PUBLISHED_VAE_WIDTH),
         )
 

@@ -7,7 +7,7 @@ from videogen.conditioning import Segment, pack, unpack
 from videogen.errors import InputError
 from videogen.geometry import Shape, choose_num_frames, choose_size
 from videogen.guidance import ClassifierFree, DualGuidance, SinglePass, guide
-from videogen.models.wan import WanRotaryEmbed, sinusoid
+from videogen.models.wan_embedders import WanRotaryEmbed, sinusoid
 from videogen.sampling import StopDenoising, denoise, euler, unipc
 from videogen.tasks import TASKS
 

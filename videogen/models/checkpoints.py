@@ -110,7 +110,7 @@ def locate(model_id: str, revision: str | None, task: TaskSpec) -> Checkpoint:
     from videogen.models import hub  # noqa: PLC0415 - 0.2 s, only for hub ids
 
     for name in spellings(model_id, task):
-        if snapshot := hub.cached(name, revision or task.revision):
+        if snapshot := hub.cached(name, revision or task.revision, patterns(task)):
             try:
                 return replace(inspect(snapshot, task, name=name), revision=snapshot.name)
             except CheckpointError:

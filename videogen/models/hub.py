@@ -18,10 +18,12 @@ from huggingface_hub.errors import (
 from videogen.errors import CheckpointError, first_line
 
 
-def cached(name: str, revision: str) -> Path | None:
-    """Snapshot folder of a repository in the cache, complete or not; None if there is none."""
+def cached(name: str, revision: str, patterns: Sequence[str]) -> Path | None:
+    """Snapshot folder of a repository in the cache; None if there is none with all that is wanted."""
     try:
-        return Path(snapshot_download(name, revision=revision, local_files_only=True))
+        return Path(
+            snapshot_download(name, revision=revision, allow_patterns=list(patterns), local_files_only=True)
+        )
     except (LocalEntryNotFoundError, HFValidationError, OSError):
         return None
 

@@ -1,0 +1,53 @@
+"""What is installed has everything it needs, away from the repository."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+
+from tests.conftest import REFS, ROOT
+
+
+def test_an_installed_videogen_finds_its_configs(tmp_path):
+    source, wheels, site, elsewhere = (tmp_path / name for name in ("source", "wheels", "site", "elsewhere"))
+    needed = ("videogen", "configs", "pyproject.toml", "requirements.txt", "README.md")
+    source.mkdir()
+    for name in needed:
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, source / name)
+    pip = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", wheels]
+    subprocess.run([*pip, source], check=True, capture_output=True, text=True)
+    (wheel,) = wheels.glob("videogen-*.whl")
+    zipfile.ZipFile(wheel).extractall(site)
+    elsewhere.mkdir()
+    done = subprocess.run(
+        [
+            *(sys.executable, "-c", "import sys; from videogen.cli import main; sys.exit(main())"),
+            *(
+                "--task_type",
+                "reference_to_video",
+                "--model_id",
+                "tiny",
+                "--prompt",
+                "x",
+                "--dry_run",
+                "--json",
+            ),
+            *("--ref_imgs", REFS / "robot.png", "--output", "x.mp4", "--dry_run", "--json"),
+        ],
+        cwd=elsewhere,
+        env={**os.environ, "PYTHONPATH": str(site)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["num_frames"] == 25
+    packed = set(zipfile.ZipFile(wheel).namelist())
+    configs = {file.relative_to(ROOT).as_posix() for file in (ROOT / "configs").rglob("*.yaml")}
+    assert {f"videogen/{name}" for name in configs} <= packed
+    modules = {file.relative_to(ROOT).as_posix() for file in (ROOT / "videogen").rglob("*.py")}
+    assert modules <= packed
+    assert "entry_points.txt" in {name.rpartition("/")[2] for name in packed}
