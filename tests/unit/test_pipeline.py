@@ -285,7 +285,8 @@ def test_attention_backend_touches_this_model_only(pipeline):
 
 
 def needing(size):
-    return Memory(weights={"transformer": 0, "text_encoder": 0}, activations=0, decode=size, tiled_decode=0)
+    weights = {"transformer": 0, "text_encoder": 0}
+    return Memory(weights=weights, streamed=0, activations=0, decode=size, tiled_decode=0)
 
 
 @pytest.mark.parametrize(
