@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ REFS = ROOT / "ref_imgs"
 
 sys.path.insert(0, str(ROOT))
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach for the network
+os.environ["HF_HUB_CACHE"] = str(Path(tempfile.gettempdir()) / "no-such-cache")  # read when imported
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
@@ -23,7 +25,6 @@ def _private_cache(tmp_path_factory):
     """Tiny models are made anew for every test session, and nothing is left in the user's cache."""
     folder = tmp_path_factory.mktemp("cache")
     os.environ["VIDEOGEN_CACHE"] = str(folder)
-    os.environ["HF_HUB_CACHE"] = str(folder / "hub")
     return folder
 
 

@@ -1,13 +1,16 @@
 """Command line arguments to option values, and the help text. Imports nothing heavy."""
 
 import argparse
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from videogen.errors import InputError, nearest
 from videogen.options import FLAG_NAMES, GROUPS, OPTIONS, Option
 from videogen.request import RUNTIME_DEFAULTS
 from videogen.tasks import TASKS, TaskSpec, find
+from videogen.values import paths, seeds
 
 DESCRIPTION = "Generate video with the Wan-family models."
 EPILOG = """examples:
@@ -45,8 +48,9 @@ def parse(arguments: Sequence[str]) -> tuple[dict[str, Any], bool]:
     if unknown:
         word = unknown[0].partition("=")[0]
         close = nearest(word, [f"--{name}" for name in FLAG_NAMES])
-        wrong = "unknown flag" if word.startswith("-") else "not a flag"
-        raise InputError(word, None, wrong, f"nearest {close}" if close else "see --help")
+        if not word.startswith("-"):
+            raise InputError(word, None, "not a flag", "quote texts with spaces; lists have commas: a,b")
+        raise InputError(word, None, "unknown flag", f"nearest {close}" if close else "see --help")
     raw = {name: value for name, value in vars(namespace).items() if name != "help" and value is not None}
     return {name: _checked(OPTIONS[name], value) for name, value in raw.items()}, namespace.help
 
@@ -56,6 +60,8 @@ def _spellings(option: Option) -> list[str]:
 
 
 def _checked(option: Option, given: Any) -> Any:
+    if option.parse in (paths, seeds):  # lists may come in pieces
+        return option.value([part for piece in given for part in option.value(piece) or (piece,)])
     return option.value(given if option.parse is None or option.repeat else given[-1])  # the last one counts
 
 
@@ -90,12 +96,13 @@ def help_text(task_name: str | None) -> str:
     """Help for all tasks, or for one with its own defaults."""
     task = find(task_name) if task_name is not None else None
     tasks = [task.name] if task else list(TASKS)
+    program = "videogen" if Path(sys.argv[0]).name == "videogen" else "generate_video.py"
     parser = argparse.ArgumentParser(
-        prog="generate_video.py",
+        prog=program,
         description=f"{task.name}: {task.summary}." if task else DESCRIPTION,
-        epilog=EPILOG,
+        epilog=EPILOG.replace("generate_video.py", program),
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        usage="generate_video.py --task_type TASK --prompt TEXT [flags]",
+        usage=f"{program} --task_type TASK --prompt TEXT [flags]",
         add_help=False,
     )
     for title, options in GROUPS.items():

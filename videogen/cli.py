@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,8 @@ from typing import Any
 
 from videogen import __version__
 from videogen.arguments import help_text, parse
-from videogen.errors import VideoGenError
+from videogen.errors import VideoGenError, one_line
+from videogen.metadata import changed_inputs
 from videogen.options import OPTIONS
 from videogen.plan import Plan
 from videogen.request import Item, make_plans, merge
@@ -33,11 +35,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     verbose = any(word in ("-v", "--verbose") for word in arguments)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    earlier = signal.signal(signal.SIGTERM, signal.default_int_handler) if in_main_thread else None
     try:
         return _main(arguments)
     except VideoGenError as error:
-        _complain(str(error), verbose)
+        _complain(one_line(error), verbose)
         return error.exit_code
     except KeyboardInterrupt:
         print("interrupted; nothing unfinished was kept", file=sys.stderr)
@@ -47,14 +50,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except Exception as error:
         advice = "-v shows where; please report it with the output of --env"
-        _complain(f"{type(error).__name__}: {error} ({advice})", verbose)
+        _complain(f"{one_line(error)} ({advice})", verbose)
         return 1
+    finally:
+        if in_main_thread:
+            signal.signal(signal.SIGTERM, earlier)
 
 
 def _complain(message: str, verbose: bool) -> None:
     if verbose:
         traceback.print_exc()
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"error: {message}", file=sys.stderr)
 
 
 def _main(arguments: list[str]) -> int:
@@ -87,7 +93,11 @@ def _generate(given: dict[str, Any], workdir: Path) -> int:
     bars = sys.stderr.isatty() and not settings.get("quiet")
     _quieten_libraries(settings, bars=bars)  # before any of them is imported
     plans = make_plans(items, existing, workdir)
-    for note in dict.fromkeys(note for plan in plans for note in plan.notes):
+    notes = [note for plan in plans for note in plan.notes]
+    if earlier := settings.get("from_metadata"):
+        changed = {name for plan in plans for name in changed_inputs(earlier, plan.inputs)}
+        notes += [f"{name} is not the file that {earlier} was made from" for name in sorted(changed)]
+    for note in dict.fromkeys(notes):
         logger.warning(note)
     if not settings.get("dry_run"):
         return _run(plans, settings, bars=bars)
@@ -111,11 +121,11 @@ def _run(plans: list[Plan], settings: dict[str, Any], *, bars: bool) -> int:
     for outcome in run(plans, resume=settings.get("resume", False), show_progress=bars):
         if isinstance(outcome, Failure):
             failed += 1
-            plan, error = outcome.plan, outcome.error
-            wants_trace = logger.isEnabledFor(logging.DEBUG)
-            logger.error("video %d of %d failed: %s", plan.index, len(plans), error, exc_info=wants_trace)
+            plan, message = outcome.plan, one_line(outcome.error)
+            logger.debug(outcome.trace)
+            logger.error("video %d of %d failed: %s", plan.index, len(plans), message)
             line = None
-            record = {"error": str(error), "index": plan.index, "seed": plan.seed, "request": plan.request}
+            record = {"error": message, "index": plan.index, "seed": plan.seed, "request": plan.request}
         else:
             target = outcome.target
             line = str(target.path)

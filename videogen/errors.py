@@ -45,6 +45,14 @@ def brief(value: object, limit: int = 80) -> str:
     return repr("") if not line else line if len(line) <= limit else f"{line[: limit - 1]}…"
 
 
+def one_line(error: BaseException) -> str:
+    """All that an exception says, in one line; with its type where that is needed to understand it."""
+    text = " ".join(str(error).split())
+    return (
+        text if text and isinstance(error, VideoGenError) else f"{type(error).__name__}: {text}".rstrip(": ")
+    )
+
+
 def first_line(error: BaseException) -> str:
     """What an exception says, in one line."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
@@ -52,5 +60,5 @@ def first_line(error: BaseException) -> str:
 
 def nearest(word: str, words: Iterable[str]) -> str | None:
     """The closest of ``words`` to ``word``, if any is close."""
-    close = difflib.get_close_matches(word, list(words), n=1, cutoff=0.6)
+    close = difflib.get_close_matches(word, list(words), n=1, cutoff=0.7)
     return close[0] if close else None

@@ -1,5 +1,7 @@
 """Sizes and lengths as pure arithmetic: what a request means in pixels, frames, latents and tokens."""
 
+import math
+import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -88,16 +90,21 @@ def choose_size(
     if isinstance(height, int) and isinstance(width, int):
         for flag, pixels in (("--height", height), ("--width", width)):
             if pixels > MAX_POSITIONS * SIZE_UNIT:
-                raise InputError(flag, pixels, f"at most {MAX_POSITIONS * SIZE_UNIT}", f"try {flag} 1280")
+                most = MAX_POSITIONS * SIZE_UNIT
+                raise InputError(flag, pixels, f"at most {most}", f"nearest {most}")
         return height, width
     if isinstance(size, tuple):
         return _supported(size, tables)
     resolution = str(values["resolution"])
     if resolution not in tables:
-        raise InputError(
-            "--resolution", resolution, f"this model has {', '.join(tables)}", f"try {next(iter(tables))}"
-        )
+        near = min(tables, key=lambda name: abs(_lines(name) - _lines(resolution)))
+        raise InputError("--resolution", resolution, f"this model has {', '.join(tables)}", f"nearest {near}")
     return bucket_size(tables[resolution], *source)
+
+
+def _lines(resolution: str) -> int:
+    """720 of 720P."""
+    return int("".join(character for character in resolution if character in string.digits) or 0)
 
 
 def _supported(size: tuple[int, int], tables: Mapping[str, Sequence[Bucket]]) -> tuple[int, int]:
@@ -136,7 +143,8 @@ def choose_num_frames(values: Mapping[str, object], fps: int, context_frames: in
             raise InputError("--num_frames", given, f"at most {most}", f"nearest {most}")
         return given
     duration = float(str(values["duration"]))
-    frames = int(duration * fps) // TIME_STRIDE * TIME_STRIDE + 1
+    whole = math.floor(round(duration * fps, 6))  # 9.12 s at 25 fps are 228 frames, not 227.99999
+    frames = whole // TIME_STRIDE * TIME_STRIDE + 1
     if frames > most:
         raise InputError(
             "--duration", f"{duration:g}", f"at most {most / fps:.0f} s at {fps} fps", "make several clips"

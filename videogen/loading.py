@@ -1,13 +1,16 @@
 """From a model's name to a pipeline, ready to call."""
 
+from collections.abc import Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from videogen.errors import CheckpointError
 from videogen.models import checkpoints
-from videogen.models.build import load_component
+from videogen.models.build import draft_component
 from videogen.models.checkpoints import Checkpoint, read_json
+from videogen.options import OPTIONS
 from videogen.runtime.device import choose_device
 from videogen.tasks import TaskSpec, find
 
@@ -23,7 +26,7 @@ def load(
     model: str | None = None,
     *,
     revision: str | None = None,
-    dtype: torch.dtype = torch.bfloat16,
+    dtype: torch.dtype | str = torch.bfloat16,
     device: str = "auto",
 ) -> "VideoPipeline":
     """A task's pipeline, ready to call.
@@ -32,13 +35,14 @@ def load(
         task: name of a task ('reference_to_video').
         model: folder, hub id or 'tiny'; None is the published default.
         revision: branch, tag or commit of the hub repository.
-        dtype: of the large weights; norms, time embedding and VAE are float32 always.
+        dtype: of the large weights, also as a word; norms, time embedding and VAE are float32 always.
         device: 'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'.
 
     Raises:
         InputError, CheckpointError: an unknown task or device, a model that is missing or does not fit.
     """
     spec, place = find(task), choose_device(device)
+    dtype = getattr(torch, OPTIONS["dtype"].value(dtype)) if isinstance(dtype, str) else dtype
     checkpoint = checkpoints.locate(str(model or spec.models[0]), revision, spec)
     return load_pipeline(spec, checkpoints.fetch(checkpoint, spec), dtype).to(place)
 
@@ -52,9 +56,23 @@ def load_pipeline(spec: TaskSpec, checkpoint: Checkpoint, dtype: torch.dtype) ->
     assert checkpoint.folder is not None
     arch_file = checkpoint.folder / "tiny_arch.json"
     arch = read_json(arch_file) if arch_file.is_file() else {}
-    components = {
-        name: load_component(name, checkpoint.place(name), dtype, arch.get(ARCH_NAMES.get(name, name)))
+    # All that can be wrong with the files is found out before the first weight is read.
+    drafts = {
+        name: draft_component(name, checkpoint.place(name), arch.get(ARCH_NAMES.get(name, name)))
         for name in spec.components
     }
+    _check_network(spec, checkpoint, drafts["transformer"].module.config)
+    components = {name: draft.fill(dtype) for name, draft in drafts.items()}
     module, _, class_name = spec.pipeline.partition(":")
-    return getattr(import_module(module), class_name)(**components)
+    pipeline = getattr(import_module(module), class_name)(**components)
+    pipeline.checkpoint = checkpoint
+    return pipeline
+
+
+def _check_network(spec: TaskSpec, checkpoint: Checkpoint, found: Mapping[str, Any]) -> None:
+    for name, wanted in spec.network.items():
+        if found[name] != wanted:
+            raise CheckpointError(
+                f"--model_id {checkpoint.folder}: its transformer has {name} {found[name]}, and {spec.name} "
+                f"needs {wanted}: a model for another task; the default is {spec.models[0]}"
+            )

@@ -5,7 +5,7 @@ Neither holds absolute paths, tokens or anything else about the machine's owner.
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +38,29 @@ def comment(content: Mapping[str, Any]) -> str:
     return text
 
 
+def beside(path: Path) -> Path:
+    """The sidecar of a result that cannot hold metadata itself (a folder, .gif, .npy); else the path."""
+    if path.is_dir():
+        return path.with_name(f"{path.name}.json")
+    return path.with_suffix(".json") if path.suffix.lower() in (".gif", ".npy") else path
+
+
+def read_record(path: Path) -> dict[str, Any] | None:
+    """What a sidecar or an MP4 says of itself; None if it is not there or says nothing of ours."""
+    try:
+        content = _parse(_text("", str(path), path))
+    except InputError:
+        return None
+    return content if isinstance(content, dict) and content.get("schema") == SCHEMA else None
+
+
 def read_request(flag: str, file: str) -> dict[str, Any]:
     """The request recorded in a sidecar or an MP4, as option name -> plain value.
 
     Raises:
         InputError: no such file, or no metadata of ours in it.
     """
-    path = Path(file).expanduser()
+    path = beside(Path(file).expanduser())
     if not path.is_file():
         raise InputError(flag, file, "no such file", "give a .json or .mp4 made by videogen")
     content = _parse(_text(flag, file, path))
@@ -58,6 +74,15 @@ def read_request(flag: str, file: str) -> dict[str, Any]:
             flag, file, f"has metadata of schema {content.get('schema')}", f"this version reads {SCHEMA}"
         )
     return request
+
+
+def changed_inputs(file: str, inputs: Mapping[str, Sequence[Any]]) -> list[str]:
+    """Names of input files whose content is not what the earlier run recorded under the same name."""
+    path = beside(Path(file).expanduser())
+    record = read_record(path.with_suffix(".json") if path.suffix.lower() == ".mp4" else path) or {}
+    earlier = {item["name"]: item["sha256"] for items in record.get("inputs", {}).values() for item in items}
+    now = [item for items in inputs.values() for item in items]
+    return [item.name for item in now if earlier.get(item.name, item.sha256) != item.sha256]
 
 
 def _text(flag: str, file: str, path: Path) -> str:

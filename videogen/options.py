@@ -82,10 +82,14 @@ class Option:
 
     def _parsed(self, given: object) -> Any:
         assert self.parse is not None
+        if isinstance(given, bool) and "on" in getattr(self.parse, "choices", ()):  # on and off in YAML
+            given = "on" if given else "off"
         if given is None or isinstance(given, bool | Mapping):
             raise InputError(self.flag, given, "needs a value", "give one, or leave the flag out")
         try:
             split(given).encode()
+            if self.parse is paths and isinstance(given, list | tuple):
+                return tuple(word(str(item)) for item in given)
             return self.parse(split(given))
         except UnicodeEncodeError:
             raise InputError(self.flag, given, "is not UTF-8 text", "check the terminal's encoding") from None
@@ -103,8 +107,8 @@ GROUPS: dict[str, tuple[Option, ...]] = {
         Option("task_type", word, "what to make; see --list_tasks", "TASK", ("task",)),
         Option("model_id", word, "a model folder, a hub id, or 'tiny'", "PATH|ID|tiny", ("ckpt_dir",)),
         Option("revision", word, "branch, tag or commit of the hub repository", "REV"),
-        Option("download_timeout", real(above=True), "seconds without progress before a download is given up",
-               "SECONDS"),
+        Option("download_timeout", real(above=True, example=30),
+               "seconds without progress before a download is given up", "SECONDS"),
     ),
     "prompt": (
         Option("prompt", text, "what the video shows", "TEXT"),
@@ -120,7 +124,7 @@ GROUPS: dict[str, tuple[Option, ...]] = {
         Option("size", size, "one of the model's supported sizes", "W*H"),
         Option("height", pixels, "exact height in pixels (with --width)", "PIXELS"),
         Option("width", pixels, "exact width in pixels (with --height)", "PIXELS"),
-        Option("duration", real(above=True), "length in seconds", "SECONDS", (), _but(*AVATAR)),
+        Option("duration", real(above=True, example=5), "length in seconds", "SECONDS", (), _but(*AVATAR)),
         Option("num_frames", whole(1), "length in frames, 4k+1; overrides --duration", "FRAMES",
                ("frame_num", "video_length"), _but(*V3_EXTENSION)),
         Option("fps", whole(1, 240), "frames per second of the file", "FPS", (),
@@ -141,12 +145,13 @@ GROUPS: dict[str, tuple[Option, ...]] = {
                ("base_seed",)),
         Option("num_inference_steps", whole(1, 1000), "denoising steps", "N",
                ("sample_steps", "inference_steps", "infer_steps")),
-        Option("guidance_scale", real(), "text guidance; 1 is off and costs one forward per step", "S",
+        Option("guidance_scale", real(0, 1000), "text guidance; 1 is off and costs one forward per step", "S",
                ("sample_guide_scale", "text_guide_scale", "cfg_scale")),
-        Option("guidance_scale_img", real(), "reference image guidance", "S", (), R2V),
-        Option("guidance_scale_audio", real(), "audio guidance", "S", ("audio_guide_scale",), AVATAR),
-        Option("embedded_cfg_scale", real(), "distilled guidance", "S", (), HUNYUAN),
-        Option("shift", real(above=True), "shift of the noise schedule", "S", ("flow_shift", "sample_shift")),
+        Option("guidance_scale_img", real(0, 1000), "reference image guidance", "S", (), R2V),
+        Option("guidance_scale_audio", real(0, 1000), "audio guidance", "S", ("audio_guide_scale",), AVATAR),
+        Option("embedded_cfg_scale", real(0, 1000), "distilled guidance", "S", (), HUNYUAN),
+        Option("shift", real(0, 1000, above=True, example=5), "shift of the noise schedule", "S",
+               ("flow_shift", "sample_shift")),
         Option("sample_solver", one_of("unipc", "dpm++", "euler"), "how a step is taken", "NAME", (),
                _but(*AVATAR, *HUNYUAN)),
         Option("boundary", real(0, 1), "where the experts change", "0..1", (), (*WAN_BASE, "v2v-14B")),
@@ -173,13 +178,15 @@ GROUPS: dict[str, tuple[Option, ...]] = {
     ),
     "caching": (
         Option("teacache", None, "skip steps that change little", "", (), V2),
-        Option("teacache_thresh", real(above=True), "higher skips more", "X", (), V2),
+        Option("teacache_thresh", real(above=True, example=0.2), "higher skips more", "X", (), V2),
         Option("use_ret_steps", None, "published retention variant", "", (), V2),
         Option("teacache_model", word, "coefficient table", "NAME", (), V2),
     ),
     "memory and speed": (
         Option("device", word, "auto, cpu, cuda, cuda:N or mps", "DEVICE"),
-        Option("dtype", one_of("bfloat16", "float16", "float32"), "dtype of the large weights", "DTYPE"),
+        Option("dtype",
+               one_of("bfloat16", "float16", "float32", bf16="bfloat16", fp16="float16", fp32="float32"),
+               "dtype of the large weights", "DTYPE"),
         Option("offload", None, "keep only the component at work on the GPU"),
         Option("low_vram", None, "float8 weights, blocks streamed to the GPU, tiled decode"),
         Option("use_usp", None, "several GPUs (not in this version)"),

@@ -4,10 +4,12 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from videogen import metadata
+from videogen.errors import InputError
 from videogen.estimate import PUBLISHED_VAE_WIDTH, Memory, estimate
 from videogen.geometry import Shape
 from videogen.media.fetch import display_name
@@ -19,7 +21,7 @@ from videogen.tasks import Inputs, TaskSpec
 # Options that do not change a result: where it runs, how it is stored, and what is hashed by its content
 # instead.
 NOT_IN_HASH = {
-    "task_type", "model_id", "revision", "download_timeout", "device", "offload", "attention_backend",
+    "task_type", "model_id", "revision", "download_timeout", "device", "offload",
     "compile", "use_usp", "output", "output_dir", "save_latents", "resolution", "size", "height", "width",
     "duration", "num_frames", "seed", "lora",
 }  # fmt: skip
@@ -81,11 +83,14 @@ class Plan:
         recorded |= {name: [item.name for item in items] for name, items in self.inputs.items()}
         if loras := self.values["lora"]:
             recorded["lora"] = [
-                ":".join(map(str, (display_name(str(path)), scale))) for path, scale, _ in loras
+                ":".join([display_name(str(path)), str(scale), *([expert] if expert else [])])
+                for path, scale, expert in loras
             ]
         model = self.checkpoint.name
         if self.checkpoint.folder is not None and not (self.checkpoint.revision or self.checkpoint.tiny):
             model = metadata.LOCAL_MODEL + model
+        if self.checkpoint.revision:  # the commit, so that the same files are found again
+            recorded["revision"] = self.checkpoint.revision
         return {"task_type": self.task.name, "model_id": model, "seed": self.seed, **recorded}
 
     @property
@@ -106,6 +111,23 @@ class Plan:
         }
         text = json.dumps(content, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def earlier_record(self) -> dict[str, Any] | None:
+        """The sidecar of a complete result of this plan; None if there is none.
+
+        Raises:
+            InputError: the result is there, but another plan made it.
+        """
+        assert self.target is not None
+        if not all(path.exists() for path in self.target.paths):
+            return None
+        record = metadata.read_record(self.target.sidecar) or {}
+        if record.get("plan_hash") == self.plan_hash:
+            return record
+        was, now = record.get("request", {}), json.loads(json.dumps(self.request))
+        names = sorted(name for name in {*was, *now} if was.get(name) != now.get(name))
+        what = f"was made with another {', '.join(names) or 'model or input'}"
+        raise InputError("--resume", self.target.path, what, "use another name, or --overwrite")
 
     def fetched(self, checkpoint: Checkpoint) -> "Plan":
         """The same plan with its model on this machine."""
@@ -168,6 +190,7 @@ class Plan:
         return "\n".join([*lines, *(f"note      {note}" for note in self.notes)])
 
 
+@cache
 def _digest(path: Path) -> str:
     """Digest of a LoRA: of the file, or of the safetensors in its folder."""
     digest = hashlib.sha256()

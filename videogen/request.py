@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from videogen.media.image import read_image
 from videogen.models import checkpoints
 from videogen.options import OPTIONS, check_used
 from videogen.plan import Plan
-from videogen.targets import Existing, check_pattern, choose_target, claim
+from videogen.targets import Existing, check_pattern, choose_target, claim, earlier_seed
 from videogen.tasks import Files, TaskSpec, find
 from videogen.values import MAX_SEED, Lora
 
@@ -43,8 +42,6 @@ RUNTIME_DEFAULTS: Values = {
     "lora": (),
     **dict.fromkeys(("offload", "low_vram", "use_usp", "compile"), False),
 }
-# Packages that only some options need: option -> (module, what to install).
-OPTIONAL_PACKAGES = {"low_vram": "torchao", "lora": "peft"}
 READERS = {"image": read_image}
 
 
@@ -90,11 +87,16 @@ def make_plans(items: Sequence[Item], existing: Existing, workdir: Path) -> list
     taken: set[Path] = set()
     for index, (label, draft) in enumerate(drafts, start=1):
         with _labelled(label):
-            values = draft.values
+            values, task = draft.values, draft.task.name
             check_pattern(values, many=len(drafts) > 1, resume=existing.resume)
-            target = choose_target(values, task=draft.task.name, index=index, seed=draft.seed, stamp=stamp)
+            earlier = None if values["seed"] or not existing.resume else earlier_seed(values, task, index)
+            seed = draft.seed if earlier is None else earlier
+            target = choose_target(values, task=task, index=index, seed=seed, stamp=stamp)
             target = claim(target, values, taken, existing)
-        plans.append(replace(draft, index=index, target=target))
+        plan = replace(draft, index=index, seed=seed, target=target)
+        if existing.resume and plan.checkpoint.folder is not None:
+            plan.earlier_record()
+        plans.append(plan)
         taken.update(target.paths)
     return plans
 
@@ -109,8 +111,8 @@ def check(explicit: Mapping[str, Any], workdir: Path) -> Plan:
     check_used(task.name, explicit)
     _check_conflicts(explicit)
     checkpoint = checkpoints.locate(explicit.get("model_id", task.models[0]), explicit.get("revision"), task)
-    values = merge(RUNTIME_DEFAULTS, task.defaults(checkpoint), explicit)
-    values["seed"] = _seeds(values.get("seed"))
+    published = {name: OPTIONS[name].value(value) for name, value in task.defaults(checkpoint).items()}
+    values = merge({"seed": ()}, RUNTIME_DEFAULTS, published, explicit)
     _check_prompt(task, values)
     _check_runtime(values)
     fetcher = Fetcher(folder=workdir, timeout=values["download_timeout"])
@@ -118,15 +120,12 @@ def check(explicit: Mapping[str, Any], workdir: Path) -> Plan:
         name: _read(task, name, values.get(name), files, fetcher) for name, files in task.inputs.items()
     }
     shape = task.shape(values, inputs, task.size_tables(checkpoint))
-    notes = tuple(_notes(values, explicit))
-    return Plan(task=task, values=values, shape=shape, checkpoint=checkpoint, inputs=inputs, notes=notes)
-
-
-def _seeds(given: int | Sequence[int] | None) -> tuple[int, ...]:
-    """Explicit seeds, the task's default, or none: then one is drawn."""
-    if given is None:
-        return ()
-    return (given,) if isinstance(given, int) else tuple(given)
+    notes = [*task.notes(values, explicit)]
+    if values.get("revision") and checkpoint.folder is not None and not checkpoint.revision:
+        notes.append("--revision has no effect on a folder or a tiny model")
+    return Plan(
+        task=task, values=values, shape=shape, checkpoint=checkpoint, inputs=inputs, notes=tuple(notes)
+    )
 
 
 def _check_conflicts(explicit: Mapping[str, Any]) -> None:
@@ -150,9 +149,6 @@ def _check_runtime(values: Mapping[str, Any]) -> None:
     kind, _, number = device.partition(":")
     if kind not in ("auto", "cpu", "cuda", "mps") or (number and not (kind == "cuda" and number.isdigit())):
         raise InputError("--device", device, "must be auto, cpu, cuda, cuda:N or mps", "try auto")
-    for name, package in OPTIONAL_PACKAGES.items():
-        if values[name] and find_spec(package) is None:
-            raise InputError(f"--{name}", None, f"needs the package {package}", f"pip install {package}")
     for lora in values["lora"]:
         _check_lora(lora)
 
@@ -168,21 +164,8 @@ def _check_lora(lora: Lora) -> None:
 def _read(task: TaskSpec, name: str, given: Any, files: Files, fetcher: Fetcher) -> list[Any]:
     """The files of one input flag, opened and checked."""
     flag, sources = OPTIONS[name].flag, [given] if isinstance(given, str) else list(given or ())
-    allowed = f"{task.name} takes {files.fewest}" + (f" to {files.most}" if files.most > files.fewest else "")
-    if len(sources) < files.fewest:
-        raise InputError(flag, None, f"none given; {allowed}", f"for example {flag} ref_imgs/robot.png")
-    if len(sources) > files.most:
-        given = f"({len(sources)} {files.kind}s)"
-        raise InputError(flag, given, allowed, f"leave out {len(sources) - files.most}")
+    files.check(flag, task.name, len(sources))
     return [READERS[files.kind](flag, source, fetcher) for source in sources]
-
-
-def _notes(values: Mapping[str, Any], explicit: Mapping[str, Any]) -> Iterator[str]:
-    """Warnings about options that will have no effect."""
-    if values["guidance_scale"] <= 1:
-        for name in ("guidance_scale_img", "negative_prompt"):
-            if explicit.get(name):
-                yield f"--{name} has no effect while --guidance_scale is 1 or less"
 
 
 @contextmanager

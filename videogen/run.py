@@ -6,7 +6,9 @@ The command line, chained generation, job lists and Python users all come throug
 import gc
 import logging
 import platform
+import re
 import time
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -14,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from tqdm import tqdm
 
 from videogen import __version__, metadata
@@ -32,8 +34,10 @@ from videogen.values import Lora
 
 logger = logging.getLogger(__name__)
 
-# What a loaded pipeline depends on: plans that agree in these share one.
+# Options that make another pipeline of the same model.
 MODEL_OPTIONS = ("device", "dtype", "offload", "low_vram", "attention_backend", "compile", "lora")
+# What libraries say who have no exception of their own for it.
+OUT_OF_MEMORY = re.compile(r"out of memory|can.t allocate memory|not enough memory", re.IGNORECASE)
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 
@@ -47,10 +51,11 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Failure:
-    """One video of several that could not be made."""
+    """One video of several that could not be made; ``trace`` is where it happened, as text."""
 
     plan: Plan
     error: Exception
+    trace: str
 
 
 @dataclass
@@ -73,10 +78,9 @@ class Session:
 
     def load(self, plan: Plan) -> VideoPipeline:
         """The pipeline of a fetched plan, set up as its options say."""
-        key = (plan.task.name, plan.checkpoint.folder, *(plan.values[name] for name in MODEL_OPTIONS))
-        if self.pipeline is None or self.key != key:
+        if self.pipeline is None or self.key != model_key(plan):
             self.release()
-            self.pipeline, self.key = set_up(plan), key
+            self.pipeline, self.key = set_up(plan), model_key(plan)
         return self.pipeline
 
     def release(self) -> None:
@@ -85,6 +89,11 @@ class Session:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def model_key(plan: Plan) -> tuple:
+    """What a loaded pipeline depends on: plans that agree in it share one."""
+    return (plan.task.name, plan.checkpoint.name, *(plan.values[name] for name in MODEL_OPTIONS))
 
 
 def run(
@@ -103,35 +112,35 @@ def run(
         _noise_device(plan)
     session = Session()
     plans = [session.fetch(plan) for plan in plans]
-    finished = {plan.index: find_finished(plan) if resume else None for plan in plans}
+    finished = {plan.index: earlier_result(plan) if resume else None for plan in plans}
+    one_model = len({model_key(plan) for plan in plans}) == 1
     for plan in plans:
         if (earlier := finished[plan.index]) is not None:
             logger.info("%s is complete, skipped", earlier.target.path)
             yield earlier
             continue
         try:
-            yield generate(plan, session, show_progress=show_progress)
-        except CheckpointError:  # the next plan would meet it too
-            raise
+            outcome: Result | Failure = generate(plan, session, show_progress=show_progress)
         except Exception as error:
-            if len(plans) == 1:
+            if len(plans) == 1 or (one_model and isinstance(error, CheckpointError)):
                 raise
-            yield Failure(plan=plan, error=error)
+            outcome = Failure(plan=plan, error=error, trace=traceback.format_exc())
+            _let_go(error)
+        if isinstance(outcome, Failure) and isinstance(outcome.error, OutOfMemoryError):
+            session.release()
+        yield outcome
 
 
-def find_finished(plan: Plan) -> Result | None:
-    """The result of an earlier run of this very plan; None if there is none, or it is incomplete.
+def earlier_result(plan: Plan) -> Result | None:
+    """The complete result of an earlier run of this very plan, if there is one."""
+    record = plan.earlier_record()
+    return None if record is None else Result(target=_target(plan), record=record)
 
-    Raises:
-        InputError: the output is there, but another plan made it.
-    """
-    target = _target(plan)
-    if not (target.path.exists() and target.sidecar.is_file()):
-        return None
-    record = checkpoints.read_json(target.sidecar)
-    if record.get("plan_hash") != plan.plan_hash:
-        raise InputError("--resume", target.path, "was made with other settings", "use another name")
-    return Result(target=target, record=record)
+
+def _let_go(error: BaseException) -> None:
+    """Drop the frames an exception holds on to, and with them the tensors of a failed run."""
+    traceback.clear_frames(error.__traceback__)
+    error.__traceback__ = error.__cause__ = error.__context__ = None
 
 
 def generate(plan: Plan, session: Session | None = None, *, show_progress: bool = True) -> Result:
@@ -142,7 +151,7 @@ def generate(plan: Plan, session: Session | None = None, *, show_progress: bool 
     """
     session = session or Session()
     started = time.perf_counter()
-    with _out_of_memory_advice(plan, session):
+    with _out_of_memory_advice(plan):
         plan = session.fetch(plan)
         pipeline = session.load(plan)
         pipeline.seconds.clear()
@@ -165,28 +174,25 @@ def _write(
     for path in target.paths:
         path.parent.mkdir(parents=True, exist_ok=True)
     latents: list[torch.Tensor] = []
-    bar = tqdm(
-        total=shape.num_frames, desc="decoding", unit="frame", disable=not show_progress, dynamic_ncols=True
-    )
-    with (
-        bar,
-        video.open_writer(
-            target.path,
-            target.kind,
-            size=(shape.width, shape.height),
-            fps=shape.fps,
-            num_frames=shape.num_frames,
-            comment=metadata.comment(record),
-        ) as output,
-    ):
+    with video.open_writer(
+        target.path,
+        target.kind,
+        size=(shape.width, shape.height),
+        fps=shape.fps,
+        num_frames=shape.num_frames,
+        comment=metadata.comment(record),
+    ) as output:
         for part in parts:
+            _check_finite(part.latents)
             if target.latents is not None:
                 latents.append(part.latents.float().cpu())
+            bar = tqdm(total=shape.num_frames, desc="decoding", unit="frame", disable=not show_progress)
             for chunk in part.frames:
                 frames = pipeline.to_uint8(chunk)[0].permute(1, 2, 3, 0).cpu().numpy()
                 with pipeline.stage("write"):
                     output.write(frames)
                 bar.update(len(frames))
+            bar.close()
         output.finish()
         pipeline.maybe_free_model_hooks()
         seconds = {**pipeline.seconds, "total": time.perf_counter() - started}
@@ -203,11 +209,19 @@ def _write(
     return Result(target=target, record=record)
 
 
+def _check_finite(latents: torch.Tensor) -> None:
+    if not latents.isfinite().all():
+        raise VideoGenError(
+            "the denoised latents are not finite numbers; try --dtype bfloat16, a smaller --shift or "
+            "--guidance_scale, and check the model's files"
+        )
+
+
 def _save_latents(target: Path, latents: Sequence[torch.Tensor]) -> None:
     """float32 [1, C, F, h, w]: 'latents', or 'latents_0', 'latents_1', ... for several parts."""
     names = [f"latents_{i}" for i in range(len(latents))] if len(latents) > 1 else ["latents"]
     with video.pending(target) as temporary:
-        save_file({name: part.contiguous() for name, part in zip(names, latents, strict=True)}, temporary)
+        temporary.write_bytes(save({name: p.contiguous() for name, p in zip(names, latents, strict=True)}))
         temporary.replace(target)
 
 
@@ -247,6 +261,10 @@ def set_up(plan: Plan) -> VideoPipeline:
     """Load a plan's pipeline and apply its runtime options, from outside."""
     values = plan.values
     device, dtype = devices.choose_device(values["device"]), DTYPES[values["dtype"]]
+    need = plan.memory.peak(offload=values["offload"], low_vram=values["low_vram"])
+    if need > (free := devices.free_memory(device)):
+        about = f"this takes about {need / 1e9:.0f} GB, and {device} has {free / 1e9:.0f} GB free"
+        logger.warning("%s; --dry_run shows what other options take", about)
     logger.info("loading %s", plan.checkpoint.name)
     pipeline = load_pipeline(plan.task, plan.checkpoint, dtype)
     load_loras(pipeline, values["lora"])
@@ -255,7 +273,7 @@ def set_up(plan: Plan) -> VideoPipeline:
         pipeline.transformer, values["attention_backend"], device, dtype
     )
     if values["compile"]:
-        speed.compile_blocks(pipeline.transformer, device)
+        speed.compile_blocks(pipeline.transformer, device, streamed=values["low_vram"])
     return pipeline
 
 
@@ -291,21 +309,24 @@ def _target(plan: Plan) -> Target:
 
 
 @contextmanager
-def _out_of_memory_advice(plan: Plan, session: Session) -> Iterator[None]:
+def _out_of_memory_advice(plan: Plan) -> Iterator[None]:
     """Turn every way of running out of memory into one line with what to try."""
     try:
         yield
-    except VideoGenError:
-        raise
-    except (MemoryError, RuntimeError) as error:  # torch's own out-of-memory errors are RuntimeErrors
-        if isinstance(error, RuntimeError) and "memory" not in str(error).lower():
+    except (MemoryError, RuntimeError) as error:
+        known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not known and not OUT_OF_MEMORY.search(str(error)):
             raise
-        session.release()
-        need, values = plan.memory, plan.values
-        ways = (
-            ("--offload", not (values["offload"] or values["low_vram"]), need.peak(offload=True)),
-            ("--low_vram", not values["low_vram"], need.peak(low_vram=True)),
-        )
-        tries = [f"{flag} (about {size / 1e9:.0f} GB)" for flag, useful, size in ways if useful]
-        tries.append("a smaller --resolution or fewer --num_frames")
-        raise OutOfMemoryError(f"out of memory; try {', '.join(tries)}") from error
+        on_gpu = devices.choose_device(plan.values["device"]).type != "cpu"
+        raise OutOfMemoryError(f"out of memory; try {what_to_try(plan, on_gpu=on_gpu)}") from error
+
+
+def what_to_try(plan: Plan, *, on_gpu: bool) -> str:
+    """Options that would make a plan fit in less memory."""
+    need, values = plan.memory, plan.values
+    ways = (
+        ("--offload", not (values["offload"] or values["low_vram"]), need.peak(offload=True)),
+        ("--low_vram", not values["low_vram"], need.peak(low_vram=True)),
+    )
+    tries = [f"{flag} (about {size / 1e9:.0f} GB)" for flag, useful, size in ways if on_gpu and useful]
+    return ", ".join([*tries, "a smaller --resolution or fewer --num_frames"])

@@ -38,6 +38,10 @@ class Solver:
 
     scheduler: SchedulerMixin
 
+    def __post_init__(self) -> None:
+        # By index, because truncated timesteps repeat when there are many steps.
+        self.scheduler.set_begin_index(0)
+
     @property
     def timesteps(self) -> Tensor:
         """[N], descending."""

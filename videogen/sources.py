@@ -12,6 +12,7 @@ from videogen.errors import InputError, nearest
 from videogen.options import FLAG_NAMES, OPTIONS, Option
 from videogen.request import Item, Values, merge
 
+LARGEST_TEXT = 50_000_000  # bytes
 # What a file may not say: it would have to be known before the file is read.
 COMMAND_LINE_ONLY = ("config", "from_metadata", "list_tasks", "env", "version")
 
@@ -45,7 +46,11 @@ def from_mapping(content: Mapping[Any, object], source: str, *, one_video: bool)
             raise InputError(
                 source, spelling, "is about the whole run", f"give {option.flag} on the command line"
             )
-        values[option.name] = value_of(option, str(spelling), given)
+        try:
+            values[option.name] = value_of(option, str(spelling), given)
+        except InputError as error:
+            error.args = (f"{source}: {error}",)
+            raise
     return values
 
 
@@ -57,7 +62,7 @@ def from_config(file: str) -> Values:
     """
     content = _yaml(file)
     if not isinstance(content, dict) or not content:
-        state = "is empty" if not content else "is not a list of 'flag: value' lines"
+        state = "is empty" if not content else "must be 'flag: value' lines"
         raise InputError("--config", file, state, "for example 'prompt: a cat'")
     return from_mapping(content, f"--config {file}", one_video=False)
 
@@ -94,7 +99,7 @@ def read_jobs(file: str, base: Values) -> list[Item]:
     lines = [(number, line.strip()) for number, line in enumerate(_lines(file), start=1) if line.strip()]
     if not lines:
         raise InputError("--jobs", file, "is empty", "one prompt per line, or one JSON object per line")
-    is_json = lines[0][1].startswith("{")
+    is_json = file.lower().endswith((".jsonl", ".json")) or lines[0][1].startswith("{")
     for number, line in lines:
         source = f"--jobs {file} line {number}"
         own = _json_line(line, source) if is_json else {"prompt": line}
@@ -115,26 +120,29 @@ def _json_line(line: str, source: str) -> Values:
 
 
 def _lines(file: str) -> list[str]:
-    try:
-        return Path(file).expanduser().read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise InputError("--jobs", file, f"cannot be read ({error.strerror})", "check the path") from None
-    except UnicodeDecodeError:
-        raise InputError("--jobs", file, "is not UTF-8 text", "save it as UTF-8") from None
+    return _text("--jobs", file).splitlines()
 
 
 def _yaml(file: str) -> object:
     try:
-        text = Path(file).expanduser().read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError("--config", file, f"cannot be read ({error.strerror})", "check the path") from None
-    except UnicodeDecodeError:
-        raise InputError("--config", file, "is not UTF-8 text", "save it as UTF-8") from None
-    try:
-        return yaml.safe_load(text)
+        return yaml.safe_load(_text("--config", file))
     except yaml.YAMLError as error:
         line = getattr(getattr(error, "problem_mark", None), "line", None)
         where = f" at line {line + 1}" if line is not None else ""
-        raise InputError(
-            "--config", file, f"is not YAML{where}", "write one 'flag: value' per line"
-        ) from None
+        fix = "write one 'flag: value' per line"
+        raise InputError("--config", file, f"is not YAML{where}", fix) from None
+
+
+def _text(flag: str, file: str) -> str:
+    """A small text file, whole."""
+    path = Path(file).expanduser()
+    try:
+        if path.exists() and not path.is_file():
+            raise InputError(flag, file, "is not a regular file", "give a text file")
+        if path.stat().st_size > LARGEST_TEXT:
+            raise InputError(flag, file, f"larger than {LARGEST_TEXT / 1e6:.0f} MB", "split it")
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InputError(flag, file, f"cannot be read ({error.strerror})", "check the path") from None
+    except UnicodeDecodeError:
+        raise InputError(flag, file, "is not UTF-8 text", "save it as UTF-8") from None

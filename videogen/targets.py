@@ -1,5 +1,6 @@
 """Where results go: names from patterns, kinds from suffixes, and making sure that nothing is in the way."""
 
+import glob
 import os
 import re
 import tempfile
@@ -9,6 +10,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from videogen import metadata
 from videogen.errors import InputError
 
 PNG_FILE = re.compile(r"\d{6,}\.png")
@@ -39,7 +41,7 @@ class Target:
 
     @property
     def sidecar(self) -> Path:
-        return self.path.with_name((self.path.stem if self.path.suffix else self.path.name) + ".json")
+        return self.path.with_name((self.path.name if self.kind == "png" else self.path.stem) + ".json")
 
     @property
     def paths(self) -> list[Path]:
@@ -49,17 +51,20 @@ class Target:
 
 def kind_of(path: str) -> str | None:
     """'mp4', 'gif', 'npy' or 'png' (a folder: no suffix, or a trailing slash); None for any other suffix."""
+    if Path(path).name.lower() in (".mp4", ".gif", ".npy"):
+        return None  # a suffix without a name
     if path.endswith("/") or not Path(path).suffix:
         return "png"
     suffix = Path(path).suffix.lower().removeprefix(".")
     return suffix if suffix in ("mp4", "gif", "npy") else None
 
 
-def choose_target(values: Mapping[str, Any], *, task: str, index: int, seed: int, stamp: str) -> Target:
+def choose_target(values: Mapping[str, Any], *, task: str, index: int, seed: int | str, stamp: str) -> Target:
     """The target of one video, from --output, --output_dir or the default name.
 
     Args:
         index: of the video in the run, from 1.
+        seed: its seed, or what stands for it.
         stamp: date and time, for the default name.
 
     Raises:
@@ -77,8 +82,9 @@ def choose_target(values: Mapping[str, Any], *, task: str, index: int, seed: int
     if output:
         kind, path = kind_of(output), filled(output)
         if kind is None:
+            name = f"{path.name.partition('.')[0] or 'video'}.mp4"
             raise InputError(
-                "--output", output, "must be .mp4, .gif, .npy or a folder", f"try {path.with_suffix('.mp4')}"
+                "--output", output, "must be .mp4, .gif, .npy or a folder", f"try {path.with_name(name)}"
             )
     else:
         name = f"{index}_{seed}.mp4" if folder else f"{seed}_{stamp}.mp4"
@@ -123,17 +129,45 @@ def claim(target: Target, values: Mapping[str, Any], taken: set[Path], existing:
             raise InputError(flag, path.name, f"names may have {LONGEST_NAME} bytes", "choose a shorter one")
         if path in taken:
             raise InputError(flag, path, "two videos would get this name", "use {seed} and {index} in it")
-        if path.exists() and not (existing.overwrite or existing.resume):
-            raise InputError(flag, path, "exists already", "add --overwrite, or choose another name")
+        if _is_taken(path) and not (existing.overwrite or existing.resume):
+            what = "exists already" if path != target.sidecar else f"its record {path.name} exists already"
+            given = path if path != target.sidecar else target.path
+            raise InputError(flag, given, what, "add --overwrite, or choose another name")
+        if existing.resume and path != target.latents and path.exists() and not _is_ours(target):
+            raise InputError(
+                flag, path, "is no earlier result of videogen", "move it, or choose another name"
+            )
         _check_replaceable(flag, path, folder=path == target.path and target.kind == "png")
         check_writable(flag, path.parent)
     return target
 
 
+def _is_taken(path: Path) -> bool:
+    return path.exists() or path.is_symlink()
+
+
+def _is_ours(target: Target) -> bool:
+    """Whether a sidecar, or failing that the file itself, says that videogen made this target."""
+    if target.sidecar.exists():
+        return metadata.read_record(target.sidecar) is not None
+    return target.kind == "mp4" and metadata.read_record(target.path) is not None
+
+
+def earlier_seed(values: Mapping[str, Any], task: str, index: int) -> int | None:
+    """The seed that an earlier run drew for this video, from the record beside its result."""
+    target = choose_target(values, task=task, index=index, seed="*", stamp="")
+    pattern = "*".join(glob.escape(part) for part in target.path.name.split("*"))
+    for path in sorted(target.path.parent.glob(pattern)):
+        record = metadata.read_record(replace(target, path=path).sidecar)
+        if record is not None:
+            return record["seed"]
+    return None
+
+
 def _next_free(target: Target, taken: set[Path]) -> Target:
     for path in numbered(target.path):
         target = replace(target, path=path)
-        if not any(path in taken or path.exists() for path in (target.path, target.sidecar)):
+        if not any(path in taken or _is_taken(path) for path in (target.path, target.sidecar)):
             break
     return target
 

@@ -3,7 +3,7 @@
 Nothing here imports torch: a row names its pipeline class, and its ``shape`` function is plain arithmetic.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,18 @@ class Files:
     fewest: int
     most: int
 
+    def check(self, flag: str, task: str, count: int) -> None:
+        """Refuse too few or too many.
+
+        Raises:
+            InputError: with the number that is allowed.
+        """
+        allowed = f"{task} takes {self.fewest}" + (f" to {self.most}" if self.most > self.fewest else "")
+        if count < self.fewest:
+            raise InputError(flag, None, f"none given; {allowed}", f"give {self.fewest} {self.kind}")
+        if count > self.most:
+            raise InputError(flag, f"({count} {self.kind}s)", allowed, f"leave out {count - self.most}")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TaskSpec:
@@ -42,6 +54,8 @@ class TaskSpec:
         inputs: flag -> files it takes.
         arguments: options handed to the pipeline under their own names.
         shape: (option values, inputs, size tables) -> what the video will be.
+        network: what the transformer's config must say, for checkpoints of the same layout to be told apart.
+        notes: (option values, those given explicitly) -> warnings, one line each.
     """
 
     name: str
@@ -53,6 +67,8 @@ class TaskSpec:
     inputs: Mapping[str, Files]
     arguments: tuple[str, ...]
     shape: Callable[[Mapping[str, Any], Inputs, SizeTables], Shape]
+    network: Mapping[str, Any]
+    notes: Callable[[Mapping[str, Any], Mapping[str, Any]], Iterator[str]]
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -82,6 +98,8 @@ def _tiny(checkpoint: "Checkpoint | None") -> Mapping[str, Any]:
     return config.read(f"tiny/{checkpoint.tiny}") if checkpoint is not None and checkpoint.tiny else {}
 
 
+# A transformer that sees latents and text, nothing else.
+TEXT_ONLY = {"in_channels": 16, "image_dim": None, "audio_dim": None}
 REFERENCE_SLOTS = 4  # the network always sees four reference frames; unused ones are zero
 
 
@@ -99,6 +117,14 @@ def reference_to_video(values: Mapping[str, Any], inputs: Inputs, tables: SizeTa
     )
 
 
+def guidance_notes(values: Mapping[str, Any], explicit: Mapping[str, Any]) -> Iterator[str]:
+    """Options that have no effect without guidance."""
+    if values["guidance_scale"] <= 1:
+        for name in ("guidance_scale_img", "negative_prompt"):
+            if explicit.get(name) not in (None, "", 1.0):
+                yield f"--{name} has no effect while --guidance_scale is 1 or less"
+
+
 _ROWS = (
     TaskSpec(
         name="reference_to_video",
@@ -113,6 +139,8 @@ _ROWS = (
             *("guidance_scale", "guidance_scale_img"),
         ),
         shape=reference_to_video,
+        network=TEXT_ONLY,
+        notes=guidance_notes,
     ),
 )
 TASKS: dict[str, TaskSpec] = {task.name: task for task in _ROWS}

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from videogen.errors import nearest
+from videogen.geometry import SIZE_UNIT
 
 MAX_SEED = 2**63 - 1
-SIZE_UNIT = 16  # pixels: a patch of two latent pixels of eight
 
 
 class Reject(Exception):  # noqa: N818 - a verdict; the caller knows the flag and makes an InputError of it
@@ -26,8 +26,10 @@ def text(value: str) -> str:
 
 def word(value: str) -> str:
     """A text that is not empty, and could be a path."""
-    if not value.strip() or "\0" in value:
+    if not value.strip():
         raise Reject("must not be empty", "give a value or leave the flag out")
+    if any(ord(character) < 32 for character in value):
+        raise Reject("must not hold line breaks or control characters", "leave them out")
     return value
 
 
@@ -44,7 +46,7 @@ def whole(least: int, most: int | None = None) -> Callable[[str], int]:
         try:
             number = int(value)
         except ValueError:
-            raise Reject(allowed, f"the smallest is {least}") from None
+            raise Reject(allowed, f"nearest {_rounded(value, least, most)}") from None
         if number < least or (most is not None and number > most):
             raise Reject(allowed, f"nearest {least if number < least else most}")
         return number
@@ -52,7 +54,18 @@ def whole(least: int, most: int | None = None) -> Callable[[str], int]:
     return parse
 
 
-def real(least: float = 0.0, most: float = math.inf, *, above: bool = False) -> Callable[[str], float]:
+def _rounded(value: str, least: int, most: int | None) -> int:
+    """The whole number in range that is nearest to what looks like a number, else the smallest."""
+    try:
+        number = max(least, round(float(value)))
+        return number if most is None else min(number, most)
+    except (ValueError, OverflowError):
+        return least
+
+
+def real(
+    least: float = 0.0, most: float = math.inf, *, above: bool = False, example: float = 1.0
+) -> Callable[[str], float]:
     """A parser of finite numbers in a range; ``above`` leaves the lower end out."""
     start = f"number above {least:g}" if above else f"number, {least:g} or more"
     allowed = f"must be a {start}" + ("" if most == math.inf else f" to {most:g}")
@@ -63,7 +76,7 @@ def real(least: float = 0.0, most: float = math.inf, *, above: bool = False) -> 
         except ValueError:
             number = math.nan
         if not (least <= number <= most and math.isfinite(number)) or (above and number == least):
-            raise Reject(allowed, "see its default in --help")
+            raise Reject(allowed, f"nearest {most:g}" if number > most else f"for example {example:g}")
         return number
 
     return parse
@@ -120,6 +133,8 @@ class Lora(NamedTuple):
 def lora(value: str) -> Lora:
     """PATH[:scale[:high|low]]"""
     path, expert, strength = value, None, 1.0
+    if Path(value).expanduser().exists():
+        return Lora(Path(value).expanduser(), strength, expert)
     head, _, tail = path.rpartition(":")
     if head and tail in ("high", "low"):
         path, expert = head, tail
@@ -134,12 +149,12 @@ def lora(value: str) -> Lora:
     return Lora(Path(path).expanduser(), strength, expert)
 
 
-def one_of(*choices: str) -> Callable[[str], str]:
+def one_of(*choices: str, **synonyms: str) -> Callable[[str], str]:
     """A parser of a fixed set of words."""
 
     def parse(value: str) -> str:
-        if value in choices:
-            return value
+        if value in choices or value in synonyms:
+            return synonyms.get(value, value)
         close = nearest(value, choices) or choices[0]
         raise Reject(f"must be one of {', '.join(choices)}", f"nearest {close}")
 

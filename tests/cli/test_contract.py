@@ -12,7 +12,10 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from tests.conftest import GOLDEN, REFS, ROOT
+from videogen.arguments import parse
 from videogen.options import FLAG_NAMES, OPTIONS, TASK_NAMES
+from videogen.request import Item, make_plans
+from videogen.targets import Existing
 
 # The surface. Adding or renaming a flag is a conscious change of this list.
 FLAGS = """
@@ -312,8 +315,56 @@ def test_a_failing_item_is_recorded_and_the_rest_goes_on(cli, r2v, tmp_path, mon
     finished = cli(*r2v, "--seed", "1,2,3", "--output_dir", tmp_path)
     assert finished.code == 1
     assert [path.name for path in finished.paths] == ["1_1.mp4", "3_3.mp4"]
-    assert "video 2 of 3 failed: boom" in finished.err
+    assert "video 2 of 3 failed: RuntimeError: boom" in finished.err
     assert "Traceback" not in finished.err
+
+
+def test_a_batch_survives_a_checkpoint_that_does_not_fit(cli, r2v, tmp_path):
+    (tmp_path / "broken.safetensors").write_bytes(b"no")
+    jobs = [{}, {"lora": str(tmp_path / "broken.safetensors")}, {"seed": 7}]
+    lines = "\n".join(json.dumps({"prompt": "x", **job}) for job in jobs)
+    (tmp_path / "jobs.jsonl").write_text(lines)
+    finished = cli(*r2v, "--jobs", tmp_path / "jobs.jsonl", "--output_dir", tmp_path)
+    assert finished.code == 1
+    assert [path.name for path in finished.paths] == ["1_42.mp4", "3_7.mp4"]
+    assert "video 2 of 3 failed: --lora" in finished.err
+
+
+def test_a_failed_video_holds_no_memory(cli, r2v, tmp_path, monkeypatch):
+    """What failed must be gone before the next video needs its place."""
+    import gc
+    import weakref
+
+    from videogen import run
+
+    held, alive = [], []
+
+    def fail(plan, pipeline, *args, **kwargs):
+        gc.collect()
+        alive.append([tensor() is not None for tensor in held])
+        latents = torch.ones(8)
+        held.append(weakref.ref(latents))
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    import torch
+
+    monkeypatch.setattr(run, "_write", fail)
+    finished = cli(*r2v, "--seed", "1,2", "--output_dir", tmp_path)
+    assert finished.code == 1
+    assert "video 2 of 2 failed: out of memory; try a smaller" in finished.err
+    assert alive == [[], [False]]
+
+
+def test_other_memory_errors_are_not_out_of_memory(cli, r2v, tmp_path, monkeypatch):
+    from videogen import run
+
+    def fail(*args, **kwargs):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered\nmore")
+
+    monkeypatch.setattr(run, "_write", fail)
+    finished = cli(*r2v, "--output", tmp_path / "a.mp4")
+    assert finished.code == 1
+    assert "illegal memory access was encountered more" in finished.complaint
 
 
 def test_resume_skips_what_is_finished(cli, r2v, tmp_path):
@@ -330,7 +381,34 @@ def test_resume_skips_what_is_finished(cli, r2v, tmp_path):
     finished = cli(*words, "--shift", 3)
     assert finished.code == 2
     assert "--resume" in finished.complaint
-    assert "was made with other settings" in finished.complaint
+    assert "was made with another shift" in finished.complaint
+
+
+def test_resume_replaces_only_our_own(cli, r2v, tmp_path):
+    (tmp_path / "a.mp4").write_text("precious")
+    finished = cli(*r2v, "--output", tmp_path / "a.mp4", "--resume")
+    assert finished.code == 2
+    assert "is no earlier result of videogen" in finished.complaint
+    (tmp_path / "b.json").write_text('{"precious": true}')
+    assert cli(*r2v, "--output", tmp_path / "b.mp4", "--resume").code == 2
+    assert (tmp_path / "a.mp4").read_text() == "precious"
+    assert (tmp_path / "b.json").read_text() == '{"precious": true}'
+
+
+def test_resume_makes_what_is_missing_of_a_result(cli, r2v, tmp_path):
+    words = [*r2v, "--output", tmp_path / "a.npy", "--resume"]
+    assert cli(*words).code == 0
+    finished = cli(*words, "--save_latents", tmp_path / "a.safetensors")
+    assert finished.code == 0, finished.err
+    assert (tmp_path / "a.safetensors").is_file()
+
+
+def test_resume_keeps_a_seed_that_was_drawn(cli, r2v, tmp_path):
+    words = [*r2v, "--seed", "random", "--output_dir", tmp_path, "--resume"]
+    (first,) = cli(*words).paths
+    (second,) = cli(*words).paths
+    assert first == second
+    assert len(list(tmp_path.glob("*.mp4"))) == 1
 
 
 def test_overwrite_replaces_only_our_own(cli, r2v, tmp_path):
@@ -409,6 +487,48 @@ def test_lora_flag(cli, r2v, tmp_path):
     assert json.loads((tmp_path / "lora.json").read_text())["request"]["lora"] == ["style.safetensors:0.8"]
 
 
+def test_a_lora_path_may_hold_a_colon_and_a_list_may_hold_commas(tmp_path):
+    from videogen.options import OPTIONS
+
+    (tmp_path / "a:b.safetensors").write_bytes(b"")
+    assert OPTIONS["lora"].value(str(tmp_path / "a:b.safetensors"))[0].path == tmp_path / "a:b.safetensors"
+    assert OPTIONS["ref_imgs"].value(["a,b.png", "c.png"]) == ("a,b.png", "c.png")
+
+
+def test_lists_may_come_in_pieces():
+    given, _ = parse(["--ref_imgs", "a.png", "--ref_imgs", "b.png,c.png", "--seed", "1", "--seed", "2"])
+    assert given == {"ref_imgs": ("a.png", "b.png", "c.png"), "seed": (1, 2)}
+
+
+def test_a_changed_input_is_noticed(cli, r2v, tmp_path, monkeypatch):
+    (tmp_path / "ref.png").write_bytes((REFS / "robot.png").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    words = [*r2v, "--ref_imgs", "ref.png"]
+    words.remove(str(REFS / "robot.png"))
+    words.remove("--ref_imgs")
+    assert cli(*words, "--output", "a.npy").code == 0
+    again = ("--from_metadata", "a.npy", "--output", "b.npy", "--dry_run")
+    assert "ref.png" not in cli(*again).err
+    (tmp_path / "ref.png").write_bytes((REFS / "hills.png").read_bytes())
+    assert "warning: ref.png is not the file that a.npy was made from" in cli(*again).err
+
+
+def test_numbers_that_are_not_are_no_result(cli, r2v, tmp_path, monkeypatch):
+    from videogen.pipelines.base import VideoPipeline
+
+    monkeypatch.setattr(VideoPipeline, "velocity", lambda self, segments, *_: segments[0].latents * np.nan)
+    finished = cli(*r2v, "--output", tmp_path / "a.mp4")
+    assert finished.code == 1
+    assert "are not finite numbers; try" in finished.complaint
+    assert not list(tmp_path.iterdir())
+
+
+def test_on_and_off_in_yaml(cli, r2v, tmp_path):
+    (tmp_path / "c.yaml").write_text("vae_tiling: off\n")
+    finished = cli(*r2v, "--config", tmp_path / "c.yaml", "--dry_run", "--json")
+    assert json.loads(finished.out)["request"]["vae_tiling"] == "off"
+
+
 def test_guidance_flags_without_guidance_are_a_warning(cli, r2v):
     finished = cli(*r2v, "--guidance_scale_img", 3, "--dry_run")
     assert "warning: --guidance_scale_img has no effect" in finished.err
@@ -438,5 +558,8 @@ def test_out_of_memory_says_what_to_try(cli, r2v, tmp_path, monkeypatch):
     monkeypatch.setattr(run, "load_pipeline", explode)
     finished = cli(*r2v, "--output", tmp_path / "a.mp4")
     assert finished.code == 4
-    assert "try --offload" in finished.complaint
-    assert "--low_vram" in finished.complaint
+    assert "try a smaller --resolution or fewer --num_frames" in finished.complaint
+
+    plan = make_plans([Item(values=parse(r2v)[0])], Existing(), tmp_path)[0]
+    tries = run.what_to_try(plan, on_gpu=True)
+    assert re.fullmatch(r"--offload \(about .* GB\), --low_vram \(about .* GB\), a smaller .*", tries)

@@ -1,7 +1,6 @@
 """Ctrl-C, kill -9 and a full disk: nothing half-written under a final name, nothing finished lost."""
 
 import contextlib
-import json
 import os
 import shutil
 import signal
@@ -99,21 +98,3 @@ def test_full_disk(cli, r2v, tmp_path, suffix):
         assert finished.out == ""
         assert "full" in finished.complaint or "No space left" in finished.complaint
         assert not list(disk.iterdir())
-
-
-def test_bash_loop_over_seeds(r2v, tmp_path):
-    """The loop of the README: the path is captured from stdout under set -euo pipefail."""
-    words = " ".join(f"'{word}'" for word in r2v)
-    script = f"""
-set -euo pipefail
-for seed in 1 2; do
-  video=$({sys.executable} {ROOT}/generate_video.py {words} \\
-    --seed "$seed" --output "{tmp_path}/take $seed.mp4")
-  test -s "$video"
-  echo "made $video"
-done
-"""
-    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [f"made {tmp_path}/take {seed}.mp4" for seed in (1, 2)]
-    assert json.loads((tmp_path / "take 2.json").read_text())["seed"] == 2

@@ -66,7 +66,7 @@ def test_published_defaults_are_filled_in(tiny_pipeline, robot):
     complete = tiny_pipeline.complete({"ref_imgs": [robot]})
     assert complete["num_inference_steps"] == 8
     assert complete["shift"] == 5.0
-    assert (complete["height"], complete["width"], complete["num_frames"]) == (720, 1280, 121)
+    assert (complete["height"], complete["width"], complete["num_frames"]) == (96, 160, 25)
 
 
 def test_wrong_output_type(tiny_pipeline, robot):

@@ -1,5 +1,6 @@
 """Input files by path or URL. URLs are http(s) only, with limits on size and patience."""
 
+import hashlib
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,17 +42,21 @@ class Fetcher:
             return path
         if path.is_dir():
             raise InputError(flag, source, "is a folder", "give a file")
+        if path.exists() or path.is_symlink():
+            raise InputError(flag, source, "is not a regular file", "give a file")
         raise InputError(flag, source, "no such file", _suggest(path))
 
     def _download(self, flag: str, url: str) -> Path:
         import requests  # noqa: PLC0415 - 0.1 s, only for URLs
 
-        target = self.folder / f"download-{len(list(self.folder.iterdir()))}"
-        started, size = time.monotonic(), 0
+        target = self.folder / f"download-{hashlib.sha256(url.encode()).hexdigest()}"
+        if target.exists():  # several jobs may name it
+            return target
+        partial, started, size = target.with_suffix(".part"), time.monotonic(), 0
         try:
             with (
                 requests.get(url, stream=True, timeout=self.timeout) as response,
-                target.open("xb") as file,
+                partial.open("wb") as file,
             ):
                 response.raise_for_status()
                 self._check_size(flag, url, int(response.headers.get("Content-Length") or 0))
@@ -83,7 +88,7 @@ class Fetcher:
             ) from None
         if size == 0:
             raise InputError(flag, url, "is empty", "check the URL")
-        return target
+        return partial.rename(target)
 
     def _check_size(self, flag: str, url: str, size: int) -> None:
         if size > self.limit:

@@ -2,7 +2,6 @@
 
 import hashlib
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,11 +60,6 @@ def read_image(flag: str, source: str, fetcher: Fetcher) -> InputImage:
     return InputImage(
         path=path, name=display_name(source), width=image.width, height=image.height, sha256=digest
     )
-
-
-def read_images(flag: str, sources: Sequence[str], fetcher: Fetcher) -> list[InputImage]:
-    """Every image of a flag, in order."""
-    return [read_image(flag, source, fetcher) for source in sources]
 
 
 def fit_on_white(image: Image.Image, width: int, height: int) -> Image.Image:

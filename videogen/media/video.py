@@ -5,6 +5,7 @@ Every writer works on a temporary sibling of the target and is renamed into plac
 been read back; whatever goes wrong before that removes the temporary file.
 """
 
+import glob
 import os
 import re
 import shutil
@@ -49,9 +50,10 @@ class _FfmpegWriter:
         self.pipe = imageio_ffmpeg.write_frames(
             str(path.absolute()), size, fps=fps, macro_block_size=1, ffmpeg_log_level="quiet", **options
         )
-        self.pipe.send(None)
 
     def write(self, frames: np.ndarray) -> None:
+        if not self.count:
+            self.pipe.send(None)  # starts the encoder
         for frame in frames:
             try:
                 self.pipe.send(np.ascontiguousarray(frame))
@@ -140,7 +142,7 @@ class _PngWriter:
 def open_writer(
     target: Path, kind: str, *, size: tuple[int, int], fps: int, num_frames: int, comment: str = ""
 ) -> Iterator["PendingFile"]:
-    """A writer for ``target``; call ``commit()`` on it once the last frame is in.
+    """A writer for ``target``: ``write()`` frames, ``finish()``, then ``publish()``.
 
     Args:
         target: final path; its folder must exist.
@@ -149,7 +151,7 @@ def open_writer(
         num_frames: frames that will be written.
         comment: stored in the file where the format has a place for it.
 
-    Leaving the block without commit, or by an exception, removes what was written.
+    What has not been published when the block ends is removed.
 
     Raises:
         OutputError: the disk is full, or the encoder failed.
@@ -166,7 +168,8 @@ def open_writer(
         try:
             yield handle
         except OSError as error:
-            raise OutputError(f"{target}: {error.strerror or error}") from None
+            fix = "free some space or choose another --output"
+            raise OutputError(f"{target}: {error.strerror or error}; {fix}") from None
         finally:
             if not handle.done:
                 writer.abort()
@@ -177,11 +180,9 @@ class PendingFile:
 
     def __init__(self, temporary: Path, target: Path, writer: FrameWriter) -> None:
         self.temporary, self.target, self.writer, self.done = temporary, target, writer, False
-        self.count = 0
 
     def write(self, frames: np.ndarray) -> None:
         self.writer.write(frames)
-        self.count += len(frames)
 
     def finish(self) -> None:
         """Complete and check the temporary file."""
@@ -256,15 +257,10 @@ def remove(path: Path) -> None:
 
 def clean_stale(target: Path) -> None:
     """Remove what killed processes left behind for this target."""
-    for path in target.parent.glob(f".{glob_escape(target.name)}.*"):
+    for path in target.parent.glob(f".{glob.escape(target.name)}.*"):
         match = re.fullmatch(rf"\.{re.escape(target.name)}\.(\d+)\.(part.*|old)", path.name)
         if match and not _alive(int(match[1])):
             remove(path)
-
-
-def glob_escape(name: str) -> str:
-    """A file name as a glob pattern that matches only itself."""
-    return re.sub(r"([*?[])", r"[\1]", name)
 
 
 def _alive(pid: int) -> bool:

@@ -61,20 +61,23 @@ def wan_config(config: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
     """WanDiT's arguments, from diffusers' or the published config names."""
     dim, channels = shapes["patch_embedding.weight"][:2]
     heads = config.get("num_attention_heads", config.get("num_heads", dim // FAMILY_HEAD_DIM))
-    published = {
-        "in_channels": ("in_channels", "in_dim", channels),
-        "out_channels": ("out_channels", "out_dim", shapes["proj_out.weight"][0] // 4),
-        "text_dim": ("text_dim", "", shapes["condition_embedder.text_embedder.linear_1.weight"][1]),
-        "freq_dim": ("freq_dim", "", shapes["condition_embedder.time_embedder.linear_1.weight"][1]),
-        "ffn_dim": ("ffn_dim", "", shapes["blocks.0.ffn.net.0.proj.weight"][0]),
-        "num_layers": ("num_layers", "", shapes.count("blocks.")),
-        "eps": ("eps", "", 1e-6),
-        "attention_head_dim": ("attention_head_dim", "", config.get("dim", dim) // heads),
-        "inject_sample_info": ("inject_sample_info", "", "fps_embedding.weight" in shapes),
+    if not heads:
+        raise ValueError("num_attention_heads is missing")
+    inferred = {
+        "in_channels": channels,
+        "out_channels": shapes["proj_out.weight"][0] // 4,
+        "text_dim": shapes["condition_embedder.text_embedder.linear_1.weight"][1],
+        "freq_dim": shapes["condition_embedder.time_embedder.linear_1.weight"][1],
+        "ffn_dim": shapes["blocks.0.ffn.net.0.proj.weight"][0],
+        "num_layers": shapes.count("blocks."),
+        "eps": 1e-6,
+        "attention_head_dim": config.get("dim", dim) // heads,
+        "inject_sample_info": "fps_embedding.weight" in shapes,
     }
+    published = {"in_channels": "in_dim", "out_channels": "out_dim"}
     values = {
-        ours: config.get(diffusers, config.get(original, inferred))
-        for ours, (diffusers, original, inferred) in published.items()
+        name: config.get(name, config.get(published.get(name, name), value))
+        for name, value in inferred.items()
     }
     return (
         values | {"num_attention_heads": heads} | _image_config(dim, shapes) | _audio_config(config, shapes)
@@ -206,29 +209,51 @@ COMPONENTS: dict[str, Component] = {
 }
 
 
-def load_component(
-    name: str, place: Path, dtype: torch.dtype = torch.float32, arch: Mapping[str, Any] | None = None
-) -> nn.Module | PreTrainedTokenizerBase:
-    """Load one component of a checkpoint.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Draft:
+    """A component checked but not yet read: ``module`` has no memory for its parameters."""
+
+    name: str
+    module: Any
+    found: Mapping[str, Entry]
+
+    def fill(self, dtype: torch.dtype) -> Any:
+        """The module with its weights; parts that need float32 keep it."""
+        if self.name == "tokenizer":
+            return self.module
+        # Half-precision T5 overflows; bfloat16 has float32's range.
+        dtype = torch.bfloat16 if self.name == "text_encoder" and dtype == torch.float16 else dtype
+        float32 = COMPONENTS[self.name].float32
+        return weights.fill(
+            self.module, self.found, lambda key: torch.float32 if re.search(float32, key) else dtype
+        )
+
+
+def draft_component(name: str, place: Path, arch: Mapping[str, Any] | None = None) -> Draft:
+    """Check one component of a checkpoint: names and shapes of its tensors against the module it will fill.
 
     Args:
         name: component, a key of ``COMPONENTS``, or 'tokenizer'.
         place: its folder or weight file.
-        dtype: compute dtype; parts that need float32 keep it.
         arch: what neither config nor shapes tell (the checkpoint's tiny_arch.json entry).
 
     Raises:
         CheckpointError: unreadable files, or tensors that do not fit.
     """
     if name == "tokenizer":
-        return _load_tokenizer(place)
+        return Draft(name=name, module=_load_tokenizer(place), found={})
     found = weights.read_entries(place, COMPONENTS[name].tables)
     config = read_json(place / "config.json") if (place / "config.json").is_file() else {}
-    module = build_skeleton(name, place, found, {**config, **(arch or {})})
-    # Half-precision T5 overflows; bfloat16 has float32's range.
-    dtype = torch.bfloat16 if name == "text_encoder" and dtype == torch.float16 else dtype
-    float32 = COMPONENTS[name].float32
-    return weights.fill(module, found, lambda key: torch.float32 if re.search(float32, key) else dtype)
+    return Draft(
+        name=name, module=build_skeleton(name, place, found, {**config, **(arch or {})}), found=found
+    )
+
+
+def load_component(
+    name: str, place: Path, dtype: torch.dtype = torch.float32, arch: Mapping[str, Any] | None = None
+) -> Any:
+    """One component of a checkpoint, checked and read (see ``draft_component``)."""
+    return draft_component(name, place, arch).fill(dtype)
 
 
 def build_skeleton(

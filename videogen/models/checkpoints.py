@@ -103,10 +103,9 @@ def locate(model_id: str, revision: str | None, task: TaskSpec) -> Checkpoint:
     if model_id.startswith(("/", ".", "~")) or path.is_dir():
         return inspect(path, task, name=path.resolve().name)
     if not HUB_ID.fullmatch(model_id):
-        raise CheckpointError(
-            f"--model_id {model_id}: neither a folder nor a hub id; give a path, owner/name or 'tiny' "
-            f"(default {task.models[0]})"
-        )
+        near = "nearest 'tiny'" if nearest(model_id.lower(), ["tiny"]) else f"default {task.models[0]}"
+        what = "neither a folder nor a hub id; give a path, owner/name or 'tiny'"
+        raise CheckpointError(f"--model_id {model_id}: {what} ({near})")
     from videogen.models import hub  # noqa: PLC0415 - 0.2 s, only for hub ids
 
     for name in spellings(model_id, task):

@@ -14,6 +14,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.file_download import repo_folder_name
 
 from videogen.errors import CheckpointError, first_line
 
@@ -49,6 +50,8 @@ def download(
             folder = snapshot_download(
                 name, revision=revision, allow_patterns=list(patterns), etag_timeout=patience
             )
+        except GatedRepoError as error:  # a kind of RepositoryNotFoundError
+            raise CheckpointError(_explained(name, revision, error)) from None
         except RepositoryNotFoundError:
             continue
         except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
@@ -73,6 +76,8 @@ def _check_space(name: str, needed: int) -> None:
     cache = Path(constants.HF_HUB_CACHE)
     there = next(parent for parent in (cache, *cache.parents) if parent.exists())
     free = shutil.disk_usage(there).free
+    blobs = cache / repo_folder_name(repo_id=name, repo_type="model") / "blobs"
+    needed -= sum(file.stat().st_size for file in blobs.glob("*"))  # what an earlier try brought
     if needed > free:
         raise CheckpointError(
             f"--model_id {name}: the download takes {needed / 1e9:.0f} GB and {there} has "

@@ -269,7 +269,8 @@ def skeleton(build: Callable[[], nn.Module], place: Path, found: Mapping[str, En
     problems = missing + unexpected + shapes
     if problems:
         more = f" and {len(problems) - LISTED} more" if len(problems) > LISTED else ""
-        raise CheckpointError(f"{place}: does not fit the model: {'; '.join(problems[:LISTED])}{more}")
+        listed = "; ".join(problems[:LISTED])
+        raise CheckpointError(f"{place}: does not fit the model: {listed}{more}; check --model_id")
     return module
 
 

@@ -4,6 +4,7 @@ A pipeline's own file holds one method, ``parts``: the numbered steps of its tas
 parts (one per roll, segment or clip; most tasks have one). Everything else is here, once.
 """
 
+import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,10 +24,13 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 
 from videogen.conditioning import Context, Segment, pack, unpack
+from videogen.errors import InputError
 from videogen.loading import load
 from videogen.models import vae as vae_io
+from videogen.models.checkpoints import Checkpoint
 from videogen.models.text import encode_prompt
 from videogen.models.wan import WanDiT
+from videogen.options import OPTIONS
 from videogen.sampling import StopDenoising
 from videogen.tasks import TASKS
 
@@ -34,7 +38,10 @@ StepCallback = Callable[[Any, int, Tensor, dict[str, Tensor]], Mapping[str, Tens
 """diffusers' callback_on_step_end: (pipeline, index, timestep, {"latents": ...}) -> replacements or None."""
 
 
+logger = logging.getLogger(__name__)
+
 REMEMBERED_PROMPTS = 16
+LOG_EVERY = 30.0  # seconds, where there is no progress bar
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,6 +66,8 @@ class VideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
     """Base of the Wan-family pipelines. ``task`` names the row of TASKS a pipeline implements."""
 
     task: ClassVar[str]
+    checkpoint: Checkpoint | None = None  # where the components came from; sets defaults and sizes
+    _callback_tensor_inputs: ClassVar = ["latents"]
     attention_backend = "native"  # for the record; see runtime/speed.py
     model_cpu_offload_seq = "text_encoder->transformer->vae"
 
@@ -86,7 +95,13 @@ class VideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         return (frames / 2 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8)
 
     def __call__(
-        self, prompt: str, *, output_type: str = "np", return_dict: bool = True, **arguments: Any
+        self,
+        prompt: str,
+        *,
+        output_type: str = "np",
+        return_dict: bool = True,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+        **arguments: Any,
     ) -> VideoOutput | tuple[Any]:
         """Generate one video.
 
@@ -95,11 +110,14 @@ class VideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             output_type: 'np' float [1, F, H, W, 3] in [0, 1], 'pt' [1, F, 3, H, W], 'pil', 'uint8' [1, F, H,
                 W, 3], or 'latent' [1, C, F, h, w].
             return_dict: False returns the tuple (frames,).
+            callback_on_step_end_tensor_inputs: what the callback is given; there is only 'latents'.
             arguments: those of ``parts``; what is left out takes the task's published default, and the size
                 follows the first input as on the command line.
         """
         if output_type not in ("np", "pt", "pil", "uint8", "latent"):
             raise ValueError(f"output_type {output_type!r}: must be one of np, pt, pil, uint8, latent")
+        if unknown := set(callback_on_step_end_tensor_inputs) - set(self._callback_tensor_inputs):
+            raise ValueError(f"callback_on_step_end_tensor_inputs: no {', '.join(unknown)}; only latents")
         parts = self.parts(prompt=prompt, **self.complete(arguments))
         if output_type == "latent":
             frames: Any = torch.cat([part.latents for part in parts], dim=2)
@@ -111,11 +129,21 @@ class VideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
     def complete(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments of ``parts`` with the task's defaults and the size rule filled in."""
         spec = TASKS[self.task]
-        values = {**spec.defaults(), **{name: value for name, value in given.items() if value is not None}}
-        shape = spec.shape(values, {name: values[name] for name in spec.inputs}, spec.size_tables())
+        inputs = {name: _as_list(given.get(name)) for name in spec.inputs}
+        for name, files in spec.inputs.items():
+            files.check(f"{name}=", spec.name, len(inputs[name]))
+            for item in inputs[name]:
+                if not isinstance(item, Image.Image):
+                    raise InputError(
+                        f"{name}=", type(item).__name__, "must be PIL images", "load_image(path)"
+                    )
+        own = {name: value for name, value in given.items() if value is not None and name in OPTIONS}
+        asked = {name: OPTIONS[name].value(value) for name, value in own.items() if name not in inputs}
+        values = {**spec.defaults(self.checkpoint), **asked}
+        shape = spec.shape(values, inputs, spec.size_tables(self.checkpoint))
         chosen = {"height": shape.height, "width": shape.width, "num_frames": shape.num_frames}
         published = {name: values[name] for name in spec.arguments if name in values}
-        return {**published, **given, **chosen}
+        return {**published, **given, **inputs, **chosen}
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> "VideoPipeline":
@@ -154,7 +182,9 @@ class VideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         stride = self.vae.spatial_compression_ratio
         frames = (num_frames - 1) // self.vae.config.scale_factor_temporal + 1
         shape = (1, self.vae.config.z_dim, frames, height // stride, width // stride)
-        return randn_tensor(shape, generator=generator, device=self._execution_device, dtype=torch.float32)
+        device = generator.device if generator is not None else self._execution_device
+        noise = randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
+        return noise.to(self._execution_device)
 
     def encode_image(self, image: Image.Image, *, sample: bool, generator: torch.Generator | None) -> Tensor:
         """An RGB image to one latent frame [1, C, 1, h, w]: its posterior sampled, or the mean."""
@@ -184,10 +214,15 @@ class VideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
     ) -> Iterator[Callable[[int, Tensor, Tensor], Tensor]]:
         """The ``on_step`` of one denoising loop: progress bar, diffusers' callback, interruption."""
         self._interrupt = False
+        started = said = time.monotonic()
         with self.stage("denoise"), self.progress_bar(total=total) as bar:
 
             def on_step(index: int, timestep: Tensor, latents: Tensor) -> Tensor:
+                nonlocal said
                 bar.update()
+                if bar.disable and (now := time.monotonic()) - said > LOG_EVERY:
+                    said, left = now, (now - started) / (index + 1) * (total - index - 1)
+                    logger.info("denoising: step %d of %d, about %.0f s left", index + 1, total, left)
                 if callback is not None:
                     latents = (callback(self, index, timestep, {"latents": latents}) or {}).get(
                         "latents", latents
@@ -207,6 +242,10 @@ class VideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             if chunk is None:
                 return
             yield chunk
+
+
+def _as_list(given: Any) -> list[Any]:
+    return list(given) if isinstance(given, list | tuple) else [] if given is None else [given]
 
 
 def image_tensor(image: Image.Image) -> Tensor:

@@ -42,7 +42,7 @@ def place(pipeline: DiffusionPipeline, device: torch.device, *, offload: bool, l
 
 def quantize(transformer: nn.Module, device: torch.device) -> None:
     """Float8 (e4m3) weights, one scale per output row of every Linear; activations keep their dtype."""
-    from torchao.quantization import Float8WeightOnlyConfig, quantize_  # noqa: PLC0415 - optional, and noisy
+    from torchao.quantization import Float8WeightOnlyConfig, quantize_  # noqa: PLC0415 - slow, and noisy
 
     # Block by block, so that no more than one is ever on the GPU; LoRA layers stay as they are.
     for module in (*cast(nn.ModuleList, transformer.blocks), transformer):

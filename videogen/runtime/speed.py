@@ -72,9 +72,12 @@ def _problem(backend: str, head_dim: int, device: torch.device, dtype: torch.dty
     return None
 
 
-def compile_blocks(transformer: WanDiT, device: torch.device) -> None:
-    """Compile the repeated block once (regional compilation)."""
+def compile_blocks(transformer: WanDiT, device: torch.device, *, streamed: bool) -> None:
+    """Compile the repeated block once (regional compilation), where that applies."""
     if device.type == "cpu":
         logger.warning("--compile: skipped on the CPU, where compiling takes longer than it saves")
+        return
+    if streamed:
+        logger.warning("--compile: skipped with --low_vram, whose streamed blocks cannot be compiled whole")
         return
     transformer.compile_repeated_blocks(fullgraph=True)
