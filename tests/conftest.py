@@ -108,6 +108,42 @@ def tiny_pipeline():
     return videogen.load("reference_to_video", "tiny", dtype=torch.float32, device="cpu")
 
 
+@pytest.fixture(scope="session")
+def make_video(tmp_path_factory):
+    """Draw a short video: a square that moves over a gradient, with or without a tone."""
+    import av
+    import numpy as np
+
+    folder = tmp_path_factory.mktemp("videos")
+
+    def make(name="source.mp4", *, frames=30, size=(160, 96), fps=24, audio=False, codec="libx264"):
+        if (folder / name).exists():  # encoders with several threads do not write the same bytes twice
+            return folder / name
+        width, height = size
+        with av.open(str(folder / name), "w") as container:
+            stream = container.add_stream(codec, rate=fps)
+            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+            sound = container.add_stream("aac", rate=16000, layout="mono") if audio else None
+            for index in range(frames):
+                picture = np.zeros((height, width, 3), np.uint8)
+                picture[..., 0] = np.linspace(0, 255, width, dtype=np.uint8)
+                picture[..., 1] = np.linspace(0, 255, height, dtype=np.uint8)[:, None]
+                left = index * 3 % max(1, width - 16)
+                picture[height // 3 : height // 3 + 12, left : left + 12] = 255
+                frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+            if sound is not None:
+                wave = np.sin(np.arange(int(16000 * frames / fps)) * 0.17).astype(np.float32)[None]
+                chunk = av.AudioFrame.from_ndarray(wave, format="fltp", layout="mono")
+                chunk.sample_rate = 16000
+                container.mux(sound.encode(chunk))
+                container.mux(sound.encode())
+        return folder / name
+
+    return make
+
+
 @pytest.fixture
 def robot():
     from PIL import Image

@@ -20,33 +20,61 @@ Bucket = tuple[float, int, int]  # ratio height/width, height, width
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Roll:
+    """One run of the denoising loop.
+
+    Args:
+        latent_frames: that are denoised.
+        context_frames: latent frames that the network sees besides them.
+        num_frames: video frames that it adds to the result.
+    """
+
+    latent_frames: int
+    context_frames: int = 0
+    num_frames: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Shape:
-    """What one generation looks like; ``context_frames``: latent frames seen besides the video's."""
+    """What one generation looks like: the size it is made in, and its rolls, in order.
+
+    ``prepended`` frames of the source come first in the file; ``canvas`` is the (width, height) of the file
+    where it is not the size the video is made in.
+    """
 
     height: int
     width: int
-    num_frames: int
     fps: int
-    context_frames: int = 0
+    rolls: tuple[Roll, ...]
     forwards_per_step: int = 1
+    prepended: int = 0
+    canvas: tuple[int, int] | None = None
 
     @property
-    def latent_frames(self) -> int:
-        return latent_frames(self.num_frames)
+    def file_size(self) -> tuple[int, int]:
+        """(width, height) of the file."""
+        return self.canvas or (self.width, self.height)
+
+    @property
+    def file_frames(self) -> int:
+        """Frames of the file."""
+        return self.prepended + self.num_frames
+
+    @property
+    def num_frames(self) -> int:
+        """Video frames that are made."""
+        return sum(roll.num_frames for roll in self.rolls)
 
     @property
     def latent_shape(self) -> tuple[int, int, int, int, int]:
-        return (
-            1,
-            LATENT_CHANNELS,
-            self.latent_frames,
-            self.height // SPACE_STRIDE,
-            self.width // SPACE_STRIDE,
-        )
+        """Of the largest roll."""
+        frames = max(roll.latent_frames for roll in self.rolls)
+        return 1, LATENT_CHANNELS, frames, self.height // SPACE_STRIDE, self.width // SPACE_STRIDE
 
     @property
     def tokens(self) -> int:
-        frames = self.latent_frames + self.context_frames
+        """Of one forward of the largest roll."""
+        frames = max(roll.latent_frames + roll.context_frames for roll in self.rolls)
         return frames * (self.height // SIZE_UNIT) * (self.width // SIZE_UNIT)
 
 

@@ -58,8 +58,8 @@ def load_pipeline(spec: TaskSpec, checkpoint: Checkpoint, dtype: torch.dtype) ->
     arch = read_json(arch_file) if arch_file.is_file() else {}
     # All that can be wrong with the files is found out before the first weight is read.
     drafts = {
-        name: draft_component(name, checkpoint.place(name), arch.get(ARCH_NAMES.get(name, name)))
-        for name in spec.components
+        name: draft_component(component, checkpoint.place(name), arch.get(ARCH_NAMES.get(name, name)))
+        for name, component in spec.components.items()
     }
     _check_network(spec, checkpoint, drafts["transformer"].module.config)
     components = {name: draft.fill(dtype) for name, draft in drafts.items()}

@@ -47,11 +47,16 @@ def beside(path: Path) -> Path:
 
 def read_record(path: Path) -> dict[str, Any] | None:
     """What a sidecar or an MP4 says of itself; None if it is not there or says nothing of ours."""
+    return read_json(path, SCHEMA)
+
+
+def read_json(path: Path, schema: int) -> dict[str, Any] | None:
+    """A JSON object of ours, from a file of its own or an MP4; None if there is none."""
     try:
         content = _parse(_text("", str(path), path))
     except InputError:
         return None
-    return content if isinstance(content, dict) and content.get("schema") == SCHEMA else None
+    return content if isinstance(content, dict) and content.get("schema") == schema else None
 
 
 def read_request(flag: str, file: str) -> dict[str, Any]:

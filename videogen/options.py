@@ -15,6 +15,8 @@ from videogen.values import (
     one_of,
     paths,
     pixels,
+    prompts,
+    rate,
     real,
     seeds,
     size,
@@ -88,7 +90,7 @@ class Option:
             raise InputError(self.flag, given, "needs a value", "give one, or leave the flag out")
         try:
             split(given).encode()
-            if self.parse is paths and isinstance(given, list | tuple):
+            if self.parse in (paths, prompts) and isinstance(given, list | tuple):
                 return tuple(word(str(item)) for item in given)
             return self.parse(split(given))
         except UnicodeEncodeError:
@@ -113,7 +115,8 @@ GROUPS: dict[str, tuple[Option, ...]] = {
     "prompt": (
         Option("prompt", text, "what the video shows", "TEXT"),
         Option("negative_prompt", text, "what it should not show; used when guidance is on", "TEXT"),
-        Option("roll_prompts", word, "a prompt per line for every roll", "FILE", (), (*V3_EXTENSION, *DF)),
+        Option("roll_prompts", prompts, "a text file with a prompt per line, one for every roll", "FILE", (),
+               (*V3_EXTENSION, *DF)),
         Option("prompt_enhancer", None, "rewrite the prompt first", "", (), V2),
         Option("vlm_path", word, "captioning model", "PATH|ID", (), V2V),
         Option("vlm_device", word, "device of the captioning model", "DEVICE", (), V2V),
@@ -139,6 +142,8 @@ GROUPS: dict[str, tuple[Option, ...]] = {
         Option("input_video", word, "video to continue", "FILE|URL", ("video", "video_path"),
                (*V3_EXTENSION, *DF, *V2V)),
         Option("input_audio", word, "speech", "FILE|URL", ("audio",), AVATAR),
+        Option("source_fps", rate, "resample the input video from this rate, or from its own ('auto')",
+               "FPS|auto", (), V3_EXTENSION),
     ),
     "sampling": (
         Option("seed", seeds, "0 .. 2^63-1, or random; several, as in 1,2,3, make one video each", "N[,N...]",
@@ -155,6 +160,11 @@ GROUPS: dict[str, tuple[Option, ...]] = {
         Option("sample_solver", one_of("unipc", "dpm++", "euler"), "how a step is taken", "NAME", (),
                _but(*AVATAR, *HUNYUAN)),
         Option("boundary", real(0, 1), "where the experts change", "0..1", (), (*WAN_BASE, "v2v-14B")),
+        Option("handover", one_of("frames", "latents"),
+               "what one roll passes to the next: 8-bit frames, as published, or latents", "WHAT", (),
+               ("single_shot_extension",)),
+        Option("color_match", None, "match the colours of new frames to the input's last", "", (),
+               V3_EXTENSION),
         Option("noise_device", one_of("cpu", "cuda"),
                "where noise is drawn; cpu gives the same noise on every machine", "DEVICE"),
     ),
@@ -200,6 +210,11 @@ GROUPS: dict[str, tuple[Option, ...]] = {
         Option("output", word, ".mp4, .gif, .npy, or a folder of PNGs", "PATH", ("save_file",)),
         Option("output_dir", word, "folder for <index>_<seed>.mp4", "DIR"),
         Option("save_latents", word, "also keep the denoised latents", "FILE.safetensors"),
+        Option("prepend_input", None, "put the input video before the new frames, at its size", "", (),
+               V3_EXTENSION),
+        Option("keep_audio", None, "with --prepend_input: also the input's sound", "", (), V3_EXTENSION),
+        Option("keep_parts", None, "keep the finished rolls (<name>.parts/) after success", "", (),
+               V3_EXTENSION),
         _run("overwrite", None, "replace an existing output"),
         _run("resume", None, "skip what is finished"),
         _run("jobs", word, "one prompt per line, or JSON lines of flags", "FILE"),

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from videogen.geometry import Shape
 from videogen.media.fetch import display_name
 from videogen.models import checkpoints
 from videogen.models.checkpoints import Checkpoint
+from videogen.parts import Parts
 from videogen.targets import Target
 from videogen.tasks import Inputs, TaskSpec
 
@@ -23,7 +24,7 @@ from videogen.tasks import Inputs, TaskSpec
 NOT_IN_HASH = {
     "task_type", "model_id", "revision", "download_timeout", "device", "offload",
     "compile", "use_usp", "output", "output_dir", "save_latents", "resolution", "size", "height", "width",
-    "duration", "num_frames", "seed", "lora",
+    "duration", "num_frames", "seed", "lora", "keep_parts",
 }  # fmt: skip
 # Options about one place and moment, not about the video.
 NOT_IN_REQUEST = {
@@ -55,14 +56,13 @@ class Plan:
     @property
     def forwards(self) -> int:
         """Calls of the transformer."""
-        return self.values["num_inference_steps"] * self.shape.forwards_per_step
+        steps = self.values["num_inference_steps"]
+        return len(self.shape.rolls) * steps * self.shape.forwards_per_step
 
     @property
     def arguments(self) -> dict[str, Any]:
         """What the pipeline's ``parts`` takes besides inputs, generator and callback."""
-        shape = self.shape
-        chosen = {"height": shape.height, "width": shape.width, "num_frames": shape.num_frames}
-        return {name: self.values[name] for name in self.task.arguments} | chosen
+        return self.task.pick(self.values, self.shape)
 
     @property
     def memory(self) -> Memory:
@@ -112,6 +112,20 @@ class Plan:
         text = json.dumps(content, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
+    @property
+    def parts(self) -> Parts:
+        """Where its finished rolls are kept while it is unfinished."""
+        assert self.target is not None
+        return Parts(self.target.parts, self.plan_hash, self.seed)
+
+    @property
+    def audio(self) -> tuple[Path, float] | None:
+        """File whose sound goes with the prepended source, and for how many seconds."""
+        if not self.values.get("keep_audio"):
+            return None
+        (source,) = self.inputs["input_video"]
+        return source.path, self.shape.prepended / self.shape.fps
+
     def earlier_record(self) -> dict[str, Any] | None:
         """The sidecar of a complete result of this plan; None if there is none.
 
@@ -150,8 +164,14 @@ class Plan:
             "height": shape.height,
             "num_frames": shape.num_frames,
             "fps": shape.fps,
+            "file": {
+                "width": shape.file_size[0],
+                "height": shape.file_size[1],
+                "num_frames": shape.file_frames,
+                "prepended": shape.prepended,
+            },
             "seconds": round(shape.num_frames / shape.fps, 3),
-            "rolls": [shape.num_frames],
+            "rolls": [asdict(roll) for roll in shape.rolls],
             "latent_shape": list(shape.latent_shape),
             "tokens": shape.tokens,
             "forwards": self.forwards,
@@ -165,20 +185,33 @@ class Plan:
             "notes": list(self.notes),
         }
 
+    def _file(self) -> str:
+        """What the file holds, where that is more than what is made."""
+        (source,), shape = self.inputs["input_video"], self.shape
+        width, height = shape.file_size
+        rate = self.values["source_fps"]
+        resampled = f"resampled from {rate or source.fps:g}" if rate is not None else f"not {source.fps:g}"
+        sound = ", with its sound" if self.values["keep_audio"] else ""
+        return (
+            f"{width}x{height}, {shape.file_frames} frames: {shape.prepended} of {source.name} "
+            f"at {shape.fps} fps ({resampled}){sound}, then the new ones"
+        )
+
     def describe(self) -> str:
         """The plan for people (--dry_run)."""
         plan, shape, model = self.as_json(), self.shape, self.checkpoint
         where = "here" if model.folder else "to be built" if model.tiny else "to be downloaded"
         name = f"{model.name}@{model.revision}" if model.revision else model.name
         sizes = ", ".join(f"{part} {_amount(size)}" for part, size in model.sizes.items())
-        steps = f"{self.values['num_inference_steps']} steps x {shape.forwards_per_step}"
+        steps = f"{self.values['num_inference_steps']} steps x {shape.forwards_per_step} a roll"
         memory = ", ".join(f"{mode} {_amount(size)}" for mode, size in plan["memory_bytes"].items())
         rows = {
             "task": self.task.name,
             "model": f"{name} ({model.layout}, {where})",
             "files": sizes or ("tiny" if model.tiny else "sizes unknown until downloaded"),
             "video": f"{shape.width}x{shape.height}, {shape.num_frames} frames at {shape.fps} fps",
-            "rolls": f"1 of {shape.num_frames} frames",
+            **({"file": self._file()} if shape.prepended else {}),
+            "rolls": ", ".join(str(roll.num_frames) for roll in shape.rolls) + " frames",
             "latents": "x".join(map(str, shape.latent_shape)),
             "tokens": f"{shape.tokens} per forward",
             "forwards": f"{self.forwards} ({steps})",

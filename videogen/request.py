@@ -11,6 +11,7 @@ from typing import Any
 from videogen.errors import InputError, VideoGenError
 from videogen.media.fetch import Fetcher
 from videogen.media.image import read_image
+from videogen.media.reader import read_video
 from videogen.models import checkpoints
 from videogen.options import OPTIONS, check_used
 from videogen.plan import Plan
@@ -30,7 +31,7 @@ ALTERNATIVES: tuple[tuple[tuple[str, ...], ...], ...] = (
 # Pairs that contradict each other.
 CONFLICTS = (
     *(("size", "height"), ("size", "width"), ("resolution", "size"), ("resolution", "height")),
-    *(("resolution", "width"), ("output", "output_dir"), ("low_vram", "use_usp")),
+    *(("resolution", "width"), ("output", "output_dir"), ("low_vram", "use_usp"), ("prompt", "roll_prompts")),
 )
 RUNTIME_DEFAULTS: Values = {
     "device": "auto",
@@ -42,7 +43,7 @@ RUNTIME_DEFAULTS: Values = {
     "lora": (),
     **dict.fromkeys(("offload", "low_vram", "use_usp", "compile"), False),
 }
-READERS = {"image": read_image}
+READERS = {"image": read_image, "video": read_video}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,6 +97,7 @@ def make_plans(items: Sequence[Item], existing: Existing, workdir: Path) -> list
         plan = replace(draft, index=index, seed=seed, target=target)
         if existing.resume and plan.checkpoint.folder is not None:
             plan.earlier_record()
+        plan.parts.check(resume=existing.resume, overwrite=existing.overwrite)
         plans.append(plan)
         taken.update(target.paths)
     return plans
@@ -111,7 +113,10 @@ def check(explicit: Mapping[str, Any], workdir: Path) -> Plan:
     check_used(task.name, explicit)
     _check_conflicts(explicit)
     checkpoint = checkpoints.locate(explicit.get("model_id", task.models[0]), explicit.get("revision"), task)
-    published = {name: OPTIONS[name].value(value) for name, value in task.defaults(checkpoint).items()}
+    published = {
+        name: value if value is None else OPTIONS[name].value(value)
+        for name, value in task.defaults(checkpoint).items()
+    }
     values = merge({"seed": ()}, RUNTIME_DEFAULTS, published, explicit)
     _check_prompt(task, values)
     _check_runtime(values)
@@ -120,7 +125,9 @@ def check(explicit: Mapping[str, Any], workdir: Path) -> Plan:
         name: _read(task, name, values.get(name), files, fetcher) for name, files in task.inputs.items()
     }
     shape = task.shape(values, inputs, task.size_tables(checkpoint))
-    notes = [*task.notes(values, explicit)]
+    notes = [*task.notes(values, explicit, inputs)]
+    if prompts := values.get("roll_prompts"):
+        notes += _check_roll_prompts(prompts, len(shape.rolls))
     if values.get("revision") and checkpoint.folder is not None and not checkpoint.revision:
         notes.append("--revision has no effect on a folder or a tiny model")
     return Plan(
@@ -136,10 +143,21 @@ def _check_conflicts(explicit: Mapping[str, Any]) -> None:
 
 def _check_prompt(task: TaskSpec, values: Mapping[str, Any]) -> None:
     prompt = values.get("prompt")
+    if values.get("roll_prompts"):
+        return
     if prompt is None:
         raise InputError("--prompt", None, f"required by {task.name}", "say what the video shows")
     if not prompt.strip():
         raise InputError("--prompt", "", "must not be empty", "say what the video shows")
+
+
+def _check_roll_prompts(prompts: Sequence[str], rolls: int) -> list[str]:
+    """One prompt per roll; the last goes on when there are fewer, which is worth a warning."""
+    if len(prompts) > rolls:
+        what = f"has {len(prompts)} prompts, and there are {rolls} rolls"
+        raise InputError("--roll_prompts", None, what, f"leave out {len(prompts) - rolls}")
+    few = f"--roll_prompts has {len(prompts)} prompts for {rolls} rolls; the last one is used to the end"
+    return [few] if len(prompts) < rolls else []
 
 
 def _check_runtime(values: Mapping[str, Any]) -> None:

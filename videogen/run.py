@@ -5,31 +5,24 @@ The command line, chained generation, job lists and Python users all come throug
 
 import gc
 import logging
-import platform
 import re
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field
 
 import torch
-from safetensors.torch import save
-from tqdm import tqdm
 
-from videogen import __version__, metadata
-from videogen.errors import CheckpointError, InputError, OutOfMemoryError, VideoGenError, first_line
+from videogen.errors import CheckpointError, InputError, OutOfMemoryError, first_line
 from videogen.loading import load_pipeline
-from videogen.media import video
 from videogen.models import checkpoints
 from videogen.models.checkpoints import Checkpoint
-from videogen.pipelines.base import Part, VideoPipeline
+from videogen.pipelines.base import VideoPipeline
 from videogen.plan import Plan
+from videogen.results import Result, target_of, write
 from videogen.runtime import device as devices
 from videogen.runtime import memory, speed
-from videogen.targets import Target
 from videogen.values import Lora
 
 logger = logging.getLogger(__name__)
@@ -39,14 +32,6 @@ MODEL_OPTIONS = ("device", "dtype", "offload", "low_vram", "attention_backend", 
 # What libraries say who have no exception of their own for it.
 OUT_OF_MEMORY = re.compile(r"out of memory|can.t allocate memory|not enough memory", re.IGNORECASE)
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Result:
-    """One finished video: its files, and ``record``, which is what its sidecar holds."""
-
-    target: Target
-    record: Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,7 +105,7 @@ def run(
             yield earlier
             continue
         try:
-            outcome: Result | Failure = generate(plan, session, show_progress=show_progress)
+            outcome: Result | Failure = generate(plan, session, resume=resume, show_progress=show_progress)
         except Exception as error:
             if len(plans) == 1 or (one_model and isinstance(error, CheckpointError)):
                 raise
@@ -134,7 +119,7 @@ def run(
 def earlier_result(plan: Plan) -> Result | None:
     """The complete result of an earlier run of this very plan, if there is one."""
     record = plan.earlier_record()
-    return None if record is None else Result(target=_target(plan), record=record)
+    return None if record is None else Result(target=target_of(plan), record=record)
 
 
 def _let_go(error: BaseException) -> None:
@@ -143,8 +128,10 @@ def _let_go(error: BaseException) -> None:
     error.__traceback__ = error.__cause__ = error.__context__ = None
 
 
-def generate(plan: Plan, session: Session | None = None, *, show_progress: bool = True) -> Result:
-    """Make one video and write it, its latents if asked for, and its sidecar.
+def generate(
+    plan: Plan, session: Session | None = None, *, resume: bool = False, show_progress: bool = True
+) -> Result:
+    """Make one video and write it, its latents if asked for, and its sidecar; see ``results.write``.
 
     Raises:
         VideoGenError: it could not be made or written; nothing is left under the final names.
@@ -160,101 +147,8 @@ def generate(plan: Plan, session: Session | None = None, *, show_progress: bool 
         devices.reset_peak(device)
         pipeline.set_progress_bar_config(disable=not show_progress, desc="denoising", dynamic_ncols=True)
         memory.set_tiling(pipeline, values["vae_tiling"], plan.memory, device, low_vram=values["low_vram"])
-        inputs = {name: [item.load() for item in items] for name, items in plan.inputs.items()}
         generator = torch.Generator(_noise_device(plan)).manual_seed(plan.seed)
-        parts = pipeline.parts(**plan.arguments, **inputs, generator=generator)
-        return _write(plan, pipeline, parts, started, show_progress=show_progress)
-
-
-def _write(
-    plan: Plan, pipeline: VideoPipeline, parts: Iterator[Part], started: float, *, show_progress: bool
-) -> Result:
-    """Stream parts into the target; names appear at the end, that of the sidecar last."""
-    target, shape, record = _target(plan), plan.shape, _record(plan, pipeline)
-    for path in target.paths:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    latents: list[torch.Tensor] = []
-    with video.open_writer(
-        target.path,
-        target.kind,
-        size=(shape.width, shape.height),
-        fps=shape.fps,
-        num_frames=shape.num_frames,
-        comment=metadata.comment(record),
-    ) as output:
-        for part in parts:
-            _check_finite(part.latents)
-            if target.latents is not None:
-                latents.append(part.latents.float().cpu())
-            bar = tqdm(total=shape.num_frames, desc="decoding", unit="frame", disable=not show_progress)
-            for chunk in part.frames:
-                frames = pipeline.to_uint8(chunk)[0].permute(1, 2, 3, 0).cpu().numpy()
-                with pipeline.stage("write"):
-                    output.write(frames)
-                bar.update(len(frames))
-            bar.close()
-        output.finish()
-        pipeline.maybe_free_model_hooks()
-        seconds = {**pipeline.seconds, "total": time.perf_counter() - started}
-        record |= {
-            "seconds": {name: round(value, 3) for name, value in seconds.items()},
-            "peak_memory": devices.peak_memory(pipeline._execution_device),
-            "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        }
-        if target.latents is not None:
-            _save_latents(target.latents, latents)
-        target = replace(target, path=output.publish(may_replace=target.may_replace))
-        record["output"] = target.path.name
-        metadata.write_json(target.sidecar, record)
-    return Result(target=target, record=record)
-
-
-def _check_finite(latents: torch.Tensor) -> None:
-    if not latents.isfinite().all():
-        raise VideoGenError(
-            "the denoised latents are not finite numbers; try --dtype bfloat16, a smaller --shift or "
-            "--guidance_scale, and check the model's files"
-        )
-
-
-def _save_latents(target: Path, latents: Sequence[torch.Tensor]) -> None:
-    """float32 [1, C, F, h, w]: 'latents', or 'latents_0', 'latents_1', ... for several parts."""
-    names = [f"latents_{i}" for i in range(len(latents))] if len(latents) > 1 else ["latents"]
-    with video.pending(target) as temporary:
-        temporary.write_bytes(save({name: p.contiguous() for name, p in zip(names, latents, strict=True)}))
-        temporary.replace(target)
-
-
-def _record(plan: Plan, pipeline: VideoPipeline) -> dict[str, Any]:
-    """The sidecar, but for what is known only at the end."""
-    checkpoint, shape = plan.checkpoint, plan.shape
-    return {
-        "schema": metadata.SCHEMA,
-        "videogen": __version__,
-        "request": plan.request,
-        "plan_hash": plan.plan_hash,
-        "model": {
-            "id": checkpoint.name,
-            "revision": checkpoint.revision,
-            "layout": checkpoint.layout,
-            "fingerprint": checkpoints.fingerprint(checkpoint),
-        },
-        "seed": plan.seed,
-        "index": plan.index,
-        "width": shape.width,
-        "height": shape.height,
-        "num_frames": shape.num_frames,
-        "fps": shape.fps,
-        "inputs": {
-            name: [{"name": item.name, "sha256": item.sha256} for item in items]
-            for name, items in plan.inputs.items()
-        },
-        "device": devices.device_name(pipeline._execution_device),
-        "dtype": plan.values["dtype"],
-        "attention_backend": pipeline.attention_backend,
-        "vae_tiling": pipeline.vae.use_tiling,
-        "versions": devices.versions() | {"platform": platform.system()},
-    }
+        return write(plan, pipeline, generator, started, resume=resume, show_progress=show_progress)
 
 
 def set_up(plan: Plan) -> VideoPipeline:
@@ -301,11 +195,6 @@ def _noise_device(plan: Plan) -> str:
     if plan.values["noise_device"] == "cuda" and not torch.cuda.is_available():
         raise InputError("--noise_device", "cuda", "there is no CUDA device here", "use cpu")
     return plan.values["noise_device"]
-
-
-def _target(plan: Plan) -> Target:
-    assert plan.target is not None
-    return plan.target
 
 
 @contextmanager

@@ -41,7 +41,17 @@ class Target:
 
     @property
     def sidecar(self) -> Path:
-        return self.path.with_name((self.path.name if self.kind == "png" else self.path.stem) + ".json")
+        return self.path.with_name(f"{self.name}.json")
+
+    @property
+    def name(self) -> str:
+        """What results, records and parts of one video share."""
+        return self.path.name if self.kind == "png" else self.path.stem
+
+    @property
+    def parts(self) -> Path:
+        """Folder of the finished rolls of an unfinished video."""
+        return self.path.with_name(f"{self.name}.parts")
 
     @property
     def paths(self) -> list[Path]:

@@ -3,22 +3,19 @@
 Nothing here imports torch: a row names its pipeline class, and its ``shape`` function is plain arithmetic.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from videogen import config
+from videogen import config, shapes
 from videogen.errors import InputError, nearest
-from videogen.geometry import Bucket, Shape, choose_num_frames, choose_size
+from videogen.geometry import Shape
 from videogen.options import TASK_NAMES
+from videogen.shapes import EXTENSION_FPS, REFERENCE_SLOTS, Inputs, SizeTables
 
 if TYPE_CHECKING:
+    from videogen.media.reader import InputVideo
     from videogen.models.checkpoints import Checkpoint
-
-Inputs = Mapping[str, Sequence[Any]]
-"""Input files of a request, opened and checked (InputImage, ...), by the name of their flag."""
-SizeTables = Mapping[str, Sequence[Bucket]]
-"""Size classes of a model, by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +25,11 @@ class Files:
     kind: str
     fewest: int
     most: int
+
+    def listed(self, given: Any) -> list[Any]:
+        """What a Python caller gave, as a list; a list may itself be one video."""
+        several = self.most > 1 and isinstance(given, list | tuple)
+        return [] if given is None else list(given) if several else [given]
 
     def check(self, flag: str, task: str, count: int) -> None:
         """Refuse too few or too many.
@@ -49,26 +51,26 @@ class TaskSpec:
     Args:
         pipeline: 'module:class' of its pipeline.
         layouts: checkpoint layouts it can read, the published one first (see models/checkpoints.py).
-        components: what it needs of a checkpoint.
+        components: what its pipeline needs -> which component of the checkpoint that is.
         tiny: names of its tiny models in configs/tiny, the default first.
         inputs: flag -> files it takes.
-        arguments: options handed to the pipeline under their own names.
+        arguments: options, and fields of the shape, handed to the pipeline under their own names.
         shape: (option values, inputs, size tables) -> what the video will be.
         network: what the transformer's config must say, for checkpoints of the same layout to be told apart.
-        notes: (option values, those given explicitly) -> warnings, one line each.
+        notes: (option values, those given explicitly, inputs) -> warnings, one line each.
     """
 
     name: str
     summary: str
     pipeline: str
     layouts: tuple[str, ...]
-    components: tuple[str, ...]
+    components: Mapping[str, str]
     tiny: tuple[str, ...]
     inputs: Mapping[str, Files]
     arguments: tuple[str, ...]
     shape: Callable[[Mapping[str, Any], Inputs, SizeTables], Shape]
     network: Mapping[str, Any]
-    notes: Callable[[Mapping[str, Any], Mapping[str, Any]], Iterator[str]]
+    notes: Callable[[Mapping[str, Any], Mapping[str, Any], Inputs], Iterator[str]]
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -87,6 +89,23 @@ class TaskSpec:
         """Published defaults for the checkpoint found; a tiny model has its own size and length."""
         return {**self.config["defaults"], **_tiny(checkpoint).get("defaults", {})}
 
+    def pick(self, values: Mapping[str, Any], shape: Shape) -> dict[str, Any]:
+        """The arguments of the pipeline."""
+        prompt = values.get("roll_prompts") or values.get("prompt")
+        known = (
+            dict(values)
+            | {"prompt": prompt}
+            | {name: getattr(shape, name) for name in ("height", "width", "num_frames", "rolls")}
+        )
+        return {name: known[name] for name in self.arguments}
+
+    def inputs_of(self, inputs: Inputs) -> dict[str, Any]:
+        """Inputs as the pipeline takes them: a list, or where there can be only one, that one or None."""
+        return {
+            name: list(inputs[name]) if files.most > 1 else next(iter(inputs[name]), None)
+            for name, files in self.inputs.items()
+        }
+
     def size_tables(self, checkpoint: "Checkpoint | None" = None) -> SizeTables:
         """Size classes for the checkpoint found."""
         names = [self.config["sizes"], *([_tiny(checkpoint)["sizes"]] if _tiny(checkpoint) else [])]
@@ -98,49 +117,93 @@ def _tiny(checkpoint: "Checkpoint | None") -> Mapping[str, Any]:
     return config.read(f"tiny/{checkpoint.tiny}") if checkpoint is not None and checkpoint.tiny else {}
 
 
+WAN_COMPONENTS = {name: name for name in ("transformer", "vae", "text_encoder", "tokenizer")}
 # A transformer that sees latents and text, nothing else.
 TEXT_ONLY = {"in_channels": 16, "image_dim": None, "audio_dim": None}
-REFERENCE_SLOTS = 4  # the network always sees four reference frames; unused ones are zero
 
 
-def reference_to_video(values: Mapping[str, Any], inputs: Inputs, tables: SizeTables) -> Shape:
-    """Size from the first reference; three forwards per step with guidance (spec skyreels_v3 section 9)."""
-    first = inputs["ref_imgs"][0]
-    height, width = choose_size(values, tables, (first.width, first.height))
-    return Shape(
-        height=height,
-        width=width,
-        num_frames=choose_num_frames(values, values["fps"], REFERENCE_SLOTS),
-        fps=values["fps"],
-        context_frames=REFERENCE_SLOTS,
-        forwards_per_step=3 if values["guidance_scale"] > 1 else 1,
-    )
+RATE_TOLERANCE = 0.01  # frames a second
 
 
-def guidance_notes(values: Mapping[str, Any], explicit: Mapping[str, Any]) -> Iterator[str]:
+def guidance_notes(values: Mapping[str, Any], explicit: Mapping[str, Any], inputs: Inputs) -> Iterator[str]:
     """Options that have no effect without guidance."""
+    del inputs
     if values["guidance_scale"] <= 1:
         for name in ("guidance_scale_img", "negative_prompt"):
             if explicit.get(name) not in (None, "", 1.0):
                 yield f"--{name} has no effect while --guidance_scale is 1 or less"
 
 
+def extension_notes(values: Mapping[str, Any], explicit: Mapping[str, Any], inputs: Inputs) -> Iterator[str]:
+    """Also: what happens to the source's frame rate, and whether its sound can be kept."""
+    yield from guidance_notes(values, explicit, inputs)
+    (source,) = inputs["input_video"]
+    if values["keep_audio"]:
+        _check_audio(values, source)
+    if values["source_fps"] is None and abs(source.fps - EXTENSION_FPS) > RATE_TOLERANCE:
+        yield (
+            f"{source.name} has {source.fps:g} frames a second and is continued as if it had "
+            f"{EXTENSION_FPS}, as published; --source_fps auto resamples it"
+        )
+
+
+def _check_audio(values: Mapping[str, Any], source: "InputVideo") -> None:
+    if not values["prepend_input"]:
+        raise InputError("--keep_audio", None, "the new frames have no sound", "add --prepend_input")
+    if not source.has_audio:
+        raise InputError("--keep_audio", None, f"{source.name} has no sound", "leave it out")
+    if values.get("output") and not values["output"].lower().endswith(".mp4"):
+        raise InputError("--keep_audio", None, "only an .mp4 has sound", f"not {values['output']}")
+    if values["source_fps"] is None and abs(source.fps - EXTENSION_FPS) > RATE_TOLERANCE:
+        what = f"the sound would not fit {source.fps:g} frames a second played at {EXTENSION_FPS}"
+        raise InputError("--keep_audio", None, what, "add --source_fps auto")
+
+
+_EXTENSION: dict[str, Any] = {
+    "layouts": ("SkyReels-V3 extension", "diffusers"),
+    "tiny": ("skyreels-v3-v2v",),
+    "inputs": {"input_video": Files("video", 1, 1)},
+    "network": TEXT_ONLY,
+    "notes": extension_notes,
+}
+_EXTENSION_ARGUMENTS = (
+    *("prompt", "negative_prompt", "height", "width", "rolls", "num_inference_steps", "shift"),
+    *("sample_solver", "guidance_scale", "source_fps", "color_match"),
+)
 _ROWS = (
     TaskSpec(
         name="reference_to_video",
         summary="a video of the subjects in 1-4 reference images (SkyReels-V3)",
         pipeline="videogen.pipelines.reference_to_video:ReferenceToVideoPipeline",
         layouts=("diffusers",),
-        components=("transformer", "vae", "text_encoder", "tokenizer"),
+        components=WAN_COMPONENTS,
         tiny=("skyreels-v3-r2v",),
         inputs={"ref_imgs": Files("image", 1, REFERENCE_SLOTS)},
         arguments=(
-            *("prompt", "negative_prompt", "num_inference_steps", "shift", "sample_solver"),
-            *("guidance_scale", "guidance_scale_img"),
+            *("prompt", "negative_prompt", "height", "width", "num_frames", "num_inference_steps"),
+            *("shift", "sample_solver", "guidance_scale", "guidance_scale_img"),
         ),
-        shape=reference_to_video,
+        shape=shapes.reference_to_video,
         network=TEXT_ONLY,
         notes=guidance_notes,
+    ),
+    TaskSpec(
+        name="single_shot_extension",
+        summary="a video goes on in the same shot, 1-30 s (SkyReels-V3)",
+        pipeline="videogen.pipelines.single_shot_extension:SingleShotExtensionPipeline",
+        components=WAN_COMPONENTS,
+        arguments=(*_EXTENSION_ARGUMENTS, "handover"),
+        shape=shapes.single_shot_extension,
+        **_EXTENSION,
+    ),
+    TaskSpec(
+        name="shot_switching_extension",
+        summary="a video goes on with a cut to another shot, 2-5 s (SkyReels-V3)",
+        pipeline="videogen.pipelines.shot_switching_extension:ShotSwitchingExtensionPipeline",
+        components=WAN_COMPONENTS | {"transformer": "shot_transformer"},
+        arguments=_EXTENSION_ARGUMENTS,
+        shape=shapes.shot_switching_extension,
+        **_EXTENSION,
     ),
 )
 TASKS: dict[str, TaskSpec] = {task.name: task for task in _ROWS}

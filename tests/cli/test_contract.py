@@ -30,6 +30,7 @@ motion_frame drop_frame max_frames_num i2v_stability no_i2v_stability teacache t
 use_ret_steps teacache_model device dtype offload low_vram use_usp attention_backend compile vae_tiling
 lora output save_file output_dir save_latents overwrite resume jobs dry_run config from_metadata
 list_tasks env json quiet verbose version
+source_fps handover color_match prepend_input keep_audio keep_parts
 """
 
 
@@ -304,14 +305,14 @@ def test_jobs_of_prompts_and_of_json(cli, r2v, tmp_path):
 def test_a_failing_item_is_recorded_and_the_rest_goes_on(cli, r2v, tmp_path, monkeypatch):
     from videogen import run
 
-    original = run._write
+    original = run.write
 
     def fail_on_two(plan, *args, **kwargs):
         if plan.seed == 2:
             raise RuntimeError("boom")
         return original(plan, *args, **kwargs)
 
-    monkeypatch.setattr(run, "_write", fail_on_two)
+    monkeypatch.setattr(run, "write", fail_on_two)
     finished = cli(*r2v, "--seed", "1,2,3", "--output_dir", tmp_path)
     assert finished.code == 1
     assert [path.name for path in finished.paths] == ["1_1.mp4", "3_3.mp4"]
@@ -348,7 +349,7 @@ def test_a_failed_video_holds_no_memory(cli, r2v, tmp_path, monkeypatch):
 
     import torch
 
-    monkeypatch.setattr(run, "_write", fail)
+    monkeypatch.setattr(run, "write", fail)
     finished = cli(*r2v, "--seed", "1,2", "--output_dir", tmp_path)
     assert finished.code == 1
     assert "video 2 of 2 failed: out of memory; try a smaller" in finished.err
@@ -361,7 +362,7 @@ def test_other_memory_errors_are_not_out_of_memory(cli, r2v, tmp_path, monkeypat
     def fail(*args, **kwargs):
         raise RuntimeError("CUDA error: an illegal memory access was encountered\nmore")
 
-    monkeypatch.setattr(run, "_write", fail)
+    monkeypatch.setattr(run, "write", fail)
     finished = cli(*r2v, "--output", tmp_path / "a.mp4")
     assert finished.code == 1
     assert "illegal memory access was encountered more" in finished.complaint
@@ -433,17 +434,17 @@ def test_default_names_never_collide(cli, r2v, tmp_path, monkeypatch):
 
 def test_two_processes_with_one_default_name_lose_nothing(cli, r2v, tmp_path, monkeypatch):
     """Another process finishes under the name that was free when this one began."""
-    from videogen import run
+    from videogen import results
 
     monkeypatch.chdir(tmp_path)
-    original = run._record
+    original = results._record
 
     def meanwhile(plan, pipeline):
         plan.target.path.parent.mkdir(parents=True, exist_ok=True)
         plan.target.path.write_text("theirs")
         return original(plan, pipeline)
 
-    monkeypatch.setattr(run, "_record", meanwhile)
+    monkeypatch.setattr(results, "_record", meanwhile)
     (path,) = cli(*r2v).paths
     assert path.stem.endswith("_2")
     assert path.with_suffix(".json").is_file()

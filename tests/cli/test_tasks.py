@@ -13,8 +13,11 @@ from videogen.geometry import bucket_size
 from videogen.tasks import TASKS
 
 # What each task is given, and (width, height, frames) that it must make of it. A new task adds its row.
+# "source.mp4" is a video of 160x96 and 30 frames.
 RUNS = {
     "reference_to_video": (("--ref_imgs", f"{REFS / 'robot.png'},{REFS / 'hills.png'}"), (160, 96, 25)),
+    "single_shot_extension": (("--input_video", "source.mp4"), (160, 96, 68)),
+    "shot_switching_extension": (("--input_video", "source.mp4"), (160, 96, 49)),
 }
 
 
@@ -30,8 +33,9 @@ def test_every_task_has_a_run():
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_task(cli, tmp_path, task):
+def test_task(cli, tmp_path, make_video, task):
     inputs, (width, height, frames) = RUNS[task]
+    inputs = [make_video() if word == "source.mp4" else word for word in inputs]
     output = tmp_path / "out.mp4"
     finished = cli(
         "--task_type", task, "--model_id", "tiny", "--prompt", "a robot waves", *inputs, "--output", output

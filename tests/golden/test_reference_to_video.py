@@ -9,6 +9,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from tests.conftest import GOLDEN, ROOT
+from videogen.geometry import latent_frames
 from videogen.loading import load_pipeline
 from videogen.models.checkpoints import locate
 from videogen.tasks import TASKS
@@ -98,7 +99,7 @@ def test_draws_and_references(golden, monkeypatch):
     generator = torch.Generator().manual_seed(case.about["arguments"]["seed"])
     height, width = case.about["output_size_hw"]
     with torch.no_grad():
-        noise = pipeline.draw_noise(case.about["output_frames"], height, width, generator)
+        noise = pipeline.draw_noise(latent_frames(case.about["output_frames"]), height, width, generator)
         refs = pipeline.encode_references([Image.open(ref) for ref in REFS], height, width, generator)
     assert torch.equal(noise, case.outputs["initial_noise"])
     torch.testing.assert_close(refs, case.outputs["reference_latents_padded"], atol=1e-4, rtol=1e-4)

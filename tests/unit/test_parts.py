@@ -5,7 +5,7 @@ import torch
 
 from videogen.conditioning import Segment, pack, unpack
 from videogen.errors import InputError
-from videogen.geometry import Shape, choose_num_frames, choose_size
+from videogen.geometry import Roll, Shape, choose_num_frames, choose_size
 from videogen.guidance import ClassifierFree, DualGuidance, SinglePass, guide
 from videogen.models.wan_embedders import WanRotaryEmbed, sinusoid
 from videogen.sampling import StopDenoising, denoise, euler, unipc
@@ -139,6 +139,7 @@ def test_frames_beyond_the_tabulated_positions():
 
 
 def test_shape_counts_what_the_network_sees():
-    shape = Shape(height=720, width=1280, num_frames=121, fps=24, context_frames=4, forwards_per_step=3)
+    roll = Roll(latent_frames=31, context_frames=4, num_frames=121)
+    shape = Shape(height=720, width=1280, fps=24, rolls=(roll,), forwards_per_step=3)
     assert shape.latent_shape == (1, 16, 31, 90, 160)
     assert shape.tokens == 35 * 45 * 80

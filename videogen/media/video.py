@@ -75,13 +75,19 @@ class _FfmpegWriter:
         self.pipe.close()
 
 
-def _mp4(path: Path, size: tuple[int, int], fps: int, comment: str) -> FrameWriter:
-    options = {"quality": QUALITY, "codec": "libx264", "output_params": ["-metadata", f"comment={comment}"]}
-    return _FfmpegWriter(path, size, fps, options)
+def _mp4(
+    path: Path, size: tuple[int, int], fps: int, comment: str, audio: tuple[Path, float] | None
+) -> FrameWriter:
+    options: dict = {"quality": QUALITY, "codec": "libx264"}
+    params = ["-metadata", f"comment={comment}"]
+    if audio is not None:
+        source, seconds = audio
+        options |= {"audio_path": f"file:{source.absolute()}", "audio_codec": "aac"}
+        params += ["-af", f"atrim=end={seconds:.6f}"]
+    return _FfmpegWriter(path, size, fps, {**options, "output_params": params})
 
 
-def _gif(path: Path, size: tuple[int, int], fps: int, comment: str) -> FrameWriter:
-    del comment  # GIFs carry none
+def _gif(path: Path, size: tuple[int, int], fps: int) -> FrameWriter:
     palette = (
         "split[a][b];[a]palettegen=stats_mode=single[p];[b][p]paletteuse=new=1"  # per frame: no look-ahead
     )
@@ -140,7 +146,14 @@ class _PngWriter:
 
 @contextmanager
 def open_writer(
-    target: Path, kind: str, *, size: tuple[int, int], fps: int, num_frames: int, comment: str = ""
+    target: Path,
+    kind: str,
+    *,
+    size: tuple[int, int],
+    fps: int,
+    num_frames: int,
+    comment: str = "",
+    audio: tuple[Path, float] | None = None,
 ) -> Iterator["PendingFile"]:
     """A writer for ``target``: ``write()`` frames, ``finish()``, then ``publish()``.
 
@@ -150,6 +163,7 @@ def open_writer(
         size: (width, height) in pixels.
         num_frames: frames that will be written.
         comment: stored in the file where the format has a place for it.
+        audio: a file whose sound an MP4 gets, and for how many seconds.
 
     What has not been published when the block ends is removed.
 
@@ -162,8 +176,10 @@ def open_writer(
             writer = _NpyWriter(temporary, size, num_frames)
         elif kind == "png":
             writer = _PngWriter(temporary)
+        elif kind == "gif":
+            writer = _gif(temporary, size, fps)
         else:
-            writer = (_mp4 if kind == "mp4" else _gif)(temporary, size, fps, comment)
+            writer = _mp4(temporary, size, fps, comment, audio)
         handle = PendingFile(temporary, target, writer)
         try:
             yield handle

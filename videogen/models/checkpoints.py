@@ -11,7 +11,7 @@ import math
 import os
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -33,6 +33,7 @@ _CLIP = "models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth"
 LAYOUTS: dict[str, dict[str, str]] = {
     "diffusers": {
         "transformer": "transformer/",
+        "shot_transformer": "transformer/",
         "transformer_2": "transformer_2/",
         "vae": "vae/",
         "text_encoder": "text_encoder/",
@@ -74,16 +75,16 @@ class Checkpoint:
 
     name: str
     layout: str
-    components: tuple[str, ...]
+    components: Mapping[str, str]
     folder: Path | None = None
     revision: str | None = None
     tiny: str | None = None
     sizes: Mapping[str, int] = field(default_factory=dict)
 
     def place(self, component: str) -> Path:
-        """Folder or file of a component (the model must be here)."""
+        """Folder or file of what the pipeline calls ``component`` (the model must be here)."""
         assert self.folder is not None
-        return self.folder / LAYOUTS[self.layout][component]
+        return self.folder / LAYOUTS[self.layout][self.components[component]]
 
     def component_config(self, component: str) -> dict:
         """A component's config.json; empty where there is none, or the model is not here yet."""
@@ -177,7 +178,7 @@ def inspect(folder: Path, task: TaskSpec, *, name: str) -> Checkpoint:
         raise CheckpointError(f"--model_id {folder}: is a {layout} folder; {task.name} needs {expected}")
     missing = [
         problem
-        for component in task.components
+        for component in task.components.values()
         if (problem := _missing(folder, LAYOUTS[layout][component], component)) is not None
     ]
     if missing:
@@ -204,7 +205,9 @@ def files(checkpoint: Checkpoint) -> list[Path]:
     assert checkpoint.folder is not None
     layout = LAYOUTS[checkpoint.layout]
     return [
-        file for component in checkpoint.components for file in _files(checkpoint.folder, layout[component])
+        file
+        for component in checkpoint.components.values()
+        for file in _files(checkpoint.folder, layout[component])
     ]
 
 
@@ -301,8 +304,8 @@ def _locate_tiny(model_id: str, task: TaskSpec) -> Checkpoint:
     return replace(found, folder=folder, sizes=_sizes(folder, "diffusers", task.components))
 
 
-def _places(layout: str, components: Sequence[str]) -> list[str]:
-    return [LAYOUTS[layout][component] for component in components]
+def _places(layout: str, components: Mapping[str, str]) -> list[str]:
+    return [LAYOUTS[layout][component] for component in components.values()]
 
 
 def _files(folder: Path, place: str) -> list[Path]:
@@ -312,8 +315,11 @@ def _files(folder: Path, place: str) -> list[Path]:
     return sorted(file for kind in KINDS for file in path.glob(kind) if file.is_file())
 
 
-def _sizes(folder: Path, layout: str, components: Sequence[str]) -> dict[str, int]:
-    return {c: sum(file.stat().st_size for file in _files(folder, LAYOUTS[layout][c])) for c in components}
+def _sizes(folder: Path, layout: str, components: Mapping[str, str]) -> dict[str, int]:
+    return {
+        name: sum(file.stat().st_size for file in _files(folder, LAYOUTS[layout][component]))
+        for name, component in components.items()
+    }
 
 
 def _missing(folder: Path, place: str, component: str) -> str | None:

@@ -6,7 +6,7 @@ parts (one per roll, segment or clip; most tasks have one). Everything else is h
 
 import logging
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,11 +21,13 @@ from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional
 from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 
 from videogen.conditioning import Context, Segment, pack, unpack
 from videogen.errors import InputError
 from videogen.loading import load
+from videogen.media.frames import as_video
 from videogen.models import vae as vae_io
 from videogen.models.checkpoints import Checkpoint
 from videogen.models.text import encode_prompt
@@ -48,11 +50,13 @@ LOG_EVERY = 30.0  # seconds, where there is no progress bar
 class Part:
     """One finished roll: denoised latents [1, C, F, h, w] (float32, before denormalisation) and its video.
 
-    ``frames`` decodes as it is read: [1, 3, f, H, W] in [-1, 1] per latent frame.
+    ``frames`` decodes as it is read: [1, 3, f, H, W] in [-1, 1] per latent frame. The reader takes all of
+    them before it asks for the next part. ``state`` then says what ``parts`` needs to go on from here.
     """
 
     latents: Tensor
     frames: Iterator[Tensor]
+    state: Callable[[], dict[str, Tensor]] = dict
 
 
 @dataclass
@@ -118,9 +122,9 @@ class VideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             raise ValueError(f"output_type {output_type!r}: must be one of np, pt, pil, uint8, latent")
         if unknown := set(callback_on_step_end_tensor_inputs) - set(self._callback_tensor_inputs):
             raise ValueError(f"callback_on_step_end_tensor_inputs: no {', '.join(unknown)}; only latents")
-        parts = self.parts(prompt=prompt, **self.complete(arguments))
+        parts = self.parts(**self.complete({**arguments, "prompt": prompt}))
         if output_type == "latent":
-            frames: Any = torch.cat([part.latents for part in parts], dim=2)
+            frames: Any = torch.cat([_drained(part).latents for part in parts], dim=2)
         else:
             frames = _collect((chunk for part in parts for chunk in part.frames), output_type, self.to_uint8)
         self.maybe_free_model_hooks()
@@ -129,21 +133,21 @@ class VideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
     def complete(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments of ``parts`` with the task's defaults and the size rule filled in."""
         spec = TASKS[self.task]
-        inputs = {name: _as_list(given.get(name)) for name in spec.inputs}
+        inputs = {
+            name: [ACCEPT[files.kind](name, item) for item in files.listed(given.get(name))]
+            for name, files in spec.inputs.items()
+        }
         for name, files in spec.inputs.items():
             files.check(f"{name}=", spec.name, len(inputs[name]))
-            for item in inputs[name]:
-                if not isinstance(item, Image.Image):
-                    raise InputError(
-                        f"{name}=", type(item).__name__, "must be PIL images", "load_image(path)"
-                    )
-        own = {name: value for name, value in given.items() if value is not None and name in OPTIONS}
-        asked = {name: OPTIONS[name].value(value) for name, value in own.items() if name not in inputs}
+        others = {name: value for name, value in given.items() if name not in OPTIONS}
+        asked = {
+            name: value if name == "prompt" else OPTIONS[name].value(value)
+            for name, value in given.items()
+            if value is not None and name not in (*others, *inputs)
+        }
         values = {**spec.defaults(self.checkpoint), **asked}
         shape = spec.shape(values, inputs, spec.size_tables(self.checkpoint))
-        chosen = {"height": shape.height, "width": shape.width, "num_frames": shape.num_frames}
-        published = {name: values[name] for name in spec.arguments if name in values}
-        return {**published, **given, **inputs, **chosen}
+        return {**others, **spec.pick(values, shape), **spec.inputs_of(inputs)}
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> "VideoPipeline":
@@ -176,24 +180,29 @@ class VideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         return self._texts[prompt].to(self._execution_device)
 
     def draw_noise(
-        self, num_frames: int, height: int, width: int, generator: torch.Generator | None
+        self, latent_frames: int, height: int, width: int, generator: torch.Generator | None
     ) -> Tensor:
         """One normal draw [1, C, F, h, w], float32, made on the generator's device."""
         stride = self.vae.spatial_compression_ratio
-        frames = (num_frames - 1) // self.vae.config.scale_factor_temporal + 1
-        shape = (1, self.vae.config.z_dim, frames, height // stride, width // stride)
+        shape = (1, self.vae.config.z_dim, latent_frames, height // stride, width // stride)
         device = generator.device if generator is not None else self._execution_device
         noise = randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
         return noise.to(self._execution_device)
 
     def encode_image(self, image: Image.Image, *, sample: bool, generator: torch.Generator | None) -> Tensor:
         """An RGB image to one latent frame [1, C, 1, h, w]: its posterior sampled, or the mean."""
-        video = image_tensor(image)[None, :, None].to(self._execution_device)
+        return self.encode_video(image_tensor(image)[None, :, None], sample=sample, generator=generator)
+
+    def encode_video(
+        self, video: Tensor, *, sample: bool = False, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Video [1, 3, 4k+1, H, W] in [-1, 1] to latents [1, C, k+1, h, w]."""
         with self.stage("vae encode"):
+            video = video.to(self._execution_device)
             return vae_io.encode(self.vae, video, sample=sample, generator=generator)
 
-    def velocity(self, segments: Sequence[Segment], context: Context, branch: str) -> Tensor:
-        """The transformer's prediction for the first segment [1, C, F, h, w]."""
+    def velocity(self, segments: Sequence[Segment], context: Context, branch: str, which: int = 0) -> Tensor:
+        """The transformer's prediction for one of the segments [1, C, F, h, w]."""
         packed, dtype = pack(segments), self.transformer.patch_embedding.weight.dtype
         with self.transformer.cache_context(branch):
             (output,) = self.transformer(
@@ -206,7 +215,7 @@ class VideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                 frame_positions=packed.positions,
                 return_dict=False,
             )
-        return unpack(output, segments)[0]
+        return unpack(output, segments)[which]
 
     @contextmanager
     def steps(
@@ -243,9 +252,44 @@ class VideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                 return
             yield chunk
 
+    def remember(self, chunks: Iterator[Tensor], last: deque[Tensor], *, skip: int) -> Iterator[Tensor]:
+        """Keep the newest 8-bit frames [H, W, 3] in ``last``; pass chunks on after the first ``skip``."""
+        for index, chunk in enumerate(chunks):
+            last.extend(self.to_uint8(chunk)[0].permute(1, 2, 3, 0).cpu())
+            if index >= skip:
+                yield chunk
 
-def _as_list(given: Any) -> list[Any]:
-    return list(given) if isinstance(given, list | tuple) else [] if given is None else [given]
+
+def frames_tensor(frames: np.ndarray | Tensor, height: int | None = None, width: int | None = None) -> Tensor:
+    """8-bit frames [F, H, W, 3] as float32 [1, 3, F, H, W] in [-1, 1].
+
+    With a size they are stretched to it, nearest neighbour (spec skyreels_v3 section 2).
+    """
+    video = torch.as_tensor(frames).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
+    if height is None or width is None:
+        return video
+    return functional.interpolate(video, size=(video.shape[2], height, width))
+
+
+def prompt_of(prompt: str | Sequence[str], roll: int) -> str:
+    """The prompt of a roll: there is one for all, or one for each, the last for all that follow."""
+    return prompt if isinstance(prompt, str) else prompt[min(roll, len(prompt) - 1)]
+
+
+def _drained(part: Part) -> Part:
+    for _ in part.frames:
+        pass
+    return part
+
+
+def _as_image(name: str, given: Any) -> Image.Image:
+    if not isinstance(given, Image.Image):
+        raise InputError(f"{name}=", type(given).__name__, "must be PIL images", "use load_image(path)")
+    return given
+
+
+ACCEPT: dict[str, Callable[[str, Any], Any]] = {"image": _as_image, "video": as_video}
+"""What Python callers may give for an input of a kind: (name, given) -> what the pipeline takes."""
 
 
 def image_tensor(image: Image.Image) -> Tensor:

@@ -7,11 +7,12 @@ from PIL import Image
 from torch import Tensor
 
 from videogen.conditioning import Context, Segment
+from videogen.geometry import latent_frames
 from videogen.guidance import DualGuidance, SinglePass, guide
 from videogen.media.image import fit_on_white
 from videogen.pipelines.base import Part, StepCallback, VideoPipeline
 from videogen.sampling import SIGMA_MAX_DOUBLE, SOLVERS, denoise
-from videogen.tasks import REFERENCE_SLOTS
+from videogen.shapes import REFERENCE_SLOTS
 
 
 class ReferenceToVideoPipeline(VideoPipeline):
@@ -50,7 +51,7 @@ class ReferenceToVideoPipeline(VideoPipeline):
             contexts["no_text"] = contexts["uncond"] = Context(text=self.encode_prompt(negative_prompt))
 
         # 2. Noise, then references: the order of the random draws.
-        noise = self.draw_noise(num_frames, height, width, generator)
+        noise = self.draw_noise(latent_frames(num_frames), height, width, generator)
         references = self.encode_references(ref_imgs, height, width, generator)
         seen = {"cond": references, "no_text": references, "uncond": torch.zeros_like(references)}
 

@@ -1,0 +1,64 @@
+"""Videos that Python callers hand over: files, arrays or lists of images, read like input files."""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from videogen.errors import InputError
+from videogen.media.fetch import Fetcher
+from videogen.media.reader import InputVideo, read_video
+
+
+@dataclass(frozen=True, slots=True)
+class FrameArray:
+    """Frames in memory, uint8 [F, H, W, 3], at any rate; the part of ``InputVideo`` that pipelines use."""
+
+    pictures: np.ndarray
+    name: str = "the given frames"
+    fps: float = 24.0
+    has_audio: bool = False
+
+    @property
+    def width(self) -> int:
+        return self.pictures.shape[2]
+
+    @property
+    def height(self) -> int:
+        return self.pictures.shape[1]
+
+    def count(self, **_rates: Any) -> int:
+        """How many frames there are."""
+        return len(self.pictures)
+
+    def frames(self, **_rates: Any) -> Iterator[np.ndarray]:
+        """One [H, W, 3] after the other."""
+        yield from self.pictures
+
+    def tail(self, count: int, **_rates: Any) -> np.ndarray:
+        """The last ``count`` frames [count, H, W, 3]."""
+        return self.pictures[-count:]
+
+
+def as_video(name: str, given: Any) -> InputVideo | FrameArray:
+    """What a Python caller gave as a video: a path, uint8 [F, H, W, 3], or a sequence of images.
+
+    Raises:
+        InputError: none of these, or a file that is not a video.
+    """
+    if isinstance(given, InputVideo | FrameArray):
+        return given
+    if isinstance(given, str | Path):
+        return read_video(f"{name}=", str(given), Fetcher(folder=Path(tempfile.gettempdir())))
+    if isinstance(given, Sequence) and given and isinstance(given[0], Image.Image):
+        given = np.stack([np.asarray(image.convert("RGB")) for image in given])
+    if not (
+        isinstance(given, np.ndarray) and given.dtype == np.uint8 and given.ndim == 4 and given.shape[3] == 3
+    ):
+        what = "must be a path, a list of PIL images or a uint8 array [F, H, W, 3]"
+        raise InputError(f"{name}=", type(given).__name__, what, "for example load_video(path)")
+    return FrameArray(given)

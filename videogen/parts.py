@@ -1,0 +1,145 @@
+"""Finished rolls of an unfinished video, kept on disk so that no more than the roll at work is ever lost.
+
+A folder ``<name>.parts`` beside the result holds, for every finished roll, a clip to look at, its frames
+(lossless) and its latents with what the next roll needs; ``state.json`` says how many there are, and of
+which plan. Every file is renamed into place when it is whole, ``state.json`` last.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from videogen import metadata
+from videogen.errors import InputError
+
+SCHEMA = 1
+CHUNK = 16  # frames read at a time
+STATE = "state."  # before the names of what the next roll needs
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The rolls kept for one result, of one plan."""
+
+    folder: Path
+    plan_hash: str | None
+    seed: int
+
+    def check(self, *, resume: bool, overwrite: bool) -> None:
+        """Refuse to lose finished rolls, or to continue those of another plan.
+
+        Raises:
+            InputError: there are some, and what is to become of them was not said.
+        """
+        state = read_state(self.folder)
+        if state is None or overwrite:
+            return
+        if not resume:
+            what = f"has {state['finished']} finished rolls of an unfinished video"
+            fix = "--resume continues it, --overwrite begins again"
+            raise InputError("--output", self.folder, what, fix)
+        if self.plan_hash is not None and state["plan_hash"] != self.plan_hash:
+            what = "was made with other options, inputs or model"
+            raise InputError("--resume", self.folder, what, "repeat those, or --overwrite begins again")
+
+    def finished(self) -> int:
+        """How many rolls are there."""
+        state = read_state(self.folder)
+        return state["finished"] if state is not None and state["plan_hash"] == self.plan_hash else 0
+
+    def frames(self, index: int) -> Iterator[Any]:
+        """Frames of a finished roll, uint8 [f, H, W, 3] at a time."""
+        import numpy as np  # noqa: PLC0415 - this module is imported at start-up
+
+        stored = np.load(self._file(index, "npy"), mmap_mode="r", allow_pickle=False)
+        for start in range(0, len(stored), CHUNK):
+            yield np.array(stored[start : start + CHUNK])
+
+    def latents(self, index: int) -> Any:
+        """Latents [1, C, F, h, w] of a finished roll."""
+        return self._tensors(index)["latents"]
+
+    def state(self, index: int) -> dict[str, Any]:
+        """What the roll after a finished one needs."""
+        tensors = self._tensors(index)
+        return {name.removeprefix(STATE): t for name, t in tensors.items() if name.startswith(STATE)}
+
+    def _tensors(self, index: int) -> dict[str, Any]:
+        from safetensors.torch import load_file  # noqa: PLC0415 - torch
+
+        return load_file(self._file(index, "safetensors"))
+
+    def _file(self, index: int, suffix: str) -> Path:
+        return self.folder / f"{index + 1:03d}.{suffix}"
+
+    def record(self, index: int, size: tuple[int, int], fps: int, num_frames: int) -> "Recording":
+        """A place for the roll that is being made."""
+        return Recording(self, index, size, fps, num_frames)
+
+    def commit(self, index: int) -> None:
+        """Count a roll as finished."""
+        content = {
+            "schema": SCHEMA,
+            "plan_hash": self.plan_hash,
+            "seed": self.seed,
+            "finished": index + 1,
+        }
+        metadata.write_json(self.folder / "state.json", content)
+
+    def remove(self) -> None:
+        """Delete the folder."""
+        from videogen.media.video import remove  # noqa: PLC0415 - numpy
+
+        remove(self.folder)
+
+
+class Recording:
+    """One roll on its way to disk; nothing is kept of it before ``finish``."""
+
+    def __init__(self, parts: Parts, index: int, size: tuple[int, int], fps: int, num_frames: int) -> None:
+        self.parts, self.index = parts, index
+        self.options = {"size": size, "fps": fps, "num_frames": num_frames}
+        self.stack = ExitStack()
+
+    def __enter__(self) -> "Recording":
+        from videogen.media.video import open_writer  # noqa: PLC0415 - numpy
+
+        self.parts.folder.mkdir(parents=True, exist_ok=True)
+        self.writers = [
+            self.stack.enter_context(
+                open_writer(self.parts._file(self.index, kind), kind, **self.options)  # type: ignore[arg-type]
+            )
+            for kind in ("mp4", "npy")
+        ]
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stack.close()
+
+    def write(self, frames: Any) -> None:
+        """Frames as in ``FrameWriter.write``."""
+        for writer in self.writers:
+            writer.write(frames)
+
+    def finish(self, latents: Any, state: Mapping[str, Any]) -> None:
+        """Keep the roll: its files get their names, then it counts."""
+        from safetensors.torch import save  # noqa: PLC0415 - torch
+
+        from videogen.media.video import pending  # noqa: PLC0415 - numpy
+
+        tensors = {"latents": latents, **{STATE + name: tensor for name, tensor in state.items()}}
+        target = self.parts._file(self.index, "safetensors")
+        with pending(target) as temporary:
+            temporary.write_bytes(save({name: t.cpu().contiguous() for name, t in tensors.items()}))
+            temporary.replace(target)
+        for writer in self.writers:
+            writer.finish()
+            writer.publish(may_replace=True)
+        self.parts.commit(self.index)
+
+
+def read_state(folder: Path) -> dict[str, Any] | None:
+    """state.json of a folder of parts; None if there is none of ours."""
+    return metadata.read_json(folder / "state.json", SCHEMA)

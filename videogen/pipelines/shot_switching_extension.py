@@ -1,0 +1,76 @@
+"""shot_switching_extension: a video goes on after a cut (spec skyreels_v3 section 8)."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from videogen.conditioning import Context, Segment
+from videogen.geometry import Roll
+from videogen.guidance import ClassifierFree, SinglePass, guide
+from videogen.media.color import match_color
+from videogen.media.reader import InputVideo
+from videogen.pipelines.base import Part, StepCallback, frames_tensor, prompt_of
+from videogen.pipelines.single_shot_extension import SingleShotExtensionPipeline
+from videogen.sampling import SOLVERS, denoise
+
+SHOT_POSITION = 1024  # in time, of the shot before the cut
+
+
+class ShotSwitchingExtensionPipeline(SingleShotExtensionPipeline):
+    """The old shot is seen far away in time, at noise level 0; the new one begins with its own frame."""
+
+    task = "shot_switching_extension"
+
+    @torch.no_grad()
+    def parts(  # type: ignore[override]  # noqa: PLR0913 - the arguments of the task, under diffusers' names
+        self,
+        prompt: str | Sequence[str],
+        input_video: InputVideo,
+        *,
+        height: int,
+        width: int,
+        rolls: Sequence[Roll],
+        num_inference_steps: int,
+        shift: float,
+        sample_solver: str,
+        guidance_scale: float,
+        negative_prompt: str,
+        source_fps: float | None = None,
+        color_match: bool = False,
+        generator: torch.Generator | None = None,
+        callback_on_step_end: StepCallback | None = None,
+    ) -> Iterator[Part]:
+        """One part.
+
+        Draws from the generator: the noise [1, 16, F, h, w], normal, float32.
+        """
+        # 1. Text for each branch of the guidance.
+        (roll,) = rolls
+        guided = guidance_scale > 1
+        guidance = ClassifierFree(guidance_scale) if guided else SinglePass()
+        contexts = {"cond": Context(text=self.encode_prompt(prompt_of(prompt, 0)))}
+        if guided:
+            contexts["uncond"] = Context(text=self.encode_prompt(negative_prompt))
+
+        # 2. The old shot, and noise.
+        count = (roll.context_frames - 1) * 4 + 1
+        source = frames_tensor(input_video.tail(count, source_fps=source_fps), height, width)
+        shot = self.encode_video(source)
+        noise = self.draw_noise(roll.latent_frames, height, width, generator)
+
+        # 3. Denoise [video, old shot]; only the video moves.
+        def predict(latents: Tensor, timestep: Tensor) -> Tensor:
+            video = Segment(latents=latents, timestep=timestep)
+            context = Segment(latents=shot, timestep=torch.zeros_like(timestep), temporal_start=SHOT_POSITION)
+            return guide(guidance, lambda branch: self.velocity([video, context], contexts[branch], branch))
+
+        solver = SOLVERS[sample_solver](num_inference_steps, shift)
+        with self.steps(len(solver.timesteps), callback_on_step_end) as on_step:
+            latents = denoise(noise, solver.timesteps, predict, solver.step, on_step=on_step)
+
+        # 4. Decode the new shot alone.
+        chunks = self.decode(latents)
+        if color_match:
+            chunks = (match_color(chunk, source[:, :, -1:]) for chunk in chunks)
+        yield Part(latents, chunks)

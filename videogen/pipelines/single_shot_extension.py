@@ -1,0 +1,102 @@
+"""single_shot_extension: a video goes on in the same shot, roll after roll (spec skyreels_v3 section 7)."""
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from videogen.conditioning import Context, Segment
+from videogen.geometry import Roll
+from videogen.guidance import ClassifierFree, SinglePass, guide
+from videogen.media.color import match_color
+from videogen.media.reader import InputVideo
+from videogen.pipelines.base import Part, StepCallback, VideoPipeline, frames_tensor, prompt_of
+from videogen.sampling import SOLVERS, denoise
+from videogen.shapes import CONDITION_FRAMES
+
+
+class SingleShotExtensionPipeline(VideoPipeline):
+    """The last 25 frames come first in time, at noise level 0; each roll's last 25 condition the next."""
+
+    task = "single_shot_extension"
+
+    @staticmethod
+    def to_uint8(frames: Tensor) -> Tensor:
+        """Frames in [-1, 1] to 0..255, cut off to whole levels, as published."""
+        return (frames / 2 + 0.5).clamp(0, 1).mul(255).to(torch.uint8)
+
+    @torch.no_grad()
+    def parts(  # noqa: PLR0913 - the arguments of the task, under diffusers' names
+        self,
+        prompt: str | Sequence[str],
+        input_video: InputVideo,
+        *,
+        height: int,
+        width: int,
+        rolls: Sequence[Roll],
+        num_inference_steps: int,
+        shift: float,
+        sample_solver: str,
+        guidance_scale: float,
+        negative_prompt: str,
+        source_fps: float | None = None,
+        handover: str = "frames",
+        color_match: bool = False,
+        generator: torch.Generator | None = None,
+        callback_on_step_end: StepCallback | None = None,
+        first: int = 0,
+        state: Mapping[str, Tensor] | None = None,
+    ) -> Iterator[Part]:
+        """One part per roll, from roll ``first`` on, where ``state`` is that of the part before it.
+
+        Draws from the generator in every roll, from the same seed: the noise [1, 16, F, h, w], normal,
+        float32.
+        """
+        # 1. What the first roll continues: 25 frames, 8-bit, stretched to size.
+        source = frames_tensor(input_video.tail(CONDITION_FRAMES, source_fps=source_fps), height, width)
+        condition = source if state is None else frames_tensor(state["frames"])
+        carried = None if state is None else state.get("latents")
+        guided = guidance_scale > 1
+        guidance = ClassifierFree(guidance_scale) if guided else SinglePass()
+
+        for index, roll in list(enumerate(rolls))[first:]:
+            # 2. Text, condition, noise.
+            contexts = {"cond": Context(text=self.encode_prompt(prompt_of(prompt, index)))}
+            if guided:
+                contexts["uncond"] = Context(text=self.encode_prompt(negative_prompt))
+            before = self.encode_video(condition) if carried is None else carried.to(self._execution_device)
+            if generator is not None:
+                generator.manual_seed(generator.initial_seed())
+            noise = self.draw_noise(roll.latent_frames, height, width, generator)
+
+            # 3. Denoise [condition, video]; only the video moves.
+            def predict(
+                latents: Tensor, timestep: Tensor, before: Tensor = before, contexts: dict = contexts
+            ) -> Tensor:
+                prefix = Segment(latents=before, timestep=torch.zeros_like(timestep))
+                video = Segment(latents=latents, timestep=timestep, temporal_start=prefix.frames)
+                return guide(
+                    guidance,
+                    lambda branch: self.velocity([prefix, video], contexts[branch], branch, which=1),
+                )
+
+            solver = SOLVERS[sample_solver](num_inference_steps, shift)
+            with self.steps(len(solver.timesteps), callback_on_step_end) as on_step:
+                latents = denoise(noise, solver.timesteps, predict, solver.step, on_step=on_step)
+
+            # 4. Decode both, hand over the end of it, keep what is new.
+            whole = torch.cat([before.float(), latents], dim=2)
+            last: deque[Tensor] = deque(maxlen=CONDITION_FRAMES)
+            chunks = self.decode(whole)
+            if color_match:
+                chunks = (match_color(chunk, source[:, :, -1:]) for chunk in chunks)
+            rest = {"latents": whole[:, :, -roll.context_frames :]} if handover == "latents" else {}
+
+            def handed_over(last: deque = last, rest: dict = rest) -> dict[str, Tensor]:
+                return {"frames": torch.stack(list(last)), **rest}
+
+            frames = self.remember(chunks, last, skip=roll.context_frames)
+            yield Part(latents, frames, handed_over)
+            deque(frames, maxlen=0)  # what the reader left
+            condition, carried = frames_tensor(handed_over()["frames"]), rest.get("latents")

@@ -1,0 +1,198 @@
+"""From a pipeline's parts to files: frames streamed out, finished rolls kept, metadata beside the result."""
+
+import logging
+import platform
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import save
+from tqdm import tqdm
+
+from videogen import __version__, metadata
+from videogen.errors import VideoGenError
+from videogen.media import video
+from videogen.models import checkpoints
+from videogen.parts import Parts
+from videogen.pipelines.base import Part, VideoPipeline
+from videogen.plan import Plan
+from videogen.runtime import device as devices
+from videogen.targets import Target
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Result:
+    """One finished video: its files, and ``record``, which is what its sidecar holds."""
+
+    target: Target
+    record: Mapping[str, Any]
+
+
+def write(
+    plan: Plan,
+    pipeline: VideoPipeline,
+    generator: torch.Generator,
+    started: float,
+    *,
+    resume: bool,
+    show_progress: bool,
+) -> Result:
+    """Generate, and stream the frames into the target; names appear at the end, that of the sidecar last.
+
+    Raises:
+        VideoGenError: it could not be made or written; nothing unfinished is left but whole rolls.
+    """
+    target, shape, record = target_of(plan), plan.shape, _record(plan, pipeline)
+    for path in target.paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    kept = plan.parts if len(shape.rolls) > 1 else None
+    done = kept.finished() if kept is not None and resume else 0
+    latents: list[torch.Tensor] = []
+    with video.open_writer(
+        target.path,
+        target.kind,
+        size=shape.file_size,
+        fps=shape.fps,
+        num_frames=shape.file_frames,
+        comment=metadata.comment(record),
+        audio=plan.audio,
+    ) as output:
+        for frames in _source_frames(plan):
+            output.write(_fit(frames, shape.file_size))
+        for index in range(done):
+            assert kept is not None
+            latents.append(kept.latents(index))
+            for frames in kept.frames(index):
+                output.write(_fit(frames, shape.file_size))
+        for index, part in enumerate(_parts(plan, pipeline, generator, kept, done), start=done):
+            _check_finite(part.latents)
+            latents.append(part.latents.float().cpu())
+            frames_left = shape.rolls[index].num_frames
+            with ExitStack() as stack:
+                bar = tqdm(total=frames_left, desc="decoding", unit="frame", disable=not show_progress)
+                stack.enter_context(bar)
+                copy = kept and stack.enter_context(
+                    kept.record(index, (shape.width, shape.height), shape.fps, frames_left)
+                )
+                for chunk in part.frames:
+                    frames = pipeline.to_uint8(chunk)[0].permute(1, 2, 3, 0).cpu().numpy()
+                    with pipeline.stage("write"):
+                        output.write(_fit(frames, shape.file_size))
+                        if copy:
+                            copy.write(frames)
+                    bar.update(len(frames))
+                if copy:
+                    copy.finish(latents[-1], part.state())
+        output.finish()
+        pipeline.maybe_free_model_hooks()
+        record |= _measured(pipeline, started)
+        if target.latents is not None:
+            _save_latents(target.latents, latents)
+        target = replace(target, path=output.publish(may_replace=target.may_replace))
+        record["output"] = target.path.name
+        metadata.write_json(target.sidecar, record)
+    if kept is not None and not plan.values["keep_parts"]:
+        kept.remove()
+    return Result(target=target, record=record)
+
+
+def _parts(
+    plan: Plan, pipeline: VideoPipeline, generator: torch.Generator, kept: Parts | None, done: int
+) -> Iterator[Part]:
+    """The pipeline's parts, from the first that is not done."""
+    if kept is not None and not done:
+        kept.remove()
+    if done == len(plan.shape.rolls):
+        return iter(())
+    loaded = {name: [item.load() for item in items] for name, items in plan.inputs.items()}
+    resumed = {"first": done, "state": kept.state(done - 1)} if kept is not None and done else {}
+    if done:
+        logger.info("continuing after %d finished rolls", done)
+    return pipeline.parts(**plan.arguments, **plan.task.inputs_of(loaded), generator=generator, **resumed)
+
+
+def _source_frames(plan: Plan) -> Iterator[np.ndarray]:
+    """Frames [1, H, W, 3] of the source that come first in the file."""
+    if plan.shape.prepended:
+        (source,) = plan.inputs["input_video"]
+        for frame in source.frames(source_fps=plan.values["source_fps"], fps=plan.shape.fps):
+            yield frame[None]
+
+
+def _fit(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Frames [f, H, W, 3] at (width, height): as they are, or scaled (Lanczos)."""
+    if frames.shape[2:0:-1] == size:
+        return frames
+    scaled = [Image.fromarray(frame).resize(size, Image.Resampling.LANCZOS) for frame in frames]
+    return np.stack([np.asarray(image) for image in scaled])
+
+
+def target_of(plan: Plan) -> Target:
+    """Where a plan's result goes."""
+    assert plan.target is not None
+    return plan.target
+
+
+def _measured(pipeline: VideoPipeline, started: float) -> dict[str, Any]:
+    seconds = {**pipeline.seconds, "total": time.perf_counter() - started}
+    return {
+        "seconds": {name: round(value, 3) for name, value in seconds.items()},
+        "peak_memory": devices.peak_memory(pipeline._execution_device),
+        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def _check_finite(latents: torch.Tensor) -> None:
+    if not latents.isfinite().all():
+        raise VideoGenError(
+            "the denoised latents are not finite numbers; try --dtype bfloat16, a smaller --shift or "
+            "--guidance_scale, and check the model's files"
+        )
+
+
+def _save_latents(target: Path, latents: Sequence[torch.Tensor]) -> None:
+    """float32 [1, C, F, h, w]: 'latents', or 'latents_0', 'latents_1', ... for several parts."""
+    names = [f"latents_{i}" for i in range(len(latents))] if len(latents) > 1 else ["latents"]
+    with video.pending(target) as temporary:
+        temporary.write_bytes(save({name: p.contiguous() for name, p in zip(names, latents, strict=True)}))
+        temporary.replace(target)
+
+
+def _record(plan: Plan, pipeline: VideoPipeline) -> dict[str, Any]:
+    """The sidecar, but for what is known only at the end."""
+    checkpoint, shape = plan.checkpoint, plan.shape
+    return {
+        "schema": metadata.SCHEMA,
+        "videogen": __version__,
+        "request": plan.request,
+        "plan_hash": plan.plan_hash,
+        "model": {
+            "id": checkpoint.name,
+            "revision": checkpoint.revision,
+            "layout": checkpoint.layout,
+            "fingerprint": checkpoints.fingerprint(checkpoint),
+        },
+        "seed": plan.seed,
+        "index": plan.index,
+        "width": shape.file_size[0],
+        "height": shape.file_size[1],
+        "num_frames": shape.file_frames,
+        "fps": shape.fps,
+        "inputs": {
+            name: [{"name": item.name, "sha256": item.sha256} for item in items]
+            for name, items in plan.inputs.items()
+        },
+        "device": devices.device_name(pipeline._execution_device),
+        "dtype": plan.values["dtype"],
+        "attention_backend": pipeline.attention_backend,
+        "vae_tiling": pipeline.vae.use_tiling,
+        "versions": devices.versions() | {"platform": platform.system()},
+    }
