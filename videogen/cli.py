@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _complain(one_line(error), verbose)
         return error.exit_code
     except KeyboardInterrupt:
-        print("interrupted; nothing unfinished was kept", file=sys.stderr)
+        print("interrupted; nothing half-written was kept", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # the reader of stdout went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -4,7 +4,7 @@ import logging
 import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -56,15 +56,18 @@ def write(
     kept = plan.parts if len(shape.rolls) > 1 else None
     done = kept.finished() if kept is not None and resume else 0
     latents: list[torch.Tensor] = []
-    with video.open_writer(
-        target.path,
-        target.kind,
-        size=shape.file_size,
-        fps=shape.fps,
-        num_frames=shape.file_frames,
-        comment=metadata.comment(record),
-        audio=plan.audio,
-    ) as output:
+    with (
+        _say_what_is_kept(target, kept),
+        video.open_writer(
+            target.path,
+            target.kind,
+            size=shape.file_size,
+            fps=shape.fps,
+            num_frames=shape.file_frames,
+            comment=metadata.comment(record),
+            audio=plan.audio,
+        ) as output,
+    ):
         for frames in _source_frames(plan):
             output.write(_fit(frames, shape.file_size))
         for index in range(done):
@@ -102,6 +105,18 @@ def write(
     if kept is not None and not plan.values["keep_parts"]:
         kept.remove()
     return Result(target=target, record=record)
+
+
+@contextmanager
+def _say_what_is_kept(target: Target, kept: Parts | None) -> Iterator[None]:
+    """When a run ends early, tell how to go on from its finished rolls."""
+    try:
+        yield
+    except BaseException:
+        if kept is not None and (count := kept.finished()):
+            again = f"the same command with --output {target.path} --resume goes on behind them"
+            logger.warning("%d finished rolls are kept in %s; %s", count, kept.folder, again)
+        raise
 
 
 def _parts(
