@@ -4,7 +4,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from videogen.errors import InputError
-from videogen.geometry import Bucket, Roll, Shape, choose_num_frames, choose_size, latent_frames
+from videogen.geometry import (
+    SIZE_UNIT,
+    Bucket,
+    Roll,
+    Shape,
+    choose_num_frames,
+    choose_size,
+    latent_frames,
+)
 
 Inputs = Mapping[str, Sequence[Any]]
 """Input files of a request, opened and checked (InputImage, InputVideo), by the name of their flag."""
@@ -78,6 +86,9 @@ def _extension(
 ) -> Shape:
     """What both extensions have in common."""
     (source,) = inputs["input_video"]
+    if min(source.width, source.height) < SIZE_UNIT:
+        size = f"is {source.width}x{source.height} pixels, and {SIZE_UNIT}x{SIZE_UNIT} are the least"
+        raise InputError("--input_video", source.name, size, "give a larger video")
     frames = source.count(source_fps=values["source_fps"], fps=EXTENSION_FPS)
     if frames < condition:
         what = f"has {frames} frames, and {condition} are needed to continue it"

@@ -176,6 +176,7 @@ def test_every_memory_mode_of_shot_switching(cli, extend, tmp_path):
     ("task", "source", "more", "message"),
     [
         ("single_shot_extension", "short", (), "short.mp4: has 20 frames, and 25 are needed"),
+        ("single_shot_extension", "flat", (), "flat.mp4: is 64x8 pixels, and 16x16 are the least"),
         ("shot_switching_extension", "short", ("--duration", 5), "has 20 frames, and 33 are needed"),
         ("single_shot_extension", "text", (), "--input_video .*text.mp4"),
         ("single_shot_extension", "cut", (), "--input_video .*cut.mp4"),
@@ -205,6 +206,7 @@ def test_bad_input(cli, make_video, tmp_path, monkeypatch, task, source, more, m
         container.mux(stream.encode(chunk))
         container.mux(stream.encode())
     files = {"good": good, "short": make_video("short.mp4", frames=20)}
+    files["flat"] = make_video("flat.mp4", size=(64, 8))
     words = ["--task_type", task, "--model_id", "tiny", "--prompt", "x", "--output", tmp_path / "out.mp4"]
     if source is not None:
         words += ["--input_video", files.get(source, tmp_path / f"{source}.mp4")]
