@@ -50,6 +50,13 @@ def read_record(path: Path) -> dict[str, Any] | None:
     return read_json(path, SCHEMA)
 
 
+def differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What differs between two requests, in words."""
+    now = json.loads(json.dumps(now))
+    names = sorted(name for name in {*was, *now} if was.get(name) != now.get(name))
+    return f"another {', '.join(names) or 'model or input'}"
+
+
 def read_json(path: Path, schema: int) -> dict[str, Any] | None:
     """A JSON object of ours, from a file of its own or an MP4; None if there is none."""
     try:

@@ -91,7 +91,7 @@ class Option:
         try:
             split(given).encode()
             if self.parse in (paths, prompts) and isinstance(given, list | tuple):
-                return tuple(word(str(item)) for item in given)
+                return tuple(word(" ".join(str(item).split())) for item in given)
             return self.parse(split(given))
         except UnicodeEncodeError:
             raise InputError(self.flag, given, "is not UTF-8 text", "check the terminal's encoding") from None

@@ -5,6 +5,7 @@ A folder ``<name>.parts`` beside the result holds, for every finished roll, a cl
 which plan. Every file is renamed into place when it is whole, ``state.json`` last.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ from videogen.errors import InputError
 SCHEMA = 1
 CHUNK = 16  # frames read at a time
 STATE = "state."  # before the names of what the next roll needs
+STATE_FILE = "state.json"
+KINDS = ("mp4", "npy", "safetensors")
+OURS = re.compile(r"\d{3}\.(mp4|npy|safetensors)|state\.json|\..*\.part(\.\w+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +29,7 @@ class Parts:
 
     folder: Path
     plan_hash: str | None
-    seed: int
+    request: Mapping[str, Any]
 
     def check(self, *, resume: bool, overwrite: bool) -> None:
         """Refuse to lose finished rolls, or to continue those of another plan.
@@ -33,16 +37,26 @@ class Parts:
         Raises:
             InputError: there are some, and what is to become of them was not said.
         """
+        if self.folder.is_symlink() or (self.folder.exists() and not self.folder.is_dir()):
+            raise InputError("--output", self.folder, "is in the way", "move it")
+        files = {path.name for path in self.folder.iterdir()} if self.folder.is_dir() else set()
+        if others := sorted(name for name in files if not OURS.fullmatch(name)):
+            raise InputError("--output", self.folder, f"has other files in it ({others[0]})", "move them")
         state = read_state(self.folder)
-        if state is None or overwrite:
+        if overwrite or (state is None and STATE_FILE not in files):
             return
+        if state is None:
+            raise InputError("--output", self.folder, "its state.json is damaged", "--overwrite begins again")
         if not resume:
             what = f"has {state['finished']} finished rolls of an unfinished video"
             fix = "--resume continues it, --overwrite begins again"
             raise InputError("--output", self.folder, what, fix)
         if self.plan_hash is not None and state["plan_hash"] != self.plan_hash:
-            what = "was made with other options, inputs or model"
+            what = f"was made with {metadata.differences(state['request'], self.request)}"
             raise InputError("--resume", self.folder, what, "repeat those, or --overwrite begins again")
+        needed = [self._file(index, kind).name for index in range(state["finished"]) for kind in KINDS]
+        if missing := [name for name in needed if name not in files]:
+            raise InputError("--resume", self.folder, f"lacks {missing[0]}", "--overwrite begins again")
 
     def finished(self) -> int:
         """How many rolls are there."""
@@ -83,16 +97,21 @@ class Parts:
         content = {
             "schema": SCHEMA,
             "plan_hash": self.plan_hash,
-            "seed": self.seed,
+            "seed": self.request["seed"],
+            "request": self.request,
             "finished": index + 1,
         }
-        metadata.write_json(self.folder / "state.json", content)
+        metadata.write_json(self.folder / STATE_FILE, content)
 
     def remove(self) -> None:
-        """Delete the folder."""
-        from videogen.media.video import remove  # noqa: PLC0415 - numpy
-
-        remove(self.folder)
+        """Delete what is ours, and the folder if nothing else is in it."""
+        if not self.folder.is_dir() or self.folder.is_symlink():
+            return
+        for path in self.folder.iterdir():
+            if OURS.fullmatch(path.name):
+                path.unlink()
+        if not any(self.folder.iterdir()):
+            self.folder.rmdir()
 
 
 class Recording:
@@ -125,21 +144,17 @@ class Recording:
 
     def finish(self, latents: Any, state: Mapping[str, Any]) -> None:
         """Keep the roll: its files get their names, then it counts."""
-        from safetensors.torch import save  # noqa: PLC0415 - torch
-
-        from videogen.media.video import pending  # noqa: PLC0415 - numpy
+        from videogen.media.video import save_tensors, writing  # noqa: PLC0415 - numpy
 
         tensors = {"latents": latents, **{STATE + name: tensor for name, tensor in state.items()}}
-        target = self.parts._file(self.index, "safetensors")
-        with pending(target) as temporary:
-            temporary.write_bytes(save({name: t.cpu().contiguous() for name, t in tensors.items()}))
-            temporary.replace(target)
+        save_tensors(self.parts._file(self.index, "safetensors"), tensors)
         for writer in self.writers:
             writer.finish()
             writer.publish(may_replace=True)
-        self.parts.commit(self.index)
+        with writing(self.parts.folder):
+            self.parts.commit(self.index)
 
 
 def read_state(folder: Path) -> dict[str, Any] | None:
     """state.json of a folder of parts; None if there is none of ours."""
-    return metadata.read_json(folder / "state.json", SCHEMA)
+    return metadata.read_json(folder / STATE_FILE, SCHEMA)

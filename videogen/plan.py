@@ -17,7 +17,7 @@ from videogen.models import checkpoints
 from videogen.models.checkpoints import Checkpoint
 from videogen.parts import Parts
 from videogen.targets import Target
-from videogen.tasks import Inputs, TaskSpec
+from videogen.tasks import RATE_TOLERANCE, Inputs, TaskSpec
 
 # Options that do not change a result: where it runs, how it is stored, and what is hashed by its content
 # instead.
@@ -89,6 +89,8 @@ class Plan:
         model = self.checkpoint.name
         if self.checkpoint.folder is not None and not (self.checkpoint.revision or self.checkpoint.tiny):
             model = metadata.LOCAL_MODEL + model
+        if self.values.get("source_fps") == 0:
+            recorded["source_fps"] = "auto"
         if self.checkpoint.revision:  # the commit, so that the same files are found again
             recorded["revision"] = self.checkpoint.revision
         return {"task_type": self.task.name, "model_id": model, "seed": self.seed, **recorded}
@@ -116,15 +118,15 @@ class Plan:
     def parts(self) -> Parts:
         """Where its finished rolls are kept while it is unfinished."""
         assert self.target is not None
-        return Parts(self.target.parts, self.plan_hash, self.seed)
+        return Parts(self.target.parts, self.plan_hash, self.request)
 
     @property
-    def audio(self) -> tuple[Path, float] | None:
-        """File whose sound goes with the prepended source, and for how many seconds."""
+    def audio(self) -> tuple[Path, float, float] | None:
+        """Sound that goes with the prepended source: file, first second, number of seconds."""
         if not self.values.get("keep_audio"):
             return None
         (source,) = self.inputs["input_video"]
-        return source.path, self.shape.prepended / self.shape.fps
+        return source.path, source.start, self.shape.prepended / self.shape.fps
 
     def earlier_record(self) -> dict[str, Any] | None:
         """The sidecar of a complete result of this plan; None if there is none.
@@ -138,9 +140,7 @@ class Plan:
         record = metadata.read_record(self.target.sidecar) or {}
         if record.get("plan_hash") == self.plan_hash:
             return record
-        was, now = record.get("request", {}), json.loads(json.dumps(self.request))
-        names = sorted(name for name in {*was, *now} if was.get(name) != now.get(name))
-        what = f"was made with another {', '.join(names) or 'model or input'}"
+        what = f"was made with {metadata.differences(record.get('request', {}), self.request)}"
         raise InputError("--resume", self.target.path, what, "use another name, or --overwrite")
 
     def fetched(self, checkpoint: Checkpoint) -> "Plan":
@@ -190,11 +190,13 @@ class Plan:
         (source,), shape = self.inputs["input_video"], self.shape
         width, height = shape.file_size
         rate = self.values["source_fps"]
-        resampled = f"resampled from {rate or source.fps:g}" if rate is not None else f"not {source.fps:g}"
+        how = f" (not {source.fps:g})" if abs(source.fps - shape.fps) > RATE_TOLERANCE else ""
+        if rate is not None:
+            how = f" (resampled from {rate or source.fps:g})"
         sound = ", with its sound" if self.values["keep_audio"] else ""
         return (
             f"{width}x{height}, {shape.file_frames} frames: {shape.prepended} of {source.name} "
-            f"at {shape.fps} fps ({resampled}){sound}, then the new ones"
+            f"at {shape.fps} fps{how}{sound}, then the new ones"
         )
 
     def describe(self) -> str:

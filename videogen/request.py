@@ -95,9 +95,10 @@ def make_plans(items: Sequence[Item], existing: Existing, workdir: Path) -> list
             target = choose_target(values, task=task, index=index, seed=seed, stamp=stamp)
             target = claim(target, values, taken, existing)
         plan = replace(draft, index=index, seed=seed, target=target)
-        if existing.resume and plan.checkpoint.folder is not None:
-            plan.earlier_record()
-        plan.parts.check(resume=existing.resume, overwrite=existing.overwrite)
+        known = existing.resume and plan.checkpoint.folder is not None
+        if not (known and plan.earlier_record()):
+            with _labelled(label):
+                plan.parts.check(resume=existing.resume, overwrite=existing.overwrite)
         plans.append(plan)
         taken.update(target.paths)
     return plans

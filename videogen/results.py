@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import save
 from tqdm import tqdm
 
 from videogen import __version__, metadata
@@ -57,7 +56,7 @@ def write(
     done = kept.finished() if kept is not None and resume else 0
     latents: list[torch.Tensor] = []
     with (
-        _say_what_is_kept(target, kept),
+        _say_what_is_kept(plan),
         video.open_writer(
             target.path,
             target.kind,
@@ -65,35 +64,18 @@ def write(
             fps=shape.fps,
             num_frames=shape.file_frames,
             comment=metadata.comment(record),
-            audio=plan.audio,
+            audio=video.Audio(*plan.audio) if plan.audio else None,
         ) as output,
     ):
         for frames in _source_frames(plan):
-            output.write(_fit(frames, shape.file_size))
+            output.write(frames)
         for index in range(done):
             assert kept is not None
             latents.append(kept.latents(index))
             for frames in kept.frames(index):
                 output.write(_fit(frames, shape.file_size))
         for index, part in enumerate(_parts(plan, pipeline, generator, kept, done), start=done):
-            _check_finite(part.latents)
-            latents.append(part.latents.float().cpu())
-            frames_left = shape.rolls[index].num_frames
-            with ExitStack() as stack:
-                bar = tqdm(total=frames_left, desc="decoding", unit="frame", disable=not show_progress)
-                stack.enter_context(bar)
-                copy = kept and stack.enter_context(
-                    kept.record(index, (shape.width, shape.height), shape.fps, frames_left)
-                )
-                for chunk in part.frames:
-                    frames = pipeline.to_uint8(chunk)[0].permute(1, 2, 3, 0).cpu().numpy()
-                    with pipeline.stage("write"):
-                        output.write(_fit(frames, shape.file_size))
-                        if copy:
-                            copy.write(frames)
-                    bar.update(len(frames))
-                if copy:
-                    copy.finish(latents[-1], part.state())
+            latents.append(_write_part(plan, pipeline, part, index, output, show_progress=show_progress))
         output.finish()
         pipeline.maybe_free_model_hooks()
         record |= _measured(pipeline, started)
@@ -101,21 +83,55 @@ def write(
             _save_latents(target.latents, latents)
         target = replace(target, path=output.publish(may_replace=target.may_replace))
         record["output"] = target.path.name
-        metadata.write_json(target.sidecar, record)
-    if kept is not None and not plan.values["keep_parts"]:
-        kept.remove()
+        with video.writing(target.sidecar):
+            metadata.write_json(target.sidecar, record)
+    if not plan.values.get("keep_parts"):
+        plan.parts.remove()
     return Result(target=target, record=record)
 
 
+def _write_part(
+    plan: Plan,
+    pipeline: VideoPipeline,
+    part: Part,
+    index: int,
+    output: video.PendingFile,
+    *,
+    show_progress: bool,
+) -> torch.Tensor:
+    """Stream one part into the result, and where there are several, keep it on disk too; its latents."""
+    shape, count = plan.shape, plan.shape.rolls[index].num_frames
+    _check_finite(part.latents)
+    latents = part.latents.float().cpu()
+    with ExitStack() as stack:
+        bar = stack.enter_context(tqdm(total=count, desc="decoding", unit="frame", disable=not show_progress))
+        copy = None
+        if len(shape.rolls) > 1:
+            size = (shape.width, shape.height)
+            copy = stack.enter_context(plan.parts.record(index, size, shape.fps, count))
+        for chunk in part.frames:
+            frames = pipeline.to_uint8(chunk)[0].permute(1, 2, 3, 0).cpu().numpy()
+            with pipeline.stage("write"):
+                output.write(_fit(frames, shape.file_size))
+                if copy is not None:
+                    copy.write(frames)
+            bar.update(len(frames))
+        if copy is not None:
+            copy.finish(latents, part.state())
+    return latents
+
+
 @contextmanager
-def _say_what_is_kept(target: Target, kept: Parts | None) -> Iterator[None]:
+def _say_what_is_kept(plan: Plan) -> Iterator[None]:
     """When a run ends early, tell how to go on from its finished rolls."""
     try:
         yield
     except BaseException:
-        if kept is not None and (count := kept.finished()):
-            again = f"the same command with --output {target.path} --resume goes on behind them"
-            logger.warning("%d finished rolls are kept in %s; %s", count, kept.folder, again)
+        if count := plan.parts.finished():
+            named = plan.values.get("output") or plan.values.get("output_dir")
+            again = "--resume" if named else f"--output {target_of(plan).path} --resume"
+            advice = f"the same command with {again} (and without --overwrite) goes on behind them"
+            logger.warning("%d finished rolls are kept in %s; %s", count, plan.parts.folder, advice)
         raise
 
 
@@ -135,11 +151,11 @@ def _parts(
 
 
 def _source_frames(plan: Plan) -> Iterator[np.ndarray]:
-    """Frames [1, H, W, 3] of the source that come first in the file."""
+    """Frames [1, H, W, 3] of the source that come first in the file, cut to its (even) size."""
     if plan.shape.prepended:
-        (source,) = plan.inputs["input_video"]
+        (source,), (width, height) = plan.inputs["input_video"], plan.shape.file_size
         for frame in source.frames(source_fps=plan.values["source_fps"], fps=plan.shape.fps):
-            yield frame[None]
+            yield frame[None, :height, :width]
 
 
 def _fit(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -176,9 +192,7 @@ def _check_finite(latents: torch.Tensor) -> None:
 def _save_latents(target: Path, latents: Sequence[torch.Tensor]) -> None:
     """float32 [1, C, F, h, w]: 'latents', or 'latents_0', 'latents_1', ... for several parts."""
     names = [f"latents_{i}" for i in range(len(latents))] if len(latents) > 1 else ["latents"]
-    with video.pending(target) as temporary:
-        temporary.write_bytes(save({name: p.contiguous() for name, p in zip(names, latents, strict=True)}))
-        temporary.replace(target)
+    video.save_tensors(target, dict(zip(names, latents, strict=True)))
 
 
 def _record(plan: Plan, pipeline: VideoPipeline) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from videogen.errors import CheckpointError, InputError, OutOfMemoryError, first
 from videogen.loading import load_pipeline
 from videogen.models import checkpoints
 from videogen.models.checkpoints import Checkpoint
+from videogen.options import OPTIONS
 from videogen.pipelines.base import VideoPipeline
 from videogen.plan import Plan
 from videogen.results import Result, target_of, write
@@ -97,6 +98,8 @@ def run(
         _noise_device(plan)
     session = Session()
     plans = [session.fetch(plan) for plan in plans]
+    for plan in plans if resume else ():
+        plan.parts.check(resume=True, overwrite=False)  # its hash may not have been known before
     finished = {plan.index: earlier_result(plan) if resume else None for plan in plans}
     one_model = len({model_key(plan) for plan in plans}) == 1
     for plan in plans:
@@ -218,4 +221,5 @@ def what_to_try(plan: Plan, *, on_gpu: bool) -> str:
         ("--low_vram", not values["low_vram"], need.peak(low_vram=True)),
     )
     tries = [f"{flag} (about {size / 1e9:.0f} GB)" for flag, useful, size in ways if on_gpu and useful]
-    return ", ".join([*tries, "a smaller --resolution or fewer --num_frames"])
+    shorter = " or fewer --num_frames" if OPTIONS["num_frames"].used_by(plan.task.name) else ""
+    return ", ".join([*tries, f"a smaller --resolution{shorter}"])

@@ -91,7 +91,8 @@ def _extension(
         raise InputError("--input_video", source.name, size, "give a larger video")
     frames = source.count(source_fps=values["source_fps"], fps=EXTENSION_FPS)
     if frames < condition:
-        what = f"has {frames} frames, and {condition} are needed to continue it"
+        rated = "" if values["source_fps"] is None else f" at {EXTENSION_FPS} fps"
+        what = f"has {frames} frames{rated}, and {condition} are needed to continue it"
         raise InputError("--input_video", source.name, what, "give a longer video")
     height, width = choose_size(values, tables, (source.width, source.height))
     whole = values["prepend_input"]

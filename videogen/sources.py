@@ -85,8 +85,13 @@ def from_metadata(file: str, stronger: Mapping[str, Any]) -> Values:
                 f"made with the local model '{name}'",
                 "add --model_id with its folder",
             )
-    values = from_mapping(request, f"--from_metadata {file}", one_video=True)
-    return values
+    for name in ("ref_imgs", "input_image", "end_image", "input_video", "input_audio"):
+        recorded = request.get(name) if name not in stronger else None
+        for item in recorded if isinstance(recorded, list) else ():
+            if "://" not in str(item) and not Path(str(item)).is_file():
+                what = f"was made from {item}, which is not in this folder"
+                raise InputError("--from_metadata", file, what, f"add --{name} with its path")
+    return from_mapping(request, f"--from_metadata {file}", one_video=True)
 
 
 def read_jobs(file: str, base: Values) -> list[Item]:

@@ -158,9 +158,15 @@ def _is_taken(path: Path) -> bool:
 
 def _is_ours(target: Target) -> bool:
     """Whether a sidecar, or failing that the file itself, says that videogen made this target."""
+    return _known(target) is not None
+
+
+def _known(target: Target) -> dict[str, Any] | None:
+    """What a sidecar, else the file itself, else the rolls that were kept say of a target."""
     if target.sidecar.exists():
-        return metadata.read_record(target.sidecar) is not None
-    return target.kind == "mp4" and metadata.read_record(target.path) is not None
+        return metadata.read_record(target.sidecar)
+    own = metadata.read_record(target.path) if target.kind == "mp4" else None
+    return own or metadata.read_record(target.parts / "state.json")
 
 
 def earlier_seed(values: Mapping[str, Any], task: str, index: int) -> int | None:
@@ -168,9 +174,12 @@ def earlier_seed(values: Mapping[str, Any], task: str, index: int) -> int | None
     target = choose_target(values, task=task, index=index, seed="*", stamp="")
     pattern = "*".join(glob.escape(part) for part in target.path.name.split("*"))
     for path in sorted(target.path.parent.glob(pattern)):
-        record = metadata.read_record(replace(target, path=path).sidecar)
-        if record is not None:
+        if (record := _known(replace(target, path=path))) is not None:
             return record["seed"]
+    unfinished = f"{'*'.join(glob.escape(part) for part in target.name.split('*'))}.parts"
+    for folder in sorted(target.path.parent.glob(unfinished)):
+        if (state := metadata.read_record(folder / "state.json")) is not None:
+            return state["seed"]
     return None
 
 

@@ -138,6 +138,8 @@ def extension_notes(values: Mapping[str, Any], explicit: Mapping[str, Any], inpu
     """Also: what happens to the source's frame rate, and whether its sound can be kept."""
     yield from guidance_notes(values, explicit, inputs)
     (source,) = inputs["input_video"]
+    if values["prepend_input"] and (source.width % 2 or source.height % 2):
+        yield f"{source.name} is {source.width}x{source.height}; a film needs even sizes, so it loses a line"
     if values["keep_audio"]:
         _check_audio(values, source)
     if values["source_fps"] is None and abs(source.fps - EXTENSION_FPS) > RATE_TOLERANCE:
@@ -154,8 +156,10 @@ def _check_audio(values: Mapping[str, Any], source: "InputVideo") -> None:
         raise InputError("--keep_audio", None, f"{source.name} has no sound", "leave it out")
     if values.get("output") and not values["output"].lower().endswith(".mp4"):
         raise InputError("--keep_audio", None, "only an .mp4 has sound", f"not {values['output']}")
-    if values["source_fps"] is None and abs(source.fps - EXTENSION_FPS) > RATE_TOLERANCE:
-        what = f"the sound would not fit {source.fps:g} frames a second played at {EXTENSION_FPS}"
+    given = values["source_fps"]
+    played = EXTENSION_FPS if given is None else given or source.fps
+    if abs(source.fps - played) > RATE_TOLERANCE:
+        what = f"the sound would not fit {source.fps:g} frames a second played as {played:g}"
         raise InputError("--keep_audio", None, what, "add --source_fps auto")
 
 

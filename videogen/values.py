@@ -125,24 +125,24 @@ def paths(value: str) -> tuple[str, ...]:
 def prompts(value: str) -> tuple[str, ...]:
     """A file of prompts, one per line; a blank line repeats the one before."""
     try:
-        lines = Path(value).expanduser().read_text(encoding="utf-8-sig").splitlines()
+        lines = Path(value).expanduser().read_text(encoding="utf-8-sig").rstrip("\n").split("\n")
     except OSError as error:
         raise Reject(f"cannot be read ({error.strerror})", "check the path") from None
     except UnicodeDecodeError:
         raise Reject("is not UTF-8 text", "save it as UTF-8") from None
+    if not any(line.strip() for line in lines):
+        raise Reject("is empty", "write one prompt per line")
     found: list[str] = []
     for line in lines:
         if not line.strip() and not found:
             raise Reject("begins with a blank line", "the first line must be a prompt")
-        found.append(line.strip() or found[-1])
-    if not found:
-        raise Reject("is empty", "write one prompt per line")
+        found.append(" ".join(line.split()) or found[-1])
     return tuple(found)
 
 
 def rate(value: str) -> float:
     """Frames a second, or 0 for 'auto': the file's own."""
-    return 0.0 if value in ("auto", "0.0") else real(above=True, example=30)(value)
+    return 0.0 if value == "auto" else real(above=True, example=30)(value)
 
 
 class Lora(NamedTuple):

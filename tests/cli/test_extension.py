@@ -67,6 +67,34 @@ def test_the_whole_film_with_its_sound(cli, extend, make_video, tmp_path):
     assert "160x96, 66 frames: 30 of loud.mp4 at 24 fps" in plan
 
 
+def test_sound_stays_with_its_picture(cli, extend, tmp_path):
+    """The picture begins half a second after the sound; a tone begins with the picture."""
+    from fractions import Fraction
+
+    with av.open(str(tmp_path / "late.mkv"), "w") as container:
+        stream = container.add_stream("libx264", rate=24)
+        stream.width, stream.height, stream.pix_fmt = 160, 96, "yuv420p"
+        sound = container.add_stream("aac", rate=16000, layout="mono")
+        for index in range(30):
+            frame = av.VideoFrame.from_ndarray(np.full((96, 160, 3), 8 * index, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = index + 12, Fraction(1, 24)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+        wave = np.sin(np.arange(28000) * 0.3).astype(np.float32)[None]
+        wave[:, :8000] = 0
+        chunk = av.AudioFrame.from_ndarray(wave, format="fltp", layout="mono")
+        chunk.sample_rate, chunk.pts, chunk.time_base = 16000, 0, Fraction(1, 16000)
+        container.mux(sound.encode(chunk))
+        container.mux(sound.encode())
+    more = ("--prepend_input", "--keep_audio", "--output", tmp_path / "a.mp4")
+    finished = cli(*extend(*more, source=tmp_path / "late.mkv"))
+    assert finished.code == 0, finished.err
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        wave = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
+        rate = container.streams.audio[0].rate
+    assert np.argmax(np.abs(wave) > 0.3) / rate < 0.1
+
+
 def test_another_frame_rate(cli, extend, make_video, tmp_path):
     source = make_video("fast.mp4", fps=48, frames=60, audio=True)
     finished = cli(*extend("--dry_run", source=source))
@@ -76,8 +104,9 @@ def test_another_frame_rate(cli, extend, make_video, tmp_path):
     resampled = ("--prepend_input", "--source_fps", "auto")
     plan = json.loads(cli(*extend("--dry_run", "--json", *resampled, source=source)).out)
     assert plan["file"]["prepended"] == 30
-    complaint = cli(*extend("--prepend_input", "--keep_audio", "--dry_run", source=source)).complaint
-    assert "add --source_fps auto" in complaint
+    for wrong in ((), ("--source_fps", 24)):
+        words = extend("--prepend_input", "--keep_audio", "--dry_run", *wrong, source=source)
+        assert "add --source_fps auto" in cli(*words).complaint
     finished = cli(*extend(*resampled, "--output", tmp_path / "a.npy", source=source))
     assert finished.code == 0, finished.err
     frames = np.load(tmp_path / "a.npy")
@@ -145,7 +174,7 @@ def test_a_killed_extension_goes_on_after_its_last_roll(cli, extend, tmp_path, m
     assert "finished rolls of an unfinished video; --resume continues it" in refused.complaint
     changed = cli(*extend(*options, "--resume", "--shift", 3, duration=11))
     assert changed.code == 2
-    assert "was made with other options" in changed.complaint
+    assert "was made with another shift" in changed.complaint
 
     resumed = cli(*extend(*options, "--resume", duration=11))
     assert resumed.code == 0, resumed.err
@@ -155,6 +184,68 @@ def test_a_killed_extension_goes_on_after_its_last_roll(cli, extend, tmp_path, m
     assert list(ours) == ["latents_0", "latents_1", "latents_2"]
     assert all(ours[name].equal(theirs[name]) for name in theirs)
     assert not (tmp_path / "a.parts").exists()
+
+
+@pytest.fixture
+def killed(extend, tmp_path):
+    """Start an extension of three rolls, and kill it after the first; returns its words."""
+
+    def start(*more):
+        words = [*extend(*more, duration=11)]
+        process = subprocess.Popen(
+            [sys.executable, str(ROOT / "generate_video.py"), *words],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        while process.poll() is None and not (tmp_path / "a.parts/state.json").exists():
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        return words
+
+    return start
+
+
+def test_a_drawn_seed_is_kept_with_the_parts(cli, killed, tmp_path):
+    words = killed("--seed", "random", "--output", tmp_path / "a.npy")
+    seed = json.loads((tmp_path / "a.parts/state.json").read_text())["seed"]
+    resumed = cli(*words, "--resume")
+    assert resumed.code == 0, resumed.err
+    assert "continuing after" in resumed.err
+    assert json.loads((tmp_path / "a.json").read_text())["seed"] == seed
+
+
+def test_damaged_parts_are_told_and_may_be_replaced(cli, killed, tmp_path):
+    words = killed("--output", tmp_path / "a.npy")
+    (tmp_path / "a.parts/001.npy").unlink()
+    assert "lacks 001.npy; --overwrite begins again" in cli(*words, "--resume").complaint
+    assert cli(*words, "--overwrite", "--duration", 1).code == 0
+    assert not (tmp_path / "a.parts").exists()
+
+
+def test_other_peoples_files_are_left_alone(cli, extend, tmp_path):
+    (tmp_path / "a.parts").mkdir()
+    (tmp_path / "a.parts/thesis.txt").write_text("precious")
+    for more in ((), ("--overwrite",)):
+        finished = cli(*extend("--output", tmp_path / "a.npy", *more, duration=6))
+        assert finished.code == 2
+        assert "has other files in it (thesis.txt)" in finished.complaint
+    assert (tmp_path / "a.parts/thesis.txt").read_text() == "precious"
+
+
+def test_metadata_repeats_an_extension(cli, extend, make_video, tmp_path, monkeypatch):
+    monkeypatch.chdir(make_video().parent)
+    (tmp_path / "prompts.txt").write_text("a\tsquare\n", encoding="utf-8")
+    more = ("--roll_prompts", tmp_path / "prompts.txt", "--source_fps", "auto", "--handover", "latents")
+    assert cli(*extend(*more, "--output", tmp_path / "a.npy", source="source.mp4")).code == 0
+    again = cli("--from_metadata", tmp_path / "a.json", "--output", tmp_path / "b.npy", "--device", "cpu")
+    assert again.code == 0, again.err
+    assert np.array_equal(np.load(tmp_path / "a.npy"), np.load(tmp_path / "b.npy"))
+    hashes = [json.loads((tmp_path / f"{name}.json").read_text())["plan_hash"] for name in "ab"]
+    assert hashes[0] == hashes[1]
+    monkeypatch.chdir(tmp_path)
+    complaint = cli("--from_metadata", "a.json", "--dry_run").complaint
+    assert "was made from source.mp4, which is not in this folder; add --input_video" in complaint
 
 
 def test_parts_may_be_kept(cli, extend, tmp_path):

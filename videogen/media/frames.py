@@ -1,6 +1,5 @@
 """Videos that Python callers hand over: files, arrays or lists of images, read like input files."""
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,8 +30,11 @@ class FrameArray:
     def height(self) -> int:
         return self.pictures.shape[1]
 
-    def count(self, **_rates: Any) -> int:
+    def count(self, *, source_fps: float | None = None, fps: float = 24.0) -> int:
         """How many frames there are."""
+        if source_fps is not None:
+            what = f"frames in memory cannot be resampled to {fps:g}"
+            raise InputError("source_fps=", source_fps, what, "give a file, or resample them first")
         return len(self.pictures)
 
     def frames(self, **_rates: Any) -> Iterator[np.ndarray]:
@@ -53,8 +55,12 @@ def as_video(name: str, given: Any) -> InputVideo | FrameArray:
     if isinstance(given, InputVideo | FrameArray):
         return given
     if isinstance(given, str | Path):
-        return read_video(f"{name}=", str(given), Fetcher(folder=Path(tempfile.gettempdir())))
+        if "://" in str(given):
+            raise InputError(f"{name}=", given, "must be a file", "download it first")
+        return read_video(f"{name}=", str(given), Fetcher(folder=Path()))
     if isinstance(given, Sequence) and given and isinstance(given[0], Image.Image):
+        if len({image.size for image in given}) > 1:
+            raise InputError(f"{name}=", "images", "must be of one size", "resize them first")
         given = np.stack([np.asarray(image.convert("RGB")) for image in given])
     if not (
         isinstance(given, np.ndarray) and given.dtype == np.uint8 and given.ndim == 4 and given.shape[3] == 3

@@ -43,7 +43,8 @@ logger = logging.getLogger(__name__)
 class InputVideo:
     """A video file whose packets were all read and whose first frame was decoded.
 
-    ``width`` and ``height`` are upright (display matrix applied), ``fps`` is the average rate. ``plain`` says
+    ``width`` and ``height`` are upright (display matrix applied), ``fps`` is the average rate,
+    ``start`` the seconds from the file's start to the first frame. ``plain`` says
     that decord may read it: 8 bits, unrotated, constant frame rate, and what ``is_plain`` adds.
     """
 
@@ -56,6 +57,7 @@ class InputVideo:
     seconds: float
     sha256: str
     has_audio: bool
+    start: float
     plain: bool
     timeline: Timeline = field(repr=False, compare=False)
     turn: Turn = field(repr=False, compare=False)
@@ -153,6 +155,7 @@ def read_video(flag: str, source: str, fetcher: Fetcher) -> InputVideo:
             raise InputError(flag, source, "has no frames", "give another video")
         declared = stream.average_rate or stream.guessed_rate or Fraction(24)
         timeline = survey.timeline(declared) or counted(flag, source, path, declared)
+        start = max(0.0, float(timeline.moments[0] * timeline.tick) - (container.start_time or 0) / 1e6)
         plain, has_audio = is_plain(container, survey, timeline), bool(container.streams.audio)
     size, turn = (survey.first.width, survey.first.height), turn_of(survey.first)
     width, height = reversed(size) if turn.transposed else size
@@ -169,6 +172,7 @@ def read_video(flag: str, source: str, fetcher: Fetcher) -> InputVideo:
         seconds=float(num_frames / rate),
         sha256=digest,
         has_audio=has_audio,
+        start=start,
         plain=plain,
         timeline=timeline,
         turn=turn,

@@ -9,10 +9,10 @@ import glob
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import av
 import imageio_ffmpeg
@@ -24,6 +24,14 @@ from videogen.targets import numbered
 
 QUALITY = 8  # imageio's scale; x264 at CRF 10, as published (spec skyreels_v3 section 1)
 PNG_NAME = "{:06d}.png"
+
+
+class Audio(NamedTuple):
+    """A stretch of a file's sound, in seconds from the file's start."""
+
+    path: Path
+    start: float
+    seconds: float
 
 
 class OutputError(VideoGenError):
@@ -75,15 +83,15 @@ class _FfmpegWriter:
         self.pipe.close()
 
 
-def _mp4(
-    path: Path, size: tuple[int, int], fps: int, comment: str, audio: tuple[Path, float] | None
-) -> FrameWriter:
+def _mp4(path: Path, size: tuple[int, int], fps: int, comment: str, audio: "Audio | None") -> FrameWriter:
     options: dict = {"quality": QUALITY, "codec": "libx264"}
-    params = ["-metadata", f"comment={comment}"]
+    params: list[str] = []
     if audio is not None:
-        source, seconds = audio
-        options |= {"audio_path": f"file:{source.absolute()}", "audio_codec": "aac"}
-        params += ["-af", f"atrim=end={seconds:.6f}"]
+        options |= {"audio_path": f"file:{audio.path.absolute()}", "audio_codec": "aac"}
+        trim = f"atrim=start={audio.start:.6f}:end={audio.start + audio.seconds:.6f}"
+        params += ["-af", f"{trim},asetpts=PTS-{audio.start:.6f}/TB"]
+        params += ["-map_chapters", "-1", "-map_metadata", "-1", "-map_metadata:s:a", "-1"]
+    params += ["-metadata", f"comment={comment}"]
     return _FfmpegWriter(path, size, fps, {**options, "output_params": params})
 
 
@@ -153,7 +161,7 @@ def open_writer(
     fps: int,
     num_frames: int,
     comment: str = "",
-    audio: tuple[Path, float] | None = None,
+    audio: "Audio | None" = None,
 ) -> Iterator["PendingFile"]:
     """A writer for ``target``: ``write()`` frames, ``finish()``, then ``publish()``.
 
@@ -163,7 +171,7 @@ def open_writer(
         size: (width, height) in pixels.
         num_frames: frames that will be written.
         comment: stored in the file where the format has a place for it.
-        audio: a file whose sound an MP4 gets, and for how many seconds.
+        audio: sound for an MP4.
 
     What has not been published when the block ends is removed.
 
@@ -172,20 +180,18 @@ def open_writer(
     """
     with pending(target) as temporary:
         writer: FrameWriter
-        if kind == "npy":
-            writer = _NpyWriter(temporary, size, num_frames)
-        elif kind == "png":
-            writer = _PngWriter(temporary)
-        elif kind == "gif":
-            writer = _gif(temporary, size, fps)
-        else:
-            writer = _mp4(temporary, size, fps, comment, audio)
+        with writing(target):
+            if kind == "npy":
+                writer = _NpyWriter(temporary, size, num_frames)
+            elif kind == "png":
+                writer = _PngWriter(temporary)
+            elif kind == "gif":
+                writer = _gif(temporary, size, fps)
+            else:
+                writer = _mp4(temporary, size, fps, comment, audio)
         handle = PendingFile(temporary, target, writer)
         try:
             yield handle
-        except OSError as error:
-            fix = "free some space or choose another --output"
-            raise OutputError(f"{target}: {error.strerror or error}; {fix}") from None
         finally:
             if not handle.done:
                 writer.abort()
@@ -198,17 +204,39 @@ class PendingFile:
         self.temporary, self.target, self.writer, self.done = temporary, target, writer, False
 
     def write(self, frames: np.ndarray) -> None:
-        self.writer.write(frames)
+        with writing(self.target):
+            self.writer.write(frames)
 
     def finish(self) -> None:
         """Complete and check the temporary file."""
-        self.writer.finish()
+        with writing(self.target):
+            self.writer.finish()
         self.done = True
 
     def publish(self, *, may_replace: bool = False) -> Path:
         """Give the finished file its name, or a numbered one if that is taken; returns the name."""
         assert self.done
-        return publish(self.temporary, self.target, may_replace=may_replace)
+        with writing(self.target):
+            return publish(self.temporary, self.target, may_replace=may_replace)
+
+
+@contextmanager
+def writing(target: Path) -> Iterator[None]:
+    """What goes wrong while a file is written becomes an OutputError that names it."""
+    try:
+        yield
+    except OSError as error:
+        fix = "free some space or choose another --output"
+        raise OutputError(f"{target}: {error.strerror or error}; {fix}") from None
+
+
+def save_tensors(target: Path, tensors: Mapping[str, Any]) -> None:
+    """Write a safetensors file whole."""
+    from safetensors.torch import save  # noqa: PLC0415 - torch
+
+    with pending(target) as temporary, writing(target):
+        temporary.write_bytes(save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}))
+        temporary.replace(target)
 
 
 @contextmanager

@@ -66,6 +66,16 @@ class VideoOutput(BaseOutput):
     frames: Any
 
 
+def rounded(frames: Tensor) -> Tensor:
+    """Frames in [-1, 1] to 0..255, rounded to the nearest level."""
+    return (frames / 2 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8)
+
+
+def truncated(frames: Tensor) -> Tensor:
+    """Frames in [-1, 1] to 0..255, cut off to whole levels."""
+    return (frames / 2 + 0.5).clamp(0, 1).mul(255).to(torch.uint8)
+
+
 class VideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
     """Base of the Wan-family pipelines. ``task`` names the row of TASKS a pipeline implements."""
 
@@ -93,10 +103,7 @@ class VideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
     parts: Callable[..., Iterator[Part]]
     """The task itself, a method of each pipeline: yields finished parts in order."""
 
-    @staticmethod
-    def to_uint8(frames: Tensor) -> Tensor:
-        """Frames in [-1, 1] to 0..255, rounded to the nearest level."""
-        return (frames / 2 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8)
+    to_uint8 = staticmethod(rounded)
 
     def __call__(
         self,
@@ -122,6 +129,7 @@ class VideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             raise ValueError(f"output_type {output_type!r}: must be one of np, pt, pil, uint8, latent")
         if unknown := set(callback_on_step_end_tensor_inputs) - set(self._callback_tensor_inputs):
             raise ValueError(f"callback_on_step_end_tensor_inputs: no {', '.join(unknown)}; only latents")
+        self._interrupt = False
         parts = self.parts(**self.complete({**arguments, "prompt": prompt}))
         if output_type == "latent":
             frames: Any = torch.cat([_drained(part).latents for part in parts], dim=2)
@@ -222,7 +230,6 @@ class VideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         self, total: int, callback: StepCallback | None
     ) -> Iterator[Callable[[int, Tensor, Tensor], Tensor]]:
         """The ``on_step`` of one denoising loop: progress bar, diffusers' callback, interruption."""
-        self._interrupt = False
         started = said = time.monotonic()
         with self.stage("denoise"), self.progress_bar(total=total) as bar:
 
@@ -265,10 +272,10 @@ def frames_tensor(frames: np.ndarray | Tensor, height: int | None = None, width:
 
     With a size they are stretched to it, nearest neighbour (spec skyreels_v3 section 2).
     """
-    video = torch.as_tensor(frames).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
-    if height is None or width is None:
-        return video
-    return functional.interpolate(video, size=(video.shape[2], height, width))
+    video = torch.as_tensor(frames).permute(3, 0, 1, 2)[None]
+    if height is not None and width is not None:  # before the conversion: source frames may be large
+        video = functional.interpolate(video, size=(video.shape[2], height, width))
+    return video.float() / 127.5 - 1
 
 
 def prompt_of(prompt: str | Sequence[str], roll: int) -> str:

@@ -10,20 +10,27 @@ from videogen.geometry import Roll
 from videogen.guidance import ClassifierFree, SinglePass, guide
 from videogen.media.color import match_color
 from videogen.media.reader import InputVideo
-from videogen.pipelines.base import Part, StepCallback, frames_tensor, prompt_of
-from videogen.pipelines.single_shot_extension import SingleShotExtensionPipeline
+from videogen.pipelines.base import (
+    Part,
+    StepCallback,
+    VideoPipeline,
+    frames_tensor,
+    prompt_of,
+    truncated,
+)
 from videogen.sampling import SOLVERS, denoise
 
 SHOT_POSITION = 1024  # in time, of the shot before the cut
 
 
-class ShotSwitchingExtensionPipeline(SingleShotExtensionPipeline):
+class ShotSwitchingExtensionPipeline(VideoPipeline):
     """The old shot is seen far away in time, at noise level 0; the new one begins with its own frame."""
 
     task = "shot_switching_extension"
+    to_uint8 = staticmethod(truncated)
 
     @torch.no_grad()
-    def parts(  # type: ignore[override]  # noqa: PLR0913 - the arguments of the task, under diffusers' names
+    def parts(  # noqa: PLR0913 - the arguments of the task, under diffusers' names
         self,
         prompt: str | Sequence[str],
         input_video: InputVideo,

@@ -11,7 +11,7 @@ from videogen.geometry import Roll
 from videogen.guidance import ClassifierFree, SinglePass, guide
 from videogen.media.color import match_color
 from videogen.media.reader import InputVideo
-from videogen.pipelines.base import Part, StepCallback, VideoPipeline, frames_tensor, prompt_of
+from videogen.pipelines.base import Part, StepCallback, VideoPipeline, frames_tensor, prompt_of, truncated
 from videogen.sampling import SOLVERS, denoise
 from videogen.shapes import CONDITION_FRAMES
 
@@ -21,10 +21,7 @@ class SingleShotExtensionPipeline(VideoPipeline):
 
     task = "single_shot_extension"
 
-    @staticmethod
-    def to_uint8(frames: Tensor) -> Tensor:
-        """Frames in [-1, 1] to 0..255, cut off to whole levels, as published."""
-        return (frames / 2 + 0.5).clamp(0, 1).mul(255).to(torch.uint8)
+    to_uint8 = staticmethod(truncated)
 
     @torch.no_grad()
     def parts(  # noqa: PLR0913 - the arguments of the task, under diffusers' names
@@ -57,6 +54,9 @@ class SingleShotExtensionPipeline(VideoPipeline):
         source = frames_tensor(input_video.tail(CONDITION_FRAMES, source_fps=source_fps), height, width)
         condition = source if state is None else frames_tensor(state["frames"])
         carried = None if state is None else state.get("latents")
+        if generator is None:
+            generator = torch.Generator()
+            generator.seed()
         guided = guidance_scale > 1
         guidance = ClassifierFree(guidance_scale) if guided else SinglePass()
 
@@ -66,8 +66,7 @@ class SingleShotExtensionPipeline(VideoPipeline):
             if guided:
                 contexts["uncond"] = Context(text=self.encode_prompt(negative_prompt))
             before = self.encode_video(condition) if carried is None else carried.to(self._execution_device)
-            if generator is not None:
-                generator.manual_seed(generator.initial_seed())
+            generator.manual_seed(generator.initial_seed())
             noise = self.draw_noise(roll.latent_frames, height, width, generator)
 
             # 3. Denoise [condition, video]; only the video moves.
@@ -99,4 +98,6 @@ class SingleShotExtensionPipeline(VideoPipeline):
             frames = self.remember(chunks, last, skip=roll.context_frames)
             yield Part(latents, frames, handed_over)
             deque(frames, maxlen=0)  # what the reader left
+            if self.interrupt:
+                return
             condition, carried = frames_tensor(handed_over()["frames"]), rest.get("latents")
