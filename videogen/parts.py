@@ -92,13 +92,18 @@ class Parts:
         """A place for the roll that is being made."""
         return Recording(self, index, size, fps, num_frames)
 
-    def commit(self, index: int) -> None:
+    def effective(self) -> dict[str, Any]:
+        """What 'auto' options came to when the finished rolls were made."""
+        return (read_state(self.folder) or {}).get("effective", {})
+
+    def commit(self, index: int, effective: Mapping[str, Any]) -> None:
         """Count a roll as finished."""
         content = {
             "schema": SCHEMA,
             "plan_hash": self.plan_hash,
             "seed": self.request["seed"],
             "request": self.request,
+            "effective": dict(effective),
             "finished": index + 1,
         }
         metadata.write_json(self.folder / STATE_FILE, content)
@@ -142,7 +147,7 @@ class Recording:
         for writer in self.writers:
             writer.write(frames)
 
-    def finish(self, latents: Any, state: Mapping[str, Any]) -> None:
+    def finish(self, latents: Any, state: Mapping[str, Any], effective: Mapping[str, Any]) -> None:
         """Keep the roll: its files get their names, then it counts."""
         from videogen.media.video import save_tensors, writing  # noqa: PLC0415 - numpy
 
@@ -152,7 +157,7 @@ class Recording:
             writer.finish()
             writer.publish(may_replace=True)
         with writing(self.parts.folder):
-            self.parts.commit(self.index)
+            self.parts.commit(self.index, effective)
 
 
 def read_state(folder: Path) -> dict[str, Any] | None:

@@ -117,7 +117,7 @@ def _write_part(
                     copy.write(frames)
             bar.update(len(frames))
         if copy is not None:
-            copy.finish(latents, part.state())
+            copy.finish(latents, part.state(), _effective(pipeline))
     return latents
 
 
@@ -147,7 +147,17 @@ def _parts(
     resumed = {"first": done, "state": kept.state(done - 1)} if kept is not None and done else {}
     if done:
         logger.info("continuing after %d finished rolls", done)
+        for name, value in _effective(pipeline).items():
+            if kept is not None and (was := kept.effective().get(name, value)) != value:
+                logger.warning(
+                    "--%s: now %s, but %s in the finished rolls; frames may differ", name, value, was
+                )
     return pipeline.parts(**plan.arguments, **plan.task.inputs_of(loaded), generator=generator, **resumed)
+
+
+def _effective(pipeline: VideoPipeline) -> dict[str, Any]:
+    """What 'auto' options came to here."""
+    return {"attention_backend": pipeline.attention_backend, "vae_tiling": pipeline.vae.use_tiling}
 
 
 def _source_frames(plan: Plan) -> Iterator[np.ndarray]:
@@ -221,7 +231,6 @@ def _record(plan: Plan, pipeline: VideoPipeline) -> dict[str, Any]:
         },
         "device": devices.device_name(pipeline._execution_device),
         "dtype": plan.values["dtype"],
-        "attention_backend": pipeline.attention_backend,
-        "vae_tiling": pipeline.vae.use_tiling,
+        **_effective(pipeline),
         "versions": devices.versions() | {"platform": platform.system()},
     }
