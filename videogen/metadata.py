@@ -46,8 +46,12 @@ def beside(path: Path) -> Path:
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
-    """What a sidecar or an MP4 says of itself; None if it is not there or says nothing of ours."""
-    return read_json(path, SCHEMA)
+    """What a sidecar, a state.json or an MP4 says; None if it is not there or not ours."""
+    try:
+        content = _parse(_text("", str(path), path))
+    except InputError:
+        return None
+    return content if isinstance(content, dict) and content.get("schema") == SCHEMA else None
 
 
 def differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
@@ -55,15 +59,6 @@ def differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     now = json.loads(json.dumps(now))
     names = sorted(name for name in {*was, *now} if was.get(name) != now.get(name))
     return f"another {', '.join(names) or 'model or input'}"
-
-
-def read_json(path: Path, schema: int) -> dict[str, Any] | None:
-    """A JSON object of ours, from a file of its own or an MP4; None if there is none."""
-    try:
-        content = _parse(_text("", str(path), path))
-    except InputError:
-        return None
-    return content if isinstance(content, dict) and content.get("schema") == schema else None
 
 
 def read_request(flag: str, file: str) -> dict[str, Any]:

@@ -15,7 +15,6 @@ from typing import Any
 from videogen import metadata
 from videogen.errors import InputError
 
-SCHEMA = 1
 CHUNK = 16  # frames read at a time
 STATE = "state."  # before the names of what the next roll needs
 STATE_FILE = "state.json"
@@ -99,7 +98,7 @@ class Parts:
     def commit(self, index: int, effective: Mapping[str, Any]) -> None:
         """Count a roll as finished."""
         content = {
-            "schema": SCHEMA,
+            "schema": metadata.SCHEMA,
             "plan_hash": self.plan_hash,
             "seed": self.request["seed"],
             "request": self.request,
@@ -162,4 +161,4 @@ class Recording:
 
 def read_state(folder: Path) -> dict[str, Any] | None:
     """state.json of a folder of parts; None if there is none of ours."""
-    return metadata.read_json(folder / STATE_FILE, SCHEMA)
+    return metadata.read_record(folder / STATE_FILE)

@@ -78,8 +78,8 @@ class Session:
 
 
 def model_key(plan: Plan) -> tuple:
-    """What a loaded pipeline depends on: plans that agree in it share one."""
-    return (plan.task.name, plan.checkpoint.name, *(plan.values[name] for name in MODEL_OPTIONS))
+    """What a loaded pipeline depends on: fetched plans that agree in it share one."""
+    return (plan.task.name, plan.checkpoint.folder, *(plan.values[name] for name in MODEL_OPTIONS))
 
 
 def run(
@@ -98,9 +98,10 @@ def run(
         _noise_device(plan)
     session = Session()
     plans = [session.fetch(plan) for plan in plans]
-    for plan in plans if resume else ():
-        plan.parts.check(resume=True, overwrite=False)  # its hash may not have been known before
     finished = {plan.index: earlier_result(plan) if resume else None for plan in plans}
+    for plan in plans:
+        if resume and finished[plan.index] is None:  # its hash may not have been known before
+            plan.parts.check(resume=True, overwrite=False)
     one_model = len({model_key(plan) for plan in plans}) == 1
     for plan in plans:
         if (earlier := finished[plan.index]) is not None:

@@ -11,6 +11,7 @@ from videogen import metadata
 from videogen.errors import InputError, nearest
 from videogen.options import FLAG_NAMES, OPTIONS, Option
 from videogen.request import Item, Values, merge
+from videogen.tasks import TASKS
 
 LARGEST_TEXT = 50_000_000  # bytes
 # What a file may not say: it would have to be known before the file is read.
@@ -85,7 +86,8 @@ def from_metadata(file: str, stronger: Mapping[str, Any]) -> Values:
                 f"made with the local model '{name}'",
                 "add --model_id with its folder",
             )
-    for name in ("ref_imgs", "input_image", "end_image", "input_video", "input_audio"):
+    task = TASKS.get(str(request.get("task_type")))
+    for name in task.inputs if task is not None else ():
         recorded = request.get(name) if name not in stronger else None
         for item in recorded if isinstance(recorded, list) else ():
             if "://" not in str(item) and not Path(str(item)).is_file():

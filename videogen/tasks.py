@@ -120,8 +120,6 @@ def _tiny(checkpoint: "Checkpoint | None") -> Mapping[str, Any]:
 WAN_COMPONENTS = {name: name for name in ("transformer", "vae", "text_encoder", "tokenizer")}
 # A transformer that sees latents and text, nothing else.
 TEXT_ONLY = {"in_channels": 16, "image_dim": None, "audio_dim": None}
-
-
 RATE_TOLERANCE = 0.01  # frames a second
 
 
@@ -155,7 +153,9 @@ def _check_audio(values: Mapping[str, Any], source: "InputVideo") -> None:
     if not source.has_audio:
         raise InputError("--keep_audio", None, f"{source.name} has no sound", "leave it out")
     if values.get("output") and not values["output"].lower().endswith(".mp4"):
-        raise InputError("--keep_audio", None, "only an .mp4 has sound", f"not {values['output']}")
+        raise InputError(
+            "--keep_audio", None, "only an .mp4 has sound", "give --output an .mp4"
+        )
     given = values["source_fps"]
     played = EXTENSION_FPS if given is None else given or source.fps
     if abs(source.fps - played) > RATE_TOLERANCE:

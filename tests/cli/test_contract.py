@@ -281,6 +281,30 @@ def test_a_drawn_seed_is_shown_and_recorded(cli, r2v, tmp_path, spelling):
     assert plan_of(cli, *r2v)["request"]["seed"] == 42
 
 
+def test_models_of_one_name_in_two_folders_are_two_models(cli, r2v, tmp_path):
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    from videogen.models import tiny
+
+    for parent, factor in (("a", 1.0), ("b", 0.5)):
+        model = shutil.copytree(
+            tiny.build("skyreels-v3-r2v", tmp_path / f"made_{parent}"), tmp_path / parent / "m"
+        )
+        (weights,) = (model / "transformer").glob("*.safetensors")
+        tensors = load_file(weights)
+        tensors["proj_out.weight"] *= factor
+        save_file(tensors, weights, metadata={"format": "pt"})
+    lines = [json.dumps({"prompt": "x", "model_id": str(tmp_path / parent / "m")}) for parent in "ab"]
+    (tmp_path / "jobs.jsonl").write_text("\n".join(lines))
+    output = tmp_path / "{index}.npy"
+    finished = cli(*r2v, "--jobs", tmp_path / "jobs.jsonl", "--output", output)
+    assert finished.code == 0, finished.err
+    first, second = (np.load(path) for path in finished.paths)
+    assert not np.array_equal(first, second)
+
+
 def test_jobs_of_prompts_and_of_json(cli, r2v, tmp_path):
     (tmp_path / "prompts.txt").write_text("a red robot\n\na blue robot\n")
     finished = cli(*r2v, "--jobs", tmp_path / "prompts.txt", "--output", tmp_path / "p{index}.mp4", "--json")

@@ -26,6 +26,7 @@ from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 
 from videogen.conditioning import Context, Segment, pack, unpack
 from videogen.errors import InputError
+from videogen.guidance import ClassifierFree, Guidance, SinglePass
 from videogen.loading import load
 from videogen.media.frames import as_video
 from videogen.models import vae as vae_io
@@ -186,6 +187,15 @@ class VideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                 rows = encode_prompt(self.tokenizer, self.text_encoder, prompt, self._execution_device)
             self._texts[prompt] = rows.cpu()
         return self._texts[prompt].to(self._execution_device)
+
+    def text_guidance(
+        self, prompt: str, negative_prompt: str, scale: float
+    ) -> tuple[Guidance, dict[str, Context]]:
+        """Classifier-free guidance, or a single pass at a scale of 1 or less; a context per branch."""
+        contexts = {"cond": Context(text=self.encode_prompt(prompt))}
+        if scale <= 1:
+            return SinglePass(), contexts
+        return ClassifierFree(scale), contexts | {"uncond": Context(text=self.encode_prompt(negative_prompt))}
 
     def draw_noise(
         self, latent_frames: int, height: int, width: int, generator: torch.Generator | None

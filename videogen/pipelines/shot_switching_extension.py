@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from videogen.conditioning import Context, Segment
+from videogen.conditioning import Segment
 from videogen.geometry import Roll
-from videogen.guidance import ClassifierFree, SinglePass, guide
+from videogen.guidance import guide
 from videogen.media.color import match_color
 from videogen.media.reader import InputVideo
 from videogen.pipelines.base import (
@@ -54,11 +54,7 @@ class ShotSwitchingExtensionPipeline(VideoPipeline):
         """
         # 1. Text for each branch of the guidance.
         (roll,) = rolls
-        guided = guidance_scale > 1
-        guidance = ClassifierFree(guidance_scale) if guided else SinglePass()
-        contexts = {"cond": Context(text=self.encode_prompt(prompt_of(prompt, 0)))}
-        if guided:
-            contexts["uncond"] = Context(text=self.encode_prompt(negative_prompt))
+        guidance, contexts = self.text_guidance(prompt_of(prompt, 0), negative_prompt, guidance_scale)
 
         # 2. The old shot, and noise.
         count = (roll.context_frames - 1) * 4 + 1

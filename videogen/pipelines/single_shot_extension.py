@@ -2,13 +2,14 @@
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from videogen.conditioning import Context, Segment
 from videogen.geometry import Roll
-from videogen.guidance import ClassifierFree, SinglePass, guide
+from videogen.guidance import Guidance, guide
 from videogen.media.color import match_color
 from videogen.media.reader import InputVideo
 from videogen.pipelines.base import Part, StepCallback, VideoPipeline, frames_tensor, prompt_of, truncated
@@ -20,8 +21,22 @@ class SingleShotExtensionPipeline(VideoPipeline):
     """The last 25 frames come first in time, at noise level 0; each roll's last 25 condition the next."""
 
     task = "single_shot_extension"
-
     to_uint8 = staticmethod(truncated)
+
+    def predict(
+        self,
+        before: Tensor,
+        guidance: Guidance,
+        contexts: Mapping[str, Context],
+        latents: Tensor,
+        timestep: Tensor,
+    ) -> Tensor:
+        """The guided velocity of the video behind its condition, which has no noise."""
+        prefix = Segment(latents=before, timestep=torch.zeros_like(timestep))
+        video = Segment(latents=latents, timestep=timestep, temporal_start=prefix.frames)
+        return guide(
+            guidance, lambda branch: self.velocity([prefix, video], contexts[branch], branch, which=1)
+        )
 
     @torch.no_grad()
     def parts(  # noqa: PLR0913 - the arguments of the task, under diffusers' names
@@ -57,29 +72,16 @@ class SingleShotExtensionPipeline(VideoPipeline):
         if generator is None:
             generator = torch.Generator()
             generator.seed()
-        guided = guidance_scale > 1
-        guidance = ClassifierFree(guidance_scale) if guided else SinglePass()
 
         for index, roll in list(enumerate(rolls))[first:]:
             # 2. Text, condition, noise.
-            contexts = {"cond": Context(text=self.encode_prompt(prompt_of(prompt, index)))}
-            if guided:
-                contexts["uncond"] = Context(text=self.encode_prompt(negative_prompt))
+            guided = self.text_guidance(prompt_of(prompt, index), negative_prompt, guidance_scale)
             before = self.encode_video(condition) if carried is None else carried.to(self._execution_device)
             generator.manual_seed(generator.initial_seed())
             noise = self.draw_noise(roll.latent_frames, height, width, generator)
 
             # 3. Denoise [condition, video]; only the video moves.
-            def predict(
-                latents: Tensor, timestep: Tensor, before: Tensor = before, contexts: dict = contexts
-            ) -> Tensor:
-                prefix = Segment(latents=before, timestep=torch.zeros_like(timestep))
-                video = Segment(latents=latents, timestep=timestep, temporal_start=prefix.frames)
-                return guide(
-                    guidance,
-                    lambda branch: self.velocity([prefix, video], contexts[branch], branch, which=1),
-                )
-
+            predict = partial(self.predict, before, *guided)
             solver = SOLVERS[sample_solver](num_inference_steps, shift)
             with self.steps(len(solver.timesteps), callback_on_step_end) as on_step:
                 latents = denoise(noise, solver.timesteps, predict, solver.step, on_step=on_step)
