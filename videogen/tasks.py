@@ -153,9 +153,7 @@ def _check_audio(values: Mapping[str, Any], source: "InputVideo") -> None:
     if not source.has_audio:
         raise InputError("--keep_audio", None, f"{source.name} has no sound", "leave it out")
     if values.get("output") and not values["output"].lower().endswith(".mp4"):
-        raise InputError(
-            "--keep_audio", None, "only an .mp4 has sound", "give --output an .mp4"
-        )
+        raise InputError("--keep_audio", None, "only an .mp4 has sound", "give --output an .mp4")
     given = values["source_fps"]
     played = EXTENSION_FPS if given is None else given or source.fps
     if abs(source.fps - played) > RATE_TOLERANCE:
