@@ -43,6 +43,21 @@ from videogen.models.wan_embedders import WanAudioProjection, WanConditionEmbedd
 FLOAT32_PARTS = ["time_embedder", "time_proj", "scale_shift_table", "norm1", "norm2", "norm3", "norm_x"]
 
 
+Spans = list[tuple[int, int, int]]
+"""Runs of tokens with a common view: (first, end, end of what they attend to)."""
+
+
+def causal_spans(visible_frames: Tensor, tokens: int) -> Spans:
+    """Runs of frames that see the same frames, in tokens of ``tokens`` per frame."""
+    spans: Spans = []
+    for frame, visible in enumerate(visible_frames.tolist()):
+        first, end = frame * tokens, (frame + 1) * tokens
+        if spans and spans[-1][2] == visible * tokens:
+            first = spans.pop()[0]
+        spans.append((first, end, visible * tokens))
+    return spans
+
+
 def apply_rotary(x: Tensor, rotary_emb: Tensor) -> Tensor:
     """Rotate adjacent channel pairs of x [B, L, N, K] by unit complex numbers [L, 1, K/2]; x is used up."""
     pairs = torch.view_as_complex(rearrange(x.float(), "b l n (k two) -> b l n k two", two=2))
@@ -111,15 +126,23 @@ class WanAttention(AttentionModuleMixin, nn.Module):
         encoder_hidden_states: Tensor | None = None,
         rotary_emb: Tensor | None = None,
         image_states: Tensor | None = None,
+        spans: Spans | None = None,
     ) -> Tensor:
-        """Tokens [B, L, D] to [B, L, D]; without text [B, T, D] they attend to themselves."""
+        """Tokens [B, L, D] to [B, L, D]; without text [B, T, D] they attend to themselves.
+
+        ``spans`` limits which of themselves: (first query, end of the queries, end of their keys), in tokens.
+        """
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         query = self._split(self.norm_q(self.to_q(hidden_states)))
         key = self._split(self.norm_k(self.to_k(context)))
         value = self._split(self.to_v(context))
         if rotary_emb is not None:
             query, key = apply_rotary(query, rotary_emb), apply_rotary(key, rotary_emb)
-        out = self.processor(query, key, value, sharded=encoder_hidden_states is None)
+        if spans is None:
+            out = self.processor(query, key, value, sharded=encoder_hidden_states is None)
+        else:  # one dense attention per span: no mask of L x L, any kernel
+            parts = [self.processor(query[:, a:b], key[:, :end], value[:, :end]) for a, b, end in spans]
+            out = torch.cat(parts, dim=1)
         if image_states is not None:
             key = self._split(self.norm_added_k(self.add_k_proj(image_states)))
             out = out + self.processor(query, key, self._split(self.add_v_proj(image_states)))
@@ -198,6 +221,7 @@ class WanBlock(nn.Module):
         rotary_emb: Tensor,
         image_states: Tensor | None = None,
         audio_states: Tensor | None = None,
+        spans: Spans | None = None,
     ) -> Tensor:
         """hidden_states [B, F, S, D], text [B, T, D], temb [B, F or 1, 6, D], rotary_emb [L, 1, K/2]."""
         table = self.scale_shift_table + temb
@@ -208,6 +232,7 @@ class WanBlock(nn.Module):
         update = self.attn1(
             modulate(self.norm1(hidden_states.float()), shift_attn, scale_attn).to(dtype).flatten(1, 2),
             rotary_emb=rotary_emb,
+            spans=spans,
         )
         hidden_states = gated_residual(hidden_states, update, gate_attn)
         update = self.attn2(
@@ -227,6 +252,16 @@ class WanBlock(nn.Module):
 TransformerBlockRegistry.register(
     WanBlock, TransformerBlockMetadata(return_hidden_states_index=0, return_encoder_hidden_states_index=None)
 )
+
+
+class WanBlocks(nn.ModuleList):
+    """All blocks, one after the other: the place where a step cache can leave them out."""
+
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """As ``WanBlock.forward``."""
+        for block in self:
+            hidden_states = block(hidden_states, *args, **kwargs)
+        return hidden_states
 
 
 class WanDiT(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin, FromOriginalModelMixin, AttentionMixin):
@@ -293,7 +328,7 @@ class WanDiT(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin, FromOriginal
                 audio_dim=audio_dim,
                 stride=audio_stride,
             )
-        self.blocks = nn.ModuleList(
+        self.blocks = WanBlocks(
             WanBlock(dim, ffn_dim, num_attention_heads, eps, added_kv_proj_dim, audio_dim)
             for _ in range(num_layers)
         )
@@ -320,6 +355,7 @@ class WanDiT(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin, FromOriginal
         encoder_hidden_states_audio: Tensor | None = None,
         fps: Tensor | None = None,
         frame_positions: Tensor | None = None,
+        visible_frames: Tensor | None = None,
         return_dict: bool = True,
         attention_kwargs: dict[str, Any] | None = None,  # noqa: ARG002 - read by the decorator
     ) -> Transformer2DModelOutput | tuple[Tensor]:
@@ -333,6 +369,7 @@ class WanDiT(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin, FromOriginal
             encoder_hidden_states_audio: feature windows [B, 4(F-1)+1, window, layers, channels].
             fps: frame-rate class [B], for models with ``inject_sample_info``.
             frame_positions: temporal position of every frame [F]; default 0..F-1.
+            visible_frames: how many frames, from the first on, every frame attends to [F]; default all.
             attention_kwargs: ``{"scale": s}`` scales loaded LoRA layers, as in diffusers.
 
         Returns:
@@ -356,8 +393,8 @@ class WanDiT(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin, FromOriginal
             audio = self.audio_proj(encoder_hidden_states_audio)
 
         x = rearrange(self.patch_embedding(hidden_states), "b d f r c -> b f (r c) d").contiguous()
-        for block in self.blocks:
-            x = block(x, text, temb, rotary_emb, image, audio)
+        spans = None if visible_frames is None else causal_spans(visible_frames, x.shape[2])
+        x = self.blocks(x, text, temb, rotary_emb, image, audio, spans)
 
         shift, scale = (self.scale_shift_table + embedding.unsqueeze(-2)).chunk(2, dim=-2)
         x = self.proj_out(modulate(self.norm_out(x.float()), shift, scale).type_as(x))
