@@ -68,8 +68,9 @@ def _checked(option: Option, given: Any) -> Any:
 def normalized(arguments: Sequence[str]) -> list[str]:
     """Flags in snake_case, joined to their values, so that a value may begin with a dash."""
     joined: list[str] = []
-    rest = iter(arguments)
-    for word in rest:
+    rest = list(arguments)[::-1]
+    while rest:
+        word = rest.pop()
         flag, equals, value = word.partition("=")
         spelling = flag[2:].replace("-", "_")
         option = OPTIONS.get(FLAG_NAMES.get(spelling, "")) if flag.startswith("--") else None
@@ -78,12 +79,13 @@ def normalized(arguments: Sequence[str]) -> list[str]:
         elif option.parse is None:
             joined.append(f"--{spelling}{equals}{value}")
         else:
-            following = value if equals else next(rest, None)
-            if following is None or (not equals and _is_flag(following)):
+            alone = not equals and (not rest or _is_flag(rest[-1]))
+            if alone and option.bare is None:
                 example = f"--{spelling} {option.metavar or 'VALUE'}"
                 raise InputError(f"--{spelling}", None, "needs a value", example)
-            drawn = spelling == "base_seed" and following.strip() == "-1"  # the published way to ask for any
-            joined.append(f"--{spelling}={'random' if drawn else following}")
+            given = option.bare if alone else value if equals else rest.pop()
+            drawn = spelling == "base_seed" and str(given).strip() == "-1"  # the published way to ask for any
+            joined.append(f"--{spelling}={'random' if drawn else given}")
     return joined
 
 
@@ -133,6 +135,6 @@ def _described(option: Option, task: TaskSpec | None) -> str:
         return text if option.tasks is None else f"{text} [{', '.join(users)}]"
     if option.name == "resolution":
         text += f" ({', '.join(task.size_tables())})"
-    model = {"model_id": task.models[0], "revision": task.revision}
+    model = {"model_id": task.default_model, "revision": task.revision}
     default = {**RUNTIME_DEFAULTS, **task.defaults(), **model}.get(option.name)
     return text if default in (None, (), False) else f"{text} (default {default!r})"

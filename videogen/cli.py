@@ -17,11 +17,14 @@ from typing import Any
 
 from videogen import __version__
 from videogen.arguments import help_text, parse
-from videogen.errors import VideoGenError, one_line
+from videogen.errors import InputError, VideoGenError, one_line
+from videogen.media.fetch import Fetcher
+from videogen.media.reader import read_video
 from videogen.metadata import changed_inputs
 from videogen.options import OPTIONS
 from videogen.plan import Plan
-from videogen.request import Item, make_plans, merge
+from videogen.prompts.write import find_writers, write_only
+from videogen.request import RUNTIME_DEFAULTS, Item, check_runtime, make_plans, merge
 from videogen.sources import from_config, from_metadata, read_jobs
 from videogen.targets import Existing
 from videogen.tasks import TASKS
@@ -73,7 +76,7 @@ def _main(arguments: list[str]) -> int:
         return 0
     if given.get("list_tasks"):
         for task in TASKS.values():
-            print(f"{task.name:<24} {task.summary}; default {task.models[0]}")
+            print(f"{task.name:<24} {task.summary}; default {task.default_model}")
         return 0
     set_up_logging(given)
     if given.get("env"):
@@ -88,10 +91,12 @@ def _main(arguments: list[str]) -> int:
 def _generate(given: dict[str, Any], workdir: Path) -> int:
     values, settings = gather(given)
     set_up_logging(settings)
-    items = read_jobs(settings["jobs"], values) if "jobs" in settings else [Item(values=values)]
-    existing = Existing(overwrite=settings.get("overwrite", False), resume=settings.get("resume", False))
     bars = sys.stderr.isatty() and not settings.get("quiet")
     _quieten_libraries(settings, bars=bars)  # before any of them is imported
+    if settings.get("caption_only"):
+        return _caption(values, workdir)
+    items = read_jobs(settings["jobs"], values) if "jobs" in settings else [Item(values=values)]
+    existing = Existing(overwrite=settings.get("overwrite", False), resume=settings.get("resume", False))
     plans = make_plans(items, existing, workdir)
     notes = [note for plan in plans for note in plan.notes]
     if earlier := settings.get("from_metadata"):
@@ -105,6 +110,26 @@ def _generate(given: dict[str, Any], workdir: Path) -> int:
         print(*(json.dumps(plan.as_json()) for plan in plans), sep="\n")
     else:
         print(*(plan.describe() for plan in plans), sep="\n\n")
+    return 0
+
+
+def _caption(values: dict[str, Any], workdir: Path) -> int:
+    """Print what the models that write prompts say, and no more."""
+    values = merge(RUNTIME_DEFAULTS, values)
+    check_runtime(values)
+    given = values.get("input_video")
+    if given is None and not (values.get("prompt") and values.get("prompt_enhancer")):
+        fix = "give one of the two"
+        raise InputError(
+            "--caption_only", None, "needs --input_video, or --prompt with --prompt_enhancer", fix
+        )
+    writers = find_writers(values, describe=given is not None)
+    fetcher = Fetcher(folder=workdir, timeout=values["download_timeout"])
+    video = None if given is None else read_video("--input_video", given, fetcher)
+    for found in writers.values():
+        if found.note:
+            logger.warning(found.note)
+    print(json.dumps(write_only(values, video), indent=2, ensure_ascii=False))
     return 0
 
 

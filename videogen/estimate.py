@@ -35,17 +35,17 @@ class Memory:
     def peak(self, *, offload: bool = False, low_vram: bool = False, tiled: bool = False) -> int:
         """Highest sum over the phases of a run: text, denoising, decoding."""
         decode = self.tiled_decode if tiled or low_vram else self.decode
-        transformer, text = self.weights["transformer"], self.weights["text_encoder"]
-        rest = sum(self.weights.values()) - transformer - text
+        transformer, vae = self.weights["transformer"], self.weights["vae"]
+        encoders = [size for name, size in self.weights.items() if name.endswith("_encoder")]
         if low_vram:
-            return rest + max(self.streamed + self.activations, decode)
+            return vae + max(self.streamed + self.activations, decode)
         if offload:
-            return rest + max(text, transformer + self.activations, decode)
-        return transformer + text + rest + max(self.activations, decode)
+            return vae + max(*encoders, transformer + self.activations, decode)
+        return sum(self.weights.values()) + max(self.activations, decode)
 
 
 def estimate(
-    shape: Shape, parameters: Mapping[str, int], *, width: int, dtype: str, vae_width: int
+    shape: Shape, parameters: Mapping[str, int], *, width: int, dtype: str, vae_width: int, residuals: int = 0
 ) -> Memory:
     """Memory of one generation.
 
@@ -54,6 +54,7 @@ def estimate(
         width: of the transformer.
         dtype: compute dtype; the VAE is float32 always.
         vae_width: base width of the VAE.
+        residuals: token-sized tensors that a step cache keeps.
     """
     size = DTYPE_BYTES[dtype]
     per_weight = {"vae": DTYPE_BYTES["float32"]}
@@ -62,7 +63,7 @@ def estimate(
     return Memory(
         weights={name: count * per_weight.get(name, size) for name, count in parameters.items()},
         streamed=int(parameters["transformer"] * STREAMED_SHARE),
-        activations=shape.tokens * width * ACTIVATION_BYTES[size],
+        activations=shape.tokens * width * (ACTIVATION_BYTES[size] + residuals * size),
         decode=pixels * per_pixel,
         tiled_decode=min(pixels, TILE * TILE) * per_pixel + pixels * PICTURE_BYTES,
     )

@@ -15,6 +15,7 @@ SIZE_UNIT = SPACE_STRIDE * PATCH
 LATENT_CHANNELS = 16
 # The published networks tabulate 1024 positions per axis; nobody has seen a model beyond them.
 MAX_POSITIONS = 1024
+LONGEST = 1_000_001  # frames; half a day
 
 Bucket = tuple[float, int, int]  # ratio height/width, height, width
 
@@ -27,11 +28,13 @@ class Roll:
         latent_frames: that are denoised.
         context_frames: latent frames that the network sees besides them.
         num_frames: video frames that it adds to the result.
+        steps: of the loop, where they are not num_inference_steps.
     """
 
     latent_frames: int
     context_frames: int = 0
     num_frames: int
+    steps: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,6 +86,11 @@ def latent_frames(num_frames: int) -> int:
     return (num_frames - 1) // TIME_STRIDE + 1
 
 
+def floor_frames(num_frames: int) -> int:
+    """The largest 4k+1 that is not above."""
+    return (num_frames - 1) // TIME_STRIDE * TIME_STRIDE + 1
+
+
 def floor_to_unit(pixels: int) -> int:
     return pixels // SIZE_UNIT * SIZE_UNIT
 
@@ -130,6 +138,12 @@ def choose_size(
     return bucket_size(tables[resolution], *source)
 
 
+def not_4k1(flag: str, given: int) -> InputError:
+    """The complaint about a number of frames that is not 4k+1."""
+    low = max(1, floor_frames(given))
+    return InputError(flag, given, "must be 4k+1", f"nearest {low} or {low + TIME_STRIDE}")
+
+
 def _lines(resolution: str) -> int:
     """720 of 720P."""
     return int("".join(character for character in resolution if character in string.digits) or 0)
@@ -153,20 +167,21 @@ def _times(size: object) -> str:
     return "*".join(str(pixels) for pixels in size) if isinstance(size, tuple) else str(size)
 
 
-def choose_num_frames(values: Mapping[str, object], fps: int, context_frames: int = 0) -> int:
+def choose_num_frames(values: Mapping[str, object], fps: int, context_frames: int | None = 0) -> int:
     """Frames from --num_frames (4k+1), else the largest 4k+1 that is at most duration * fps + 1.
+
+    Args:
+        context_frames: latent frames that the network sees besides the video; None where the video is made
+            in segments, and may be of any length.
 
     Raises:
         InputError: frames not 4k+1, or more than the positions the network knows.
     """
-    most = (MAX_POSITIONS - context_frames - 1) * TIME_STRIDE + 1
+    most = LONGEST if context_frames is None else (MAX_POSITIONS - context_frames - 1) * TIME_STRIDE + 1
     given = values.get("num_frames")
     if isinstance(given, int):
         if given % TIME_STRIDE != 1:
-            low = max(1, (given - 1) // TIME_STRIDE * TIME_STRIDE + 1)
-            high = (given - 1) // TIME_STRIDE * TIME_STRIDE + 1 + TIME_STRIDE
-            near = f"{low} or {high}" if low != high else str(low)
-            raise InputError("--num_frames", given, "must be 4k+1", f"nearest {near}")
+            raise not_4k1("--num_frames", given)
         if given > most:
             raise InputError("--num_frames", given, f"at most {most}", f"nearest {most}")
         return given

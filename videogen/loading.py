@@ -1,12 +1,10 @@
 """From a model's name to a pipeline, ready to call."""
 
-from collections.abc import Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
-from videogen.errors import CheckpointError
 from videogen.models import checkpoints
 from videogen.models.build import draft_component
 from videogen.models.checkpoints import Checkpoint, read_json
@@ -43,7 +41,7 @@ def load(
     """
     spec, place = find(task), choose_device(device)
     dtype = getattr(torch, OPTIONS["dtype"].value(dtype)) if isinstance(dtype, str) else dtype
-    checkpoint = checkpoints.locate(str(model or spec.models[0]), revision, spec)
+    checkpoint = checkpoints.locate(str(model or spec.default_model), revision, spec)
     return load_pipeline(spec, checkpoints.fetch(checkpoint, spec), dtype).to(place)
 
 
@@ -61,18 +59,8 @@ def load_pipeline(spec: TaskSpec, checkpoint: Checkpoint, dtype: torch.dtype) ->
         name: draft_component(component, checkpoint.place(name), arch.get(ARCH_NAMES.get(name, name)))
         for name, component in spec.components.items()
     }
-    _check_network(spec, checkpoint, drafts["transformer"].module.config)
     components = {name: draft.fill(dtype) for name, draft in drafts.items()}
     module, _, class_name = spec.pipeline.partition(":")
     pipeline = getattr(import_module(module), class_name)(**components)
     pipeline.checkpoint = checkpoint
     return pipeline
-
-
-def _check_network(spec: TaskSpec, checkpoint: Checkpoint, found: Mapping[str, Any]) -> None:
-    for name, wanted in spec.network.items():
-        if found[name] != wanted:
-            raise CheckpointError(
-                f"--model_id {checkpoint.folder}: its transformer has {name} {found[name]}, and {spec.name} "
-                f"needs {wanted}: a model for another task; the default is {spec.models[0]}"
-            )

@@ -35,6 +35,7 @@ AVATAR = ("talking_avatar",)
 HUNYUAN = ("hunyuan_image_to_video",)
 R2V = ("reference_to_video",)
 V2 = (*WAN_BASE, *DF)
+CACHED = (*R2V, *V3_EXTENSION, *V2)  # tasks whose TeaCache coefficients are known
 TASK_NAMES = (*R2V, *V3_EXTENSION, *AVATAR, *V2, *V2V, *HUNYUAN)
 
 
@@ -47,7 +48,7 @@ class Option:
     """One flag. ``parse`` is None for switches; ``tasks`` is None when every task uses it.
 
     ``about_run`` marks flags that speak about the whole run and not about one video: no job line and no
-    metadata file may hold them.
+    metadata file may hold them. ``bare`` is the value of a flag that stands alone.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Option:
     tasks: tuple[str, ...] | None = None
     repeat: bool = False
     about_run: bool = False
+    bare: str | None = None
 
     @property
     def flag(self) -> str:
@@ -76,6 +78,8 @@ class Option:
             if isinstance(given, bool):
                 return given
             raise InputError(self.flag, given, "is a switch", "give true or false")
+        if self.bare is not None and isinstance(given, bool):
+            return self.bare if given else None
         if self.repeat:
             return tuple(
                 self._parsed(item) for item in (given if isinstance(given, list | tuple) else [given])
@@ -117,9 +121,13 @@ GROUPS: dict[str, tuple[Option, ...]] = {
         Option("negative_prompt", text, "what it should not show; used when guidance is on", "TEXT"),
         Option("roll_prompts", prompts, "a text file with a prompt per line, one for every roll", "FILE", (),
                (*V3_EXTENSION, *DF)),
-        Option("prompt_enhancer", None, "rewrite the prompt first", "", (), V2),
-        Option("vlm_path", word, "captioning model", "PATH|ID", (), V2V),
-        Option("vlm_device", word, "device of the captioning model", "DEVICE", (), V2V),
+        Option("prompt_enhancer", word,
+               "let a chat model make the prompt longer first", "[PATH|ID]", (), V2,
+               bare="Qwen/Qwen2.5-32B-Instruct"),
+        Option("captioner", None, "let models write the prompt from the input video", "", (), DF),
+        Option("vlm_path", word, "captioning model", "PATH|ID", (), (*V2V, *DF)),
+        Option("vlm_device", word, "device of the models that write prompts; --device unless given", "DEVICE",
+               (), (*V2V, *V2)),
         Option("custom_prompt", text, "put in front of the caption", "TEXT", (), V2V),
     ),
     "size and length": (
@@ -138,7 +146,8 @@ GROUPS: dict[str, tuple[Option, ...]] = {
                "A,B", (), R2V),
         Option("input_image", word, "first frame", "FILE|URL", ("image",),
                ("image_to_video", *DF, *AVATAR, *HUNYUAN)),
-        Option("end_image", word, "last frame", "FILE|URL", (), DF),
+        Option("end_image", word, "what comes right after the last frame (with --input_image)", "FILE|URL",
+               (), DF),
         Option("input_video", word, "video to continue", "FILE|URL", ("video", "video_path"),
                (*V3_EXTENSION, *DF, *V2V)),
         Option("input_audio", word, "speech", "FILE|URL", ("audio",), AVATAR),
@@ -159,7 +168,7 @@ GROUPS: dict[str, tuple[Option, ...]] = {
                ("flow_shift", "sample_shift")),
         Option("sample_solver", one_of("unipc", "dpm++", "euler"), "how a step is taken", "NAME", (),
                _but(*AVATAR, *HUNYUAN)),
-        Option("boundary", real(0, 1), "where the experts change", "0..1", (), (*WAN_BASE, "v2v-14B")),
+        Option("boundary", real(0, 1), "where the experts change", "0..1", (), ("v2v-14B",)),
         Option("handover", one_of("frames", "latents"),
                "what one roll passes to the next: 8-bit frames, as published, or latents", "WHAT", (),
                ("single_shot_extension",)),
@@ -169,12 +178,21 @@ GROUPS: dict[str, tuple[Option, ...]] = {
                "where noise is drawn; cpu gives the same noise on every machine", "DEVICE"),
     ),
     "diffusion forcing": (
-        Option("ar_step", whole(0), "0 is synchronous", "N", (), DF),
-        Option("causal_block_size", whole(1), "latent frames that share a noise level", "N", (), DF),
-        Option("causal_attention", None, "block-causal attention", "", (), DF),
-        Option("base_num_frames", whole(1), "frames per segment", "FRAMES", (), DF),
-        Option("overlap_history", whole(1), "frames shared by segments", "FRAMES", (), DF),
-        Option("addnoise_condition", whole(0), "noise level of conditioning frames", "N", (), DF),
+        Option("ar_step", whole(0),
+               "steps a block of frames is ahead of the next; 0 denoises all together, published: 5", "N", (),
+               DF),
+        Option("causal_block_size", whole(1),
+               "latent frames of a block; must divide those of a segment, 5 is published with --ar_step", "N",
+               (), DF),
+        Option("causal_attention", None, "blocks see only earlier ones; the released weights cannot", "", (),
+               DF),
+        Option("base_num_frames", whole(1), "frames of a segment, 4k+1; longer videos are made of several",
+               "FRAMES", (), DF),
+        Option("overlap_history", whole(1),
+               "frames, 4k+1, that a segment knows of what comes before it; 17 or 37 are published", "FRAMES",
+               (), DF),
+        Option("addnoise_condition", whole(0, 999),
+               "noise level 0..1000 on those frames; 20 makes smoother transitions", "N", (), DF),
     ),
     "avatar": (
         Option("connection_prompt", text, "prompt of the visible clips", "TEXT", (), AVATAR),
@@ -187,10 +205,17 @@ GROUPS: dict[str, tuple[Option, ...]] = {
         Option("no_i2v_stability", None, "allow more motion", "", (), HUNYUAN),
     ),
     "caching": (
-        Option("teacache", None, "skip steps that change little", "", (), V2),
-        Option("teacache_thresh", real(above=True, example=0.2), "higher skips more", "X", (), V2),
-        Option("use_ret_steps", None, "published retention variant", "", (), V2),
-        Option("teacache_model", word, "coefficient table", "NAME", (), V2),
+        Option("teacache", None, "TeaCache: skip forwards that would change little; faster, not exact", "",
+               (), CACHED),
+        Option("teacache_thresh", real(above=True, example=0.2),
+               "higher skips more: 0.1 is about twice, 0.2 about three times as fast", "X", (), CACHED),
+        Option("use_ret_steps", None, "TeaCache's other variant: the first five steps are always computed",
+               "", (), CACHED),
+        Option("teacache_model", word,
+               "TeaCache coefficients where the model's name does not say: I2V-540P, I2V-720P, T2V-1.3B or "
+               "T2V-14B", "NAME", (), CACHED),
+        Option("teacache_fixed", None, "count TeaCache's steps per guidance branch, not calls as published",
+               "", (), CACHED),
     ),
     "memory and speed": (
         Option("device", word, "auto, cpu, cuda, cuda:N or mps", "DEVICE"),
@@ -213,13 +238,16 @@ GROUPS: dict[str, tuple[Option, ...]] = {
         Option("prepend_input", None, "put the input video before the new frames, at its size", "", (),
                V3_EXTENSION),
         Option("keep_audio", None, "with --prepend_input: also the input's sound", "", (), V3_EXTENSION),
+        Option("new_frames_only", None, "leave the input video out of the file", "", (), DF),
         Option("keep_parts", None, "keep the finished rolls (<name>.parts/) after success", "", (),
-               V3_EXTENSION),
+               (*V3_EXTENSION, *DF)),
         _run("overwrite", None, "replace an existing output"),
         _run("resume", None, "skip what is finished"),
         _run("jobs", word, "one prompt per line, or JSON lines of flags", "FILE"),
     ),
     "about": (
+        _run("caption_only", None, "print what the models of --vlm_path (--input_video) and --prompt_enhancer"
+             " write, as JSON, and stop"),
         _run("dry_run", None, "print the plan and load nothing"),
         _run("config", word, "flags from a YAML file", "FILE.yaml"),
         _run("from_metadata", word, "flags of an earlier result (.json or .mp4)", "FILE"),

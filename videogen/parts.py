@@ -62,6 +62,10 @@ class Parts:
         state = read_state(self.folder)
         return state["finished"] if state is not None and state["plan_hash"] == self.plan_hash else 0
 
+    def request_kept(self) -> Mapping[str, Any]:
+        """The request that the finished rolls were made with; empty where there are none."""
+        return (read_state(self.folder) or {}).get("request", {}) if self.finished() else {}
+
     def frames(self, index: int) -> Iterator[Any]:
         """Frames of a finished roll, uint8 [f, H, W, 3] at a time."""
         import numpy as np  # noqa: PLC0415 - this module is imported at start-up

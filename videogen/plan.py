@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from videogen.media.fetch import display_name
 from videogen.models import checkpoints
 from videogen.models.checkpoints import Checkpoint
 from videogen.parts import Parts
+from videogen.runtime.coefficients import Table, choose_table
 from videogen.targets import Target
 from videogen.tasks import RATE_TOLERANCE, Inputs, TaskSpec
 
@@ -24,7 +25,7 @@ from videogen.tasks import RATE_TOLERANCE, Inputs, TaskSpec
 NOT_IN_HASH = {
     "task_type", "model_id", "revision", "download_timeout", "device", "offload",
     "compile", "use_usp", "output", "output_dir", "save_latents", "resolution", "size", "height", "width",
-    "duration", "num_frames", "seed", "lora", "keep_parts",
+    "duration", "num_frames", "seed", "lora", "keep_parts", "vlm_device",
 }  # fmt: skip
 # Options about one place and moment, not about the video.
 NOT_IN_REQUEST = {
@@ -36,12 +37,20 @@ NOT_IN_REQUEST = {
     "output",
     "output_dir",
     "save_latents",
+    "vlm_path",
+    "vlm_device",
 }
+PROMPTS = ("prompt", "roll_prompts")
+# Folders that are hashed and recorded by their own name, not by where they are.
+FOLDERS = ("prompt_enhancer", "vlm_path")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """``values``: every option the task uses, defaults filled in; ``notes``: warnings for the user."""
+    """``values``: every option the task uses, defaults filled in; ``notes``: warnings for the user.
+
+    ``written``: what models wrote in place of the prompt (see prompts/write.py).
+    """
 
     task: TaskSpec
     values: Mapping[str, Any]
@@ -52,17 +61,38 @@ class Plan:
     seed: int = 0
     index: int = 1
     target: Target | None = None
+    written: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def forwards(self) -> int:
         """Calls of the transformer."""
-        steps = self.values["num_inference_steps"]
-        return len(self.shape.rolls) * steps * self.shape.forwards_per_step
+        steps = sum(roll.steps or self.values["num_inference_steps"] for roll in self.shape.rolls)
+        return steps * self.shape.forwards_per_step
 
     @property
     def arguments(self) -> dict[str, Any]:
         """What the pipeline's ``parts`` takes besides inputs, generator and callback."""
-        return self.task.pick(self.values, self.shape)
+        return self.task.pick({**self.values, **self.prompts}, self.shape)
+
+    @property
+    def prompts(self) -> dict[str, Any]:
+        """What takes the place of the prompt options."""
+        return {name: self.written[name] for name in PROMPTS if name in self.written}
+
+    @property
+    def teacache_table(self) -> Table | None:
+        """TeaCache's coefficients, where it is on.
+
+        Raises:
+            InputError: none are known for the model.
+        """
+        if not self.values.get("teacache"):
+            return None
+        here = self.checkpoint.folder is not None
+        found: dict[str, Any] = {"width": None, "image": False}
+        found |= checkpoints.traits(self.checkpoint) if here else {}
+        model = self.values.get("model_id", self.task.default_model)
+        return choose_table(self.values["teacache_model"], model, found["width"], found["image"])
 
     @property
     def memory(self) -> Memory:
@@ -71,15 +101,20 @@ class Plan:
         return estimate(
             self.shape,
             checkpoints.parameters(self.checkpoint, self.task),
-            width=width or self.task.config["published"]["width"],
+            width=width or checkpoints.published(self.checkpoint.name, self.task)["width"],
             dtype=self.values["dtype"],
             vae_width=vae.get("base_dim", PUBLISHED_VAE_WIDTH),
+            residuals=self.shape.forwards_per_step if self.values.get("teacache") else 0,
         )
 
     @property
     def request(self) -> dict[str, Any]:
         """The options as plain JSON without private paths: what ``--from_metadata`` reads back."""
-        recorded = {k: v for k, v in self.values.items() if k not in NOT_IN_REQUEST and v is not None}
+        values = {**self.values, **self.prompts}
+        if self.written:  # the prompt says it all
+            values |= {"prompt_enhancer": None, "captioner": None}
+        recorded = {k: v for k, v in values.items() if k not in NOT_IN_REQUEST and v is not None}
+        recorded |= {name: display_name(recorded[name]) for name in FOLDERS if name in recorded}
         recorded |= {name: [item.name for item in items] for name, items in self.inputs.items()}
         if loras := self.values["lora"]:
             recorded["lora"] = [
@@ -102,6 +137,7 @@ class Plan:
         if weights is None:
             return None
         skipped = NOT_IN_HASH | set(self.inputs)
+        values = {k: Path(v).name if k in FOLDERS and v else v for k, v in self.values.items()}
         content = {
             "task": self.task.name,
             "weights": weights,
@@ -109,7 +145,7 @@ class Plan:
             "shape": [self.shape.height, self.shape.width, self.shape.num_frames],
             "inputs": {name: [item.sha256 for item in items] for name, items in self.inputs.items()},
             "lora": [[_digest(lora.path), lora.scale, lora.expert] for lora in self.values["lora"]],
-            "values": {name: value for name, value in self.values.items() if name not in skipped},
+            "values": {name: value for name, value in values.items() if name not in skipped},
         }
         text = json.dumps(content, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -189,11 +225,11 @@ class Plan:
         """What the file holds, where that is more than what is made."""
         (source,), shape = self.inputs["input_video"], self.shape
         width, height = shape.file_size
-        rate = self.values["source_fps"]
+        rate = self.values.get("source_fps")
         how = f" (not {source.fps:g})" if abs(source.fps - shape.fps) > RATE_TOLERANCE else ""
         if rate is not None:
             how = f" (resampled from {rate or source.fps:g})"
-        sound = ", with its sound" if self.values["keep_audio"] else ""
+        sound = ", with its sound" if self.values.get("keep_audio") else ""
         return (
             f"{width}x{height}, {shape.file_frames} frames: {shape.prepended} of {source.name} "
             f"at {shape.fps} fps{how}{sound}, then the new ones"
@@ -205,7 +241,7 @@ class Plan:
         where = "here" if model.folder else "to be built" if model.tiny else "to be downloaded"
         name = f"{model.name}@{model.revision}" if model.revision else model.name
         sizes = ", ".join(f"{part} {_amount(size)}" for part, size in model.sizes.items())
-        steps = f"{self.values['num_inference_steps']} steps x {shape.forwards_per_step} a roll"
+        steps = f"{self.forwards // shape.forwards_per_step} steps x {shape.forwards_per_step}"
         memory = ", ".join(f"{mode} {_amount(size)}" for mode, size in plan["memory_bytes"].items())
         rows = {
             "task": self.task.name,
@@ -216,7 +252,8 @@ class Plan:
             "rolls": ", ".join(str(roll.num_frames) for roll in shape.rolls) + " frames",
             "latents": "x".join(map(str, shape.latent_shape)),
             "tokens": f"{shape.tokens} per forward",
-            "forwards": f"{self.forwards} ({steps})",
+            "forwards": f"{self.forwards} ({steps})"
+            + (", fewer with TeaCache" if self.teacache_table else ""),
             "seed": str(self.seed),
             "memory": f"about {memory}",
             "output": plan["output"] or "",

@@ -13,10 +13,12 @@ from videogen.media.fetch import Fetcher
 from videogen.media.image import read_image
 from videogen.media.reader import read_video
 from videogen.models import checkpoints
+from videogen.models.checkpoints import Checkpoint
 from videogen.options import OPTIONS, check_used
 from videogen.plan import Plan
+from videogen.prompts.write import find_writers
 from videogen.targets import Existing, check_pattern, choose_target, claim, earlier_seed
-from videogen.tasks import Files, TaskSpec, find
+from videogen.tasks import TASKS, Files, TaskSpec, find
 from videogen.values import MAX_SEED, Lora
 
 Values = dict[str, Any]
@@ -113,27 +115,49 @@ def check(explicit: Mapping[str, Any], workdir: Path) -> Plan:
     task = find(explicit.get("task_type"))
     check_used(task.name, explicit)
     _check_conflicts(explicit)
-    checkpoint = checkpoints.locate(explicit.get("model_id", task.models[0]), explicit.get("revision"), task)
+    checkpoint = checkpoints.locate(
+        explicit.get("model_id", task.default_model), explicit.get("revision"), task
+    )
     published = {
         name: value if value is None else OPTIONS[name].value(value)
         for name, value in task.defaults(checkpoint).items()
     }
     values = merge({"seed": ()}, RUNTIME_DEFAULTS, published, explicit)
     _check_prompt(task, values)
-    _check_runtime(values)
+    check_runtime(values)
+    writers = find_writers(values)
     fetcher = Fetcher(folder=workdir, timeout=values["download_timeout"])
     inputs = {
         name: _read(task, name, values.get(name), files, fetcher) for name, files in task.inputs.items()
     }
     shape = task.shape(values, inputs, task.size_tables(checkpoint))
-    notes = [*task.notes(values, explicit, inputs)]
+    notes = [*task.notes(values, explicit, inputs), *_other_tasks_model(task, checkpoint)]
     if prompts := values.get("roll_prompts"):
         notes += _check_roll_prompts(prompts, len(shape.rolls))
     if values.get("revision") and checkpoint.folder is not None and not checkpoint.revision:
         notes.append("--revision has no effect on a folder or a tiny model")
-    return Plan(
+    notes += [note for found in writers.values() if (note := found.note)]
+    if values.get("prompt_enhancer") and any(inputs.get(name) for name in ("input_image", "end_image")):
+        notes.append("--prompt_enhancer is not used with an image, as published")
+    if not values.get("teacache"):
+        useless = [name for name in explicit if name.startswith("teacache_") or name == "use_ret_steps"]
+        notes += [f"--{name} has no effect without --teacache" for name in useless if explicit[name]]
+    plan = Plan(
         task=task, values=values, shape=shape, checkpoint=checkpoint, inputs=inputs, notes=tuple(notes)
     )
+    if checkpoint.folder is not None or checkpoint.sizes or checkpoint.tiny:
+        _ = plan.teacache_table  # or an error, while it is early
+    return plan
+
+
+def _other_tasks_model(task: TaskSpec, checkpoint: Checkpoint) -> Iterator[str]:
+    """Models that only their name tells apart from this task's."""
+    if task.model(checkpoint.name) is None:
+        for other in TASKS.values():
+            if other.model(checkpoint.name) is not None:
+                use = f"{task.name} uses {task.default_model}"
+                yield f"{checkpoint.name} is published for {other.name}; {use}"
+                return
 
 
 def _check_conflicts(explicit: Mapping[str, Any]) -> None:
@@ -144,6 +168,12 @@ def _check_conflicts(explicit: Mapping[str, Any]) -> None:
 
 def _check_prompt(task: TaskSpec, values: Mapping[str, Any]) -> None:
     prompt = values.get("prompt")
+    if values.get("captioner"):
+        if prompt is not None or values.get("roll_prompts"):
+            raise InputError("--captioner", None, "writes the prompt itself", "leave the prompt out")
+        if not values.get("input_video"):
+            raise InputError("--captioner", None, "needs --input_video", "give a video, or a --prompt")
+        return
     if values.get("roll_prompts"):
         return
     if prompt is None:
@@ -161,13 +191,21 @@ def _check_roll_prompts(prompts: Sequence[str], rolls: int) -> list[str]:
     return [few] if len(prompts) < rolls else []
 
 
-def _check_runtime(values: Mapping[str, Any]) -> None:
+def check_runtime(values: Mapping[str, Any]) -> None:
+    """Refuse devices and LoRA files that cannot be.
+
+    Raises:
+        InputError: the first one.
+    """
     if values["use_usp"]:
         raise InputError("--use_usp", None, "several GPUs are not part of this version", "leave it out")
-    device = str(values["device"])
-    kind, _, number = device.partition(":")
-    if kind not in ("auto", "cpu", "cuda", "mps") or (number and not (kind == "cuda" and number.isdigit())):
-        raise InputError("--device", device, "must be auto, cpu, cuda, cuda:N or mps", "try auto")
+    for name in ("device", "vlm_device"):
+        device = str(values.get(name) or "auto")
+        kind, _, number = device.partition(":")
+        if kind not in ("auto", "cpu", "cuda", "mps") or (
+            number and not (kind == "cuda" and number.isdigit())
+        ):
+            raise InputError(f"--{name}", device, "must be auto, cpu, cuda, cuda:N or mps", "try auto")
     for lora in values["lora"]:
         _check_lora(lora)
 

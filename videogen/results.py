@@ -19,8 +19,9 @@ from videogen.errors import VideoGenError
 from videogen.media import video
 from videogen.models import checkpoints
 from videogen.parts import Parts
-from videogen.pipelines.base import Part, VideoPipeline
+from videogen.pipelines.base import Part, VideoPipeline, frames_tensor
 from videogen.plan import Plan
+from videogen.prompts.write import find_writers
 from videogen.runtime import device as devices
 from videogen.targets import Target
 
@@ -67,7 +68,7 @@ def write(
             audio=video.Audio(*plan.audio) if plan.audio else None,
         ) as output,
     ):
-        for frames in _source_frames(plan):
+        for frames in _source_frames(plan, pipeline):
             output.write(frames)
         for index in range(done):
             assert kept is not None
@@ -160,12 +161,23 @@ def _effective(pipeline: VideoPipeline) -> dict[str, Any]:
     return {"attention_backend": pipeline.attention_backend, "vae_tiling": pipeline.vae.use_tiling}
 
 
-def _source_frames(plan: Plan) -> Iterator[np.ndarray]:
-    """Frames [1, H, W, 3] of the source that come first in the file, cut to its (even) size."""
-    if plan.shape.prepended:
-        (source,), (width, height) = plan.inputs["input_video"], plan.shape.file_size
+def _source_frames(plan: Plan, pipeline: VideoPipeline) -> Iterator[np.ndarray]:
+    """Frames [1, H, W, 3] of the source that come first in the file.
+
+    Cut to the file's (even) size where that is the source's own; else scaled, and taken through the range
+    [-1, 1] as the new frames are, which costs some pixels a level (spec skyreels_v2 section 9.6).
+    """
+    if not plan.shape.prepended:
+        return
+    (source,), (width, height) = plan.inputs["input_video"], plan.shape.file_size
+    if plan.shape.canvas is not None:
         for frame in source.frames(source_fps=plan.values["source_fps"], fps=plan.shape.fps):
             yield frame[None, :height, :width]
+        return
+    grey = frames_tensor(np.arange(256, dtype=np.uint8).repeat(3).reshape(256, 1, 1, 3))
+    levels = pipeline.to_uint8(grey)[0, 0, :, 0, 0].numpy()
+    for frame in source.frames(size=(width, height)):
+        yield levels[frame][None]
 
 
 def _fit(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -184,7 +196,10 @@ def target_of(plan: Plan) -> Target:
 
 def _measured(pipeline: VideoPipeline, started: float) -> dict[str, Any]:
     seconds = {**pipeline.seconds, "total": time.perf_counter() - started}
+    cache = pipeline.step_cache
+    forwards = {} if cache is None else {"teacache": {"computed": cache.computed, "skipped": cache.skipped}}
     return {
+        **forwards,
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
         "peak_memory": devices.peak_memory(pipeline._execution_device),
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -205,6 +220,13 @@ def _save_latents(target: Path, latents: Sequence[torch.Tensor]) -> None:
     video.save_tensors(target, dict(zip(names, latents, strict=True)))
 
 
+def _prompts(plan: Plan) -> dict[str, Any]:
+    """What was asked for, what models made of it, and which."""
+    given = plan.values.get("roll_prompts") or plan.values.get("prompt")
+    models = {role: found.title for role, found in find_writers(plan.values).items()}
+    return {"given": given, "models": models, **plan.written}
+
+
 def _record(plan: Plan, pipeline: VideoPipeline) -> dict[str, Any]:
     """The sidecar, but for what is known only at the end."""
     checkpoint, shape = plan.checkpoint, plan.shape
@@ -219,6 +241,7 @@ def _record(plan: Plan, pipeline: VideoPipeline) -> dict[str, Any]:
             "layout": checkpoint.layout,
             "fingerprint": checkpoints.fingerprint(checkpoint),
         },
+        **({"prompts": _prompts(plan)} if plan.written else {}),
         "seed": plan.seed,
         "index": plan.index,
         "width": shape.file_size[0],

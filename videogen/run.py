@@ -8,9 +8,9 @@ import logging
 import re
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -20,7 +20,8 @@ from videogen.models import checkpoints
 from videogen.models.checkpoints import Checkpoint
 from videogen.options import OPTIONS
 from videogen.pipelines.base import VideoPipeline
-from videogen.plan import Plan
+from videogen.plan import PROMPTS, Plan
+from videogen.prompts.write import write_prompts
 from videogen.results import Result, target_of, write
 from videogen.runtime import device as devices
 from videogen.runtime import memory, speed
@@ -102,6 +103,7 @@ def run(
     for plan in plans:
         if resume and finished[plan.index] is None:  # its hash may not have been known before
             plan.parts.check(resume=True, overwrite=False)
+    plans = _with_prompts(plans, finished, resume=resume)
     one_model = len({model_key(plan) for plan in plans}) == 1
     for plan in plans:
         if (earlier := finished[plan.index]) is not None:
@@ -118,6 +120,23 @@ def run(
         if isinstance(outcome, Failure) and isinstance(outcome.error, OutOfMemoryError):
             session.release()
         yield outcome
+
+
+def _with_prompts(
+    plans: Sequence[Plan], finished: Mapping[int, Result | None], *, resume: bool
+) -> list[Plan]:
+    """Plans with the prompts that models write for them; a video that goes on keeps its own."""
+    asked = [plan for plan in plans if plan.values.get("captioner") or plan.values.get("prompt_enhancer")]
+    kept = {plan.index: plan.parts.request_kept() for plan in asked if resume}
+    known = [
+        replace(plan, written={name: kept[plan.index][name] for name in PROMPTS if name in kept[plan.index]})
+        if kept.get(plan.index)
+        else plan
+        for plan in plans
+    ]
+    written = write_prompts([plan for plan in known if finished[plan.index] is None])
+    by_index = {plan.index: plan for plan in written}
+    return [by_index.get(plan.index, plan) for plan in known]
 
 
 def earlier_result(plan: Plan) -> Result | None:
@@ -151,6 +170,7 @@ def generate(
         devices.reset_peak(device)
         pipeline.set_progress_bar_config(disable=not show_progress, desc="denoising", dynamic_ncols=True)
         memory.set_tiling(pipeline, values["vae_tiling"], plan.memory, device, low_vram=values["low_vram"])
+        speed.set_teacache(pipeline, plan.teacache_table, values)
         generator = torch.Generator(_noise_device(plan)).manual_seed(plan.seed)
         return write(plan, pipeline, generator, started, resume=resume, show_progress=show_progress)
 

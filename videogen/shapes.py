@@ -1,17 +1,23 @@
 """What each task's video will be: one function per task, (option values, inputs, size tables) -> Shape."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from videogen.errors import InputError
+from videogen.forcing import forcing_rows, segment_lengths
 from videogen.geometry import (
+    MAX_POSITIONS,
     SIZE_UNIT,
+    TIME_STRIDE,
     Bucket,
     Roll,
     Shape,
     choose_num_frames,
     choose_size,
+    floor_frames,
     latent_frames,
+    not_4k1,
 )
 
 Inputs = Mapping[str, Sequence[Any]]
@@ -20,6 +26,8 @@ SizeTables = Mapping[str, Sequence[Bucket]]
 """Size classes of a model, by name."""
 
 REFERENCE_SLOTS = 4  # the network always sees four reference frames; unused ones are zero
+
+LANDSCAPE = (16, 9)  # width, height
 
 # Both extensions (spec skyreels_v3 sections 7 and 8).
 EXTENSION_FPS = 24
@@ -38,6 +46,133 @@ def reference_to_video(values: Mapping[str, Any], inputs: Inputs, tables: SizeTa
     roll = Roll(latent_frames=latent_frames(frames), context_frames=REFERENCE_SLOTS, num_frames=frames)
     forwards = 3 if values["guidance_scale"] > 1 else 1
     return Shape(height=height, width=width, fps=values["fps"], rolls=(roll,), forwards_per_step=forwards)
+
+
+def text_to_video(values: Mapping[str, Any], inputs: Inputs, tables: SizeTables) -> Shape:
+    """Landscape unless --size or --height --width say otherwise."""
+    del inputs
+    return _one_roll(values, tables, LANDSCAPE)
+
+
+def image_to_video(values: Mapping[str, Any], inputs: Inputs, tables: SizeTables) -> Shape:
+    """Landscape or portrait as the image is."""
+    return _one_roll(values, tables, _orientation(inputs["input_image"]))
+
+
+def _one_roll(values: Mapping[str, Any], tables: SizeTables, orientation: tuple[int, int]) -> Shape:
+    height, width = choose_size(values, tables, orientation)
+    frames = choose_num_frames(values, values["fps"])
+    roll = Roll(latent_frames=latent_frames(frames), num_frames=frames)
+    forwards = 1 if values["guidance_scale"] == 1 else 2
+    return Shape(height=height, width=width, fps=values["fps"], rolls=(roll,), forwards_per_step=forwards)
+
+
+def _orientation(sources: Sequence[Any]) -> tuple[int, int]:
+    """(width, height) of 16:9, upright where the source is higher than wide (spec skyreels_v2 section 1)."""
+    upright = any(source.height > source.width for source in sources)
+    return (LANDSCAPE[1], LANDSCAPE[0]) if upright else LANDSCAPE
+
+
+def diffusion_forcing(values: Mapping[str, Any], inputs: Inputs, tables: SizeTables) -> Shape:
+    """Segments of at most --base_num_frames (spec skyreels_v2 section 9)."""
+    video, image, end = (inputs[name] for name in ("input_video", "input_image", "end_image"))
+    _check_forcing_inputs(values, video, image, end)
+    height, width = choose_size(values, tables, _orientation(video or image))
+    if video and values.get("num_frames"):
+        values = {**values, "num_frames": floor_frames(values["num_frames"])}
+    frames = choose_num_frames(values, values["fps"], None)
+    base, overlap = _check_window(values, frames, continued=bool(video))
+    lengths = segment_lengths(latent_frames(frames), base, overlap, continued=bool(video))
+    if not lengths:
+        least = values["overlap_history"] + TIME_STRIDE
+        what = f"counts the overlap of {values['overlap_history']} and leaves no new frame"
+        raise InputError("--num_frames", frames, what, f"at least {least}")
+    _check_blocks(values, lengths, overlap if video or len(lengths) > 1 else 0)
+    rolls = []
+    for index, length in enumerate(lengths):
+        shared = overlap if video or index else 0
+        known = shared // values["causal_block_size"] * values["causal_block_size"] or (1 if image else 0)
+        if known >= length:
+            what = "is the input image alone" if image else "leaves nothing to make"
+            raise InputError("--num_frames", frames, what, f"at least {frames + TIME_STRIDE}")
+        rows = forcing_rows(
+            length,
+            values["num_inference_steps"],
+            ar_step=values["ar_step"],
+            block=values["causal_block_size"],
+            ready=known,
+        )
+        new = TIME_STRIDE * (length - shared) if shared else TIME_STRIDE * (length - 1) + 1
+        seen_besides = len(end) if index == len(lengths) - 1 else 0
+        rolls.append(Roll(latent_frames=length, context_frames=seen_besides, num_frames=new, steps=len(rows)))
+    return Shape(
+        height=height,
+        width=width,
+        fps=values["fps"],
+        rolls=tuple(rolls),
+        forwards_per_step=2 if values["guidance_scale"] > 1 else 1,
+        prepended=video[0].count() if video and not values["new_frames_only"] else 0,
+    )
+
+
+def _check_forcing_inputs(
+    values: Mapping[str, Any], video: Sequence[Any], image: Sequence[Any], end: Sequence[Any]
+) -> None:
+    if video and (image or end):
+        flag = "--input_image" if image else "--end_image"
+        raise InputError(flag, None, "not together with --input_video", "choose one of the two")
+    if end and not image:
+        raise InputError("--end_image", end[0].name, "needs a start image", "add --input_image")
+    if end and values["causal_attention"]:
+        what = "no frame would see it with --causal_attention"
+        raise InputError("--end_image", end[0].name, what, "leave one of the two out")
+    if values["new_frames_only"] and not video:
+        raise InputError("--new_frames_only", None, "needs --input_video", "leave it out")
+    overlap = values["overlap_history"]
+    if not video:
+        return
+    if overlap is None:
+        fix = "add --overlap_history 17"
+        raise InputError("--input_video", video[0].name, "needs --overlap_history", fix)
+    if (count := video[0].count()) < overlap:
+        what = f"has {count} frames, fewer than --overlap_history {overlap}"
+        fix = f"--overlap_history {floor_frames(count)}" if count else "give a longer video"
+        raise InputError("--input_video", video[0].name, what, fix)
+
+
+def _check_window(values: Mapping[str, Any], frames: int, *, continued: bool) -> tuple[int, int]:
+    """(latent frames of a full segment, latent frames that segments share)."""
+    base, overlap = values["base_num_frames"], values["overlap_history"]
+    if base % TIME_STRIDE != 1:
+        raise not_4k1("--base_num_frames", base)
+    if latent_frames(base) >= MAX_POSITIONS:
+        most = TIME_STRIDE * (MAX_POSITIONS - 2) + 1
+        raise InputError("--base_num_frames", base, f"at most {most}", f"nearest {most}")
+    if overlap is not None and overlap % TIME_STRIDE != 1:
+        raise not_4k1("--overlap_history", overlap)
+    if overlap is not None and overlap >= base:
+        what = f"must be less than --base_num_frames {base}"
+        raise InputError("--overlap_history", overlap, what, f"nearest {base - TIME_STRIDE}")
+    if overlap is None and not continued and frames > base:
+        what = f"more than --base_num_frames {base} needs --overlap_history"
+        raise InputError("--num_frames", frames, what, f"add --overlap_history 17, or nearest {base}")
+    return latent_frames(base), latent_frames(overlap) if overlap is not None else 0
+
+
+def _check_blocks(values: Mapping[str, Any], lengths: Sequence[int], overlap: int) -> None:
+    """Every segment, and at least one block of what segments share, must be whole blocks."""
+    block, common = values["causal_block_size"], math.gcd(*lengths)
+    if common % block:
+        sizes = [size for size in range(1, common + 1) if common % size == 0]
+        latents = " and ".join(str(length) for length in sorted(set(lengths)))
+        what = f"does not divide the segments of {latents} latent frames"
+        near = min(sizes, key=lambda size: abs(size - block))
+        fix = f"sizes that do: {', '.join(map(str, sizes))}; nearest {near}"
+        raise InputError("--causal_block_size", block, what, fix)
+    if 0 < overlap < block:
+        least = TIME_STRIDE * (block - 1) + 1
+        what = f"holds no whole block of {block} latent frames"
+        raise InputError("--overlap_history", values["overlap_history"], what, f"at least {least}")
 
 
 def single_shot_extension(values: Mapping[str, Any], inputs: Inputs, tables: SizeTables) -> Shape:

@@ -4,12 +4,13 @@ Nothing here imports torch: a row names its pipeline class, and its ``shape`` fu
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from videogen import config, shapes
 from videogen.errors import InputError, nearest
-from videogen.geometry import Shape
+from videogen.geometry import TIME_STRIDE, Shape, floor_frames
 from videogen.options import TASK_NAMES
 from videogen.shapes import EXTENSION_FPS, REFERENCE_SLOTS, Inputs, SizeTables
 
@@ -45,6 +46,24 @@ class Files:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Model:
+    """A published repository: its hub ids, defaults of its own, and its row in configs/published.yaml."""
+
+    names: tuple[str, ...]
+    weights: str
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def published(self) -> Mapping[str, Any]:
+        """Width of the transformer, weights and bytes per component."""
+        return config.read("published")[self.weights]
+
+    def is_named(self, name: str) -> bool:
+        """Whether a hub id is one of its own, or a folder carries its name."""
+        return any(known == name or known.partition("/")[2] in Path(name).name for known in self.names)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TaskSpec:
     """One task.
 
@@ -56,7 +75,8 @@ class TaskSpec:
         inputs: flag -> files it takes.
         arguments: options, and fields of the shape, handed to the pipeline under their own names.
         shape: (option values, inputs, size tables) -> what the video will be.
-        network: what the transformer's config must say, for checkpoints of the same layout to be told apart.
+        network: what the transformer must be like (see ``checkpoints.traits``), for checkpoints of the same
+            layout to be told apart.
         notes: (option values, those given explicitly, inputs) -> warnings, one line each.
     """
 
@@ -77,9 +97,18 @@ class TaskSpec:
         return config.read(self.name)
 
     @property
-    def models(self) -> list[str]:
-        """Hub ids of the default repository; the first is the default."""
-        return self.config["models"]
+    def models(self) -> list[Model]:
+        """The published repositories; the first is the default."""
+        return [Model(**model | {"names": tuple(model["names"])}) for model in self.config["models"]]
+
+    @property
+    def default_model(self) -> str:
+        return self.models[0].names[0]
+
+    def model(self, name: str) -> Model | None:
+        """The published repository of a hub id or folder name; of several, that of the longest name."""
+        named = [model for model in self.models if model.is_named(name)]
+        return max(named, key=lambda model: len(model.names[0]), default=None)
 
     @property
     def revision(self) -> str:
@@ -87,7 +116,9 @@ class TaskSpec:
 
     def defaults(self, checkpoint: "Checkpoint | None" = None) -> dict[str, Any]:
         """Published defaults for the checkpoint found; a tiny model has its own size and length."""
-        return {**self.config["defaults"], **_tiny(checkpoint).get("defaults", {})}
+        model = self.model(checkpoint.name) if checkpoint is not None else None
+        own = model.defaults if model is not None else {}
+        return {**self.config["defaults"], **own, **_tiny(checkpoint).get("defaults", {})}
 
     def pick(self, values: Mapping[str, Any], shape: Shape) -> dict[str, Any]:
         """The arguments of the pipeline."""
@@ -119,8 +150,9 @@ def _tiny(checkpoint: "Checkpoint | None") -> Mapping[str, Any]:
 
 WAN_COMPONENTS = {name: name for name in ("transformer", "vae", "text_encoder", "tokenizer")}
 # A transformer that sees latents and text, nothing else.
-TEXT_ONLY = {"in_channels": 16, "image_dim": None, "audio_dim": None}
+TEXT_ONLY = {"in_channels": 16, "image": False, "audio": False}
 RATE_TOLERANCE = 0.01  # frames a second
+HIGHEST_ADDNOISE = 60  # of 1000; spec skyreels_v2 section 3
 
 
 def guidance_notes(values: Mapping[str, Any], explicit: Mapping[str, Any], inputs: Inputs) -> Iterator[str]:
@@ -130,6 +162,29 @@ def guidance_notes(values: Mapping[str, Any], explicit: Mapping[str, Any], input
         for name in ("guidance_scale_img", "negative_prompt"):
             if explicit.get(name) not in (None, "", 1.0):
                 yield f"--{name} has no effect while --guidance_scale is 1 or less"
+
+
+def unguided_notes(values: Mapping[str, Any], explicit: Mapping[str, Any], inputs: Inputs) -> Iterator[str]:
+    """The same for tasks that are unguided only at a scale of exactly 1."""
+    if values["guidance_scale"] == 1:
+        yield from guidance_notes(values, explicit, inputs)
+
+
+def forcing_notes(values: Mapping[str, Any], explicit: Mapping[str, Any], inputs: Inputs) -> Iterator[str]:
+    """Diffusion forcing: what the model was not made for, and how a source is taken."""
+    yield from guidance_notes(values, explicit, inputs)
+    if values["causal_attention"]:
+        yield "--causal_attention: the released weights were not trained for it; expect worse video"
+    if values["addnoise_condition"] > HIGHEST_ADDNOISE:
+        yield f"--addnoise_condition above {HIGHEST_ADDNOISE} blurs the transition; 20 is published"
+    for source in inputs["input_video"]:
+        if (given := values.get("num_frames")) and given % TIME_STRIDE != 1:
+            yield f"--num_frames {given} counts the overlap and is rounded down to {floor_frames(given)}"
+        if not values["new_frames_only"] and abs(source.fps - values["fps"]) > RATE_TOLERANCE:
+            yield (
+                f"{source.name} has {source.fps:g} frames a second and the file will have {values['fps']}, "
+                "as published; --fps changes it"
+            )
 
 
 def extension_notes(values: Mapping[str, Any], explicit: Mapping[str, Any], inputs: Inputs) -> Iterator[str]:
@@ -168,6 +223,10 @@ _EXTENSION: dict[str, Any] = {
     "network": TEXT_ONLY,
     "notes": extension_notes,
 }
+_WAN_ARGUMENTS = (
+    *("prompt", "negative_prompt", "height", "width", "num_frames", "num_inference_steps", "shift"),
+    *("sample_solver", "guidance_scale"),
+)
 _EXTENSION_ARGUMENTS = (
     *("prompt", "negative_prompt", "height", "width", "rolls", "num_inference_steps", "shift"),
     *("sample_solver", "guidance_scale", "source_fps", "color_match"),
@@ -206,6 +265,53 @@ _ROWS = (
         arguments=_EXTENSION_ARGUMENTS,
         shape=shapes.shot_switching_extension,
         **_EXTENSION,
+    ),
+    TaskSpec(
+        name="text_to_video",
+        summary="a video from a text (SkyReels-V2)",
+        pipeline="videogen.pipelines.text_to_video:TextToVideoPipeline",
+        layouts=("SkyReels-V2", "diffusers"),
+        components=WAN_COMPONENTS,
+        tiny=("skyreels-v2-t2v",),
+        inputs={},
+        arguments=_WAN_ARGUMENTS,
+        shape=shapes.text_to_video,
+        network={**TEXT_ONLY, "fps": False},
+        notes=unguided_notes,
+    ),
+    TaskSpec(
+        name="image_to_video",
+        summary="a video that begins with an image (SkyReels-V2)",
+        pipeline="videogen.pipelines.image_to_video:ImageToVideoPipeline",
+        layouts=("SkyReels-V2", "diffusers"),
+        components=WAN_COMPONENTS | {"image_encoder": "image_encoder"},
+        tiny=("skyreels-v2-i2v",),
+        inputs={"input_image": Files("image", 1, 1)},
+        arguments=_WAN_ARGUMENTS,
+        shape=shapes.image_to_video,
+        network={"in_channels": 36, "image": True, "audio": False},
+        notes=unguided_notes,
+    ),
+    TaskSpec(
+        name="diffusion_forcing",
+        summary="a long video from a text, an image, two images or a video (SkyReels-V2)",
+        pipeline="videogen.pipelines.diffusion_forcing:DiffusionForcingPipeline",
+        layouts=("SkyReels-V2", "diffusers"),
+        components=WAN_COMPONENTS,
+        tiny=("skyreels-v2-df",),
+        inputs={
+            "input_image": Files("image", 0, 1),
+            "end_image": Files("image", 0, 1),
+            "input_video": Files("video", 0, 1),
+        },
+        arguments=(
+            *("prompt", "negative_prompt", "height", "width", "rolls", "fps", "num_inference_steps", "shift"),
+            *("sample_solver", "guidance_scale", "ar_step", "causal_block_size", "causal_attention"),
+            *("base_num_frames", "overlap_history", "addnoise_condition"),
+        ),
+        shape=shapes.diffusion_forcing,
+        network=TEXT_ONLY,
+        notes=forcing_notes,
     ),
 )
 TASKS: dict[str, TaskSpec] = {task.name: task for task in _ROWS}

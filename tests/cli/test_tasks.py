@@ -18,6 +18,15 @@ RUNS = {
     "reference_to_video": (("--ref_imgs", f"{REFS / 'robot.png'},{REFS / 'hills.png'}"), (160, 96, 25)),
     "single_shot_extension": (("--input_video", "source.mp4"), (160, 96, 68)),
     "shot_switching_extension": (("--input_video", "source.mp4"), (160, 96, 49)),
+    "text_to_video": (("--size", "96*160"), (96, 160, 17)),
+    "image_to_video": (("--input_image", REFS / "balloon.png"), (96, 160, 17)),
+    "diffusion_forcing": (
+        (
+            *("--input_video", "source.mp4", "--overlap_history", "5", "--base_num_frames", "17"),
+            "--num_frames=29",
+        ),
+        (160, 96, 54),
+    ),
 }
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 from tests.conftest import ROOT
 from videogen.errors import InputError
 from videogen.media.fetch import Fetcher
-from videogen.media.reader import Tail, fill_from_keyframe, fill_with_decord, read_video
+from videogen.media.reader import Tail, fill_from_keyframe, fill_with_decord, read_video, scaled
 
 PICTURE = ("-f", "lavfi", "-i", "testsrc2=size=96x64:rate=24:duration=1.5")
 X264 = ("-c:v", "libx264", "-pix_fmt", "yuv420p", "-g", "12")
@@ -27,6 +27,9 @@ MPEG4 = ("-c:v", "mpeg4", "-q:v", "3", "-g", "12")
 VP9 = ("-c:v", "libvpx-vp9", "-cpu-used", "8", "-deadline", "realtime", "-g", "12")
 TONE = ("-f", "lavfi", "-i", "sine=duration=1.5")
 UNEVEN = ("-vf", "select='lt(n,9)+not(mod(n,3))'", "-fps_mode", "vfr")
+BT709 = ("-vf", "scale=out_color_matrix=bt709", "-colorspace", "bt709")
+# (width, height): smaller and larger, narrower and wider, odd, one side as it is.
+SIZES = [(64, 48), (64, 96), (128, 96), (544, 960), (960, 544), (65, 49), (96, 128)]
 
 # What ffmpeg makes each file with; {name} is another file.
 FILES: dict[str, tuple[str, ...]] = {
@@ -53,7 +56,12 @@ FILES: dict[str, tuple[str, ...]] = {
     "vp9_odd.webm": (*PICTURE, *VP9, "-vf", "scale=97:65"),
     "rgb.mkv": (*PICTURE, "-c:v", "libx264rgb", "-g", "12"),
     "422.mp4": (*PICTURE, *X264, "-pix_fmt", "yuv422p"),
-    "bt709.mp4": (*PICTURE, *X264, "-vf", "scale=out_color_matrix=bt709", "-colorspace", "bt709"),
+    "bt709.mp4": (*PICTURE, *X264, *BT709),
+    "bt709_422.mp4": (*PICTURE, *X264, "-pix_fmt", "yuv422p", *BT709),
+    "bt709_full_range.mp4": (*PICTURE, *X264, "-pix_fmt", "yuvj420p", *BT709),
+    "bt601.mp4": (*PICTURE, *X264, "-vf", "scale=out_color_matrix=bt601", "-colorspace", "smpte170m"),
+    "444.mp4": (*PICTURE, *X264, "-pix_fmt", "yuv444p"),
+    "vp9_444.webm": (*PICTURE, *VP9, "-pix_fmt", "yuv444p"),
     "full_range.mp4": (*PICTURE, *X264, "-pix_fmt", "yuvj420p"),
     "narrow.mp4": (*PICTURE, *X264, "-vf", "scale=48:32"),
     "interlaced.mp4": (*PICTURE, *X264, "-flags", "+ilme+ildct"),
@@ -65,8 +73,8 @@ FILES: dict[str, tuple[str, ...]] = {
     "still.gif": (*PICTURE, "-frames:v", "1"),
 }
 PLAIN = {
-    *("b_frames.mp4", "b_frames.mkv", "b_frames.mov", "fragments.mp4", "mpeg4.avi", "vp9.webm", "422.mp4"),
-    *("bt709.mp4", "full_range.mp4"),
+    *("b_frames.mp4", "b_frames.mkv", "b_frames.mov", "fragments.mp4", "444.mp4", "vp9.webm", "422.mp4"),
+    *("bt709.mp4", "bt601.mp4", "full_range.mp4", "bt709_full_range.mp4", "bt709_422.mp4", "vp9_444.webm"),
 }
 NOT_FOR_DECORD = {"refresh.mp4", "narrow.mp4"}  # plain as far as can be seen, and found out later
 FROM_THE_START = {"refresh.mp4", "b_frames.avi", "mpeg4_b.avi", "b_frames.h264", "cut_open_gop.mkv"}
@@ -147,6 +155,36 @@ def test_decord_gives_the_same_frames(read, name):
         assert np.array_equal(tail.images, expected[-count:]), count
 
 
+@pytest.mark.parametrize("size", [*SIZES, (96, 64)])
+@pytest.mark.parametrize("name", sorted(PLAIN))
+def test_decord_scales_to_the_same_frames(read, name, size):
+    pytest.importorskip("decord")
+    video = read(name)
+    tail = Tail(video, range(video.num_frames - 3, video.num_frames), size)
+    assert fill_with_decord(video, tail)
+    assert np.array_equal(tail.images, list(video.frames(size=size))[-3:])
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_scaled_frames_and_tail(read, name):
+    video = read(name)
+    own = (video.width, video.height)
+    for size in ((80, 48), (49, 101), (own[0], 96), (96, own[1])):
+        frames = np.stack(list(video.frames(size=size)))
+        assert frames.shape == (video.num_frames, size[1], size[0], 3)
+        assert frames.dtype == np.uint8
+        for source_fps in (None, 29.97):
+            every = list(video.frames(source_fps=source_fps, size=size))
+            count = min(11, len(every))
+            assert np.array_equal(video.tail(count, source_fps=source_fps, size=size), every[-count:])
+    frames = np.stack(list(video.frames()))
+    assert np.array_equal(list(video.frames(size=own)), frames)
+    # Twice as large, and each four pixels averaged: nearly the picture itself, in its place and colours.
+    larger = next(video.frames(size=(2 * own[0], 2 * own[1]))).astype(int)
+    halved = larger.reshape(own[1], 2, own[0], 2, 3).mean((1, 3))
+    assert np.abs(halved - frames[0]).mean() < 15
+
+
 def test_only_plain_files_are_for_decord(read):
     assert {name for name in FILES if read(name).plain} == PLAIN | NOT_FOR_DECORD
     narrow = read("narrow.mp4")
@@ -163,6 +201,9 @@ def test_a_size_that_changes_is_scaled_to_the_first(read, make, folder):
     frames = np.stack(list(video.frames()))
     assert frames.shape == (72, 64, 96, 3)
     assert np.array_equal(video.tail(40), frames[-40:])
+    small = np.stack(list(video.frames(size=(80, 32))))
+    assert small.shape == (72, 32, 80, 3)
+    assert np.array_equal(video.tail(40, size=(80, 32)), small[-40:])
 
 
 def test_what_is_known_of_a_file(read):
@@ -193,6 +234,8 @@ def test_upright_as_ffmpeg_shows_it(read, folder, angle, flip):
     image = next(video.frames())
     assert image.flags.c_contiguous
     assert np.abs(image.astype(int) - shown).mean() < 1
+    size = (80, 48) if angle % 180 else (48, 80)
+    assert np.array_equal(next(video.frames(size=size)), scaled(image, size))
 
 
 def test_frames_hidden_in_vp8_are_not_counted(make, read, folder):

@@ -10,7 +10,7 @@ from PIL import Image
 
 from videogen.errors import InputError
 from videogen.media.fetch import Fetcher
-from videogen.media.reader import InputVideo, read_video
+from videogen.media.reader import InputVideo, read_video, scaled
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +37,17 @@ class FrameArray:
             raise InputError("source_fps=", source_fps, what, "give a file, or resample them first")
         return len(self.pictures)
 
-    def frames(self, **_rates: Any) -> Iterator[np.ndarray]:
-        """One [H, W, 3] after the other."""
-        yield from self.pictures
+    def frames(self, *, size: tuple[int, int] | None = None, **_rates: Any) -> Iterator[np.ndarray]:
+        """One [H, W, 3] after the other, scaled to ``size`` (width, height) if that is another."""
+        for picture in self.pictures:
+            yield scaled(picture, size)
 
-    def tail(self, count: int, **_rates: Any) -> np.ndarray:
-        """The last ``count`` frames [count, H, W, 3]."""
-        return self.pictures[-count:]
+    def tail(self, count: int, *, size: tuple[int, int] | None = None, **_rates: Any) -> np.ndarray:
+        """The last ``count`` items of ``frames``, [count, H, W, 3]."""
+        last = self.pictures[-count:]
+        if size in (None, (self.width, self.height)):
+            return last
+        return np.stack([scaled(picture, size) for picture in last])
 
 
 def as_video(name: str, given: Any) -> InputVideo | FrameArray:

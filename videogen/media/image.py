@@ -73,3 +73,15 @@ def fit_on_white(image: Image.Image, width: int, height: int) -> Image.Image:
     canvas = Image.new("RGB", (width, height), WHITE)
     canvas.paste(scaled, ((width - scaled.width) // 2, (height - scaled.height) // 2))
     return canvas
+
+
+def crop_to_ratio(image: Image.Image, width: int, height: int) -> Image.Image:
+    """The centre of an image in the ratio of width x height, not scaled (spec skyreels_v2 section 7)."""
+    if image.size == (width, height):
+        return image
+    if image.height / image.width > height / width:
+        new_width, new_height = image.width, int(image.width * height / width)
+    else:
+        new_width, new_height = int(image.height * width / height), image.height
+    left, top = (image.width - new_width) / 2, (image.height - new_height) / 2
+    return image.crop((left, top, left + new_width, top + new_height))  # PIL rounds

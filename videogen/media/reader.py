@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# swscale's SWS_BICUBIC | SWS_FULL_CHR_H_INP; without the second, every other pixel may give no chroma.
+SCALING = 0x4 | 0x2000
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InputVideo:
@@ -70,7 +73,9 @@ class InputVideo:
         """How many frames ``frames`` yields, without decoding."""
         return self._resampling(source_fps, fps).count
 
-    def frames(self, *, source_fps: float | None = None, fps: float = 24.0) -> "Iterator[np.ndarray]":
+    def frames(
+        self, *, source_fps: float | None = None, fps: float = 24.0, size: tuple[int, int] | None = None
+    ) -> "Iterator[np.ndarray]":
         """The frames in the order shown, uint8 RGB [H, W, 3], one at a time; not to be written into.
 
         Args:
@@ -78,6 +83,8 @@ class InputVideo:
                 the file's own timestamps; anything else takes frame i to be shown at i / source_fps seconds.
             fps: frames per second that are yielded when resampling: the source frame nearest to k / fps
                 seconds (of two equally near the later), k = 0, 1, ... until the last source frame ends.
+            size: (width, height) that every frame is scaled to (``scaled``), whatever its aspect ratio; None
+                is the video's own.
 
         Raises:
             InputError: the file cannot be decoded to its end.
@@ -87,13 +94,20 @@ class InputVideo:
         wanted = resampling.source(k)
         for index, picture in _pictures(self):
             if index == wanted:
-                image = _upright(self, picture)
+                image = _upright(self, picture, size)
             while index == wanted:
                 yield image
                 k += 1
                 wanted = resampling.source(k) if k < count else -1
 
-    def tail(self, count: int, *, source_fps: float | None = None, fps: float = 24.0) -> "np.ndarray":
+    def tail(
+        self,
+        count: int,
+        *,
+        source_fps: float | None = None,
+        fps: float = 24.0,
+        size: tuple[int, int] | None = None,
+    ) -> "np.ndarray":
         """The last ``count`` items of ``frames``, uint8 [count, H, W, 3], decoded from a keyframe near them.
 
         Raises:
@@ -105,7 +119,7 @@ class InputVideo:
             raise InputError(
                 "input video", self.name, f"has {total} frames, not {count}", "give a longer video"
             )
-        tail = Tail(self, [resampling.source(k) for k in range(total - count, total)])
+        tail = Tail(self, [resampling.source(k) for k in range(total - count, total)], size)
         if not fill_from_keyframe(self, tail, may_use_decord=source_fps is None):
             for index, picture in _pictures(self):
                 tail.take(index, picture)
@@ -120,21 +134,25 @@ class InputVideo:
 
 
 class Tail:
-    """Collects the frames with the indices ``wanted`` in one array, uint8 [len(wanted), H, W, 3]."""
+    """Collects the frames with the indices ``wanted`` in one array, uint8 [len(wanted), H, W, 3].
 
-    def __init__(self, video: InputVideo, wanted: Sequence[int]) -> None:
+    H and W are those of ``size`` (width, height) or the video.
+    """
+
+    def __init__(self, video: InputVideo, wanted: Sequence[int], size: tuple[int, int] | None = None) -> None:
         import numpy as np  # noqa: PLC0415 - this module is loaded at start-up
 
-        self.video, self.first = video, wanted[0]
+        self.video, self.first, self.size = video, wanted[0], size
         self.slots: dict[int, list[int]] = {}
         for slot, index in enumerate(wanted):
             self.slots.setdefault(index, []).append(slot)
-        self.images = np.empty((len(wanted), video.height, video.width, 3), np.uint8)
+        width, height = size or (video.width, video.height)
+        self.images = np.empty((len(wanted), height, width, 3), np.uint8)
 
     def take(self, index: int, picture: "av.VideoFrame") -> None:
         """Convert source frame ``index`` if it is wanted."""
         if slots := self.slots.get(index):
-            self.images[slots] = _upright(self.video, picture)
+            self.images[slots] = _upright(self.video, picture, self.size)
 
 
 def read_video(flag: str, source: str, fetcher: Fetcher) -> InputVideo:
@@ -179,8 +197,8 @@ def read_video(flag: str, source: str, fetcher: Fetcher) -> InputVideo:
     )
 
 
-def _upright(video: InputVideo, picture: "av.VideoFrame") -> "np.ndarray":
-    """uint8 RGB [H, W, 3]; a frame of another size than the first is scaled to it."""
+def _upright(video: InputVideo, picture: "av.VideoFrame", size: tuple[int, int] | None) -> "np.ndarray":
+    """uint8 RGB [H, W, 3] of ``size``; a frame of another size than the first is brought to that before."""
     import numpy as np  # noqa: PLC0415 - this module is loaded at start-up
 
     turn = video.turn
@@ -192,7 +210,21 @@ def _upright(video: InputVideo, picture: "av.VideoFrame") -> "np.ndarray":
         image = image[:, ::-1]
     if turn.flipped:
         image = image[::-1]
-    return np.ascontiguousarray(image)
+    return scaled(np.ascontiguousarray(image), size)
+
+
+def scaled(image: "np.ndarray", size: tuple[int, int] | None) -> "np.ndarray":
+    """uint8 RGB [H, W, 3] at ``size`` (width, height), with swscale's bicubic filter.
+
+    From RGB, so that it does not matter who decoded the frame: decord itself can only scale bilinearly.
+    """
+    import av  # noqa: PLC0415 - this module is loaded at start-up
+    import numpy as np  # noqa: PLC0415
+
+    if size in (None, (image.shape[1], image.shape[0])):
+        return image
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image))
+    return frame.reformat(*size, interpolation=SCALING).to_ndarray()
 
 
 def _pictures(video: InputVideo) -> "Iterator[tuple[int, av.VideoFrame]]":
@@ -290,9 +322,9 @@ def fill_with_decord(video: InputVideo, tail: Tail) -> bool:
             return False
         for slot, index in enumerate(range(tail.first, video.num_frames)):
             image = reader[index].asnumpy()
-            if image.shape != tail.images.shape[1:]:  # rows of 48 pixels come with 4 channels
+            if image.shape != (video.height, video.width, 3):  # rows of 48 pixels come with 4 channels
                 return False
-            tail.images[slot] = image
+            tail.images[slot] = scaled(image, tail.size)
     except Exception as error:  # whatever it is, PyAV can do it
         logger.debug("%s is not read with decord: %s", video.name, first_line(error))
         return False

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 FORMATS = "mov,matroska,avi,flv,mpegts,mpeg,ogg,asf,mxf,ivf,gif,h264,hevc"
 # What decord was compared with PyAV for.
 PLAIN_FORMATS = ("mov", "matroska", "avi")
+PLAIN_CODECS = ("h264", "hevc", "vp8", "vp9")  # decoding them is exactly specified; MPEG-4's was not equal
 PLAIN_PIXELS = ("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p")
 MAX_THREADS = 4  # each holds a frame
 PATIENCE = 0.25  # seconds by which a container may overstate its duration: codecs pad the sound
@@ -200,6 +201,7 @@ def is_plain(container: "av.container.InputContainer", survey: Survey, timeline:
         picture is not None
         and len(container.streams.video) == 1
         and family(container) in PLAIN_FORMATS
+        and container.streams.video[0].codec_context.name in PLAIN_CODECS
         and picture.format.name in PLAIN_PIXELS
         and not picture.width % 2
         and not picture.height % 2

@@ -155,7 +155,7 @@ def clip_config(config: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
         "hidden_size": width,
         "intermediate_size": shapes["encoder.layers.0.mlp.fc1.weight"][0],
         "num_hidden_layers": shapes.count("encoder.layers."),
-        "num_attention_heads": config.get("vision_heads", CLIP_HEADS),
+        "num_attention_heads": config.get("vision_heads", config.get("num_attention_heads", CLIP_HEADS)),
         "image_size": round((positions - 1) ** 0.5) * patch,
         "patch_size": patch,
         "hidden_act": "gelu",
@@ -202,7 +202,7 @@ COMPONENTS: dict[str, Component] = {
         make=lambda values: UMT5EncoderModel(UMT5Config(**values)),
     ),
     "image_encoder": Component(
-        tables=(weights.WAN_CLIP,),
+        tables=(weights.WAN_CLIP, weights.DIFFUSERS_CLIP),
         config=clip_config,
         make=lambda values: CLIPVisionModel(CLIPVisionConfig(**values)),
     ),

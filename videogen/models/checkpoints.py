@@ -14,11 +14,12 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
 from videogen import config
-from videogen.errors import CheckpointError, nearest
+from videogen.errors import CheckpointError, InputError, nearest
 from videogen.tasks import TaskSpec
 
 # Component -> place, per layout. A place ending in "/" is a folder with its own config or tokenizer files
@@ -38,6 +39,7 @@ LAYOUTS: dict[str, dict[str, str]] = {
         "vae": "vae/",
         "text_encoder": "text_encoder/",
         "tokenizer": "tokenizer/",
+        "image_encoder": "image_encoder/",
     },
     "SkyReels-V3 extension": {
         "transformer": "transformer/",
@@ -62,6 +64,12 @@ MARKERS: dict[str, tuple[str, ...]] = {
     "SkyReels-V3 avatar": ("chinese-wav2vec2-base",),
     "Wan2.2 5B": ("Wan2.2_VAE.pth",),
     "SkyReels-V2": ("Wan2.1_VAE.pth", "config.json"),
+}
+TRAITS = {
+    "in_channels": "{} input channels",
+    "image": "image features",
+    "audio": "audio layers",
+    "fps": "frame rate embedding",
 }
 KINDS = ("*.json", "*.safetensors", "*.model", "*.txt")  # of the files in a component's folder
 TOKENIZER_FILES = ("tokenizer.json", "spiece.model", "tokenizer.model")
@@ -104,7 +112,7 @@ def locate(model_id: str, revision: str | None, task: TaskSpec) -> Checkpoint:
     if model_id.startswith(("/", ".", "~")) or path.is_dir():
         return inspect(path, task, name=path.resolve().name)
     if not HUB_ID.fullmatch(model_id):
-        near = "nearest 'tiny'" if nearest(model_id.lower(), ["tiny"]) else f"default {task.models[0]}"
+        near = "nearest 'tiny'" if nearest(model_id.lower(), ["tiny"]) else f"default {task.default_model}"
         what = "neither a folder nor a hub id; give a path, owner/name or 'tiny'"
         raise CheckpointError(f"--model_id {model_id}: {what} ({near})")
     from videogen.models import hub  # noqa: PLC0415 - 0.2 s, only for hub ids
@@ -115,10 +123,13 @@ def locate(model_id: str, revision: str | None, task: TaskSpec) -> Checkpoint:
                 return replace(inspect(snapshot, task, name=name), revision=snapshot.name)
             except CheckpointError:
                 continue  # an interrupted or partial download: fetch completes it
-    layout = task.layouts[0]
-    sizes = task.config["published"]["bytes"] if model_id in task.models else {}
+    known = any(model_id in model.names for model in task.models)
     return Checkpoint(
-        name=model_id, layout=layout, components=task.components, revision=revision, sizes=sizes
+        name=model_id,
+        layout=task.layouts[0],
+        components=task.components,
+        revision=revision,
+        sizes=published(model_id, task)["bytes"] if known else {},
     )
 
 
@@ -147,7 +158,8 @@ def fetch(checkpoint: Checkpoint, task: TaskSpec, timeout: float | None = None) 
 
 def spellings(model_id: str, task: TaskSpec) -> list[str]:
     """The id asked for, then the other names of the same repository."""
-    return [model_id, *(name for name in task.models if name != model_id and model_id in task.models)]
+    same = [name for model in task.models if model_id in model.names for name in model.names]
+    return list(dict.fromkeys([model_id, *same]))
 
 
 def patterns(task: TaskSpec) -> list[str]:
@@ -165,6 +177,7 @@ def inspect(folder: Path, task: TaskSpec, *, name: str) -> Checkpoint:
 
     Raises:
         CheckpointError: what is missing or broken, and what is expected.
+        InputError: a model for another task.
     """
     if not folder.is_dir():
         what = "is a file, not a model folder" if folder.exists() else "no such folder"
@@ -189,7 +202,37 @@ def inspect(folder: Path, task: TaskSpec, *, name: str) -> Checkpoint:
     for file in files(found):
         if file.suffix == ".safetensors":
             _check_safetensors(file)
+    _check_traits(found, task)
     return replace(found, sizes=_sizes(folder, layout, task.components))
+
+
+def traits(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What tells Wan transformers of one layout apart, from the headers of the weight files."""
+    shapes: dict[str, list[int]] = {}
+    for file in weight_files(checkpoint.place("transformer")):
+        with safe_open(file, framework="numpy") as handle:
+            shapes |= {key: handle.get_slice(key).get_shape() for key in handle.keys()}  # noqa: SIM118
+    channels = shapes.get("patch_embedding.weight", [0, 0])
+    return {
+        "in_channels": channels[1],
+        "image": any(key.startswith(("img_emb.", "condition_embedder.image_embedder.")) for key in shapes),
+        "audio": any(key.startswith("audio_proj.") for key in shapes),
+        "fps": "fps_embedding.weight" in shapes,
+        "width": channels[0],
+    }
+
+
+def _check_traits(checkpoint: Checkpoint, task: TaskSpec) -> None:
+    found = traits(checkpoint)
+    if not found["in_channels"]:
+        return  # not a transformer at all: the loader says what is missing
+    for name, wanted in task.network.items():
+        if found[name] != wanted:
+            says = checkpoint.component_config("transformer").get("model_type")
+            kind = f"model_type {says}, " if says else ""
+            has = f"{'no ' if found[name] is False else ''}{TRAITS[name].format(found[name])}"
+            what = f"is a model for another task ({kind}{has}), not for {task.name}"
+            raise InputError("--model_id", checkpoint.name, what, f"use {task.default_model}")
 
 
 def detect(folder: Path) -> str | None:
@@ -229,14 +272,19 @@ def fingerprint(checkpoint: Checkpoint) -> str | None:
 def parameters(checkpoint: Checkpoint, task: TaskSpec) -> dict[str, int]:
     """Weights per component, counted in the files' headers; before they are here, the published numbers."""
     if checkpoint.folder is None:
-        published = task.config["published"]["parameters"]
-        return dict.fromkeys(published, 0) if checkpoint.tiny else published
+        known = published(checkpoint.name, task)["parameters"]
+        return dict.fromkeys(known, 0) if checkpoint.tiny else known
     return {c: _count(checkpoint.place(c)) for c in checkpoint.components if c != "tokenizer"}
 
 
+def published(name: str, task: TaskSpec) -> Mapping[str, Any]:
+    """What is known of a published model, or failing that of the task's default."""
+    return (task.model(name) or task.models[0]).published
+
+
 def _count(place: Path) -> int:
-    if place.is_file():  # a .pth: the VAE is stored in float32, everything else in half precision
-        return place.stat().st_size // (4 if "VAE" in place.name else 2)
+    if place.is_file():  # a .pth: VAE and CLIP (with its text half) are stored in float32, UMT5 in bfloat16
+        return place.stat().st_size // (4 if "t5" not in place.name else 2)
     total = 0
     for file in weight_files(place):
         with safe_open(file, framework="numpy") as handle:

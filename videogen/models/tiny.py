@@ -13,7 +13,13 @@ import torch
 from diffusers import AutoencoderKLWan
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from torch import nn
-from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
+from transformers import (
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    PreTrainedTokenizerFast,
+    UMT5Config,
+    UMT5EncoderModel,
+)
 from transformers.utils.logging import disable_progress_bar
 
 from videogen import config
@@ -50,11 +56,13 @@ def _save(sizes: dict[str, Any], folder: Path) -> None:
     disable_progress_bar()  # of the library's, for a few kilobytes
     tokenizer = byte_tokenizer()
     text = UMT5Config(vocab_size=len(tokenizer), feed_forward_proj="gated-gelu", **sizes["text_encoder"])
-    modules = {
+    modules: dict[str, Any] = {
         "transformer": WanDiT(**sizes["transformer"]),
         "vae": AutoencoderKLWan(**sizes["vae"]),
         "text_encoder": UMT5EncoderModel(text),
     }
+    if "image_encoder" in sizes:
+        modules["image_encoder"] = CLIPVisionModel(CLIPVisionConfig(**sizes["image_encoder"]))
     for module in modules.values():
         _randomize(module)
     components = {**modules, "tokenizer": tokenizer}

@@ -284,7 +284,7 @@ class WanDiT(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin, FromOriginal
     _keep_in_fp32_modules: ClassVar = FLOAT32_PARTS
     _cp_plan: ClassVar = {  # ranks share the tokens of every frame
         "rope": {0: ContextParallelInput(split_dim=1, expected_dims=4, split_output=True)},
-        "blocks.0": {"hidden_states": ContextParallelInput(split_dim=2, expected_dims=4)},
+        "blocks": {"hidden_states": ContextParallelInput(split_dim=2, expected_dims=4)},
         "proj_out": ContextParallelOutput(gather_dim=2, expected_dims=4),
     }
 

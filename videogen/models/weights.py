@@ -172,6 +172,12 @@ WAN_CLIP = KeyTable(
         (r"\.mlp\.2\.", ".mlp.fc2."),
     ),
 )
+# transformers puts the tower below "vision_model." or, from version 5 on, at the top.
+DIFFUSERS_CLIP = KeyTable(
+    sign=r"\bencoder\.layers\.\d+\.self_attn\.",
+    unused=r"\.position_ids$|^(text_model|text_projection|visual_projection|logit_scale)\b",
+    rules=((r"^vision_model\.", ""),),
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ from videogen.models.checkpoints import Checkpoint
 from videogen.models.text import encode_prompt
 from videogen.models.wan import WanDiT
 from videogen.options import OPTIONS
+from videogen.runtime.teacache import TeaCache
 from videogen.sampling import StopDenoising
 from videogen.tasks import TASKS
 
@@ -84,6 +85,7 @@ class VideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
     checkpoint: Checkpoint | None = None  # where the components came from; sets defaults and sizes
     _callback_tensor_inputs: ClassVar = ["latents"]
     attention_backend = "native"  # for the record; see runtime/speed.py
+    step_cache: TeaCache | None = None
     model_cpu_offload_seq = "text_encoder->transformer->vae"
 
     def __init__(
@@ -189,13 +191,26 @@ class VideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         return self._texts[prompt].to(self._execution_device)
 
     def text_guidance(
-        self, prompt: str, negative_prompt: str, scale: float
+        self,
+        prompt: str,
+        negative_prompt: str,
+        scale: float,
+        *,
+        exactly_one: bool = False,
+        **beside: Tensor | None,
     ) -> tuple[Guidance, dict[str, Context]]:
-        """Classifier-free guidance, or a single pass at a scale of 1 or less; a context per branch."""
-        contexts = {"cond": Context(text=self.encode_prompt(prompt))}
-        if scale <= 1:
+        """Classifier-free guidance, or a single pass at a scale of 1 or less; a context per branch.
+
+        Args:
+            exactly_one: only a scale of 1 is a single pass, and none while steps are cached: the published
+                cache counts both branches.
+            beside: what both contexts hold besides the text.
+        """
+        contexts = {"cond": Context(text=self.encode_prompt(prompt), **beside)}
+        if (scale == 1 and self.step_cache is None) if exactly_one else scale <= 1:
             return SinglePass(), contexts
-        return ClassifierFree(scale), contexts | {"uncond": Context(text=self.encode_prompt(negative_prompt))}
+        contexts["uncond"] = Context(text=self.encode_prompt(negative_prompt), **beside)
+        return ClassifierFree(scale), contexts
 
     def draw_noise(
         self, latent_frames: int, height: int, width: int, generator: torch.Generator | None
@@ -219,7 +234,15 @@ class VideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             video = video.to(self._execution_device)
             return vae_io.encode(self.vae, video, sample=sample, generator=generator)
 
-    def velocity(self, segments: Sequence[Segment], context: Context, branch: str, which: int = 0) -> Tensor:
+    def velocity(
+        self,
+        segments: Sequence[Segment],
+        context: Context,
+        branch: str,
+        which: int = 0,
+        *,
+        visible_frames: Tensor | None = None,
+    ) -> Tensor:
         """The transformer's prediction for one of the segments [1, C, F, h, w]."""
         packed, dtype = pack(segments), self.transformer.patch_embedding.weight.dtype
         with self.transformer.cache_context(branch):
@@ -231,15 +254,21 @@ class VideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                 encoder_hidden_states_audio=None if context.audio is None else context.audio.to(dtype),
                 fps=context.fps,
                 frame_positions=packed.positions,
+                visible_frames=visible_frames,
                 return_dict=False,
             )
         return unpack(output, segments)[which]
 
     @contextmanager
     def steps(
-        self, total: int, callback: StepCallback | None
-    ) -> Iterator[Callable[[int, Tensor, Tensor], Tensor]]:
-        """The ``on_step`` of one denoising loop: progress bar, diffusers' callback, interruption."""
+        self, total: int, callback: StepCallback | None, *, counted: int | None = None
+    ) -> Iterator[Callable[[int, Any, Tensor], Tensor]]:
+        """The ``on_step`` of one denoising loop: progress bar, diffusers' callback, interruption.
+
+        ``counted``: steps that a step cache is told of where the published code counts others than ``total``.
+        """
+        if self.step_cache is not None:
+            self.step_cache.start_loop(total, counted)
         started = said = time.monotonic()
         with self.stage("denoise"), self.progress_bar(total=total) as bar:
 
@@ -258,6 +287,11 @@ class VideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                 return latents
 
             yield on_step
+
+    def reset_cache(self, num_steps: int) -> None:
+        """Tell a step cache that a generation begins, and how many steps it is to expect."""
+        if self.step_cache is not None:
+            self.step_cache.reset(num_steps)
 
     def decode(self, latents: Tensor) -> Iterator[Tensor]:
         """Latents to video [1, 3, f, H, W] in [-1, 1], one latent frame after the other."""
@@ -286,6 +320,14 @@ def frames_tensor(frames: np.ndarray | Tensor, height: int | None = None, width:
     if height is not None and width is not None:  # before the conversion: source frames may be large
         video = functional.interpolate(video, size=(video.shape[2], height, width))
     return video.float() / 127.5 - 1
+
+
+def seeded(generator: torch.Generator | None) -> torch.Generator:
+    """The generator, or a new one with a seed of its own."""
+    if generator is None:
+        generator = torch.Generator()
+        generator.seed()
+    return generator
 
 
 def prompt_of(prompt: str | Sequence[str], roll: int) -> str:

@@ -12,7 +12,15 @@ from videogen.geometry import Roll
 from videogen.guidance import Guidance, guide
 from videogen.media.color import match_color
 from videogen.media.reader import InputVideo
-from videogen.pipelines.base import Part, StepCallback, VideoPipeline, frames_tensor, prompt_of, truncated
+from videogen.pipelines.base import (
+    Part,
+    StepCallback,
+    VideoPipeline,
+    frames_tensor,
+    prompt_of,
+    seeded,
+    truncated,
+)
 from videogen.sampling import SOLVERS, denoise
 from videogen.shapes import CONDITION_FRAMES
 
@@ -69,9 +77,7 @@ class SingleShotExtensionPipeline(VideoPipeline):
         source = frames_tensor(input_video.tail(CONDITION_FRAMES, source_fps=source_fps), height, width)
         condition = source if state is None else frames_tensor(state["frames"])
         carried = None if state is None else state.get("latents")
-        if generator is None:
-            generator = torch.Generator()
-            generator.seed()
+        generator = seeded(generator)
 
         for index, roll in list(enumerate(rolls))[first:]:
             # 2. Text, condition, noise.

@@ -71,14 +71,16 @@ def stream_blocks(pipeline: DiffusionPipeline, device: torch.device) -> None:
         use_stream=stream,
         low_cpu_mem_usage=True,
     )
-    apply_group_offloading(
-        pipeline.text_encoder,
-        onload_device=device,
-        offload_device=CPU,
-        offload_type="leaf_level",
-        use_stream=stream,
-        low_cpu_mem_usage=True,
-    )
+    for encoder in (pipeline.text_encoder, getattr(pipeline, "image_encoder", None)):
+        if encoder is not None:
+            apply_group_offloading(
+                encoder,
+                onload_device=device,
+                offload_device=CPU,
+                offload_type="leaf_level",
+                use_stream=stream,
+                low_cpu_mem_usage=True,
+            )
     pipeline.vae.to(device)
 
 

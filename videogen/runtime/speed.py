@@ -1,7 +1,8 @@
 """Speed options, applied to a built transformer: the attention kernel, and regional compilation."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers.models.attention import AttentionModuleMixin
@@ -14,6 +15,11 @@ from diffusers.models.attention_dispatch import (
 
 from videogen.errors import first_line
 from videogen.models.wan import WanDiT
+from videogen.runtime.coefficients import Table
+from videogen.runtime.teacache import enable_teacache
+
+if TYPE_CHECKING:
+    from videogen.pipelines.base import VideoPipeline
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +76,21 @@ def _problem(backend: str, head_dim: int, device: torch.device, dtype: torch.dty
     except Exception as error:
         return first_line(error)
     return None
+
+
+def set_teacache(pipeline: "VideoPipeline", table: Table | None, values: Mapping[str, Any]) -> None:
+    """TeaCache as a plan's values ask for it; without a table it is taken off."""
+    if pipeline.step_cache is not None:
+        pipeline.step_cache.disable()
+        pipeline.step_cache = None
+    if table is not None:
+        pipeline.step_cache = enable_teacache(
+            pipeline.transformer,
+            table,
+            threshold=values["teacache_thresh"],
+            use_ret_steps=values["use_ret_steps"],
+            fixed=values["teacache_fixed"],
+        )
 
 
 def compile_blocks(transformer: WanDiT, device: torch.device, *, streamed: bool) -> None:

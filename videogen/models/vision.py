@@ -1,0 +1,21 @@
+"""Images to the CLIP features that image-conditioned transformers attend to. Spec skyreels_v2 section 8."""
+
+from torch import Tensor
+from torch.nn import functional
+from transformers import CLIPVisionModel
+
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+def clip_features(encoder: CLIPVisionModel, image: Tensor) -> Tensor:
+    """Images [B, 3, H, W] in [-1, 1] to features [B, I, image_dim]: the last block but one.
+
+    They are squeezed to the encoder's square, bicubic and not smoothed; the stock CLIP processor crops and
+    smooths instead, and its features are 40 % off.
+    """
+    side = encoder.config.image_size
+    square = functional.interpolate(image, size=(side, side), mode="bicubic", align_corners=False)
+    mean, std = (square.new_tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
+    pixels = (square * 0.5 + 0.5 - mean) / std
+    return encoder(pixels.to(encoder.dtype), output_hidden_states=True).hidden_states[-2]

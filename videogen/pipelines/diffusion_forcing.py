@@ -1,0 +1,218 @@
+"""diffusion_forcing: every latent frame has its own noise level, so a video may begin with frames that are
+known, and be made segment after segment (spec skyreels_v2 section 9)."""
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from diffusers.utils.torch_utils import randn_tensor
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+from videogen.conditioning import Context, Segment
+from videogen.forcing import Row, forcing_rows
+from videogen.geometry import Roll, latent_frames
+from videogen.guidance import Guidance, guide
+from videogen.media.image import crop_to_ratio
+from videogen.media.reader import InputVideo
+from videogen.pipelines.base import (
+    Part,
+    StepCallback,
+    VideoPipeline,
+    frames_tensor,
+    prompt_of,
+    seeded,
+    truncated,
+)
+from videogen.sampling import NUM_TRAIN_TIMESTEPS, SOLVERS, FrameSolver, denoise
+
+FPS_CLASS_0 = 16  # frames a second; every other rate is class 1
+
+
+class DiffusionForcingPipeline(VideoPipeline):
+    """One engine for short and long videos, from text, a start image, start and end image, or a video.
+
+    Known frames (a start image, or what the segment before left) are the first latent frames of a segment, at
+    level 0 and never updated; an end image is one more such frame behind the last, dropped before decoding.
+    """
+
+    task = "diffusion_forcing"
+    to_uint8 = staticmethod(truncated)
+
+    @torch.no_grad()
+    def parts(  # noqa: PLR0913 - the arguments of the task, under diffusers' names
+        self,
+        prompt: str | Sequence[str],
+        *,
+        height: int,
+        width: int,
+        rolls: Sequence[Roll],
+        fps: int,
+        num_inference_steps: int,
+        shift: float,
+        sample_solver: str,
+        guidance_scale: float,
+        negative_prompt: str,
+        ar_step: int = 0,
+        causal_block_size: int = 1,
+        causal_attention: bool = False,
+        base_num_frames: int = 97,
+        overlap_history: int | None = None,
+        addnoise_condition: int = 0,
+        input_image: Image.Image | None = None,
+        end_image: Image.Image | None = None,
+        input_video: InputVideo | None = None,
+        generator: torch.Generator | None = None,
+        callback_on_step_end: StepCallback | None = None,
+        first: int = 0,
+        state: Mapping[str, Tensor] | None = None,
+    ) -> Iterator[Part]:
+        """One part per segment, from segment ``first`` on, where ``state`` is that of the part before it.
+
+        Draws from the generator: for every segment its noise [1, 16, F, h, w], normal, float32, prefix
+        included. The noise of ``addnoise_condition`` has a generator of its own for every segment, seeded
+        from this one's seed.
+        """
+        # 1. What is known before the first segment: pixels of a video, latents of images.
+        overlap, block = overlap_history or 0, causal_block_size
+        history: deque[Tensor] = deque(maxlen=overlap)  # frames [1, 3, 1, H, W]
+        if state is not None:
+            history.extend(state["frames"].split(1, dim=2))
+        elif input_video is not None:
+            history.extend(frames_tensor(input_video.tail(overlap, size=(width, height))).split(1, dim=2))
+        start, end = (
+            None if image is None else self.encode_still(image, height, width)
+            for image in (input_image, end_image)
+        )
+        generator = seeded(generator)
+        apart = latent_frames(base_num_frames) // block - 1
+        self.reset_cache(num_inference_steps + ar_step * apart)
+        for roll in rolls[:first]:  # noise of finished segments
+            self.draw_noise(roll.latent_frames, height, width, generator)
+
+        for index, roll in list(enumerate(rolls))[first:]:
+            # 2. Text; noise, its first frames replaced by what is known.
+            continued = input_video is not None or index > 0
+            guided = self.text_guidance(
+                prompt_of(prompt, index), negative_prompt, guidance_scale, fps=self.fps_class(fps)
+            )
+            noise = self.draw_noise(roll.latent_frames, height, width, generator)
+            known = self.known_frames(history, block) if continued else start
+            if known is not None:
+                noise[:, :, : known.shape[2]] = known
+            ready = 0 if known is None else known.shape[2]
+
+            # 3. Denoise, every frame at its own pace.
+            rows = forcing_rows(
+                roll.latent_frames, num_inference_steps, ar_step=ar_step, block=block, ready=ready
+            )
+            solver = FrameSolver(partial(SOLVERS[sample_solver], num_inference_steps, shift), rows, ready)
+            scene = Scene(
+                guided=guided,
+                solver=solver,
+                noise=ConditionNoise(addnoise_condition, ready, generator, index),
+                end=end if index == len(rolls) - 1 else None,
+                visible=visible_frames(roll.latent_frames, block) if causal_attention else None,
+            )
+            apart = (roll.latent_frames - latent_frames(overlap)) // block - 1
+            counted = num_inference_steps + ar_step * apart if continued else None
+            with self.steps(len(rows), callback_on_step_end, counted=counted) as on_step:
+                latents = denoise(noise, rows, partial(self.predict, scene), solver.step, on_step=on_step)
+
+            # 4. Decode all, keep what is new; the last frames are what the next segment knows.
+            chunks = self.decode(latents)
+            for _ in range(latent_frames(overlap) if continued else 0):
+                next(chunks)
+            frames = remembered(chunks, history)
+            yield Part(latents, frames, lambda: {"frames": torch.cat(list(history), dim=2)})
+            deque(frames, maxlen=0)  # what the reader left
+            if self.interrupt:
+                return
+
+    def predict(self, scene: "Scene", latents: Tensor, row: Row) -> Tensor:
+        """The guided velocity of the frames in the row's window; zero outside it."""
+        first, end = row.window
+        shown, levels = scene.noise.condition(latents, scene.solver.timesteps(row))
+        level = levels[first:end]
+        alike = bool((level == level[0]).all())
+        segments = [Segment(latents=shown[:, :, first:end], timestep=level[0] if alike else level)]
+        if scene.end is not None:
+            segments.append(Segment(latents=scene.end, timestep=torch.tensor(0), temporal_start=end - first))
+        guidance, contexts = scene.guided
+        velocity = guide(
+            guidance,
+            lambda branch: self.velocity(segments, contexts[branch], branch, visible_frames=scene.visible),
+        )
+        return functional.pad(velocity, (0, 0, 0, 0, first, latents.shape[2] - end))
+
+    def encode_still(self, image: Image.Image, height: int, width: int) -> Tensor:
+        """An image, cropped to the video's ratio and scaled (bicubic), to one latent frame."""
+        cropped = crop_to_ratio(image.convert("RGB"), width, height)
+        picture = cropped.resize((width, height), Image.Resampling.BICUBIC)
+        return self.encode_video(frames_tensor(np.asarray(picture)[None]))
+
+    def known_frames(self, history: deque[Tensor], block: int) -> Tensor:
+        """The last frames, encoded anew, cut to whole blocks of latent frames."""
+        latents = self.encode_video(torch.cat(list(history), dim=2))
+        return latents[:, :, : latents.shape[2] // block * block]
+
+    def fps_class(self, fps: int) -> Tensor | None:
+        """What models with a frame-rate embedding are told of it, [1]."""
+        if not self.transformer.config.inject_sample_info:
+            return None
+        return torch.tensor([0 if fps == FPS_CLASS_0 else 1], device=self._execution_device)
+
+
+class ConditionNoise:
+    """Noise of ``level`` 0..1000 on the known frames as the transformer sees them, drawn anew for every row.
+
+    The published code draws it from an unseeded generator (spec skyreels_v2 section 9.2).
+    """
+
+    def __init__(self, level: int, known: int, generator: torch.Generator, segment: int) -> None:
+        self.level, self.known = level, known
+        entropy = np.random.SeedSequence([generator.initial_seed(), segment])
+        seed = int(entropy.generate_state(1, np.uint64)[0]) % 2**63
+        self.generator = torch.Generator(generator.device).manual_seed(seed)
+
+    def draw(self, like: Tensor) -> Tensor:
+        """Normal, float32."""
+        return randn_tensor(like.shape, generator=self.generator, device=like.device, dtype=like.dtype)
+
+    def condition(self, latents: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
+        """(latents, levels) with noise on the known frames."""
+        if not (self.level and self.known):
+            return latents, levels
+        weight = self.level / NUM_TRAIN_TIMESTEPS
+        clean = latents[:, :, : self.known]
+        noisy = clean * (1 - weight) + weight * self.draw(clean)
+        levels = torch.cat([torch.full_like(levels[: self.known], self.level), levels[self.known :]])
+        return torch.cat([noisy, latents[:, :, self.known :]], dim=2), levels
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Scene:
+    """What ``predict`` needs besides latents and row: guidance and contexts, schedules, noise on the known
+    frames, the end frame, and how many frames each frame sees (None: all)."""
+
+    guided: tuple[Guidance, Mapping[str, Context]]
+    solver: FrameSolver
+    noise: ConditionNoise
+    end: Tensor | None
+    visible: Tensor | None
+
+
+def visible_frames(frames: int, block: int) -> Tensor:
+    """Block-causal attention: a frame sees its own block and those before it [F]."""
+    return (torch.arange(frames) // block + 1) * block
+
+
+def remembered(chunks: Iterator[Tensor], history: deque[Tensor]) -> Iterator[Tensor]:
+    """Pass chunks [1, 3, f, H, W] on, keeping the newest frames."""
+    for chunk in chunks:
+        history.extend(chunk.float().cpu().split(1, dim=2))
+        yield chunk

@@ -1,0 +1,94 @@
+"""image_to_video: a video that begins with an image (spec skyreels_v2 sections 7 and 8)."""
+
+from collections.abc import Iterator
+
+import torch
+from diffusers import AutoencoderKLWan
+from PIL import Image
+from torch import Tensor
+from transformers import CLIPVisionModel, PreTrainedTokenizerBase, UMT5EncoderModel
+
+from videogen.conditioning import Segment
+from videogen.geometry import latent_frames
+from videogen.guidance import guide
+from videogen.media.image import crop_to_ratio
+from videogen.models.vision import clip_features
+from videogen.models.wan import WanDiT
+from videogen.pipelines.base import Part, StepCallback, VideoPipeline, image_tensor, truncated
+from videogen.sampling import SOLVERS, denoise
+
+MASK_CHANNELS = 4  # one per video frame of a latent frame
+
+
+class ImageToVideoPipeline(VideoPipeline):
+    """The image comes in twice: as channels beside the noise, and as CLIP features beside the text."""
+
+    task = "image_to_video"
+    to_uint8 = staticmethod(truncated)
+    model_cpu_offload_seq = "text_encoder->image_encoder->transformer->vae"
+
+    def __init__(  # diffusers reads the names of the components off it
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        text_encoder: UMT5EncoderModel,
+        image_encoder: CLIPVisionModel,
+        vae: AutoencoderKLWan,
+        transformer: WanDiT,
+    ) -> None:
+        super().__init__(tokenizer, text_encoder, vae, transformer)
+        self.register_modules(image_encoder=image_encoder)
+
+    @torch.no_grad()
+    def parts(  # noqa: PLR0913 - the arguments of the task, under diffusers' names
+        self,
+        prompt: str,
+        input_image: Image.Image,
+        *,
+        height: int,
+        width: int,
+        num_frames: int,
+        num_inference_steps: int,
+        shift: float,
+        sample_solver: str,
+        guidance_scale: float,
+        negative_prompt: str,
+        generator: torch.Generator | None = None,
+        callback_on_step_end: StepCallback | None = None,
+    ) -> Iterator[Part]:
+        """One part. Draws from the generator: the noise [1, 16, F, h, w], normal, float32."""
+        # 1. The image: cropped to the video's ratio, scaled (Lanczos), encoded twice.
+        self.reset_cache(num_inference_steps)
+        image = crop_to_ratio(input_image.convert("RGB"), width, height)
+        first = image_tensor(image.resize((width, height), Image.Resampling.LANCZOS))[None]
+        beside = self.encode_condition(first, num_frames)
+        with self.stage("clip"):
+            features = clip_features(self.image_encoder, first.to(self._execution_device))
+
+        # 2. Text and noise.
+        guidance, contexts = self.text_guidance(
+            prompt, negative_prompt, guidance_scale, exactly_one=True, image=features
+        )
+        noise = self.draw_noise(latent_frames(num_frames), height, width, generator)
+
+        # 3. Denoise; without the text the image stays.
+        def predict(latents: Tensor, timestep: Tensor) -> Tensor:
+            video = Segment(latents=latents, timestep=timestep, extra=beside)
+            return guide(guidance, lambda branch: self.velocity([video], contexts[branch], branch))
+
+        solver = SOLVERS[sample_solver](num_inference_steps, shift)
+        with self.steps(len(solver.timesteps), callback_on_step_end) as on_step:
+            latents = denoise(noise, solver.timesteps, predict, solver.step, on_step=on_step)
+
+        # 4. Decode as the frames are read.
+        yield Part(latents, self.decode(latents))
+
+    def encode_condition(self, first: Tensor, num_frames: int) -> Tensor:
+        """First frame [1, 3, H, W] to [1, 20, F, h, w]: a mask of known frames, then latents.
+
+        The latents are those of a video that begins with the image and is grey (0) after it.
+        """
+        grey = first.new_zeros(1, 3, num_frames - 1, *first.shape[2:])
+        latents = self.encode_video(torch.cat([first[:, :, None], grey], dim=2))
+        mask = torch.zeros_like(latents[:, :MASK_CHANNELS])
+        mask[:, :, 0] = 1
+        return torch.cat([mask, latents], dim=1)

@@ -1,0 +1,53 @@
+"""text_to_video: a video from a text (spec skyreels_v2 section 7)."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from videogen.conditioning import Segment
+from videogen.geometry import latent_frames
+from videogen.guidance import guide
+from videogen.pipelines.base import Part, StepCallback, VideoPipeline, truncated
+from videogen.sampling import SOLVERS, denoise
+
+
+class TextToVideoPipeline(VideoPipeline):
+    """Noise and text, nothing else."""
+
+    task = "text_to_video"
+    to_uint8 = staticmethod(truncated)
+
+    @torch.no_grad()
+    def parts(  # noqa: PLR0913 - the arguments of the task, under diffusers' names
+        self,
+        prompt: str,
+        *,
+        height: int,
+        width: int,
+        num_frames: int,
+        num_inference_steps: int,
+        shift: float,
+        sample_solver: str,
+        guidance_scale: float,
+        negative_prompt: str,
+        generator: torch.Generator | None = None,
+        callback_on_step_end: StepCallback | None = None,
+    ) -> Iterator[Part]:
+        """One part. Draws from the generator: the noise [1, 16, F, h, w], normal, float32."""
+        # 1. Text and noise.
+        self.reset_cache(num_inference_steps)
+        guidance, contexts = self.text_guidance(prompt, negative_prompt, guidance_scale, exactly_one=True)
+        noise = self.draw_noise(latent_frames(num_frames), height, width, generator)
+
+        # 2. Denoise.
+        def predict(latents: Tensor, timestep: Tensor) -> Tensor:
+            video = Segment(latents=latents, timestep=timestep)
+            return guide(guidance, lambda branch: self.velocity([video], contexts[branch], branch))
+
+        solver = SOLVERS[sample_solver](num_inference_steps, shift)
+        with self.steps(len(solver.timesteps), callback_on_step_end) as on_step:
+            latents = denoise(noise, solver.timesteps, predict, solver.step, on_step=on_step)
+
+        # 3. Decode as the frames are read.
+        yield Part(latents, self.decode(latents))

@@ -1,0 +1,239 @@
+"""A video put into words, field by field, and those into one caption. Spec skyreels_v2 section 11."""
+
+import json
+import math
+import random
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+from videogen.errors import VideoGenError, brief
+from videogen.prompts.chat import TEXT_CHAT, VIDEO_CHAT, Chat
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+DEFAULT_MODEL = VIDEO_CHAT.default
+DEFAULT_FUSION_MODEL = TEXT_CHAT.default
+NUM_FRAMES = 16
+MAX_TOKENS = 2048
+MAX_FUSED_TOKENS = 512
+DROP = 0.1  # the chance that a detail is left out of a fused caption
+
+# Video input of Qwen2.5-VL, as in transformers' Qwen2VLVideoProcessor.
+PATCH, MERGE, STEP = 14, 2, 2  # pixels, patches per side that share a token, frames that share a patch
+MIN_PIXELS, MAX_PIXELS = 128 * 28 * 28, 768 * 28 * 28
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+FPS = 2.0  # assumed by Qwen2.5-VL's processor where a video comes without its rate, as from vLLM
+
+SHOTS = {
+    "shot_type": "long_shot full_shot medium_shot close_up extreme_close_up other",
+    "shot_angle": "eye_level high_angle low_angle other",
+    "shot_position": "front_view back_view side_view over_the_shoulder overhead_view point_of_view "
+    "aerial_view overlooking_view other",
+}
+SCENE = ("camera_motion", "environment", "lighting")
+SUBJECT = ("appearance", "action", "expression", "position")
+QUESTION = f"""\
+Watch the video and describe it as one JSON object, in English, with exactly these fields:
+
+"subjects": a list with an object for each subject that matters, each with
+  "appearance": how it looks: build, clothing, colours, materials;
+  "action": what it does in the course of the video, in order;
+  "expression": facial expression and mood, for humans and animals only, else "";
+  "position": where it is in the picture, and in relation to the other subjects;
+  "TYPES": an object with "type", its broad class (Human, Animal, Vehicle, Plant, Food, Building ...), and
+    "sub_type", the narrower one (Woman, Dog, Accessory ...);
+  "is_main_subject": true or false;
+"shot_type": one of {", ".join(SHOTS["shot_type"].split())};
+"shot_angle": one of {", ".join(SHOTS["shot_angle"].split())};
+"shot_position": one of {", ".join(SHOTS["shot_position"].split())};
+"camera_motion": how the camera moves, or that it does not;
+"environment": the place and what is in it;
+"lighting": the light, its source and its mood.
+
+Reply with the JSON object alone."""
+
+FUSION = {
+    "t2v": """\
+Write one fluent English caption of a video from the JSON below. Begin with the shot type, the angle and the
+position of the camera; go on with each subject by its name: action, appearance, expression and position; end
+with the environment and the lighting. Take over what the JSON says and add nothing; pass over what is empty,
+missing or "other", and do not mention the JSON or how the camera moves. Output one paragraph and no more.
+""",
+    "i2v": """\
+Write one short English caption from the JSON below for a video whose first picture is known. Tell only what
+the subjects, by their names, do and what their faces express, in the order in which it happens. Remove every
+static detail: looks, clothing, places, background and light. Add nothing; pass over what is empty, and do not
+mention the JSON. Output one paragraph and no more.
+""",
+}
+
+Variant = Literal["t2v", "i2v"]
+
+
+def sample_indices(count: int) -> list[int]:
+    """The 16 frames of a video of ``count`` that the captioner sees; the last frame is not among them."""
+    return [round(i * (count - 1) / NUM_FRAMES) for i in range(NUM_FRAMES)]
+
+
+def describe(frames: "np.ndarray", model: Chat, *, seed: int) -> dict[str, Any]:
+    """What is in a video, field by field (``parse``).
+
+    Args:
+        frames: uint8 RGB [16, 420, 360, 3], those of ``sample_indices``, resized.
+        model: a Qwen2.5-VL model.
+
+    Raises:
+        VideoGenError: the reply is not the JSON that was asked for.
+    """
+    content = [{"type": "video"}, {"type": "text", "text": QUESTION}]
+    reply = model.reply(
+        [{"role": "user", "content": content}],
+        max_new_tokens=MAX_TOKENS,
+        temperature=0.05,
+        seed=seed,
+        video=video_inputs(frames),
+    )
+    return parse(reply)
+
+
+def parse(reply: str) -> dict[str, Any]:
+    """The JSON in a captioner's reply: ``subjects`` and the fields of shot and scene; what it lacks is empty.
+
+    Raises:
+        VideoGenError: there is none, or a field has the wrong type.
+    """
+    found = _json_object(reply)
+    subjects = found.get("subjects") if found else None
+    if found is None or not isinstance(subjects, list) or not all(isinstance(s, dict) for s in subjects):
+        raise VideoGenError(f"the captioner's reply is not the JSON asked for: {brief(reply, 200)}")
+    return {
+        "subjects": [_subject(subject, reply) for subject in subjects],
+        **_texts(found, (*SHOTS, *SCENE), reply),
+    }
+
+
+def _json_object(reply: str) -> dict[str, Any] | None:
+    """The first JSON object with subjects, whatever is around it; what is inside of one cut short is none."""
+    decoder = json.JSONDecoder(strict=False)  # line breaks inside of strings
+    start = reply.find("{")
+    while start >= 0:
+        try:
+            found, _ = decoder.raw_decode(reply, start)
+            if "subjects" in found:
+                return found
+        except (ValueError, RecursionError):
+            pass
+        start = reply.find("{", start + 1)
+    return None
+
+
+def _subject(subject: Mapping[str, Any], reply: str) -> dict[str, Any]:
+    types, is_main = subject.get("TYPES") or {}, subject.get("is_main_subject") or False
+    if not isinstance(types, dict) or not isinstance(is_main, bool):
+        what = "TYPES that is no object, or an is_main_subject that is not true or false"
+        raise VideoGenError(f"the captioner's reply has a {what}: {brief(reply, 200)}")
+    kinds = _texts(types, ("type", "sub_type"), reply)
+    return {**_texts(subject, SUBJECT, reply), "TYPES": kinds, "is_main_subject": is_main}
+
+
+def _texts(values: Mapping[str, Any], names: tuple[str, ...], reply: str) -> dict[str, str]:
+    for name in names:
+        if not isinstance(values.get(name), str | None):
+            raise VideoGenError(f"the captioner's reply has a {name} that is no text: {brief(reply, 200)}")
+    return {name: (values.get(name) or "").strip() for name in names}
+
+
+def smart_resize(height: int, width: int) -> tuple[int, int]:
+    """The nearest (height, width) in whole tokens (28 pixels) whose area is within the published limits."""
+    unit = PATCH * MERGE
+    rows, columns = round(height / unit), round(width / unit)
+    if rows * columns * unit**2 > MAX_PIXELS:
+        scale = math.sqrt(height * width / MAX_PIXELS)
+        rows = max(1, math.floor(height / scale / unit))
+        columns = max(1, math.floor(width / scale / unit))
+    elif rows * columns * unit**2 < MIN_PIXELS:
+        scale = math.sqrt(MIN_PIXELS / (height * width))
+        rows, columns = math.ceil(height * scale / unit), math.ceil(width * scale / unit)
+    return rows * unit, columns * unit
+
+
+def video_inputs(frames: "np.ndarray") -> "dict[str, Tensor]":
+    """Qwen2.5-VL's patches of a video, without the processor that needs torchvision.
+
+    Args:
+        frames: uint8 RGB [T, H, W, 3], T even.
+
+    Returns:
+        ``pixel_values_videos`` float32 [t*h*w, 3*2*14*14], ``video_grid_thw`` int64 [1, 3] in patches, and
+        ``second_per_grid_ts`` float32 [1], the seconds of one step of t.
+    """
+    import numpy as np  # noqa: PLC0415 - this module may be loaded at start-up
+    import torch  # noqa: PLC0415
+    from einops import rearrange  # noqa: PLC0415
+    from PIL import Image  # noqa: PLC0415
+
+    assert frames.dtype == np.uint8 and frames.ndim == 4 and len(frames) % STEP == 0
+    height, width = smart_resize(*frames.shape[1:3])
+    images = [Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC) for frame in frames]
+    pixels = torch.from_numpy(np.stack([np.asarray(image) for image in images])).float() / 255
+    pixels = (pixels - torch.tensor(CLIP_MEAN)) / torch.tensor(CLIP_STD)
+    patches = rearrange(  # the patches of one token one after another
+        pixels,
+        "(t step) (h my py) (w mx px) c -> (t h w my mx) (c step py px)",
+        **{"step": STEP, "my": MERGE, "mx": MERGE, "py": PATCH, "px": PATCH},
+    )
+    grid = (len(frames) // STEP, height // PATCH, width // PATCH)
+    return {
+        "pixel_values_videos": patches,
+        "video_grid_thw": torch.tensor([grid]),
+        "second_per_grid_ts": torch.tensor([STEP / FPS]),
+    }
+
+
+def clean(caption: Mapping[str, Any], variant: Variant, rng: random.Random) -> dict[str, Any] | None:
+    """What of a description (``parse``) a fused caption is written from; None if no subject is left.
+
+    t2v draws from ``rng`` for the appearance and the position of each subject in turn, then for the lighting;
+    i2v, which keeps only actions and expressions, does not draw.
+    """
+    subjects = [_clean_subject(subject, variant, rng) for subject in caption["subjects"]]
+    if variant == "i2v":
+        subjects = [subject for subject in subjects if subject["action"] or subject["expression"]]
+    if not subjects:
+        return None
+    if variant == "i2v":
+        return {"subjects": subjects}
+    kept = [*SHOTS, "environment"] + ([] if rng.random() < DROP else ["lighting"])
+    return {"subjects": subjects, **{name: caption[name] for name in kept}}
+
+
+def _clean_subject(subject: Mapping[str, Any], variant: Variant, rng: random.Random) -> dict[str, str]:
+    kind, name = subject["TYPES"]["type"], subject["TYPES"]["sub_type"]
+    accessory = kind == "Human" and name in ("Accessory", "Accessories")
+    has_face = kind in ("Human", "Animal") and not accessory
+    kept = {"name": name, "action": subject["action"]}
+    kept["expression"] = subject["expression"] if has_face else ""
+    if variant == "t2v":
+        kept |= {part: subject[part] for part in ("appearance", "position") if rng.random() >= DROP}
+    return kept
+
+
+def fuse(caption: Mapping[str, Any], variant: Variant, model: Chat, *, seed: int) -> str:
+    """One caption in prose of a description, for text-to-video or image-to-video; '-' without subject.
+
+    Raises:
+        VideoGenError: the model's reply is empty.
+    """
+    facts = clean(caption, variant, random.Random(seed))
+    if facts is None:
+        return "-"
+    system = f"{FUSION[variant]}\n{json.dumps(facts, ensure_ascii=False, indent=2)}"
+    message = {"role": "system", "content": system}
+    text = model.reply([message], max_new_tokens=MAX_FUSED_TOKENS, temperature=0.1, seed=seed, stop="\n\n")
+    if not text:
+        raise VideoGenError(f"{model.found.flag} {model.found.name}: replied with nothing; try another seed")
+    motion = caption["camera_motion"].rstrip(". ").capitalize()
+    return f"{text} {motion}." if motion else text

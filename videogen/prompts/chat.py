@@ -1,0 +1,337 @@
+"""Chat models: found without torch, on a device for the length of a ``with``, their replies seeded.
+
+Spec skyreels_v2 section 11 says which models are used and how they are sampled.
+"""
+
+import gc
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from safetensors import SafetensorError, safe_open
+
+from videogen.errors import CheckpointError, OutOfMemoryError, VideoGenError, brief, first_line, nearest
+from videogen.models.checkpoints import HUB_ID, KINDS, read_json, weight_files
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+PATTERNS = (*KINDS, "*.jinja")  # of the files that are downloaded
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
+REVISION = "main"
+VIDEO = 2  # token type: 0 text, 1 image, 2 video
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kind:
+    """What is asked of a model: the end of its architecture's name, in words, and the published choice."""
+
+    architecture: str
+    what: str
+    default: str
+    download: int  # bytes of the default: parameters x 2
+
+
+TEXT_CHAT = Kind(
+    architecture="ForCausalLM",
+    what="a text chat model",
+    default="Qwen/Qwen2.5-32B-Instruct",
+    download=65_530_000_000,
+)
+VIDEO_CHAT = Kind(
+    architecture="Qwen2_5_VLForConditionalGeneration",
+    what="a Qwen2.5-VL model",
+    default="Skywork/SkyCaptioner-V1",
+    download=16_590_000_000,
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FoundModel:
+    """A chat model as found (``folder`` set) or as it will be downloaded (``folder`` None)."""
+
+    flag: str
+    name: str
+    kind: Kind
+    folder: Path | None = None
+    revision: str | None = None  # commit on the hub; None for a folder of the user's
+
+    @property
+    def title(self) -> str:
+        """Hub id, or the folder's own name."""
+        return self.name if self.folder is None or self.revision else self.folder.resolve().name
+
+    @property
+    def note(self) -> str | None:
+        """What is to be known before it is used."""
+        size = f" ({self.kind.download / 1e9:.0f} GB)" if self.name == self.kind.default else ""
+        return f"{self.flag}: {self.name}{size} will be downloaded" if self.folder is None else None
+
+
+def find_model(flag: str, path: str, kind: Kind = TEXT_CHAT) -> FoundModel:
+    """Find a chat model in a folder or the Hugging Face cache, without torch and without network.
+
+    Args:
+        flag: the flag as the user types it, for messages.
+        path: a folder (always, if it begins with '/', '.' or '~') or a hub id.
+
+    Raises:
+        CheckpointError: no such folder, an incomplete one, another kind of model, neither folder nor hub id.
+    """
+    folder = Path(path).expanduser()
+    if path.startswith(("/", ".", "~")) or folder.is_dir():
+        _check(f"{flag} {brief(path)}", folder, kind)
+        return FoundModel(flag=flag, name=path, kind=kind, folder=folder)
+    if not HUB_ID.fullmatch(path):
+        what = "neither a folder nor a hub id; give a path or owner/name"
+        raise CheckpointError(f"{flag} {brief(path)}: {what} (default {kind.default})")
+    from videogen.models import hub  # noqa: PLC0415 - 0.2 s, only for hub ids
+
+    found = FoundModel(flag=flag, name=path, kind=kind)
+    if snapshot := hub.cached(path, REVISION, PATTERNS):
+        try:
+            _check(f"{flag} {path}", snapshot, kind)
+            return replace(found, folder=snapshot, revision=snapshot.name)
+        except CheckpointError:
+            pass  # an interrupted or partial download: fetch completes it
+    return found
+
+
+def fetch(found: FoundModel, timeout: float | None = None) -> FoundModel:
+    """Bring a model to this machine if it is not here.
+
+    Raises:
+        CheckpointError: no network, no such repository, no space, another kind of model.
+    """
+    if found.folder is not None:
+        return found
+    from videogen.models import hub  # noqa: PLC0415 - 0.2 s, only for hub ids
+
+    size = found.kind.download if found.name == found.kind.default else 0
+    try:
+        folder, _ = hub.download([found.name], REVISION, PATTERNS, size, timeout)
+    except CheckpointError as error:
+        raise CheckpointError(str(error).replace("--model_id", found.flag, 1)) from None
+    _check(f"{found.flag} {found.name}", folder, found.kind)
+    return replace(found, folder=folder, revision=folder.name)
+
+
+def _check(what: str, folder: Path, kind: Kind) -> None:
+    fix = f"give a folder with {kind.what}, or a hub id such as {kind.default}"
+    if not folder.is_dir():
+        if folder.exists():
+            raise CheckpointError(f"{what}: is a file, not a model folder; {fix}")
+        close = nearest(folder.name, [entry.name for entry in folder.parent.glob("*") if entry.is_dir()])
+        fix = f"nearest {folder.parent / close}" if close else fix
+        raise CheckpointError(f"{what}: no such folder; {fix}")
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"{what}: is not a model folder, it has no config.json; {fix}")
+    config = read_json(folder / "config.json")
+    names = config.get("architectures") or [config.get("model_type", "model without architectures")]
+    if not any(str(name).endswith(kind.architecture) for name in names):
+        raise CheckpointError(f"{what}: is a {names[0]}, not {kind.what} (…{kind.architecture}); {fix}")
+    if missing := _missing(folder):
+        raise CheckpointError(f"{what}: incomplete model folder, missing {missing}; download it again")
+    for file in weight_files(folder):
+        try:
+            with safe_open(file, framework="numpy"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{file}: broken or truncated ({error}); download it again") from None
+
+
+def _missing(folder: Path) -> str | None:
+    shards = {file.name for file in weight_files(folder)}
+    for index in folder.glob("*.safetensors.index.json"):
+        if absent := sorted(set(read_json(index).get("weight_map", {}).values()) - shards):
+            return absent[0] + (f" and {len(absent) - 1} more shards" if len(absent) > 1 else "")
+    if not shards:
+        return "*.safetensors"
+    return None if any((folder / name).is_file() for name in TOKENIZERS) else TOKENIZERS[0]
+
+
+class Chat:
+    """A chat model that is on a device from ``with`` to its end, where all of its memory is given back."""
+
+    def __init__(
+        self, found: FoundModel, device: "torch.device | str" = "cpu", *, timeout: float | None = None
+    ) -> None:
+        self.found, self.device, self.timeout = found, device, timeout
+        self.tokenizer: Any = None
+        self.model: Any = None
+
+    def __enter__(self) -> Self:
+        """Fetch and load.
+
+        Raises:
+            CheckpointError: it cannot be fetched or loaded, or has no chat template.
+            OutOfMemoryError: it does not fit on the device.
+        """
+        import torch  # noqa: PLC0415 - this module is loaded at start-up
+
+        self.found = fetch(self.found, self.timeout)
+        with self._out_of_memory_explained():
+            try:
+                self.tokenizer, self.model = _load(self.found, self.device)
+            except (VideoGenError, MemoryError, torch.OutOfMemoryError):
+                raise
+            except Exception as error:  # any file may be at fault, and transformers raises anything
+                what = f"cannot be loaded ({first_line(error)}); give another, or download it again"
+                raise CheckpointError(f"{self._name}: {what}") from error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        import torch  # noqa: PLC0415 - this module is loaded at start-up
+
+        self.tokenizer = self.model = None
+        gc.collect()
+        if torch.device(self.device).type == "cuda":
+            torch.cuda.empty_cache()
+
+    def reply(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        max_new_tokens: int,
+        temperature: float | None,
+        seed: int,
+        stop: str | None = None,
+        video: "Mapping[str, Tensor] | None" = None,
+    ) -> str:
+        """What the model says next, without special tokens and surrounding space.
+
+        Args:
+            messages: of the chat, in the form of transformers' chat templates.
+            temperature: of plain sampling (nothing cut off, nothing penalised); None samples as the model's
+                generation_config.json says.
+            seed: the same seed gives the same reply; the caller's random state is left alone.
+            stop: the reply ends before this text.
+            video: ``pixel_values_videos``, ``video_grid_thw`` and ``second_per_grid_ts`` of the one video in
+                the messages.
+
+        Raises:
+            CheckpointError: the chat template does not take these messages.
+            OutOfMemoryError: the device is full.
+        """
+        inputs = self._inputs(messages, video)
+        start = inputs["input_ids"].shape[1]
+        options: dict[str, Any] = {}
+        if temperature is not None:
+            plain = {"top_p": 1.0, "top_k": 0, "repetition_penalty": 1.0}
+            options = {"do_sample": True, "temperature": temperature, **plain}
+        if stop is not None:
+
+            def stopped(ids: "Tensor", *_: Any, **__: Any) -> "Tensor":
+                return (ids[:, 0] * 0 + (stop in self.tokenizer.decode(ids[0, start:]))).bool()
+
+            options["stopping_criteria"] = [stopped]
+        with self._out_of_memory_explained(), _seeded(seed, self.device):
+            ids = self.model.generate(**inputs, max_new_tokens=max_new_tokens, **options)
+        text = self.tokenizer.decode(ids[0, start:], skip_special_tokens=True)
+        return (text if stop is None else text.partition(stop)[0]).strip()
+
+    def _inputs(
+        self, messages: Sequence[Mapping[str, Any]], video: "Mapping[str, Tensor] | None"
+    ) -> "dict[str, Tensor]":
+        """What ``generate`` takes; a video's one token is repeated for each merged patch."""
+        import torch  # noqa: PLC0415 - this module is loaded at start-up
+
+        text = self._render(messages) if video is None else self._render_video(messages)
+        ids = self.tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
+        tensors: dict[str, Tensor] = {}
+        if video is not None:
+            token = self.model.config.video_token_id
+            merged = self.model.config.vision_config.spatial_merge_size**2
+            repeats = torch.where(ids[0] == token, video["video_grid_thw"].prod() // merged, 1)
+            ids = ids.repeat_interleave(repeats, dim=1)
+            tensors = {**video, "mm_token_type_ids": (ids == token).int() * VIDEO}
+        tensors |= {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        return {name: tensor.to(self.device) for name, tensor in tensors.items()}
+
+    def _render(self, messages: Sequence[Mapping[str, Any]]) -> str:
+        from jinja2 import TemplateError  # noqa: PLC0415 - this module is loaded at start-up
+
+        try:
+            return self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        except (TemplateError, TypeError) as error:
+            what = f"its chat template does not take these messages ({first_line(error)})"
+            raise CheckpointError(f"{self._name}: {what}; give another") from None
+
+    def _render_video(self, messages: Sequence[Mapping[str, Any]]) -> str:
+        """With the vision tokens, written into the text where the template knows nothing of videos."""
+        config = self.model.config
+        places = (config.vision_start_token_id, config.video_token_id, config.vision_end_token_id)
+        tokens = self.tokenizer.convert_ids_to_tokens(places)
+        try:
+            text = self._render(messages)
+            if text.count(tokens[1]) == 1:
+                return text
+        except CheckpointError:
+            pass
+        plain = [
+            {**message, "content": "".join(part.get("text", "".join(tokens)) for part in message["content"])}
+            for message in messages
+        ]
+        return self._render(plain)
+
+    @property
+    def _name(self) -> str:
+        return f"{self.found.flag} {self.found.name}"
+
+    @contextmanager
+    def _out_of_memory_explained(self) -> Iterator[None]:
+        import torch  # noqa: PLC0415 - this module is loaded at start-up
+
+        try:
+            yield
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            what = f"out of memory on {self.device}; give a smaller model or another device"
+            raise OutOfMemoryError(f"{self._name}: {what}") from error
+
+
+def _load(found: FoundModel, device: "torch.device | str") -> tuple[Any, Any]:
+    """Tokenizer and model; all that can be wrong with the former before the weights are read."""
+    import transformers  # noqa: PLC0415 - this module is loaded at start-up
+
+    assert found.folder is not None
+    if not sys.stderr.isatty():
+        transformers.utils.logging.disable_progress_bar()
+    local = {"local_files_only": True, "trust_remote_code": False}
+    tokenizer = transformers.AutoTokenizer.from_pretrained(found.folder, **local)
+    processor = found.folder / "chat_template.json"  # of vision models, in older folders
+    if not tokenizer.chat_template and processor.is_file():
+        tokenizer.chat_template = read_json(processor).get("chat_template")
+    if not tokenizer.chat_template:
+        what = "its tokenizer has no chat template; give a model tuned for chats"
+        raise CheckpointError(f"{found.flag} {found.name}: {what}, such as {found.kind.default}")
+    name = found.kind.architecture
+    factory = getattr(transformers, "AutoModelForCausalLM" if name == TEXT_CHAT.architecture else name)
+    options = {"dtype": "auto", "device_map": {"": device}, "ignore_mismatched_sizes": True}
+    logs = transformers.utils.logging
+    level = logs.get_verbosity()
+    logs.set_verbosity_error()  # a table of what did not fit; the error says it in one line
+    try:
+        model, info = factory.from_pretrained(found.folder, output_loading_info=True, **options, **local)
+    finally:
+        logs.set_verbosity(level)
+    if unfit := [*sorted(info["missing_keys"]), *(name for name, *_ in sorted(info["mismatched_keys"]))]:
+        what = f"{len(unfit)} tensors are missing or of another shape ({', '.join(unfit[:5])})"
+        raise CheckpointError(f"{found.flag} {found.name}: {what}; download it again")
+    return tokenizer, model.eval()
+
+
+@contextmanager
+def _seeded(seed: int, device: "torch.device | str") -> Iterator[None]:
+    import torch  # noqa: PLC0415 - this module is loaded at start-up
+
+    cards = [torch.device(device)] if torch.device(device).type == "cuda" else []
+    with torch.random.fork_rng(devices=cards):
+        torch.default_generator.manual_seed(seed)
+        for card in cards:  # torch.manual_seed would seed every other card as well
+            with torch.cuda.device(card):
+                torch.cuda.manual_seed(seed)
+        yield

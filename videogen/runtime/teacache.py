@@ -1,0 +1,258 @@
+"""TeaCache, applied to a built transformer: denoising steps that change little reuse the last residual.
+
+Before the blocks run, the change of the time conditioning since the last call is turned into an expected
+change of the result (a polynomial per model, see coefficients.py) and summed up. While the sum stays below
+the threshold, what the blocks added to the tokens last time is added again, and the blocks are not called.
+
+There are two ways of counting calls. ``Published`` is that of SkyReels-V2, oddities kept; ``Fixed`` knows
+guidance branches and steps. Source: spec skyreels_v2 section 10.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from diffusers.hooks.hooks import HookRegistry, ModelHook, StateManager
+from torch import Size, Tensor, nn
+
+from videogen.models.wan import WanDiT
+from videogen.runtime.coefficients import Table
+
+HOOK = "videogen_teacache"
+RETAINED = {False: 2, True: 10}  # calls computed at the start, without and with --use_ret_steps; 2 per step
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What was decided for one call of the transformer.
+
+    ``state`` is whose state was used (even, odd, or a branch), ``count`` the counter before the call,
+    ``distance`` the relative change of the signal (None where it was not asked for or there was nothing to
+    compare with), ``accumulated`` the sum after the call.
+    """
+
+    state: str
+    count: int
+    distance: float | None
+    accumulated: float
+    computed: bool
+
+
+class Counting(ABC):
+    """Decides call by call, from distances alone. Until the first ``reset`` everything is computed."""
+
+    def __init__(self, coefficients: tuple[float, ...], *, threshold: float, use_ret_steps: bool) -> None:
+        self.coefficients, self.threshold, self.use_ret_steps = coefficients, threshold, use_ret_steps
+        self.reset(0)
+
+    def reset(self, num_steps: int) -> None:
+        """Begin a generation of ``num_steps`` steps, or of several loops of which this is the first."""
+        self.num_steps = num_steps
+        self.accumulated: dict[str, float] = {}
+
+    @abstractmethod
+    def start_loop(self, num_steps: int, published_steps: int | None = None) -> bool:
+        """As ``TeaCache.start_loop``; returns whether what was cached before must be forgotten."""
+
+    @abstractmethod
+    def _next(self, branch: str) -> tuple[str, int, bool]:
+        """Count a call: (whose state it uses, the counter before it, whether it must be computed)."""
+
+    def decide(self, branch: str, measure: Callable[[str], float | None]) -> Decision:
+        """Decide one call. ``measure`` gives the distance for a state, and is not called when forced."""
+        state, count, forced = self._next(branch)
+        distance = None if forced else measure(state)
+        accumulated, computed = 0.0, True
+        if distance is not None:
+            change = 0.0
+            for coefficient in self.coefficients:  # as numpy's polyval, to the last bit; may be negative
+                change = change * distance + coefficient
+            accumulated = self.accumulated.get(state, 0.0) + change
+            computed = not accumulated < self.threshold  # a NaN is computed
+        self.accumulated[state] = 0.0 if computed else accumulated
+        return Decision(state, count, distance, self.accumulated[state], computed)
+
+
+class Published(Counting):
+    """One counter of calls, which tells the branches apart by its parity and wraps after ``num_steps`` calls.
+
+    A step makes two calls, so the calls forced at the start are forced again half-way, those at the end are
+    never reached, and with an odd number of steps the branches swap. A loop sets only where the counter
+    wraps; the window at the end stays that of the generation.
+    """
+
+    def reset(self, num_steps: int) -> None:
+        super().reset(num_steps)
+        self.count = 0
+        self.cutoff = 2 * num_steps - (0 if self.use_ret_steps else 2)
+
+    def start_loop(self, num_steps: int, published_steps: int | None = None) -> bool:  # noqa: ARG002
+        if published_steps is not None:
+            self.num_steps = published_steps
+        return False
+
+    def _next(self, branch: str) -> tuple[str, int, bool]:  # noqa: ARG002 - not known to the published code
+        count = self.count
+        self.count = count + 1 if count + 1 < self.num_steps else 0
+        forced = count < RETAINED[self.use_ret_steps] or count >= self.cutoff
+        return ("even", "odd")[count % 2], count, forced
+
+
+class Fixed(Counting):
+    """A counter of steps per guidance branch, new for every denoising loop.
+
+    The first step (with ``use_ret_steps`` the first five) and, without it, the last one are computed.
+    """
+
+    def reset(self, num_steps: int) -> None:
+        super().reset(num_steps)
+        self.counts: dict[str, int] = {}
+
+    def start_loop(self, num_steps: int, published_steps: int | None = None) -> bool:  # noqa: ARG002
+        self.reset(num_steps)
+        return True
+
+    def _next(self, branch: str) -> tuple[str, int, bool]:
+        count = self.counts.get(branch, 0)
+        self.counts[branch] = count + 1
+        last = self.num_steps - (0 if self.use_ret_steps else 1)
+        return branch, count, count < RETAINED[self.use_ret_steps] // 2 or count >= last
+
+
+class _Branch(StateManager):
+    """Told by ``transformer.cache_context(name)`` which branch is computed; keeps nothing else."""
+
+    name = ""
+
+    def __init__(self) -> None:
+        super().__init__(dict)
+
+    def set_context(self, context: Any) -> None:
+        self.name = "" if context is None else context.name
+
+
+class TeaCache(ModelHook):
+    """Stands before the stack of blocks of one transformer. Made by ``enable_teacache``.
+
+    ``log`` holds the decisions since the last ``reset``. Kept per state are one residual [B, F, S, D] in the
+    dtype of the tokens, and one signal [B, F or 1, D] or [B, F or 1, 6, D] in float32.
+    """
+
+    _is_stateful = True  # so that cache_context reaches the branch below
+
+    def __init__(self, transformer: WanDiT, counting: Counting) -> None:
+        super().__init__()
+        self.transformer, self.counting = transformer, counting
+        self.branch = _Branch()
+        self.log: list[Decision] = []
+        self.signals: dict[str, Tensor] = {}
+        self.residuals: dict[str, Tensor] = {}
+
+        blocks = transformer.blocks
+        self._fresh = "forward" not in vars(blocks) and not hasattr(blocks, "_diffusers_hook")
+        HookRegistry.check_if_exists_or_initialize(blocks).register_hook(self, HOOK)
+        self._listener = transformer.condition_embedder.register_forward_hook(self._listen)
+        self._forget_registries()
+
+    @property
+    def computed(self) -> int:
+        """Calls since ``reset`` that ran the blocks."""
+        return sum(decision.computed for decision in self.log)
+
+    @property
+    def skipped(self) -> int:
+        """Calls since ``reset`` that did not."""
+        return len(self.log) - self.computed
+
+    def reset(self, num_steps: int) -> None:
+        """Begin a generation; ``num_steps`` is what published counting starts with."""
+        self.counting.reset(num_steps)
+        self._drop()
+        self.log.clear()
+
+    def start_loop(self, num_steps: int, published_steps: int | None = None) -> None:
+        """Begin a denoising loop of ``num_steps`` steps. Published counting carries everything over.
+
+        ``published_steps``: where the published code sets its number of steps for the loop, that number.
+        """
+        if self.counting.start_loop(num_steps, published_steps):
+            self._drop()
+
+    def disable(self) -> None:
+        """Leave the transformer as it was found."""
+        blocks = self.transformer.blocks
+        registry = HookRegistry.check_if_exists_or_initialize(blocks)
+        registry.remove_hook(HOOK, recurse=False)
+        if self._fresh and not registry.hooks:  # diffusers leaves these behind
+            del blocks._diffusers_hook, blocks.forward
+        self._listener.remove()
+        self._forget_registries()
+        self._drop()
+
+    def new_forward(
+        self, _module: nn.Module, hidden_states: Tensor, text: Tensor, temb: Tensor, *others: Any
+    ) -> Tensor:
+        """In place of ``WanBlocks.forward``, with its arguments."""
+        signal = temb if self.counting.use_ret_steps else self._embedding
+        decision = self.counting.decide(
+            self.branch.name, lambda state: self._distance(state, signal, hidden_states.shape)
+        )
+        self.log.append(decision)
+        self.signals[decision.state] = signal
+        if not decision.computed:
+            return hidden_states + self.residuals[decision.state]
+        self.residuals.pop(decision.state, None)  # before the blocks need the memory
+        output = self.fn_ref.original_forward(hidden_states, text, temb, *others)
+        self.residuals[decision.state] = output - hidden_states
+        return output
+
+    def reset_state(self, module: nn.Module) -> nn.Module:
+        """Called by diffusers after a generation: nothing cached outlives it."""
+        self._drop()
+        return module
+
+    def _distance(self, state: str, signal: Tensor, shape: Size) -> float | None:
+        """mean|signal - previous| / mean|previous|; None where there is no residual of this shape.
+
+        Both signals are float32. If one of them has a single level for all frames it counts for each.
+        """
+        residual = self.residuals.get(state)
+        if residual is None or residual.shape != shape:
+            return None
+        previous = self.signals[state]
+        return ((signal - previous).abs().mean() / previous.abs().mean()).item()
+
+    def _listen(self, _embedder: nn.Module, _arguments: Any, outputs: tuple[Tensor, Tensor]) -> None:
+        self._embedding = outputs[0]
+
+    def _drop(self) -> None:
+        self.signals.clear()
+        self.residuals.clear()
+
+    def _forget_registries(self) -> None:
+        """``cache_context`` remembers which modules have hooks; it must look again."""
+        if (registry := getattr(self.transformer, "_diffusers_hook", None)) is not None:
+            registry.invalidate_child_registries_cache()
+
+
+def enable_teacache(
+    transformer: WanDiT, table: Table, *, threshold: float, use_ret_steps: bool, fixed: bool
+) -> TeaCache:
+    """Put TeaCache before the blocks of a transformer. Compiled, streamed or quantised blocks stay so.
+
+    The sequence may be split over ranks where the stack is called, not inside it, and only after this call.
+
+    Args:
+        table: of ``choose_table``.
+        threshold: accumulated change below which a call is skipped (0.1 about 2x, 0.2 about 3x as fast).
+        use_ret_steps: take the modulation as signal, not the time embedding, and compute more at the start.
+        fixed: count steps per guidance branch and loop, not calls as published.
+
+    Raises:
+        ValueError: it is enabled already.
+    """
+    counting = (Fixed if fixed else Published)(
+        table.coefficients(use_ret_steps), threshold=threshold, use_ret_steps=use_ret_steps
+    )
+    return TeaCache(transformer, counting)
