@@ -138,7 +138,7 @@ GROUPS: dict[str, tuple[Option, ...]] = {
         Option("duration", real(above=True, example=5), "length in seconds", "SECONDS", (), _but(*AVATAR)),
         Option("num_frames", whole(1), "length in frames, 4k+1; overrides --duration", "FRAMES",
                ("frame_num", "video_length"), _but(*V3_EXTENSION)),
-        Option("fps", whole(1, 240), "frames per second of the file", "FPS", (),
+        Option("fps", whole(1, 240), "frames per second of the file; the DF models are told", "FPS", (),
                _but(*V3_EXTENSION, *AVATAR)),
     ),
     "inputs": (

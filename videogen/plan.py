@@ -115,7 +115,7 @@ class Plan:
             values |= {"prompt_enhancer": None, "captioner": None}
         recorded = {k: v for k, v in values.items() if k not in NOT_IN_REQUEST and v is not None}
         recorded |= {name: display_name(recorded[name]) for name in FOLDERS if name in recorded}
-        recorded |= {name: [item.name for item in items] for name, items in self.inputs.items()}
+        recorded |= {name: [item.name for item in items] for name, items in self.inputs.items() if items}
         if loras := self.values["lora"]:
             recorded["lora"] = [
                 ":".join([display_name(str(path)), str(scale), *([expert] if expert else [])])

@@ -122,10 +122,10 @@ def _check_forcing_inputs(
         flag = "--input_image" if image else "--end_image"
         raise InputError(flag, None, "not together with --input_video", "choose one of the two")
     if end and not image:
-        raise InputError("--end_image", end[0].name, "needs a start image", "add --input_image")
+        raise InputError("--end_image", _name(end), "needs a start image", "add --input_image")
     if end and values["causal_attention"]:
         what = "no frame would see it with --causal_attention"
-        raise InputError("--end_image", end[0].name, what, "leave one of the two out")
+        raise InputError("--end_image", _name(end), what, "leave one of the two out")
     if values["new_frames_only"] and not video:
         raise InputError("--new_frames_only", None, "needs --input_video", "leave it out")
     overlap = values["overlap_history"]
@@ -133,11 +133,16 @@ def _check_forcing_inputs(
         return
     if overlap is None:
         fix = "add --overlap_history 17"
-        raise InputError("--input_video", video[0].name, "needs --overlap_history", fix)
+        raise InputError("--input_video", _name(video), "needs --overlap_history", fix)
     if (count := video[0].count()) < overlap:
         what = f"has {count} frames, fewer than --overlap_history {overlap}"
         fix = f"--overlap_history {floor_frames(count)}" if count else "give a longer video"
-        raise InputError("--input_video", video[0].name, what, fix)
+        raise InputError("--input_video", _name(video), what, fix)
+
+
+def _name(sources: Sequence[Any]) -> str | None:
+    """Of an input file; what Python callers hand over may have none."""
+    return getattr(sources[0], "name", None)
 
 
 def _check_window(values: Mapping[str, Any], frames: int, *, continued: bool) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tests.conftest import ROOT
 from videogen.arguments import parse
+from videogen.options import OPTIONS, check_used
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -37,7 +38,8 @@ def test_every_command_is_understood():
     assert len(shown) >= 3
     for words in shown:
         given, _ = parse(words)
-        assert given["task_type"]
+        if not given.get("caption_only"):
+            check_used(given["task_type"], {n: v for n, v in given.items() if not OPTIONS[n].about_run})
 
 
 def test_ci_runs_the_test_command():

@@ -189,6 +189,8 @@ def inspect(folder: Path, task: TaskSpec, *, name: str) -> Checkpoint:
         raise CheckpointError(f"--model_id {folder}: {state}; {task.name} needs {expected}")
     if layout not in task.layouts:
         raise CheckpointError(f"--model_id {folder}: is a {layout} folder; {task.name} needs {expected}")
+    found = Checkpoint(name=name, layout=layout, components=task.components, folder=folder)
+    _check_traits(found, task)  # before what is missing: another task's model lacks other files
     missing = [
         problem
         for component in task.components.values()
@@ -198,18 +200,21 @@ def inspect(folder: Path, task: TaskSpec, *, name: str) -> Checkpoint:
         raise CheckpointError(
             f"--model_id {folder}: incomplete {layout} folder; missing {', '.join(missing)}"
         )
-    found = Checkpoint(name=name, layout=layout, components=task.components, folder=folder)
     for file in files(found):
         if file.suffix == ".safetensors":
             _check_safetensors(file)
-    _check_traits(found, task)
     return replace(found, sizes=_sizes(folder, layout, task.components))
 
 
 def traits(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What tells Wan transformers of one layout apart, from the headers of the weight files."""
+    """What tells Wan transformers of one layout apart, from the headers of the weight files.
+
+    Raises:
+        CheckpointError: a broken or truncated file.
+    """
     shapes: dict[str, list[int]] = {}
     for file in weight_files(checkpoint.place("transformer")):
+        _check_safetensors(file)
         with safe_open(file, framework="numpy") as handle:
             shapes |= {key: handle.get_slice(key).get_shape() for key in handle.keys()}  # noqa: SIM118
     channels = shapes.get("patch_embedding.weight", [0, 0])
@@ -232,7 +237,7 @@ def _check_traits(checkpoint: Checkpoint, task: TaskSpec) -> None:
             kind = f"model_type {says}, " if says else ""
             has = f"{'no ' if found[name] is False else ''}{TRAITS[name].format(found[name])}"
             what = f"is a model for another task ({kind}{has}), not for {task.name}"
-            raise InputError("--model_id", checkpoint.name, what, f"use {task.default_model}")
+            raise InputError("--model_id", checkpoint.folder, what, f"use {task.default_model}")
 
 
 def detect(folder: Path) -> str | None:

@@ -153,7 +153,7 @@ class DiffusionForcingPipeline(VideoPipeline):
         """An image, cropped to the video's ratio and scaled (bicubic), to one latent frame."""
         cropped = crop_to_ratio(image.convert("RGB"), width, height)
         picture = cropped.resize((width, height), Image.Resampling.BICUBIC)
-        return self.encode_video(frames_tensor(np.asarray(picture)[None]))
+        return self.encode_video(frames_tensor(np.array(picture)[None]))
 
     def known_frames(self, history: deque[Tensor], block: int) -> Tensor:
         """The last frames, encoded anew, cut to whole blocks of latent frames."""
