@@ -1,6 +1,6 @@
 """Chat models: found without torch, on a device for the length of a ``with``, their replies seeded.
 
-Spec skyreels_v2 section 11 says which models are used and how they are sampled.
+Specs skyreels_v2 section 11 and wan22 section 15 say which models are used and how they are sampled.
 """
 
 import gc
@@ -34,6 +34,7 @@ class Kind:
     what: str
     default: str
     download: int  # bytes of the default: parameters x 2
+    foreign: tuple[str, ...] = ()  # its model types and architectures where it comes with code of its own
 
 
 TEXT_CHAT = Kind(
@@ -48,6 +49,17 @@ VIDEO_CHAT = Kind(
     default="Skywork/SkyCaptioner-V1",
     download=16_590_000_000,
 )
+FRAMES_CHAT = Kind(
+    architecture="InternVLForConditionalGeneration",
+    what="an InternVL model",
+    default="OpenGVLab/InternVL3_5-8B-HF",
+    download=17_060_000_000,
+    foreign=("internvl_chat", "InternVLChatModel"),
+)
+
+
+class _WrongKindError(CheckpointError):
+    """Another kind of model, which downloading the rest of it would not change."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,6 +108,8 @@ def find_model(flag: str, path: str, kind: Kind = TEXT_CHAT) -> FoundModel:
         try:
             _check(f"{flag} {path}", snapshot, kind)
             return replace(found, folder=snapshot, revision=snapshot.name)
+        except _WrongKindError:
+            raise
         except CheckpointError:
             pass  # an interrupted or partial download: fetch completes it
     return found
@@ -111,29 +125,31 @@ def fetch(found: FoundModel, timeout: float | None = None) -> FoundModel:
         return found
     from videogen.models import hub  # noqa: PLC0415 - 0.2 s, only for hub ids
 
-    size = found.kind.download if found.name == found.kind.default else 0
+    what, size = f"{found.flag} {found.name}", 0
     try:
+        if found.name == found.kind.default:
+            size = found.kind.download
+        else:  # many gigabytes may be of the wrong kind
+            folder, _ = hub.download([found.name], REVISION, ["config.json"], 0, timeout)
+            _check_kind(what, folder, found.kind)
         folder, _ = hub.download([found.name], REVISION, PATTERNS, size, timeout)
+    except _WrongKindError:
+        raise
     except CheckpointError as error:
         raise CheckpointError(str(error).replace("--model_id", found.flag, 1)) from None
-    _check(f"{found.flag} {found.name}", folder, found.kind)
+    _check(what, folder, found.kind)
     return replace(found, folder=folder, revision=folder.name)
 
 
 def _check(what: str, folder: Path, kind: Kind) -> None:
-    fix = f"give a folder with {kind.what}, or a hub id such as {kind.default}"
+    fix = _fix(kind)
     if not folder.is_dir():
         if folder.exists():
             raise CheckpointError(f"{what}: is a file, not a model folder; {fix}")
         close = nearest(folder.name, [entry.name for entry in folder.parent.glob("*") if entry.is_dir()])
         fix = f"nearest {folder.parent / close}" if close else fix
         raise CheckpointError(f"{what}: no such folder; {fix}")
-    if not (folder / "config.json").is_file():
-        raise CheckpointError(f"{what}: is not a model folder, it has no config.json; {fix}")
-    config = read_json(folder / "config.json")
-    names = config.get("architectures") or [config.get("model_type", "model without architectures")]
-    if not any(str(name).endswith(kind.architecture) for name in names):
-        raise CheckpointError(f"{what}: is a {names[0]}, not {kind.what} (…{kind.architecture}); {fix}")
+    _check_kind(what, folder, kind)
     if missing := _missing(folder):
         raise CheckpointError(f"{what}: incomplete model folder, missing {missing}; download it again")
     for file in weight_files(folder):
@@ -142,6 +158,23 @@ def _check(what: str, folder: Path, kind: Kind) -> None:
                 pass
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{file}: broken or truncated ({error}); download it again") from None
+
+
+def _check_kind(what: str, folder: Path, kind: Kind) -> None:
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"{what}: is not a model folder, it has no config.json; {_fix(kind)}")
+    config = read_json(folder / "config.json")
+    names = config.get("architectures") or [config.get("model_type", "model without architectures")]
+    if foreign := next((name for name in (*names, config.get("model_type")) if name in kind.foreign), None):
+        original = f"is in its original format ({foreign}), which needs remote code"
+        raise _WrongKindError(f"{what}: {original}; use one in the transformers format: {kind.default}")
+    if not any(str(name).endswith(kind.architecture) for name in names):
+        other = f"is a {names[0]}, not {kind.what} (…{kind.architecture})"
+        raise _WrongKindError(f"{what}: {other}; {_fix(kind)}")
+
+
+def _fix(kind: Kind) -> str:
+    return f"give a folder with {kind.what}, or a hub id such as {kind.default}"
 
 
 def _missing(folder: Path) -> str | None:
@@ -206,8 +239,8 @@ class Chat:
 
         Args:
             messages: of the chat, in the form of transformers' chat templates.
-            temperature: of plain sampling (nothing cut off, nothing penalised); None samples as the model's
-                generation_config.json says.
+            temperature: of plain sampling (nothing cut off, nothing penalised), 0 takes the likeliest token
+                each time; None samples as the model's generation_config.json says.
             seed: the same seed gives the same reply; the caller's random state is left alone.
             stop: the reply ends before this text.
             video: ``pixel_values_videos``, ``video_grid_thw`` and ``second_per_grid_ts`` of the one video in
@@ -218,11 +251,31 @@ class Chat:
             OutOfMemoryError: the device is full.
         """
         inputs = self._inputs(messages, video)
-        start = inputs["input_ids"].shape[1]
-        options: dict[str, Any] = {}
-        if temperature is not None:
-            plain = {"top_p": 1.0, "top_k": 0, "repetition_penalty": 1.0}
-            options = {"do_sample": True, "temperature": temperature, **plain}
+        options: dict[str, Any] = {"temperature": temperature, "seed": seed, "stop": stop}
+        return self.complete(inputs, max_new_tokens=max_new_tokens, **options)
+
+    def complete(
+        self,
+        inputs: "Mapping[str, Tensor]",
+        *,
+        max_new_tokens: int,
+        temperature: float | None,
+        seed: int,
+        stop: str | None = None,
+    ) -> str:
+        """``reply`` to inputs that the caller made.
+
+        Args:
+            inputs: ``input_ids`` int64 [1, L] (``tokens``), and all else that the model's class takes.
+
+        Raises:
+            OutOfMemoryError: the device is full.
+        """
+        import torch  # noqa: PLC0415 - this module is loaded at start-up
+
+        ids = inputs["input_ids"]
+        tensors = {"attention_mask": torch.ones_like(ids), **inputs}
+        start, options = ids.shape[1], _sampling(temperature)
         if stop is not None:
 
             def stopped(ids: "Tensor", *_: Any, **__: Any) -> "Tensor":
@@ -230,7 +283,8 @@ class Chat:
 
             options["stopping_criteria"] = [stopped]
         with self._out_of_memory_explained(), _seeded(seed, self.device):
-            ids = self.model.generate(**inputs, max_new_tokens=max_new_tokens, **options)
+            on_device = {name: tensor.to(self.device) for name, tensor in tensors.items()}
+            ids = self.model.generate(**on_device, max_new_tokens=max_new_tokens, **options)
         text = self.tokenizer.decode(ids[0, start:], skip_special_tokens=True)
         return (text if stop is None else text.partition(stop)[0]).strip()
 
@@ -240,17 +294,25 @@ class Chat:
         """What ``generate`` takes; a video's one token is repeated for each merged patch."""
         import torch  # noqa: PLC0415 - this module is loaded at start-up
 
-        text = self._render(messages) if video is None else self._render_video(messages)
-        ids = self.tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
-        tensors: dict[str, Tensor] = {}
-        if video is not None:
-            token = self.model.config.video_token_id
-            merged = self.model.config.vision_config.spatial_merge_size**2
-            repeats = torch.where(ids[0] == token, video["video_grid_thw"].prod() // merged, 1)
-            ids = ids.repeat_interleave(repeats, dim=1)
-            tensors = {**video, "mm_token_type_ids": (ids == token).int() * VIDEO}
-        tensors |= {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        return {name: tensor.to(self.device) for name, tensor in tensors.items()}
+        if video is None:
+            return {"input_ids": self.tokens(messages)}
+        ids = self._tokens(self._render_video(messages))
+        token = self.model.config.video_token_id
+        merged = self.model.config.vision_config.spatial_merge_size**2
+        repeats = torch.where(ids[0] == token, video["video_grid_thw"].prod() // merged, 1)
+        ids = ids.repeat_interleave(repeats, dim=1)
+        return {**video, "mm_token_type_ids": (ids == token).int() * VIDEO, "input_ids": ids}
+
+    def tokens(self, messages: Sequence[Mapping[str, Any]]) -> "Tensor":
+        """int64 [1, L] of the messages in the model's chat template, up to where its reply begins.
+
+        Raises:
+            CheckpointError: the chat template does not take these messages.
+        """
+        return self._tokens(self._render(messages))
+
+    def _tokens(self, text: str) -> "Tensor":
+        return self.tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
 
     def _render(self, messages: Sequence[Mapping[str, Any]]) -> str:
         from jinja2 import TemplateError  # noqa: PLC0415 - this module is loaded at start-up
@@ -322,6 +384,16 @@ def _load(found: FoundModel, device: "torch.device | str") -> tuple[Any, Any]:
         what = f"{len(unfit)} tensors are missing or of another shape ({', '.join(unfit[:5])})"
         raise CheckpointError(f"{found.flag} {found.name}: {what}; download it again")
     return tokenizer, model.eval()
+
+
+def _sampling(temperature: float | None) -> dict[str, Any]:
+    """The options of ``generate`` for a temperature of ``Chat.reply``."""
+    if temperature is None:
+        return {}
+    if temperature == 0:
+        return {"do_sample": False, "repetition_penalty": 1.0}
+    plain = {"top_p": 1.0, "top_k": 0, "repetition_penalty": 1.0}
+    return {"do_sample": True, "temperature": temperature, **plain}
 
 
 @contextmanager
