@@ -94,7 +94,7 @@ def _generate(given: dict[str, Any], workdir: Path) -> int:
     bars = sys.stderr.isatty() and not settings.get("quiet")
     _quieten_libraries(settings, bars=bars)  # before any of them is imported
     if settings.get("caption_only"):
-        return _caption(values, workdir)
+        return _caption(values, workdir, dry_run=settings.get("dry_run", False))
     items = read_jobs(settings["jobs"], values) if "jobs" in settings else [Item(values=values)]
     existing = Existing(overwrite=settings.get("overwrite", False), resume=settings.get("resume", False))
     plans = make_plans(items, existing, workdir)
@@ -113,7 +113,7 @@ def _generate(given: dict[str, Any], workdir: Path) -> int:
     return 0
 
 
-def _caption(values: dict[str, Any], workdir: Path) -> int:
+def _caption(values: dict[str, Any], workdir: Path, *, dry_run: bool) -> int:
     """Print what the models that write prompts say, and no more."""
     values = merge(RUNTIME_DEFAULTS, values)
     check_runtime(values)
@@ -129,7 +129,8 @@ def _caption(values: dict[str, Any], workdir: Path) -> int:
     for found in writers.values():
         if found.note:
             logger.warning(found.note)
-    print(json.dumps(write_only(values, video), indent=2, ensure_ascii=False))
+    said = {role: found.title for role, found in writers.items()} if dry_run else write_only(values, video)
+    print(json.dumps(said, indent=2, ensure_ascii=False))
     return 0
 
 

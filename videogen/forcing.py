@@ -62,6 +62,12 @@ def forcing_rows(
     return rows
 
 
+def count_rows(frames: int, steps: int, *, ar_step: int, block: int, ready: int) -> int:
+    """How many rows ``forcing_rows`` has, where the transformer sees all frames."""
+    waiting = frames // block - ready // block
+    return steps + (waiting - 1) * min(ar_step, steps) if waiting else 0
+
+
 def segment_lengths(frames: int, base: int, overlap: int, *, continued: bool) -> list[int]:
     """Latent frames of every segment of a long video, overlaps included.
 

@@ -190,6 +190,9 @@ def choose_num_frames(values: Mapping[str, object], fps: int, context_frames: in
     frames = whole // TIME_STRIDE * TIME_STRIDE + 1
     if frames > most:
         raise InputError(
-            "--duration", f"{duration:g}", f"at most {most / fps:.0f} s at {fps} fps", "make several clips"
+            "--duration",
+            f"{duration:g}",
+            f"at most {math.floor(10 * most / fps) / 10:g} s at {fps} fps",
+            "make several clips",
         )
     return frames

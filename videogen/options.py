@@ -4,7 +4,7 @@
 rows. Adding a flag is adding a row (and changing the test that holds the set).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -191,7 +191,7 @@ GROUPS: dict[str, tuple[Option, ...]] = {
         Option("overlap_history", whole(1),
                "frames, 4k+1, that a segment knows of what comes before it; 17 or 37 are published", "FRAMES",
                (), DF),
-        Option("addnoise_condition", whole(0, 999),
+        Option("addnoise_condition", whole(0, 1000),
                "noise level 0..1000 on those frames; 20 makes smoother transitions", "N", (), DF),
     ),
     "avatar": (
@@ -215,7 +215,7 @@ GROUPS: dict[str, tuple[Option, ...]] = {
                "TeaCache coefficients where the model's name does not say: I2V-540P, I2V-720P, T2V-1.3B or "
                "T2V-14B", "NAME", (), CACHED),
         Option("teacache_fixed", None, "count TeaCache's steps per guidance branch, not calls as published",
-               "", (), CACHED),
+               "", (), V2),
     ),
     "memory and speed": (
         Option("device", word, "auto, cpu, cuda, cuda:N or mps", "DEVICE"),
@@ -267,8 +267,8 @@ FLAG_NAMES: dict[str, str] = {
 }
 
 
-def check_used(task: str, values: Mapping[str, object]) -> None:
-    """Refuse flags that ``task`` does not use, naming the tasks that do.
+def check_used(task: str, values: Mapping[str, object], available: Collection[str]) -> None:
+    """Refuse flags that ``task`` does not use, naming the ``available`` tasks that do.
 
     Raises:
         InputError: the first such flag.
@@ -276,5 +276,14 @@ def check_used(task: str, values: Mapping[str, object]) -> None:
     for name, value in values.items():
         option = OPTIONS[name]
         if not option.used_by(task):
-            users = ", ".join(option.tasks or ())
-            raise InputError(option.flag, brief(value), f"not used by {task}", f"used by {users}")
+            users = [name for name in option.tasks or () if name in available]
+            fix = f"used by {', '.join(users)}" if users else "leave it out"
+            raise InputError(option.flag, _typed(value), f"not used by {task}", fix)
+
+
+def _typed(value: object) -> str | None:
+    """A value about as it was given; nothing for a switch."""
+    if value is True:
+        return None
+    parts = value if isinstance(value, list | tuple) else [value]
+    return brief(split([f"{part:g}" if isinstance(part, float) else part for part in parts]))

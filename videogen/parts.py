@@ -19,7 +19,7 @@ CHUNK = 16  # frames read at a time
 STATE = "state."  # before the names of what the next roll needs
 STATE_FILE = "state.json"
 KINDS = ("mp4", "npy", "safetensors")
-OURS = re.compile(r"\d{3}\.(mp4|npy|safetensors)|state\.json|\..*\.part(\.\w+)?")
+OURS = re.compile(r"\d{3,}\.(mp4|npy|safetensors)|state\.json|\..*\.part(\.\w+)?")
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from videogen.geometry import Shape
 from videogen.media.fetch import display_name
 from videogen.models import checkpoints
 from videogen.models.checkpoints import Checkpoint
+from videogen.options import OPTIONS
 from videogen.parts import Parts
 from videogen.runtime.coefficients import Table, choose_table
 from videogen.targets import Target
@@ -40,6 +41,7 @@ NOT_IN_REQUEST = {
     "vlm_path",
     "vlm_device",
 }
+LISTED_ROLLS = 12
 PROMPTS = ("prompt", "roll_prompts")
 # Folders that are hashed and recorded by their own name, not by where they are.
 FOLDERS = ("prompt_enhancer", "vlm_path")
@@ -91,8 +93,16 @@ class Plan:
         here = self.checkpoint.folder is not None
         found: dict[str, Any] = {"width": None, "image": False}
         found |= checkpoints.traits(self.checkpoint) if here else {}
-        model = self.values.get("model_id", self.task.default_model)
+        model = str(self.values.get("model_id", self.task.default_model))
+        if here and not self.checkpoint.revision and not self.checkpoint.tiny:
+            model = str(Path(model).expanduser().absolute())  # "." has a name as well
         return choose_table(self.values["teacache_model"], model, found["width"], found["image"])
+
+    @property
+    def _cache_values(self) -> dict[str, str]:
+        """What stands for --teacache_model in records: the table it came to."""
+        table = self.teacache_table
+        return {"teacache_model": table.name} if table is not None else {}
 
     @property
     def memory(self) -> Memory:
@@ -104,7 +114,7 @@ class Plan:
             width=width or checkpoints.published(self.checkpoint.name, self.task)["width"],
             dtype=self.values["dtype"],
             vae_width=vae.get("base_dim", PUBLISHED_VAE_WIDTH),
-            residuals=self.shape.forwards_per_step if self.values.get("teacache") else 0,
+            residuals=max(2, self.shape.forwards_per_step) if self.values.get("teacache") else 0,
         )
 
     @property
@@ -113,7 +123,12 @@ class Plan:
         values = {**self.values, **self.prompts}
         if self.written:  # the prompt says it all
             values |= {"prompt_enhancer": None, "captioner": None}
-        recorded = {k: v for k, v in values.items() if k not in NOT_IN_REQUEST and v is not None}
+        values |= self._cache_values
+        recorded = {
+            name: value
+            for name, value in values.items()
+            if name not in NOT_IN_REQUEST and value is not None and OPTIONS[name].used_by(self.task.name)
+        }
         recorded |= {name: display_name(recorded[name]) for name in FOLDERS if name in recorded}
         recorded |= {name: [item.name for item in items] for name, items in self.inputs.items() if items}
         if loras := self.values["lora"]:
@@ -138,6 +153,7 @@ class Plan:
             return None
         skipped = NOT_IN_HASH | set(self.inputs)
         values = {k: Path(v).name if k in FOLDERS and v else v for k, v in self.values.items()}
+        values |= self._cache_values
         content = {
             "task": self.task.name,
             "weights": weights,
@@ -249,7 +265,7 @@ class Plan:
             "files": sizes or ("tiny" if model.tiny else "sizes unknown until downloaded"),
             "video": f"{shape.width}x{shape.height}, {shape.num_frames} frames at {shape.fps} fps",
             **({"file": self._file()} if shape.prepended else {}),
-            "rolls": ", ".join(str(roll.num_frames) for roll in shape.rolls) + " frames",
+            **({"rolls": _rolls(shape)} if len(shape.rolls) > 1 else {}),
             "latents": "x".join(map(str, shape.latent_shape)),
             "tokens": f"{shape.tokens} per forward",
             "forwards": f"{self.forwards} ({steps})"
@@ -260,6 +276,14 @@ class Plan:
         }
         lines = [f"{name:<9} {value}" for name, value in rows.items()]
         return "\n".join([*lines, *(f"note      {note}" for note in self.notes)])
+
+
+def _rolls(shape: Shape) -> str:
+    """Frames of every roll; of many, the first and the last."""
+    frames = [str(roll.num_frames) for roll in shape.rolls]
+    if len(frames) > LISTED_ROLLS:
+        return f"{len(frames)} of {', '.join(frames[: LISTED_ROLLS - 2])}, ..., {frames[-1]} frames"
+    return f"{', '.join(frames)} frames"
 
 
 @cache

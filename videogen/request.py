@@ -28,7 +28,7 @@ ALTERNATIVES: tuple[tuple[tuple[str, ...], ...], ...] = (
     (("resolution",), ("size",), ("height", "width")),
     (("duration",), ("num_frames",)),
     (("output",), ("output_dir",)),
-    (("prompt",), ("roll_prompts",)),
+    (("prompt",), ("roll_prompts",), ("captioner",)),
 )
 # Pairs that contradict each other.
 CONFLICTS = (
@@ -44,6 +44,9 @@ RUNTIME_DEFAULTS: Values = {
     "download_timeout": 30.0,
     "lora": (),
     **dict.fromkeys(("offload", "low_vram", "use_usp", "compile"), False),
+    **dict.fromkeys(("teacache", "use_ret_steps", "teacache_fixed", "captioner"), False),
+    "teacache_thresh": 0.2,
+    **dict.fromkeys(("teacache_model", "prompt_enhancer", "vlm_path", "vlm_device")),
 }
 READERS = {"image": read_image, "video": read_video}
 
@@ -113,7 +116,7 @@ def check(explicit: Mapping[str, Any], workdir: Path) -> Plan:
         InputError, CheckpointError: the first thing that will not work.
     """
     task = find(explicit.get("task_type"))
-    check_used(task.name, explicit)
+    check_used(task.name, explicit, TASKS)
     _check_conflicts(explicit)
     checkpoint = checkpoints.locate(
         explicit.get("model_id", task.default_model), explicit.get("revision"), task
@@ -122,9 +125,12 @@ def check(explicit: Mapping[str, Any], workdir: Path) -> Plan:
         name: value if value is None else OPTIONS[name].value(value)
         for name, value in task.defaults(checkpoint).items()
     }
-    values = merge({"seed": ()}, RUNTIME_DEFAULTS, published, explicit)
+    general = {name: value for name, value in RUNTIME_DEFAULTS.items() if OPTIONS[name].used_by(task.name)}
+    values = merge({"seed": ()}, general, published, explicit)
     _check_prompt(task, values)
     check_runtime(values)
+    if values.get("prompt_enhancer") and (values.get("input_image") or values.get("end_image")):
+        values["prompt_enhancer"] = None  # as published
     writers = find_writers(values)
     fetcher = Fetcher(folder=workdir, timeout=values["download_timeout"])
     inputs = {
@@ -137,11 +143,14 @@ def check(explicit: Mapping[str, Any], workdir: Path) -> Plan:
     if values.get("revision") and checkpoint.folder is not None and not checkpoint.revision:
         notes.append("--revision has no effect on a folder or a tiny model")
     notes += [note for found in writers.values() if (note := found.note)]
-    if values.get("prompt_enhancer") and any(inputs.get(name) for name in ("input_image", "end_image")):
+    if explicit.get("prompt_enhancer") and not values["prompt_enhancer"]:
         notes.append("--prompt_enhancer is not used with an image, as published")
     if not values.get("teacache"):
         useless = [name for name in explicit if name.startswith("teacache_") or name == "use_ret_steps"]
-        notes += [f"--{name} has no effect without --teacache" for name in useless if explicit[name]]
+        changed = [name for name in useless if explicit[name] != RUNTIME_DEFAULTS[name]]
+        notes += [f"--{name} has no effect without --teacache" for name in changed]
+    if explicit.get("vlm_path") and not values.get("captioner") and "captioner" in values:
+        notes.append("--vlm_path has no effect without --captioner")
     plan = Plan(
         task=task, values=values, shape=shape, checkpoint=checkpoint, inputs=inputs, notes=tuple(notes)
     )
@@ -151,13 +160,25 @@ def check(explicit: Mapping[str, Any], workdir: Path) -> Plan:
 
 
 def _other_tasks_model(task: TaskSpec, checkpoint: Checkpoint) -> Iterator[str]:
-    """Models that only their name tells apart from this task's."""
-    if task.model(checkpoint.name) is None:
-        for other in TASKS.values():
-            if other.model(checkpoint.name) is not None:
-                use = f"{task.name} uses {task.default_model}"
-                yield f"{checkpoint.name} is published for {other.name}; {use}"
-                return
+    """Models that only their name tells apart from this task's.
+
+    Raises:
+        InputError: a published model that is not even here.
+    """
+    name = checkpoint.name
+    if task.model(name) is not None or checkpoint.tiny:
+        return
+    for other in TASKS.values():
+        if (model := other.model(name)) is None:
+            continue
+        alike = [
+            own for own in task.models if own.weights == model.weights and own.defaults == model.defaults
+        ]
+        use = f"{task.name} uses {(alike or task.models)[0].names[0]}"
+        if checkpoint.folder is None and name in model.names:
+            raise InputError("--model_id", name, f"is published for {other.name}", use)
+        yield f"{name} is published for {other.name}; {use}"
+        return
 
 
 def _check_conflicts(explicit: Mapping[str, Any]) -> None:

@@ -72,11 +72,12 @@ def write(
             output.write(frames)
         for index in range(done):
             assert kept is not None
-            latents.append(kept.latents(index))
+            latents += [kept.latents(index)] if target.latents is not None else []
             for frames in kept.frames(index):
                 output.write(_fit(frames, shape.file_size))
         for index, part in enumerate(_parts(plan, pipeline, generator, kept, done), start=done):
-            latents.append(_write_part(plan, pipeline, part, index, output, show_progress=show_progress))
+            made = _write_part(plan, pipeline, part, index, output, show_progress=show_progress)
+            latents += [made] if target.latents is not None else []
         output.finish()
         pipeline.maybe_free_model_hooks()
         record |= _measured(pipeline, started)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from videogen.errors import CheckpointError, InputError, OutOfMemoryError, first_line
+from videogen.errors import CheckpointError, InputError, OutOfMemoryError, VideoGenError, first_line
 from videogen.loading import load_pipeline
 from videogen.models import checkpoints
 from videogen.models.checkpoints import Checkpoint
@@ -99,11 +99,13 @@ def run(
         _noise_device(plan)
     session = Session()
     plans = [session.fetch(plan) for plan in plans]
+    for plan in plans:
+        _ = plan.teacache_table  # or an error, before anything is loaded
     finished = {plan.index: earlier_result(plan) if resume else None for plan in plans}
     for plan in plans:
         if resume and finished[plan.index] is None:  # its hash may not have been known before
             plan.parts.check(resume=True, overwrite=False)
-    plans = _with_prompts(plans, finished, resume=resume)
+    plans, unwritten = _with_prompts(plans, finished, resume=resume)
     one_model = len({model_key(plan) for plan in plans}) == 1
     for plan in plans:
         if (earlier := finished[plan.index]) is not None:
@@ -111,6 +113,8 @@ def run(
             yield earlier
             continue
         try:
+            if plan.index in unwritten:
+                raise unwritten[plan.index]
             outcome: Result | Failure = generate(plan, session, resume=resume, show_progress=show_progress)
         except Exception as error:
             if len(plans) == 1 or (one_model and isinstance(error, CheckpointError)):
@@ -124,8 +128,11 @@ def run(
 
 def _with_prompts(
     plans: Sequence[Plan], finished: Mapping[int, Result | None], *, resume: bool
-) -> list[Plan]:
-    """Plans with the prompts that models write for them; a video that goes on keeps its own."""
+) -> tuple[list[Plan], dict[int, VideoGenError]]:
+    """Plans with the prompts that models write for them, and errors of those that got none, by index.
+
+    A video that goes on keeps its prompt.
+    """
     asked = [plan for plan in plans if plan.values.get("captioner") or plan.values.get("prompt_enhancer")]
     kept = {plan.index: plan.parts.request_kept() for plan in asked if resume}
     known = [
@@ -134,9 +141,9 @@ def _with_prompts(
         else plan
         for plan in plans
     ]
-    written = write_prompts([plan for plan in known if finished[plan.index] is None])
+    written, errors = write_prompts([plan for plan in known if finished[plan.index] is None])
     by_index = {plan.index: plan for plan in written}
-    return [by_index.get(plan.index, plan) for plan in known]
+    return [by_index.get(plan.index, plan) for plan in known], errors
 
 
 def earlier_result(plan: Plan) -> Result | None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from videogen.errors import InputError
-from videogen.forcing import forcing_rows, segment_lengths
+from videogen.forcing import count_rows, segment_lengths
 from videogen.geometry import (
     MAX_POSITIONS,
     SIZE_UNIT,
@@ -28,6 +28,7 @@ SizeTables = Mapping[str, Sequence[Bucket]]
 REFERENCE_SLOTS = 4  # the network always sees four reference frames; unused ones are zero
 
 LANDSCAPE = (16, 9)  # width, height
+OVERLAP = 17  # frames; published with diffusion forcing
 
 # Both extensions (spec skyreels_v3 sections 7 and 8).
 EXTENSION_FPS = 24
@@ -63,7 +64,8 @@ def _one_roll(values: Mapping[str, Any], tables: SizeTables, orientation: tuple[
     height, width = choose_size(values, tables, orientation)
     frames = choose_num_frames(values, values["fps"])
     roll = Roll(latent_frames=latent_frames(frames), num_frames=frames)
-    forwards = 1 if values["guidance_scale"] == 1 else 2
+    paired = values.get("teacache") and not values["teacache_fixed"]  # it counts calls in pairs
+    forwards = 1 if values["guidance_scale"] == 1 and not paired else 2
     return Shape(height=height, width=width, fps=values["fps"], rolls=(roll,), forwards_per_step=forwards)
 
 
@@ -95,7 +97,7 @@ def diffusion_forcing(values: Mapping[str, Any], inputs: Inputs, tables: SizeTab
         if known >= length:
             what = "is the input image alone" if image else "leaves nothing to make"
             raise InputError("--num_frames", frames, what, f"at least {frames + TIME_STRIDE}")
-        rows = forcing_rows(
+        rows = count_rows(
             length,
             values["num_inference_steps"],
             ar_step=values["ar_step"],
@@ -104,7 +106,7 @@ def diffusion_forcing(values: Mapping[str, Any], inputs: Inputs, tables: SizeTab
         )
         new = TIME_STRIDE * (length - shared) if shared else TIME_STRIDE * (length - 1) + 1
         seen_besides = len(end) if index == len(lengths) - 1 else 0
-        rolls.append(Roll(latent_frames=length, context_frames=seen_besides, num_frames=new, steps=len(rows)))
+        rolls.append(Roll(latent_frames=length, context_frames=seen_besides, num_frames=new, steps=rows))
     return Shape(
         height=height,
         width=width,
@@ -132,11 +134,12 @@ def _check_forcing_inputs(
     if not video:
         return
     if overlap is None:
-        fix = "add --overlap_history 17"
+        most = max(1, min(OVERLAP, values["base_num_frames"] - TIME_STRIDE, floor_frames(video[0].count())))
+        fix = f"add --overlap_history {most}"
         raise InputError("--input_video", _name(video), "needs --overlap_history", fix)
     if (count := video[0].count()) < overlap:
         what = f"has {count} frames, fewer than --overlap_history {overlap}"
-        fix = f"--overlap_history {floor_frames(count)}" if count else "give a longer video"
+        fix = f"use --overlap_history {floor_frames(count)}" if count else "give a longer video"
         raise InputError("--input_video", _name(video), what, fix)
 
 
@@ -150,6 +153,8 @@ def _check_window(values: Mapping[str, Any], frames: int, *, continued: bool) ->
     base, overlap = values["base_num_frames"], values["overlap_history"]
     if base % TIME_STRIDE != 1:
         raise not_4k1("--base_num_frames", base)
+    if overlap is not None and base == 1:
+        raise InputError("--base_num_frames", base, "leaves nothing to make beside an overlap", "at least 5")
     if latent_frames(base) >= MAX_POSITIONS:
         most = TIME_STRIDE * (MAX_POSITIONS - 2) + 1
         raise InputError("--base_num_frames", base, f"at most {most}", f"nearest {most}")
@@ -160,7 +165,11 @@ def _check_window(values: Mapping[str, Any], frames: int, *, continued: bool) ->
         raise InputError("--overlap_history", overlap, what, f"nearest {base - TIME_STRIDE}")
     if overlap is None and not continued and frames > base:
         what = f"more than --base_num_frames {base} needs --overlap_history"
-        raise InputError("--num_frames", frames, what, f"add --overlap_history 17, or nearest {base}")
+        flag = "--num_frames" if values.get("num_frames") else "--duration"
+        given = frames if values.get("num_frames") else f"{values['duration']:g} ({frames} frames)"
+        most = min(OVERLAP, base - TIME_STRIDE)
+        share = f"add --overlap_history {most}, or " if most > 0 else ""
+        raise InputError(flag, given, what, f"{share}nearest --num_frames {base}")
     return latent_frames(base), latent_frames(overlap) if overlap is not None else 0
 
 

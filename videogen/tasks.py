@@ -180,7 +180,8 @@ def forcing_notes(values: Mapping[str, Any], explicit: Mapping[str, Any], inputs
     for source in inputs["input_video"]:
         if (given := values.get("num_frames")) and given % TIME_STRIDE != 1:
             yield f"--num_frames {given} counts the overlap and is rounded down to {floor_frames(given)}"
-        if not values["new_frames_only"] and abs(source.fps - values["fps"]) > RATE_TOLERANCE:
+        other_rate = abs(source.fps - values["fps"]) > RATE_TOLERANCE and "fps" not in explicit
+        if not values["new_frames_only"] and other_rate:
             yield (
                 f"{source.name} has {source.fps:g} frames a second and the file will have {values['fps']}, "
                 "as published; --fps changes it"

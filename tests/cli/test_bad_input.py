@@ -127,7 +127,7 @@ CASES: dict[str, tuple[dict[str, object], int, str]] = {
         2,
         "--ar_step 5: not used by reference_to_video; used by diffusion_f",
     ),
-    "switch of another task": ({"captioner": True}, 2, "--captioner True: not used by.*diffusion_forcing"),
+    "switch of another task": ({"captioner": True}, 2, "--captioner: not used by.*diffusion_forcing"),
     "low_vram with usp": ({"low_vram": True, "use_usp": True}, 2, "--low_vram: not together with --use_usp"),
     "usp": ({"use_usp": True}, 2, "--use_usp: several GPUs are not part of this version"),
     "device": ({"device": "gpu"}, 2, "--device gpu: must be auto, cpu, cuda"),

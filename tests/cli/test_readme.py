@@ -11,6 +11,7 @@ from pathlib import Path
 from tests.conftest import ROOT
 from videogen.arguments import parse
 from videogen.options import OPTIONS, check_used
+from videogen.tasks import TASKS
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -39,7 +40,9 @@ def test_every_command_is_understood():
     for words in shown:
         given, _ = parse(words)
         if not given.get("caption_only"):
-            check_used(given["task_type"], {n: v for n, v in given.items() if not OPTIONS[n].about_run})
+            check_used(
+                given["task_type"], {n: v for n, v in given.items() if not OPTIONS[n].about_run}, TASKS
+            )
 
 
 def test_ci_runs_the_test_command():

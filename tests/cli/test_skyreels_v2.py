@@ -17,7 +17,8 @@ from tests.conftest import GOLDEN, REFS, ROOT
 from tests.tiny_chat import tiny_captioner, tiny_chat_model
 
 V2 = GOLDEN / "skyreels_v2"
-T2V, I2V = V2 / "checkpoint-SkyReels-V2-T2V-14B-540P", V2 / "checkpoint-SkyReels-V2-I2V-14B-540P"
+DF, I2V = V2 / "checkpoint-SkyReels-V2-DF-1.3B-540P", V2 / "checkpoint-SkyReels-V2-I2V-14B-540P"
+T2V = V2 / "checkpoint-SkyReels-V2-T2V-14B-540P"
 ROBOT = REFS / "robot.png"
 LONG = ("--num_frames", 29, "--base_num_frames", 17, "--overlap_history", 5)  # segments of 17 and 12 frames
 
@@ -51,7 +52,10 @@ def forcing():
 
 
 BAD = {
-    "too long": (("--num_frames", 101), "--num_frames 101: more than --base_num_frames 97.*nearest 97"),
+    "too long": (
+        ("--num_frames", 101),
+        "--num_frames 101: more than --base_num_frames 97.*nearest --num_frames 97",
+    ),
     "no 4k+1": (("--num_frames", 10), "--num_frames 10: must be 4k\\+1; nearest 9 or 13"),
     "base": (("--base_num_frames", 18), "--base_num_frames 18: must be 4k\\+1; nearest 17 or 21"),
     "overlap": (("--overlap_history", 6), "--overlap_history 6: must be 4k\\+1; nearest 5 or 9"),
@@ -92,7 +96,7 @@ BAD = {
     ),
     "video too short": (
         ("--input_video", "VIDEO", "--overlap_history", 37),
-        "has 30 frames, fewer than --overlap_history 37; --overlap_history 29",
+        "has 30 frames, fewer than --overlap_history 37; use --overlap_history 29",
     ),
     "only the overlap": (
         ("--input_video", "VIDEO", "--overlap_history", 17, "--num_frames", 17),
@@ -156,10 +160,11 @@ def test_defaults_follow_the_model(cli):
         "image_to_video", "Skywork/SkyReels-V2-I2V-1.3B-540P", "--input_image", REFS / "balloon.png"
     )
     assert (upright["height"], upright["width"]) == (960, 544)
-    assert (
-        "published for diffusion_forcing"
-        in plan("text_to_video", "Skywork/SkyReels-V2-DF-14B-540P")["notes"][0]
-    )
+    other = ("--task_type", "text_to_video", "--model_id", "Skywork/SkyReels-V2-DF-14B-720P", "--prompt", "x")
+    finished = cli(*other, "--dry_run")
+    assert finished.code == 2
+    use = "is published for diffusion_forcing; text_to_video uses Skywork/SkyReels-V2-T2V-14B-720P"
+    assert use in finished.complaint
 
 
 def test_a_portrait_video_is_continued_upright(cli, forcing, make_video):
@@ -205,11 +210,24 @@ def test_a_prompt_for_every_segment(cli, forcing, tmp_path):
     assert not travel["latents_1"].equal(plain["latents_1"])
 
 
-def test_a_killed_video_goes_on_after_its_last_segment(cli, forcing, make_video, tmp_path):
+KILLED = {
+    "a video, noise on known frames": (("--input_video", "VIDEO", "--addnoise_condition", 20), 4),
+    "an image, blocks, a step cache": (
+        ("--input_image", ROBOT, "--ar_step", 1, "--num_inference_steps", 6)
+        + ("--teacache", "--teacache_model", "T2V-1.3B", "--teacache_thresh", 5),
+        4,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", KILLED)
+def test_a_killed_video_goes_on_after_its_last_segment(cli, forcing, make_video, tmp_path, name):
+    more, segments = KILLED[name]
+    more = [make_video() if word == "VIDEO" else word for word in more]
+
     def words(name):
         made = ("--output", tmp_path / f"{name}.npy", "--save_latents", tmp_path / f"{name}.safetensors")
-        source = ("--input_video", make_video(), "--overlap_history", 5, "--base_num_frames", 17)
-        return forcing(*source, "--num_frames", 53, "--addnoise_condition", 20, *made)
+        return forcing("--overlap_history", 5, "--base_num_frames", 17, "--num_frames", 53, *more, *made)
 
     assert cli(*words("whole")).code == 0
     process = subprocess.Popen(
@@ -223,15 +241,13 @@ def test_a_killed_video_goes_on_after_its_last_segment(cli, forcing, make_video,
     process.send_signal(signal.SIGKILL)
     process.wait()
     finished = json.loads(state.read_text())["finished"]
-    assert 1 <= finished < 4
+    assert 1 <= finished < segments
     resumed = cli(*words("a"), "--resume")
     assert resumed.code == 0, resumed.err
     assert f"continuing after {finished} finished rolls" in resumed.err
-    frames = np.load(tmp_path / "a.npy")
-    assert len(frames) == 30 + 48
-    assert np.array_equal(frames, np.load(tmp_path / "whole.npy"))
+    assert np.array_equal(np.load(tmp_path / "a.npy"), np.load(tmp_path / "whole.npy"))
     ours, theirs = load_file(tmp_path / "a.safetensors"), load_file(tmp_path / "whole.safetensors")
-    assert list(ours) == [f"latents_{index}" for index in range(4)]
+    assert list(ours) == [f"latents_{index}" for index in range(segments)]
     assert all(ours[name].equal(theirs[name]) for name in theirs)
     assert not (tmp_path / "a.parts").exists()
 
@@ -284,11 +300,38 @@ def test_teacache_is_recorded_and_comes_off(cli, forcing, tmp_path):
     assert first["request"]["teacache_model"] == "T2V-1.3B"
 
 
+def test_teacache_is_part_of_the_plan(cli, tmp_path):
+    """The table counts, not the way it was chosen; and no private path is recorded."""
+    words = (
+        "--task_type",
+        "diffusion_forcing",
+        "--prompt",
+        "x",
+        "--seed",
+        1,
+        "--dry_run",
+        "--json",
+        "--model_id",
+        DF,
+    )
+    plans = [
+        json.loads(cli(*words, *more).out)["plan_hash"]
+        for more in (
+            ("--teacache",),
+            ("--teacache", "--teacache_model", "/home/me/SkyReels-V2-DF-1.3B-540P"),
+            ("--teacache", "--teacache_model", "T2V-14B"),
+            (),
+        )
+    ]
+    assert plans[0] == plans[1]
+    assert len(set(plans)) == 3
+
+
 def test_teacache_by_the_folder_asked_for(cli, tmp_path):
     """A name decides before the width; a link's own name counts."""
-    (tmp_path / "renamed").symlink_to(T2V)
-    words = ("--task_type", "text_to_video", "--prompt", "x", "--teacache", "--dry_run", "--model_id")
-    assert cli(*words, T2V).code == 0
+    (tmp_path / "renamed").symlink_to(DF)
+    words = ("--task_type", "diffusion_forcing", "--prompt", "x", "--teacache", "--dry_run", "--model_id")
+    assert cli(*words, DF).code == 0
     complaint = cli(*words, tmp_path / "renamed").complaint
     assert "needed with renamed (width 64)" in complaint
     assert cli(*words, tmp_path / "renamed", "--teacache_model", "SkyReels-V2-T2V-14B-540P").code == 0
@@ -331,6 +374,17 @@ def test_prompts_of_all_segments_are_enhanced(cli, forcing, writers, tmp_path):
     assert "prompt" not in record["request"]
 
 
+def test_one_failed_caption_stops_no_other_video(cli, forcing, writers, make_video, tmp_path):
+    source = {"input_video": str(make_video()), "overlap_history": 5}
+    caption = {"captioner": True, "vlm_path": str(writers[1]), "prompt_enhancer": str(writers[0])}
+    jobs = tmp_path / "jobs.jsonl"
+    jobs.write_text("\n".join(map(json.dumps, [{**source, **caption}, {**source, "prompt": "x"}])))
+    finished = cli(*forcing("--captioner")[:-1], "--jobs", jobs, "--output_dir", tmp_path / "out")
+    assert finished.code == 1
+    assert "video 1 of 2 failed: --vlm_path: the reply is not the JSON asked for" in finished.err
+    assert [path.name for path in finished.paths] == ["2_1.mp4"]
+
+
 def test_caption_only(cli, writers, make_video):
     chat, captioner = writers
     prompt = cli("--caption_only", "--prompt", "a cat", "--prompt_enhancer", chat, "--device", "cpu")
@@ -338,7 +392,9 @@ def test_caption_only(cli, writers, make_video):
     assert json.loads(prompt.out)["enhanced_prompt"]
     video = cli("--caption_only", "--input_video", make_video(), "--vlm_path", captioner, "--device", "cpu")
     assert video.code == 1  # a random model does not speak JSON
-    assert "the captioner's reply is not the JSON asked for" in video.complaint
+    assert "--vlm_path: the reply is not the JSON asked for" in video.complaint
+    words = ("--caption_only", "--input_video", make_video(), "--vlm_path", captioner, "--dry_run")
+    assert json.loads(cli(*words).out) == {"captioner": "captioner"}
     assert "--caption_only: needs --input_video, or" in cli("--caption_only").complaint
     wrong = cli("--caption_only", "--input_video", make_video(), "--vlm_path", chat)
     assert wrong.code == 3

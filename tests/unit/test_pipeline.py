@@ -1,5 +1,7 @@
 """Use from Python: diffusers' manners, saving and loading, LoRA, memory options."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -15,6 +17,7 @@ from videogen.models.wan import WanDiT
 from videogen.pipelines.reference_to_video import ReferenceToVideoPipeline
 from videogen.run import load_loras
 from videogen.runtime import memory, speed
+from videogen.tasks import TASKS
 from videogen.values import Lora
 
 GOLDEN_T2V = GOLDEN / "wan22/checkpoint-t2v-a14b/high_noise_model"
@@ -309,3 +312,26 @@ def test_load_says_what_it_cannot_do():
         videogen.load("reference_to_video", "tiny", device="cuda")
     with pytest.raises(CheckpointError, match="no such folder"):
         videogen.load("reference_to_video", "/no/such/folder")
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_components_are_offloaded_in_the_order_of_their_use(task, robot):
+    """accelerate's hooks send away what comes right before in the sequence, and nothing else."""
+    pipeline = videogen.load(task, "tiny", dtype=torch.float32, device="cpu")
+    used: list[str] = []
+    names = [name for name in pipeline.model_cpu_offload_seq.split("->") if name != "vae"]
+    for name in names:
+        getattr(pipeline, name).register_forward_pre_hook(lambda *_, name=name: used.append(name))
+    video = np.zeros((40, 64, 96, 3), np.uint8)
+    inputs = {"image": robot, "video": video}
+    given = {name: inputs[files.kind] for name, files in TASKS[task].inputs.items() if files.fewest}
+    size = {"height": 32, "width": 48, "num_inference_steps": 1}
+    length = {"duration": 2} if "extension" in task else {"num_frames": 5}
+    pipeline("x", **given, **size, **length, guidance_scale=3, output_type="latent")
+    assert [name for name, _ in itertools.groupby(used)] == names
+
+
+def test_arguments_a_task_does_not_use_are_refused(tiny_pipeline, robot):
+    for name, value in (("teacache", True), ("input_video", "x.mp4"), ("ar_step", 1)):
+        with pytest.raises(InputError, match=f"{name}=: is no argument of reference_to_video"):
+            tiny_pipeline("x", ref_imgs=[robot], **{name: value})

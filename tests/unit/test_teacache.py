@@ -125,16 +125,16 @@ def test_fixed_accumulates_per_branch_and_loop():
     assert decisions(counting, [("a", 0.5)] * 6) == [True, False, True, False, True, True]
 
 
-def test_published_loops_carry_on():
-    """A loop changes where the counter wraps; the cut-off stays, and so does the counter."""
+def test_published_loops():
+    """A loop begins at 0 and changes where the counter wraps; the cut-off stays."""
     counting = Published((1.0, 0.0), threshold=1e9, use_ret_steps=False)
     counting.reset(4)
     assert decisions(counting, [("", 0.5)] * 5) == [True, True, False, False, True]
     counting.start_loop(99)  # published counting is told apart
     counting.start_loop(99, 8)
     results = [counting.decide("", lambda state: 0.5) for _ in range(8)]
-    assert [r.count for r in results] == [1, 2, 3, 4, 5, 6, 7, 0]
-    assert [r.computed for r in results] == [True, False, False, False, False, True, True, True]
+    assert [r.count for r in results] == [0, 1, 2, 3, 4, 5, 6, 7]
+    assert [r.computed for r in results] == [True, True, False, False, False, False, True, True]
 
 
 def test_only_published_counting_takes_published_steps():
@@ -312,7 +312,7 @@ def test_another_shape_in_the_next_loop_is_computed(transformer, fixed):
     assert torch.equal(second(800), plain)
     assert cache.log[-1].computed
     assert cache.log[-1].distance is None
-    assert cache.log[-1].count == (0 if fixed else len(LEVELS))
+    assert cache.log[-1].count == 0
     second(700)
     second(600)
     assert not cache.log[-1].computed

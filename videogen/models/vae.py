@@ -14,7 +14,8 @@ from itertools import pairwise
 
 import torch
 from diffusers import AutoencoderKLWan
-from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, unpatchify
+from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, patchify, unpatchify
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor
 
 # Statistics of the 48 channels of Wan2.2's VAE; the 16 of Wan2.1 are AutoencoderKLWan's defaults.
@@ -53,20 +54,25 @@ def denormalize(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
     return latents * std + mean
 
 
+@torch.no_grad()
 def encode(
     vae: AutoencoderKLWan, video: Tensor, *, sample: bool = False, generator: torch.Generator | None = None
 ) -> Tensor:
     """Video [B, 3, F, H, W] in [-1, 1] to normalised latents [B, C, 1 + (F-1)//4, h, w], float32.
 
     Frames beyond 4k+1 are dropped, as published. The mean of the posterior is taken, or with ``sample`` one
-    draw from it (normal, float32, the shape of the latents). Never tiled, whatever the decoder does.
+    draw from it (normal, float32, the shape of the latents). Never tiled, whatever the decoder does. Video
+    may be elsewhere than the VAE: at most four frames are on its device at a time.
     """
-    frames = (video.shape[2] - 1) // 4 * 4 + 1
-    tiling, vae.use_tiling = vae.use_tiling, False
-    try:
-        posterior = vae.encode(video[:, :, :frames].to(vae.dtype)).latent_dist
-    finally:
-        vae.use_tiling = tiling
+    _onload(vae)
+    cache: list = [None] * sum(isinstance(module, WanCausalConv3d) for module in vae.encoder.modules())
+    hidden = []
+    for end in range(1, video.shape[2] + 1, 4):
+        chunk = video[:, :, max(0, end - 4) : end].to(vae.device, vae.dtype)
+        if vae.config.patch_size is not None:
+            chunk = patchify(chunk, patch_size=vae.config.patch_size)
+        hidden.append(vae.encoder(chunk, feat_cache=cache, feat_idx=[0]))
+    posterior = DiagonalGaussianDistribution(vae.quant_conv(torch.cat(hidden, dim=2)))
     latents = posterior.sample(generator) if sample else posterior.mode()
     return normalize(vae, latents.float())
 

@@ -34,6 +34,7 @@ from videogen.models.checkpoints import Checkpoint
 from videogen.models.text import encode_prompt
 from videogen.models.wan import WanDiT
 from videogen.options import OPTIONS
+from videogen.request import merge
 from videogen.runtime.teacache import TeaCache
 from videogen.sampling import StopDenoising
 from videogen.tasks import TASKS
@@ -133,9 +134,13 @@ class VideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         if unknown := set(callback_on_step_end_tensor_inputs) - set(self._callback_tensor_inputs):
             raise ValueError(f"callback_on_step_end_tensor_inputs: no {', '.join(unknown)}; only latents")
         self._interrupt = False
-        parts = self.parts(**self.complete({**arguments, "prompt": prompt}))
+        complete = self.complete({**arguments, "prompt": prompt})
+        parts = self.parts(**complete)
         if output_type == "latent":
-            frames: Any = torch.cat([_drained(part).latents for part in parts], dim=2)
+            one = len(complete.get("rolls", ())) <= 1  # then nothing depends on its frames
+            frames: Any = torch.cat(
+                [part.latents if one else _drained(part).latents for part in parts], dim=2
+            )
         else:
             frames = _collect((chunk for part in parts for chunk in part.frames), output_type, self.to_uint8)
         self.maybe_free_model_hooks()
@@ -151,13 +156,21 @@ class VideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         for name, files in spec.inputs.items():
             files.check(f"{name}=", spec.name, len(inputs[name]))
         others = {name: value for name, value in given.items() if name not in OPTIONS}
+        usable = {*spec.arguments, *spec.inputs, "resolution", "size", "duration", "num_frames", "fps"}
+        for name in given:
+            if name in OPTIONS and name not in usable:
+                what = f"is no argument of {spec.name}; it takes {', '.join(sorted(usable))}"
+                raise InputError(f"{name}=", None, what, "leave it out")
         asked = {
             name: value if name == "prompt" else OPTIONS[name].value(value)
             for name, value in given.items()
             if value is not None and name not in (*others, *inputs)
         }
-        values = {**spec.defaults(self.checkpoint), **asked}
+        values = merge(spec.defaults(self.checkpoint), asked)
         shape = spec.shape(values, inputs, spec.size_tables(self.checkpoint))
+        if isinstance(prompt := given.get("prompt"), list | tuple) and len(prompt) > len(shape.rolls):
+            what = f"has {len(prompt)} prompts, and there are {len(shape.rolls)} rolls"
+            raise InputError("prompt=", None, what, f"leave out {len(prompt) - len(shape.rolls)}")
         return {**others, **spec.pick(values, shape), **spec.inputs_of(inputs)}
 
     @classmethod
@@ -202,12 +215,12 @@ class VideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         """Classifier-free guidance, or a single pass at a scale of 1 or less; a context per branch.
 
         Args:
-            exactly_one: only a scale of 1 is a single pass, and none while steps are cached: the published
-                cache counts both branches.
+            exactly_one: only a scale of 1 is a single pass, and none for a step cache that counts pairs.
             beside: what both contexts hold besides the text.
         """
         contexts = {"cond": Context(text=self.encode_prompt(prompt), **beside)}
-        if (scale == 1 and self.step_cache is None) if exactly_one else scale <= 1:
+        paired = self.step_cache is not None and self.step_cache.needs_pairs
+        if (scale == 1 and not paired) if exactly_one else scale <= 1:
             return SinglePass(), contexts
         contexts["uncond"] = Context(text=self.encode_prompt(negative_prompt), **beside)
         return ClassifierFree(scale), contexts
@@ -231,7 +244,6 @@ class VideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
     ) -> Tensor:
         """Video [1, 3, 4k+1, H, W] in [-1, 1] to latents [1, C, k+1, h, w]."""
         with self.stage("vae encode"):
-            video = video.to(self._execution_device)
             return vae_io.encode(self.vae, video, sample=sample, generator=generator)
 
     def velocity(
@@ -270,7 +282,7 @@ class VideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         if self.step_cache is not None:
             self.step_cache.start_loop(total, counted)
         started = said = time.monotonic()
-        with self.stage("denoise"), self.progress_bar(total=total) as bar:
+        with self.stage("denoise"), self.progress_bar(total=total) as bar, self._cached_steps():
 
             def on_step(index: int, timestep: Tensor, latents: Tensor) -> Tensor:
                 nonlocal said
@@ -287,6 +299,14 @@ class VideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                 return latents
 
             yield on_step
+
+    @contextmanager
+    def _cached_steps(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            if self.step_cache is not None:
+                self.step_cache.end_loop()
 
     def reset_cache(self, num_steps: int) -> None:
         """Tell a step cache that a generation begins, and how many steps it is to expect."""

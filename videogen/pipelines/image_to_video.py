@@ -25,7 +25,7 @@ class ImageToVideoPipeline(VideoPipeline):
 
     task = "image_to_video"
     to_uint8 = staticmethod(truncated)
-    model_cpu_offload_seq = "text_encoder->image_encoder->transformer->vae"
+    model_cpu_offload_seq = "image_encoder->text_encoder->transformer->vae"  # the order of their use
 
     def __init__(  # diffusers reads the names of the components off it
         self,

@@ -108,7 +108,9 @@ def parse(reply: str) -> dict[str, Any]:
     found = _json_object(reply)
     subjects = found.get("subjects") if found else None
     if found is None or not isinstance(subjects, list) or not all(isinstance(s, dict) for s in subjects):
-        raise VideoGenError(f"the captioner's reply is not the JSON asked for: {brief(reply, 200)}")
+        raise VideoGenError(
+            f"--vlm_path: the reply is not the JSON asked for ({brief(reply, 200)}); give another model"
+        )
     return {
         "subjects": [_subject(subject, reply) for subject in subjects],
         **_texts(found, (*SHOTS, *SCENE), reply),
@@ -134,7 +136,7 @@ def _subject(subject: Mapping[str, Any], reply: str) -> dict[str, Any]:
     types, is_main = subject.get("TYPES") or {}, subject.get("is_main_subject") or False
     if not isinstance(types, dict) or not isinstance(is_main, bool):
         what = "TYPES that is no object, or an is_main_subject that is not true or false"
-        raise VideoGenError(f"the captioner's reply has a {what}: {brief(reply, 200)}")
+        raise VideoGenError(f"--vlm_path: the reply has a {what} ({brief(reply, 200)}); give another model")
     kinds = _texts(types, ("type", "sub_type"), reply)
     return {**_texts(subject, SUBJECT, reply), "TYPES": kinds, "is_main_subject": is_main}
 
@@ -142,7 +144,8 @@ def _subject(subject: Mapping[str, Any], reply: str) -> dict[str, Any]:
 def _texts(values: Mapping[str, Any], names: tuple[str, ...], reply: str) -> dict[str, str]:
     for name in names:
         if not isinstance(values.get(name), str | None):
-            raise VideoGenError(f"the captioner's reply has a {name} that is no text: {brief(reply, 200)}")
+            what = f"--vlm_path: the reply has a {name} that is not text ({brief(reply, 200)})"
+            raise VideoGenError(f"{what}; give another model")
     return {name: (values.get(name) or "").strip() for name in names}
 
 

@@ -6,8 +6,10 @@ All of it happens before the video model is loaded, with one writing model on th
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from videogen.errors import CheckpointError, OutOfMemoryError, VideoGenError
 from videogen.prompts.chat import TEXT_CHAT, VIDEO_CHAT, Chat, FoundModel, find_model
 
 if TYPE_CHECKING:
@@ -33,79 +35,93 @@ def find_writers(values: Mapping[str, Any], *, describe: bool = False) -> dict[s
         )
     if values.get("captioner") or values.get("prompt_enhancer"):
         enhancer = values.get("prompt_enhancer") or TEXT_CHAT.default
-        found["enhancer"] = find_model("--prompt_enhancer", enhancer)
+        flag = "--prompt_enhancer" if values.get("prompt_enhancer") else "--captioner"
+        found["enhancer"] = find_model(flag, enhancer)
     return found
 
 
-def write_prompts(plans: "Sequence[Plan]") -> "list[Plan]":
-    """The plans with their prompts written, where that is asked for and has not been done.
+def write_prompts(plans: "Sequence[Plan]") -> "tuple[list[Plan], dict[int, VideoGenError]]":
+    """The plans with their prompts written, where that is asked for and has not been done; and what went
+    wrong with single ones, by index.
 
     Raises:
-        VideoGenError: a model that cannot be loaded, or replies with nothing of use.
+        CheckpointError, OutOfMemoryError: a model that cannot be loaded.
     """
     wanted = [plan for plan in plans if not plan.written and _is_asked(plan)]
-    captions = _captions([plan for plan in wanted if plan.values.get("captioner")])
-    prompts = _prompts(wanted, captions)
-    return [replace(plan, written=prompts[plan.index]) if plan.index in prompts else plan for plan in plans]
+    written: dict[int, dict[str, Any]] = {plan.index: {} for plan in wanted}
+    errors: dict[int, VideoGenError] = {}
+    known: dict[tuple, dict[str, Any]] = {}
+    for role, write in (("captioner", _caption), ("enhancer", _prompt)):
+        concerned = [plan for plan in wanted if role == "enhancer" or plan.values.get("captioner")]
+        for mine in _by_model(role, concerned):
+            with _model(role, mine[0].values) as model:
+                for plan in mine:
+                    try:
+                        if plan.index not in errors:
+                            key = (role, _asked(plan))  # seeds of one prompt share what is written
+                            known[key] = known.get(key) or write(plan, written[plan.index], model)
+                            written[plan.index] = known[key]
+                    except (CheckpointError, OutOfMemoryError):
+                        raise
+                    except VideoGenError as error:
+                        errors[plan.index] = error
+    return [replace(plan, written=written.get(plan.index, plan.written)) for plan in plans], errors
 
 
 def _is_asked(plan: "Plan") -> bool:
-    """With an image the published code leaves the prompt as it is."""
-    image = any(plan.inputs.get(name) for name in ("input_image", "end_image"))
-    return bool(plan.values.get("captioner") or (plan.values.get("prompt_enhancer") and not image))
+    return bool(plan.values.get("captioner") or plan.values.get("prompt_enhancer"))
 
 
-def _captions(plans: "Sequence[Plan]") -> dict[int, dict[str, Any]]:
-    """What is in the input video of every plan, by its index."""
-    captions: dict[int, dict[str, Any]] = {}
-    seen: dict[tuple, dict[str, Any]] = {}
+def _asked(plan: "Plan") -> tuple:
+    videos = tuple(source.sha256 for source in plan.inputs.get("input_video", ()))
+    return plan.values.get("prompt"), plan.values.get("roll_prompts"), videos
+
+
+def _by_model(role: str, plans: "Sequence[Plan]") -> "list[list[Plan]]":
+    """Plans grouped by the model they need."""
+    groups: dict[tuple, list[Plan]] = {}
     for plan in plans:
-        (source,) = plan.inputs["input_video"]
-        key = (source.sha256, plan.values["vlm_path"])
-        if key not in seen:
-            with _model("captioner", plan.values) as model:
-                seen[key] = describe_video(source, model)
-        captions[plan.index] = seen[key]
-    return captions
+        key = (find_writers(plan.values)[role].name, plan.values["vlm_device"], plan.values["device"])
+        groups.setdefault(key, []).append(plan)
+    return list(groups.values())
 
 
-def _prompts(plans: "Sequence[Plan]", captions: Mapping[int, dict[str, Any]]) -> dict[int, dict[str, Any]]:
-    """What takes the place of every plan's prompt, by its index; one model serves all that name it."""
+def _caption(plan: "Plan", written: Mapping[str, Any], model: Chat) -> dict[str, Any]:
+    """What is in the plan's input video."""
+    (source,) = plan.inputs["input_video"]
+    return {**written, "structural_caption": describe_video(source, model)}
+
+
+def _prompt(plan: "Plan", written: Mapping[str, Any], model: Chat) -> dict[str, Any]:
+    """What takes the place of the plan's prompt: its video's caption in prose, or the prompt made longer."""
     from videogen.prompts import caption, enhance  # noqa: PLC0415 - not before a prompt is written
 
-    written: dict[int, dict[str, Any]] = {}
-    for name in dict.fromkeys(plan.values["prompt_enhancer"] for plan in plans):
-        mine = [plan for plan in plans if plan.values["prompt_enhancer"] == name]
-        known: dict[str, str] = {}
-        with _model("enhancer", mine[0].values) as model:
-            for plan in mine:
-                if (described := captions.get(plan.index)) is not None:
-                    prompt = caption.fuse(described, "t2v", model, seed=SEED)
-                    logger.info("prompt: %s", prompt)
-                    written[plan.index] = {"prompt": prompt, "structural_caption": described}
-                    continue
-                given = plan.values.get("roll_prompts") or (plan.values["prompt"],)
-                for text in given:
-                    if text not in known:
-                        known[text] = enhance.enhance(text, model, seed=SEED)
-                        logger.info("prompt: %s", known[text])
-                texts = tuple(known[text] for text in given)
-                several = plan.values.get("roll_prompts")
-                written[plan.index] = {"roll_prompts": texts} if several else {"prompt": texts[0]}
-    return written
+    if described := written.get("structural_caption"):
+        texts: tuple[str, ...] = (caption.fuse(described, "t2v", model, seed=SEED),)
+        if texts == ("-",):
+            raise VideoGenError("--captioner: saw no subject in the video; give a --prompt")
+    else:
+        given = plan.values.get("roll_prompts") or (plan.values["prompt"],)
+        texts = tuple(enhance.enhance(text, model, seed=SEED) for text in given)
+    for text in texts:
+        logger.info("prompt: %s", text)
+    several = plan.values.get("roll_prompts")
+    return {**written, **({"roll_prompts": texts} if several else {"prompt": texts[0]})}
 
 
 def describe_video(source: "InputVideo", model: Chat) -> dict[str, Any]:
     """A video field by field (``caption.parse``), from 16 of its frames; they are read one at a time."""
     import numpy as np  # noqa: PLC0415 - this module is loaded at start-up
 
+    from videogen.media.reader import scaled  # noqa: PLC0415
     from videogen.prompts import caption  # noqa: PLC0415 - not before a prompt is written
 
     indices = caption.sample_indices(source.count())
-    pictures: dict[int, np.ndarray] = {}
-    for index, frame in enumerate(source.frames(size=CAPTION_SIZE)):
-        if index in indices:
-            pictures[index] = frame
+    pictures = {
+        index: scaled(frame, CAPTION_SIZE)
+        for index, frame in enumerate(islice(source.frames(), indices[-1] + 1))
+        if index in indices
+    }
     return caption.describe(np.stack([pictures[index] for index in indices]), model, seed=SEED)
 
 
@@ -134,6 +150,7 @@ def _model(role: str, values: Mapping[str, Any]) -> Chat:
     from videogen.runtime.device import choose_device  # noqa: PLC0415 - needs torch
 
     found = find_writers(values, describe=role == "captioner")[role]
-    device = choose_device(values.get("vlm_device") or values.get("device") or "auto")
+    own = values.get("vlm_device")
+    device = choose_device(own or values.get("device") or "auto", "--vlm_device" if own else "--device")
     logger.info("loading %s", found.title)
     return Chat(found, device, timeout=values.get("download_timeout"))

@@ -2,7 +2,10 @@
 
 import importlib
 import platform
+import re
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import psutil
 import torch
@@ -21,7 +24,7 @@ OPTIONAL = (
 )
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str, flag: str = "--device") -> torch.device:
     """'auto' is the first accelerator, else the CPU.
 
     Raises:
@@ -34,7 +37,7 @@ def choose_device(name: str) -> torch.device:
         device.type, 1
     )
     if (device.index or 0) >= count:
-        raise InputError("--device", name, f"there are {count} such devices here", "try --device cpu")
+        raise InputError(flag, name, f"there are {count} such devices here", f"try {flag} cpu")
     return device
 
 
@@ -48,19 +51,19 @@ def free_memory(device: torch.device) -> int:
 
 def reset_peak(device: torch.device) -> None:
     """Start a new measurement of ``peak_memory``."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak of what is resident
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
 
 def peak_memory(device: torch.device) -> dict[str, int]:
     """Peak bytes: of this process in RAM, and of torch on the GPU."""
-    try:
-        import resource  # noqa: PLC0415 - not on Windows
-
-        unit = 1 if platform.system() == "Darwin" else 1024
-        peaks = {"ram": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
-    except ImportError:
-        peaks = {"ram": psutil.Process().memory_info().rss}
+    peaks = {"ram": psutil.Process().memory_info().rss}
+    with suppress(OSError):  # Linux; getrusage's peak would be that of whatever started this process
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+        if found := re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE):
+            peaks["ram"] = int(found[1]) * 1024
     if device.type == "cuda":
         peaks["gpu"] = torch.cuda.max_memory_allocated(device)
     return peaks

@@ -52,8 +52,8 @@ class Counting(ABC):
         self.accumulated: dict[str, float] = {}
 
     @abstractmethod
-    def start_loop(self, num_steps: int, published_steps: int | None = None) -> bool:
-        """As ``TeaCache.start_loop``; returns whether what was cached before must be forgotten."""
+    def start_loop(self, num_steps: int, published_steps: int | None = None) -> None:
+        """As ``TeaCache.start_loop``."""
 
     @abstractmethod
     def _next(self, branch: str) -> tuple[str, int, bool]:
@@ -78,8 +78,9 @@ class Published(Counting):
     """One counter of calls, which tells the branches apart by its parity and wraps after ``num_steps`` calls.
 
     A step makes two calls, so the calls forced at the start are forced again half-way, those at the end are
-    never reached, and with an odd number of steps the branches swap. A loop sets only where the counter
-    wraps; the window at the end stays that of the generation.
+    never reached, and with an odd number of steps the branches swap. A loop sets where the counter wraps; the
+    window at the end stays that of the generation. Every loop begins at 0: the published counter comes back
+    to it by itself, but where it expects another number of steps, and there it crashes or mixes segments.
     """
 
     def reset(self, num_steps: int) -> None:
@@ -87,10 +88,10 @@ class Published(Counting):
         self.count = 0
         self.cutoff = 2 * num_steps - (0 if self.use_ret_steps else 2)
 
-    def start_loop(self, num_steps: int, published_steps: int | None = None) -> bool:  # noqa: ARG002
+    def start_loop(self, num_steps: int, published_steps: int | None = None) -> None:  # noqa: ARG002
+        self.count = 0
         if published_steps is not None:
             self.num_steps = published_steps
-        return False
 
     def _next(self, branch: str) -> tuple[str, int, bool]:  # noqa: ARG002 - not known to the published code
         count = self.count
@@ -109,9 +110,8 @@ class Fixed(Counting):
         super().reset(num_steps)
         self.counts: dict[str, int] = {}
 
-    def start_loop(self, num_steps: int, published_steps: int | None = None) -> bool:  # noqa: ARG002
+    def start_loop(self, num_steps: int, published_steps: int | None = None) -> None:  # noqa: ARG002
         self.reset(num_steps)
-        return True
 
     def _next(self, branch: str) -> tuple[str, int, bool]:
         count = self.counts.get(branch, 0)
@@ -172,12 +172,21 @@ class TeaCache(ModelHook):
         self.log.clear()
 
     def start_loop(self, num_steps: int, published_steps: int | None = None) -> None:
-        """Begin a denoising loop of ``num_steps`` steps. Published counting carries everything over.
+        """Begin a denoising loop of ``num_steps`` steps.
 
         ``published_steps``: where the published code sets its number of steps for the loop, that number.
         """
-        if self.counting.start_loop(num_steps, published_steps):
-            self._drop()
+        self.counting.start_loop(num_steps, published_steps)
+        self._drop()
+
+    def end_loop(self) -> None:
+        """Give the memory of what was cached back: the next loop begins by computing."""
+        self._drop()
+
+    @property
+    def needs_pairs(self) -> bool:
+        """Whether a step must make two calls, because calls are counted and not branches."""
+        return isinstance(self.counting, Published)
 
     def disable(self) -> None:
         """Leave the transformer as it was found."""
