@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -94,21 +95,40 @@ def _is_flag(word: str) -> bool:
     return word in ("-h", "-v") or (word.startswith("--") and spelling in {*FLAG_NAMES, "help"})
 
 
-def help_text(task_name: str | None) -> str:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Program:
+    """What a help text says of the command itself; ``hidden`` options are not shown."""
+
+    name: str
+    usage: str
+    description: str
+    epilog: str
+    tasks: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
+
+
+def help_text(task_name: str | None, program: Program | None = None) -> str:
     """Help for all tasks, or for one with its own defaults."""
     task = find(task_name) if task_name is not None else None
-    tasks = [task.name] if task else list(TASKS)
-    program = "videogen" if Path(sys.argv[0]).name == "videogen" else "generate_video.py"
-    parser = argparse.ArgumentParser(
-        prog=program,
+    name = "videogen" if Path(sys.argv[0]).name == "videogen" else "generate_video.py"
+    program = program or Program(
+        name=name,
+        usage=f"{name} --task_type TASK --prompt TEXT [flags]",
         description=f"{task.name}: {task.summary}." if task else DESCRIPTION,
-        epilog=EPILOG.replace("generate_video.py", program),
+        epilog=EPILOG.replace("generate_video.py", name),
+    )
+    tasks = [*([task.name] if task else TASKS), *program.tasks]
+    parser = argparse.ArgumentParser(
+        prog=program.name,
+        description=program.description,
+        epilog=program.epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        usage=f"{program} --task_type TASK --prompt TEXT [flags]",
+        usage=program.usage,
         add_help=False,
     )
     for title, options in GROUPS.items():
-        shown = [option for option in options if any(option.used_by(name) for name in tasks)]
+        used = [option for option in options if any(option.used_by(name) for name in tasks)]
+        shown = [option for option in used if option.name not in program.hidden]
         if not shown:
             continue
         group = parser.add_argument_group(title)

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,10 @@ from videogen.errors import InputError, VideoGenError, one_line
 from videogen.media.fetch import Fetcher
 from videogen.media.reader import read_video
 from videogen.metadata import changed_inputs
-from videogen.options import OPTIONS
+from videogen.options import OPTIONS, V2V, merge
 from videogen.plan import Plan
 from videogen.prompts.write import find_writers, write_only
-from videogen.request import RUNTIME_DEFAULTS, Item, check_runtime, make_plans, merge
+from videogen.request import RUNTIME_DEFAULTS, Item, check_runtime, make_plans
 from videogen.sources import from_config, from_metadata, read_jobs
 from videogen.targets import Existing
 from videogen.tasks import TASKS
@@ -34,14 +34,14 @@ logger = logging.getLogger("videogen")
 INTERRUPTED = 130
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
+def main(argv: Sequence[str] | None = None, *, command: Callable[[list[str]], int] | None = None) -> int:
+    """Run the command line (or another ``command`` in its manner); returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     verbose = any(word in ("-v", "--verbose") for word in arguments)
     in_main_thread = threading.current_thread() is threading.main_thread()
     earlier = signal.signal(signal.SIGTERM, signal.default_int_handler) if in_main_thread else None
     try:
-        return _main(arguments)
+        return (command or _main)(arguments)
     except VideoGenError as error:
         _complain(one_line(error), verbose)
         return error.exit_code
@@ -91,8 +91,8 @@ def _main(arguments: list[str]) -> int:
 def _generate(given: dict[str, Any], workdir: Path) -> int:
     values, settings = gather(given)
     set_up_logging(settings)
-    bars = sys.stderr.isatty() and not settings.get("quiet")
-    _quieten_libraries(settings, bars=bars)  # before any of them is imported
+    quieten_libraries(settings)  # before any of them is imported
+    bars = wants_bars()
     if settings.get("caption_only"):
         return _caption(values, workdir, dry_run=settings.get("dry_run", False))
     items = read_jobs(settings["jobs"], values) if "jobs" in settings else [Item(values=values)]
@@ -123,13 +123,16 @@ def _caption(values: dict[str, Any], workdir: Path, *, dry_run: bool) -> int:
         raise InputError(
             "--caption_only", None, "needs --input_video, or --prompt with --prompt_enhancer", fix
         )
-    writers = find_writers(values, describe=given is not None)
+    role = "describer" if values.get("task_type") in V2V else "captioner"
+    writers = find_writers(values, needed=() if given is None else (role,))
     fetcher = Fetcher(folder=workdir, timeout=values["download_timeout"])
     video = None if given is None else read_video("--input_video", given, fetcher)
     for found in writers.values():
         if found.note:
             logger.warning(found.note)
-    said = {role: found.title for role, found in writers.items()} if dry_run else write_only(values, video)
+    said = (
+        {role: found.title for role, found in writers.items()} if dry_run else write_only(values, video, role)
+    )
     print(json.dumps(said, indent=2, ensure_ascii=False))
     return 0
 
@@ -194,9 +197,19 @@ def set_up_logging(settings: dict[str, Any]) -> None:
     logger.setLevel(level)
 
 
-def _quieten_libraries(settings: dict[str, Any], *, bars: bool) -> None:
+def say(text: str) -> None:
+    """To stdout, at once."""
+    print(text, flush=True)
+
+
+def wants_bars() -> bool:
+    """Progress bars are for terminals."""
+    return sys.stderr.isatty() and logger.level < logging.ERROR
+
+
+def quieten_libraries(settings: dict[str, Any]) -> None:
     """Keep other libraries' start-up chatter out of our output, unless -v asks for it."""
-    if not bars:
+    if not wants_bars():
         os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     if settings.get("verbose"):
         return

@@ -15,6 +15,7 @@ ACTIVATION_BYTES = {2: 25, 4: 40}
 # Live bytes per output pixel while one latent frame is decoded in float32, per unit of the VAE's base width.
 DECODE_BYTES = 204
 PUBLISHED_VAE_WIDTH = 96
+WAN22_VAE_WIDTH = 256
 TILE = 256  # pixels, each side
 PICTURE_BYTES = 64  # per output pixel: four float32 RGB frames, and as much again while they are blended
 STREAMED_SHARE = (
@@ -35,7 +36,8 @@ class Memory:
     def peak(self, *, offload: bool = False, low_vram: bool = False, tiled: bool = False) -> int:
         """Highest sum over the phases of a run: text, denoising, decoding."""
         decode = self.tiled_decode if tiled or low_vram else self.decode
-        transformer, vae = self.weights["transformer"], self.weights["vae"]
+        vae = self.weights["vae"]
+        transformer = max(size for name, size in self.weights.items() if name.startswith("transformer"))
         encoders = [size for name, size in self.weights.items() if name.endswith("_encoder")]
         if low_vram:
             return vae + max(self.streamed + self.activations, decode)
@@ -45,7 +47,13 @@ class Memory:
 
 
 def estimate(
-    shape: Shape, parameters: Mapping[str, int], *, width: int, dtype: str, vae_width: int, residuals: int = 0
+    shape: Shape,
+    parameters: Mapping[str, int],
+    *,
+    width: int,
+    dtype: str,
+    vae_width: float,
+    residuals: int = 0,
 ) -> Memory:
     """Memory of one generation.
 
@@ -64,6 +72,6 @@ def estimate(
         weights={name: count * per_weight.get(name, size) for name, count in parameters.items()},
         streamed=int(parameters["transformer"] * STREAMED_SHARE),
         activations=shape.tokens * width * (ACTIVATION_BYTES[size] + residuals * size),
-        decode=pixels * per_pixel,
-        tiled_decode=min(pixels, TILE * TILE) * per_pixel + pixels * PICTURE_BYTES,
+        decode=int(pixels * per_pixel),
+        tiled_decode=int(min(pixels, TILE * TILE) * per_pixel) + pixels * PICTURE_BYTES,
     )

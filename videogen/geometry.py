@@ -17,6 +17,22 @@ LATENT_CHANNELS = 16
 MAX_POSITIONS = 1024
 LONGEST = 1_000_001  # frames; half a day
 
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """What a VAE makes of pixels: latent channels, and pixels per latent pixel, each side."""
+
+    channels: int = LATENT_CHANNELS
+    stride: int = SPACE_STRIDE
+
+    @property
+    def unit(self) -> int:
+        """Pixels per token, each side."""
+        return self.stride * PATCH
+
+
+WAN21_GRID, WAN22_GRID = Grid(), Grid(channels=48, stride=16)
+
 Bucket = tuple[float, int, int]  # ratio height/width, height, width
 
 
@@ -52,6 +68,7 @@ class Shape:
     forwards_per_step: int = 1
     prepended: int = 0
     canvas: tuple[int, int] | None = None
+    grid: Grid = WAN21_GRID
 
     @property
     def file_size(self) -> tuple[int, int]:
@@ -72,13 +89,14 @@ class Shape:
     def latent_shape(self) -> tuple[int, int, int, int, int]:
         """Of the largest roll."""
         frames = max(roll.latent_frames for roll in self.rolls)
-        return 1, LATENT_CHANNELS, frames, self.height // SPACE_STRIDE, self.width // SPACE_STRIDE
+        grid = self.grid
+        return 1, grid.channels, frames, self.height // grid.stride, self.width // grid.stride
 
     @property
     def tokens(self) -> int:
         """Of one forward of the largest roll."""
         frames = max(roll.latent_frames + roll.context_frames for roll in self.rolls)
-        return frames * (self.height // SIZE_UNIT) * (self.width // SIZE_UNIT)
+        return frames * (self.height // self.grid.unit) * (self.width // self.grid.unit)
 
 
 def latent_frames(num_frames: int) -> int:
@@ -102,13 +120,48 @@ def bucket_size(table: Sequence[Bucket], width: int, height: int) -> tuple[int, 
     return floor_to_unit(rows), floor_to_unit(columns)
 
 
+def area_size(area: int, width: int, height: int) -> tuple[int, int]:
+    """(height, width) of about ``area`` pixels in an image's ratio, for Wan2.2 A14B (spec wan22 section 4).
+
+    In the published order of float operations: 832x480 becomes 832x464 at its own area.
+    """
+    ratio = height / width
+    return tuple(  # type: ignore[return-value]
+        int(math.sqrt(pixels) // SPACE_STRIDE // PATCH) * SIZE_UNIT for pixels in (area * ratio, area / ratio)
+    )
+
+
+def covered_size(area: int, width: int, height: int) -> tuple[int, int]:
+    """(height, width) of at most ``area`` pixels near an image's ratio, for Wan2.2 5B (spec wan22 section 4).
+
+    Of the two sizes that round the width or the height first, the one nearer in ratio.
+
+    Raises:
+        ValueError: an image too narrow for any.
+    """
+    unit, ratio = WAN22_GRID.unit, width / height
+    ideal = math.sqrt(area * ratio)
+    try:
+        wide = int(ideal // unit) * unit
+        first = (int(area / wide // unit) * unit, wide)
+        high = int(area / ideal // unit) * unit
+        second = (high, int(area / high // unit) * unit)
+        errors = [max(ratio / (w / h), (w / h) / ratio) for h, w in (first, second)]
+    except ZeroDivisionError:
+        raise ValueError("too narrow") from None
+    return first if errors[0] < errors[1] else second
+
+
 def supported_sizes(tables: Mapping[str, Sequence[Bucket]]) -> list[tuple[int, int]]:
     """Every (height, width) that the size tables can give."""
     return sorted({(floor_to_unit(h), floor_to_unit(w)) for table in tables.values() for _, h, w in table})
 
 
 def choose_size(
-    values: Mapping[str, object], tables: Mapping[str, Sequence[Bucket]], source: tuple[int, int]
+    values: Mapping[str, object],
+    tables: Mapping[str, Sequence[Bucket]],
+    source: tuple[int, int],
+    grid: Grid = WAN21_GRID,
 ) -> tuple[int, int]:
     """(height, width) from --height --width, --size, or --resolution and the (width, height) of the input.
 
@@ -130,7 +183,7 @@ def choose_size(
                 raise InputError(flag, pixels, f"at most {most}", f"nearest {most}")
         return height, width
     if isinstance(size, tuple):
-        return _supported(size, tables)
+        return _supported(size, tables, grid)
     resolution = str(values["resolution"])
     if resolution not in tables:
         near = min(tables, key=lambda name: abs(_lines(name) - _lines(resolution)))
@@ -149,7 +202,7 @@ def _lines(resolution: str) -> int:
     return int("".join(character for character in resolution if character in string.digits) or 0)
 
 
-def _supported(size: tuple[int, int], tables: Mapping[str, Sequence[Bucket]]) -> tuple[int, int]:
+def _supported(size: tuple[int, int], tables: Mapping[str, Sequence[Bucket]], grid: Grid) -> tuple[int, int]:
     width, height = size
     sizes = supported_sizes(tables)
     if (height, width) in sizes:
@@ -159,7 +212,7 @@ def _supported(size: tuple[int, int], tables: Mapping[str, Sequence[Bucket]]) ->
         "--size",
         f"{width}*{height}",
         f"must be one of the model's {len(sizes)} sizes (W*H)",
-        f"nearest {near[1]}*{near[0]}; --height and --width take any multiple of {SIZE_UNIT}",
+        f"nearest {near[1]}*{near[0]}; --height and --width take any multiple of {grid.unit}",
     )
 
 

@@ -10,7 +10,7 @@ from videogen.models.build import draft_component
 from videogen.models.checkpoints import Checkpoint, read_json
 from videogen.options import OPTIONS
 from videogen.runtime.device import choose_device
-from videogen.tasks import TaskSpec, find
+from videogen.tasks import TaskSpec, find, variant
 
 if TYPE_CHECKING:
     from videogen.pipelines.base import VideoPipeline
@@ -41,8 +41,8 @@ def load(
     """
     spec, place = find(task), choose_device(device)
     dtype = getattr(torch, OPTIONS["dtype"].value(dtype)) if isinstance(dtype, str) else dtype
-    checkpoint = checkpoints.locate(str(model or spec.default_model), revision, spec)
-    return load_pipeline(spec, checkpoints.fetch(checkpoint, spec), dtype).to(place)
+    checkpoint = checkpoints.fetch(checkpoints.locate(str(model or spec.default_model), revision, spec), spec)
+    return load_pipeline(variant(spec.name, checkpoint.family), checkpoint, dtype).to(place)
 
 
 def load_pipeline(spec: TaskSpec, checkpoint: Checkpoint, dtype: torch.dtype) -> "VideoPipeline":
@@ -62,5 +62,5 @@ def load_pipeline(spec: TaskSpec, checkpoint: Checkpoint, dtype: torch.dtype) ->
     components = {name: draft.fill(dtype) for name, draft in drafts.items()}
     module, _, class_name = spec.pipeline.partition(":")
     pipeline = getattr(import_module(module), class_name)(**components)
-    pipeline.checkpoint = checkpoint
+    pipeline.checkpoint, pipeline.spec = checkpoint, spec
     return pipeline

@@ -11,6 +11,7 @@ from typing import Any
 from videogen.errors import InputError, brief
 from videogen.values import (
     Reject,
+    guidance,
     lora,
     one_of,
     paths,
@@ -35,6 +36,7 @@ AVATAR = ("talking_avatar",)
 HUNYUAN = ("hunyuan_image_to_video",)
 R2V = ("reference_to_video",)
 V2 = (*WAN_BASE, *DF)
+CHAIN = ("generate_continuous",)
 CACHED = (*R2V, *V3_EXTENSION, *V2)  # tasks whose TeaCache coefficients are known
 TASK_NAMES = (*R2V, *V3_EXTENSION, *AVATAR, *V2, *V2V, *HUNYUAN)
 
@@ -125,13 +127,13 @@ GROUPS: dict[str, tuple[Option, ...]] = {
                "let a chat model make the prompt longer first", "[PATH|ID]", (), V2,
                bare="Qwen/Qwen2.5-32B-Instruct"),
         Option("captioner", None, "let models write the prompt from the input video", "", (), DF),
-        Option("vlm_path", word, "captioning model", "PATH|ID", (), (*V2V, *DF)),
+        Option("vlm_path", word, "model that describes the input video", "PATH|ID", (), (*V2V, *DF)),
         Option("vlm_device", word, "device of the models that write prompts; --device unless given", "DEVICE",
                (), (*V2V, *V2)),
-        Option("custom_prompt", text, "put in front of the caption", "TEXT", (), V2V),
+        Option("custom_prompt", text, "put in front of the description of the input video", "TEXT", (), V2V),
     ),
     "size and length": (
-        Option("resolution", upper, "size class; the shape follows the input", "CLASS", (), _but(*V2V)),
+        Option("resolution", upper, "size class; the shape follows the input", "CLASS"),
         Option("size", size, "one of the model's supported sizes", "W*H"),
         Option("height", pixels, "exact height in pixels (with --width)", "PIXELS"),
         Option("width", pixels, "exact width in pixels (with --height)", "PIXELS"),
@@ -144,8 +146,9 @@ GROUPS: dict[str, tuple[Option, ...]] = {
     "inputs": (
         Option("ref_imgs", paths, "1-4 reference images, paths or http(s) URLs; the first fixes the shape",
                "A,B", (), R2V),
-        Option("input_image", word, "first frame", "FILE|URL", ("image",),
-               ("image_to_video", *DF, *AVATAR, *HUNYUAN)),
+        Option("input_image", word,
+               "first frame (v2v: the input video's last, where it is at hand without loss)", "FILE|URL",
+               ("image",), ("image_to_video", *DF, *AVATAR, *HUNYUAN, *V2V)),
         Option("end_image", word, "what comes right after the last frame (with --input_image)", "FILE|URL",
                (), DF),
         Option("input_video", word, "video to continue", "FILE|URL", ("video", "video_path"),
@@ -159,8 +162,9 @@ GROUPS: dict[str, tuple[Option, ...]] = {
                ("base_seed",)),
         Option("num_inference_steps", whole(1, 1000), "denoising steps", "N",
                ("sample_steps", "inference_steps", "infer_steps")),
-        Option("guidance_scale", real(0, 1000), "text guidance; 1 is off and costs one forward per step", "S",
-               ("sample_guide_scale", "text_guide_scale", "cfg_scale")),
+        Option("guidance_scale", guidance,
+               "text guidance; 1 is off and costs one forward per step; LOW,HIGH noise for two experts",
+               "S[,HIGH]", ("sample_guide_scale", "text_guide_scale", "cfg_scale")),
         Option("guidance_scale_img", real(0, 1000), "reference image guidance", "S", (), R2V),
         Option("guidance_scale_audio", real(0, 1000), "audio guidance", "S", ("audio_guide_scale",), AVATAR),
         Option("embedded_cfg_scale", real(0, 1000), "distilled guidance", "S", (), HUNYUAN),
@@ -168,12 +172,14 @@ GROUPS: dict[str, tuple[Option, ...]] = {
                ("flow_shift", "sample_shift")),
         Option("sample_solver", one_of("unipc", "dpm++", "euler"), "how a step is taken", "NAME", (),
                _but(*AVATAR, *HUNYUAN)),
-        Option("boundary", real(0, 1), "where the experts change", "0..1", (), ("v2v-14B",)),
-        Option("handover", one_of("frames", "latents"),
-               "what one roll passes to the next: 8-bit frames, as published, or latents", "WHAT", (),
-               ("single_shot_extension",)),
+        Option("boundary", real(0, 1), "noise level from which the high-noise expert works (Wan2.2 A14B)",
+               "0..1", (), (*WAN_BASE, "v2v-14B")),
+        Option("handover", one_of("frames", "latents", "mp4"),
+               "what one roll passes to the next: 8-bit frames, as published, or latents; "
+               "in a chain frames, or what the mp4 holds, as published", "WHAT", (),
+               ("single_shot_extension", *CHAIN)),
         Option("color_match", None, "match the colours of new frames to the input's last", "", (),
-               V3_EXTENSION),
+               (*V3_EXTENSION, *V2V)),
         Option("noise_device", one_of("cpu", "cuda"),
                "where noise is drawn; cpu gives the same noise on every machine", "DEVICE"),
     ),
@@ -199,6 +205,11 @@ GROUPS: dict[str, tuple[Option, ...]] = {
         Option("motion_frame", whole(1), "frames carried to the next clip", "N", (), AVATAR),
         Option("drop_frame", whole(0), "frames cut at the end of a clip", "N", (), AVATAR),
         Option("max_frames_num", whole(1), "upper limit of frames", "N", (), AVATAR),
+    ),
+    "chain": (
+        Option("num_videos", whole(1, 999), "how many videos (default 12)", "N", (), CHAIN),
+        Option("no_vlm", None, "no descriptions: --custom_prompt is every video's prompt", "", (), CHAIN),
+        Option("concat", None, "also join the videos to one film, without doubled frames", "", (), CHAIN),
     ),
     "HunyuanVideo": (
         Option("i2v_stability", None, "keep close to the first frame", "", (), HUNYUAN),
@@ -238,6 +249,7 @@ GROUPS: dict[str, tuple[Option, ...]] = {
         Option("prepend_input", None, "put the input video before the new frames, at its size", "", (),
                V3_EXTENSION),
         Option("keep_audio", None, "with --prepend_input: also the input's sound", "", (), V3_EXTENSION),
+        Option("save_last_frame", word, "also keep the last frame, lossless", "FILE.png", (), V2V),
         Option("new_frames_only", None, "leave the input video out of the file", "", (), DF),
         Option("keep_parts", None, "keep the finished rolls (<name>.parts/) after success", "", (),
                (*V3_EXTENSION, *DF)),
@@ -267,6 +279,28 @@ FLAG_NAMES: dict[str, str] = {
 }
 
 
+# Ways of saying the same thing: what a stronger source says silences the other ways in weaker ones.
+ALTERNATIVES: tuple[tuple[tuple[str, ...], ...], ...] = (
+    (("resolution",), ("size",), ("height", "width")),
+    (("duration",), ("num_frames",)),
+    (("output",), ("output_dir",)),
+    (("prompt",), ("roll_prompts",), ("captioner",)),
+)
+
+
+def merge(*sources: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of several sources, the strongest last."""
+    merged: dict[str, Any] = {}
+    for source in sources:
+        for ways in ALTERNATIVES:
+            said = [way for way in ways if any(name in source for name in way)]
+            silenced = [name for way in ways if said and way not in said for name in way]
+            for name in silenced:
+                merged.pop(name, None)
+        merged.update(source)
+    return merged
+
+
 def check_used(task: str, values: Mapping[str, object], available: Collection[str]) -> None:
     """Refuse flags that ``task`` does not use, naming the ``available`` tasks that do.
 
@@ -276,12 +310,12 @@ def check_used(task: str, values: Mapping[str, object], available: Collection[st
     for name, value in values.items():
         option = OPTIONS[name]
         if not option.used_by(task):
-            users = [name for name in option.tasks or () if name in available]
+            users = [name for name in option.tasks or () if name in (*available, *CHAIN)]
             fix = f"used by {', '.join(users)}" if users else "leave it out"
-            raise InputError(option.flag, _typed(value), f"not used by {task}", fix)
+            raise InputError(option.flag, typed(value), f"not used by {task}", fix)
 
 
-def _typed(value: object) -> str | None:
+def typed(value: object) -> str | None:
     """A value about as it was given; nothing for a switch."""
     if value is True:
         return None

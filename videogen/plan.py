@@ -10,22 +10,25 @@ from typing import Any
 
 from videogen import metadata
 from videogen.errors import InputError
-from videogen.estimate import PUBLISHED_VAE_WIDTH, Memory, estimate
-from videogen.geometry import Shape
+from videogen.estimate import PUBLISHED_VAE_WIDTH, WAN22_VAE_WIDTH, Memory, estimate
+from videogen.geometry import WAN22_GRID, Shape
 from videogen.media.fetch import display_name
 from videogen.models import checkpoints
 from videogen.models.checkpoints import Checkpoint
+from videogen.notes import RATE_TOLERANCE
 from videogen.options import OPTIONS
 from videogen.parts import Parts
+from videogen.prompts.chat import FoundModel
+from videogen.prompts.write import find_writers
 from videogen.runtime.coefficients import Table, choose_table
 from videogen.targets import Target
-from videogen.tasks import RATE_TOLERANCE, Inputs, TaskSpec
+from videogen.tasks import Inputs, TaskSpec
 
 # Options that do not change a result: where it runs, how it is stored, and what is hashed by its content
 # instead.
 NOT_IN_HASH = {
-    "task_type", "model_id", "revision", "download_timeout", "device", "offload",
-    "compile", "use_usp", "output", "output_dir", "save_latents", "resolution", "size", "height", "width",
+    "task_type", "model_id", "revision", "download_timeout", "device", "offload", "compile", "use_usp",
+    "output", "output_dir", "save_latents", "save_last_frame", "resolution", "size", "height", "width",
     "duration", "num_frames", "seed", "lora", "keep_parts", "vlm_device",
 }  # fmt: skip
 # Options about one place and moment, not about the video.
@@ -38,6 +41,7 @@ NOT_IN_REQUEST = {
     "output",
     "output_dir",
     "save_latents",
+    "save_last_frame",
     "vlm_path",
     "vlm_device",
 }
@@ -82,6 +86,16 @@ class Plan:
         return {name: self.written[name] for name in PROMPTS if name in self.written}
 
     @property
+    def writers(self) -> dict[str, FoundModel]:
+        """Models that write its prompt, by role.
+
+        Raises:
+            CheckpointError: one that is not a model of the right kind.
+        """
+        described = self.task.describes and self.values.get("prompt") is None
+        return find_writers(self.values, needed=("describer",) if described else ())
+
+    @property
     def teacache_table(self) -> Table | None:
         """TeaCache's coefficients, where it is on.
 
@@ -113,9 +127,15 @@ class Plan:
             checkpoints.parameters(self.checkpoint, self.task),
             width=width or checkpoints.published(self.checkpoint.name, self.task)["width"],
             dtype=self.values["dtype"],
-            vae_width=vae.get("base_dim", PUBLISHED_VAE_WIDTH),
+            vae_width=self._vae_width(vae),
             residuals=max(2, self.shape.forwards_per_step) if self.values.get("teacache") else 0,
         )
+
+    def _vae_width(self, config: Mapping[str, Any]) -> float:
+        """Decoder width per output pixel; Wan2.2's VAE decodes pictures of half the size."""
+        if self.shape.grid == WAN22_GRID:
+            return config.get("decoder_base_dim", WAN22_VAE_WIDTH) / 4
+        return config.get("base_dim", PUBLISHED_VAE_WIDTH)
 
     @property
     def request(self) -> dict[str, Any]:

@@ -14,22 +14,14 @@ from videogen.media.image import read_image
 from videogen.media.reader import read_video
 from videogen.models import checkpoints
 from videogen.models.checkpoints import Checkpoint
-from videogen.options import OPTIONS, check_used
+from videogen.options import OPTIONS, check_used, merge, typed
 from videogen.plan import Plan
-from videogen.prompts.write import find_writers
 from videogen.targets import Existing, check_pattern, choose_target, claim, earlier_seed
-from videogen.tasks import TASKS, Files, TaskSpec, find
+from videogen.tasks import TASKS, VARIANTS, Files, TaskSpec, find, variant
 from videogen.values import MAX_SEED, Lora
 
 Values = dict[str, Any]
 
-# Ways of saying the same thing: what a stronger source says silences the other ways in weaker ones.
-ALTERNATIVES: tuple[tuple[tuple[str, ...], ...], ...] = (
-    (("resolution",), ("size",), ("height", "width")),
-    (("duration",), ("num_frames",)),
-    (("output",), ("output_dir",)),
-    (("prompt",), ("roll_prompts",), ("captioner",)),
-)
 # Pairs that contradict each other.
 CONFLICTS = (
     *(("size", "height"), ("size", "width"), ("resolution", "size"), ("resolution", "height")),
@@ -46,7 +38,7 @@ RUNTIME_DEFAULTS: Values = {
     **dict.fromkeys(("offload", "low_vram", "use_usp", "compile"), False),
     **dict.fromkeys(("teacache", "use_ret_steps", "teacache_fixed", "captioner"), False),
     "teacache_thresh": 0.2,
-    **dict.fromkeys(("teacache_model", "prompt_enhancer", "vlm_path", "vlm_device")),
+    **dict.fromkeys(("teacache_model", "prompt_enhancer", "vlm_path", "vlm_device", "custom_prompt")),
 }
 READERS = {"image": read_image, "video": read_video}
 
@@ -57,19 +49,6 @@ class Item:
 
     values: Mapping[str, Any]
     label: str = ""
-
-
-def merge(*sources: Mapping[str, Any]) -> Values:
-    """Values of several sources, the strongest last."""
-    merged: Values = {}
-    for source in sources:
-        for ways in ALTERNATIVES:
-            said = [way for way in ways if any(name in source for name in way)]
-            silenced = [name for way in ways if said and way not in said for name in way]
-            for name in silenced:
-                merged.pop(name, None)
-        merged.update(source)
-    return merged
 
 
 def make_plans(items: Sequence[Item], existing: Existing, workdir: Path) -> list[Plan]:
@@ -121,17 +100,14 @@ def check(explicit: Mapping[str, Any], workdir: Path) -> Plan:
     checkpoint = checkpoints.locate(
         explicit.get("model_id", task.default_model), explicit.get("revision"), task
     )
-    published = {
-        name: value if value is None else OPTIONS[name].value(value)
-        for name, value in task.defaults(checkpoint).items()
-    }
+    task = variant(task.name, checkpoint.family)
+    check_unused(task, explicit)
     general = {name: value for name, value in RUNTIME_DEFAULTS.items() if OPTIONS[name].used_by(task.name)}
-    values = merge({"seed": ()}, general, published, explicit)
+    values = merge({"seed": ()}, general, task.defaults(checkpoint), explicit)
     _check_prompt(task, values)
     check_runtime(values)
     if values.get("prompt_enhancer") and (values.get("input_image") or values.get("end_image")):
         values["prompt_enhancer"] = None  # as published
-    writers = find_writers(values)
     fetcher = Fetcher(folder=workdir, timeout=values["download_timeout"])
     inputs = {
         name: _read(task, name, values.get(name), files, fetcher) for name, files in task.inputs.items()
@@ -142,21 +118,44 @@ def check(explicit: Mapping[str, Any], workdir: Path) -> Plan:
         notes += _check_roll_prompts(prompts, len(shape.rolls))
     if values.get("revision") and checkpoint.folder is not None and not checkpoint.revision:
         notes.append("--revision has no effect on a folder or a tiny model")
-    notes += [note for found in writers.values() if (note := found.note)]
     if explicit.get("prompt_enhancer") and not values["prompt_enhancer"]:
         notes.append("--prompt_enhancer is not used with an image, as published")
     if not values.get("teacache"):
         useless = [name for name in explicit if name.startswith("teacache_") or name == "use_ret_steps"]
         changed = [name for name in useless if explicit[name] != RUNTIME_DEFAULTS[name]]
         notes += [f"--{name} has no effect without --teacache" for name in changed]
-    if explicit.get("vlm_path") and not values.get("captioner") and "captioner" in values:
+    if explicit.get("vlm_path") and not (values.get("captioner") or task.describes):
         notes.append("--vlm_path has no effect without --captioner")
+    if task.describes and values.get("prompt") is not None:
+        unused = [name for name in ("vlm_path", "vlm_device", "custom_prompt") if explicit.get(name)]
+        notes += [f"--{name} has no effect with a --prompt" for name in unused]
     plan = Plan(
         task=task, values=values, shape=shape, checkpoint=checkpoint, inputs=inputs, notes=tuple(notes)
     )
     if checkpoint.folder is not None or checkpoint.sizes or checkpoint.tiny:
         _ = plan.teacache_table  # or an error, while it is early
-    return plan
+    to_fetch = tuple(note for found in plan.writers.values() if (note := found.note))
+    return replace(plan, notes=(*plan.notes, *to_fetch))
+
+
+def check_unused(task: TaskSpec, explicit: Mapping[str, Any]) -> None:
+    """Refuse options that the models found have no use for.
+
+    Raises:
+        InputError: the first one.
+    """
+    for name in task.unused:
+        if name in explicit:
+            what = f"not used by {task.name} with {task.family} models"
+            raise InputError(OPTIONS[name].flag, typed(explicit[name]), what, "leave it out")
+    if isinstance(explicit.get("guidance_scale"), tuple) and task.network.get("experts") != 2:
+        low, high = explicit["guidance_scale"]
+        what = "two scales are for models with two experts"
+        raise InputError("--guidance_scale", f"{low:g},{high:g}", what, f"nearest {high:g}")
+    for lora in explicit.get("lora", ()):
+        if lora.expert is not None and task.network.get("experts") != 2:
+            what = f"':{lora.expert}' is for models with two experts"
+            raise InputError("--lora", lora.path, what, "leave it out")
 
 
 def _other_tasks_model(task: TaskSpec, checkpoint: Checkpoint) -> Iterator[str]:
@@ -166,10 +165,10 @@ def _other_tasks_model(task: TaskSpec, checkpoint: Checkpoint) -> Iterator[str]:
         InputError: a published model that is not even here.
     """
     name = checkpoint.name
-    if task.model(name) is not None or checkpoint.tiny:
+    if checkpoint.tiny or any(row.model(name) is not None for row in VARIANTS[task.name]):
         return
-    for other in TASKS.values():
-        if (model := other.model(name)) is None:
+    for other in (row for rows in VARIANTS.values() for row in rows):
+        if (model := other.model(name)) is None or other.name == task.name:
             continue
         alike = [
             own for own in task.models if own.weights == model.weights and own.defaults == model.defaults
@@ -195,7 +194,7 @@ def _check_prompt(task: TaskSpec, values: Mapping[str, Any]) -> None:
         if not values.get("input_video"):
             raise InputError("--captioner", None, "needs --input_video", "give a video, or a --prompt")
         return
-    if values.get("roll_prompts"):
+    if values.get("roll_prompts") or (prompt is None and task.describes):
         return
     if prompt is None:
         raise InputError("--prompt", None, f"required by {task.name}", "say what the video shows")
@@ -233,8 +232,6 @@ def check_runtime(values: Mapping[str, Any]) -> None:
 
 def _check_lora(lora: Lora) -> None:
     path = lora.path
-    if lora.expert is not None:
-        raise InputError("--lora", path, f"':{lora.expert}' is for models with two experts", "leave it out")
     if not (path.suffix == ".safetensors" if path.is_file() else any(path.glob("*.safetensors"))):
         raise InputError("--lora", path, "no such .safetensors file", "give the file, or the folder it is in")
 

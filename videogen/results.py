@@ -21,7 +21,6 @@ from videogen.models import checkpoints
 from videogen.parts import Parts
 from videogen.pipelines.base import Part, VideoPipeline, frames_tensor
 from videogen.plan import Plan
-from videogen.prompts.write import find_writers
 from videogen.runtime import device as devices
 from videogen.targets import Target
 
@@ -74,15 +73,17 @@ def write(
             assert kept is not None
             latents += [kept.latents(index)] if target.latents is not None else []
             for frames in kept.frames(index):
-                output.write(_fit(frames, shape.file_size))
+                output.write(fit(frames, shape.file_size))
         for index, part in enumerate(_parts(plan, pipeline, generator, kept, done), start=done):
-            made = _write_part(plan, pipeline, part, index, output, show_progress=show_progress)
+            made, last = _write_part(plan, pipeline, part, index, output, show_progress=show_progress)
             latents += [made] if target.latents is not None else []
         output.finish()
         pipeline.maybe_free_model_hooks()
         record |= _measured(pipeline, started)
         if target.latents is not None:
             _save_latents(target.latents, latents)
+        if target.last_frame is not None:
+            _save_picture(target.last_frame, last)
         target = replace(target, path=output.publish(may_replace=target.may_replace))
         record["output"] = target.path.name
         with video.writing(target.sidecar):
@@ -100,8 +101,12 @@ def _write_part(
     output: video.PendingFile,
     *,
     show_progress: bool,
-) -> torch.Tensor:
-    """Stream one part into the result, and where there are several, keep it on disk too; its latents."""
+) -> tuple[torch.Tensor, np.ndarray]:
+    """Stream one part into the result, and where there are several, keep it on disk too.
+
+    Returns:
+        its latents and its last frame [H, W, 3].
+    """
     shape, count = plan.shape, plan.shape.rolls[index].num_frames
     _check_finite(part.latents)
     latents = part.latents.float().cpu()
@@ -114,13 +119,13 @@ def _write_part(
         for chunk in part.frames:
             frames = pipeline.to_uint8(chunk)[0].permute(1, 2, 3, 0).cpu().numpy()
             with pipeline.stage("write"):
-                output.write(_fit(frames, shape.file_size))
+                output.write(fit(frames, shape.file_size))
                 if copy is not None:
                     copy.write(frames)
             bar.update(len(frames))
         if copy is not None:
             copy.finish(latents, part.state(), _effective(pipeline))
-    return latents
+    return latents, frames[-1]
 
 
 @contextmanager
@@ -181,7 +186,7 @@ def _source_frames(plan: Plan, pipeline: VideoPipeline) -> Iterator[np.ndarray]:
         yield levels[frame][None]
 
 
-def _fit(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def fit(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Frames [f, H, W, 3] at (width, height): as they are, or scaled (Lanczos)."""
     if frames.shape[2:0:-1] == size:
         return frames
@@ -215,6 +220,12 @@ def _check_finite(latents: torch.Tensor) -> None:
         )
 
 
+def _save_picture(target: Path, frame: np.ndarray) -> None:
+    with video.pending(target) as temporary, video.writing(target):
+        Image.fromarray(frame).save(temporary, format="PNG")
+        temporary.replace(target)
+
+
 def _save_latents(target: Path, latents: Sequence[torch.Tensor]) -> None:
     """float32 [1, C, F, h, w]: 'latents', or 'latents_0', 'latents_1', ... for several parts."""
     names = [f"latents_{i}" for i in range(len(latents))] if len(latents) > 1 else ["latents"]
@@ -224,7 +235,7 @@ def _save_latents(target: Path, latents: Sequence[torch.Tensor]) -> None:
 def _prompts(plan: Plan) -> dict[str, Any]:
     """What was asked for, what models made of it, and which."""
     given = plan.values.get("roll_prompts") or plan.values.get("prompt")
-    models = {role: found.title for role, found in find_writers(plan.values).items()}
+    models = {role: found.title for role, found in plan.writers.items()}
     return {"given": given, "models": models, **plan.written}
 
 

@@ -21,7 +21,7 @@ from videogen.models.checkpoints import Checkpoint
 from videogen.options import OPTIONS
 from videogen.pipelines.base import VideoPipeline
 from videogen.plan import PROMPTS, Plan
-from videogen.prompts.write import write_prompts
+from videogen.prompts.write import Writers, shares_device, write_prompts
 from videogen.results import Result, target_of, write
 from videogen.runtime import device as devices
 from videogen.runtime import memory, speed
@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 MODEL_OPTIONS = ("device", "dtype", "offload", "low_vram", "attention_backend", "compile", "lora")
 # What libraries say who have no exception of their own for it.
 OUT_OF_MEMORY = re.compile(r"out of memory|can.t allocate memory|not enough memory", re.IGNORECASE)
+# Of a LoRA's expert: whether it goes into the second transformer; unnamed, into each.
+EXPERTS = {None: (False, True), "high": (False,), "low": (True,)}
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 
@@ -52,6 +54,11 @@ class Session:
     fetched: dict[tuple, Checkpoint] = field(default_factory=dict)
     pipeline: VideoPipeline | None = None
     key: tuple | None = None
+    keep_writers: bool = False
+
+    def __post_init__(self) -> None:
+        self.writers = Writers(keep=self.keep_writers)
+        self.parked = False
 
     def fetch(self, plan: Plan) -> Plan:
         """The plan with its model on this machine."""
@@ -61,14 +68,48 @@ class Session:
         if key not in self.fetched:
             timeout = plan.values["download_timeout"]
             self.fetched[key] = checkpoints.fetch(plan.checkpoint, plan.task, timeout)
-        return plan.fetched(self.fetched[key])
+        fetched = self.fetched[key]
+        if fetched.family != plan.task.family:  # only for ids that no table knows
+            what = f"turned out to be a {fetched.family} model, which has other defaults"
+            raise InputError(
+                "--model_id", fetched.name, what, "it is here now: the same command again uses them"
+            )
+        return plan.fetched(fetched)
 
     def load(self, plan: Plan) -> VideoPipeline:
         """The pipeline of a fetched plan, set up as its options say."""
         if self.pipeline is None or self.key != model_key(plan):
             self.release()
             self.pipeline, self.key = set_up(plan), model_key(plan)
+        if self.parked:
+            self.pipeline.to(devices.choose_device(plan.values["device"]))
+            self.parked = False
         return self.pipeline
+
+    def with_prompt(self, plan: Plan) -> Plan:
+        """The plan with its prompt written; meanwhile a loaded pipeline makes room on a GPU that both use.
+
+        Raises:
+            VideoGenError: no prompt could be written.
+        """
+        if plan.written or not plan.writers:
+            return plan
+        values = plan.values
+        resident = self.pipeline is not None and not (values["offload"] or values["low_vram"])
+        if resident and shares_device(plan) and devices.choose_device(values["device"]).type == "cuda":
+            assert self.pipeline is not None
+            self.pipeline.to("cpu")
+            torch.cuda.empty_cache()
+            self.parked = True
+        (plan,), errors = write_prompts([plan], self.writers)
+        for error in errors.values():
+            raise error
+        return plan
+
+    def close(self) -> None:
+        """Drop everything that is loaded."""
+        self.writers.close()
+        self.release()
 
     def release(self) -> None:
         """Drop the loaded pipeline and its memory."""
@@ -80,7 +121,12 @@ class Session:
 
 def model_key(plan: Plan) -> tuple:
     """What a loaded pipeline depends on: fetched plans that agree in it share one."""
-    return (plan.task.name, plan.checkpoint.folder, *(plan.values[name] for name in MODEL_OPTIONS))
+    return (
+        plan.task.name,
+        plan.task.family,
+        plan.checkpoint.folder,
+        *(plan.values[name] for name in MODEL_OPTIONS),
+    )
 
 
 def run(
@@ -194,11 +240,12 @@ def set_up(plan: Plan) -> VideoPipeline:
     pipeline = load_pipeline(plan.task, plan.checkpoint, dtype)
     load_loras(pipeline, values["lora"])
     memory.place(pipeline, device, offload=values["offload"], low_vram=values["low_vram"])
-    pipeline.attention_backend = speed.set_attention_backend(
-        pipeline.transformer, values["attention_backend"], device, dtype
-    )
-    if values["compile"]:
-        speed.compile_blocks(pipeline.transformer, device, streamed=values["low_vram"])
+    for transformer in pipeline.transformers:
+        pipeline.attention_backend = speed.set_attention_backend(
+            transformer, values["attention_backend"], device, dtype
+        )
+        if values["compile"]:
+            speed.compile_blocks(transformer, device, streamed=values["low_vram"])
     return pipeline
 
 
@@ -210,8 +257,10 @@ def load_loras(pipeline: VideoPipeline, loras: Sequence[Lora]) -> None:
     """
     names = [f"lora_{index}" for index in range(len(loras))]
     for name, lora in zip(names, loras, strict=True):
+        experts = EXPERTS[lora.expert][: len(pipeline.transformers)]
         try:
-            pipeline.load_lora_weights(str(lora.path), adapter_name=name)
+            for second in experts:
+                pipeline.load_lora_weights(str(lora.path), adapter_name=name, load_into_transformer_2=second)
         except Exception as error:
             raise CheckpointError(f"--lora {lora.path}: does not fit ({first_line(error)})") from None
         if name not in {

@@ -1,7 +1,7 @@
 """What each task's video will be: one function per task, (option values, inputs, size tables) -> Shape."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from videogen.errors import InputError
@@ -10,11 +10,16 @@ from videogen.geometry import (
     MAX_POSITIONS,
     SIZE_UNIT,
     TIME_STRIDE,
+    WAN21_GRID,
+    WAN22_GRID,
     Bucket,
+    Grid,
     Roll,
     Shape,
+    area_size,
     choose_num_frames,
     choose_size,
+    covered_size,
     floor_frames,
     latent_frames,
     not_4k1,
@@ -60,13 +65,86 @@ def image_to_video(values: Mapping[str, Any], inputs: Inputs, tables: SizeTables
     return _one_roll(values, tables, _orientation(inputs["input_image"]))
 
 
-def _one_roll(values: Mapping[str, Any], tables: SizeTables, orientation: tuple[int, int]) -> Shape:
-    height, width = choose_size(values, tables, orientation)
+def wan22_text_to_video(values: Mapping[str, Any], inputs: Inputs, tables: SizeTables) -> Shape:
+    """Wan2.2 A14B: as --size says, or --resolution in landscape."""
+    del inputs
+    return _one_roll(values, tables, LANDSCAPE)
+
+
+def wan22_image_to_video(values: Mapping[str, Any], inputs: Inputs, tables: SizeTables) -> Shape:
+    """Wan2.2 A14B: --size and --resolution are areas, the ratio is the image's (spec wan22 section 4)."""
+    return _one_roll(values, tables, LANDSCAPE, fit=area_size, source=_first_frame(inputs))
+
+
+def wan22_5b_text_to_video(values: Mapping[str, Any], inputs: Inputs, tables: SizeTables) -> Shape:
+    """Wan2.2 5B: as --size says."""
+    del inputs
+    return _one_roll(values, tables, LANDSCAPE, grid=WAN22_GRID)
+
+
+def wan22_5b_image_to_video(values: Mapping[str, Any], inputs: Inputs, tables: SizeTables) -> Shape:
+    """Wan2.2 5B: the same with the image's ratio."""
+    source = _first_frame(inputs)
+    return _one_roll(values, tables, LANDSCAPE, fit=covered_size, source=source, grid=WAN22_GRID)
+
+
+def _first_frame(inputs: Inputs) -> Any:
+    """What the first frame is: an image, or the last of a video."""
+    return (*inputs.get("input_image", ()), *inputs.get("input_video", ()))[0]
+
+
+def _one_roll(
+    values: Mapping[str, Any],
+    tables: SizeTables,
+    orientation: tuple[int, int],
+    *,
+    fit: Callable[[int, int, int], tuple[int, int]] | None = None,
+    source: Any = None,
+    grid: Grid = WAN21_GRID,
+) -> Shape:
+    """One roll; where ``fit`` is given, (area, width, height) -> size in the ratio of ``source``."""
+    height, width = choose_size(values, tables, orientation, grid)
+    if values.get("height") is not None:
+        _check_unit(height, width, grid)
+    elif fit is not None:
+        height, width = _fitted(fit, height * width, source, grid)
     frames = choose_num_frames(values, values["fps"])
     roll = Roll(latent_frames=latent_frames(frames), num_frames=frames)
     paired = values.get("teacache") and not values["teacache_fixed"]  # it counts calls in pairs
-    forwards = 1 if values["guidance_scale"] == 1 and not paired else 2
-    return Shape(height=height, width=width, fps=values["fps"], rolls=(roll,), forwards_per_step=forwards)
+    if source is not None and frames == 1 and grid is WAN22_GRID:
+        raise InputError("--num_frames", frames, "is the input image alone", "at least 5")
+    scale = values["guidance_scale"]
+    forwards = 1 if scale in (1, (1, 1)) and not paired else 2
+    return Shape(
+        height=height,
+        width=width,
+        fps=values["fps"],
+        rolls=(roll,),
+        forwards_per_step=forwards,
+        grid=grid,
+    )
+
+
+def _check_unit(height: int, width: int, grid: Grid) -> None:
+    for flag, pixels in (("--height", height), ("--width", width)):
+        if pixels % grid.unit:
+            near = max(grid.unit, round(pixels / grid.unit) * grid.unit)
+            raise InputError(flag, pixels, f"must be a multiple of {grid.unit}", f"nearest {near}")
+
+
+def _fitted(
+    fit: Callable[[int, int, int], tuple[int, int]], area: int, source: Any, grid: Grid
+) -> tuple[int, int]:
+    try:
+        height, width = fit(area, source.width, source.height)
+    except ValueError:
+        height = width = 0
+    if min(height, width) < grid.unit:
+        what = f"is {source.width}x{source.height}, too narrow for any size"
+        raise InputError(
+            "input image", getattr(source, "name", None), what, "crop it, or give --height --width"
+        )
+    return height, width
 
 
 def _orientation(sources: Sequence[Any]) -> tuple[int, int]:

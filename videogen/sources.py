@@ -9,8 +9,8 @@ import yaml
 
 from videogen import metadata
 from videogen.errors import InputError, nearest
-from videogen.options import FLAG_NAMES, OPTIONS, Option
-from videogen.request import Item, Values, merge
+from videogen.options import FLAG_NAMES, OPTIONS, Option, merge
+from videogen.request import Item, Values
 from videogen.tasks import TASKS
 
 LARGEST_TEXT = 50_000_000  # bytes

@@ -37,6 +37,7 @@ class Target:
     path: Path
     kind: str
     latents: Path | None = None
+    last_frame: Path | None = None
     may_replace: bool = False
 
     @property
@@ -56,7 +57,7 @@ class Target:
     @property
     def paths(self) -> list[Path]:
         """Everything that will be written."""
-        return [self.path, self.sidecar, *([self.latents] if self.latents else [])]
+        return [self.path, self.sidecar, *(path for path in (self.latents, self.last_frame) if path)]
 
 
 def kind_of(path: str) -> str | None:
@@ -80,7 +81,9 @@ def choose_target(values: Mapping[str, Any], *, task: str, index: int, seed: int
     Raises:
         InputError: an unknown suffix.
     """
-    output, folder, latents = (values.get(name) for name in ("output", "output_dir", "save_latents"))
+    output, folder, latents, last = (
+        values.get(name) for name in ("output", "output_dir", "save_latents", "save_last_frame")
+    )
 
     def filled(pattern: str) -> Path:
         named = pattern.replace(SEED_MARK, str(seed)).replace(INDEX_MARK, str(index))
@@ -99,7 +102,14 @@ def choose_target(values: Mapping[str, Any], *, task: str, index: int, seed: int
     else:
         name = f"{index}_{seed}.mp4" if folder else f"{seed}_{stamp}.mp4"
         kind, path = "mp4", Path(folder or f"result/{task}").expanduser() / name
-    return Target(path=path, kind=kind, latents=filled(latents) if latents else None)
+    if last and Path(last).suffix != ".png":
+        raise InputError("--save_last_frame", last, "must end in .png", f"try {Path(last).stem}.png")
+    return Target(
+        path=path,
+        kind=kind,
+        latents=filled(latents) if latents else None,
+        last_frame=filled(last) if last else None,
+    )
 
 
 def check_pattern(values: Mapping[str, Any], *, many: bool, resume: bool) -> None:
@@ -110,7 +120,7 @@ def check_pattern(values: Mapping[str, Any], *, many: bool, resume: bool) -> Non
     """
     if resume and not (values.get("output") or values.get("output_dir")):
         raise InputError("--resume", None, "needs names that stay the same", "give --output or --output_dir")
-    for name in ("output", "save_latents"):
+    for name in ("output", "save_latents", "save_last_frame"):
         pattern = values.get(name)
         if many and pattern and SEED_MARK not in pattern and INDEX_MARK not in pattern:
             raise InputError(
@@ -128,13 +138,8 @@ def claim(target: Target, values: Mapping[str, Any], taken: set[Path], existing:
         target = _next_free(target, taken)
     target = replace(target, may_replace=existing.overwrite or existing.resume)
     for path in target.paths:
-        flag = (
-            "--save_latents"
-            if path == target.latents
-            else "--output"
-            if values.get("output")
-            else "--output_dir"
-        )
+        named = {target.latents: "--save_latents", target.last_frame: "--save_last_frame"}
+        flag = named.get(path) or ("--output" if values.get("output") else "--output_dir")
         if len(os.fsencode(path.name)) > LONGEST_NAME:
             raise InputError(flag, path.name, f"names may have {LONGEST_NAME} bytes", "choose a shorter one")
         if path in taken:
@@ -143,7 +148,7 @@ def claim(target: Target, values: Mapping[str, Any], taken: set[Path], existing:
             what = "exists already" if path != target.sidecar else f"its record {path.name} exists already"
             given = path if path != target.sidecar else target.path
             raise InputError(flag, given, what, "add --overwrite, or choose another name")
-        if existing.resume and path != target.latents and path.exists() and not _is_ours(target):
+        if existing.resume and path not in named and path.exists() and not _is_ours(target):
             raise InputError(
                 flag, path, "is no earlier result of videogen", "move it, or choose another name"
             )

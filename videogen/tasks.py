@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from videogen import config, shapes
 from videogen.errors import InputError, nearest
-from videogen.geometry import TIME_STRIDE, Shape, floor_frames
-from videogen.options import TASK_NAMES
-from videogen.shapes import EXTENSION_FPS, REFERENCE_SLOTS, Inputs, SizeTables
+from videogen.geometry import Shape
+from videogen.notes import extension_notes, forcing_notes, guidance_notes, unguided_notes
+from videogen.options import OPTIONS, TASK_NAMES, merge
+from videogen.shapes import REFERENCE_SLOTS, Inputs, SizeTables
 
 if TYPE_CHECKING:
-    from videogen.media.reader import InputVideo
     from videogen.models.checkpoints import Checkpoint
 
 
@@ -65,36 +65,44 @@ class Model:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TaskSpec:
-    """One task.
+    """One task with the models of one family.
 
     Args:
+        family: whose models these are; a task may have several rows, and the checkpoint found decides.
+        config_name: of its YAML file.
         pipeline: 'module:class' of its pipeline.
         layouts: checkpoint layouts it can read, the published one first (see models/checkpoints.py).
         components: what its pipeline needs -> which component of the checkpoint that is.
-        tiny: names of its tiny models in configs/tiny, the default first.
+        tiny: name after 'tiny:' -> file in configs/tiny; the first is the default.
         inputs: flag -> files it takes.
         arguments: options, and fields of the shape, handed to the pipeline under their own names.
         shape: (option values, inputs, size tables) -> what the video will be.
         network: what the transformer must be like (see ``checkpoints.traits``), for checkpoints of the same
             layout to be told apart.
-        notes: (option values, those given explicitly, inputs) -> warnings, one line each.
+        notes: see notes.py.
+        unused: options of the task that these models have no use for.
+        describes: without a prompt, a model describes the input video.
     """
 
     name: str
+    family: str
     summary: str
+    config_name: str
     pipeline: str
     layouts: tuple[str, ...]
     components: Mapping[str, str]
-    tiny: tuple[str, ...]
+    tiny: Mapping[str, str]
     inputs: Mapping[str, Files]
     arguments: tuple[str, ...]
     shape: Callable[[Mapping[str, Any], Inputs, SizeTables], Shape]
     network: Mapping[str, Any]
     notes: Callable[[Mapping[str, Any], Mapping[str, Any], Inputs], Iterator[str]]
+    unused: tuple[str, ...] = ()
+    describes: bool = False
 
     @property
     def config(self) -> Mapping[str, Any]:
-        return config.read(self.name)
+        return config.read(self.config_name)
 
     @property
     def models(self) -> list[Model]:
@@ -118,7 +126,10 @@ class TaskSpec:
         """Published defaults for the checkpoint found; a tiny model has its own size and length."""
         model = self.model(checkpoint.name) if checkpoint is not None else None
         own = model.defaults if model is not None else {}
-        return {**self.config["defaults"], **own, **_tiny(checkpoint).get("defaults", {})}
+        values = merge(self.config["defaults"], own, _tiny(checkpoint).get("defaults", {}))
+        return {
+            name: value if value is None else OPTIONS[name].value(value) for name, value in values.items()
+        }
 
     def pick(self, values: Mapping[str, Any], shape: Shape) -> dict[str, Any]:
         """The arguments of the pipeline."""
@@ -150,76 +161,13 @@ def _tiny(checkpoint: "Checkpoint | None") -> Mapping[str, Any]:
 
 WAN_COMPONENTS = {name: name for name in ("transformer", "vae", "text_encoder", "tokenizer")}
 # A transformer that sees latents and text, nothing else.
-TEXT_ONLY = {"in_channels": 16, "image": False, "audio": False}
-RATE_TOLERANCE = 0.01  # frames a second
-HIGHEST_ADDNOISE = 60  # of 1000; spec skyreels_v2 section 3
-
-
-def guidance_notes(values: Mapping[str, Any], explicit: Mapping[str, Any], inputs: Inputs) -> Iterator[str]:
-    """Options that have no effect without guidance."""
-    del inputs
-    if values["guidance_scale"] <= 1:
-        for name in ("guidance_scale_img", "negative_prompt"):
-            if explicit.get(name) not in (None, "", 1.0):
-                yield f"--{name} has no effect while --guidance_scale is 1 or less"
-
-
-def unguided_notes(values: Mapping[str, Any], explicit: Mapping[str, Any], inputs: Inputs) -> Iterator[str]:
-    """The same for tasks that are unguided only at a scale of exactly 1."""
-    if values["guidance_scale"] == 1:
-        yield from guidance_notes(values, explicit, inputs)
-
-
-def forcing_notes(values: Mapping[str, Any], explicit: Mapping[str, Any], inputs: Inputs) -> Iterator[str]:
-    """Diffusion forcing: what the model was not made for, and how a source is taken."""
-    yield from guidance_notes(values, explicit, inputs)
-    if values["causal_attention"]:
-        yield "--causal_attention: the released weights were not trained for it; expect worse video"
-    if values["addnoise_condition"] > HIGHEST_ADDNOISE:
-        yield f"--addnoise_condition above {HIGHEST_ADDNOISE} blurs the transition; 20 is published"
-    for source in inputs["input_video"]:
-        if (given := values.get("num_frames")) and given % TIME_STRIDE != 1:
-            yield f"--num_frames {given} counts the overlap and is rounded down to {floor_frames(given)}"
-        other_rate = abs(source.fps - values["fps"]) > RATE_TOLERANCE and "fps" not in explicit
-        if not values["new_frames_only"] and other_rate:
-            yield (
-                f"{source.name} has {source.fps:g} frames a second and the file will have {values['fps']}, "
-                "as published; --fps changes it"
-            )
-
-
-def extension_notes(values: Mapping[str, Any], explicit: Mapping[str, Any], inputs: Inputs) -> Iterator[str]:
-    """Also: what happens to the source's frame rate, and whether its sound can be kept."""
-    yield from guidance_notes(values, explicit, inputs)
-    (source,) = inputs["input_video"]
-    if values["prepend_input"] and (source.width % 2 or source.height % 2):
-        yield f"{source.name} is {source.width}x{source.height}; a film needs even sizes, so it loses a line"
-    if values["keep_audio"]:
-        _check_audio(values, source)
-    if values["source_fps"] is None and abs(source.fps - EXTENSION_FPS) > RATE_TOLERANCE:
-        yield (
-            f"{source.name} has {source.fps:g} frames a second and is continued as if it had "
-            f"{EXTENSION_FPS}, as published; --source_fps auto resamples it"
-        )
-
-
-def _check_audio(values: Mapping[str, Any], source: "InputVideo") -> None:
-    if not values["prepend_input"]:
-        raise InputError("--keep_audio", None, "the new frames have no sound", "add --prepend_input")
-    if not source.has_audio:
-        raise InputError("--keep_audio", None, f"{source.name} has no sound", "leave it out")
-    if values.get("output") and not values["output"].lower().endswith(".mp4"):
-        raise InputError("--keep_audio", None, "only an .mp4 has sound", "give --output an .mp4")
-    given = values["source_fps"]
-    played = EXTENSION_FPS if given is None else given or source.fps
-    if abs(source.fps - played) > RATE_TOLERANCE:
-        what = f"the sound would not fit {source.fps:g} frames a second played as {played:g}"
-        raise InputError("--keep_audio", None, what, "add --source_fps auto")
-
-
+TEXT_ONLY = {"in_channels": 16, "image": False, "audio": False, "experts": 1}
+TWO_EXPERTS = {**TEXT_ONLY, "experts": 2}
+TWO_IMAGE_EXPERTS = {**TWO_EXPERTS, "in_channels": 36}
 _EXTENSION: dict[str, Any] = {
     "layouts": ("SkyReels-V3 extension", "diffusers"),
-    "tiny": ("skyreels-v3-v2v",),
+    "family": "SkyReels-V3",
+    "tiny": {"skyreels-v3-v2v": "skyreels-v3-v2v"},
     "inputs": {"input_video": Files("video", 1, 1)},
     "network": TEXT_ONLY,
     "notes": extension_notes,
@@ -228,6 +176,39 @@ _WAN_ARGUMENTS = (
     *("prompt", "negative_prompt", "height", "width", "num_frames", "num_inference_steps", "shift"),
     *("sample_solver", "guidance_scale"),
 )
+_WAN22_ARGUMENTS = (*_WAN_ARGUMENTS, "boundary")
+# What V2's published coefficients and prompt models were not made for.
+_V2_ONLY = (
+    *("teacache", "teacache_thresh", "use_ret_steps", "teacache_model", "teacache_fixed", "prompt_enhancer"),
+    *("vlm_device",),
+)
+_WAN22_A14B: dict[str, Any] = {
+    "family": "Wan2.2 A14B",
+    "summary": "",
+    "config_name": "wan22-i2v-a14b",
+    "pipeline": "videogen.pipelines.wan22_a14b:Wan22A14BPipeline",
+    "layouts": ("Wan2.2 A14B", "diffusers"),
+    "components": WAN_COMPONENTS | {"transformer_2": "transformer_2"},
+    "notes": unguided_notes,
+    "unused": _V2_ONLY,
+}
+_WAN22_5B: dict[str, Any] = {
+    "family": "Wan2.2 5B",
+    "summary": "",
+    "config_name": "wan22-5b",
+    "pipeline": "videogen.pipelines.wan22_5b:Wan22TI2V5BPipeline",
+    "layouts": ("Wan2.2 5B", "diffusers"),
+    "components": WAN_COMPONENTS,
+    "tiny": {"wan22-5b": "wan22-5b"},
+    "network": {"in_channels": 48, "image": False, "audio": False, "experts": 1},
+    "notes": unguided_notes,
+    "unused": ("boundary", *_V2_ONLY),
+}
+_V2V: dict[str, Any] = {
+    "inputs": {"input_video": Files("video", 1, 1), "input_image": Files("image", 0, 1)},
+    "describes": True,
+    "unused": (),
+}
 _EXTENSION_ARGUMENTS = (
     *("prompt", "negative_prompt", "height", "width", "rolls", "num_inference_steps", "shift"),
     *("sample_solver", "guidance_scale", "source_fps", "color_match"),
@@ -239,7 +220,9 @@ _ROWS = (
         pipeline="videogen.pipelines.reference_to_video:ReferenceToVideoPipeline",
         layouts=("diffusers",),
         components=WAN_COMPONENTS,
-        tiny=("skyreels-v3-r2v",),
+        family="SkyReels-V3",
+        config_name="reference_to_video",
+        tiny={"skyreels-v3-r2v": "skyreels-v3-r2v"},
         inputs={"ref_imgs": Files("image", 1, REFERENCE_SLOTS)},
         arguments=(
             *("prompt", "negative_prompt", "height", "width", "num_frames", "num_inference_steps"),
@@ -251,6 +234,7 @@ _ROWS = (
     ),
     TaskSpec(
         name="single_shot_extension",
+        config_name="single_shot_extension",
         summary="a video goes on in the same shot, 1-30 s (SkyReels-V3)",
         pipeline="videogen.pipelines.single_shot_extension:SingleShotExtensionPipeline",
         components=WAN_COMPONENTS,
@@ -260,6 +244,7 @@ _ROWS = (
     ),
     TaskSpec(
         name="shot_switching_extension",
+        config_name="shot_switching_extension",
         summary="a video goes on with a cut to another shot, 2-5 s (SkyReels-V3)",
         pipeline="videogen.pipelines.shot_switching_extension:ShotSwitchingExtensionPipeline",
         components=WAN_COMPONENTS | {"transformer": "shot_transformer"},
@@ -269,37 +254,77 @@ _ROWS = (
     ),
     TaskSpec(
         name="text_to_video",
-        summary="a video from a text (SkyReels-V2)",
+        config_name="text_to_video",
+        family="SkyReels-V2",
+        summary="a video from a text (SkyReels-V2, Wan2.2)",
         pipeline="videogen.pipelines.text_to_video:TextToVideoPipeline",
         layouts=("SkyReels-V2", "diffusers"),
         components=WAN_COMPONENTS,
-        tiny=("skyreels-v2-t2v",),
+        tiny={"skyreels-v2-t2v": "skyreels-v2-t2v"},
         inputs={},
         arguments=_WAN_ARGUMENTS,
         shape=shapes.text_to_video,
         network={**TEXT_ONLY, "fps": False},
         notes=unguided_notes,
+        unused=("boundary",),
+    ),
+    TaskSpec(
+        name="text_to_video",
+        arguments=_WAN22_ARGUMENTS,
+        inputs={},
+        shape=shapes.wan22_text_to_video,
+        network=TWO_EXPERTS,
+        tiny={"wan22-a14b": "wan22-t2v-a14b"},
+        **(_WAN22_A14B | {"config_name": "wan22-t2v-a14b"}),
+    ),
+    TaskSpec(
+        name="text_to_video",
+        arguments=_WAN_ARGUMENTS,
+        inputs={},
+        shape=shapes.wan22_5b_text_to_video,
+        **_WAN22_5B,
     ),
     TaskSpec(
         name="image_to_video",
-        summary="a video that begins with an image (SkyReels-V2)",
+        config_name="image_to_video",
+        family="SkyReels-V2",
+        summary="a video that begins with an image (SkyReels-V2, Wan2.2)",
         pipeline="videogen.pipelines.image_to_video:ImageToVideoPipeline",
         layouts=("SkyReels-V2", "diffusers"),
         components=WAN_COMPONENTS | {"image_encoder": "image_encoder"},
-        tiny=("skyreels-v2-i2v",),
+        tiny={"skyreels-v2-i2v": "skyreels-v2-i2v"},
         inputs={"input_image": Files("image", 1, 1)},
         arguments=_WAN_ARGUMENTS,
         shape=shapes.image_to_video,
         network={"in_channels": 36, "image": True, "audio": False},
         notes=unguided_notes,
+        unused=("boundary",),
+    ),
+    TaskSpec(
+        name="image_to_video",
+        arguments=_WAN22_ARGUMENTS,
+        inputs={"input_image": Files("image", 1, 1)},
+        shape=shapes.wan22_image_to_video,
+        network=TWO_IMAGE_EXPERTS,
+        tiny={"wan22-a14b": "wan22-i2v-a14b"},
+        **_WAN22_A14B,
+    ),
+    TaskSpec(
+        name="image_to_video",
+        arguments=_WAN_ARGUMENTS,
+        inputs={"input_image": Files("image", 1, 1)},
+        shape=shapes.wan22_5b_image_to_video,
+        **_WAN22_5B,
     ),
     TaskSpec(
         name="diffusion_forcing",
+        config_name="diffusion_forcing",
+        family="SkyReels-V2",
         summary="a long video from a text, an image, two images or a video (SkyReels-V2)",
         pipeline="videogen.pipelines.diffusion_forcing:DiffusionForcingPipeline",
         layouts=("SkyReels-V2", "diffusers"),
         components=WAN_COMPONENTS,
-        tiny=("skyreels-v2-df",),
+        tiny={"skyreels-v2-df": "skyreels-v2-df"},
         inputs={
             "input_image": Files("image", 0, 1),
             "end_image": Files("image", 0, 1),
@@ -314,8 +339,36 @@ _ROWS = (
         network=TEXT_ONLY,
         notes=forcing_notes,
     ),
+    TaskSpec(
+        name="v2v-14B",
+        arguments=(*_WAN22_ARGUMENTS, "color_match"),
+        shape=shapes.wan22_image_to_video,
+        network=TWO_IMAGE_EXPERTS,
+        tiny={"wan22-a14b": "wan22-i2v-a14b"},
+        **(
+            _WAN22_A14B
+            | {"summary": "a video goes on from the last frame of another (Wan2.2 I2V-A14B)"}
+            | _V2V
+        ),
+    ),
+    TaskSpec(
+        name="v2v-5B",
+        arguments=(*_WAN_ARGUMENTS, "color_match"),
+        shape=shapes.wan22_5b_image_to_video,
+        **(_WAN22_5B | {"summary": "a video goes on from the last frame of another (Wan2.2 TI2V-5B)"} | _V2V),
+    ),
 )
-TASKS: dict[str, TaskSpec] = {task.name: task for task in _ROWS}
+VARIANTS: dict[str, tuple[TaskSpec, ...]] = {
+    name: tuple(row for row in _ROWS if row.name == name) for name in dict.fromkeys(row.name for row in _ROWS)
+}
+TASKS: dict[str, TaskSpec] = {name: rows[0] for name, rows in VARIANTS.items()}
+"""The row of every task's default model."""
+
+
+def variant(name: str, family: str) -> TaskSpec:
+    """The row of a task for the models of a family."""
+    (row,) = (row for row in VARIANTS[name] if row.family == family)
+    return row
 
 
 def find(name: str | None) -> TaskSpec:

@@ -82,6 +82,14 @@ def real(
     return parse
 
 
+def guidance(value: str) -> float | tuple[float, float]:
+    """A scale, or two: for low and for high noise."""
+    scales = [real(0, 1000)(part) for part in value.split(",")]
+    if len(scales) > 2:
+        raise Reject("must be one number, or LOW,HIGH", f"nearest {scales[0]:g},{scales[1]:g}")
+    return scales[0] if len(scales) == 1 else (scales[0], scales[1])
+
+
 def pixels(value: str) -> int:
     """A side in pixels, a multiple of 16."""
     number = whole(1)(value)

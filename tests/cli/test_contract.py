@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from tests.conftest import GOLDEN, REFS, ROOT
 from videogen.arguments import parse
-from videogen.options import FLAG_NAMES, OPTIONS, TASK_NAMES
+from videogen.options import CHAIN, FLAG_NAMES, OPTIONS, TASK_NAMES
 from videogen.request import Item, make_plans
 from videogen.targets import Existing
 
@@ -32,13 +32,14 @@ lora output save_file output_dir save_latents overwrite resume jobs dry_run conf
 list_tasks env json quiet verbose version
 source_fps handover color_match prepend_input keep_audio keep_parts
 new_frames_only captioner caption_only teacache_fixed
+save_last_frame num_videos no_vlm concat
 """
 
 
 def test_the_surface_is_frozen():
     assert sorted(FLAG_NAMES) == sorted(FLAGS.split())
     for option in OPTIONS.values():
-        assert set(option.tasks or ()) <= set(TASK_NAMES)
+        assert set(option.tasks or ()) <= {*TASK_NAMES, *CHAIN}
 
 
 def fresh(*arguments):

@@ -26,20 +26,20 @@ def block_with(word):
 
 
 def commands():
-    """Every generate_video.py command of the README, as words."""
+    """Every command of the README, as words."""
     for block in blocks("bash"):
         for line in block.replace("\\\n", " ").splitlines():
-            if "generate_video.py" in line:
-                inside = line.partition("generate_video.py")[2].removesuffix(')"').removesuffix(")")
+            if found := re.search(r"generate_(video|continuous)\.py", line):
+                inside = line[found.end() :].removesuffix(')"').removesuffix(")")
                 yield shlex.split(inside.replace("$seed", "1"))
 
 
 def test_every_command_is_understood():
     shown = list(commands())
-    assert len(shown) >= 3
+    assert len(shown) >= 15
     for words in shown:
         given, _ = parse(words)
-        if not given.get("caption_only"):
+        if "task_type" in given:
             check_used(
                 given["task_type"], {n: v for n, v in given.items() if not OPTIONS[n].about_run}, TASKS
             )

@@ -30,7 +30,6 @@ WHOLE_IMAGES = {
     "df_sync_i2v_addnoise": "df_sync_i2v",
     "df_long_end_quirk": "df_long_i2v",
     "df_start_end_async": "df_start_end",
-    "teacache_i2v": "i2v_e2e",
 }
 PLAIN = (
     *("t2v_e2e", "i2v_e2e", "df_sync_t2v", "df_async_t2v", "df_async_causal", "df_sync_i2v"),
@@ -45,7 +44,7 @@ PLAIN = (
 )
 NOISY = ("df_sync_i2v_addnoise", "df_long_sync", "df_extend")
 TEACACHE = (
-    *("teacache_t2v_ret", "teacache_t2v_noret", "teacache_i2v", "teacache_df_sync_ret"),
+    *("teacache_t2v_ret", "teacache_t2v_noret", "teacache_df_sync_ret"),
     *("teacache_df_sync_noret", "teacache_df_async"),
 )
 

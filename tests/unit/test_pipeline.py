@@ -325,7 +325,7 @@ def test_components_are_offloaded_in_the_order_of_their_use(task, robot):
     video = np.zeros((40, 64, 96, 3), np.uint8)
     inputs = {"image": robot, "video": video}
     given = {name: inputs[files.kind] for name, files in TASKS[task].inputs.items() if files.fewest}
-    size = {"height": 32, "width": 48, "num_inference_steps": 1}
+    size = {"height": 32, "width": 64, "num_inference_steps": 4}
     length = {"duration": 2} if "extension" in task else {"num_frames": 5}
     pipeline("x", **given, **size, **length, guidance_scale=3, output_type="latent")
     assert [name for name, _ in itertools.groupby(used)] == names

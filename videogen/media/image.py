@@ -85,3 +85,11 @@ def crop_to_ratio(image: Image.Image, width: int, height: int) -> Image.Image:
         new_width, new_height = int(image.height * width / height), image.height
     left, top = (image.width - new_width) / 2, (image.height - new_height) / 2
     return image.crop((left, top, left + new_width, top + new_height))  # PIL rounds
+
+
+def cover(image: Image.Image, width: int, height: int) -> Image.Image:
+    """Scale to cover width x height (Lanczos) and cut the centre out (spec wan22 section 4, 5B)."""
+    scale = max(width / image.width, height / image.height)
+    scaled = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.LANCZOS)
+    left, top = (scaled.width - width) // 2, (scaled.height - height) // 2
+    return scaled.crop((left, top, left + width, top + height))

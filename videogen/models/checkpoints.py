@@ -11,7 +11,7 @@ import math
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 
 from videogen import config
 from videogen.errors import CheckpointError, InputError, nearest
-from videogen.tasks import TaskSpec
+from videogen.tasks import TASKS, VARIANTS, TaskSpec
 
 # Component -> place, per layout. A place ending in "/" is a folder with its own config or tokenizer files
 # ("./" is the model folder itself); anything else is one weight file. Specs skyreels_v3 section 11,
@@ -70,6 +70,7 @@ TRAITS = {
     "image": "image features",
     "audio": "audio layers",
     "fps": "frame rate embedding",
+    "experts": "{} experts",
 }
 KINDS = ("*.json", "*.safetensors", "*.model", "*.txt")  # of the files in a component's folder
 TOKENIZER_FILES = ("tokenizer.json", "spiece.model", "tokenizer.model")
@@ -83,6 +84,7 @@ class Checkpoint:
 
     name: str
     layout: str
+    family: str
     components: Mapping[str, str]
     folder: Path | None = None
     revision: str | None = None
@@ -106,7 +108,7 @@ def locate(model_id: str, revision: str | None, task: TaskSpec) -> Checkpoint:
     Raises:
         CheckpointError: a path without folder, an incomplete folder, a word that is neither path nor hub id.
     """
-    if tiny_name(model_id, task):
+    if model_id.partition(":")[0] == "tiny":
         return _locate_tiny(model_id, task)
     path = Path(model_id).expanduser()
     if model_id.startswith(("/", ".", "~")) or path.is_dir():
@@ -118,19 +120,27 @@ def locate(model_id: str, revision: str | None, task: TaskSpec) -> Checkpoint:
     from videogen.models import hub  # noqa: PLC0415 - 0.2 s, only for hub ids
 
     for name in spellings(model_id, task):
-        if snapshot := hub.cached(name, revision or task.revision, patterns(task)):
+        if snapshot := hub.cached(name, revision or _row(name, task).revision, patterns(task)):
             try:
                 return replace(inspect(snapshot, task, name=name), revision=snapshot.name)
             except CheckpointError:
                 continue  # an interrupted or partial download: fetch completes it
-    known = any(model_id in model.names for model in task.models)
+    row = _row(model_id, task)
+    known = any(model_id in model.names for model in row.models)
     return Checkpoint(
         name=model_id,
-        layout=task.layouts[0],
-        components=task.components,
+        layout=row.layouts[0],
+        family=row.family,
+        components=row.components,
         revision=revision,
-        sizes=published(model_id, task)["bytes"] if known else {},
+        sizes=published(model_id, row)["bytes"] if known else {},
     )
+
+
+def _row(model_id: str, task: TaskSpec) -> TaskSpec:
+    """The task's row that knows a hub id, else its first."""
+    rows = VARIANTS[task.name]
+    return next((row for row in rows if row.model(model_id) is not None), rows[0])
 
 
 def fetch(checkpoint: Checkpoint, task: TaskSpec, timeout: float | None = None) -> Checkpoint:
@@ -151,22 +161,24 @@ def fetch(checkpoint: Checkpoint, task: TaskSpec, timeout: float | None = None) 
     from videogen.models import hub  # noqa: PLC0415
 
     names = list(spellings(checkpoint.name, task))
-    revision = checkpoint.revision or task.revision
+    revision = checkpoint.revision or _row(checkpoint.name, task).revision
     snapshot, name = hub.download(names, revision, patterns(task), sum(checkpoint.sizes.values()), timeout)
     return replace(inspect(snapshot, task, name=name), revision=snapshot.name)
 
 
 def spellings(model_id: str, task: TaskSpec) -> list[str]:
     """The id asked for, then the other names of the same repository."""
-    same = [name for model in task.models if model_id in model.names for name in model.names]
+    models = [model for row in VARIANTS[task.name] for model in row.models]
+    same = [name for model in models if model_id in model.names for name in model.names]
     return list(dict.fromkeys([model_id, *same]))
 
 
 def patterns(task: TaskSpec) -> list[str]:
     """Only the files the task needs, of every layout it can read."""
     wanted = ["model_index.json", "tiny_arch.json"]
-    for layout in task.layouts:
-        for place in _places(layout, task.components):
+    every = [(layout, row) for row in VARIANTS[task.name] for layout in row.layouts]
+    for layout, row in every:
+        for place in _places(layout, row.components):
             inside = "" if place == "./" else place
             wanted += [inside + kind for kind in KINDS] if place.endswith("/") else [place]
     return list(dict.fromkeys(wanted))
@@ -183,17 +195,22 @@ def inspect(folder: Path, task: TaskSpec, *, name: str) -> Checkpoint:
         what = "is a file, not a model folder" if folder.exists() else "no such folder"
         raise CheckpointError(f"--model_id {folder}: {what}{_nearby(folder)}")
     layout = detect(folder)
-    expected = "; ".join(" ".join(_places(name, task.components)) for name in task.layouts)
+    rows = VARIANTS[task.name]
+    expected = "; ".join(" ".join(_places(name, row.components)) for row in rows for name in row.layouts)
     if layout is None:
         state = "is empty" if not any(folder.iterdir()) else "is not a model folder"
         raise CheckpointError(f"--model_id {folder}: {state}; {task.name} needs {expected}")
-    if layout not in task.layouts:
-        raise CheckpointError(f"--model_id {folder}: is a {layout} folder; {task.name} needs {expected}")
-    found = Checkpoint(name=name, layout=layout, components=task.components, folder=folder)
-    _check_traits(found, task)  # before what is missing: another task's model lacks other files
+    fitting = [row for row in rows if layout in row.layouts]
+    if not fitting:
+        others = [other.name for other in TASKS.values() if layout in _layouts(other)]
+        use = f"it is for {', '.join(others)}; " if others else ""
+        raise CheckpointError(f"--model_id {folder}: is a {layout} folder; {use}{task.name} needs {expected}")
+    # Before what is missing: another task's model lacks other files.
+    row = _fitting(fitting, folder, layout, name)
+    found = Checkpoint(name=name, layout=layout, family=row.family, components=row.components, folder=folder)
     missing = [
         problem
-        for component in task.components.values()
+        for component in row.components.values()
         if (problem := _missing(folder, LAYOUTS[layout][component], component)) is not None
     ]
     if missing:
@@ -203,7 +220,11 @@ def inspect(folder: Path, task: TaskSpec, *, name: str) -> Checkpoint:
     for file in files(found):
         if file.suffix == ".safetensors":
             _check_safetensors(file)
-    return replace(found, sizes=_sizes(folder, layout, task.components))
+    return replace(found, sizes=_sizes(folder, layout, row.components))
+
+
+def _layouts(task: TaskSpec) -> list[str]:
+    return [layout for row in VARIANTS[task.name] for layout in row.layouts]
 
 
 def traits(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -223,21 +244,46 @@ def traits(checkpoint: Checkpoint) -> dict[str, Any]:
         "image": any(key.startswith(("img_emb.", "condition_embedder.image_embedder.")) for key in shapes),
         "audio": any(key.startswith("audio_proj.") for key in shapes),
         "fps": "fps_embedding.weight" in shapes,
+        "experts": 1 + _has_second_expert(checkpoint),
         "width": channels[0],
     }
 
 
-def _check_traits(checkpoint: Checkpoint, task: TaskSpec) -> None:
-    found = traits(checkpoint)
+def _has_second_expert(checkpoint: Checkpoint) -> bool:
+    assert checkpoint.folder is not None
+    place = LAYOUTS[checkpoint.layout].get("transformer_2")
+    # Where it is part of the layout and missing, that is said later.
+    return place is not None and (checkpoint.layout != "diffusers" or (checkpoint.folder / place).is_dir())
+
+
+def _fitting(rows: Sequence[TaskSpec], folder: Path, layout: str, name: str) -> TaskSpec:
+    """The row whose network the transformer is.
+
+    Raises:
+        InputError: there is none: a model for another task.
+    """
+    drafts = {
+        row.family: Checkpoint(
+            name=name, layout=layout, family=row.family, components=row.components, folder=folder
+        )
+        for row in rows
+    }
+    found = traits(drafts[rows[0].family])
     if not found["in_channels"]:
-        return  # not a transformer at all: the loader says what is missing
-    for name, wanted in task.network.items():
-        if found[name] != wanted:
-            says = checkpoint.component_config("transformer").get("model_type")
-            kind = f"model_type {says}, " if says else ""
-            has = f"{'no ' if found[name] is False else ''}{TRAITS[name].format(found[name])}"
-            what = f"is a model for another task ({kind}{has}), not for {task.name}"
-            raise InputError("--model_id", checkpoint.folder, what, f"use {task.default_model}")
+        return rows[0]  # not a transformer at all: what is missing is said later
+    differing = {
+        row.family: [trait for trait, wanted in row.network.items() if found[trait] != wanted] for row in rows
+    }
+    for row in rows:
+        if not differing[row.family]:
+            return row
+    row = min(rows, key=lambda row: len(differing[row.family]))
+    trait = differing[row.family][0]
+    says = drafts[row.family].component_config("transformer").get("model_type")
+    kind = f"model_type {says}, " if says else ""
+    has = f"{'no ' if found[trait] is False else ''}{TRAITS[trait].format(found[trait])}"
+    what = f"is a model for another task ({kind}{has}), not for {row.name}"
+    raise InputError("--model_id", folder, what, f"use {row.default_model}")
 
 
 def detect(folder: Path) -> str | None:
@@ -324,37 +370,36 @@ def cache_root() -> Path:
     return Path(tempfile.gettempdir()) / f"videogen-{getpass.getuser()}"
 
 
-def tiny_name(model_id: str, task: TaskSpec) -> str | None:
-    """Which tiny model 'tiny' or 'tiny:NAME' means; None for any other id.
-
-    Raises:
-        CheckpointError: the task has no tiny model of that name.
-    """
-    word, _, name = model_id.partition(":")
-    if word != "tiny":
-        return None
-    if name and name not in task.tiny:
-        close = nearest(name, task.tiny) or task.tiny[0]
-        raise CheckpointError(
-            f"--model_id {model_id}: {task.name} has the tiny models {', '.join(task.tiny)}; "
-            f"nearest tiny:{close}"
-        )
-    return name or task.tiny[0]
-
-
 def tiny_folder(name: str) -> Path:
     """Where the tiny model of this config is kept; another config, another folder."""
     return cache_root() / "tiny" / f"{name}-{config.tiny_digest(name)}"
 
 
 def _locate_tiny(model_id: str, task: TaskSpec) -> Checkpoint:
-    name = tiny_name(model_id, task)
-    assert name is not None
-    folder = tiny_folder(name)
-    found = Checkpoint(name=f"tiny:{name}", layout="diffusers", components=task.components, tiny=name)
+    """The tiny model that 'tiny' or 'tiny:NAME' means.
+
+    Raises:
+        CheckpointError: the task has no tiny model of that name.
+    """
+    models = {name: row for row in VARIANTS[task.name] for name in row.tiny}
+    name = model_id.partition(":")[2] or next(iter(models))
+    if name not in models:
+        near = f"nearest tiny:{nearest(name, models) or next(iter(models))}"
+        raise CheckpointError(
+            f"--model_id {model_id}: {task.name} has the tiny models {', '.join(models)}; {near}"
+        )
+    row = models[name]
+    folder = tiny_folder(row.tiny[name])
+    found = Checkpoint(
+        name=f"tiny:{name}",
+        layout="diffusers",
+        family=row.family,
+        components=row.components,
+        tiny=row.tiny[name],
+    )
     if not (folder / "model_index.json").is_file():
         return found
-    return replace(found, folder=folder, sizes=_sizes(folder, "diffusers", task.components))
+    return replace(found, folder=folder, sizes=_sizes(folder, "diffusers", row.components))
 
 
 def _places(layout: str, components: Mapping[str, str]) -> list[str]:

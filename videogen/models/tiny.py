@@ -24,6 +24,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from videogen import config
 from videogen.media.video import remove
+from videogen.models.vae import WAN22_LATENTS_MEAN, WAN22_LATENTS_STD
 from videogen.models.wan import WanDiT
 
 SPECIAL = ("<pad>", "</s>", "<unk>")
@@ -58,9 +59,11 @@ def _save(sizes: dict[str, Any], folder: Path) -> None:
     text = UMT5Config(vocab_size=len(tokenizer), feed_forward_proj="gated-gelu", **sizes["text_encoder"])
     modules: dict[str, Any] = {
         "transformer": WanDiT(**sizes["transformer"]),
-        "vae": AutoencoderKLWan(**sizes["vae"]),
+        "vae": AutoencoderKLWan(**sizes["vae"], **_statistics(sizes["vae"])),
         "text_encoder": UMT5EncoderModel(text),
     }
+    if sizes.get("experts") == 2:
+        modules["transformer_2"] = WanDiT(**sizes["transformer"])
     if "image_encoder" in sizes:
         modules["image_encoder"] = CLIPVisionModel(CLIPVisionConfig(**sizes["image_encoder"]))
     for module in modules.values():
@@ -73,6 +76,13 @@ def _save(sizes: dict[str, Any], folder: Path) -> None:
     }
     index = json.dumps({"_class_name": "WanPipeline", **classes}, indent=2)
     (folder / "model_index.json").write_text(index + "\n", encoding="utf-8")
+
+
+def _statistics(vae: dict[str, Any]) -> dict[str, Any]:
+    """Of Wan2.2's latents, which are no defaults of the class."""
+    if vae.get("z_dim") != len(WAN22_LATENTS_MEAN):
+        return {}
+    return {"latents_mean": WAN22_LATENTS_MEAN, "latents_std": WAN22_LATENTS_STD}
 
 
 def _randomize(module: nn.Module) -> None:

@@ -29,15 +29,15 @@ from videogen.errors import InputError
 from videogen.guidance import ClassifierFree, Guidance, SinglePass
 from videogen.loading import load
 from videogen.media.frames import as_video
+from videogen.media.reader import InputVideo
 from videogen.models import vae as vae_io
 from videogen.models.checkpoints import Checkpoint
 from videogen.models.text import encode_prompt
 from videogen.models.wan import WanDiT
-from videogen.options import OPTIONS
-from videogen.request import merge
+from videogen.options import OPTIONS, merge
 from videogen.runtime.teacache import TeaCache
 from videogen.sampling import StopDenoising
-from videogen.tasks import TASKS
+from videogen.tasks import TASKS, TaskSpec
 
 StepCallback = Callable[[Any, int, Tensor, dict[str, Tensor]], Mapping[str, Tensor] | None]
 """diffusers' callback_on_step_end: (pipeline, index, timestep, {"latents": ...}) -> replacements or None."""
@@ -45,7 +45,9 @@ StepCallback = Callable[[Any, int, Tensor, dict[str, Tensor]], Mapping[str, Tens
 
 logger = logging.getLogger(__name__)
 
+MASK_CHANNELS = 4  # one per video frame of a latent frame
 REMEMBERED_PROMPTS = 16
+TRANSFORMERS = ("transformer", "transformer_2")
 LOG_EVERY = 30.0  # seconds, where there is no progress bar
 
 
@@ -83,6 +85,7 @@ class VideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
     """Base of the Wan-family pipelines. ``task`` names the row of TASKS a pipeline implements."""
 
     task: ClassVar[str]
+    spec: TaskSpec | None = None  # the row it was loaded for; else that of the task's default model
     checkpoint: Checkpoint | None = None  # where the components came from; sets defaults and sizes
     _callback_tensor_inputs: ClassVar = ["latents"]
     attention_backend = "native"  # for the record; see runtime/speed.py
@@ -103,6 +106,11 @@ class VideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         self.seconds: dict[str, float] = defaultdict(float)
         self._texts: dict[str, Tensor] = {}
         self._interrupt = False
+
+    @property
+    def transformers(self) -> list[WanDiT]:
+        """The networks that denoise: one, or two experts."""
+        return [getattr(self, name) for name in TRANSFORMERS if getattr(self, name, None) is not None]
 
     parts: Callable[..., Iterator[Part]]
     """The task itself, a method of each pipeline: yields finished parts in order."""
@@ -148,7 +156,7 @@ class VideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
 
     def complete(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments of ``parts`` with the task's defaults and the size rule filled in."""
-        spec = TASKS[self.task]
+        spec = self.spec or TASKS[self.task]
         inputs = {
             name: [ACCEPT[files.kind](name, item) for item in files.listed(given.get(name))]
             for name, files in spec.inputs.items()
@@ -246,6 +254,17 @@ class VideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         with self.stage("vae encode"):
             return vae_io.encode(self.vae, video, sample=sample, generator=generator)
 
+    def encode_condition(self, first: Tensor, num_frames: int) -> Tensor:
+        """First frame [1, 3, H, W] to [1, 20, F, h, w]: a mask of known frames, then latents.
+
+        The latents are those of a video that begins with the image and is grey (0) after it.
+        """
+        grey = first.new_zeros(1, 3, num_frames - 1, *first.shape[2:])
+        latents = self.encode_video(torch.cat([first[:, :, None], grey], dim=2))
+        mask = torch.zeros_like(latents[:, :MASK_CHANNELS])
+        mask[:, :, 0] = 1
+        return torch.cat([mask, latents], dim=1)
+
     def velocity(
         self,
         segments: Sequence[Segment],
@@ -254,11 +273,13 @@ class VideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         which: int = 0,
         *,
         visible_frames: Tensor | None = None,
+        model: WanDiT | None = None,
     ) -> Tensor:
-        """The transformer's prediction for one of the segments [1, C, F, h, w]."""
-        packed, dtype = pack(segments), self.transformer.patch_embedding.weight.dtype
-        with self.transformer.cache_context(branch):
-            (output,) = self.transformer(
+        """The prediction of the transformer (or ``model``) for one of the segments [1, C, F, h, w]."""
+        model = model or self.transformer
+        packed, dtype = pack(segments), model.patch_embedding.weight.dtype
+        with model.cache_context(branch):
+            (output,) = model(
                 hidden_states=packed.latents.to(dtype),
                 timestep=packed.timestep,
                 encoder_hidden_states=context.text.to(dtype),
@@ -348,6 +369,13 @@ def seeded(generator: torch.Generator | None) -> torch.Generator:
         generator = torch.Generator()
         generator.seed()
     return generator
+
+
+def first_frame(image: Image.Image | None, video: InputVideo | None) -> Image.Image | None:
+    """What a video begins with: an image, or the last frame of another video."""
+    if image is not None:
+        return image.convert("RGB")
+    return None if video is None else Image.fromarray(video.tail(1)[0])
 
 
 def prompt_of(prompt: str | Sequence[str], roll: int) -> str:

@@ -17,8 +17,6 @@ from videogen.models.wan import WanDiT
 from videogen.pipelines.base import Part, StepCallback, VideoPipeline, image_tensor, truncated
 from videogen.sampling import SOLVERS, denoise
 
-MASK_CHANNELS = 4  # one per video frame of a latent frame
-
 
 class ImageToVideoPipeline(VideoPipeline):
     """The image comes in twice: as channels beside the noise, and as CLIP features beside the text."""
@@ -81,14 +79,3 @@ class ImageToVideoPipeline(VideoPipeline):
 
         # 4. Decode as the frames are read.
         yield Part(latents, self.decode(latents))
-
-    def encode_condition(self, first: Tensor, num_frames: int) -> Tensor:
-        """First frame [1, 3, H, W] to [1, 20, F, h, w]: a mask of known frames, then latents.
-
-        The latents are those of a video that begins with the image and is grey (0) after it.
-        """
-        grey = first.new_zeros(1, 3, num_frames - 1, *first.shape[2:])
-        latents = self.encode_video(torch.cat([first[:, :, None], grey], dim=2))
-        mask = torch.zeros_like(latents[:, :MASK_CHANNELS])
-        mask[:, :, 0] = 1
-        return torch.cat([mask, latents], dim=1)

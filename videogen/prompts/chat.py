@@ -217,6 +217,18 @@ class Chat:
                 raise CheckpointError(f"{self._name}: {what}") from error
         return self
 
+    def park(self) -> None:
+        """Make room on a GPU: the model waits in RAM."""
+        import torch  # noqa: PLC0415 - this module is loaded at start-up
+
+        if torch.device(self.device).type == "cuda":
+            self.model.to("cpu")
+            torch.cuda.empty_cache()
+
+    def wake(self) -> None:
+        """Back to the device."""
+        self.model.to(self.device)
+
     def __exit__(self, *_: object) -> None:
         import torch  # noqa: PLC0415 - this module is loaded at start-up
 

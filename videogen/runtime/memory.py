@@ -1,22 +1,24 @@
 """Memory options, applied from outside to a built pipeline: offloading, float8 weights, tiled decoding."""
 
 import logging
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
-from diffusers import DiffusionPipeline
 from diffusers.hooks import apply_group_offloading
 from torch import nn
 
 from videogen.estimate import Memory
 from videogen.runtime.device import free_memory
 
+if TYPE_CHECKING:
+    from videogen.pipelines.base import VideoPipeline
+
 logger = logging.getLogger(__name__)
 
 CPU = torch.device("cpu")
 
 
-def place(pipeline: DiffusionPipeline, device: torch.device, *, offload: bool, low_vram: bool) -> None:
+def place(pipeline: "VideoPipeline", device: torch.device, *, offload: bool, low_vram: bool) -> None:
     """Put a pipeline on its device, whole or in turns.
 
     Args:
@@ -24,7 +26,8 @@ def place(pipeline: DiffusionPipeline, device: torch.device, *, offload: bool, l
         low_vram: float8 transformer weights, blocks streamed through the device.
     """
     if low_vram:
-        quantize(pipeline.transformer, device)
+        for transformer in pipeline.transformers:
+            quantize(transformer, device)
         if device.type == "cpu":
             logger.warning(
                 "--low_vram: weights are float8; streaming them to a GPU does not apply on the CPU"
@@ -60,17 +63,18 @@ def _is_float8(layer: nn.Linear) -> bool:
     return type(layer.weight.data) is not torch.Tensor
 
 
-def stream_blocks(pipeline: DiffusionPipeline, device: torch.device) -> None:
+def stream_blocks(pipeline: "VideoPipeline", device: torch.device) -> None:
     """Weights rest in RAM; each block comes to the device for its turn, the next one on the way meanwhile."""
     stream = device.type == "cuda"
-    pipeline.transformer.enable_group_offload(
-        onload_device=device,
-        offload_device=CPU,
-        offload_type="block_level",
-        num_blocks_per_group=1,
-        use_stream=stream,
-        low_cpu_mem_usage=True,
-    )
+    for transformer in pipeline.transformers:
+        transformer.enable_group_offload(
+            onload_device=device,
+            offload_device=CPU,
+            offload_type="block_level",
+            num_blocks_per_group=1,
+            use_stream=stream,
+            low_cpu_mem_usage=True,
+        )
     for encoder in (pipeline.text_encoder, getattr(pipeline, "image_encoder", None)):
         if encoder is not None:
             apply_group_offloading(
@@ -85,7 +89,7 @@ def stream_blocks(pipeline: DiffusionPipeline, device: torch.device) -> None:
 
 
 def set_tiling(
-    pipeline: DiffusionPipeline, mode: str, memory: Memory, device: torch.device, *, low_vram: bool
+    pipeline: "VideoPipeline", mode: str, memory: Memory, device: torch.device, *, low_vram: bool
 ) -> bool:
     """Switch tiling on or off; 'auto' is on where the untiled decode would not fit. Returns the choice."""
     fits = memory.decode <= free_memory(device)

@@ -1,0 +1,296 @@
+"""Chained video-to-video: every link goes on from the last frame of the one before (spec wan22 section 14).
+
+A link is a v2v plan like any other; what is here is what links hand on, what makes a chain resumable, and the
+joined film.
+"""
+
+import json
+import re
+import secrets
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from videogen import cli, metadata
+from videogen.arguments import Program, help_text, parse
+from videogen.errors import CheckpointError, InputError
+from videogen.models import checkpoints
+from videogen.options import CHAIN, OPTIONS, V2V
+from videogen.plan import Plan
+from videogen.request import Item, make_plans
+from videogen.targets import Existing, check_writable
+from videogen.tasks import TASKS, find
+from videogen.values import MAX_SEED
+
+if TYPE_CHECKING:
+    from videogen.results import Result
+
+DEFAULTS = {"num_videos": 12, "output_dir": "./continuous_outputs", "custom_prompt": "continue video"}
+STATE, LOG, FILM = "chain.json", "prompts_log.txt", "continuous.mp4"
+OURS = re.compile(rf"video_\d{{2,}}_\d+\.(mp4|json|png)|{STATE}|{LOG}|{FILM}|\..*\.part(\.\w+)?")
+# Options whose names a chain gives itself, or that speak of one video.
+NAMED_BY_THE_CHAIN = ("output", "save_latents", "save_last_frame", "input_image", "jobs", "caption_only")
+PROGRAM = Program(
+    name="generate_continuous.py",
+    usage="generate_continuous.py --video FILE --ckpt_dir FOLDER|ID|tiny [flags]",
+    description="Videos that go on from each other: each is described by a model and continued with Wan2.2.",
+    epilog="""files in --output_dir: video_01_<seed>.mp4 ..., each with its .json and (lossless) last frame;
+prompts_log.txt with the prompt of every video. The model decides between v2v-14B (81 frames at 16 fps) and
+v2v-5B (121 at 24). Video i has the seed --base_seed + i.
+
+example:
+  generate_continuous.py --video first.mp4 --ckpt_dir ./Wan2.2-I2V-A14B --num_videos 12 --base_seed 42 \\
+      --custom_prompt "continue video" --sample_steps 40 --sample_guide_scale 5.0 --vlm_device cuda:1
+""",
+    tasks=CHAIN,
+    hidden=NAMED_BY_THE_CHAIN,
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    return cli.main(argv, command=_command)
+
+
+def _command(arguments: list[str]) -> int:
+    given, wants_help = parse(arguments)
+    if wants_help:
+        cli.say(help_text("v2v-14B", PROGRAM).rstrip())
+        return 0
+    values, settings = cli.gather(given)
+    cli.set_up_logging(settings)
+    cli.quieten_libraries(settings)
+    with tempfile.TemporaryDirectory(prefix="videogen-") as workdir:
+        chain = plan_chain(values, settings, Path(workdir))
+        if settings.get("dry_run"):
+            cli.say(chain.describe())
+            return 0
+        for line in run_chain(chain, as_json=settings.get("json", False)):
+            cli.say(line)
+    return 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Chain:
+    """A chain, checked: ``values`` are those of every link but for its input, seed and names."""
+
+    values: Mapping[str, Any]
+    num_videos: int
+    folder: Path
+    base_seed: int
+    handover: str
+    concat: bool
+    existing: Existing
+    workdir: Path
+    first: Plan
+
+    def link(self, index: int, previous: "Result | None") -> Plan:
+        """The plan of a link (from 1); ``previous`` is the finished link before it."""
+        seed = self.base_seed + index
+        name = f"video_{index:02d}_{seed}"
+        own = {"seed": (seed,), "output": str(self.folder / f"{name}.mp4")}
+        if self.handover == "frames":
+            own["save_last_frame"] = str(self.folder / f"{name}.png")
+        if previous is not None:
+            own["input_video"] = str(previous.target.path)
+            if previous.target.last_frame is not None:
+                own["input_image"] = str(previous.target.last_frame)
+        (plan,) = make_plans([Item(values={**self.values, **own})], self.existing, self.workdir)
+        return replace(plan, index=index)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What must be equal for a chain to go on."""
+        (source,) = self.first.inputs["input_video"]
+        request = {name: value for name, value in self.first.request.items() if name != "seed"}
+        weights = checkpoints.fingerprint(self.first.checkpoint)
+        return {**request, "source": source.sha256, "weights": weights, "handover": self.handover}
+
+    def describe(self) -> str:
+        """For people (--dry_run)."""
+        links = f"{self.num_videos} videos, seeds {self.base_seed + 1} to {self.base_seed + self.num_videos}"
+        return f"chain     {links}, in {self.folder}; the first:\n{self.first.describe()}"
+
+
+def plan_chain(values: dict[str, Any], settings: Mapping[str, Any], workdir: Path) -> Chain:
+    """Check everything about a chain that can be known before its first link is made.
+
+    Raises:
+        InputError, CheckpointError: the first thing that will not work.
+    """
+    values = {**DEFAULTS, **values}
+    for name in NAMED_BY_THE_CHAIN:
+        if values.get(name) or settings.get(name):
+            raise InputError(
+                OPTIONS[name].flag, None, "a chain names its own files and inputs", "leave it out"
+            )
+    for name, flag, fix in (
+        ("input_video", "--video", "give the video that the chain begins with"),
+        ("model_id", "--ckpt_dir", "give a Wan2.2 I2V-A14B or TI2V-5B folder, a hub id or 'tiny'"),
+    ):
+        if not values.get(name):
+            raise InputError(flag, None, "none given", fix)
+    own = {
+        name: values.pop(name, None) for name in ("num_videos", "output_dir", "concat", "no_vlm", "handover")
+    }
+    handover = own["handover"] or "frames"
+    if handover == "latents":
+        raise InputError("--handover", "latents", "must be frames or mp4", "nearest frames")
+    if own["no_vlm"]:
+        if values.get("prompt") is not None:
+            raise InputError("--no_vlm", None, "not together with --prompt", "leave one of the two out")
+        values["prompt"] = values["custom_prompt"]
+    if values.get("prompt") is not None:
+        del values["custom_prompt"]
+    values["task_type"] = _task(values)
+    existing = Existing(overwrite=settings.get("overwrite", False), resume=settings.get("resume", False))
+    folder = Path(own["output_dir"]).expanduser()
+    state = _check_folder(folder, existing)
+    seed = _base_seed(values.pop("seed", ()), own["num_videos"], state if existing.resume else None)
+    chain = Chain(
+        values=values,
+        num_videos=own["num_videos"],
+        folder=folder,
+        base_seed=seed,
+        handover=handover,
+        concat=bool(own["concat"]),
+        existing=existing,
+        workdir=workdir,
+        first=None,  # type: ignore[arg-type]  # its link needs the rest
+    )
+    chain = replace(chain, first=chain.link(1, None))
+    for note in chain.first.notes:
+        cli.logger.warning(note)
+    if state is not None and existing.resume and state["settings"] != json.loads(json.dumps(chain.settings)):
+        what = f"holds a chain made with {metadata.differences(state['settings'], chain.settings)}"
+        raise InputError("--resume", folder, what, "repeat those, or choose another --output_dir")
+    return chain
+
+
+def _task(values: Mapping[str, Any]) -> str:
+    """The v2v task asked for, or that of the model."""
+    if asked := values.get("task_type"):
+        if asked not in V2V:
+            find(asked)
+            raise InputError("--task_type", asked, f"must be one of {', '.join(V2V)}", f"nearest {V2V[0]}")
+        return asked
+    problems = []
+    for name in V2V:
+        model = str(values["model_id"])
+        try:
+            found = checkpoints.locate(model, values.get("revision"), TASKS[name])
+        except (CheckpointError, InputError) as error:
+            problems.append(error)
+            continue
+        if found.folder is not None or found.tiny or TASKS[name].model(model) is not None:
+            return name
+    if len(problems) == len(V2V):
+        raise problems[0]
+    raise InputError(
+        "--task_type", None, f"cannot be told from {values['model_id']}", f"give {' or '.join(V2V)}"
+    )
+
+
+def _check_folder(folder: Path, existing: Existing) -> dict[str, Any] | None:
+    """The state of the chain in a folder; None if there is none.
+
+    Raises:
+        InputError: it cannot be used, or holds a chain and nothing was said about it.
+    """
+    check_writable("--output_dir", folder)
+    there = [path.name for path in folder.iterdir() if OURS.fullmatch(path.name)] if folder.is_dir() else []
+    state = metadata.read_record(folder / STATE)
+    if there and not (existing.overwrite or existing.resume):
+        fix = "--resume goes on with it, or choose another --output_dir"
+        raise InputError("--output_dir", folder, "holds the files of a chain", fix)
+    if there and existing.resume and state is None:
+        what = f"has no readable {STATE}, so it is not known what its videos were made with"
+        raise InputError("--resume", folder, what, "choose another --output_dir")
+    return state
+
+
+def _base_seed(asked: Sequence[int], num_videos: int, state: Mapping[str, Any] | None) -> int:
+    """Link i has the seed base + i; drawn where none is given, and then kept."""
+    if len(asked) > 1:
+        raise InputError(
+            "--base_seed", ",".join(map(str, asked)), "one for the whole chain", f"try {asked[0]}"
+        )
+    if not asked:
+        return state["base_seed"] if state is not None else secrets.randbelow(2**32)
+    if asked[0] + num_videos > MAX_SEED:
+        raise InputError(
+            "--base_seed", asked[0], "too large for the links' seeds", f"nearest {MAX_SEED - num_videos}"
+        )
+    return asked[0]
+
+
+def run_chain(chain: Chain, *, as_json: bool = False) -> Iterator[str]:
+    """Make the links one after the other; yields a line for each: its path, or its record as JSON.
+
+    Models are loaded once. What is finished is kept; ``--resume`` goes on behind it.
+    """
+    from videogen.run import Session, earlier_result, generate  # noqa: PLC0415 - torch, diffusers
+
+    chain.folder.mkdir(parents=True, exist_ok=True)
+    if chain.existing.overwrite:
+        for path in chain.folder.iterdir():
+            if OURS.fullmatch(path.name) and path.is_file():
+                path.unlink()
+    session = Session(keep_writers=True)
+    done: list[Result] = []
+    try:
+        for index in range(1, chain.num_videos + 1):
+            plan = session.fetch(chain.first if index == 1 else chain.link(index, done[-1] if done else None))
+            if index == 1:
+                _save_state(replace(chain, first=plan))
+            result = earlier_result(plan) if chain.existing.resume else None
+            if result is None:
+                cli.logger.info("video %d of %d: seed %d", index, chain.num_videos, plan.seed)
+                result = generate(session.with_prompt(plan), session, show_progress=cli.wants_bars())
+            done.append(result)
+            _save_log(chain.folder, done)
+            yield _line(result.target.path, result.record, as_json=as_json)
+    finally:
+        session.close()
+    if chain.concat:
+        yield _line(_join(chain, done), {"links": len(done)}, as_json=as_json)
+
+
+def _line(path: Path, record: Mapping[str, Any], *, as_json: bool) -> str:
+    return json.dumps({"path": str(path), **record}) if as_json else str(path)
+
+
+def _save_state(chain: Chain) -> None:
+    content = {"schema": metadata.SCHEMA, "base_seed": chain.base_seed, "settings": chain.settings}
+    metadata.write_json(chain.folder / STATE, content)
+
+
+def _save_log(folder: Path, done: "Sequence[Result]") -> None:
+    """A line for every link: its file and what its prompt was."""
+    lines = []
+    for result in done:
+        prompt = " ".join(str(result.record["request"].get("prompt", "")).split())
+        lines.append(f"{result.target.path.name}: {prompt}\n")
+    metadata.write_text(folder / LOG, "".join(lines))
+
+
+def _join(chain: Chain, done: "Sequence[Result]") -> Path:
+    """All links as one film, without the first frame of a link, which repeats the last before it."""
+    from videogen.media.fetch import Fetcher  # noqa: PLC0415
+    from videogen.media.reader import read_video  # noqa: PLC0415
+    from videogen.media.video import open_writer  # noqa: PLC0415
+    from videogen.results import fit  # noqa: PLC0415
+
+    videos = [read_video("video", str(result.target.path), Fetcher(folder=chain.workdir)) for result in done]
+    size = (videos[0].width, videos[0].height)
+    frames = sum(video.num_frames for video in videos) - len(videos) + 1
+    target = chain.folder / FILM
+    with open_writer(target, "mp4", size=size, fps=round(videos[0].fps), num_frames=frames) as film:
+        for number, video in enumerate(videos):
+            for index, frame in enumerate(video.frames()):
+                if number == 0 or index > 0:
+                    film.write(fit(frame[None], size))
+        film.finish()
+        return film.publish(may_replace=True)

@@ -1,0 +1,77 @@
+"""Wan2.2 TI2V-5B: text_to_video, image_to_video and v2v-5B (spec wan22 sections 6 and 14)."""
+
+from collections.abc import Iterator
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from videogen.conditioning import Segment
+from videogen.geometry import latent_frames
+from videogen.guidance import guide
+from videogen.media.color import match_color
+from videogen.media.image import cover
+from videogen.media.reader import InputVideo
+from videogen.pipelines.base import (
+    Part,
+    StepCallback,
+    VideoPipeline,
+    first_frame,
+    image_tensor,
+    truncated,
+)
+from videogen.sampling import SOLVERS, denoise
+
+
+class Wan22TI2V5BPipeline(VideoPipeline):
+    """Where there is a first frame it is the first latent frame, at level 0; the others are denoised."""
+
+    task = "image_to_video"
+    to_uint8 = staticmethod(truncated)
+
+    @torch.no_grad()
+    def parts(  # noqa: PLR0913 - the arguments of the tasks, under diffusers' names
+        self,
+        prompt: str,
+        *,
+        height: int,
+        width: int,
+        num_frames: int,
+        num_inference_steps: int,
+        shift: float,
+        sample_solver: str,
+        guidance_scale: float,
+        negative_prompt: str,
+        input_image: Image.Image | None = None,
+        input_video: InputVideo | None = None,
+        color_match: bool = False,
+        generator: torch.Generator | None = None,
+        callback_on_step_end: StepCallback | None = None,
+    ) -> Iterator[Part]:
+        """One part. Draws from the generator: the noise [1, 48, F, h, w], normal, float32."""
+        # 1. Noise, text, the first frame (scaled and cropped).
+        noise = self.draw_noise(latent_frames(num_frames), height, width, generator)
+        guidance, contexts = self.text_guidance(prompt, negative_prompt, guidance_scale, exactly_one=True)
+        known = noise[:, :, :0]
+        if (image := first_frame(input_image, input_video)) is not None:
+            known = self.encode_image(cover(image, width, height), sample=False, generator=None)
+        start = known.shape[2]
+
+        # 2. Denoise what follows the known frame.
+        def predict(latents: Tensor, timestep: Tensor) -> Tensor:
+            first = Segment(latents=known, timestep=torch.zeros_like(timestep))
+            video = Segment(latents=latents, timestep=timestep, temporal_start=start)
+            segments = [first, video] if start else [video]
+            return guide(guidance, lambda branch: self.velocity(segments, contexts[branch], branch, which=-1))
+
+        solver = SOLVERS[sample_solver](num_inference_steps, shift)
+        with self.steps(len(solver.timesteps), callback_on_step_end) as on_step:
+            latents = denoise(noise[:, :, start:], solver.timesteps, predict, solver.step, on_step=on_step)
+
+        # 3. Decode as the frames are read.
+        latents = torch.cat([known.float(), latents], dim=2)
+        chunks = self.decode(latents)
+        if color_match and image is not None:
+            reference = image_tensor(image)[None, :, None]
+            chunks = (match_color(chunk, reference) for chunk in chunks)
+        yield Part(latents, chunks)

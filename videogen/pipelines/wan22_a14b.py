@@ -1,0 +1,108 @@
+"""Wan2.2 A14B: text_to_video, image_to_video and v2v-14B with two experts (spec wan22 sections 5, 7, 14)."""
+
+from collections.abc import Iterator
+
+import torch
+from diffusers import AutoencoderKLWan
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
+
+from videogen.conditioning import Context, Segment
+from videogen.geometry import latent_frames
+from videogen.guidance import ClassifierFree, guide
+from videogen.media.color import match_color
+from videogen.media.reader import InputVideo
+from videogen.models.wan import WanDiT
+from videogen.pipelines.base import (
+    Part,
+    StepCallback,
+    VideoPipeline,
+    first_frame,
+    image_tensor,
+    truncated,
+)
+from videogen.sampling import NUM_TRAIN_TIMESTEPS, SOLVERS, denoise
+
+
+class Wan22A14BPipeline(VideoPipeline):
+    """One expert for high noise (``transformer``), one for low (``transformer_2``).
+
+    Where there is a first frame it is channels beside the noise: the image, or the last frame of a video.
+    """
+
+    task = "image_to_video"
+    to_uint8 = staticmethod(truncated)
+    model_cpu_offload_seq = "text_encoder->transformer->transformer_2->vae"
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        text_encoder: UMT5EncoderModel,
+        vae: AutoencoderKLWan,
+        transformer: WanDiT,
+        transformer_2: WanDiT,
+    ) -> None:
+        super().__init__(tokenizer, text_encoder, vae, transformer)
+        self.register_modules(transformer_2=transformer_2)
+
+    @torch.no_grad()
+    def parts(  # noqa: PLR0913 - the arguments of the tasks, under diffusers' names
+        self,
+        prompt: str,
+        *,
+        height: int,
+        width: int,
+        num_frames: int,
+        num_inference_steps: int,
+        shift: float,
+        sample_solver: str,
+        guidance_scale: float | tuple[float, float],
+        negative_prompt: str,
+        boundary: float,
+        input_image: Image.Image | None = None,
+        input_video: InputVideo | None = None,
+        color_match: bool = False,
+        generator: torch.Generator | None = None,
+        callback_on_step_end: StepCallback | None = None,
+    ) -> Iterator[Part]:
+        """One part. Draws from the generator: the noise [1, 16, F, h, w], normal, float32."""
+        # 1. Noise; text; the first frame, stretched to size (bicubic, neither smoothed nor clamped).
+        noise = self.draw_noise(latent_frames(num_frames), height, width, generator)
+        contexts = {
+            "cond": Context(text=self.encode_prompt(prompt)),
+            "uncond": Context(text=self.encode_prompt(negative_prompt)),
+        }
+        beside = None
+        if (image := first_frame(input_image, input_video)) is not None:
+            pixels = functional.interpolate(
+                image_tensor(image)[None], size=(height, width), mode="bicubic", align_corners=False
+            )
+            beside = self.encode_condition(pixels, num_frames)
+
+        # 2. Denoise; the expert follows the noise level, the solver's history does not mind.
+        low, high = guidance_scale if isinstance(guidance_scale, tuple) else (guidance_scale, guidance_scale)
+
+        def predict(latents: Tensor, timestep: Tensor) -> Tensor:
+            noisy = bool(timestep >= boundary * NUM_TRAIN_TIMESTEPS)
+            expert, guidance = (
+                (self.transformer, ClassifierFree(high))
+                if noisy
+                else (self.transformer_2, ClassifierFree(low))
+            )
+            video = Segment(latents=latents, timestep=timestep, extra=beside)
+            return guide(
+                guidance, lambda branch: self.velocity([video], contexts[branch], branch, model=expert)
+            )
+
+        solver = SOLVERS[sample_solver](num_inference_steps, shift)
+        with self.steps(len(solver.timesteps), callback_on_step_end) as on_step:
+            latents = denoise(noise, solver.timesteps, predict, solver.step, on_step=on_step)
+
+        # 3. Decode as the frames are read.
+        chunks = self.decode(latents)
+        if color_match and image is not None:
+            reference = image_tensor(image)[None, :, None]
+            chunks = (match_color(chunk, reference) for chunk in chunks)
+        yield Part(latents, chunks)
