@@ -219,6 +219,8 @@ def _base_seed(asked: Sequence[int], num_videos: int, state: Mapping[str, Any] |
         )
     if not asked:
         return state["base_seed"] if state is not None else secrets.randbelow(2**32)
+    if state is not None and asked[0] != state["base_seed"]:
+        raise InputError("--base_seed", asked[0], f"the chain has {state['base_seed']}", "leave it out")
     if asked[0] + num_videos > MAX_SEED:
         raise InputError(
             "--base_seed", asked[0], "too large for the links' seeds", f"nearest {MAX_SEED - num_videos}"

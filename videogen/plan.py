@@ -142,7 +142,7 @@ class Plan:
         """The options as plain JSON without private paths: what ``--from_metadata`` reads back."""
         values = {**self.values, **self.prompts}
         if self.written:  # the prompt says it all
-            values |= {"prompt_enhancer": None, "captioner": None}
+            values |= dict.fromkeys(("prompt_enhancer", "captioner", "custom_prompt"))
         values |= self._cache_values
         recorded = {
             name: value

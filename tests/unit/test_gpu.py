@@ -1,10 +1,15 @@
 """What only a GPU shows; skipped without one."""
 
+import itertools
 import json
 
 import numpy as np
 import pytest
 import torch
+
+from tests.conftest import REFS
+from videogen.options import OPTIONS
+from videogen.tasks import VARIANTS
 
 pytestmark = [
     pytest.mark.gpu,
@@ -52,3 +57,48 @@ def test_noise_may_be_drawn_on_the_gpu(on_gpu):
     other, _ = on_gpu()
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
+
+
+FAMILIES = [(name, row) for name, rows in VARIANTS.items() for row in rows]
+
+
+@pytest.mark.parametrize("mode", [(), ("--offload",), ("--low_vram",)], ids=["plain", "offload", "low_vram"])
+@pytest.mark.parametrize(("task", "row"), FAMILIES, ids=[f"{name}-{row.family}" for name, row in FAMILIES])
+def test_every_task_in_every_memory_mode(cli, make_video, tmp_path, task, row, mode):
+    given = {"image": REFS / "robot.png", "video": make_video()}
+    inputs = [f"--{name}={given[files.kind]}" for name, files in row.inputs.items() if files.fewest]
+    length = ("--duration", 2) if "extension" in task else ("--num_frames", 5)
+    usable = OPTIONS["teacache"].used_by(task) and "teacache" not in row.unused
+    cached = ("--teacache", "--teacache_model", "T2V-14B") if usable else ()
+    finished = cli(
+        *(
+            "--task_type",
+            task,
+            "--model_id",
+            f"tiny:{next(iter(row.tiny))}",
+            "--prompt",
+            "x",
+            "--device",
+            "cuda",
+        ),
+        *("--height", 64, "--width", 64, "--num_inference_steps", 4, *length, *inputs, *mode, *cached),
+        *("--output", tmp_path / "a.npy"),
+    )
+    assert finished.code == 0, finished.err
+    assert np.load(tmp_path / "a.npy").std() > 5
+
+
+def test_experts_are_never_both_on_the_gpu_when_offloaded(monkeypatch):
+    """And change once."""
+    import videogen
+
+    pipeline = videogen.load("text_to_video", "tiny:wan22-a14b", dtype="float32", device="cpu")
+    pipeline.enable_model_cpu_offload()
+    seen = []
+    for expert in pipeline.transformers:
+        expert.blocks.register_forward_pre_hook(
+            lambda *_: seen.append(tuple(t.device.type for t in pipeline.transformers))
+        )
+    pipeline("x", num_frames=5, num_inference_steps=8, output_type="latent")
+    assert set(seen) == {("cuda", "cpu"), ("cpu", "cuda")}
+    assert sum(one != other for one, other in itertools.pairwise(seen)) == 1
