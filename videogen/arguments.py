@@ -11,7 +11,7 @@ from videogen.errors import InputError, nearest
 from videogen.options import FLAG_NAMES, GROUPS, OPTIONS, Option
 from videogen.request import RUNTIME_DEFAULTS
 from videogen.tasks import TASKS, TaskSpec, find
-from videogen.values import paths, seeds
+from videogen.values import guidance, paths, seeds, size
 
 DESCRIPTION = "Generate video with the Wan-family models."
 EPILOG = """examples:
@@ -157,4 +157,6 @@ def _described(option: Option, task: TaskSpec | None) -> str:
         text += f" ({', '.join(task.size_tables())})"
     model = {"model_id": task.default_model, "revision": task.revision}
     default = {**RUNTIME_DEFAULTS, **task.defaults(), **model}.get(option.name)
+    if option.parse in (size, guidance) and isinstance(default, tuple):
+        default = ("*" if option.parse is size else ",").join(f"{part:g}" for part in default)
     return text if default in (None, (), False) else f"{text} (default {default!r})"

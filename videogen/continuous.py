@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from videogen import cli, metadata
+from videogen import __version__, cli, metadata
 from videogen.arguments import Program, help_text, parse
 from videogen.errors import CheckpointError, InputError
 from videogen.models import checkpoints
@@ -27,7 +27,19 @@ from videogen.values import MAX_SEED
 if TYPE_CHECKING:
     from videogen.results import Result
 
-DEFAULTS = {"num_videos": 12, "output_dir": "./continuous_outputs", "custom_prompt": "continue video"}
+# Options of the chain itself, and what they are unless given.
+OWN: dict[str, Any] = {
+    "num_videos": 12,
+    "output_dir": "./continuous_outputs",
+    "concat": False,
+    "no_vlm": False,
+    "handover": "frames",
+}
+PREFIX = "continue video"  # in front of every description
+REQUIRED = (
+    ("input_video", "--video", "give the video that the chain begins with"),
+    ("model_id", "--ckpt_dir", "give a Wan2.2 I2V-A14B or TI2V-5B folder, a hub id or 'tiny'"),
+)
 STATE, LOG, FILM = "chain.json", "prompts_log.txt", "continuous.mp4"
 OURS = re.compile(rf"video_\d{{2,}}_\d+\.(mp4|json|png)|{STATE}|{LOG}|{FILM}|\..*\.part(\.\w+)?")
 # Options whose names a chain gives itself, or that speak of one video.
@@ -59,15 +71,20 @@ def _command(arguments: list[str]) -> int:
     if wants_help:
         cli.say(help_text("v2v-14B", PROGRAM).rstrip())
         return 0
+    if given.get("version"):
+        cli.say(__version__)
+        return 0
     values, settings = cli.gather(given)
     cli.set_up_logging(settings)
     cli.quieten_libraries(settings)
     with tempfile.TemporaryDirectory(prefix="videogen-") as workdir:
-        chain = plan_chain(values, settings, Path(workdir))
+        chain, first = plan_chain(values, settings, Path(workdir))
+        for note in first.notes:
+            cli.logger.warning(note)
         if settings.get("dry_run"):
-            cli.say(chain.describe())
+            cli.say(json.dumps(first.as_json()) if settings.get("json") else chain.describe(first))
             return 0
-        for line in run_chain(chain, as_json=settings.get("json", False)):
+        for line in run_chain(chain, first, as_json=settings.get("json", False)):
             cli.say(line)
     return 0
 
@@ -84,7 +101,6 @@ class Chain:
     concat: bool
     existing: Existing
     workdir: Path
-    first: Plan
 
     def link(self, index: int, previous: "Result | None") -> Plan:
         """The plan of a link (from 1); ``previous`` is the finished link before it."""
@@ -100,73 +116,88 @@ class Chain:
         (plan,) = make_plans([Item(values={**self.values, **own})], self.existing, self.workdir)
         return replace(plan, index=index)
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What must be equal for a chain to go on."""
-        (source,) = self.first.inputs["input_video"]
-        request = {name: value for name, value in self.first.request.items() if name != "seed"}
-        weights = checkpoints.fingerprint(self.first.checkpoint)
-        return {**request, "source": source.sha256, "weights": weights, "handover": self.handover}
-
-    def describe(self) -> str:
+    def describe(self, first: Plan) -> str:
         """For people (--dry_run)."""
-        links = f"{self.num_videos} videos, seeds {self.base_seed + 1} to {self.base_seed + self.num_videos}"
-        return f"chain     {links}, in {self.folder}; the first:\n{self.first.describe()}"
+        seeds = f"seeds {self.base_seed + 1} to {self.base_seed + self.num_videos}"
+        return (
+            f"chain     {self.num_videos} videos, {seeds}, in {self.folder}; the first:\n{first.describe()}"
+        )
 
 
-def plan_chain(values: dict[str, Any], settings: Mapping[str, Any], workdir: Path) -> Chain:
+def plan_chain(values: Mapping[str, Any], settings: Mapping[str, Any], workdir: Path) -> tuple[Chain, Plan]:
     """Check everything about a chain that can be known before its first link is made.
+
+    Returns:
+        the chain, and the plan of its first link.
 
     Raises:
         InputError, CheckpointError: the first thing that will not work.
     """
-    values = {**DEFAULTS, **values}
-    for name in NAMED_BY_THE_CHAIN:
-        if values.get(name) or settings.get(name):
-            raise InputError(
-                OPTIONS[name].flag, None, "a chain names its own files and inputs", "leave it out"
-            )
-    for name, flag, fix in (
-        ("input_video", "--video", "give the video that the chain begins with"),
-        ("model_id", "--ckpt_dir", "give a Wan2.2 I2V-A14B or TI2V-5B folder, a hub id or 'tiny'"),
-    ):
-        if not values.get(name):
-            raise InputError(flag, None, "none given", fix)
-    own = {
-        name: values.pop(name, None) for name in ("num_videos", "output_dir", "concat", "no_vlm", "handover")
-    }
-    handover = own["handover"] or "frames"
-    if handover == "latents":
-        raise InputError("--handover", "latents", "must be frames or mp4", "nearest frames")
-    if own["no_vlm"]:
-        if values.get("prompt") is not None:
-            raise InputError("--no_vlm", None, "not together with --prompt", "leave one of the two out")
-        values["prompt"] = values["custom_prompt"]
-    if values.get("prompt") is not None:
-        del values["custom_prompt"]
-    values["task_type"] = _task(values)
+    _check_given(values, settings)
+    own = {name: values.get(name, default) for name, default in OWN.items()}
     existing = Existing(overwrite=settings.get("overwrite", False), resume=settings.get("resume", False))
     folder = Path(own["output_dir"]).expanduser()
+    source = Path(values["input_video"])
+    if existing.overwrite and source.exists() and source.resolve().parent == folder.resolve():
+        what, fix = "would remove the chain's own input", "use another --output_dir"
+        raise InputError("--overwrite", source, what, fix)
     state = _check_folder(folder, existing)
-    seed = _base_seed(values.pop("seed", ()), own["num_videos"], state if existing.resume else None)
+    seed = _base_seed(values.get("seed", ()), own["num_videos"], state if existing.resume else None)
     chain = Chain(
-        values=values,
+        values=_of_links(values, no_vlm=own["no_vlm"]),
         num_videos=own["num_videos"],
         folder=folder,
         base_seed=seed,
-        handover=handover,
-        concat=bool(own["concat"]),
+        handover=own["handover"],
+        concat=own["concat"],
         existing=existing,
         workdir=workdir,
-        first=None,  # type: ignore[arg-type]  # its link needs the rest
     )
-    chain = replace(chain, first=chain.link(1, None))
-    for note in chain.first.notes:
-        cli.logger.warning(note)
-    if state is not None and existing.resume and state["settings"] != json.loads(json.dumps(chain.settings)):
-        what = f"holds a chain made with {metadata.differences(state['settings'], chain.settings)}"
+    first = chain.link(1, None)
+    was, now = (state or {}).get("settings", {}), _settings(chain, first)
+    if now["weights"] is None:  # a model that is yet to be fetched
+        was = {**was, "weights": None}
+    if state is not None and existing.resume and was != now:
+        what = f"holds a chain made with {metadata.differences(was, now)}"
         raise InputError("--resume", folder, what, "repeat those, or choose another --output_dir")
-    return chain
+    return chain, first
+
+
+def _check_given(values: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    for name in NAMED_BY_THE_CHAIN:
+        if values.get(name) or settings.get(name):
+            what = "a chain names its own files and inputs"
+            raise InputError(OPTIONS[name].flag, None, what, "leave it out")
+    for name, flag, fix in REQUIRED:
+        if not values.get(name):
+            raise InputError(flag, None, "none given", fix)
+    if values.get("handover") == "latents":
+        raise InputError("--handover", "latents", "must be frames or mp4", "nearest frames")
+    if values.get("no_vlm") and values.get("prompt") is not None:
+        raise InputError("--no_vlm", None, "not together with --prompt", "leave one of the two out")
+    if values.get("no_vlm") and not values.get("custom_prompt", PREFIX).strip():
+        fix = "say what the videos show"
+        raise InputError("--custom_prompt", "", "must not be empty with --no_vlm", fix)
+
+
+def _of_links(values: Mapping[str, Any], *, no_vlm: bool) -> dict[str, Any]:
+    """Options of every link: those given, the task, and what there is for a prompt."""
+    links = {name: value for name, value in values.items() if name not in (*OWN, "seed")}
+    if no_vlm:
+        links["prompt"] = links.get("custom_prompt", PREFIX)
+        for name in ("custom_prompt", "vlm_path", "vlm_device"):
+            links.pop(name, None)
+    elif links.get("prompt") is None:
+        links.setdefault("custom_prompt", PREFIX)
+    return {**links, "task_type": _task(links)}
+
+
+def _settings(chain: Chain, first: Plan) -> dict[str, Any]:
+    """What must be equal for a chain to go on."""
+    identity = first.identity
+    models = {role: found.title for role, found in first.writers.items()}
+    kept = {name: identity[name] for name in ("task", "weights", "inputs", "lora")}
+    return {**kept, **identity["values"], **models, "handover": chain.handover}
 
 
 def _task(values: Mapping[str, Any]) -> str:
@@ -176,9 +207,10 @@ def _task(values: Mapping[str, Any]) -> str:
             find(asked)
             raise InputError("--task_type", asked, f"must be one of {', '.join(V2V)}", f"nearest {V2V[0]}")
         return asked
-    problems = []
-    for name in V2V:
-        model = str(values["model_id"])
+    model, problems = str(values["model_id"]), []
+    layout = checkpoints.detect(Path(model).expanduser()) if Path(model).expanduser().is_dir() else None
+    # The task whose folders look like this one first: what is wrong with it is said about that.
+    for name in sorted(V2V, key=lambda name: layout not in TASKS[name].layouts):
         try:
             found = checkpoints.locate(model, values.get("revision"), TASKS[name])
         except (CheckpointError, InputError) as error:
@@ -200,10 +232,16 @@ def _check_folder(folder: Path, existing: Existing) -> dict[str, Any] | None:
         InputError: it cannot be used, or holds a chain and nothing was said about it.
     """
     check_writable("--output_dir", folder)
-    there = [path.name for path in folder.iterdir() if OURS.fullmatch(path.name)] if folder.is_dir() else []
+    there = [path.name for path in folder.glob("video_*") if OURS.fullmatch(path.name)]
+    if not there:  # nothing was finished
+        return None
     state = metadata.read_record(folder / STATE)
+    if state is not None and not (isinstance(state.get("base_seed"), int) and "settings" in state):
+        state = None
+    if "{seed}" in str(folder) or "{index}" in str(folder):
+        raise InputError("--output_dir", folder, "may not hold {seed} or {index}", "leave them out")
     if there and not (existing.overwrite or existing.resume):
-        fix = "--resume goes on with it, or choose another --output_dir"
+        fix = "--resume goes on with it, --overwrite begins again"
         raise InputError("--output_dir", folder, "holds the files of a chain", fix)
     if there and existing.resume and state is None:
         what = f"has no readable {STATE}, so it is not known what its videos were made with"
@@ -228,7 +266,7 @@ def _base_seed(asked: Sequence[int], num_videos: int, state: Mapping[str, Any] |
     return asked[0]
 
 
-def run_chain(chain: Chain, *, as_json: bool = False) -> Iterator[str]:
+def run_chain(chain: Chain, first: Plan, *, as_json: bool = False) -> Iterator[str]:
     """Make the links one after the other; yields a line for each: its path, or its record as JSON.
 
     Models are loaded once. What is finished is kept; ``--resume`` goes on behind it.
@@ -236,23 +274,24 @@ def run_chain(chain: Chain, *, as_json: bool = False) -> Iterator[str]:
     from videogen.run import Session, earlier_result, generate  # noqa: PLC0415 - torch, diffusers
 
     chain.folder.mkdir(parents=True, exist_ok=True)
-    if chain.existing.overwrite:
-        for path in chain.folder.iterdir():
-            if OURS.fullmatch(path.name) and path.is_file():
-                path.unlink()
     session = Session(keep_writers=True)
     done: list[Result] = []
     try:
         for index in range(1, chain.num_videos + 1):
-            plan = session.fetch(chain.first if index == 1 else chain.link(index, done[-1] if done else None))
+            plan = session.fetch(first if index == 1 else chain.link(index, done[-1]))
             if index == 1:
-                _save_state(replace(chain, first=plan))
+                _save_state(chain, plan)
             result = earlier_result(plan) if chain.existing.resume else None
+            if result is not None and not _is_whole(result, chain.workdir):
+                cli.logger.warning("%s is damaged, and made again", result.target.path)
+                result = None
             if result is None:
                 cli.logger.info("video %d of %d: seed %d", index, chain.num_videos, plan.seed)
                 result = generate(session.with_prompt(plan), session, show_progress=cli.wants_bars())
             done.append(result)
-            _save_log(chain.folder, done)
+            if index == 1 and chain.existing.overwrite:
+                _remove_others(chain.folder, result)
+            _save_log(chain.folder)
             yield _line(result.target.path, result.record, as_json=as_json)
     finally:
         session.close()
@@ -264,17 +303,41 @@ def _line(path: Path, record: Mapping[str, Any], *, as_json: bool) -> str:
     return json.dumps({"path": str(path), **record}) if as_json else str(path)
 
 
-def _save_state(chain: Chain) -> None:
-    content = {"schema": metadata.SCHEMA, "base_seed": chain.base_seed, "settings": chain.settings}
+def _is_whole(result: "Result", workdir: Path) -> bool:
+    """Whether a finished video can still be read to its end."""
+    from videogen.media.fetch import Fetcher  # noqa: PLC0415
+    from videogen.media.reader import read_video  # noqa: PLC0415
+
+    try:
+        video = read_video("video", str(result.target.path), Fetcher(folder=workdir))
+    except InputError:
+        return False
+    return video.num_frames == result.record["num_frames"]
+
+
+def _save_state(chain: Chain, first: Plan) -> None:
+    settings = _settings(chain, first)
+    content = {"schema": metadata.SCHEMA, "base_seed": chain.base_seed, "settings": settings}
     metadata.write_json(chain.folder / STATE, content)
 
 
-def _save_log(folder: Path, done: "Sequence[Result]") -> None:
-    """A line for every link: its file and what its prompt was."""
+def _remove_others(folder: Path, first: "Result") -> None:
+    """What is left of the chain that is overwritten, once the new one has begun."""
+    others = [path for path in folder.iterdir() if OURS.fullmatch(path.name) and path.name != STATE]
+    others = [path for path in others if path not in first.target.paths]
+    for path in others:
+        path.unlink()
+    cli.logger.info("removed %d files of the earlier chain", len(others))
+
+
+def _save_log(folder: Path) -> None:
+    """A line for every video of the chain: its file and what its prompt was."""
     lines = []
-    for result in done:
-        prompt = " ".join(str(result.record["request"].get("prompt", "")).split())
-        lines.append(f"{result.target.path.name}: {prompt}\n")
+    for file in sorted(folder.glob("video_*.json")):
+        record = metadata.read_record(file) if OURS.fullmatch(file.name) else None
+        if record is not None:
+            prompt = " ".join(str(record["request"].get("prompt", "")).split())
+            lines.append(f"{record['output']}: {prompt}\n")
     metadata.write_text(folder / LOG, "".join(lines))
 
 

@@ -15,6 +15,7 @@ SIZE_UNIT = SPACE_STRIDE * PATCH
 LATENT_CHANNELS = 16
 # The published networks tabulate 1024 positions per axis; nobody has seen a model beyond them.
 MAX_POSITIONS = 1024
+LISTED_SIZES = 8  # named in a message
 LONGEST = 1_000_001  # frames; half a day
 
 
@@ -211,9 +212,15 @@ def _supported(size: tuple[int, int], tables: Mapping[str, Sequence[Bucket]], gr
     raise InputError(
         "--size",
         f"{width}*{height}",
-        f"must be one of the model's {len(sizes)} sizes (W*H)",
+        f"must be {_listed(sizes)} (W*H)",
         f"nearest {near[1]}*{near[0]}; --height and --width take any multiple of {grid.unit}",
     )
+
+
+def _listed(sizes: Sequence[tuple[int, int]]) -> str:
+    if len(sizes) > LISTED_SIZES:
+        return f"one of the model's {len(sizes)} sizes"
+    return "one of " + ", ".join(f"{width}*{height}" for height, width in sizes)
 
 
 def _times(size: object) -> str:

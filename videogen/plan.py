@@ -16,7 +16,6 @@ from videogen.media.fetch import display_name
 from videogen.models import checkpoints
 from videogen.models.checkpoints import Checkpoint
 from videogen.notes import RATE_TOLERANCE
-from videogen.options import OPTIONS
 from videogen.parts import Parts
 from videogen.prompts.chat import FoundModel
 from videogen.prompts.write import find_writers
@@ -147,7 +146,7 @@ class Plan:
         recorded = {
             name: value
             for name, value in values.items()
-            if name not in NOT_IN_REQUEST and value is not None and OPTIONS[name].used_by(self.task.name)
+            if name not in NOT_IN_REQUEST and value is not None and self.task.uses(name)
         }
         recorded |= {name: display_name(recorded[name]) for name in FOLDERS if name in recorded}
         recorded |= {name: [item.name for item in items] for name, items in self.inputs.items() if items}
@@ -166,25 +165,29 @@ class Plan:
         return {"task_type": self.task.name, "model_id": model, "seed": self.seed, **recorded}
 
     @property
-    def plan_hash(self) -> str | None:
-        """Digest of all that determines the result; None while the model is not on this machine."""
-        weights = checkpoints.fingerprint(self.checkpoint)
-        if weights is None:
-            return None
-        skipped = NOT_IN_HASH | set(self.inputs)
+    def identity(self) -> dict[str, Any]:
+        """All that determines the result, as plain JSON: option values, and content for files."""
         values = {k: Path(v).name if k in FOLDERS and v else v for k, v in self.values.items()}
         values |= self._cache_values
+        skipped = NOT_IN_HASH | set(self.inputs)
         content = {
             "task": self.task.name,
-            "weights": weights,
+            "weights": checkpoints.fingerprint(self.checkpoint),
             "seed": self.seed,
             "shape": [self.shape.height, self.shape.width, self.shape.num_frames],
             "inputs": {name: [item.sha256 for item in items] for name, items in self.inputs.items()},
             "lora": [[_digest(lora.path), lora.scale, lora.expert] for lora in self.values["lora"]],
             "values": {name: value for name, value in values.items() if name not in skipped},
         }
-        text = json.dumps(content, sort_keys=True, default=str)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return json.loads(json.dumps(content, default=str))
+
+    @property
+    def plan_hash(self) -> str | None:
+        """Digest of ``identity``; None while the model is not on this machine."""
+        identity = self.identity
+        if identity["weights"] is None:
+            return None
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
     def parts(self) -> Parts:
@@ -212,7 +215,10 @@ class Plan:
         record = metadata.read_record(self.target.sidecar) or {}
         if record.get("plan_hash") == self.plan_hash:
             return record
-        what = f"was made with {metadata.differences(record.get('request', {}), self.request)}"
+        was, now = dict(record.get("request", {})), self.request
+        if self.writers:  # its prompt is still to be written
+            was, now = ({k: v for k, v in request.items() if k not in PROMPTS} for request in (was, now))
+        what = f"was made with {metadata.differences(was, now)}"
         raise InputError("--resume", self.target.path, what, "use another name, or --overwrite")
 
     def fetched(self, checkpoint: Checkpoint) -> "Plan":

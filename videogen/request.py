@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
 from videogen.errors import InputError, VideoGenError
 from videogen.media.fetch import Fetcher
 from videogen.media.image import read_image
@@ -17,7 +19,7 @@ from videogen.models.checkpoints import Checkpoint
 from videogen.options import OPTIONS, check_used, merge, typed
 from videogen.plan import Plan
 from videogen.targets import Existing, check_pattern, choose_target, claim, earlier_seed
-from videogen.tasks import TASKS, VARIANTS, Files, TaskSpec, find, variant
+from videogen.tasks import TASKS, VARIANTS, Files, TaskSpec, check_scales, find, variant
 from videogen.values import MAX_SEED, Lora
 
 Values = dict[str, Any]
@@ -102,7 +104,7 @@ def check(explicit: Mapping[str, Any], workdir: Path) -> Plan:
     )
     task = variant(task.name, checkpoint.family)
     check_unused(task, explicit)
-    general = {name: value for name, value in RUNTIME_DEFAULTS.items() if OPTIONS[name].used_by(task.name)}
+    general = {name: value for name, value in RUNTIME_DEFAULTS.items() if task.uses(name)}
     values = merge({"seed": ()}, general, task.defaults(checkpoint), explicit)
     _check_prompt(task, values)
     check_runtime(values)
@@ -148,10 +150,7 @@ def check_unused(task: TaskSpec, explicit: Mapping[str, Any]) -> None:
         if name in explicit:
             what = f"not used by {task.name} with {task.family} models"
             raise InputError(OPTIONS[name].flag, typed(explicit[name]), what, "leave it out")
-    if isinstance(explicit.get("guidance_scale"), tuple) and task.network.get("experts") != 2:
-        low, high = explicit["guidance_scale"]
-        what = "two scales are for models with two experts"
-        raise InputError("--guidance_scale", f"{low:g},{high:g}", what, f"nearest {high:g}")
+    check_scales(task, explicit)
     for lora in explicit.get("lora", ()):
         if lora.expert is not None and task.network.get("experts") != 2:
             what = f"':{lora.expert}' is for models with two experts"
@@ -234,6 +233,14 @@ def _check_lora(lora: Lora) -> None:
     path = lora.path
     if not (path.suffix == ".safetensors" if path.is_file() else any(path.glob("*.safetensors"))):
         raise InputError("--lora", path, "no such .safetensors file", "give the file, or the folder it is in")
+    for file in [path] if path.is_file() else path.glob("*.safetensors"):
+        try:
+            with safe_open(file, framework="numpy"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise InputError(
+                "--lora", file, f"is not a .safetensors file ({error})", "download it again"
+            ) from None
 
 
 def _read(task: TaskSpec, name: str, given: Any, files: Files, fetcher: Fetcher) -> list[Any]:

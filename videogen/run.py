@@ -113,7 +113,7 @@ class Session:
 
     def release(self) -> None:
         """Drop the loaded pipeline and its memory."""
-        self.pipeline = self.key = None
+        self.pipeline, self.key, self.parked = None, None, False
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -225,7 +225,10 @@ def generate(
         memory.set_tiling(pipeline, values["vae_tiling"], plan.memory, device, low_vram=values["low_vram"])
         speed.set_teacache(pipeline, plan.teacache_table, values)
         generator = torch.Generator(_noise_device(plan)).manual_seed(plan.seed)
-        return write(plan, pipeline, generator, started, resume=resume, show_progress=show_progress)
+        try:
+            return write(plan, pipeline, generator, started, resume=resume, show_progress=show_progress)
+        finally:  # also after a failure: offloading must begin with everything in RAM
+            pipeline.maybe_free_model_hooks()
 
 
 def set_up(plan: Plan) -> VideoPipeline:

@@ -139,7 +139,7 @@ def _fitted(
         height, width = fit(area, source.width, source.height)
     except ValueError:
         height = width = 0
-    if min(height, width) < grid.unit:
+    if min(height, width) < grid.unit or max(height, width) > MAX_POSITIONS * grid.unit:
         what = f"is {source.width}x{source.height}, too narrow for any size"
         raise InputError(
             "input image", getattr(source, "name", None), what, "crop it, or give --height --width"

@@ -100,6 +100,10 @@ class TaskSpec:
     unused: tuple[str, ...] = ()
     describes: bool = False
 
+    def uses(self, option: str) -> bool:
+        """Whether an option means something for this task with these models."""
+        return OPTIONS[option].used_by(self.name) and option not in self.unused
+
     @property
     def config(self) -> Mapping[str, Any]:
         return config.read(self.config_name)
@@ -363,6 +367,18 @@ VARIANTS: dict[str, tuple[TaskSpec, ...]] = {
 }
 TASKS: dict[str, TaskSpec] = {name: rows[0] for name, rows in VARIANTS.items()}
 """The row of every task's default model."""
+
+
+def check_scales(task: TaskSpec, values: Mapping[str, Any]) -> None:
+    """Two guidance scales need two experts.
+
+    Raises:
+        InputError: there is one.
+    """
+    if isinstance(values.get("guidance_scale"), tuple) and task.network.get("experts") != 2:
+        low, high = values["guidance_scale"]
+        what = "two scales are for models with two experts"
+        raise InputError("--guidance_scale", f"{low:g},{high:g}", what, f"nearest {high:g}")
 
 
 def variant(name: str, family: str) -> TaskSpec:

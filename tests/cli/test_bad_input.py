@@ -190,7 +190,7 @@ CASES: dict[str, tuple[dict[str, object], int, str]] = {
     "missing relative model": ({"model_id": "./modle"}, 3, "no such folder"),
     "model is a file": ({"model_id": "./a_file"}, 3, "is a file, not a model folder"),
     "empty model": ({"model_id": "empty_model"}, 3, "is empty; reference_to_video needs transformer/ vae/"),
-    "no vae": ({"model_id": "no_vae"}, 3, "incomplete diffusers folder; missing vae/config.json"),
+    "no vae": ({"model_id": "no_vae"}, 3, "incomplete diffusers folder; missing vae/"),
     "another model": (
         {"model_id": GOLDEN / "skyreels_v3/checkpoint-v2v"},
         3,

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from tests.cli.test_tasks import decoded
 from tests.conftest import GOLDEN, REFS, ROOT
 from videogen.continuous import main as continuous
+from videogen.tasks import VARIANTS
 
 WAN22 = GOLDEN / "wan22"
 I2V, B5 = WAN22 / "checkpoint-i2v-a14b", WAN22 / "checkpoint-ti2v-5b"
@@ -89,7 +91,7 @@ BAD = {
     ),
     "size": (
         ("text_to_video", "--model_id", "Wan-AI/Wan2.2-T2V-A14B", "--size", "1000*1000"),
-        *(2, "--size 1000.1000: must be one of the model's 4 sizes .*nearest 1280.720"),
+        *(2, "--size 1000.1000: must be one of 832.480, 1280.720, 480.832, 720.1280 .*nearest 1280.720"),
     ),
     "unit of the 5B": (
         ("text_to_video", "--model_id", "tiny:wan22-5b", "--height", 48, "--width", 64),
@@ -109,6 +111,14 @@ BAD = {
         "36 input channels.*Wan2.2-T2V-A14B",
     ),
     "no such tiny": (("text_to_video", "--model_id", "tiny:wan22"), 3, "tiny models .*nearest tiny:wan22-"),
+    "vlm by the id of its original format": (
+        ("v2v-14B", "--model_id", "tiny", "--vlm_path", "OpenGVLab/InternVL3_5-8B"),
+        *(3, "original format.*OpenGVLab/InternVL3_5-8B-HF"),
+    ),
+    "not a lora": (
+        ("v2v-14B", "--model_id", "tiny", "--lora", f"{ROOT / 'README.md'}:1"),
+        *(2, "--lora .*README.md: no such .safetensors file"),
+    ),
     "vlm in its original format": (
         ("v2v-14B", "--model_id", "tiny", "--vlm_path", "ORIGINAL"),
         *(3, "original format .internvl_chat.*OpenGVLab/InternVL3_5-8B-HF"),
@@ -145,7 +155,7 @@ def test_a_missing_expert(cli, tmp_path):
         "--task_type", "image_to_video", "--model_id", folder, "--prompt", "x", "--input_image", ROBOT
     )
     assert finished.code == 3
-    assert "incomplete Wan2.2 A14B folder; missing low_noise_model/config.json" in finished.complaint
+    assert "incomplete Wan2.2 A14B folder; missing low_noise_model/" in finished.complaint
 
 
 @pytest.mark.parametrize("mode", [("--offload",), ("--low_vram",), ("--vae_tiling", "on")])
@@ -286,11 +296,9 @@ def test_a_chain(chain, tmp_path, make_video):
     for index, name in enumerate(names):
         record = json.loads((tmp_path / f"chain/{name}.json").read_text())
         assert record["seed"] == 8 + index
-        assert (
-            record["inputs"]["input_video"][0]["name"]
-            == (f"{names[index - 1]}.mp4" if index else "source.mp4")
-            or index == 0
-        )
+        source, image = (record["inputs"][name] for name in ("input_video", "input_image"))
+        assert Path(source[0]["name"]).name == (f"{names[index - 1]}.mp4" if index else "source.mp4")
+        assert [Path(item["name"]).name for item in image] == ([f"{names[index - 1]}.png"] if index else [])
     film, _ = decoded(tmp_path / "chain/continuous.mp4")
     assert len(film) == 3 * 5 - 2
 
@@ -337,6 +345,106 @@ def test_a_killed_chain_goes_on_at_its_first_unfinished_link(chain, tmp_path, ma
         assert np.array_equal(np.asarray(ours), np.asarray(theirs))
         ours, theirs = (decoded(tmp_path / folder / f"{name}.mp4")[0] for folder in ("chain", "whole"))
         assert np.array_equal(ours, theirs)
+
+
+def test_a_chain_goes_on_with_what_changes_no_result(chain, tmp_path):
+    """More videos, less memory; a damaged video is made again; the log keeps all."""
+    assert chain(videos=2)[0] == 0
+    first, second = (tmp_path / f"chain/video_0{index}_{7 + index}.mp4" for index in (1, 2))
+    whole = decoded(second)[0]
+    second.write_bytes(second.read_bytes()[:500])
+    code, out, err = chain("--resume", "--offload")
+    assert code == 0, err
+    assert "video_02_9.mp4 is damaged, and made again" in err
+    assert np.array_equal(decoded(second)[0], whole)
+    assert len(out.split()) == 3
+    code, out, err = chain("--resume", videos=1)
+    assert out.split() == [str(first)]
+    assert len((tmp_path / "chain/prompts_log.txt").read_text().splitlines()) == 3
+    code, _, err = chain("--resume", "--base_seed", 8)
+    assert code == 2
+    code, _, err = chain("--overwrite", videos=1)
+    assert code == 0, err
+    assert "removed" in err
+    assert not second.exists()
+    assert first.exists()
+
+
+def test_a_chain_never_removes_its_own_input(chain, tmp_path, capsys):
+    assert chain(videos=1)[0] == 0
+    first = tmp_path / "chain/video_01_8.mp4"
+    words = [
+        "--video",
+        first,
+        "--ckpt_dir",
+        "tiny",
+        "--output_dir",
+        tmp_path / "chain",
+        "--no_vlm",
+        "--overwrite",
+    ]
+    assert continuous([str(word) for word in words]) == 2
+    assert "would remove the chain's own input" in capsys.readouterr().err
+    assert first.exists()
+
+
+@pytest.mark.parametrize(
+    ("task", "row"),
+    [(name, row) for name, rows in VARIANTS.items() for row in rows],
+    ids=lambda v: getattr(v, "family", v),
+)
+def test_every_family_repeats_from_its_metadata(cli, make_video, tmp_path, monkeypatch, task, row):
+    monkeypatch.chdir(make_video().parent)
+    shutil.copy(ROBOT, "robot.png")
+    given = {"image": "robot.png", "video": "source.mp4"}
+    inputs = [f"--{name}={given[files.kind]}" for name, files in row.inputs.items() if files.fewest]
+    length = ("--duration", 2) if "extension" in task else ("--num_frames", 5)
+    made = cli(
+        *(
+            "--task_type",
+            task,
+            "--model_id",
+            f"tiny:{next(iter(row.tiny))}",
+            "--prompt",
+            "x",
+            "--device",
+            "cpu",
+        ),
+        *("--height", 32, "--width", 64, "--num_inference_steps", 1, *length, *inputs),
+        *("--output", tmp_path / "a.npy"),
+    )
+    assert made.code == 0, made.err
+    again = cli("--from_metadata", tmp_path / "a.json", "--output", tmp_path / "b.npy", "--device", "cpu")
+    assert again.code == 0, again.err
+    assert "warning" not in again.err.replace(" has 24 frames a second and", "")
+    assert np.array_equal(np.load(tmp_path / "a.npy"), np.load(tmp_path / "b.npy"))
+    hashes = [json.loads((tmp_path / f"{name}.json").read_text())["plan_hash"] for name in "ab"]
+    assert hashes[0] == hashes[1]
+
+
+def test_half_of_a_pair_of_experts_is_no_other_family(cli, tmp_path):
+    import videogen
+
+    pipeline = videogen.load("text_to_video", "tiny:wan22-a14b")
+    pipeline.save_pretrained(tmp_path / "model")
+    words = ("--task_type", "text_to_video", "--model_id", tmp_path / "model", "--prompt", "x", "--dry_run")
+    assert cli(*words).code == 0
+    shutil.rmtree(tmp_path / "model/transformer_2")
+    finished = cli(*words)
+    assert finished.code == 3
+    assert "missing transformer_2/" in finished.complaint
+
+
+def test_python_callers_get_their_family(tmp_path):
+    from videogen.errors import InputError
+    from videogen.pipelines.wan22_5b import Wan22TI2V5BPipeline
+
+    pipeline = Wan22TI2V5BPipeline.from_pretrained("tiny:wan22-5b")
+    assert isinstance(pipeline, Wan22TI2V5BPipeline)
+    with pytest.raises(InputError, match="is a model for ImageToVideoPipeline, not for Wan22TI2V5BPipeline"):
+        Wan22TI2V5BPipeline.from_pretrained("tiny")
+    with pytest.raises(InputError, match="two scales are for models with two experts"):
+        pipeline("x", input_image=Image.open(ROBOT), guidance_scale=(3, 4), num_frames=5)
 
 
 BAD_CHAINS = {

@@ -122,9 +122,11 @@ def locate(model_id: str, revision: str | None, task: TaskSpec) -> Checkpoint:
     for name in spellings(model_id, task):
         if snapshot := hub.cached(name, revision or _row(name, task).revision, patterns(task)):
             try:
-                return replace(inspect(snapshot, task, name=name), revision=snapshot.name)
+                found = inspect(snapshot, task, name=name)
             except CheckpointError:
                 continue  # an interrupted or partial download: fetch completes it
+            if _row(name, task).model(name) is None or found.family == _row(name, task).family:
+                return replace(found, revision=snapshot.name)
     row = _row(model_id, task)
     known = any(model_id in model.names for model in row.models)
     return Checkpoint(
@@ -204,7 +206,10 @@ def inspect(folder: Path, task: TaskSpec, *, name: str) -> Checkpoint:
     if not fitting:
         others = [other.name for other in TASKS.values() if layout in _layouts(other)]
         use = f"it is for {', '.join(others)}; " if others else ""
-        raise CheckpointError(f"--model_id {folder}: is a {layout} folder; {use}{task.name} needs {expected}")
+        known = " or ".join(dict.fromkeys(_layouts(task)))
+        raise CheckpointError(
+            f"--model_id {folder}: is a {layout} folder; {use}{task.name} needs a {known} folder"
+        )
     # Before what is missing: another task's model lacks other files.
     row = _fitting(fitting, folder, layout, name)
     found = Checkpoint(name=name, layout=layout, family=row.family, components=row.components, folder=folder)
@@ -252,8 +257,11 @@ def traits(checkpoint: Checkpoint) -> dict[str, Any]:
 def _has_second_expert(checkpoint: Checkpoint) -> bool:
     assert checkpoint.folder is not None
     place = LAYOUTS[checkpoint.layout].get("transformer_2")
-    # Where it is part of the layout and missing, that is said later.
-    return place is not None and (checkpoint.layout != "diffusers" or (checkpoint.folder / place).is_dir())
+    if checkpoint.layout != "diffusers":
+        return place is not None  # where it is missing, that is said later
+    index = checkpoint.folder / "model_index.json"
+    named = read_json(index).get("transformer_2") if index.is_file() else None
+    return bool(named and named[0])
 
 
 def _fitting(rows: Sequence[TaskSpec], folder: Path, layout: str, name: str) -> TaskSpec:
@@ -427,6 +435,8 @@ def _missing(folder: Path, place: str, component: str) -> str | None:
         return None if path.is_file() else place
     if component == "tokenizer":
         return None if any((path / name).is_file() for name in TOKENIZER_FILES) else f"{place}tokenizer.json"
+    if not path.is_dir():
+        return place
     if not (path / "config.json").is_file():
         return f"{place}config.json"
     for index in path.glob("*.safetensors.index.json"):

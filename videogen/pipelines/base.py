@@ -37,7 +37,7 @@ from videogen.models.wan import WanDiT
 from videogen.options import OPTIONS, merge
 from videogen.runtime.teacache import TeaCache
 from videogen.sampling import StopDenoising
-from videogen.tasks import TASKS, TaskSpec
+from videogen.tasks import TASKS, TaskSpec, check_scales, variant
 
 StepCallback = Callable[[Any, int, Tensor, dict[str, Tensor]], Mapping[str, Tensor] | None]
 """diffusers' callback_on_step_end: (pipeline, index, timestep, {"latents": ...}) -> replacements or None."""
@@ -85,6 +85,7 @@ class VideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
     """Base of the Wan-family pipelines. ``task`` names the row of TASKS a pipeline implements."""
 
     task: ClassVar[str]
+    family: ClassVar[str | None] = None  # of its models, where the task's default is another
     spec: TaskSpec | None = None  # the row it was loaded for; else that of the task's default model
     checkpoint: Checkpoint | None = None  # where the components came from; sets defaults and sizes
     _callback_tensor_inputs: ClassVar = ["latents"]
@@ -156,7 +157,7 @@ class VideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
 
     def complete(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments of ``parts`` with the task's defaults and the size rule filled in."""
-        spec = self.spec or TASKS[self.task]
+        spec = self.spec or (variant(self.task, self.family) if self.family else TASKS[self.task])
         inputs = {
             name: [ACCEPT[files.kind](name, item) for item in files.listed(given.get(name))]
             for name, files in spec.inputs.items()
@@ -175,6 +176,7 @@ class VideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             if value is not None and name not in (*others, *inputs)
         }
         values = merge(spec.defaults(self.checkpoint), asked)
+        check_scales(spec, values)
         shape = spec.shape(values, inputs, spec.size_tables(self.checkpoint))
         if isinstance(prompt := given.get("prompt"), list | tuple) and len(prompt) > len(shape.rolls):
             what = f"has {len(prompt)} prompts, and there are {len(shape.rolls)} rolls"
@@ -185,7 +187,14 @@ class VideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> "VideoPipeline":
         """``videogen.load`` under diffusers' name; takes ``torch_dtype``, ``revision`` and ``device``."""
         dtype = options.pop("torch_dtype", options.pop("dtype", torch.bfloat16))
-        return load(cls.task, model=str(pretrained_model_name_or_path), dtype=dtype, **options)
+        pipeline = load(cls.task, model=str(pretrained_model_name_or_path), dtype=dtype, **options)
+        if not isinstance(pipeline, cls):
+            kind, other = cls.__name__, type(pipeline).__name__
+            what = f"is a model for {other}, not for {kind}"
+            raise InputError(
+                "pretrained_model_name_or_path=", pretrained_model_name_or_path, what, f"use {other}"
+            )
+        return pipeline
 
     @property
     def interrupt(self) -> bool:

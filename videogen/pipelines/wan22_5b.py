@@ -26,7 +26,7 @@ from videogen.sampling import SOLVERS, denoise
 class Wan22TI2V5BPipeline(VideoPipeline):
     """Where there is a first frame it is the first latent frame, at level 0; the others are denoised."""
 
-    task = "image_to_video"
+    task, family = "image_to_video", "Wan2.2 5B"
     to_uint8 = staticmethod(truncated)
 
     @torch.no_grad()

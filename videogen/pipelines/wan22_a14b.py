@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 
 from videogen.conditioning import Context, Segment
 from videogen.geometry import latent_frames
-from videogen.guidance import ClassifierFree, guide
+from videogen.guidance import ClassifierFree, SinglePass, guide
 from videogen.media.color import match_color
 from videogen.media.reader import InputVideo
 from videogen.models.wan import WanDiT
@@ -32,7 +32,7 @@ class Wan22A14BPipeline(VideoPipeline):
     Where there is a first frame it is channels beside the noise: the image, or the last frame of a video.
     """
 
-    task = "image_to_video"
+    task, family = "image_to_video", "Wan2.2 A14B"
     to_uint8 = staticmethod(truncated)
     model_cpu_offload_seq = "text_encoder->transformer->transformer_2->vae"
 
@@ -86,11 +86,8 @@ class Wan22A14BPipeline(VideoPipeline):
 
         def predict(latents: Tensor, timestep: Tensor) -> Tensor:
             noisy = bool(timestep >= boundary * NUM_TRAIN_TIMESTEPS)
-            expert, guidance = (
-                (self.transformer, ClassifierFree(high))
-                if noisy
-                else (self.transformer_2, ClassifierFree(low))
-            )
+            expert, scale = (self.transformer, high) if noisy else (self.transformer_2, low)
+            guidance = SinglePass() if scale == 1 else ClassifierFree(scale)
             video = Segment(latents=latents, timestep=timestep, extra=beside)
             return guide(
                 guidance, lambda branch: self.velocity([video], contexts[branch], branch, model=expert)

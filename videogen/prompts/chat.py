@@ -4,6 +4,7 @@ Specs skyreels_v2 section 11 and wan22 section 15 say which models are used and 
 """
 
 import gc
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -35,6 +36,7 @@ class Kind:
     default: str
     download: int  # bytes of the default: parameters x 2
     foreign: tuple[str, ...] = ()  # its model types and architectures where it comes with code of its own
+    foreign_ids: str = r"(?!)"  # pattern of hub ids in that format
 
 
 TEXT_CHAT = Kind(
@@ -55,6 +57,7 @@ FRAMES_CHAT = Kind(
     default="OpenGVLab/InternVL3_5-8B-HF",
     download=17_060_000_000,
     foreign=("internvl_chat", "InternVLChatModel"),
+    foreign_ids=r"OpenGVLab/InternVL(?!.*-HF$).*",
 )
 
 
@@ -101,6 +104,9 @@ def find_model(flag: str, path: str, kind: Kind = TEXT_CHAT) -> FoundModel:
     if not HUB_ID.fullmatch(path):
         what = "neither a folder nor a hub id; give a path or owner/name"
         raise CheckpointError(f"{flag} {brief(path)}: {what} (default {kind.default})")
+    if re.fullmatch(kind.foreign_ids, path):
+        what = "is in its original format, which needs remote code"
+        raise CheckpointError(f"{flag} {path}: {what}; use one in the transformers format: {kind.default}")
     from videogen.models import hub  # noqa: PLC0415 - 0.2 s, only for hub ids
 
     found = FoundModel(flag=flag, name=path, kind=kind)

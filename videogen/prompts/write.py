@@ -88,8 +88,9 @@ class Writers:
 
 def shares_device(plan: "Plan") -> bool:
     """Whether the models that write work where the video model does."""
-    own = plan.values.get("vlm_device")
-    return own is None or _device(own) == _device(plan.values["device"])
+    own, other = (_device(plan.values.get(name) or "auto") for name in ("vlm_device", "device"))
+    same = own.type == other.type and (own.index or 0) == (other.index or 0)
+    return plan.values.get("vlm_device") is None or same
 
 
 def write_prompts(
