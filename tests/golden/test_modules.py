@@ -54,9 +54,13 @@ def test_wan21_vae_from_the_published_pickle(golden):
 
 
 @torch.no_grad()
-def test_wan22_vae_from_the_published_pickle(golden):
-    case = golden("wan22/vae2_2")
-    vae = load_component("vae", GOLDEN / "wan22/checkpoint-ti2v-5b/Wan2.2_VAE.pth")
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [("vae2_1", "checkpoint-i2v-a14b/Wan2.1_VAE.pth"), ("vae2_2", "checkpoint-ti2v-5b/Wan2.2_VAE.pth")],
+)
+def test_wan22_vaes_from_the_published_pickles(golden, name, file):
+    case = golden(f"wan22/{name}")
+    vae = load_component("vae", GOLDEN / "wan22" / file)
     latents = vae_io.encode(vae, case.inputs["video"][None])
     assert_close(latents[0], case.outputs["latent"], atol=2e-4)
     video = vae_io.decode(vae, case.inputs["random_latent"][None])
