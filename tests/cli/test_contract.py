@@ -347,7 +347,10 @@ def test_a_failing_item_is_recorded_and_the_rest_goes_on(cli, r2v, tmp_path, mon
 
 
 def test_a_batch_survives_a_checkpoint_that_does_not_fit(cli, r2v, tmp_path):
-    (tmp_path / "broken.safetensors").write_bytes(b"no")
+    import torch
+    from safetensors.torch import save_file
+
+    save_file({"something.else": torch.zeros(1)}, tmp_path / "broken.safetensors")
     jobs = [{}, {"lora": str(tmp_path / "broken.safetensors")}, {"seed": 7}]
     lines = "\n".join(json.dumps({"prompt": "x", **job}) for job in jobs)
     (tmp_path / "jobs.jsonl").write_text(lines)
