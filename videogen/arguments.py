@@ -2,8 +2,8 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -97,7 +97,7 @@ def _is_flag(word: str) -> bool:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Program:
-    """What a help text says of the command itself; ``hidden`` options are not shown."""
+    """What a help text says of the command; ``hidden`` options are not shown, ``helps`` replace texts."""
 
     name: str
     usage: str
@@ -105,6 +105,7 @@ class Program:
     epilog: str
     tasks: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
+    helps: Mapping[str, str] = field(default_factory=dict)
 
 
 def help_text(task_name: str | None, program: Program | None = None) -> str:
@@ -134,7 +135,7 @@ def help_text(task_name: str | None, program: Program | None = None) -> str:
         group = parser.add_argument_group(title)
         for option in shown:
             names = _spellings(option)
-            text = _described(option, task).replace("%", "%%")
+            text = (program.helps.get(option.name) or _described(option, task)).replace("%", "%%")
             if option.parse is None:
                 group.add_argument(*names, action="store_true", help=text)
             else:

@@ -58,6 +58,17 @@ example:
 """,
     tasks=CHAIN,
     hidden=NAMED_BY_THE_CHAIN,
+    helps={
+        "task_type": "v2v-14B or v2v-5B; follows from the model unless given",
+        "model_id": "Wan2.2 I2V-A14B or TI2V-5B: a folder, a hub id, or 'tiny'",
+        "output_dir": "folder of the chain (default './continuous_outputs')",
+        "seed": "video i has the seed N + i (default: drawn once and kept)",
+        "custom_prompt": f"put in front of every description (default '{PREFIX}')",
+        "num_frames": "length of each video in frames, 4k+1 (default 81; 5B: 121)",
+        "handover": "what a video begins with: the lossless last frame of the one before, or what its mp4 "
+        "holds, as published (frames, mp4) (default 'frames')",
+        "color_match": "match the colours of every video to the frame it begins with",
+    },
 )
 
 

@@ -127,7 +127,9 @@ GROUPS: dict[str, tuple[Option, ...]] = {
                "let a chat model make the prompt longer first", "[PATH|ID]", (), V2,
                bare="Qwen/Qwen2.5-32B-Instruct"),
         Option("captioner", None, "let models write the prompt from the input video", "", (), DF),
-        Option("vlm_path", word, "model that describes the input video", "PATH|ID", (), (*V2V, *DF)),
+        Option("vlm_path", word,
+               "model that describes the input video; OpenGVLab/InternVL3_5-8B-HF unless given, with "
+               "--captioner Skywork/SkyCaptioner-V1", "PATH|ID", (), (*V2V, *DF)),
         Option("vlm_device", word, "device of the models that write prompts; --device unless given", "DEVICE",
                (), (*V2V, *V2)),
         Option("custom_prompt", text, "put in front of the description of the input video", "TEXT", (), V2V),

@@ -1,6 +1,7 @@
 """Still images: opening them safely, and each task's rule for bringing them to size. PIL only."""
 
 import hashlib
+import math
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,4 +93,14 @@ def cover(image: Image.Image, width: int, height: int) -> Image.Image:
     scale = max(width / image.width, height / image.height)
     scaled = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.LANCZOS)
     left, top = (scaled.width - width) // 2, (scaled.height - height) // 2
+    return scaled.crop((left, top, left + width, top + height))
+
+
+def cover_bilinear(image: Image.Image, width: int, height: int) -> Image.Image:
+    """Scale to cover width x height (bilinear) and cut the centre out (spec talking_avatar section 4)."""
+    scale = max(height / image.height, width / image.width)
+    scaled = image.resize(
+        (math.ceil(scale * image.width), math.ceil(scale * image.height)), Image.Resampling.BILINEAR
+    )
+    left, top = round((scaled.width - width) / 2), round((scaled.height - height) / 2)
     return scaled.crop((left, top, left + width, top + height))
