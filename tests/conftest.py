@@ -144,6 +144,24 @@ def make_video(tmp_path_factory):
     return make
 
 
+@pytest.fixture(scope="session")
+def speech(tmp_path_factory):
+    """A sound of 1.4 seconds, 35 frames of an avatar, with a click at one second."""
+    import wave
+
+    import numpy as np
+
+    path = tmp_path_factory.mktemp("sounds") / "speech.wav"
+    samples = 0.1 * np.sin(np.arange(22400) * 0.05)
+    samples[16000:16160] = 0.9
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16000)
+        file.writeframes((samples * 32767).astype("<i2").tobytes())
+    return path
+
+
 @pytest.fixture
 def robot():
     from PIL import Image

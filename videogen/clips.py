@@ -5,6 +5,8 @@ Source: spec talking_avatar section 8.
 
 from dataclasses import dataclass
 
+TARGET_FRAMES = 5  # at the end of a clip, that show the keyframe it works towards
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Clip:

@@ -79,3 +79,14 @@ def _check_audio(values: Mapping[str, Any], source: "InputVideo") -> None:
     if abs(source.fps - played) > RATE_TOLERANCE:
         what = f"the sound would not fit {source.fps:g} frames a second played as {played:g}"
         raise InputError("--keep_audio", None, what, "add --source_fps auto")
+
+
+def avatar_notes(values: Mapping[str, Any], explicit: Mapping[str, Any], inputs: Inputs) -> Iterator[str]:
+    """Sound that says nothing, and a prompt that little follows from."""
+    if values["guidance_scale"] <= 1 and explicit.get("negative_prompt"):
+        yield "--negative_prompt has no effect while --guidance_scale is 1 or less"
+    (audio,) = inputs["input_audio"]
+    if audio.silent:
+        yield f"{audio.name} is silent; the portrait will hardly speak"
+    if audio.num_frames >= values["num_frames"] and "connection_prompt" not in explicit:
+        yield f"what is seen follows --connection_prompt '{values['connection_prompt']}', as published"

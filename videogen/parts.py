@@ -18,7 +18,7 @@ from videogen.errors import InputError
 CHUNK = 16  # frames read at a time
 STATE = "state."  # before the names of what the next roll needs
 STATE_FILE = "state.json"
-KINDS = ("mp4", "npy", "safetensors")
+NEEDED = ("npy", "safetensors")  # the mp4 is for looking at
 OURS = re.compile(r"\d{3,}\.(mp4|npy|safetensors)|state\.json|\..*\.part(\.\w+)?")
 
 
@@ -53,7 +53,7 @@ class Parts:
         if self.plan_hash is not None and state["plan_hash"] != self.plan_hash:
             what = f"was made with {metadata.differences(state['request'], self.request)}"
             raise InputError("--resume", self.folder, what, "repeat those, or --overwrite begins again")
-        needed = [self._file(index, kind).name for index in range(state["finished"]) for kind in KINDS]
+        needed = [self._file(index, kind).name for index in range(state["finished"]) for kind in NEEDED]
         if missing := [name for name in needed if name not in files]:
             raise InputError("--resume", self.folder, f"lacks {missing[0]}", "--overwrite begins again")
 
@@ -138,7 +138,7 @@ class Recording:
             self.stack.enter_context(
                 open_writer(self.parts._file(self.index, kind), kind, **self.options)  # type: ignore[arg-type]
             )
-            for kind in ("mp4", "npy")
+            for kind in (("mp4", "npy") if self.options["num_frames"] else ("npy",))  # some show nothing
         ]
         return self
 

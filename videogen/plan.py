@@ -197,7 +197,10 @@ class Plan:
 
     @property
     def audio(self) -> tuple[Path, float, float] | None:
-        """Sound that goes with the prepended source: file, first second, number of seconds."""
+        """Sound that goes with the video: file, first second, number of seconds."""
+        if "input_audio" in self.inputs:
+            (sound,) = self.inputs["input_audio"]
+            return sound.path, sound.start, self.shape.num_frames / self.shape.fps
         if not self.values.get("keep_audio"):
             return None
         (source,) = self.inputs["input_video"]

@@ -14,6 +14,7 @@ from videogen.errors import InputError, VideoGenError
 from videogen.media.fetch import Fetcher
 from videogen.media.image import read_image
 from videogen.media.reader import read_video
+from videogen.media.sound import read_audio
 from videogen.models import checkpoints
 from videogen.models.checkpoints import Checkpoint
 from videogen.options import OPTIONS, check_used, merge, typed
@@ -42,7 +43,7 @@ RUNTIME_DEFAULTS: Values = {
     "teacache_thresh": 0.2,
     **dict.fromkeys(("teacache_model", "prompt_enhancer", "vlm_path", "vlm_device", "custom_prompt")),
 }
-READERS = {"image": read_image, "video": read_video}
+READERS = {"image": read_image, "video": read_video, "audio": read_audio}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

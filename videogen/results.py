@@ -2,7 +2,9 @@
 
 import logging
 import platform
+import tempfile
 import time
+import wave
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -16,7 +18,7 @@ from tqdm import tqdm
 
 from videogen import __version__, metadata
 from videogen.errors import VideoGenError
-from videogen.media import video
+from videogen.media import sound, video
 from videogen.models import checkpoints
 from videogen.parts import Parts
 from videogen.pipelines.base import Part, VideoPipeline, frames_tensor
@@ -57,6 +59,7 @@ def write(
     latents: list[torch.Tensor] = []
     with (
         _say_what_is_kept(plan),
+        ExitStack() as stack,
         video.open_writer(
             target.path,
             target.kind,
@@ -64,7 +67,7 @@ def write(
             fps=shape.fps,
             num_frames=shape.file_frames,
             comment=metadata.comment(record),
-            audio=video.Audio(*plan.audio) if plan.audio else None,
+            audio=stack.enter_context(_sound(plan)),
         ) as output,
     ):
         for frames in _source_frames(plan, pipeline):
@@ -116,6 +119,7 @@ def _write_part(
         if len(shape.rolls) > 1:
             size = (shape.width, shape.height)
             copy = stack.enter_context(plan.parts.record(index, size, shape.fps, count))
+        frames = np.empty((1, 0, 0, 3), np.uint8)
         for chunk in part.frames:
             frames = pipeline.to_uint8(chunk)[0].permute(1, 2, 3, 0).cpu().numpy()
             with pipeline.stage("write"):
@@ -165,6 +169,23 @@ def _parts(
 def _effective(pipeline: VideoPipeline) -> dict[str, Any]:
     """What 'auto' options came to here."""
     return {"attention_backend": pipeline.attention_backend, "vae_tiling": pipeline.vae.use_tiling}
+
+
+@contextmanager
+def _sound(plan: Plan) -> Iterator[video.Audio | None]:
+    """Sound for the file: a stretch of an input, or what the model heard of it."""
+    if plan.audio is None or plan.values.get("audio_track") != "normalized":
+        yield video.Audio(*plan.audio) if plan.audio is not None else None
+        return
+    (source,), (*_, seconds) = plan.inputs["input_audio"], plan.audio
+    with tempfile.TemporaryDirectory(prefix="videogen-") as folder:
+        path = Path(folder) / "sound.wav"
+        with wave.open(str(path), "wb") as file:
+            file.setnchannels(1)
+            file.setsampwidth(2)
+            file.setframerate(sound.SAMPLE_RATE)
+            file.writeframes(sound.pcm16(sound.waveform(source)).tobytes())
+        yield video.Audio(path, 0.0, seconds)
 
 
 def _source_frames(plan: Plan, pipeline: VideoPipeline) -> Iterator[np.ndarray]:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from videogen.clips import TARGET_FRAMES, plan_clips
 from videogen.errors import InputError
 from videogen.forcing import count_rows, segment_lengths
 from videogen.geometry import (
@@ -34,6 +35,8 @@ REFERENCE_SLOTS = 4  # the network always sees four reference frames; unused one
 
 LANDSCAPE = (16, 9)  # width, height
 OVERLAP = 17  # frames; published with diffusion forcing
+
+AVATAR_FPS = 25
 
 # Both extensions (spec skyreels_v3 sections 7 and 8).
 EXTENSION_FPS = 24
@@ -265,6 +268,27 @@ def _check_blocks(values: Mapping[str, Any], lengths: Sequence[int], overlap: in
         least = TIME_STRIDE * (block - 1) + 1
         what = f"holds no whole block of {block} latent frames"
         raise InputError("--overlap_history", values["overlap_history"], what, f"at least {least}")
+
+
+def talking_avatar(values: Mapping[str, Any], inputs: Inputs, tables: SizeTables) -> Shape:
+    """Size from the portrait, length from the sound: a hidden clip, then those that are seen."""
+    (image,), (audio,) = inputs["input_image"], inputs["input_audio"]
+    height, width = choose_size(values, tables, (image.width, image.height))
+    clip, motion, drop = (values[name] for name in ("num_frames", "motion_frame", "drop_frame"))
+    choose_num_frames({"num_frames": clip}, AVATAR_FPS)
+    if motion + max(drop, TARGET_FRAMES) >= clip:
+        what = f"with --drop_frame {drop} leaves nothing of a clip of {clip} frames"
+        raise InputError("--motion_frame", motion, what, "give smaller ones, or a larger --num_frames")
+    rows = min(values["max_frames_num"], audio.num_frames)
+    seen = [found.stop - found.first for found in plan_clips(rows, clip, motion=motion, drop=drop).clips]
+    frames = [0, *seen] if seen else [rows]
+    return Shape(
+        height=height,
+        width=width,
+        fps=AVATAR_FPS,
+        rolls=tuple(Roll(latent_frames=latent_frames(clip), num_frames=count) for count in frames),
+        forwards_per_step=1 + (values["guidance_scale"] > 1) + (values["guidance_scale_audio"] > 1),
+    )
 
 
 def single_shot_extension(values: Mapping[str, Any], inputs: Inputs, tables: SizeTables) -> Shape:

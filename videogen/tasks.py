@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from videogen import config, shapes
 from videogen.errors import InputError, nearest
 from videogen.geometry import Shape
-from videogen.notes import extension_notes, forcing_notes, guidance_notes, unguided_notes
+from videogen.notes import avatar_notes, extension_notes, forcing_notes, guidance_notes, unguided_notes
 from videogen.options import OPTIONS, TASK_NAMES, merge
 from videogen.shapes import REFERENCE_SLOTS, Inputs, SizeTables
 
@@ -141,6 +141,7 @@ class TaskSpec:
         known = (
             dict(values)
             | {"prompt": prompt}
+            | {"clip_frames": values.get("num_frames")}
             | {name: getattr(shape, name) for name in ("height", "width", "num_frames", "rolls")}
         )
         return {name: known[name] for name in self.arguments}
@@ -342,6 +343,25 @@ _ROWS = (
         shape=shapes.diffusion_forcing,
         network=TEXT_ONLY,
         notes=forcing_notes,
+    ),
+    TaskSpec(
+        name="talking_avatar",
+        family="SkyReels-V3",
+        config_name="talking_avatar",
+        summary="a portrait speaks (SkyReels-V3)",
+        pipeline="videogen.pipelines.talking_avatar:TalkingAvatarPipeline",
+        layouts=("SkyReels-V3 avatar", "diffusers"),
+        components=WAN_COMPONENTS | {"image_encoder": "image_encoder", "audio_encoder": "audio_encoder"},
+        tiny={"skyreels-v3-avatar": "skyreels-v3-avatar"},
+        inputs={"input_image": Files("image", 1, 1), "input_audio": Files("audio", 1, 1)},
+        arguments=(
+            *("prompt", "negative_prompt", "height", "width", "num_inference_steps", "shift"),
+            *("guidance_scale", "guidance_scale_audio", "connection_prompt", "motion_frame", "drop_frame"),
+            *("max_frames_num", "clip_frames"),
+        ),
+        shape=shapes.talking_avatar,
+        network={"in_channels": 36, "image": True, "audio": True, "experts": 1},
+        notes=avatar_notes,
     ),
     TaskSpec(
         name="v2v-14B",

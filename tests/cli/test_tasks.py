@@ -29,6 +29,10 @@ RUNS = {
     ),
 }
 
+RUNS["talking_avatar"] = (
+    ("--input_image", REFS / "balloon.png", "--input_audio", "speech.wav"),
+    (96, 128, 35),
+)
 for _name in ("v2v-14B", "v2v-5B"):
     RUNS[_name] = (("--input_video", "source.mp4"), (160, 96, 17))
 
@@ -45,9 +49,10 @@ def test_every_task_has_a_run():
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_task(cli, tmp_path, make_video, task):
+def test_task(cli, tmp_path, make_video, speech, task):
     inputs, (width, height, frames) = RUNS[task]
-    inputs = [make_video() if word == "source.mp4" else word for word in inputs]
+    files = {"source.mp4": make_video(), "speech.wav": speech}
+    inputs = [files.get(word, word) for word in inputs]
     output = tmp_path / "out.mp4"
     finished = cli(
         "--task_type", task, "--model_id", "tiny", "--prompt", "a robot waves", *inputs, "--output", output
@@ -57,7 +62,7 @@ def test_task(cli, tmp_path, make_video, task):
     video, rate = decoded(output)
     assert video.shape == (frames, height, width, 3)
     assert video.std() > 5  # a picture, not a blank
-    assert rate == (16 if task == "v2v-14B" else 24)
+    assert rate == {"v2v-14B": 16, "talking_avatar": 25}.get(task, 24)
     record = json.loads((tmp_path / "out.json").read_text())
     assert (record["width"], record["height"], record["num_frames"]) == (width, height, frames)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.json", "out.mp4"]

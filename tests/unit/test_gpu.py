@@ -64,10 +64,11 @@ FAMILIES = [(name, row) for name, rows in VARIANTS.items() for row in rows]
 
 @pytest.mark.parametrize("mode", [(), ("--offload",), ("--low_vram",)], ids=["plain", "offload", "low_vram"])
 @pytest.mark.parametrize(("task", "row"), FAMILIES, ids=[f"{name}-{row.family}" for name, row in FAMILIES])
-def test_every_task_in_every_memory_mode(cli, make_video, tmp_path, task, row, mode):
-    given = {"image": REFS / "robot.png", "video": make_video()}
+def test_every_task_in_every_memory_mode(cli, make_video, speech, tmp_path, task, row, mode):
+    given = {"image": REFS / "robot.png", "video": make_video(), "audio": speech}
     inputs = [f"--{name}={given[files.kind]}" for name, files in row.inputs.items() if files.fewest]
-    length = ("--duration", 2) if "extension" in task else ("--num_frames", 5)
+    lengths = {"talking_avatar": ("--num_frames", 29)}
+    length = ("--duration", 2) if "extension" in task else lengths.get(task, ("--num_frames", 5))
     usable = OPTIONS["teacache"].used_by(task) and "teacache" not in row.unused
     cached = ("--teacache", "--teacache_model", "T2V-14B") if usable else ()
     finished = cli(

@@ -22,9 +22,12 @@ from transformers import (
     PreTrainedTokenizerBase,
     UMT5Config,
     UMT5EncoderModel,
+    Wav2Vec2Config,
+    Wav2Vec2Model,
 )
 
 from videogen.errors import CheckpointError, first_line
+from videogen.media.sound import SAMPLE_RATE
 from videogen.models import weights
 from videogen.models.checkpoints import read_json
 from videogen.models.vae import WAN22_LATENTS_MEAN, WAN22_LATENTS_STD
@@ -163,6 +166,43 @@ def clip_config(config: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
     }
 
 
+def wav2vec2_config(config: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
+    """Wav2Vec2Config's arguments, and preprocessor_config.json's ``do_normalize``.
+
+    What neither says is the base model's (spec talking_avatar section 3).
+    """
+    convolutions = "feature_extractor.conv_layers."
+    weight = [shapes[f"{convolutions}{i}.conv.weight"] for i in range(shapes.count(convolutions))]
+    hidden = shapes["feature_projection.projection.weight"][0]
+    position = shapes["encoder.pos_conv_embed.conv.parametrizations.weight.original1"]
+    inferred = {
+        "hidden_size": hidden,
+        "intermediate_size": shapes["encoder.layers.0.feed_forward.intermediate_dense.weight"][0],
+        "num_hidden_layers": shapes.count("encoder.layers."),
+        "num_attention_heads": 12,
+        "conv_dim": [shape[0] for shape in weight],
+        "conv_kernel": [shape[2] for shape in weight],
+        "conv_stride": [5, 2, 2, 2, 2, 2, 2],
+        "conv_bias": f"{convolutions}0.conv.bias" in shapes,
+        "feat_extract_norm": "layer" if f"{convolutions}1.layer_norm.weight" in shapes else "group",
+        "feat_extract_activation": "gelu",
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-5,
+        "do_stable_layer_norm": False,
+        "num_conv_pos_embeddings": position[2],
+        "num_conv_pos_embedding_groups": hidden // position[1],
+    }
+    file = shapes.place / "preprocessor_config.json"
+    prepared = read_json(file) if file.is_file() else {}
+    if prepared.get("sampling_rate", SAMPLE_RATE) != SAMPLE_RATE:
+        raise ValueError(f"{prepared['sampling_rate']} Hz, not {SAMPLE_RATE}")
+    return (
+        {key: config.get(key, value) for key, value in inferred.items()}
+        | {"num_feat_extract_layers": len(weight), "do_normalize": prepared.get("do_normalize", True)}
+        | {"mask_time_prob": 0.0, "mask_feature_prob": 0.0}  # of training; then there is no mask embedding
+    )
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Component:
     """How one kind of component is built.
@@ -205,6 +245,12 @@ COMPONENTS: dict[str, Component] = {
         tables=(weights.WAN_CLIP, weights.DIFFUSERS_CLIP),
         config=clip_config,
         make=lambda values: CLIPVisionModel(CLIPVisionConfig(**values)),
+    ),
+    "audio_encoder": Component(
+        tables=(weights.WAV2VEC2,),
+        config=wav2vec2_config,
+        make=lambda values: Wav2Vec2Model(Wav2Vec2Config(**values)),
+        float32="",  # all of it
     ),
 }
 

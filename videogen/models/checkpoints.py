@@ -40,6 +40,7 @@ LAYOUTS: dict[str, dict[str, str]] = {
         "text_encoder": "text_encoder/",
         "tokenizer": "tokenizer/",
         "image_encoder": "image_encoder/",
+        "audio_encoder": "audio_encoder/",
     },
     "SkyReels-V3 extension": {
         "transformer": "transformer/",
@@ -72,7 +73,8 @@ TRAITS = {
     "fps": "frame rate embedding",
     "experts": "{} experts",
 }
-KINDS = ("*.json", "*.safetensors", "*.model", "*.txt")  # of the files in a component's folder
+PICKLE = "pytorch_model.bin"  # read where a component's folder has no safetensors
+KINDS = ("*.json", "*.safetensors", "*.model", "*.txt", PICKLE)  # of the files in a component's folder
 TOKENIZER_FILES = ("tokenizer.json", "spiece.model", "tokenizer.model")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _EDGE = 1 << 16  # bytes read at either end of a file for its fingerprint
@@ -346,14 +348,19 @@ def _count(place: Path) -> int:
         return place.stat().st_size // (4 if "t5" not in place.name else 2)
     total = 0
     for file in weight_files(place):
+        if file.suffix != ".safetensors":
+            total += file.stat().st_size // 4
+            continue
         with safe_open(file, framework="numpy") as handle:
             total += sum(math.prod(handle.get_slice(key).get_shape()) for key in handle.keys())  # noqa: SIM118
     return total
 
 
 def weight_files(place: Path) -> list[Path]:
-    """Weight files of a component: the file itself, or the safetensors of its folder."""
-    return [place] if place.is_file() else sorted(place.glob("*.safetensors"))
+    """Weight files of a component: the file itself, or the safetensors of its folder, else its pickle."""
+    if place.is_file():
+        return [place]
+    return sorted(place.glob("*.safetensors")) or [file for file in (place / PICKLE,) if file.is_file()]
 
 
 def read_json(file: Path) -> dict:
@@ -444,7 +451,7 @@ def _missing(folder: Path, place: str, component: str) -> str | None:
         absent = sorted(shard for shard in shards if not (path / shard).is_file())
         if absent:
             return f"{place}{absent[0]}" + (f" and {len(absent) - 1} more shards" if len(absent) > 1 else "")
-    return None if any(path.glob("*.safetensors")) else f"{place}*.safetensors"
+    return None if weight_files(path) else f"{place}*.safetensors"
 
 
 def _check_safetensors(file: Path) -> None:

@@ -19,6 +19,8 @@ from transformers import (
     PreTrainedTokenizerFast,
     UMT5Config,
     UMT5EncoderModel,
+    Wav2Vec2Config,
+    Wav2Vec2Model,
 )
 from transformers.utils.logging import disable_progress_bar
 
@@ -27,6 +29,7 @@ from videogen.media.video import remove
 from videogen.models.vae import WAN22_LATENTS_MEAN, WAN22_LATENTS_STD
 from videogen.models.wan import WanDiT
 
+UNMASKED = {"mask_time_prob": 0.0, "mask_feature_prob": 0.0}  # masks are for training
 SPECIAL = ("<pad>", "</s>", "<unk>")
 
 
@@ -66,6 +69,8 @@ def _save(sizes: dict[str, Any], folder: Path) -> None:
         modules["transformer_2"] = WanDiT(**sizes["transformer"])
     if "image_encoder" in sizes:
         modules["image_encoder"] = CLIPVisionModel(CLIPVisionConfig(**sizes["image_encoder"]))
+    if "audio_encoder" in sizes:
+        modules["audio_encoder"] = Wav2Vec2Model(Wav2Vec2Config(**sizes["audio_encoder"], **UNMASKED))
     for module in modules.values():
         _randomize(module)
     components = {**modules, "tokenizer": tokenizer}

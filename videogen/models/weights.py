@@ -179,6 +179,18 @@ DIFFUSERS_CLIP = KeyTable(
     rules=((r"^vision_model\.", ""),),
 )
 
+# Weight norm's magnitude and direction have these names since torch 2.0's parametrizations. Without training
+# nothing is masked, quantized or projected.
+WAV2VEC2 = KeyTable(
+    sign=r"\bencoder\.pos_conv_embed\.conv\.",
+    unused=r"\bmasked_spec_embed$|^(quantizer|project_hid|project_q|lm_head)\b",
+    rules=(
+        (r"^wav2vec2\.", ""),
+        (r"\.weight_g$", ".parametrizations.weight.original0"),
+        (r"\.weight_v$", ".parametrizations.weight.original1"),
+    ),
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:

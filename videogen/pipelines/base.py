@@ -28,8 +28,10 @@ from videogen.conditioning import Context, Segment, pack, unpack
 from videogen.errors import InputError
 from videogen.guidance import ClassifierFree, Guidance, SinglePass
 from videogen.loading import load
+from videogen.media.fetch import Fetcher
 from videogen.media.frames import as_video
 from videogen.media.reader import InputVideo
+from videogen.media.sound import InputAudio, read_audio
 from videogen.models import vae as vae_io
 from videogen.models.checkpoints import Checkpoint
 from videogen.models.text import encode_prompt
@@ -404,7 +406,15 @@ def _as_image(name: str, given: Any) -> Image.Image:
     return given
 
 
-ACCEPT: dict[str, Callable[[str, Any], Any]] = {"image": _as_image, "video": as_video}
+def _as_audio(name: str, given: Any) -> InputAudio:
+    if isinstance(given, InputAudio):
+        return given
+    if not isinstance(given, str | Path) or "://" in str(given):
+        raise InputError(f"{name}=", type(given).__name__, "must be a sound file", "give its path")
+    return read_audio(f"{name}=", str(given), Fetcher(folder=Path()))
+
+
+ACCEPT: dict[str, Callable[[str, Any], Any]] = {"image": _as_image, "video": as_video, "audio": _as_audio}
 """What Python callers may give for an input of a kind: (name, given) -> what the pipeline takes."""
 
 

@@ -1,0 +1,110 @@
+"""The talking avatar: its sound, its clips, what is refused."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import av
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+from tests.conftest import REFS, ROOT
+
+FACE = REFS / "balloon.png"
+
+
+@pytest.fixture
+def avatar(speech):
+    """The shortest talking_avatar command on the tiny model, without an output."""
+
+    def words(*more):
+        given = {str(word) for word in more}
+        sound = [] if "--input_audio" in given else ["--input_audio", speech]
+        said = ["--task_type", "talking_avatar", "--model_id", "tiny", "--prompt", "x", "--input_image", FACE]
+        size = ["--height", 32, "--width", 32, "--num_inference_steps", 2, "--device", "cpu"]
+        length = [] if "--num_frames" in given else ["--num_frames", 29]
+        return [*said, *size, *sound, *length, *more]
+
+    return words
+
+
+def test_a_clip_for_every_second(cli, avatar, tmp_path):
+    finished = cli(*avatar("--output", tmp_path / "a.npy", "--save_latents", tmp_path / "a.safetensors"))
+    assert finished.code == 0, finished.err
+    assert "what is seen follows --connection_prompt 'a person is talking', as published" in finished.err
+    assert np.load(tmp_path / "a.npy").shape == (35, 32, 32, 3)
+    assert list(load_file(tmp_path / "a.safetensors")) == ["latents_0", "latents_1", "latents_2"]
+
+
+def test_lips_and_sound_stay_together(cli, avatar, tmp_path):
+    """A click at one second is at one second, in either track."""
+    for track in ("original", "normalized"):
+        finished = cli(*avatar("--output", tmp_path / f"{track}.mp4", "--audio_track", track))
+        assert finished.code == 0, finished.err
+        with av.open(str(tmp_path / f"{track}.mp4")) as container:
+            assert container.streams.video[0].average_rate == 25
+            sound = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
+            moment = np.argmax(np.abs(sound)) / container.streams.audio[0].rate
+        assert moment == pytest.approx(1.0, abs=0.04)
+
+
+def test_prompts_of_what_is_seen(cli, avatar, tmp_path):
+    frames = {}
+    for name, more in (
+        ("plain", ()),
+        ("same", ("--connection_prompt", "same")),
+        ("other", ("--connection_prompt", "a man shouts")),
+        ("guided", ("--guidance_scale", 3, "--guidance_scale_audio", 2)),
+    ):
+        finished = cli(*avatar(*more, "--output", tmp_path / f"{name}.npy"))
+        assert finished.code == 0, finished.err
+        frames[name] = np.load(tmp_path / f"{name}.npy").tobytes()
+    assert len(set(frames.values())) == 4
+
+
+def test_a_killed_avatar_goes_on_after_its_last_clip(cli, avatar, tmp_path):
+    def words(name):
+        return [
+            str(word)
+            for word in avatar("--output", tmp_path / f"{name}.npy", "--num_frames", 21, "--drop_frame", 8)
+        ]
+
+    assert cli(*words("whole")).code == 0
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "generate_video.py"), *words("a")],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    state = tmp_path / "a.parts/state.json"
+    while process.poll() is None and not (state.exists() and json.loads(state.read_text())["finished"] > 1):
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    resumed = cli(*words("a"), "--resume")
+    assert resumed.code == 0, resumed.err
+    assert "continuing after" in resumed.err
+    assert np.array_equal(np.load(tmp_path / "a.npy"), np.load(tmp_path / "whole.npy"))
+
+
+BAD = {
+    "no sound": (("--input_audio", FACE), "--input_audio .*balloon.png: is not audio"),
+    "no such file": (("--input_audio", "nowhere.wav"), "--input_audio nowhere.wav: no such file"),
+    "duration": (("--duration", 5), "--duration 5: not used by talking_avatar"),
+    "nothing left": (
+        ("--num_frames", 17),
+        "--motion_frame 5: with --drop_frame 12 leaves nothing of a clip of 17",
+    ),
+    "frames": (("--num_frames", 30), "--num_frames 30: must be 4k.1; nearest 29 or 33"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input(cli, avatar, tmp_path, name):
+    words, message = BAD[name]
+    finished = cli(*avatar(*words, "--output", tmp_path / "x.mp4"))
+    assert finished.code == 2
+    assert re.search(message, finished.complaint), finished.complaint

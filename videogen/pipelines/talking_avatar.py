@@ -1,0 +1,243 @@
+"""talking_avatar: a portrait that speaks, clip after clip, as long as the sound (spec talking_avatar)."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+
+import torch
+from diffusers import AutoencoderKLWan
+from diffusers.utils.torch_utils import randn_tensor
+from PIL import Image
+from torch import Tensor
+from transformers import CLIPVisionModel, PreTrainedTokenizerBase, UMT5EncoderModel, Wav2Vec2Model
+
+from videogen.clips import TARGET_FRAMES, plan_clips
+from videogen.conditioning import Context, Segment
+from videogen.geometry import TIME_STRIDE, latent_frames
+from videogen.guidance import ClassifierFree, DualGuidance, Guidance, SinglePass, guide
+from videogen.media.color import match_color
+from videogen.media.image import cover_bilinear
+from videogen.media.sound import InputAudio, waveform
+from videogen.models.audio import audio_features, audio_windows
+from videogen.models.vision import clip_features
+from videogen.models.wan import WanDiT
+from videogen.pipelines.base import Part, StepCallback, VideoPipeline, image_tensor, seeded
+from videogen.sampling import NUM_TRAIN_TIMESTEPS, Solver, denoise, euler
+
+
+def cut_off(frames: Tensor) -> Tensor:
+    """Frames in [-1, 1] to 0..255, cut off to whole levels."""
+    return ((frames + 1) * 127.5).clamp(0, 255).to(torch.uint8)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Scene:
+    """What a clip is made from, in latents: ``beside`` the noise, contexts, and frames carried over."""
+
+    guided: tuple[Guidance, Mapping[str, Context]]
+    beside: Tensor
+    carried: int  # latent frames from the first on that are those of the clip before
+
+
+class TalkingAvatarPipeline(VideoPipeline):
+    """First a clip from the portrait alone, whose frames are the targets of the visible clips; then those.
+
+    A visible clip begins with the portrait, or the last frames of the clip before, and ends on its target.
+    """
+
+    task = "talking_avatar"
+    to_uint8 = staticmethod(cut_off)
+    model_cpu_offload_seq = "audio_encoder->text_encoder->image_encoder->transformer->vae"
+
+    def __init__(  # diffusers reads the names of the components off it
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        text_encoder: UMT5EncoderModel,
+        image_encoder: CLIPVisionModel,
+        audio_encoder: Wav2Vec2Model,
+        vae: AutoencoderKLWan,
+        transformer: WanDiT,
+    ) -> None:
+        super().__init__(tokenizer, text_encoder, vae, transformer)
+        self.register_modules(image_encoder=image_encoder, audio_encoder=audio_encoder)
+
+    @torch.no_grad()
+    def parts(  # noqa: PLR0913 - the arguments of the task, under diffusers' names
+        self,
+        prompt: str,
+        input_image: Image.Image,
+        input_audio: InputAudio,
+        *,
+        height: int,
+        width: int,
+        clip_frames: int,
+        motion_frame: int,
+        drop_frame: int,
+        max_frames_num: int,
+        num_inference_steps: int,
+        shift: float,
+        guidance_scale: float,
+        guidance_scale_audio: float,
+        negative_prompt: str,
+        connection_prompt: str,
+        generator: torch.Generator | None = None,
+        callback_on_step_end: StepCallback | None = None,
+        first: int = 0,
+        state: Mapping[str, Tensor] | None = None,
+    ) -> Iterator[Part]:
+        """One part per clip, the keyframe clip first; from ``first`` on, ``state`` being of the one before.
+
+        Draws from the generator, in order: for every clip its noise [1, 16, F, h, w]; for every visible clip
+        but the first, before its first step and after every step, noise for the latents carried over; all
+        normal, float32.
+        """
+        # 1. The sound, the portrait.
+        rows = min(max_frames_num, input_audio.num_frames)
+        plan = plan_clips(rows, clip_frames, motion=motion_frame, drop=drop_frame)
+        heard = self.hear(input_audio, rows, plan.rows)
+        portrait = image_tensor(cover_bilinear(input_image.convert("RGB"), width, height))[None, :, None]
+        scales = (guidance_scale, guidance_scale_audio)
+        generator = seeded(generator)
+
+        def made(text: str, start: int, known: Tensor, target: Tensor | None, carried: int) -> Tensor:
+            windows = audio_windows(heard, start, clip_frames).to(self._execution_device)
+            guided = self.speech_guidance(text, negative_prompt, scales, known, windows)
+            beside = self.encode_ends(known, target, clip_frames)
+            noise = self.draw_noise(latent_frames(clip_frames), height, width, generator)
+            scene = Scene(guided=guided, beside=beside, carried=carried)
+            solver = euler(num_inference_steps, shift)
+            pin = partial(self.pin, scene, solver, generator) if carried else None
+            with self.steps(len(solver.timesteps), callback_on_step_end) as on_step:
+                return denoise(
+                    noise, solver.timesteps, partial(self.predict, scene), solver.step, pin, on_step
+                )
+
+        # 2. The keyframe clip; shown only where it is all there is.
+        if state is None:
+            latents = made(prompt, 0, portrait, None, 0)
+            frames = self.finished(latents, portrait)
+            if not plan.clips:
+                yield Part(latents, islice(frames, rows))
+                return
+            wanted = {clip.keyframe for clip in plan.clips}
+            targets = {index: frame for index, frame in enumerate(frames) if index in wanted}
+            tail = portrait[:, :, :0]
+            yield Part(latents, iter(()), lambda: _state(targets, portrait[:, :, :0], generator))
+        else:
+            generator.set_state(state["generator"])
+            targets, tail = _resumed(state)
+
+        # 3. The visible clips.
+        text = prompt if connection_prompt == "same" else connection_prompt
+        for index, clip in list(enumerate(plan.clips, start=1))[max(0, first - 1) :]:
+            if self.interrupt:
+                return
+            known, carried = (portrait, 0) if index == 1 else (tail, latent_frames(motion_frame))
+            latents = made(text, clip.start, known, targets[clip.keyframe], carried)
+            shown: list[Tensor] = []
+            frames = _noted(self.finished(latents, portrait), shown, motion_frame, clip_frames - drop_frame)
+            part = Part(
+                latents,
+                islice(frames, clip.first, clip.stop),
+                lambda shown=shown: _state(targets, _joined(shown, portrait), generator),  # type: ignore[misc]
+            )
+            yield part
+            for _ in frames:
+                pass
+            tail = _joined(shown, portrait)
+
+    def hear(self, audio: InputAudio, rows: int, padded: int) -> Tensor:
+        """The first ``rows`` feature rows of a sound, then the last ones backwards up to ``padded``."""
+        with self.stage("audio"):
+            heard = audio_features(self.audio_encoder, waveform(audio), audio.num_frames)[:rows]
+        return torch.cat([heard, heard.flip(0)[: padded - rows]])
+
+    def speech_guidance(
+        self, text: str, negative_prompt: str, scales: tuple[float, float], known: Tensor, windows: Tensor
+    ) -> tuple[Guidance, dict[str, Context]]:
+        """Guidance by text, by sound, by both or by none, with a context per branch (spec section 7)."""
+        by_text, by_sound = scales[0] > 1, scales[1] > 1
+        texts = {name: self.encode_prompt(name) for name in (text, *([negative_prompt] if by_text else []))}
+        with self.stage("clip"):
+            image = clip_features(self.image_encoder, known[:, :, 0].to(self._execution_device))
+        silence = torch.zeros_like(windows)
+
+        def context(prompt: str, audio: Tensor) -> Context:
+            return Context(text=texts[prompt], image=image, audio=audio)
+
+        contexts = {"cond": context(text, windows)}
+        if by_text and by_sound:
+            contexts["no_text"] = context(negative_prompt, windows)
+            contexts["uncond"] = context(negative_prompt, silence)
+            return DualGuidance(*scales), contexts
+        if by_text:
+            contexts["uncond"] = context(negative_prompt, windows)
+        elif by_sound:
+            contexts["uncond"] = context(text, silence)
+        else:
+            return SinglePass(), contexts
+        return ClassifierFree(scales[0] if by_text else scales[1]), contexts
+
+    def encode_ends(self, known: Tensor, target: Tensor | None, num_frames: int) -> Tensor:
+        """Known first frames and the target to [1, 20, F, h, w]: a mask of known frames, then latents."""
+        ends = [] if target is None else [target] * TARGET_FRAMES
+        between = num_frames - known.shape[2] - len(ends)
+        grey = known.new_zeros(1, 3, between, *known.shape[3:])
+        latents = self.encode_video(torch.cat([known, grey, *ends], dim=2))
+        is_known = latents.new_zeros(num_frames)
+        is_known[: known.shape[2]] = 1
+        is_known[num_frames - len(ends) :] = 1
+        mask = torch.cat([is_known[:1].repeat(TIME_STRIDE), is_known[1:]]).view(-1, TIME_STRIDE).T
+        mask = mask[None, :, :, None, None].expand(1, -1, -1, *latents.shape[3:])
+        return torch.cat([mask, latents], dim=1)
+
+    def predict(self, scene: Scene, latents: Tensor, timestep: Tensor) -> Tensor:
+        """The guided velocity of all frames."""
+        guidance, contexts = scene.guided
+        video = Segment(latents=latents, timestep=timestep, extra=scene.beside)
+        return guide(guidance, lambda branch: self.velocity([video], contexts[branch], branch))
+
+    def pin(
+        self, scene: Scene, solver: Solver, generator: torch.Generator, latents: Tensor, done: int
+    ) -> Tensor:
+        """Put the carried frames back, with fresh noise of the level that was reached."""
+        level = 0.0 if done == len(solver.timesteps) else float(solver.timesteps[done]) / NUM_TRAIN_TIMESTEPS
+        carried = scene.beside[:, TIME_STRIDE:, : scene.carried].float()
+        noise = randn_tensor(carried.shape, generator=generator, device=generator.device, dtype=torch.float32)
+        carried = (1 - level) * carried + level * noise.to(carried)
+        return torch.cat([carried, latents[:, :, scene.carried :]], dim=2)
+
+    def finished(self, latents: Tensor, portrait: Tensor) -> Iterator[Tensor]:
+        """Frames [1, 3, 1, H, W] one by one, in the portrait's colours."""
+        for chunk in self.decode(latents):
+            yield from match_color(chunk, portrait).cpu().split(1, dim=2)
+
+
+def _noted(frames: Iterator[Tensor], shown: list[Tensor], motion: int, stop: int) -> Iterator[Tensor]:
+    """Pass frames on, noting the ``motion`` ones before ``stop``: what the next clip begins with."""
+    for index, frame in enumerate(frames):
+        if stop - motion <= index < stop:
+            shown.append(frame)
+        yield frame
+
+
+def _resumed(state: Mapping[str, Tensor]) -> tuple[dict[int, Tensor], Tensor]:
+    """(targets, tail) of a state."""
+    frames = state["targets"].split(1, dim=2)
+    return dict(zip(state["indices"].tolist(), frames, strict=True)), state["tail"]
+
+
+def _joined(frames: list[Tensor], like: Tensor) -> Tensor:
+    """Frames as one tensor [1, 3, f, H, W]; there are none behind the last clip."""
+    return torch.cat([like[:, :, :0], *frames], dim=2)
+
+
+def _state(targets: Mapping[int, Tensor], tail: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+    """What the clips that follow need."""
+    return {
+        "indices": torch.tensor(list(targets)),
+        "targets": torch.cat(list(targets.values()), dim=2),
+        "tail": tail,
+        "generator": generator.get_state(),
+    }
