@@ -109,9 +109,8 @@ CASES: dict[str, tuple[dict[str, object], int, str]] = {
     "unknown suffix": ({"output": "out.avi"}, 2, "--output out.avi: must be .mp4, .gif, .npy or a folder"),
     "unknown task": ({"task_type": "reference_2_video"}, 2, "--task_type .*nearest reference_to_video"),
     "task of the future": (
-        {"task_type": "talking_avatar"},
-        2,
-        "--task_type talking_avatar: not part of this version",
+        {"task_type": "hunyuan_image_to_video"},
+        *(2, "--task_type hunyuan_image_to_video: not part of this version"),
     ),
     "no task": ({"task_type": None}, 2, "--task_type: none given; choose one of reference_to_video"),
     "no prompt": ({"prompt": None}, 2, "--prompt: required by reference_to_video"),
