@@ -21,13 +21,13 @@ from videogen.errors import InputError, VideoGenError, one_line
 from videogen.media.fetch import Fetcher
 from videogen.media.reader import read_video
 from videogen.metadata import changed_inputs
-from videogen.options import OPTIONS, V2V, merge
+from videogen.options import OPTIONS, merge
 from videogen.plan import Plan
 from videogen.prompts.write import find_writers, write_only
 from videogen.request import RUNTIME_DEFAULTS, Item, check_runtime, make_plans
 from videogen.sources import from_config, from_metadata, read_jobs
 from videogen.targets import Existing
-from videogen.tasks import TASKS
+from videogen.tasks import TASKS, find
 
 logger = logging.getLogger("videogen")
 
@@ -123,7 +123,8 @@ def _caption(values: dict[str, Any], workdir: Path, *, dry_run: bool) -> int:
         raise InputError(
             "--caption_only", None, "needs --input_video, or --prompt with --prompt_enhancer", fix
         )
-    role = "describer" if values.get("task_type") in V2V else "captioner"
+    task = find(values["task_type"]) if "task_type" in values else None
+    role = "describer" if task is not None and task.describes else "captioner"
     writers = find_writers(values, needed=() if given is None else (role,))
     fetcher = Fetcher(folder=workdir, timeout=values["download_timeout"])
     video = None if given is None else read_video("--input_video", given, fetcher)

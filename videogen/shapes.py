@@ -68,12 +68,6 @@ def image_to_video(values: Mapping[str, Any], inputs: Inputs, tables: SizeTables
     return _one_roll(values, tables, _orientation(inputs["input_image"]))
 
 
-def wan22_text_to_video(values: Mapping[str, Any], inputs: Inputs, tables: SizeTables) -> Shape:
-    """Wan2.2 A14B: as --size says, or --resolution in landscape."""
-    del inputs
-    return _one_roll(values, tables, LANDSCAPE)
-
-
 def wan22_image_to_video(values: Mapping[str, Any], inputs: Inputs, tables: SizeTables) -> Shape:
     """Wan2.2 A14B: --size and --resolution are areas, the ratio is the image's (spec wan22 section 4)."""
     return _one_roll(values, tables, LANDSCAPE, fit=area_size, source=_first_frame(inputs))
@@ -88,7 +82,10 @@ def wan22_5b_text_to_video(values: Mapping[str, Any], inputs: Inputs, tables: Si
 def wan22_5b_image_to_video(values: Mapping[str, Any], inputs: Inputs, tables: SizeTables) -> Shape:
     """Wan2.2 5B: the same with the image's ratio."""
     source = _first_frame(inputs)
-    return _one_roll(values, tables, LANDSCAPE, fit=covered_size, source=source, grid=WAN22_GRID)
+    shape = _one_roll(values, tables, LANDSCAPE, fit=covered_size, source=source, grid=WAN22_GRID)
+    if shape.num_frames == 1:
+        raise InputError("--num_frames", 1, "is the input image alone", "at least 5")
+    return shape
 
 
 def _first_frame(inputs: Inputs) -> Any:
@@ -114,17 +111,10 @@ def _one_roll(
     frames = choose_num_frames(values, values["fps"])
     roll = Roll(latent_frames=latent_frames(frames), num_frames=frames)
     paired = values.get("teacache") and not values["teacache_fixed"]  # it counts calls in pairs
-    if source is not None and frames == 1 and grid is WAN22_GRID:
-        raise InputError("--num_frames", frames, "is the input image alone", "at least 5")
     scale = values["guidance_scale"]
     forwards = 1 if scale in (1, (1, 1)) and not paired else 2
     return Shape(
-        height=height,
-        width=width,
-        fps=values["fps"],
-        rolls=(roll,),
-        forwards_per_step=forwards,
-        grid=grid,
+        height=height, width=width, fps=values["fps"], rolls=(roll,), forwards_per_step=forwards, grid=grid
     )
 
 

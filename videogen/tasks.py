@@ -277,7 +277,7 @@ _ROWS = (
         name="text_to_video",
         arguments=_WAN22_ARGUMENTS,
         inputs={},
-        shape=shapes.wan22_text_to_video,
+        shape=shapes.text_to_video,
         network=TWO_EXPERTS,
         tiny={"wan22-a14b": "wan22-t2v-a14b"},
         **(_WAN22_A14B | {"config_name": "wan22-t2v-a14b"}),

@@ -396,6 +396,8 @@ def test_caption_only(cli, writers, make_video):
     words = ("--caption_only", "--input_video", make_video(), "--vlm_path", captioner, "--dry_run")
     assert json.loads(cli(*words).out) == {"captioner": "captioner"}
     assert "--caption_only: needs --input_video, or" in cli("--caption_only").complaint
+    mistyped = cli("--caption_only", "--task_type", "v2v-14", "--input_video", make_video())
+    assert mistyped.code == 2 and "nearest v2v-14B" in mistyped.complaint
     wrong = cli("--caption_only", "--input_video", make_video(), "--vlm_path", chat)
     assert wrong.code == 3
     assert "not a Qwen2.5-VL model" in wrong.complaint
