@@ -151,3 +151,23 @@ def test_avatar_with_audio(golden):
         encoder_hidden_states_audio=x["audio"],
     )
     assert_close(out, case.outputs["out"])
+
+
+def test_avatar_of_two_people(golden):
+    case = golden("talking_avatar/transformer_forward_two_people")
+    x = case.inputs
+    model = load("talking_avatar/checkpoint-A")
+
+    def made(masks: torch.Tensor) -> torch.Tensor:
+        return forward(
+            model,
+            torch.cat([x["x"][None], x["y"]], dim=1),
+            x["t"],
+            x["context"][None],
+            encoder_hidden_states_image=x["clip_fea"],
+            encoder_hidden_states_audio=x["audio"],
+            speaker_masks=masks,
+        )
+
+    assert_close(made(x["ref_target_masks"]), case.outputs["out"])
+    assert (made(x["ref_target_masks"].roll(1, 0)) - case.outputs["out"]).abs().max() > 0.1

@@ -3,7 +3,8 @@
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from videogen.models.wan import FLOAT32_PARTS, WanAttnProcessor, WanDiT
+from videogen.models.wan import FLOAT32_PARTS, WanDiT
+from videogen.models.wan_attention import WanAttnProcessor
 
 FRAMES, ROWS, COLUMNS = 25, 68, 120  # 97 frames of 544 x 960
 TOKENS = FRAMES * ROWS * COLUMNS // 4

@@ -26,8 +26,7 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockRegistry
 from diffusers.loaders import FromOriginalModelMixin, PeftAdapterMixin
 from diffusers.models._modeling_parallel import ContextParallelInput, ContextParallelOutput
-from diffusers.models.attention import AttentionMixin, AttentionModuleMixin, FeedForward
-from diffusers.models.attention_dispatch import dispatch_attention_fn
+from diffusers.models.attention import AttentionMixin, FeedForward
 from diffusers.models.cache_utils import CacheMixin
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from diffusers.models.modeling_utils import ModelMixin
@@ -37,143 +36,17 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
+from videogen.models.wan_attention import (
+    Spans,
+    WanAttention,
+    WanAudioAttention,
+    causal_spans,
+    speaker_regions,
+)
 from videogen.models.wan_embedders import WanAudioProjection, WanConditionEmbedder, WanRotaryEmbed
 
 # Kept in float32 whatever the compute dtype: noise levels, modulation, norms.
 FLOAT32_PARTS = ["time_embedder", "time_proj", "scale_shift_table", "norm1", "norm2", "norm3", "norm_x"]
-
-
-Spans = list[tuple[int, int, int]]
-"""Runs of tokens with a common view: (first, end, end of what they attend to)."""
-
-
-def causal_spans(visible_frames: Tensor, tokens: int) -> Spans:
-    """Runs of frames that see the same frames, in tokens of ``tokens`` per frame."""
-    spans: Spans = []
-    for frame, visible in enumerate(visible_frames.tolist()):
-        first, end = frame * tokens, (frame + 1) * tokens
-        if spans and spans[-1][2] == visible * tokens:
-            first = spans.pop()[0]
-        spans.append((first, end, visible * tokens))
-    return spans
-
-
-def apply_rotary(x: Tensor, rotary_emb: Tensor) -> Tensor:
-    """Rotate adjacent channel pairs of x [B, L, N, K] by unit complex numbers [L, 1, K/2]; x is used up."""
-    pairs = torch.view_as_complex(rearrange(x.float(), "b l n (k two) -> b l n k two", two=2))
-    return torch.view_as_real(pairs.mul_(rotary_emb)).flatten(-2).type_as(x)
-
-
-class WanRMSNorm(nn.RMSNorm):
-    """RMS norm over the full width; on a CPU, which has no fused kernel for it, in three passes, not six."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        if x.device.type != "cpu":
-            return super().forward(x)
-        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
-        scale = torch.rsqrt(norm.square() / x.shape[-1] + self.eps)
-        return (x * scale * self.weight).type_as(x)
-
-
-class WanAttnProcessor:
-    """Where diffusers sets the attention kernel and the context-parallel plan of one attention layer."""
-
-    _attention_backend = None
-    _parallel_config = None
-
-    def __call__(self, query: Tensor, key: Tensor, value: Tensor, *, sharded: bool = False) -> Tensor:
-        """Attention over [B, L, N, K]; ``sharded`` says that the sequence may be split over ranks."""
-        out = dispatch_attention_fn(
-            query,
-            key,
-            value,
-            backend=self._attention_backend,
-            parallel_config=self._parallel_config if sharded else None,
-        )
-        return out.flatten(2).type_as(query)
-
-
-class WanAttention(AttentionModuleMixin, nn.Module):
-    """Self-attention, or cross-attention to text and (where ``image_dim`` is given) image tokens.
-
-    Queries and keys are RMS-normalised over the full width before the split into heads. Text and image
-    attend separately; their results are summed before the output projection.
-    """
-
-    _default_processor_cls = WanAttnProcessor
-    _available_processors = (WanAttnProcessor,)
-    _supports_qkv_fusion = False
-    processor: WanAttnProcessor
-
-    def __init__(self, dim: int, heads: int, eps: float, image_dim: int | None = None) -> None:
-        super().__init__()
-        self.heads = heads
-        self.to_q, self.to_k, self.to_v = (nn.Linear(dim, dim) for _ in range(3))
-        self.to_out = nn.ModuleList([nn.Linear(dim, dim)])
-        self.norm_q = WanRMSNorm(dim, eps=eps)
-        self.norm_k = WanRMSNorm(dim, eps=eps)
-        if image_dim is not None:
-            self.add_k_proj, self.add_v_proj = nn.Linear(image_dim, dim), nn.Linear(image_dim, dim)
-            self.norm_added_k = WanRMSNorm(dim, eps=eps)
-        self.processor = WanAttnProcessor()
-
-    def _split(self, x: Tensor) -> Tensor:
-        return rearrange(x, "b l (n k) -> b l n k", n=self.heads)
-
-    def forward(
-        self,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        rotary_emb: Tensor | None = None,
-        image_states: Tensor | None = None,
-        spans: Spans | None = None,
-    ) -> Tensor:
-        """Tokens [B, L, D] to [B, L, D]; without text [B, T, D] they attend to themselves.
-
-        ``spans`` limits which of themselves: (first query, end of the queries, end of their keys), in tokens.
-        """
-        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        query = self._split(self.norm_q(self.to_q(hidden_states)))
-        key = self._split(self.norm_k(self.to_k(context)))
-        value = self._split(self.to_v(context))
-        if rotary_emb is not None:
-            query, key = apply_rotary(query, rotary_emb), apply_rotary(key, rotary_emb)
-        if spans is None:
-            out = self.processor(query, key, value, sharded=encoder_hidden_states is None)
-        else:  # one dense attention per span: no mask of L x L, any kernel
-            parts = [self.processor(query[:, a:b], key[:, :end], value[:, :end]) for a, b, end in spans]
-            out = torch.cat(parts, dim=1)
-        if image_states is not None:
-            key = self._split(self.norm_added_k(self.add_k_proj(image_states)))
-            out = out + self.processor(query, key, self._split(self.add_v_proj(image_states)))
-        return self.to_out[0](out)
-
-
-class WanAudioAttention(AttentionModuleMixin, nn.Module):
-    """Cross-attention of every latent frame to its own audio tokens (no rotation, no q/k norm)."""
-
-    _default_processor_cls = WanAttnProcessor
-    _available_processors = (WanAttnProcessor,)
-    _supports_qkv_fusion = False
-    processor: WanAttnProcessor
-
-    def __init__(self, dim: int, heads: int, audio_dim: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.q_linear = nn.Linear(dim, dim)
-        self.kv_linear = nn.Linear(audio_dim, 2 * dim)
-        self.proj = nn.Linear(dim, dim)
-        self.processor = WanAttnProcessor()
-
-    def forward(self, hidden_states: Tensor, audio_states: Tensor) -> Tensor:
-        """Tokens [B, F, S, D] and audio tokens [B, F, A, audio_dim] to [B, F, S, D]."""
-        batch = len(hidden_states)
-        query = rearrange(self.q_linear(hidden_states), "b f s (n k) -> (b f) s n k", n=self.heads)
-        keys = rearrange(
-            self.kv_linear(audio_states), "b f a (two n k) -> two (b f) a n k", two=2, n=self.heads
-        )
-        out = self.processor(query, keys[0], keys[1])
-        return rearrange(self.proj(out), "(b f) s d -> b f s d", b=batch)
 
 
 class WanFeedForward(FeedForward):
@@ -188,6 +61,11 @@ class WanFeedForward(FeedForward):
 def modulate(normed: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """normed * (1 + scale) + shift, in one pass."""
     return torch.addcmul(shift, normed, 1 + scale)
+
+
+def modulated_norm(norm: nn.Module, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """x normalised and modulated in float32, in the dtype of ``x``."""
+    return modulate(norm(x.float()), shift, scale).to(x.dtype)
 
 
 def gated_residual(hidden_states: Tensor, update: Tensor, gate: Tensor) -> Tensor:
@@ -222,15 +100,24 @@ class WanBlock(nn.Module):
         image_states: Tensor | None = None,
         audio_states: Tensor | None = None,
         spans: Spans | None = None,
+        regions: Tensor | None = None,
     ) -> Tensor:
-        """hidden_states [B, F, S, D], text [B, T, D], temb [B, F or 1, 6, D], rotary_emb [L, 1, K/2]."""
+        """hidden_states [B, F, S, D], text [B, T, D], temb [B, F or 1, 6, D], rotary_emb [L, 1, K/2].
+
+        ``regions`` [3, S]: where two speakers are in the first frame.
+        """
         table = self.scale_shift_table + temb
         shift_attn, scale_attn, gate_attn, shift_ffn, scale_ffn, gate_ffn = table.chunk(6, dim=-2)
         shape, dtype = hidden_states.shape, hidden_states.dtype
 
         # Large intermediates are not named: what nothing refers to is freed at once.
+        shares = None
+        if regions is not None:
+            attending = modulated_norm(self.norm1, hidden_states, shift_attn, scale_attn).flatten(1, 2)
+            shares = self.attn1.shares(attending, rotary_emb, regions)
+            del attending
         update = self.attn1(
-            modulate(self.norm1(hidden_states.float()), shift_attn, scale_attn).to(dtype).flatten(1, 2),
+            modulated_norm(self.norm1, hidden_states, shift_attn, scale_attn).flatten(1, 2),
             rotary_emb=rotary_emb,
             spans=spans,
         )
@@ -242,10 +129,12 @@ class WanBlock(nn.Module):
         )
         hidden_states = hidden_states + update.view(shape)
         if audio_states is not None:
-            update = self.audio_cross_attn(self.norm_x(hidden_states.float()).to(dtype), audio_states)
+            heard = self.norm_x(hidden_states.float()).to(dtype)
+            update = self.audio_cross_attn(heard, audio_states, shares)
+            del heard
             hidden_states = hidden_states + update
         del update
-        update = self.ffn(modulate(self.norm3(hidden_states.float()), shift_ffn, scale_ffn).to(dtype))
+        update = self.ffn(modulated_norm(self.norm3, hidden_states, shift_ffn, scale_ffn))
         return gated_residual(hidden_states, update, gate_ffn)
 
 
@@ -346,7 +235,7 @@ class WanDiT(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin, FromOriginal
         return model
 
     @apply_lora_scale("attention_kwargs")
-    def forward(
+    def forward(  # noqa: PLR0913, PLR0917 - the conditions of the whole family, under diffusers' names
         self,
         hidden_states: Tensor,
         timestep: Tensor,
@@ -356,6 +245,7 @@ class WanDiT(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin, FromOriginal
         fps: Tensor | None = None,
         frame_positions: Tensor | None = None,
         visible_frames: Tensor | None = None,
+        speaker_masks: Tensor | None = None,
         return_dict: bool = True,
         attention_kwargs: dict[str, Any] | None = None,  # noqa: ARG002 - read by the decorator
     ) -> Transformer2DModelOutput | tuple[Tensor]:
@@ -366,10 +256,12 @@ class WanDiT(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin, FromOriginal
             timestep: noise level in 0..1000, [B] for all frames alike or [B, F] per frame.
             encoder_hidden_states: text [B, T, text_dim], all rows attended (zero padding included).
             encoder_hidden_states_image: CLIP features [B, I, image_dim].
-            encoder_hidden_states_audio: feature windows [B, 4(F-1)+1, window, layers, channels].
+            encoder_hidden_states_audio: feature windows [B, 4(F-1)+1, window, layers, channels]; of two
+                speakers [2B, ...], one after the other.
             fps: frame-rate class [B], for models with ``inject_sample_info``.
             frame_positions: temporal position of every frame [F]; default 0..F-1.
             visible_frames: how many frames, from the first on, every frame attends to [F]; default all.
+            speaker_masks: where in the first frame each of two speakers is, and where neither [3, h, w].
             attention_kwargs: ``{"scale": s}`` scales loaded LoRA layers, as in diffusers.
 
         Returns:
@@ -391,10 +283,14 @@ class WanDiT(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin, FromOriginal
             image = self.condition_embedder.image_embedder(encoder_hidden_states_image)
         if encoder_hidden_states_audio is not None:
             audio = self.audio_proj(encoder_hidden_states_audio)
+            audio = rearrange(audio, "(b p) f a d -> b f (p a) d", b=len(hidden_states))
 
         x = rearrange(self.patch_embedding(hidden_states), "b d f r c -> b f (r c) d").contiguous()
         spans = None if visible_frames is None else causal_spans(visible_frames, x.shape[2])
-        x = self.blocks(x, text, temb, rotary_emb, image, audio, spans)
+        regions = None
+        if speaker_masks is not None:
+            regions = speaker_regions(speaker_masks, height // rows, width // columns)
+        x = self.blocks(x, text, temb, rotary_emb, image, audio, spans, regions)
 
         shift, scale = (self.scale_shift_table + embedding.unsqueeze(-2)).chunk(2, dim=-2)
         x = self.proj_out(modulate(self.norm_out(x.float()), shift, scale).type_as(x))
