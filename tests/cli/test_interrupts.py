@@ -56,6 +56,30 @@ def test_interrupt_leaves_nothing(long_run, tmp_path, name):
     assert not list(tmp_path.iterdir())
 
 
+def test_interrupt_while_the_encoder_starts(long_run, tmp_path):
+    """Python drops exceptions of the moment in which a process forks."""
+    script = tmp_path / "interrupted.py"
+    script.write_text(
+        "import os, signal, sys\n"
+        f"sys.path.insert(0, {str(ROOT)!r})\n"
+        "from videogen.cli import main\n"
+        "asked = []\n"
+        "def interrupt():\n"
+        "    asked or asked.append(os.kill(os.getpid(), signal.SIGINT))\n"
+        "os.register_at_fork(after_in_parent=interrupt)\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    (tmp_path / "out").mkdir()
+    done = subprocess.run(
+        [sys.executable, script, *long_run, "--output", tmp_path / "out/a.mp4"],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (130, ""), done.stderr
+    assert not list((tmp_path / "out").iterdir())
+
+
 def test_kill_loses_only_the_item_in_progress(long_run, tmp_path):
     words = [*long_run, "--seed", "1,2", "--output_dir", tmp_path, "--resume"]
     process = start(words)

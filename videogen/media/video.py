@@ -9,6 +9,8 @@ import glob
 import os
 import re
 import shutil
+import signal
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,6 +52,26 @@ class FrameWriter(Protocol):
         """Let go of files and processes; the caller removes what was written."""
 
 
+@contextmanager
+def _interrupts_wait() -> Iterator[None]:
+    """Put Ctrl-C off for a moment: Python drops an exception that is raised while it starts a process."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    asked: list[int] = []
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
+    for number in handlers:
+        signal.signal(number, lambda number, _: asked.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    if asked:
+        signal.raise_signal(asked[0])
+
+
 class _FfmpegWriter:
     """MP4 and GIF through the ffmpeg that imageio-ffmpeg brings."""
 
@@ -61,7 +83,8 @@ class _FfmpegWriter:
 
     def write(self, frames: np.ndarray) -> None:
         if not self.count:
-            self.pipe.send(None)  # starts the encoder
+            with _interrupts_wait():
+                self.pipe.send(None)  # starts the encoder
         for frame in frames:
             try:
                 self.pipe.send(np.ascontiguousarray(frame))
