@@ -14,12 +14,14 @@ import pytest
 import soundfile
 import torch
 from safetensors.torch import save_file
+from transformers import Wav2Vec2Config
+from transformers.models.wav2vec2.modeling_wav2vec2 import Wav2Vec2FeatureEncoder
 
 from tests.conftest import GOLDEN, ROOT
 from videogen.errors import CheckpointError, InputError
 from videogen.media.fetch import Fetcher
 from videogen.media.sound import SAMPLE_RATE, _with_av, normalized, pcm16, read_audio, resampled, waveform
-from videogen.models.audio import audio_features, audio_windows
+from videogen.models.audio import audio_features, audio_windows, speech_steps
 from videogen.models.build import build_skeleton, load_component
 from videogen.models.weights import WAV2VEC2, Entry, rename
 
@@ -123,6 +125,25 @@ def test_features_follow_the_sound(golden, encoder):
     wanted = golden(CHIRP).outputs["audio_embedding"]
     other = audio_features(encoder, tone(1.5), 38)
     assert distance(other, wanted) > 0.1
+
+
+@pytest.mark.parametrize("norm", ["group", "layer"])
+def test_long_sounds_are_heard_in_stretches(monkeypatch, norm):
+    """The seams leave no trace, and the layer that normalises over time knows the whole."""
+    torch.manual_seed(0)
+    shape = {"conv_dim": (8, 8, 8), "conv_kernel": (10, 3, 2), "conv_stride": (5, 2, 2)}
+    config = Wav2Vec2Config(**shape, feat_extract_norm=norm, num_feat_extract_layers=3)
+    extractor = Wav2Vec2FeatureEncoder(config).eval()
+    speech = torch.from_numpy(tone(1.3))[None] + 0.1
+    with torch.no_grad():
+        for layer in extractor.conv_layers:
+            for parameter in layer.parameters():
+                parameter.normal_()
+        whole = extractor(speech)
+        monkeypatch.setattr("videogen.models.audio.STRETCH", 7)
+        stretches = speech_steps(extractor.conv_layers, speech)
+    assert stretches.shape == whole.shape
+    assert distance(stretches, whole) <= 1e-5 * whole.abs().max()
 
 
 def test_windows_as_published(golden):

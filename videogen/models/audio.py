@@ -3,6 +3,7 @@
 n samples at 16 kHz, F video frames at 25 per second, L encoder layers, C channels.
 """
 
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch.nn import functional
 from transformers import Wav2Vec2Model
 
 REACH = 2  # frames heard before and after each
+STRETCH = 500  # steps of the convolutions that are made at a time, 10 s
 
 
 def audio_features(encoder: Wav2Vec2Model, samples: np.ndarray, num_frames: int) -> Tensor:
@@ -21,20 +23,74 @@ def audio_features(encoder: Wav2Vec2Model, samples: np.ndarray, num_frames: int)
     frames of the video; the first step falls on the first frame, the last on the last. ``encoder`` is
     ``build.load_component("audio_encoder")``'s.
     """
-    speech = torch.from_numpy(samples).to(encoder.device, torch.float32)
+    speech = torch.from_numpy(samples).float()[None]
     if encoder.config.do_normalize:  # as Wav2Vec2FeatureExtractor
         speech = (speech - speech.mean()) / torch.sqrt(speech.var(unbiased=False) + 1e-7)
 
-    def at_frames(module: nn.Module, arguments: tuple[Any, ...], steps: Tensor) -> Tensor:  # noqa: ARG001
+    def at_frames(extractor: Any, arguments: tuple[Tensor], _: Tensor) -> Tensor:
+        steps = speech_steps(extractor.conv_layers, speech.to(arguments[0].device))
         return functional.interpolate(steps, size=num_frames, mode="linear", align_corners=True)
 
     hook = encoder.feature_extractor.register_forward_hook(at_frames)
     try:
-        with torch.no_grad():
-            states = encoder(speech[None], output_hidden_states=True).hidden_states
+        with torch.no_grad():  # what it is given itself only says on which device it works
+            beginning = speech[:, : _reach(encoder.feature_extractor.conv_layers)[1]]
+            states = encoder(beginning.to(encoder.device), output_hidden_states=True).hidden_states
     finally:
         hook.remove()
     return torch.stack(states[1:], dim=2)[0]
+
+
+def speech_steps(layers: Sequence[Any], speech: Tensor) -> Tensor:
+    """Samples [1, n] through the convolutions of wav2vec2 to [1, C, steps], as if all at once.
+
+    They are made in stretches, for what the first layer makes of 200 s is gigabytes. Where it normalises
+    over the whole sound, that is measured beforehand.
+    """
+    hop, reach = _reach(layers)
+    first, *others = layers
+    if isinstance(getattr(first, "layer_norm", None), nn.GroupNorm):
+        first = _normalized_over_time(first, speech)
+    made = []
+    for samples in _stretches(speech, hop, reach, STRETCH):
+        steps = first(samples)
+        for layer in others:
+            steps = layer(steps)
+        made.append(steps)
+    return torch.cat(made, dim=2)
+
+
+def _reach(layers: Sequence[Any]) -> tuple[int, int]:
+    """(samples from one step to the next, samples that a step hears)."""
+    hop, reach = 1, 1
+    for layer in layers:
+        reach += (layer.conv.kernel_size[0] - 1) * hop
+        hop *= layer.conv.stride[0]
+    return hop, reach
+
+
+def _stretches(speech: Tensor, hop: int, reach: int, count: int) -> Iterator[Tensor]:
+    """The samples [1, 1, m] of ``count`` steps after the other."""
+    total = (speech.shape[1] - reach) // hop + 1
+    for start in range(0, total, count):
+        end = min(start + count, total)
+        yield speech[:, None, start * hop : (end - 1) * hop + reach]
+
+
+def _normalized_over_time(layer: Any, speech: Tensor) -> Callable[[Tensor], Tensor]:
+    """A layer for stretches of a sound, with mean and variance [1, C, 1] of the whole."""
+    conv, norm = layer.conv, layer.layer_norm
+    moments = []
+    hop, reach = _reach([layer])
+    for samples in _stretches(speech, hop, reach, STRETCH * 64):
+        steps = conv(samples)
+        var, mean = (value.cpu().double() for value in torch.var_mean(steps, dim=2, correction=0))
+        moments.append(torch.stack([mean, var + mean.square(), torch.ones_like(mean)]) * steps.shape[2])
+    total, squares, count = torch.stack(moments).sum(dim=0)
+    mean = (total / count)[..., None]
+    scale = torch.rsqrt((squares / count)[..., None] - mean.square() + norm.eps)
+    mean, scale = mean.to(speech), scale.to(speech) * norm.weight[:, None]
+    return lambda samples: layer.activation((conv(samples) - mean) * scale + norm.bias[:, None])
 
 
 def audio_windows(features: Tensor, start: int, count: int) -> Tensor:
