@@ -1,6 +1,7 @@
 """Fixtures shared by all tests: golden cases, a private cache, and the command line in this process."""
 
 import json
+import lzma
 import os
 import sys
 import tempfile
@@ -11,13 +12,32 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-GOLDEN = Path(__file__).parent / "golden"
+PACKED = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parent / ".golden"  # the same, unpacked
 REFS = ROOT / "ref_imgs"
 
 sys.path.insert(0, str(ROOT))
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach for the network
 os.environ["HF_HUB_CACHE"] = str(Path(tempfile.gettempdir()) / "no-such-cache")  # read when imported
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def _unpack() -> None:
+    """Bring ``GOLDEN`` up to date; several test sessions may do so at once."""
+    for packed in PACKED.rglob("*"):
+        file = GOLDEN / packed.relative_to(PACKED)
+        file = file.with_suffix("") if file.suffix == ".xz" else file
+        if packed.is_dir() or packed.suffix == ".py":
+            continue
+        if not file.exists() or file.stat().st_mtime < packed.stat().st_mtime:
+            content = packed.read_bytes()
+            file.parent.mkdir(parents=True, exist_ok=True)
+            partial = file.with_name(f"{file.name}.{os.getpid()}")
+            partial.write_bytes(lzma.decompress(content) if packed.suffix == ".xz" else content)
+            partial.replace(file)
+
+
+_unpack()  # test modules name its folders
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -544,9 +544,9 @@ def test_a_changed_input_is_noticed(cli, r2v, tmp_path, monkeypatch):
 
 
 def test_numbers_that_are_not_are_no_result(cli, r2v, tmp_path, monkeypatch):
-    from videogen.pipelines.base import VideoPipeline
+    from videogen.pipelines.wan import WanPipeline
 
-    monkeypatch.setattr(VideoPipeline, "velocity", lambda self, segments, *_: segments[0].latents * np.nan)
+    monkeypatch.setattr(WanPipeline, "velocity", lambda self, segments, *_: segments[0].latents * np.nan)
     finished = cli(*r2v, "--output", tmp_path / "a.mp4")
     assert finished.code == 1
     assert "are not finite numbers; try" in finished.complaint

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from tests.conftest import GOLDEN, ROOT
+from tests.conftest import GOLDEN, PACKED, ROOT
 from videogen.geometry import latent_frames
 from videogen.loading import load_pipeline
 from videogen.models.checkpoints import locate
@@ -129,6 +129,6 @@ def test_either_hub_name_finds_the_cached_repository(cli, tmp_path, monkeypatch,
 
 
 def test_golden_folder_is_complete_in_the_repository():
-    assert not [path for path in GOLDEN.rglob("*") if path.is_symlink()]
-    assert sum(path.stat().st_size for path in GOLDEN.rglob("*") if path.is_file()) < 30e6
-    assert GOLDEN.is_relative_to(ROOT)
+    assert not [path for path in PACKED.rglob("*") if path.is_symlink()]
+    assert sum(path.stat().st_size for path in PACKED.rglob("*") if path.is_file()) < 30e6
+    assert PACKED.is_relative_to(ROOT)
