@@ -1,4 +1,4 @@
-"""What all pipelines share: components, text, noise, the network call, decoding, diffusers' manners.
+"""What all pipelines share: being called, steps, stages, random draws, diffusers' manners.
 
 A pipeline's own file holds one method, ``parts``: the numbered steps of its task, a generator of finished
 parts (one per roll, segment or clip; most tasks have one). Everything else is here, once.
@@ -7,7 +7,7 @@ parts (one per roll, segment or clip; most tasks have one). Everything else is h
 import logging
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,27 +15,19 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKLWan, DiffusionPipeline
-from diffusers.loaders import WanLoraLoaderMixin
+from diffusers import DiffusionPipeline
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional
-from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 
-from videogen.conditioning import Context, Segment, pack, unpack
 from videogen.errors import InputError
-from videogen.guidance import ClassifierFree, Guidance, SinglePass
 from videogen.loading import load
 from videogen.media.fetch import Fetcher
 from videogen.media.frames import as_video
-from videogen.media.reader import InputVideo
 from videogen.media.sound import InputAudio, read_audio
-from videogen.models import vae as vae_io
 from videogen.models.checkpoints import Checkpoint
-from videogen.models.text import encode_prompt
-from videogen.models.wan import WanDiT
 from videogen.options import OPTIONS, merge
 from videogen.runtime.teacache import TeaCache
 from videogen.sampling import StopDenoising
@@ -47,7 +39,6 @@ StepCallback = Callable[[Any, int, Tensor, dict[str, Tensor]], Mapping[str, Tens
 
 logger = logging.getLogger(__name__)
 
-MASK_CHANNELS = 4  # one per video frame of a latent frame
 REMEMBERED_PROMPTS = 16
 TRANSFORMERS = ("transformer", "transformer_2")
 LOG_EVERY = 30.0  # seconds, where there is no progress bar
@@ -83,8 +74,8 @@ def truncated(frames: Tensor) -> Tensor:
     return (frames / 2 + 0.5).clamp(0, 1).mul(255).to(torch.uint8)
 
 
-class VideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
-    """Base of the Wan-family pipelines. ``task`` names the row of TASKS a pipeline implements."""
+class VideoPipeline(DiffusionPipeline):
+    """Base of all pipelines. ``task`` names the row of TASKS a pipeline implements."""
 
     task: ClassVar[str]
     family: ClassVar[str | None] = None  # of its models, where the task's default is another
@@ -93,25 +84,15 @@ class VideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
     _callback_tensor_inputs: ClassVar = ["latents"]
     attention_backend = "native"  # for the record; see runtime/speed.py
     step_cache: TeaCache | None = None
-    model_cpu_offload_seq = "text_encoder->transformer->vae"
 
-    def __init__(
-        self,
-        tokenizer: PreTrainedTokenizerBase,
-        text_encoder: UMT5EncoderModel,
-        vae: AutoencoderKLWan,
-        transformer: WanDiT,
-    ) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.register_modules(
-            tokenizer=tokenizer, text_encoder=text_encoder, vae=vae, transformer=transformer
-        )
         self.seconds: dict[str, float] = defaultdict(float)
-        self._texts: dict[str, Tensor] = {}
+        self._remembered: dict[Any, Tensor] = {}
         self._interrupt = False
 
     @property
-    def transformers(self) -> list[WanDiT]:
+    def transformers(self) -> list[Any]:
         """The networks that denoise: one, or two experts."""
         return [getattr(self, name) for name in TRANSFORMERS if getattr(self, name, None) is not None]
 
@@ -212,96 +193,20 @@ class VideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         finally:
             self.seconds[name] += time.perf_counter() - started
 
-    def encode_prompt(self, prompt: str) -> Tensor:
-        """A prompt's rows [1, 512, text_dim] on the device; the last few prompts are remembered."""
-        if prompt not in self._texts:
-            while len(self._texts) >= REMEMBERED_PROMPTS:
-                del self._texts[next(iter(self._texts))]
+    def remembered(self, key: Hashable, make: Callable[[], Tensor]) -> Tensor:
+        """What ``make`` makes of a prompt, on the device; the last few are remembered."""
+        if key not in self._remembered:
+            while len(self._remembered) >= REMEMBERED_PROMPTS:
+                del self._remembered[next(iter(self._remembered))]
             with self.stage("text"):
-                rows = encode_prompt(self.tokenizer, self.text_encoder, prompt, self._execution_device)
-            self._texts[prompt] = rows.cpu()
-        return self._texts[prompt].to(self._execution_device)
+                self._remembered[key] = make().cpu()
+        return self._remembered[key].to(self._execution_device)
 
-    def text_guidance(
-        self,
-        prompt: str,
-        negative_prompt: str,
-        scale: float,
-        *,
-        exactly_one: bool = False,
-        **beside: Tensor | None,
-    ) -> tuple[Guidance, dict[str, Context]]:
-        """Classifier-free guidance, or a single pass at a scale of 1 or less; a context per branch.
-
-        Args:
-            exactly_one: only a scale of 1 is a single pass, and none for a step cache that counts pairs.
-            beside: what both contexts hold besides the text.
-        """
-        contexts = {"cond": Context(text=self.encode_prompt(prompt), **beside)}
-        paired = self.step_cache is not None and self.step_cache.needs_pairs
-        if (scale == 1 and not paired) if exactly_one else scale <= 1:
-            return SinglePass(), contexts
-        contexts["uncond"] = Context(text=self.encode_prompt(negative_prompt), **beside)
-        return ClassifierFree(scale), contexts
-
-    def draw_noise(
-        self, latent_frames: int, height: int, width: int, generator: torch.Generator | None
-    ) -> Tensor:
-        """One normal draw [1, C, F, h, w], float32, made on the generator's device."""
-        stride = self.vae.spatial_compression_ratio
-        shape = (1, self.vae.config.z_dim, latent_frames, height // stride, width // stride)
+    def draw(self, shape: Sequence[int], generator: torch.Generator | None) -> Tensor:
+        """One normal draw, float32, made on the generator's device."""
         device = generator.device if generator is not None else self._execution_device
         noise = randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
         return noise.to(self._execution_device)
-
-    def encode_image(self, image: Image.Image, *, sample: bool, generator: torch.Generator | None) -> Tensor:
-        """An RGB image to one latent frame [1, C, 1, h, w]: its posterior sampled, or the mean."""
-        return self.encode_video(image_tensor(image)[None, :, None], sample=sample, generator=generator)
-
-    def encode_video(
-        self, video: Tensor, *, sample: bool = False, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """Video [1, 3, 4k+1, H, W] in [-1, 1] to latents [1, C, k+1, h, w]."""
-        with self.stage("vae encode"):
-            return vae_io.encode(self.vae, video, sample=sample, generator=generator)
-
-    def encode_condition(self, first: Tensor, num_frames: int) -> Tensor:
-        """First frame [1, 3, H, W] to [1, 20, F, h, w]: a mask of known frames, then latents.
-
-        The latents are those of a video that begins with the image and is grey (0) after it.
-        """
-        grey = first.new_zeros(1, 3, num_frames - 1, *first.shape[2:])
-        latents = self.encode_video(torch.cat([first[:, :, None], grey], dim=2))
-        mask = torch.zeros_like(latents[:, :MASK_CHANNELS])
-        mask[:, :, 0] = 1
-        return torch.cat([mask, latents], dim=1)
-
-    def velocity(
-        self,
-        segments: Sequence[Segment],
-        context: Context,
-        branch: str,
-        which: int = 0,
-        *,
-        visible_frames: Tensor | None = None,
-        model: WanDiT | None = None,
-    ) -> Tensor:
-        """The prediction of the transformer (or ``model``) for one of the segments [1, C, F, h, w]."""
-        model = model or self.transformer
-        packed, dtype = pack(segments), model.patch_embedding.weight.dtype
-        with model.cache_context(branch):
-            (output,) = model(
-                hidden_states=packed.latents.to(dtype),
-                timestep=packed.timestep,
-                encoder_hidden_states=context.text.to(dtype),
-                encoder_hidden_states_image=None if context.image is None else context.image.to(dtype),
-                encoder_hidden_states_audio=None if context.audio is None else context.audio.to(dtype),
-                fps=context.fps,
-                frame_positions=packed.positions,
-                visible_frames=visible_frames,
-                return_dict=False,
-            )
-        return unpack(output, segments)[which]
 
     @contextmanager
     def steps(
@@ -345,16 +250,6 @@ class VideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         if self.step_cache is not None:
             self.step_cache.reset(num_steps)
 
-    def decode(self, latents: Tensor) -> Iterator[Tensor]:
-        """Latents to video [1, 3, f, H, W] in [-1, 1], one latent frame after the other."""
-        stream = vae_io.decode_stream(self.vae, latents)
-        while True:
-            with self.stage("decode"):
-                chunk = next(stream, None)
-            if chunk is None:
-                return
-            yield chunk
-
     def remember(self, chunks: Iterator[Tensor], last: deque[Tensor], *, skip: int) -> Iterator[Tensor]:
         """Keep the newest 8-bit frames [H, W, 3] in ``last``; pass chunks on after the first ``skip``."""
         for index, chunk in enumerate(chunks):
@@ -380,13 +275,6 @@ def seeded(generator: torch.Generator | None) -> torch.Generator:
         generator = torch.Generator()
         generator.seed()
     return generator
-
-
-def first_frame(image: Image.Image | None, video: InputVideo | None) -> Image.Image | None:
-    """What a video begins with: an image, or the last frame of another video."""
-    if image is not None:
-        return image.convert("RGB")
-    return None if video is None else Image.fromarray(video.tail(1)[0])
 
 
 def prompt_of(prompt: str | Sequence[str], roll: int) -> str:

@@ -19,21 +19,14 @@ from videogen.geometry import Roll, latent_frames
 from videogen.guidance import Guidance, guide
 from videogen.media.image import crop_to_ratio
 from videogen.media.reader import InputVideo
-from videogen.pipelines.base import (
-    Part,
-    StepCallback,
-    VideoPipeline,
-    frames_tensor,
-    prompt_of,
-    seeded,
-    truncated,
-)
+from videogen.pipelines.base import Part, StepCallback, frames_tensor, prompt_of, seeded, truncated
+from videogen.pipelines.wan import WanPipeline
 from videogen.sampling import NUM_TRAIN_TIMESTEPS, SOLVERS, FrameSolver, denoise
 
 FPS_CLASS_0 = 16  # frames a second; every other rate is class 1
 
 
-class DiffusionForcingPipeline(VideoPipeline):
+class DiffusionForcingPipeline(WanPipeline):
     """One engine for short and long videos, from text, a start image, start and end image, or a video.
 
     Known frames (a start image, or what the segment before left) are the first latent frames of a segment, at

@@ -14,11 +14,12 @@ from videogen.guidance import guide
 from videogen.media.image import crop_to_ratio
 from videogen.models.vision import clip_features
 from videogen.models.wan import WanDiT
-from videogen.pipelines.base import Part, StepCallback, VideoPipeline, image_tensor, truncated
+from videogen.pipelines.base import Part, StepCallback, image_tensor, truncated
+from videogen.pipelines.wan import WanPipeline
 from videogen.sampling import SOLVERS, denoise
 
 
-class ImageToVideoPipeline(VideoPipeline):
+class ImageToVideoPipeline(WanPipeline):
     """The image comes in twice: as channels beside the noise, and as CLIP features beside the text."""
 
     task = "image_to_video"

@@ -10,12 +10,13 @@ from videogen.conditioning import Context, Segment
 from videogen.geometry import latent_frames
 from videogen.guidance import DualGuidance, SinglePass, guide
 from videogen.media.image import fit_on_white
-from videogen.pipelines.base import Part, StepCallback, VideoPipeline
+from videogen.pipelines.base import Part, StepCallback
+from videogen.pipelines.wan import WanPipeline
 from videogen.sampling import SIGMA_MAX_DOUBLE, SOLVERS, denoise
 from videogen.shapes import REFERENCE_SLOTS
 
 
-class ReferenceToVideoPipeline(VideoPipeline):
+class ReferenceToVideoPipeline(WanPipeline):
     """References follow the video in time, at its own noise level; empty slots are zero latents."""
 
     task = "reference_to_video"

@@ -10,20 +10,14 @@ from videogen.geometry import Roll
 from videogen.guidance import guide
 from videogen.media.color import match_color
 from videogen.media.reader import InputVideo
-from videogen.pipelines.base import (
-    Part,
-    StepCallback,
-    VideoPipeline,
-    frames_tensor,
-    prompt_of,
-    truncated,
-)
+from videogen.pipelines.base import Part, StepCallback, frames_tensor, prompt_of, truncated
+from videogen.pipelines.wan import WanPipeline
 from videogen.sampling import SOLVERS, denoise
 
 SHOT_POSITION = 1024  # in time, of the shot before the cut
 
 
-class ShotSwitchingExtensionPipeline(VideoPipeline):
+class ShotSwitchingExtensionPipeline(WanPipeline):
     """The old shot is seen far away in time, at noise level 0; the new one begins with its own frame."""
 
     task = "shot_switching_extension"

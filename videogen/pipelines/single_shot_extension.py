@@ -12,20 +12,13 @@ from videogen.geometry import Roll
 from videogen.guidance import Guidance, guide
 from videogen.media.color import match_color
 from videogen.media.reader import InputVideo
-from videogen.pipelines.base import (
-    Part,
-    StepCallback,
-    VideoPipeline,
-    frames_tensor,
-    prompt_of,
-    seeded,
-    truncated,
-)
+from videogen.pipelines.base import Part, StepCallback, frames_tensor, prompt_of, seeded, truncated
+from videogen.pipelines.wan import WanPipeline
 from videogen.sampling import SOLVERS, denoise
 from videogen.shapes import CONDITION_FRAMES
 
 
-class SingleShotExtensionPipeline(VideoPipeline):
+class SingleShotExtensionPipeline(WanPipeline):
     """The last 25 frames come first in time, at noise level 0; each roll's last 25 condition the next."""
 
     task = "single_shot_extension"

@@ -22,7 +22,8 @@ from videogen.media.sound import InputAudio, waveform
 from videogen.models.audio import audio_features, audio_windows
 from videogen.models.vision import clip_features
 from videogen.models.wan import WanDiT
-from videogen.pipelines.base import Part, StepCallback, VideoPipeline, image_tensor, seeded
+from videogen.pipelines.base import Part, StepCallback, image_tensor, seeded
+from videogen.pipelines.wan import WanPipeline
 from videogen.sampling import NUM_TRAIN_TIMESTEPS, Solver, denoise, euler
 
 
@@ -40,7 +41,7 @@ class Scene:
     carried: int  # latent frames from the first on that are those of the clip before
 
 
-class TalkingAvatarPipeline(VideoPipeline):
+class TalkingAvatarPipeline(WanPipeline):
     """First a clip from the portrait alone, whose frames are the targets of the visible clips; then those.
 
     A visible clip begins with the portrait, or the last frames of the clip before, and ends on its target.

@@ -8,11 +8,12 @@ from torch import Tensor
 from videogen.conditioning import Segment
 from videogen.geometry import latent_frames
 from videogen.guidance import guide
-from videogen.pipelines.base import Part, StepCallback, VideoPipeline, truncated
+from videogen.pipelines.base import Part, StepCallback, truncated
+from videogen.pipelines.wan import WanPipeline
 from videogen.sampling import SOLVERS, denoise
 
 
-class TextToVideoPipeline(VideoPipeline):
+class TextToVideoPipeline(WanPipeline):
     """Noise and text, nothing else."""
 
     task = "text_to_video"

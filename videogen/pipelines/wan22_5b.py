@@ -12,18 +12,12 @@ from videogen.guidance import guide
 from videogen.media.color import match_color
 from videogen.media.image import cover
 from videogen.media.reader import InputVideo
-from videogen.pipelines.base import (
-    Part,
-    StepCallback,
-    VideoPipeline,
-    first_frame,
-    image_tensor,
-    truncated,
-)
+from videogen.pipelines.base import Part, StepCallback, image_tensor, truncated
+from videogen.pipelines.wan import WanPipeline, first_frame
 from videogen.sampling import SOLVERS, denoise
 
 
-class Wan22TI2V5BPipeline(VideoPipeline):
+class Wan22TI2V5BPipeline(WanPipeline):
     """Where there is a first frame it is the first latent frame, at level 0; the others are denoised."""
 
     task, family = "image_to_video", "Wan2.2 5B"

@@ -15,18 +15,12 @@ from videogen.guidance import ClassifierFree, SinglePass, guide
 from videogen.media.color import match_color
 from videogen.media.reader import InputVideo
 from videogen.models.wan import WanDiT
-from videogen.pipelines.base import (
-    Part,
-    StepCallback,
-    VideoPipeline,
-    first_frame,
-    image_tensor,
-    truncated,
-)
+from videogen.pipelines.base import Part, StepCallback, image_tensor, truncated
+from videogen.pipelines.wan import WanPipeline, first_frame
 from videogen.sampling import NUM_TRAIN_TIMESTEPS, SOLVERS, denoise
 
 
-class Wan22A14BPipeline(VideoPipeline):
+class Wan22A14BPipeline(WanPipeline):
     """One expert for high noise (``transformer``), one for low (``transformer_2``).
 
     Where there is a first frame it is channels beside the noise: the image, or the last frame of a video.

@@ -1,0 +1,142 @@
+"""What the pipelines of the Wan family share: its components, text, noise, the network call, decoding."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from diffusers import AutoencoderKLWan
+from diffusers.loaders import WanLoraLoaderMixin
+from PIL import Image
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
+
+from videogen.conditioning import Context, Segment, pack, unpack
+from videogen.guidance import ClassifierFree, Guidance, SinglePass
+from videogen.media.reader import InputVideo
+from videogen.models import vae as vae_io
+from videogen.models.text import encode_prompt
+from videogen.models.wan import WanDiT
+from videogen.pipelines.base import VideoPipeline, image_tensor
+
+MASK_CHANNELS = 4  # one per video frame of a latent frame
+
+
+class WanPipeline(VideoPipeline, WanLoraLoaderMixin):
+    """Base of the Wan family's pipelines."""
+
+    model_cpu_offload_seq = "text_encoder->transformer->vae"
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        text_encoder: UMT5EncoderModel,
+        vae: AutoencoderKLWan,
+        transformer: WanDiT,
+    ) -> None:
+        super().__init__()
+        self.register_modules(
+            tokenizer=tokenizer, text_encoder=text_encoder, vae=vae, transformer=transformer
+        )
+
+    def encode_prompt(self, prompt: str) -> Tensor:
+        """A prompt's rows [1, 512, text_dim] on the device; the last few prompts are remembered."""
+
+        def encoded() -> Tensor:
+            return encode_prompt(self.tokenizer, self.text_encoder, prompt, self._execution_device)
+
+        return self.remembered(prompt, encoded)
+
+    def text_guidance(
+        self,
+        prompt: str,
+        negative_prompt: str,
+        scale: float,
+        *,
+        exactly_one: bool = False,
+        **beside: Tensor | None,
+    ) -> tuple[Guidance, dict[str, Context]]:
+        """Classifier-free guidance, or a single pass at a scale of 1 or less; a context per branch.
+
+        Args:
+            exactly_one: only a scale of 1 is a single pass, and none for a step cache that counts pairs.
+            beside: what both contexts hold besides the text.
+        """
+        contexts = {"cond": Context(text=self.encode_prompt(prompt), **beside)}
+        paired = self.step_cache is not None and self.step_cache.needs_pairs
+        if (scale == 1 and not paired) if exactly_one else scale <= 1:
+            return SinglePass(), contexts
+        contexts["uncond"] = Context(text=self.encode_prompt(negative_prompt), **beside)
+        return ClassifierFree(scale), contexts
+
+    def draw_noise(
+        self, latent_frames: int, height: int, width: int, generator: torch.Generator | None
+    ) -> Tensor:
+        """One normal draw [1, C, F, h, w], float32, made on the generator's device."""
+        stride = self.vae.spatial_compression_ratio
+        shape = (1, self.vae.config.z_dim, latent_frames, height // stride, width // stride)
+        return self.draw(shape, generator)
+
+    def encode_image(self, image: Image.Image, *, sample: bool, generator: torch.Generator | None) -> Tensor:
+        """An RGB image to one latent frame [1, C, 1, h, w]: its posterior sampled, or the mean."""
+        return self.encode_video(image_tensor(image)[None, :, None], sample=sample, generator=generator)
+
+    def encode_video(
+        self, video: Tensor, *, sample: bool = False, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Video [1, 3, 4k+1, H, W] in [-1, 1] to latents [1, C, k+1, h, w]."""
+        with self.stage("vae encode"):
+            return vae_io.encode(self.vae, video, sample=sample, generator=generator)
+
+    def encode_condition(self, first: Tensor, num_frames: int) -> Tensor:
+        """First frame [1, 3, H, W] to [1, 20, F, h, w]: a mask of known frames, then latents.
+
+        The latents are those of a video that begins with the image and is grey (0) after it.
+        """
+        grey = first.new_zeros(1, 3, num_frames - 1, *first.shape[2:])
+        latents = self.encode_video(torch.cat([first[:, :, None], grey], dim=2))
+        mask = torch.zeros_like(latents[:, :MASK_CHANNELS])
+        mask[:, :, 0] = 1
+        return torch.cat([mask, latents], dim=1)
+
+    def velocity(
+        self,
+        segments: Sequence[Segment],
+        context: Context,
+        branch: str,
+        which: int = 0,
+        *,
+        visible_frames: Tensor | None = None,
+        model: WanDiT | None = None,
+    ) -> Tensor:
+        """The prediction of the transformer (or ``model``) for one of the segments [1, C, F, h, w]."""
+        model = model or self.transformer
+        packed, dtype = pack(segments), model.patch_embedding.weight.dtype
+        with model.cache_context(branch):
+            (output,) = model(
+                hidden_states=packed.latents.to(dtype),
+                timestep=packed.timestep,
+                encoder_hidden_states=context.text.to(dtype),
+                encoder_hidden_states_image=None if context.image is None else context.image.to(dtype),
+                encoder_hidden_states_audio=None if context.audio is None else context.audio.to(dtype),
+                fps=context.fps,
+                frame_positions=packed.positions,
+                visible_frames=visible_frames,
+                return_dict=False,
+            )
+        return unpack(output, segments)[which]
+
+    def decode(self, latents: Tensor) -> Iterator[Tensor]:
+        """Latents to video [1, 3, f, H, W] in [-1, 1], one latent frame after the other."""
+        stream = vae_io.decode_stream(self.vae, latents)
+        while True:
+            with self.stage("decode"):
+                chunk = next(stream, None)
+            if chunk is None:
+                return
+            yield chunk
+
+
+def first_frame(image: Image.Image | None, video: InputVideo | None) -> Image.Image | None:
+    """What a video begins with: an image, or the last frame of another video."""
+    if image is not None:
+        return image.convert("RGB")
+    return None if video is None else Image.fromarray(video.tail(1)[0])
