@@ -23,7 +23,8 @@ from videogen.media.fetch import Fetcher
 from videogen.media.sound import SAMPLE_RATE, _with_av, normalized, pcm16, read_audio, resampled, waveform
 from videogen.models.audio import audio_features, audio_windows, speech_steps
 from videogen.models.build import build_skeleton, load_component
-from videogen.models.weights import WAV2VEC2, Entry, rename
+from videogen.models.key_tables import WAV2VEC2
+from videogen.models.weights import Entry, rename
 
 CHIRP, SILENCE = "talking_avatar/audio_front_end_chirp", "talking_avatar/audio_front_end_silence"
 SHORT = "talking_avatar/e2e_single_clip_short_audio"  # at 22050 Hz

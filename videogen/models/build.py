@@ -28,11 +28,12 @@ from transformers import (
 
 from videogen.errors import CheckpointError, first_line
 from videogen.media.sound import SAMPLE_RATE
-from videogen.models import weights
+from videogen.models import key_tables, weights
 from videogen.models.checkpoints import read_json
+from videogen.models.key_tables import KeyTable
 from videogen.models.vae import WAN22_LATENTS_MEAN, WAN22_LATENTS_STD
 from videogen.models.wan import FLOAT32_PARTS, WanDiT
-from videogen.models.weights import Entry, KeyTable
+from videogen.models.weights import Entry
 
 FAMILY_HEAD_DIM = 128  # of every published Wan transformer
 CLIP_HEADS = 16  # of the published ViT-H/14; no tensor shape tells
@@ -198,7 +199,10 @@ def wav2vec2_config(config: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]
         raise ValueError(f"{prepared['sampling_rate']} Hz, not {SAMPLE_RATE}")
     return (
         {key: config.get(key, value) for key, value in inferred.items()}
-        | {"num_feat_extract_layers": len(weight), "do_normalize": prepared.get("do_normalize", True)}
+        | {
+            "num_feat_extract_layers": len(weight),
+            "do_normalize": prepared.get("do_normalize", config.get("do_normalize", True)),
+        }
         | {"mask_time_prob": 0.0, "mask_feature_prob": 0.0}  # of training; then there is no mask embedding
     )
 
@@ -221,7 +225,7 @@ class Component:
 
 
 _WAN = Component(
-    tables=(weights.WAN_DIT, weights.DIFFUSERS_DIT),
+    tables=(key_tables.WAN_DIT, key_tables.DIFFUSERS_DIT),
     config=wan_config,
     make=lambda values: WanDiT(**values),
     float32=rf"\b({'|'.join(FLOAT32_PARTS)})\b",
@@ -231,23 +235,23 @@ COMPONENTS: dict[str, Component] = {
     "transformer_2": _WAN,
     "shot_transformer": _WAN,
     "vae": Component(
-        tables=(weights.WAN21_VAE, weights.WAN22_VAE, weights.DIFFUSERS_VAE),
+        tables=(key_tables.WAN21_VAE, key_tables.WAN22_VAE, key_tables.DIFFUSERS_VAE),
         config=vae_config,
         make=lambda values: AutoencoderKLWan(**values),
         float32="",  # all of it
     ),
     "text_encoder": Component(
-        tables=(weights.WAN_UMT5, weights.DIFFUSERS_UMT5),
+        tables=(key_tables.WAN_UMT5, key_tables.DIFFUSERS_UMT5),
         config=umt5_config,
         make=lambda values: UMT5EncoderModel(UMT5Config(**values)),
     ),
     "image_encoder": Component(
-        tables=(weights.WAN_CLIP, weights.DIFFUSERS_CLIP),
+        tables=(key_tables.WAN_CLIP, key_tables.DIFFUSERS_CLIP),
         config=clip_config,
         make=lambda values: CLIPVisionModel(CLIPVisionConfig(**values)),
     ),
     "audio_encoder": Component(
-        tables=(weights.WAV2VEC2,),
+        tables=(key_tables.WAV2VEC2,),
         config=wav2vec2_config,
         make=lambda values: Wav2Vec2Model(Wav2Vec2Config(**values)),
         float32="",  # all of it
@@ -269,6 +273,8 @@ class Draft:
             return self.module
         # Half-precision T5 overflows; bfloat16 has float32's range.
         dtype = torch.bfloat16 if self.name == "text_encoder" and dtype == torch.float16 else dtype
+        # Published; eight times as exact there.
+        dtype = torch.float16 if self.name == "image_encoder" and dtype == torch.bfloat16 else dtype
         float32 = COMPONENTS[self.name].float32
         return weights.fill(
             self.module, self.found, lambda key: torch.float32 if re.search(float32, key) else dtype

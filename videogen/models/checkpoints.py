@@ -16,10 +16,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
 from videogen import config
 from videogen.errors import CheckpointError, InputError, nearest
+from videogen.models.headers import check as check_header
+from videogen.models.headers import tensor_shapes
 from videogen.tasks import TASKS, VARIANTS, TaskSpec
 
 # Component -> place, per layout. A place ending in "/" is a folder with its own config or tokenizer files
@@ -31,6 +31,7 @@ _WAN21 = {
     "tokenizer": "google/umt5-xxl/",
 }
 _CLIP = "models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth"
+_HUNYUAN = "hunyuan-video-i2v-720p/"
 LAYOUTS: dict[str, dict[str, str]] = {
     "diffusers": {
         "transformer": "transformer/",
@@ -41,6 +42,18 @@ LAYOUTS: dict[str, dict[str, str]] = {
         "tokenizer": "tokenizer/",
         "image_encoder": "image_encoder/",
         "audio_encoder": "audio_encoder/",
+        "text_encoder_2": "text_encoder_2/",
+        "tokenizer_2": "tokenizer_2/",
+        "image_processor": "image_processor/",
+    },
+    "HunyuanVideo-I2V": {
+        "transformer": f"{_HUNYUAN}transformers/",
+        "vae": f"{_HUNYUAN}vae/",
+        "text_encoder": "text_encoder_i2v/",
+        "tokenizer": "text_encoder_i2v/",
+        "image_processor": "text_encoder_i2v/",
+        "text_encoder_2": "text_encoder_2/",
+        "tokenizer_2": "text_encoder_2/",
     },
     "SkyReels-V3 extension": {
         "transformer": "transformer/",
@@ -60,12 +73,16 @@ LAYOUTS: dict[str, dict[str, str]] = {
 # What tells a layout: the first row of which one path exists decides.
 MARKERS: dict[str, tuple[str, ...]] = {
     "diffusers": ("model_index.json", "vae", "text_encoder"),
+    "HunyuanVideo-I2V": ("hunyuan-video-i2v-720p", "text_encoder_i2v"),
     "SkyReels-V3 extension": ("shot_transformer", "transformer"),
     "Wan2.2 A14B": ("high_noise_model", "low_noise_model"),
     "SkyReels-V3 avatar": ("chinese-wav2vec2-base",),
     "Wan2.2 5B": ("Wan2.2_VAE.pth",),
     "SkyReels-V2": ("Wan2.1_VAE.pth", "config.json"),
 }
+# The tensor that makes tokens of latents, and what begins the names of an embedding of the guidance scale.
+PATCHES = ("patch_embedding.weight", "img_in.proj.weight", "x_embedder.proj.weight")
+GUIDANCE = ("guidance_in.", "time_text_embed.guidance_embedder.")
 TRAITS = {
     "in_channels": "{} input channels",
     "image": "image features",
@@ -73,9 +90,18 @@ TRAITS = {
     "fps": "frame rate embedding",
     "experts": "{} experts",
 }
-PICKLE = "pytorch_model.bin"  # read where a component's folder has no safetensors
-KINDS = ("*.json", "*.safetensors", "*.model", "*.txt", PICKLE)  # of the files in a component's folder
-TOKENIZER_FILES = ("tokenizer.json", "spiece.model", "tokenizer.model")
+# Read where a component's folder has no safetensors; the first kind that is there.
+PICKLES = ("pytorch_model.bin", "pytorch_model.pt", "*_model_states.pt", "*_model_states_fp8.pt")
+SCALES = "*_map.pt"  # of float8 weights
+# Of the files in a component's folder.
+KINDS = ("*.json", "*.safetensors", "*.model", "*.txt", *PICKLES, SCALES)
+# Components without weights -> the files of which one must be there.
+WEIGHTLESS = {
+    "tokenizer": ("tokenizer.json", "spiece.model", "tokenizer.model"),
+    "tokenizer_2": ("tokenizer.json", "vocab.json"),
+    "image_processor": ("preprocessor_config.json",),
+}
+WITHOUT_CONFIG = ("transformers",)  # folders whose weights say it all
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _EDGE = 1 << 16  # bytes read at either end of a file for its fingerprint
 
@@ -226,7 +252,7 @@ def inspect(folder: Path, task: TaskSpec, *, name: str) -> Checkpoint:
         )
     for file in files(found):
         if file.suffix == ".safetensors":
-            _check_safetensors(file)
+            check_header(file)
     return replace(found, sizes=_sizes(folder, layout, row.components))
 
 
@@ -240,19 +266,16 @@ def traits(checkpoint: Checkpoint) -> dict[str, Any]:
     Raises:
         CheckpointError: a broken or truncated file.
     """
-    shapes: dict[str, list[int]] = {}
-    for file in weight_files(checkpoint.place("transformer")):
-        _check_safetensors(file)
-        with safe_open(file, framework="numpy") as handle:
-            shapes |= {key: handle.get_slice(key).get_shape() for key in handle.keys()}  # noqa: SIM118
-    channels = shapes.get("patch_embedding.weight", [0, 0])
+    shapes = tensor_shapes(weight_files(checkpoint.place("transformer")))
+    patches = next((shapes[name] for name in PATCHES if name in shapes), (0, 0))
     return {
-        "in_channels": channels[1],
+        "in_channels": patches[1],
         "image": any(key.startswith(("img_emb.", "condition_embedder.image_embedder.")) for key in shapes),
         "audio": any(key.startswith("audio_proj.") for key in shapes),
         "fps": "fps_embedding.weight" in shapes,
         "experts": 1 + _has_second_expert(checkpoint),
-        "width": channels[0],
+        "guidance": any(key.startswith(GUIDANCE) for key in shapes),
+        "width": patches[0],
     }
 
 
@@ -335,7 +358,7 @@ def parameters(checkpoint: Checkpoint, task: TaskSpec) -> dict[str, int]:
     if checkpoint.folder is None:
         known = published(checkpoint.name, task)["parameters"]
         return dict.fromkeys(known, 0) if checkpoint.tiny else known
-    return {c: _count(checkpoint.place(c)) for c in checkpoint.components if c != "tokenizer"}
+    return {c: _count(checkpoint.place(c)) for c in checkpoint.components if c not in WEIGHTLESS}
 
 
 def published(name: str, task: TaskSpec) -> Mapping[str, Any]:
@@ -344,23 +367,17 @@ def published(name: str, task: TaskSpec) -> Mapping[str, Any]:
 
 
 def _count(place: Path) -> int:
-    if place.is_file():  # a .pth: VAE and CLIP (with its text half) are stored in float32, UMT5 in bfloat16
-        return place.stat().st_size // (4 if "t5" not in place.name else 2)
-    total = 0
-    for file in weight_files(place):
-        if file.suffix != ".safetensors":
-            total += file.stat().st_size // 4
-            continue
-        with safe_open(file, framework="numpy") as handle:
-            total += sum(math.prod(handle.get_slice(key).get_shape()) for key in handle.keys())  # noqa: SIM118
-    return total
+    return sum(math.prod(shape) for shape in tensor_shapes(weight_files(place)).values())
 
 
 def weight_files(place: Path) -> list[Path]:
     """Weight files of a component: the file itself, or the safetensors of its folder, else its pickle."""
     if place.is_file():
         return [place]
-    return sorted(place.glob("*.safetensors")) or [file for file in (place / PICKLE,) if file.is_file()]
+    for kind in ("*.safetensors", *PICKLES):
+        if found := sorted(place.glob(kind)):
+            return found
+    return []
 
 
 def read_json(file: Path) -> dict:
@@ -440,11 +457,11 @@ def _missing(folder: Path, place: str, component: str) -> str | None:
     path = folder / place
     if not place.endswith("/"):
         return None if path.is_file() else place
-    if component == "tokenizer":
-        return None if any((path / name).is_file() for name in TOKENIZER_FILES) else f"{place}tokenizer.json"
+    if files := WEIGHTLESS.get(component):
+        return None if any((path / name).is_file() for name in files) else f"{place}{files[0]}"
     if not path.is_dir():
         return place
-    if not (path / "config.json").is_file():
+    if not (path / "config.json").is_file() and path.name not in WITHOUT_CONFIG:
         return f"{place}config.json"
     for index in path.glob("*.safetensors.index.json"):
         shards = set(read_json(index).get("weight_map", {}).values())
@@ -452,14 +469,6 @@ def _missing(folder: Path, place: str, component: str) -> str | None:
         if absent:
             return f"{place}{absent[0]}" + (f" and {len(absent) - 1} more shards" if len(absent) > 1 else "")
     return None if weight_files(path) else f"{place}*.safetensors"
-
-
-def _check_safetensors(file: Path) -> None:
-    try:
-        with safe_open(file, framework="numpy"):
-            pass
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{file}: broken or truncated ({error}); download it again") from None
 
 
 def _nearby(folder: Path) -> str:

@@ -1,6 +1,6 @@
 """Reading weight files: names and shapes first, tensors after; mapped, strict, never running a pickle.
 
-A checkpoint's own tensor names become ours through rename tables (data, below). ``skeleton`` builds a module
+A checkpoint's own tensor names become ours through the tables of ``key_tables``. ``skeleton`` builds a module
 without memory for its parameters and compares every name and shape; ``fill`` assigns the mapped tensors,
 casting one at a time where the precision asks for it: no second copy of the weights ever stands in memory.
 """
@@ -22,174 +22,11 @@ from transformers import PreTrainedModel
 
 from videogen.errors import CheckpointError, first_line
 from videogen.models.checkpoints import weight_files
+from videogen.models.headers import unwrapped
+from videogen.models.key_tables import KeyTable
 
 Shape = tuple[int, ...]
 LISTED = 5  # problems named in one error
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class KeyTable:
-    """How one published naming becomes ours.
-
-    Args:
-        sign: a pattern some name must match for the table to apply.
-        rules: (pattern, replacement), applied in order to every name.
-        unused: names (as published) that the network does not need.
-        thirds: pattern of names (as published) whose rows are query, key and value stacked; the renamed name
-            then contains "{}" for q, k and v.
-    """
-
-    sign: str
-    rules: tuple[tuple[str, str], ...] = ()
-    unused: str = r"(?!)"
-    thirds: str = r"(?!)"
-
-    def names(self, name: str) -> list[tuple[str, int | None]]:
-        """Our names for a published one, each with the third of its rows it takes (None: all of them)."""
-        if re.search(self.unused, name):
-            return []
-        renamed = name
-        for pattern, replacement in self.rules:
-            renamed = re.sub(pattern, replacement, renamed)
-        if re.search(self.thirds, name):
-            return [(renamed.format(part), third) for third, part in enumerate("qkv")]
-        return [(renamed, None)]
-
-
-# Verified maps: specs skyreels_v3 section 12, skyreels_v2 section 12, talking_avatar section 13, wan22
-# sections 9, 10.
-WAN_DIT = KeyTable(
-    sign=r"^blocks\.\d+\.self_attn\.",
-    rules=(
-        (r"^time_embedding\.0\.", "condition_embedder.time_embedder.linear_1."),
-        (r"^time_embedding\.2\.", "condition_embedder.time_embedder.linear_2."),
-        (r"^time_projection\.1\.", "condition_embedder.time_proj."),
-        (r"^text_embedding\.0\.", "condition_embedder.text_embedder.linear_1."),
-        (r"^text_embedding\.2\.", "condition_embedder.text_embedder.linear_2."),
-        (r"^img_emb\.proj\.0\.", "condition_embedder.image_embedder.norm1."),
-        (r"^img_emb\.proj\.1\.", "condition_embedder.image_embedder.ff.net.0.proj."),
-        (r"^img_emb\.proj\.3\.", "condition_embedder.image_embedder.ff.net.2."),
-        (r"^img_emb\.proj\.4\.", "condition_embedder.image_embedder.norm2."),
-        (r"^head\.head\.", "proj_out."),
-        (r"^head\.modulation$", "scale_shift_table"),
-        (r"\.modulation$", ".scale_shift_table"),
-        (r"\.norm3\.", ".norm2."),
-        (r"\.self_attn\.", ".attn1."),
-        (r"\.cross_attn\.", ".attn2."),
-        (r"\.(attn[12])\.([qkv])\.", r".\1.to_\2."),
-        (r"\.(attn[12])\.o\.", r".\1.to_out.0."),
-        (r"\.attn2\.([kv])_img\.", r".attn2.add_\1_proj."),
-        (r"\.attn2\.norm_k_img\.", ".attn2.norm_added_k."),
-        (r"\b(ffn|fps_projection)\.0\.", r"\1.net.0.proj."),
-        (r"\b(ffn|fps_projection)\.2\.", r"\1.net.2."),
-    ),
-)
-DIFFUSERS_DIT = KeyTable(sign=r"^blocks\.\d+\.attn1\.", unused=r"\.norm_added_q\.")
-
-_VAE_LEAVES = (
-    (r"^conv1\.", "quant_conv."),
-    (r"^conv2\.", "post_quant_conv."),
-    (r"^(encoder|decoder)\.conv1\.", r"\1.conv_in."),
-    (r"\.head\.0\.", ".norm_out."),
-    (r"\.head\.2\.", ".conv_out."),
-    (r"\.middle\.1\.", ".mid_block.attentions.0."),
-    (r"\.middle\.0\.", ".mid_block.resnets.0."),
-    (r"\.middle\.2\.", ".mid_block.resnets.1."),
-    (r"\.residual\.0\.", ".norm1."),
-    (r"\.residual\.2\.", ".conv1."),
-    (r"\.residual\.3\.", ".norm2."),
-    (r"\.residual\.6\.", ".conv2."),
-    (r"\.shortcut\.", ".conv_shortcut."),
-)
-_VAE21_UP = tuple(
-    (
-        rf"^decoder\.upsamples\.{4 * block + unit}\.",
-        f"decoder.up_blocks.{block}." + (f"resnets.{unit}." if unit < 3 else "upsamplers.0."),
-    )
-    for block in range(4)
-    for unit in range(4)
-)
-WAN21_VAE = KeyTable(
-    sign=r"^decoder\.upsamples\.0\.residual\.",
-    rules=(*_VAE21_UP, (r"^encoder\.downsamples\.", "encoder.down_blocks."), *_VAE_LEAVES),
-)
-WAN22_VAE = KeyTable(
-    sign=r"^decoder\.upsamples\.0\.upsamples\.",
-    rules=(
-        (
-            r"^encoder\.downsamples\.(\d+)\.downsamples\.\d+\.(resample|time_conv)",
-            r"encoder.down_blocks.\1.downsampler.\2",
-        ),
-        (r"^encoder\.downsamples\.(\d+)\.downsamples\.(\d+)\.", r"encoder.down_blocks.\1.resnets.\2."),
-        (
-            r"^decoder\.upsamples\.(\d+)\.upsamples\.\d+\.(resample|time_conv)",
-            r"decoder.up_blocks.\1.upsampler.\2",
-        ),
-        (r"^decoder\.upsamples\.(\d+)\.upsamples\.(\d+)\.", r"decoder.up_blocks.\1.resnets.\2."),
-        *_VAE_LEAVES,
-    ),
-)
-DIFFUSERS_VAE = KeyTable(sign=r"^decoder\.up_blocks\.")
-
-WAN_UMT5 = KeyTable(
-    sign=r"^blocks\.\d+\.pos_embedding\.",
-    rules=(
-        (r"^token_embedding\.", "shared."),
-        (r"^norm\.", "encoder.final_layer_norm."),
-        (r"^blocks\.(\d+)\.norm1\.", r"encoder.block.\1.layer.0.layer_norm."),
-        (r"^blocks\.(\d+)\.norm2\.", r"encoder.block.\1.layer.1.layer_norm."),
-        (r"^blocks\.(\d+)\.attn\.", r"encoder.block.\1.layer.0.SelfAttention."),
-        (
-            r"^blocks\.(\d+)\.pos_embedding\.embedding\.",
-            r"encoder.block.\1.layer.0.SelfAttention.relative_attention_bias.",
-        ),
-        (r"^blocks\.(\d+)\.ffn\.gate\.0\.", r"encoder.block.\1.layer.1.DenseReluDense.wi_0."),
-        (r"^blocks\.(\d+)\.ffn\.fc1\.", r"encoder.block.\1.layer.1.DenseReluDense.wi_1."),
-        (r"^blocks\.(\d+)\.ffn\.fc2\.", r"encoder.block.\1.layer.1.DenseReluDense.wo."),
-    ),
-)
-# The embedding is tied; a file holds it under one name or both.
-DIFFUSERS_UMT5 = KeyTable(
-    sign=r"^encoder\.block\.\d+\.layer\.0\.SelfAttention\.", rules=((r"^encoder\.embed_tokens\.", "shared."),)
-)
-
-WAN_CLIP = KeyTable(
-    sign=r"^visual\.transformer\.",
-    unused=r"^(textual\.|log_scale$|visual\.head$)",
-    thirds=r"\.attn\.to_qkv\.",
-    rules=(
-        (r"^visual\.", ""),
-        (r"^cls_embedding$", "embeddings.class_embedding"),
-        (r"^pos_embedding$", "embeddings.position_embedding.weight"),
-        (r"^patch_embedding\.", "embeddings.patch_embedding."),
-        (r"^pre_norm\.", "pre_layrnorm."),
-        (r"^post_norm\.", "post_layernorm."),
-        (r"^transformer\.", "encoder.layers."),
-        (r"\.norm([12])\.", r".layer_norm\1."),
-        (r"\.attn\.to_qkv\.", ".self_attn.{}_proj."),
-        (r"\.attn\.proj\.", ".self_attn.out_proj."),
-        (r"\.mlp\.0\.", ".mlp.fc1."),
-        (r"\.mlp\.2\.", ".mlp.fc2."),
-    ),
-)
-# transformers puts the tower below "vision_model." or, from version 5 on, at the top.
-DIFFUSERS_CLIP = KeyTable(
-    sign=r"\bencoder\.layers\.\d+\.self_attn\.",
-    unused=r"\.position_ids$|^(text_model|text_projection|visual_projection|logit_scale)\b",
-    rules=((r"^vision_model\.", ""),),
-)
-
-# Weight norm's magnitude and direction have these names since torch 2.0's parametrizations. Without training
-# nothing is masked, quantized or projected.
-WAV2VEC2 = KeyTable(
-    sign=r"\bencoder\.pos_conv_embed\.conv\.",
-    unused=r"\bmasked_spec_embed$|^(quantizer|project_hid|project_q|lm_head)\b",
-    rules=(
-        (r"^wav2vec2\.", ""),
-        (r"\.weight_g$", ".parametrizations.weight.original0"),
-        (r"\.weight_v$", ".parametrizations.weight.original1"),
-    ),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,16 +57,25 @@ def rename(place: Path, published: Sequence[Entry], tables: Iterable[KeyTable]) 
     if table is None:
         some = ", ".join(entry.key for entry in published[:3]) or "no tensors at all"
         raise CheckpointError(f"{place}: tensor names of no known model ({some}); is this the right file?")
-    return {name: _part(entry, third) for entry in published for name, third in table.names(entry.key)}
+    width = next((entry.shape[0] for entry in published if entry.key == table.width), 0)
+    found = {}
+    for entry in published:
+        names = table.names(entry.key)
+        if len(names) == 1:
+            found[names[0]] = _swapped(entry) if re.search(table.swapped, entry.key) else entry
+        for index, name in enumerate(names if len(names) > 1 else ()):
+            end = (index + 1) * width if index + 1 < len(names) else entry.shape[0]
+            found[name] = _rows(entry, index * width, end)
+    return found
 
 
-def _part(entry: Entry, third: int | None) -> Entry:
-    """An entry, or one third of its rows."""
-    if third is None:
-        return entry
-    rows = entry.shape[0] // 3
-    chosen = slice(third * rows, (third + 1) * rows)
-    return Entry(entry.key, (rows, *entry.shape[1:]), lambda: entry.read()[chosen])
+def _rows(entry: Entry, start: int, end: int) -> Entry:
+    return Entry(entry.key, (end - start, *entry.shape[1:]), lambda: entry.read()[start:end])
+
+
+def _swapped(entry: Entry) -> Entry:
+    """With its two halves of rows in the other order."""
+    return Entry(entry.key, entry.shape, lambda: entry.read().roll(entry.shape[0] // 2, dims=0))
 
 
 def _headers(file: Path) -> Iterator[Entry]:
@@ -263,6 +109,7 @@ def _load_pickle(file: Path) -> Mapping[str, object]:
         raise CheckpointError(
             f"{file}: broken or truncated ({first_line(error)}); download it again"
         ) from None
+    content = unwrapped(content)
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{file}: holds a {type(content).__name__}, not a table of tensors")
     return content

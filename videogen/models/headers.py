@@ -1,0 +1,110 @@
+"""Names and shapes of the tensors in weight files, without torch and without reading a tensor.
+
+What a model is shows in its shapes; that is judged before any framework is imported.
+"""
+
+import pickle
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from videogen.errors import CheckpointError
+
+Shape = tuple[int, ...]
+WRAPPERS = ("module", "state_dict")  # what training code keeps its weights under
+
+
+def tensor_shapes(files: Sequence[Path]) -> dict[str, Shape]:
+    """Name -> shape over all files; nothing of a pickle too old to be looked into.
+
+    Raises:
+        CheckpointError: a broken or truncated file.
+    """
+    shapes: dict[str, Shape] = {}
+    for file in files:
+        shapes |= _safetensors(file) if file.suffix == ".safetensors" else dict(_pickled(file))
+    return shapes
+
+
+def check(file: Path) -> None:
+    """Refuse a safetensors file whose header and size do not agree.
+
+    Raises:
+        CheckpointError: it is broken or truncated.
+    """
+    _safetensors(file)
+
+
+def unwrapped(content: Any) -> Any:
+    """The table of tensors in what a pickle holds."""
+    for wrapper in WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+    return content
+
+
+def _safetensors(file: Path) -> dict[str, Shape]:
+    try:
+        with safe_open(file, framework="numpy") as handle:
+            return {key: tuple(handle.get_slice(key).get_shape()) for key in handle.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{file}: broken or truncated ({error}); download it again") from None
+
+
+def _pickled(file: Path) -> Iterator[tuple[str, Shape]]:
+    """Of a file of torch.save, which is a zip with a pickle in it."""
+    if not zipfile.is_zipfile(file):
+        return
+    try:
+        with zipfile.ZipFile(file) as archive:
+            (name,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
+            with archive.open(name) as stream:
+                content = _Outline(stream).load()
+    except Exception as error:
+        raise CheckpointError(f"{file}: broken or truncated ({error}); download it again") from None
+    table = unwrapped(content)
+    for name, shape in table.items() if isinstance(table, Mapping) else ():
+        if isinstance(shape, tuple):
+            yield name, shape
+
+
+class _Table(dict):
+    """A dictionary that lets itself be given attributes, as OrderedDict does."""
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+class _Anything:
+    """Stands for whatever else a pickle names; it can be called and filled, and does nothing."""
+
+    def __new__(cls, *_: object, **__: object) -> "_Anything":
+        return super().__new__(cls)
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+class _Outline(pickle.Unpickler):
+    """Tensors become their shapes. No name is ever looked up, so nothing in the pickle can run."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module == "torch._utils" and name.startswith("_rebuild_tensor_v"):
+            return _shape_of_tensor
+        if module == "torch._utils" and name == "_rebuild_parameter":
+            return _shape_of_parameter
+        return _Table if (module, name) == ("collections", "OrderedDict") else _Anything
+
+    def persistent_load(self, pid: object) -> None:
+        """Storages are not read."""
+
+
+def _shape_of_tensor(_storage: object, _offset: object, size: Sequence[int], *_: object) -> Shape:
+    return tuple(size)
+
+
+def _shape_of_parameter(data: Shape, *_: object) -> Shape:
+    return data
