@@ -5,6 +5,8 @@ Source: spec talking_avatar section 8.
 
 from dataclasses import dataclass
 
+AVATAR_FPS = 25
+MAX_FRAMES = 5000
 TARGET_FRAMES = 5  # at the end of a clip, that show the keyframe it works towards
 
 
@@ -46,16 +48,13 @@ def plan_clips(rows: int, num_frames: int, motion: int, drop: int) -> ClipPlan:
     beyond = (rows - num_frames) % step
     padded = rows + step - beyond if beyond else rows
     count = 1 + (padded - num_frames) // step
-    moments = [
-        num_frames - 1 + step * index for index in range(count) if num_frames - 1 + step * index < padded - 1
-    ]
-    moments.append(padded - 1)
     clips, left = [], rows
-    for index, moment in enumerate(moments[:count]):
+    for index in range(count):
         first = motion if index else 0
         stop = num_frames - (drop if index < count - 1 else 0)
         stop = min(stop, first + left)
         left -= stop - first
-        keyframe = min(round(moment * ((num_frames - 1) / (padded - 1))), num_frames - 1)
+        moment = num_frames - 1 + step * index  # its last frame, with the hidden clip stretched over all
+        keyframe = round(moment * ((num_frames - 1) / (padded - 1)))
         clips.append(Clip(start=index * step, keyframe=keyframe, first=first, stop=stop))
     return ClipPlan(rows=padded, clips=tuple(clips))

@@ -65,7 +65,7 @@ def estimate(
         residuals: token-sized tensors that a step cache keeps.
     """
     size = DTYPE_BYTES[dtype]
-    per_weight = {"vae": DTYPE_BYTES["float32"]}
+    per_weight = dict.fromkeys(("vae", "audio_encoder"), DTYPE_BYTES["float32"])
     pixels = shape.height * shape.width
     per_pixel = DECODE_BYTES * vae_width
     return Memory(

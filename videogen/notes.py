@@ -88,5 +88,8 @@ def avatar_notes(values: Mapping[str, Any], explicit: Mapping[str, Any], inputs:
     (audio,) = inputs["input_audio"]
     if audio.silent:
         yield f"{audio.name} is silent; the portrait will hardly speak"
-    if audio.num_frames >= values["num_frames"] and "connection_prompt" not in explicit:
+    if min(audio.num_frames, values["max_frames_num"]) < values["num_frames"]:
+        if "connection_prompt" in explicit:
+            yield "--connection_prompt has no effect: there is but one clip, which follows --prompt"
+    elif "connection_prompt" not in explicit:
         yield f"what is seen follows --connection_prompt '{values['connection_prompt']}', as published"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from videogen.clips import MAX_FRAMES
 from videogen.errors import InputError, brief
 from videogen.values import (
     Reject,
@@ -140,7 +141,8 @@ GROUPS: dict[str, tuple[Option, ...]] = {
         Option("height", pixels, "exact height in pixels (with --width)", "PIXELS"),
         Option("width", pixels, "exact width in pixels (with --height)", "PIXELS"),
         Option("duration", real(above=True, example=5), "length in seconds", "SECONDS", (), _but(*AVATAR)),
-        Option("num_frames", whole(1), "length in frames, 4k+1; overrides --duration", "FRAMES",
+        Option("num_frames", whole(1),
+               "length in frames, 4k+1 (talking_avatar: of a clip); overrides --duration", "FRAMES",
                ("frame_num", "video_length"), _but(*V3_EXTENSION)),
         Option("fps", whole(1, 240), "frames per second of the file; the DF models are told", "FPS", (),
                _but(*V3_EXTENSION, *AVATAR)),
@@ -209,7 +211,7 @@ GROUPS: dict[str, tuple[Option, ...]] = {
                (), AVATAR),
         Option("motion_frame", whole(1), "frames carried to the next clip", "N", (), AVATAR),
         Option("drop_frame", whole(0), "frames cut at the end of a clip", "N", (), AVATAR),
-        Option("max_frames_num", whole(1, 5000), "longest video in frames", "N", (), AVATAR),
+        Option("max_frames_num", whole(1, MAX_FRAMES), "longest video in frames", "N", (), AVATAR),
         Option("audio_track", one_of("original", "normalized"),
                "sound of the file: the input's own, or the 16 kHz mono that drives the lips, as published",
                "WHICH", (), AVATAR),

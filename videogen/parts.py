@@ -76,17 +76,17 @@ class Parts:
 
     def latents(self, index: int) -> Any:
         """Latents [1, C, F, h, w] of a finished roll."""
-        return self._tensors(index)["latents"]
+        return self._tensors(index, "latents")["latents"]
 
     def state(self, index: int) -> dict[str, Any]:
-        """What the roll after a finished one needs."""
-        tensors = self._tensors(index)
-        return {name.removeprefix(STATE): t for name, t in tensors.items() if name.startswith(STATE)}
+        """What the roll after a finished one needs; what all need is in that of the first."""
+        return {name.removeprefix(STATE): t for name, t in self._tensors(index, STATE).items()}
 
-    def _tensors(self, index: int) -> dict[str, Any]:
-        from safetensors.torch import load_file  # noqa: PLC0415 - torch
+    def _tensors(self, index: int, prefix: str) -> dict[str, Any]:
+        from safetensors import safe_open  # noqa: PLC0415 - with torch
 
-        return load_file(self._file(index, "safetensors"))
+        with safe_open(self._file(index, "safetensors"), framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys() if name.startswith(prefix)}  # noqa: SIM118
 
     def _file(self, index: int, suffix: str) -> Path:
         return self.folder / f"{index + 1:03d}.{suffix}"

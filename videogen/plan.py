@@ -175,6 +175,7 @@ class Plan:
             "weights": checkpoints.fingerprint(self.checkpoint),
             "seed": self.seed,
             "shape": [self.shape.height, self.shape.width, self.shape.num_frames],
+            "rolls": [[roll.latent_frames, roll.num_frames] for roll in self.shape.rolls],
             "inputs": {name: [item.sha256 for item in items] for name, items in self.inputs.items()},
             "lora": [[_digest(lora.path), lora.scale, lora.expert] for lora in self.values["lora"]],
             "values": {name: value for name, value in values.items() if name not in skipped},

@@ -155,7 +155,9 @@ def _parts(
     if done == len(plan.shape.rolls):
         return iter(())
     loaded = {name: [item.load() for item in items] for name, items in plan.inputs.items()}
-    resumed = {"first": done, "state": kept.state(done - 1)} if kept is not None and done else {}
+    resumed = (
+        {"first": done, "state": kept.state(0) | kept.state(done - 1)} if kept is not None and done else {}
+    )
     if done:
         logger.info("continuing after %d finished rolls", done)
         for name, value in _effective(pipeline).items():

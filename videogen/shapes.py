@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from videogen.clips import TARGET_FRAMES, plan_clips
+from videogen.clips import AVATAR_FPS, TARGET_FRAMES, plan_clips
 from videogen.errors import InputError
 from videogen.forcing import count_rows, segment_lengths
 from videogen.geometry import (
@@ -35,8 +35,6 @@ REFERENCE_SLOTS = 4  # the network always sees four reference frames; unused one
 
 LANDSCAPE = (16, 9)  # width, height
 OVERLAP = 17  # frames; published with diffusion forcing
-
-AVATAR_FPS = 25
 
 # Both extensions (spec skyreels_v3 sections 7 and 8).
 EXTENSION_FPS = 24
@@ -264,10 +262,12 @@ def talking_avatar(values: Mapping[str, Any], inputs: Inputs, tables: SizeTables
     """Size from the portrait, length from the sound: a hidden clip, then those that are seen."""
     (image,), (audio,) = inputs["input_image"], inputs["input_audio"]
     height, width = choose_size(values, tables, (image.width, image.height))
+    _check_ratio(image, height, width)
     clip, motion, drop = (values[name] for name in ("num_frames", "motion_frame", "drop_frame"))
     choose_num_frames({"num_frames": clip}, AVATAR_FPS)
     if motion + max(drop, TARGET_FRAMES) >= clip:
-        what = f"with --drop_frame {drop} leaves nothing of a clip of {clip} frames"
+        ends = f"--drop_frame {drop}" if drop > TARGET_FRAMES else f"the {TARGET_FRAMES} that show the target"
+        what = f"with {ends} leaves nothing of a clip of {clip} frames"
         raise InputError("--motion_frame", motion, what, "give smaller ones, or a larger --num_frames")
     rows = min(values["max_frames_num"], audio.num_frames)
     seen = [found.stop - found.first for found in plan_clips(rows, clip, motion=motion, drop=drop).clips]
@@ -279,6 +279,14 @@ def talking_avatar(values: Mapping[str, Any], inputs: Inputs, tables: SizeTables
         rolls=tuple(Roll(latent_frames=latent_frames(clip), num_frames=count) for count in frames),
         forwards_per_step=1 + (values["guidance_scale"] > 1) + (values["guidance_scale_audio"] > 1),
     )
+
+
+def _check_ratio(image: Any, height: int, width: int) -> None:
+    """Refuse a portrait of which more than half would be cut off."""
+    ratio = (image.width / image.height) / (width / height)
+    if max(ratio, 1 / ratio) > 2:
+        what = f"is {image.width}x{image.height}, and more than half is cut off for {width}x{height}"
+        raise InputError("--input_image", getattr(image, "name", None), what, "crop it")
 
 
 def single_shot_extension(values: Mapping[str, Any], inputs: Inputs, tables: SizeTables) -> Shape:

@@ -328,6 +328,6 @@ def test_the_condition_of_image_to_video(golden):
     image = crop_to_ratio(Image.open(case.folder / "source.png").convert("RGB"), 64, 48)
     first = image_tensor(image.resize((64, 48), Image.Resampling.LANCZOS))[None]
     with torch.no_grad():
-        made = pipeline.encode_condition(first, 13)
+        made = pipeline.encode_ends(first[:, :, None], None, 13)
     assert (made - case.outputs["y"]).norm() <= 1e-4 * case.outputs["y"].norm()
     assert functional.mse_loss(made[:, :4], case.outputs["y"][:, :4]) == 0

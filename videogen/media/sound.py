@@ -13,6 +13,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from videogen.clips import AVATAR_FPS, MAX_FRAMES
 from videogen.errors import InputError, first_line
 from videogen.media.fetch import Fetcher, display_name
 from videogen.media.survey import FORMATS, PATIENCE
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 SAMPLE_RATE = 16000  # of the audio encoder
-FPS = 25  # frames per second of the video that goes with it
-SHORTEST, LONGEST = 0.4, 200.0  # seconds: one block of the loudness meter; 5000 frames
+SHORTEST = 0.4  # seconds: one block of the loudness meter
+LONGEST = MAX_FRAMES / AVATAR_FPS
 LOUDNESS = -23.0  # LUFS, EBU R 128's target
 SILENCE = 10 ** (-70 / 20)  # peak; -70 LUFS is the meter's gate, below which nothing is counted
 # Containers PyAV may open: those of videos, and of sound alone that libsndfile does not read.
@@ -61,7 +62,7 @@ class InputAudio:
     @property
     def num_frames(self) -> int:
         """Video frames it lasts, a part of one counted as one; in floating point, as published."""
-        return math.ceil(self.seconds * FPS)
+        return math.ceil(self.seconds * AVATAR_FPS)
 
     def load(self) -> "InputAudio":
         """Itself: ``waveform`` decodes it when it is needed."""

@@ -33,7 +33,8 @@ def audio_features(encoder: Wav2Vec2Model, samples: np.ndarray, num_frames: int)
 
     hook = encoder.feature_extractor.register_forward_hook(at_frames)
     try:
-        with torch.no_grad():  # what it is given itself only says on which device it works
+        # What it is given itself only says on which device it works. Float32 is to mean float32.
+        with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             beginning = speech[:, : _reach(encoder.feature_extractor.conv_layers)[1]]
             states = encoder(beginning.to(encoder.device), output_hidden_states=True).hidden_states
     finally:

@@ -148,7 +148,8 @@ class VideoPipeline(DiffusionPipeline):
         for name, files in spec.inputs.items():
             files.check(f"{name}=", spec.name, len(inputs[name]))
         others = {name: value for name, value in given.items() if name not in OPTIONS}
-        usable = {*spec.arguments, *spec.inputs, "resolution", "size", "duration", "num_frames", "fps"}
+        sizes = (name for name in ("resolution", "size", "duration", "num_frames", "fps") if spec.uses(name))
+        usable = {*spec.arguments, *spec.inputs, *sizes}
         for name in given:
             if name in OPTIONS and name not in usable:
                 what = f"is no argument of {spec.name}; it takes {', '.join(sorted(usable))}"

@@ -59,7 +59,7 @@ class ImageToVideoPipeline(WanPipeline):
         self.reset_cache(num_inference_steps)
         image = crop_to_ratio(input_image.convert("RGB"), width, height)
         first = image_tensor(image.resize((width, height), Image.Resampling.LANCZOS))[None]
-        beside = self.encode_condition(first, num_frames)
+        beside = self.encode_ends(first[:, :, None], None, num_frames)
         with self.stage("clip"):
             features = clip_features(self.image_encoder, first.to(self._execution_device))
 

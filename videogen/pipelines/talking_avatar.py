@@ -1,5 +1,6 @@
 """talking_avatar: a portrait that speaks, clip after clip, as long as the sound (spec talking_avatar)."""
 
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -7,14 +8,13 @@ from itertools import islice
 
 import torch
 from diffusers import AutoencoderKLWan
-from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 from torch import Tensor
 from transformers import CLIPVisionModel, PreTrainedTokenizerBase, UMT5EncoderModel, Wav2Vec2Model
 
 from videogen.clips import TARGET_FRAMES, plan_clips
 from videogen.conditioning import Context, Segment
-from videogen.geometry import TIME_STRIDE, latent_frames
+from videogen.geometry import latent_frames
 from videogen.guidance import ClassifierFree, DualGuidance, Guidance, SinglePass, guide
 from videogen.media.color import match_color
 from videogen.media.image import cover_bilinear
@@ -22,14 +22,11 @@ from videogen.media.sound import InputAudio, waveform
 from videogen.models.audio import audio_features, audio_windows
 from videogen.models.vision import clip_features
 from videogen.models.wan import WanDiT
-from videogen.pipelines.base import Part, StepCallback, image_tensor, seeded
-from videogen.pipelines.wan import WanPipeline
-from videogen.sampling import NUM_TRAIN_TIMESTEPS, Solver, denoise, euler
+from videogen.pipelines.base import Part, StepCallback, image_tensor, seeded, truncated
+from videogen.pipelines.wan import MASK_CHANNELS, WanPipeline
+from videogen.sampling import Solver, denoise, euler
 
-
-def cut_off(frames: Tensor) -> Tensor:
-    """Frames in [-1, 1] to 0..255, cut off to whole levels."""
-    return ((frames + 1) * 127.5).clamp(0, 255).to(torch.uint8)
+TARGET = "target_"  # before the number of the hidden clip's frame, in a state
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -48,7 +45,7 @@ class TalkingAvatarPipeline(WanPipeline):
     """
 
     task = "talking_avatar"
-    to_uint8 = staticmethod(cut_off)
+    to_uint8 = staticmethod(truncated)
     model_cpu_offload_seq = "audio_encoder->text_encoder->image_encoder->transformer->vae"
 
     def __init__(  # diffusers reads the names of the components off it
@@ -93,18 +90,18 @@ class TalkingAvatarPipeline(WanPipeline):
         but the first, before its first step and after every step, noise for the latents carried over; all
         normal, float32.
         """
-        # 1. The sound, the portrait.
+        # 1. The sound, the portrait; texts of the hidden clip and of what is seen.
         rows = min(max_frames_num, input_audio.num_frames)
         plan = plan_clips(rows, clip_frames, motion=motion_frame, drop=drop_frame)
         heard = self.hear(input_audio, rows, plan.rows)
         portrait = image_tensor(cover_bilinear(input_image.convert("RGB"), width, height))[None, :, None]
-        scales = (guidance_scale, guidance_scale_audio)
-        generator = seeded(generator)
+        seen = prompt if connection_prompt == "same" else connection_prompt
+        scales, generator = (guidance_scale, guidance_scale_audio), seeded(generator)
 
         def made(text: str, start: int, known: Tensor, target: Tensor | None, carried: int) -> Tensor:
             windows = audio_windows(heard, start, clip_frames).to(self._execution_device)
             guided = self.speech_guidance(text, negative_prompt, scales, known, windows)
-            beside = self.encode_ends(known, target, clip_frames)
+            beside = self.encode_ends(known, target, clip_frames).to(self.model_dtype)  # as published
             noise = self.draw_noise(latent_frames(clip_frames), height, width, generator)
             scene = Scene(guided=guided, beside=beside, carried=carried)
             solver = euler(num_inference_steps, shift)
@@ -117,36 +114,39 @@ class TalkingAvatarPipeline(WanPipeline):
         # 2. The keyframe clip; shown only where it is all there is.
         if state is None:
             latents = made(prompt, 0, portrait, None, 0)
-            frames = self.finished(latents, portrait)
-            if not plan.clips:
-                yield Part(latents, islice(frames, rows))
+            frames = self.decoded(latents)
+            if self.interrupt or not plan.clips:
+                yield Part(latents, (self.matched(frame, portrait) for frame in islice(frames, rows)))
                 return
             wanted = {clip.keyframe for clip in plan.clips}
-            targets = {index: frame for index, frame in enumerate(frames) if index in wanted}
-            tail = portrait[:, :, :0]
-            yield Part(latents, iter(()), lambda: _state(targets, portrait[:, :, :0], generator))
+            state = {
+                f"{TARGET}{index}": self.matched(frame, portrait)
+                for index, frame in enumerate(frames)
+                if index in wanted
+            }
+            yield Part(latents, iter(()), lambda: {**state, "generator": generator.get_state()})
         else:
             generator.set_state(state["generator"])
-            targets, tail = _resumed(state)
 
-        # 3. The visible clips.
-        text = prompt if connection_prompt == "same" else connection_prompt
-        for index, clip in list(enumerate(plan.clips, start=1))[max(0, first - 1) :]:
+        # 3. The visible clips, each from the portrait or the last frames of the one before to its target.
+        tail = state.get("tail")
+        for clip in plan.clips[max(0, first - 1) :]:
             if self.interrupt:
                 return
-            known, carried = (portrait, 0) if index == 1 else (tail, latent_frames(motion_frame))
-            latents = made(text, clip.start, known, targets[clip.keyframe], carried)
-            shown: list[Tensor] = []
-            frames = _noted(self.finished(latents, portrait), shown, motion_frame, clip_frames - drop_frame)
-            part = Part(
+            known, carried = (tail, latent_frames(motion_frame)) if tail is not None else (portrait, 0)
+            target = state[f"{TARGET}{clip.keyframe}"].repeat(1, 1, TARGET_FRAMES, 1, 1)
+            latents = made(seen, clip.start, known, target, carried)
+            last: deque[Tensor] = deque(maxlen=motion_frame)
+            used = islice(self.decoded(latents), clip.stop)
+            frames = _noted((self.matched(frame, portrait) for frame in used), last)
+            yield Part(
                 latents,
-                islice(frames, clip.first, clip.stop),
-                lambda shown=shown: _state(targets, _joined(shown, portrait), generator),  # type: ignore[misc]
+                islice(frames, clip.first, None),
+                lambda last=last: {"tail": torch.cat([*last], dim=2), "generator": generator.get_state()},  # type: ignore[misc]
             )
-            yield part
-            for _ in frames:
+            for _ in frames:  # whoever wants the latents alone has not read them
                 pass
-            tail = _joined(shown, portrait)
+            tail = torch.cat([*last], dim=2)
 
     def hear(self, audio: InputAudio, rows: int, padded: int) -> Tensor:
         """The first ``rows`` feature rows of a sound, then the last ones backwards up to ``padded``."""
@@ -180,19 +180,6 @@ class TalkingAvatarPipeline(WanPipeline):
             return SinglePass(), contexts
         return ClassifierFree(scales[0] if by_text else scales[1]), contexts
 
-    def encode_ends(self, known: Tensor, target: Tensor | None, num_frames: int) -> Tensor:
-        """Known first frames and the target to [1, 20, F, h, w]: a mask of known frames, then latents."""
-        ends = [] if target is None else [target] * TARGET_FRAMES
-        between = num_frames - known.shape[2] - len(ends)
-        grey = known.new_zeros(1, 3, between, *known.shape[3:])
-        latents = self.encode_video(torch.cat([known, grey, *ends], dim=2))
-        is_known = latents.new_zeros(num_frames)
-        is_known[: known.shape[2]] = 1
-        is_known[num_frames - len(ends) :] = 1
-        mask = torch.cat([is_known[:1].repeat(TIME_STRIDE), is_known[1:]]).view(-1, TIME_STRIDE).T
-        mask = mask[None, :, :, None, None].expand(1, -1, -1, *latents.shape[3:])
-        return torch.cat([mask, latents], dim=1)
-
     def predict(self, scene: Scene, latents: Tensor, timestep: Tensor) -> Tensor:
         """The guided velocity of all frames."""
         guidance, contexts = scene.guided
@@ -203,42 +190,24 @@ class TalkingAvatarPipeline(WanPipeline):
         self, scene: Scene, solver: Solver, generator: torch.Generator, latents: Tensor, done: int
     ) -> Tensor:
         """Put the carried frames back, with fresh noise of the level that was reached."""
-        level = 0.0 if done == len(solver.timesteps) else float(solver.timesteps[done]) / NUM_TRAIN_TIMESTEPS
-        carried = scene.beside[:, TIME_STRIDE:, : scene.carried].float()
-        noise = randn_tensor(carried.shape, generator=generator, device=generator.device, dtype=torch.float32)
-        carried = (1 - level) * carried + level * noise.to(carried)
+        level = float(solver.sigmas[done])
+        carried = scene.beside[:, MASK_CHANNELS:, : scene.carried].float()
+        carried = (1 - level) * carried + level * self.draw(carried.shape, generator).to(carried)
         return torch.cat([carried, latents[:, :, scene.carried :]], dim=2)
 
-    def finished(self, latents: Tensor, portrait: Tensor) -> Iterator[Tensor]:
-        """Frames [1, 3, 1, H, W] one by one, in the portrait's colours."""
+    def decoded(self, latents: Tensor) -> Iterator[Tensor]:
+        """Frames [1, 3, 1, H, W] one by one."""
         for chunk in self.decode(latents):
-            yield from match_color(chunk, portrait).cpu().split(1, dim=2)
+            yield from chunk.split(1, dim=2)
+
+    def matched(self, frame: Tensor, portrait: Tensor) -> Tensor:
+        """A frame in the portrait's colours, on the CPU."""
+        with self.stage("colours"):
+            return match_color(frame, portrait).cpu()
 
 
-def _noted(frames: Iterator[Tensor], shown: list[Tensor], motion: int, stop: int) -> Iterator[Tensor]:
-    """Pass frames on, noting the ``motion`` ones before ``stop``: what the next clip begins with."""
-    for index, frame in enumerate(frames):
-        if stop - motion <= index < stop:
-            shown.append(frame)
+def _noted(frames: Iterator[Tensor], last: deque[Tensor]) -> Iterator[Tensor]:
+    """Pass frames on and keep the last ones."""
+    for frame in frames:
+        last.append(frame)
         yield frame
-
-
-def _resumed(state: Mapping[str, Tensor]) -> tuple[dict[int, Tensor], Tensor]:
-    """(targets, tail) of a state."""
-    frames = state["targets"].split(1, dim=2)
-    return dict(zip(state["indices"].tolist(), frames, strict=True)), state["tail"]
-
-
-def _joined(frames: list[Tensor], like: Tensor) -> Tensor:
-    """Frames as one tensor [1, 3, f, H, W]; there are none behind the last clip."""
-    return torch.cat([like[:, :, :0], *frames], dim=2)
-
-
-def _state(targets: Mapping[int, Tensor], tail: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-    """What the clips that follow need."""
-    return {
-        "indices": torch.tensor(list(targets)),
-        "targets": torch.cat(list(targets.values()), dim=2),
-        "tail": tail,
-        "generator": generator.get_state(),
-    }

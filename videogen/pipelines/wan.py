@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 
 from videogen.conditioning import Context, Segment, pack, unpack
+from videogen.geometry import TIME_STRIDE
 from videogen.guidance import ClassifierFree, Guidance, SinglePass
 from videogen.media.reader import InputVideo
 from videogen.models import vae as vae_io
@@ -86,16 +87,24 @@ class WanPipeline(VideoPipeline, WanLoraLoaderMixin):
         with self.stage("vae encode"):
             return vae_io.encode(self.vae, video, sample=sample, generator=generator)
 
-    def encode_condition(self, first: Tensor, num_frames: int) -> Tensor:
-        """First frame [1, 3, H, W] to [1, 20, F, h, w]: a mask of known frames, then latents.
+    def encode_ends(self, first: Tensor, last: Tensor | None, num_frames: int) -> Tensor:
+        """Known first and last frames [1, 3, f, H, W] to [1, 20, F, h, w]: a mask of them, then latents.
 
-        The latents are those of a video that begins with the image and is grey (0) after it.
+        The latents are those of a video that is grey (0) where nothing is known.
         """
-        grey = first.new_zeros(1, 3, num_frames - 1, *first.shape[2:])
-        latents = self.encode_video(torch.cat([first[:, :, None], grey], dim=2))
-        mask = torch.zeros_like(latents[:, :MASK_CHANNELS])
-        mask[:, :, 0] = 1
-        return torch.cat([mask, latents], dim=1)
+        last = first[:, :, :0] if last is None else last
+        between = num_frames - first.shape[2] - last.shape[2]
+        grey = first.new_zeros(1, 3, between, *first.shape[3:])
+        latents = self.encode_video(torch.cat([first, grey, last], dim=2))
+        known = latents.new_zeros(num_frames)
+        known[: first.shape[2]] = known[num_frames - last.shape[2] :] = 1
+        mask = torch.cat([known[:1].repeat(TIME_STRIDE), known[1:]]).view(-1, TIME_STRIDE).T
+        return torch.cat([mask[None, :, :, None, None].expand_as(latents[:, :MASK_CHANNELS]), latents], dim=1)
+
+    @property
+    def model_dtype(self) -> torch.dtype:
+        """What the transformer computes in."""
+        return self.transformer.patch_embedding.weight.dtype
 
     def velocity(
         self,

@@ -73,7 +73,7 @@ class Wan22A14BPipeline(WanPipeline):
             pixels = functional.interpolate(
                 image_tensor(image)[None], size=(height, width), mode="bicubic", align_corners=False
             )
-            beside = self.encode_condition(pixels, num_frames)
+            beside = self.encode_ends(pixels[:, :, None], None, num_frames)
 
         # 2. Denoise; the expert follows the noise level, the solver's history does not mind.
         low, high = guidance_scale if isinstance(guidance_scale, tuple) else (guidance_scale, guidance_scale)
