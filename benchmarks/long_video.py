@@ -117,7 +117,8 @@ def avatar_options(frames: int, folder: Path) -> dict[str, Any]:
             file.setsampwidth(2)
             file.setframerate(RATE)
             file.writeframes((tone * 32767).astype("<i2").tobytes())
-    return {"--input_audio": path, "--input_image": ROOT / "ref_imgs/balloon.png"}
+    clip = {"--num_frames": CLIP, "--motion_frame": MOTION, "--drop_frame": DROP}
+    return {"--input_audio": path, "--input_image": ROOT / "ref_imgs/balloon.png", **clip}
 
 
 CASES = {
@@ -214,7 +215,8 @@ def run_one(task: str, frames: int, folder: Path) -> dict[str, list[int]]:
     with watch:
         code = videogen_main(command(task, frames, MEMORY_STEPS, folder))
     mark()
-    assert code == 0 and len(live) == 1 + len(CASES[task].parts(frames))
+    assert code == 0
+    assert len(live) == 1 + len(CASES[task].parts(frames))
     return {"live": live[1:], "resident": resident[1:]}
 
 
