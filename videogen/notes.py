@@ -87,7 +87,12 @@ def avatar_notes(values: Mapping[str, Any], explicit: Mapping[str, Any], inputs:
         yield "--negative_prompt has no effect while --guidance_scale is 1 or less"
     (audio,) = inputs["input_audio"]
     if audio.silent:
-        yield f"{audio.name} is silent; the portrait will hardly speak"
+        cancelled = ", or its channels cancel each other" if audio.channels > 1 else ""
+        yield f"{audio.name} is silent{cancelled}; the portrait will hardly speak"
+    if audio.num_frames > values["max_frames_num"]:
+        yield f"{audio.name} lasts {audio.num_frames} frames, cut to {values['max_frames_num']}"
+    if (output := values.get("output")) and not output.lower().endswith(".mp4"):
+        yield "only an .mp4 has sound"
     if min(audio.num_frames, values["max_frames_num"]) < values["num_frames"]:
         if "connection_prompt" in explicit:
             yield "--connection_prompt has no effect: there is but one clip, which follows --prompt"

@@ -53,9 +53,12 @@ class Parts:
         if self.plan_hash is not None and state["plan_hash"] != self.plan_hash:
             what = f"was made with {metadata.differences(state['request'], self.request)}"
             raise InputError("--resume", self.folder, what, "repeat those, or --overwrite begins again")
-        needed = [self._file(index, kind).name for index in range(state["finished"]) for kind in NEEDED]
-        if missing := [name for name in needed if name not in files]:
-            raise InputError("--resume", self.folder, f"lacks {missing[0]}", "--overwrite begins again")
+        for file in (self._file(index, kind) for index in range(state["finished"]) for kind in NEEDED):
+            if file.name not in files:
+                raise InputError("--resume", self.folder, f"lacks {file.name}", "--overwrite begins again")
+            if not _is_whole(file):
+                what = f"{file.name} in it is damaged"
+                raise InputError("--resume", self.folder, what, "--overwrite begins again")
 
     def finished(self) -> int:
         """How many rolls are there."""
@@ -120,6 +123,22 @@ class Parts:
                 path.unlink()
         if not any(self.folder.iterdir()):
             self.folder.rmdir()
+
+
+def _is_whole(file: Path) -> bool:
+    """Whether a kept file has the size its header speaks of."""
+    import numpy as np  # noqa: PLC0415 - this module is imported at start-up
+    from safetensors import SafetensorError, safe_open  # noqa: PLC0415
+
+    try:
+        if file.suffix == ".npy":
+            np.load(file, mmap_mode="r", allow_pickle=False)
+        else:
+            with safe_open(file, framework="numpy"):
+                pass
+    except (OSError, ValueError, EOFError, SafetensorError):
+        return False
+    return True
 
 
 class Recording:

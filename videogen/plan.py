@@ -310,7 +310,7 @@ class Plan:
 
 def _rolls(shape: Shape) -> str:
     """Frames of every roll; of many, the first and the last."""
-    frames = [str(roll.num_frames) for roll in shape.rolls]
+    frames = [str(roll.num_frames or "0 (not shown)") for roll in shape.rolls]
     if len(frames) > LISTED_ROLLS:
         return f"{len(frames)} of {', '.join(frames[: LISTED_ROLLS - 2])}, ..., {frames[-1]} frames"
     return f"{', '.join(frames)} frames"

@@ -80,7 +80,8 @@ def make_plans(items: Sequence[Item], existing: Existing, workdir: Path) -> list
             earlier = None if values["seed"] or not existing.resume else earlier_seed(values, task, index)
             seed = draft.seed if earlier is None else earlier
             target = choose_target(values, task=task, index=index, seed=seed, stamp=stamp)
-            target = claim(target, values, taken, existing)
+            sources = [source.path for files in draft.inputs.values() for source in files]
+            target = claim(target, values, taken, existing, sources)
         plan = replace(draft, index=index, seed=seed, target=target)
         known = existing.resume and plan.checkpoint.folder is not None
         if not (known and plan.earlier_record()):

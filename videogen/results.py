@@ -114,7 +114,10 @@ def _write_part(
     _check_finite(part.latents)
     latents = part.latents.float().cpu()
     with ExitStack() as stack:
-        bar = stack.enter_context(tqdm(total=count, desc="decoding", unit="frame", disable=not show_progress))
+        several = f" {index + 1} of {len(shape.rolls)}" if len(shape.rolls) > 1 else ""
+        bar = stack.enter_context(
+            tqdm(total=count, desc=f"decoding{several}", unit="frame", disable=not show_progress)
+        )
         copy = None
         if len(shape.rolls) > 1:
             size = (shape.width, shape.height)
@@ -129,6 +132,8 @@ def _write_part(
             bar.update(len(frames))
         if copy is not None:
             copy.finish(latents, part.state(), _effective(pipeline))
+            if not show_progress:
+                logger.info("roll%s is finished", several)
     return latents, frames[-1]
 
 

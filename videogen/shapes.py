@@ -267,8 +267,9 @@ def talking_avatar(values: Mapping[str, Any], inputs: Inputs, tables: SizeTables
     choose_num_frames({"num_frames": clip}, AVATAR_FPS)
     if motion + max(drop, TARGET_FRAMES) >= clip:
         ends = f"--drop_frame {drop}" if drop > TARGET_FRAMES else f"the {TARGET_FRAMES} that show the target"
-        what = f"with {ends} leaves nothing of a clip of {clip} frames"
-        raise InputError("--motion_frame", motion, what, "give smaller ones, or a larger --num_frames")
+        least = floor_frames(motion + max(drop, TARGET_FRAMES)) + TIME_STRIDE
+        what = f"leaves nothing of a clip beside --motion_frame {motion} and {ends}"
+        raise InputError("--num_frames", clip, what, f"at least {least}")
     rows = min(values["max_frames_num"], audio.num_frames)
     seen = [found.stop - found.first for found in plan_clips(rows, clip, motion=motion, drop=drop).clips]
     frames = [0, *seen] if seen else [rows]

@@ -4,7 +4,7 @@ import glob
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -128,11 +128,17 @@ def check_pattern(values: Mapping[str, Any], *, many: bool, resume: bool) -> Non
             )
 
 
-def claim(target: Target, values: Mapping[str, Any], taken: set[Path], existing: Existing) -> Target:
+def claim(
+    target: Target, values: Mapping[str, Any], taken: set[Path], existing: Existing, sources: Iterable[Path]
+) -> Target:
     """The target, if it is free; for default names the next free one.
 
+    Args:
+        sources: files it is made from.
+
     Raises:
-        InputError: it exists, another video of the run has it, or its folder cannot be written.
+        InputError: it exists, is one of the sources, another video of the run has it, or its folder cannot
+            be written.
     """
     if not (values.get("output") or values.get("output_dir")):
         target = _next_free(target, taken)
@@ -142,6 +148,8 @@ def claim(target: Target, values: Mapping[str, Any], taken: set[Path], existing:
         flag = named.get(path) or ("--output" if values.get("output") else "--output_dir")
         if len(os.fsencode(path.name)) > LONGEST_NAME:
             raise InputError(flag, path.name, f"names may have {LONGEST_NAME} bytes", "choose a shorter one")
+        if path.absolute() in {source.absolute() for source in sources}:
+            raise InputError(flag, path, "is an input of this very video", "choose another name")
         if path in taken:
             raise InputError(flag, path, "two videos would get this name", "use {seed} and {index} in it")
         if _is_taken(path) and not (existing.overwrite or existing.resume):

@@ -280,7 +280,7 @@ BAD = {
     "duration": (("--duration", 5), "--duration 5: not used by talking_avatar"),
     "nothing left": (
         ("--num_frames", 17),
-        "--motion_frame 5: with --drop_frame 12 leaves nothing of a clip of 17",
+        "--num_frames 17: leaves nothing of a clip beside --motion_frame 5 and --drop_frame 12; at least 21",
     ),
     "frames": (("--num_frames", 30), "--num_frames 30: must be 4k.1; nearest 29 or 33"),
 }

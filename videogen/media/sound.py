@@ -6,6 +6,7 @@ The decoders, the resampler and the meter are imported with the first file.
 
 import hashlib
 import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ SILENCE = 10 ** (-70 / 20)  # peak; -70 LUFS is the meter's gate, below which no
 # Containers PyAV may open: those of videos, and of sound alone that libsndfile does not read.
 CONTAINERS = f"{FORMATS},aac,mp3,wav,flac,ac3,eac3,amr,caf,aiff"
 BLOCK = 1 << 18  # samples decoded at a time
-KNOWN = "give a wav, mp3, flac or m4a file"
+KNOWN = "give a wav, mp3, flac or m4a file, or a video with sound"
 ANOTHER_COPY = "download or save it again, or convert it to wav"
 
 
@@ -172,7 +173,7 @@ def _with_soundfile(flag: str, source: str, path: Path) -> _Decoded | None:
         sound = soundfile.SoundFile(path)
     except (soundfile.SoundFileError, TypeError):  # TypeError: a .raw file says nothing of itself
         return None
-    with sound:
+    with sound, _silent_libraries():
         rate, blocks = sound.samplerate, []
         if sound.format == "MP3" and not _lasts(path, sound.frames / rate):
             return None
@@ -184,6 +185,19 @@ def _with_soundfile(flag: str, source: str, path: Path) -> _Decoded | None:
         except soundfile.SoundFileError as error:
             raise InputError(flag, source, f"cannot be decoded ({first_line(error)})", ANOTHER_COPY) from None
         return _Decoded(samples=_joined(blocks), rate=rate, channels=sound.channels)
+
+
+@contextmanager
+def _silent_libraries() -> Iterator[None]:
+    """Keep off stderr what libmpg123 writes there of files that are sound."""
+    with Path(os.devnull).open("wb") as nowhere:
+        stderr = os.dup(2)
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
 
 
 def _lasts(path: Path, seconds: float) -> bool:

@@ -95,7 +95,7 @@ class TalkingAvatarPipeline(WanPipeline):
         plan = plan_clips(rows, clip_frames, motion=motion_frame, drop=drop_frame)
         heard = self.hear(input_audio, rows, plan.rows)
         portrait = image_tensor(cover_bilinear(input_image.convert("RGB"), width, height))[None, :, None]
-        seen = prompt if connection_prompt == "same" else connection_prompt
+        seen = prompt if connection_prompt.casefold() == "same" else connection_prompt
         scales, generator = (guidance_scale, guidance_scale_audio), seeded(generator)
 
         def made(text: str, start: int, known: Tensor, target: Tensor | None, carried: int) -> Tensor:
