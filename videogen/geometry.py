@@ -2,7 +2,7 @@
 
 import math
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from videogen.errors import InputError
@@ -25,6 +25,7 @@ class Grid:
 
     channels: int = LATENT_CHANNELS
     stride: int = SPACE_STRIDE
+    frames_at_once: int | None = None  # video frames that are always decoded together, in tiles
 
     @property
     def unit(self) -> int:
@@ -33,6 +34,7 @@ class Grid:
 
 
 WAN21_GRID, WAN22_GRID = Grid(), Grid(channels=48, stride=16)
+HUNYUAN_GRID = Grid(frames_at_once=65)
 
 Bucket = tuple[float, int, int]  # ratio height/width, height, width
 
@@ -121,6 +123,31 @@ def bucket_size(table: Sequence[Bucket], width: int, height: int) -> tuple[int, 
     return floor_to_unit(rows), floor_to_unit(columns)
 
 
+CROP_UNIT, CROP_RATIO = 32, 4  # pixels; height to width or width to height at most
+
+
+def crop_sizes(base: int) -> list[Bucket]:
+    """HunyuanVideo's sizes of about ``base`` squared, the highest first (spec hunyuan section 3)."""
+    patches = round((base / CROP_UNIT) ** 2)
+    sizes, high, wide = [], patches, 1
+    while high > 0:
+        if max(high, wide) / min(high, wide) <= CROP_RATIO:
+            sizes.append((round(high / wide, 5), high * CROP_UNIT, wide * CROP_UNIT))
+        if high * (wide + 1) <= patches:
+            wide += 1
+        else:
+            high -= 1
+    return sizes
+
+
+def crop_size(table: Sequence[Bucket], width: int, height: int) -> tuple[int, int]:
+    """(height, width) of the row nearest in ratio of those less elongated than the source."""
+    ratio = height / width
+    fitting = [row for row in table if (row[0] <= ratio if ratio >= 1 else row[0] > ratio)]
+    _, rows, columns = min(fitting or table, key=lambda row: abs(row[0] - ratio))
+    return rows, columns
+
+
 def area_size(area: int, width: int, height: int) -> tuple[int, int]:
     """(height, width) of about ``area`` pixels in an image's ratio, for Wan2.2 A14B (spec wan22 section 4).
 
@@ -163,8 +190,12 @@ def choose_size(
     tables: Mapping[str, Sequence[Bucket]],
     source: tuple[int, int],
     grid: Grid = WAN21_GRID,
+    pick: Callable[[Sequence[Bucket], int, int], tuple[int, int]] = bucket_size,
 ) -> tuple[int, int]:
     """(height, width) from --height --width, --size, or --resolution and the (width, height) of the input.
+
+    Args:
+        pick: (rows of the class, width, height of the input) -> size.
 
     Raises:
         InputError: half a size, two ways of giving one, a size or class the model does not have.
@@ -189,7 +220,7 @@ def choose_size(
     if resolution not in tables:
         near = min(tables, key=lambda name: abs(_lines(name) - _lines(resolution)))
         raise InputError("--resolution", resolution, f"this model has {', '.join(tables)}", f"nearest {near}")
-    return bucket_size(tables[resolution], *source)
+    return pick(tables[resolution], *source)
 
 
 def not_4k1(flag: str, given: int) -> InputError:

@@ -217,13 +217,21 @@ GROUPS: dict[str, tuple[Option, ...]] = {
                "WHICH", (), AVATAR),
     ),
     "chain": (
-        Option("num_videos", whole(1, 999), "how many videos (default 12)", "N", (), CHAIN),
+        Option("num_videos", whole(1, 999),
+               "how many videos: of a chain (default 12), or of one prompt, each with the next seed", "N", (),
+               (*CHAIN, *HUNYUAN)),
         Option("no_vlm", None, "no descriptions: --custom_prompt is every video's prompt", "", (), CHAIN),
         Option("concat", None, "also join the videos to one film, without doubled frames", "", (), CHAIN),
     ),
     "HunyuanVideo": (
-        Option("i2v_stability", None, "keep close to the first frame", "", (), HUNYUAN),
-        Option("no_i2v_stability", None, "allow more motion", "", (), HUNYUAN),
+        Option("i2v_stability", None, "keep close to the first frame (the default, with --shift 7)", "", (),
+               HUNYUAN),
+        Option("no_i2v_stability", None, "allow more motion (with --shift 17)", "", (), HUNYUAN),
+        Option("i2v_condition_type", one_of("token_replace", "latent_concat"),
+               "how the image gets in; the model's weights decide, anything else is an error", "HOW", (),
+               HUNYUAN),
+        Option("no_riflex", None, "plain positions in videos of more than 192 frames, which then repeat", "",
+               (), HUNYUAN),
     ),
     "caching": (
         Option("teacache", None, "TeaCache: skip forwards that would change little; faster, not exact", "",
@@ -295,6 +303,7 @@ ALTERNATIVES: tuple[tuple[tuple[str, ...], ...], ...] = (
     (("duration",), ("num_frames",)),
     (("output",), ("output_dir",)),
     (("prompt",), ("roll_prompts",), ("captioner",)),
+    (("i2v_stability",), ("no_i2v_stability",)),
 )
 
 

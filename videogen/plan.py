@@ -28,13 +28,14 @@ from videogen.tasks import Inputs, TaskSpec
 NOT_IN_HASH = {
     "task_type", "model_id", "revision", "download_timeout", "device", "offload", "compile", "use_usp",
     "output", "output_dir", "save_latents", "save_last_frame", "resolution", "size", "height", "width",
-    "duration", "num_frames", "seed", "lora", "keep_parts", "vlm_device",
+    "duration", "num_frames", "seed", "lora", "keep_parts", "vlm_device", "num_videos",
 }  # fmt: skip
 # Options about one place and moment, not about the video.
 NOT_IN_REQUEST = {
     "task_type",
     "model_id",
     "seed",
+    "num_videos",
     "download_timeout",
     "device",
     "output",

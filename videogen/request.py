@@ -19,6 +19,7 @@ from videogen.models import checkpoints
 from videogen.models.checkpoints import Checkpoint
 from videogen.options import OPTIONS, check_used, merge, typed
 from videogen.plan import Plan
+from videogen.seeds import video_seeds
 from videogen.targets import Existing, check_pattern, choose_target, claim, earlier_seed
 from videogen.tasks import TASKS, VARIANTS, Files, TaskSpec, check_scales, find, variant
 from videogen.values import MAX_SEED, Lora
@@ -70,7 +71,7 @@ def make_plans(items: Sequence[Item], existing: Existing, workdir: Path) -> list
     for item in items:
         with _labelled(item.label):
             draft = check(item.values, workdir)
-            drafts += [(item.label, replace(draft, seed=seed)) for seed in draft.values["seed"] or (drawn,)]
+            drafts += [(item.label, replace(draft, seed=seed)) for seed in _seeds(draft.values, drawn)]
     plans: list[Plan] = []
     taken: set[Path] = set()
     for index, (label, draft) in enumerate(drafts, start=1):
@@ -92,6 +93,23 @@ def make_plans(items: Sequence[Item], existing: Existing, workdir: Path) -> list
     return plans
 
 
+def _seeds(values: Mapping[str, Any], drawn: int) -> Sequence[int]:
+    """One for every video: those given, or with --num_videos as many as that."""
+    seeds, videos = values["seed"], values.get("num_videos")
+    if videos is None:
+        return seeds or (drawn,)
+    try:
+        made = video_seeds(seeds or drawn, 1, videos, lambda: drawn)
+    except ValueError as error:
+        fix = f"give 1 or {videos}"
+        raise InputError("--seed", typed(seeds), f"{error} with --num_videos {videos}", fix) from None
+    if max(made) > MAX_SEED:
+        raise InputError(
+            "--seed", typed(seeds), f"--num_videos counts beyond {MAX_SEED}", "give a smaller one"
+        )
+    return made
+
+
 def check(explicit: Mapping[str, Any], workdir: Path) -> Plan:
     """One item's explicit values to a plan, still without seed, index and target.
 
@@ -107,7 +125,8 @@ def check(explicit: Mapping[str, Any], workdir: Path) -> Plan:
     task = variant(task.name, checkpoint.family)
     check_unused(task, explicit)
     general = {name: value for name, value in RUNTIME_DEFAULTS.items() if task.uses(name)}
-    values = merge({"seed": ()}, general, task.defaults(checkpoint), explicit)
+    values = task.settle(merge({"seed": ()}, general, task.defaults(checkpoint), explicit))
+    values |= _as_the_weights_are(task, checkpoint, explicit)
     _check_prompt(task, values)
     check_runtime(values)
     if values.get("prompt_enhancer") and (values.get("input_image") or values.get("end_image")):
@@ -157,6 +176,28 @@ def check_unused(task: TaskSpec, explicit: Mapping[str, Any]) -> None:
         if lora.expert is not None and task.network.get("experts") != 2:
             what = f"':{lora.expert}' is for models with two experts"
             raise InputError("--lora", lora.path, what, "leave it out")
+
+
+def _as_the_weights_are(task: TaskSpec, checkpoint: Checkpoint, explicit: Mapping[str, Any]) -> Values:
+    """Options that the weights decide, and None for those that they have no place for.
+
+    Raises:
+        InputError: something else was asked for.
+    """
+    for name, value in task.decided.items():
+        if explicit.get(name, value) != value:
+            channels = task.network["in_channels"]
+            what = f"the weights of {checkpoint.name} have {channels} input channels, which are {value}"
+            raise InputError(OPTIONS[name].flag, explicit[name], what, f"nearest {value}")
+    if not task.needs or checkpoint.folder is None:
+        return dict(task.decided)
+    found = checkpoints.traits(checkpoint)
+    useless = [name for name, trait in task.needs.items() if not found[trait]]
+    for name in useless:
+        if name in explicit:
+            what = "this model has no embedding for it"
+            raise InputError(OPTIONS[name].flag, typed(explicit[name]), what, "leave it out")
+    return {**task.decided, **dict.fromkeys(useless)}
 
 
 def _other_tasks_model(task: TaskSpec, checkpoint: Checkpoint) -> Iterator[str]:

@@ -18,6 +18,7 @@ from videogen.errors import CheckpointError, InputError, OutOfMemoryError, Video
 from videogen.loading import load_pipeline
 from videogen.models import checkpoints
 from videogen.models.checkpoints import Checkpoint
+from videogen.models.headers import tensor_shapes
 from videogen.options import OPTIONS
 from videogen.pipelines.base import VideoPipeline
 from videogen.plan import PROMPTS, Plan
@@ -35,6 +36,7 @@ MODEL_OPTIONS = ("device", "dtype", "offload", "low_vram", "attention_backend", 
 OUT_OF_MEMORY = re.compile(r"out of memory|can.t allocate memory|not enough memory", re.IGNORECASE)
 # Of a LoRA's expert: whether it goes into the second transformer; unnamed, into each.
 EXPERTS = {None: (False, True), "high": (False,), "low": (True,)}
+LORAS = "*.safetensors"
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 
@@ -263,13 +265,15 @@ def load_loras(pipeline: VideoPipeline, loras: Sequence[Lora]) -> None:
         experts = EXPERTS[lora.expert][: len(pipeline.transformers)]
         try:
             for second in experts:
-                pipeline.load_lora_weights(str(lora.path), adapter_name=name, load_into_transformer_2=second)
+                where = {"load_into_transformer_2": True} if second else {}
+                pipeline.load_lora_weights(str(lora.path), adapter_name=name, **where)
         except Exception as error:
             raise CheckpointError(f"--lora {lora.path}: does not fit ({first_line(error)})") from None
         if name not in {
             adapter for adapters in pipeline.get_list_adapters().values() for adapter in adapters
         }:
-            raise CheckpointError(f"--lora {lora.path}: none of its names belong to this model")
+            count = len(tensor_shapes([lora.path] if lora.path.is_file() else sorted(lora.path.glob(LORAS))))
+            raise CheckpointError(f"--lora {lora.path}: 0 of its {count} tensors belong to this model")
     if names:
         pipeline.set_adapters(names, [lora.scale for lora in loras])
 

@@ -92,10 +92,15 @@ def dpmpp(steps: int, shift: float, *, sigma_max: float = 1.0) -> Solver:
     return Solver(scheduler)
 
 
-def euler(steps: int, shift: float, *, sigma_max: float = 1.0) -> Solver:
-    """Flow-match Euler from ``sigma_max`` down to 1/1000, then 0 (spec talking_avatar section 7)."""
+def euler(
+    steps: int, shift: float, *, sigma_max: float = 1.0, sigma_min: float = 1 / NUM_TRAIN_TIMESTEPS
+) -> Solver:
+    """Flow-match Euler from ``sigma_max`` down to ``sigma_min``, then 0, before the shift.
+
+    Specs talking_avatar section 7, hunyuan section 5.
+    """
     scheduler = FlowMatchEulerDiscreteScheduler(num_train_timesteps=NUM_TRAIN_TIMESTEPS, shift=shift)
-    scheduler.set_timesteps(sigmas=np.linspace(sigma_max, 1 / NUM_TRAIN_TIMESTEPS, steps, dtype=np.float32))
+    scheduler.set_timesteps(sigmas=np.linspace(sigma_max, sigma_min, steps, dtype=np.float32))
     return Solver(scheduler)
 
 

@@ -8,6 +8,7 @@ from videogen.clips import AVATAR_FPS, TARGET_FRAMES, plan_clips
 from videogen.errors import InputError
 from videogen.forcing import count_rows, segment_lengths
 from videogen.geometry import (
+    HUNYUAN_GRID,
     MAX_POSITIONS,
     SIZE_UNIT,
     TIME_STRIDE,
@@ -21,6 +22,7 @@ from videogen.geometry import (
     choose_num_frames,
     choose_size,
     covered_size,
+    crop_size,
     floor_frames,
     latent_frames,
     not_4k1,
@@ -279,6 +281,34 @@ def talking_avatar(values: Mapping[str, Any], inputs: Inputs, tables: SizeTables
         fps=AVATAR_FPS,
         rolls=tuple(Roll(latent_frames=latent_frames(clip), num_frames=count) for count in frames),
         forwards_per_step=1 + (values["guidance_scale"] > 1) + (values["guidance_scale_audio"] > 1),
+    )
+
+
+def hunyuan_token_replace(values: Mapping[str, Any], inputs: Inputs, tables: SizeTables) -> Shape:
+    """HunyuanVideo-I2V whose first latent frame is the image (spec hunyuan section 3)."""
+    return _hunyuan(values, inputs, tables, dropped=0)
+
+
+def hunyuan_latent_concat(values: Mapping[str, Any], inputs: Inputs, tables: SizeTables) -> Shape:
+    """HunyuanVideo-I2V with the image beside the noise: what becomes of its latent frame is not shown."""
+    return _hunyuan(values, inputs, tables, dropped=TIME_STRIDE)
+
+
+def _hunyuan(values: Mapping[str, Any], inputs: Inputs, tables: SizeTables, *, dropped: int) -> Shape:
+    (image,) = inputs["input_image"]
+    source = (image.width, image.height)
+    height, width = choose_size(values, tables, source, HUNYUAN_GRID, crop_size)
+    _check_unit(height, width, HUNYUAN_GRID)
+    frames = choose_num_frames(values, values["fps"])
+    if frames == 1:
+        raise InputError("--num_frames", 1, "is the input image alone", "at least 5")
+    return Shape(
+        height=height,
+        width=width,
+        fps=values["fps"],
+        rolls=(Roll(latent_frames=latent_frames(frames), num_frames=frames - dropped),),
+        forwards_per_step=2 if values["guidance_scale"] > 1 else 1,
+        grid=HUNYUAN_GRID,
     )
 
 

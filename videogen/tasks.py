@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from videogen import config, shapes
 from videogen.errors import InputError, nearest
-from videogen.geometry import Shape
+from videogen.geometry import Shape, crop_sizes
 from videogen.notes import avatar_notes, extension_notes, forcing_notes, guidance_notes, unguided_notes
 from videogen.options import OPTIONS, TASK_NAMES, merge
 from videogen.shapes import REFERENCE_SLOTS, Inputs, SizeTables
@@ -82,6 +82,9 @@ class TaskSpec:
         notes: see notes.py.
         unused: options of the task that these models have no use for.
         describes: without a prompt, a model describes the input video.
+        settle: option values -> the same with those that depend on others.
+        decided: option -> the only value that these models allow.
+        needs: option -> what the transformer must have for it to mean something (see ``checkpoints.traits``).
     """
 
     name: str
@@ -99,6 +102,9 @@ class TaskSpec:
     notes: Callable[[Mapping[str, Any], Mapping[str, Any], Inputs], Iterator[str]]
     unused: tuple[str, ...] = ()
     describes: bool = False
+    settle: Callable[[dict[str, Any]], dict[str, Any]] = dict
+    needs: Mapping[str, str] = field(default_factory=dict)
+    decided: Mapping[str, Any] = field(default_factory=dict)
 
     def uses(self, option: str) -> bool:
         """Whether an option means something for this task with these models."""
@@ -143,6 +149,7 @@ class TaskSpec:
             | {"prompt": prompt}
             | {"clip_frames": values.get("num_frames")}
             | {name: getattr(shape, name) for name in ("height", "width", "num_frames", "rolls")}
+            | {"latent_frames": shape.latent_shape[2]}
         )
         return {name: known[name] for name in self.arguments}
 
@@ -156,7 +163,18 @@ class TaskSpec:
     def size_tables(self, checkpoint: "Checkpoint | None" = None) -> SizeTables:
         """Size classes for the checkpoint found."""
         names = [self.config["sizes"], *([_tiny(checkpoint)["sizes"]] if _tiny(checkpoint) else [])]
-        return {size: table for name in names for size, table in config.read("sizes")[name].items()}
+        return {
+            size: crop_sizes(table) if isinstance(table, int) else table
+            for name in names
+            for size, table in config.read("sizes")[name].items()
+        }
+
+
+def settle_hunyuan(values: dict[str, Any]) -> dict[str, Any]:
+    """Stability unless it was refused, and the shift recommended with it (spec hunyuan section 1)."""
+    stable = not values.get("no_i2v_stability", not values.get("i2v_stability", True))
+    shift = values.get("shift") or (STABLE_SHIFT if stable else DYNAMIC_SHIFT)
+    return {**values, "i2v_stability": stable, "no_i2v_stability": not stable, "shift": shift}
 
 
 def _tiny(checkpoint: "Checkpoint | None") -> Mapping[str, Any]:
@@ -164,9 +182,10 @@ def _tiny(checkpoint: "Checkpoint | None") -> Mapping[str, Any]:
     return config.read(f"tiny/{checkpoint.tiny}") if checkpoint is not None and checkpoint.tiny else {}
 
 
+STABLE_SHIFT, DYNAMIC_SHIFT = 7.0, 17.0
 WAN_COMPONENTS = {name: name for name in ("transformer", "vae", "text_encoder", "tokenizer")}
 # A transformer that sees latents and text, nothing else.
-TEXT_ONLY = {"in_channels": 16, "image": False, "audio": False, "experts": 1}
+TEXT_ONLY = {"kind": "Wan", "in_channels": 16, "image": False, "audio": False, "experts": 1}
 TWO_EXPERTS = {**TEXT_ONLY, "experts": 2}
 TWO_IMAGE_EXPERTS = {**TWO_EXPERTS, "in_channels": 36}
 _EXTENSION: dict[str, Any] = {
@@ -205,7 +224,7 @@ _WAN22_5B: dict[str, Any] = {
     "layouts": ("Wan2.2 5B", "diffusers"),
     "components": WAN_COMPONENTS,
     "tiny": {"wan22-5b": "wan22-5b"},
-    "network": {"in_channels": 48, "image": False, "audio": False, "experts": 1},
+    "network": {**TEXT_ONLY, "in_channels": 48},
     "notes": unguided_notes,
     "unused": ("boundary", *_V2_ONLY),
 }
@@ -213,6 +232,30 @@ _V2V: dict[str, Any] = {
     "inputs": {"input_video": Files("video", 1, 1), "input_image": Files("image", 0, 1)},
     "describes": True,
     "unused": (),
+}
+_HUNYUAN: dict[str, Any] = {
+    "name": "hunyuan_image_to_video",
+    "config_name": "hunyuan",
+    "summary": "a video that begins with an image (HunyuanVideo)",
+    "pipeline": "videogen.pipelines.hunyuan_image_to_video:HunyuanImageToVideoPipeline",
+    "layouts": ("HunyuanVideo-I2V", "diffusers"),
+    "components": {
+        "transformer": "hunyuan_transformer",
+        "vae": "hunyuan_vae",
+        "text_encoder": "llava",
+        "tokenizer": "tokenizer",
+        "image_processor": "image_processor",
+        "text_encoder_2": "clip_text",
+        "tokenizer_2": "tokenizer_2",
+    },
+    "inputs": {"input_image": Files("image", 1, 1)},
+    "arguments": (
+        *("prompt", "negative_prompt", "height", "width", "latent_frames", "num_inference_steps", "shift"),
+        *("guidance_scale", "embedded_cfg_scale", "i2v_stability", "no_riflex"),
+    ),
+    "notes": guidance_notes,
+    "needs": {"embedded_cfg_scale": "guidance"},
+    "settle": settle_hunyuan,
 }
 _EXTENSION_ARGUMENTS = (
     *("prompt", "negative_prompt", "height", "width", "rolls", "num_inference_steps", "shift"),
@@ -301,7 +344,7 @@ _ROWS = (
         inputs={"input_image": Files("image", 1, 1)},
         arguments=_WAN_ARGUMENTS,
         shape=shapes.image_to_video,
-        network={"in_channels": 36, "image": True, "audio": False},
+        network={**TEXT_ONLY, "in_channels": 36, "image": True},
         notes=unguided_notes,
         unused=("boundary",),
     ),
@@ -360,8 +403,24 @@ _ROWS = (
             *("max_frames_num", "clip_frames"),
         ),
         shape=shapes.talking_avatar,
-        network={"in_channels": 36, "image": True, "audio": True, "experts": 1},
+        network={**TEXT_ONLY, "in_channels": 36, "image": True, "audio": True},
         notes=avatar_notes,
+    ),
+    TaskSpec(
+        family="HunyuanVideo-I2V",
+        shape=shapes.hunyuan_token_replace,
+        tiny={"hunyuan": "hunyuan"},
+        network={"kind": "HunyuanVideo", "in_channels": 16},
+        decided={"i2v_condition_type": "token_replace"},
+        **_HUNYUAN,
+    ),
+    TaskSpec(
+        family="HunyuanVideo-I2V latent_concat",
+        shape=shapes.hunyuan_latent_concat,
+        tiny={"hunyuan-latent-concat": "hunyuan-latent-concat"},
+        network={"kind": "HunyuanVideo", "in_channels": 33},
+        decided={"i2v_condition_type": "latent_concat"},
+        **_HUNYUAN,
     ),
     TaskSpec(
         name="v2v-14B",

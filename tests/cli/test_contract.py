@@ -32,7 +32,7 @@ lora output save_file output_dir save_latents overwrite resume jobs dry_run conf
 list_tasks env json quiet verbose version
 source_fps handover color_match prepend_input keep_audio keep_parts
 new_frames_only captioner caption_only teacache_fixed
-save_last_frame num_videos no_vlm concat audio_track
+save_last_frame num_videos no_vlm concat audio_track i2v_condition_type no_riflex
 """
 
 
@@ -69,7 +69,7 @@ def test_help_of_a_task_shows_its_flags_and_defaults(cli):
     assert "Skywork/SkyReels-V3-R2V-14B" in text
     assert "480P, 540P, 720P" in text
     assert "--ar_step" not in text
-    assert "--i2v_stability" not in cli("--help").out
+    assert "--i2v_stability" in cli("--help").out
 
 
 def test_list_tasks_version_and_env(cli):

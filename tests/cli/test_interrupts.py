@@ -14,12 +14,18 @@ import pytest
 from tests.conftest import ROOT
 
 
+def heed_interrupts():
+    """What was started in the background of a shell ignores Ctrl-C, and so would its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(arguments, **options):
     return subprocess.Popen(
         [sys.executable, str(ROOT / "generate_video.py"), *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=heed_interrupts,  # noqa: PLW1509 - pytest has no threads here
         **options,
     )
 
@@ -74,6 +80,7 @@ def test_interrupt_while_the_encoder_starts(long_run, tmp_path):
         [sys.executable, script, *long_run, "--output", tmp_path / "out/a.mp4"],
         check=False,
         capture_output=True,
+        preexec_fn=heed_interrupts,
         text=True,
     )
     assert (done.returncode, done.stdout) == (130, ""), done.stderr

@@ -33,6 +33,7 @@ RUNS["talking_avatar"] = (
     ("--input_image", REFS / "balloon.png", "--input_audio", "speech.wav"),
     (96, 128, 35),
 )
+RUNS["hunyuan_image_to_video"] = (("--input_image", REFS / "balloon.png"), (96, 96, 17))
 for _name in ("v2v-14B", "v2v-5B"):
     RUNS[_name] = (("--input_video", "source.mp4"), (160, 96, 17))
 

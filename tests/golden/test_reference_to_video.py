@@ -130,5 +130,5 @@ def test_either_hub_name_finds_the_cached_repository(cli, tmp_path, monkeypatch,
 
 def test_golden_folder_is_complete_in_the_repository():
     assert not [path for path in PACKED.rglob("*") if path.is_symlink()]
-    assert sum(path.stat().st_size for path in PACKED.rglob("*") if path.is_file()) < 30e6
+    assert sum(path.stat().st_size for path in PACKED.rglob("*") if path.is_file()) < 30 * 2**20
     assert PACKED.is_relative_to(ROOT)

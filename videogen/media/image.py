@@ -96,6 +96,23 @@ def cover(image: Image.Image, width: int, height: int) -> Image.Image:
     return scaled.crop((left, top, left + width, top + height))
 
 
+def crop_bilinear(image: Image.Image, width: int, height: int) -> Image.Image:
+    """Bring the shorter side to that of width x height (bilinear) and cut the centre out.
+
+    Where that would not cover it, which the sizes of the model never ask for, more. Spec hunyuan section 3.
+    """
+    short = min(width, height)
+    if image.width <= image.height:
+        size = (short, int(short * image.height / image.width))
+    else:
+        size = (int(short * image.width / image.height), short)
+    if size[0] < width or size[1] < height:
+        return cover_bilinear(image, width, height)
+    scaled = image.resize(size, Image.Resampling.BILINEAR)
+    left, top = round((size[0] - width) / 2), round((size[1] - height) / 2)
+    return scaled.crop((left, top, left + width, top + height))
+
+
 def cover_bilinear(image: Image.Image, width: int, height: int) -> Image.Image:
     """Scale to cover width x height (bilinear) and cut the centre out (spec talking_avatar section 4)."""
     scale = max(height / image.height, width / image.width)

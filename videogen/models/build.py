@@ -8,7 +8,7 @@ tensor shapes, so tiny and unusual sizes load like the published ones.
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,13 @@ from diffusers import AutoencoderKLWan
 from torch import nn
 from transformers import (
     AutoTokenizer,
+    CLIPImageProcessorPil,
+    CLIPTextConfig,
+    CLIPTextModel,
     CLIPVisionConfig,
     CLIPVisionModel,
+    LlavaConfig,
+    LlavaModel,
     PreTrainedTokenizerBase,
     UMT5Config,
     UMT5EncoderModel,
@@ -28,14 +33,15 @@ from transformers import (
 
 from videogen.errors import CheckpointError, first_line
 from videogen.media.sound import SAMPLE_RATE
-from videogen.models import key_tables, weights
-from videogen.models.checkpoints import read_json
+from videogen.models import hunyuan, key_tables, weights
+from videogen.models.checkpoints import WEIGHTLESS, read_json
 from videogen.models.key_tables import KeyTable
 from videogen.models.vae import WAN22_LATENTS_MEAN, WAN22_LATENTS_STD
 from videogen.models.wan import FLOAT32_PARTS, WanDiT
 from videogen.models.weights import Entry
 
 FAMILY_HEAD_DIM = 128  # of every published Wan transformer
+HALF = ("image_encoder", "llava", "clip_text")  # components that bfloat16 is too coarse for
 CLIP_HEADS = 16  # of the published ViT-H/14; no tensor shape tells
 
 
@@ -250,6 +256,27 @@ COMPONENTS: dict[str, Component] = {
         config=clip_config,
         make=lambda values: CLIPVisionModel(CLIPVisionConfig(**values)),
     ),
+    "hunyuan_transformer": Component(
+        tables=(key_tables.HUNYUAN_DIT, key_tables.DIFFUSERS_HUNYUAN_DIT),
+        config=hunyuan.dit_config,
+        make=hunyuan.make_dit,
+    ),
+    "hunyuan_vae": Component(
+        tables=(key_tables.HUNYUAN_VAE,),
+        config=hunyuan.vae_config,
+        make=hunyuan.make_vae,
+        float32="",  # all of it
+    ),
+    "llava": Component(
+        tables=(key_tables.LLAVA,),
+        config=lambda config, _: dict(config),
+        make=lambda values: LlavaModel(LlavaConfig.from_dict(values)),
+    ),
+    "clip_text": Component(
+        tables=(key_tables.CLIP_TEXT,),
+        config=lambda config, _: dict(config.get("text_config") or config),
+        make=lambda values: CLIPTextModel(CLIPTextConfig.from_dict(values)),
+    ),
     "audio_encoder": Component(
         tables=(key_tables.WAV2VEC2,),
         config=wav2vec2_config,
@@ -266,19 +293,23 @@ class Draft:
     name: str
     module: Any
     found: Mapping[str, Entry]
+    scales: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
     def fill(self, dtype: torch.dtype) -> Any:
         """The module with its weights; parts that need float32 keep it."""
-        if self.name == "tokenizer":
+        if self.name in WEIGHTLESS:
             return self.module
-        # Half-precision T5 overflows; bfloat16 has float32's range.
+        # Half-precision T5 overflows; bfloat16 has float32's range. These do not, and float16, which is
+        # published, is eight times as exact.
         dtype = torch.bfloat16 if self.name == "text_encoder" and dtype == torch.float16 else dtype
-        # Published; eight times as exact there.
-        dtype = torch.float16 if self.name == "image_encoder" and dtype == torch.bfloat16 else dtype
+        dtype = torch.float16 if self.name in HALF and dtype == torch.bfloat16 else dtype
         float32 = COMPONENTS[self.name].float32
-        return weights.fill(
+        module = weights.fill(
             self.module, self.found, lambda key: torch.float32 if re.search(float32, key) else dtype
         )
+        for name, scale in self.scales.items():
+            hunyuan.use_scale(module.get_submodule(name), scale)
+        return module
 
 
 def draft_component(name: str, place: Path, arch: Mapping[str, Any] | None = None) -> Draft:
@@ -292,12 +323,16 @@ def draft_component(name: str, place: Path, arch: Mapping[str, Any] | None = Non
     Raises:
         CheckpointError: unreadable files, or tensors that do not fit.
     """
-    if name == "tokenizer":
-        return Draft(name=name, module=_load_tokenizer(place), found={})
+    if name in WEIGHTLESS:
+        return Draft(name=name, module=_load_weightless(name, place), found={})
     found = weights.read_entries(place, COMPONENTS[name].tables)
+    scales = weights.read_scales(place, COMPONENTS[name].tables)
     config = read_json(place / "config.json") if (place / "config.json").is_file() else {}
     return Draft(
-        name=name, module=build_skeleton(name, place, found, {**config, **(arch or {})}), found=found
+        name=name,
+        module=build_skeleton(name, place, found, {**config, **(arch or {})}),
+        found=found,
+        scales=scales,
     )
 
 
@@ -326,8 +361,11 @@ def build_skeleton(
         ) from None
 
 
-def _load_tokenizer(place: Path) -> PreTrainedTokenizerBase:
+def _load_weightless(name: str, place: Path) -> PreTrainedTokenizerBase | CLIPImageProcessorPil:
     try:
+        if name == "image_processor":  # the one that works with PIL, as published
+            return CLIPImageProcessorPil.from_pretrained(place, local_files_only=True)
         return AutoTokenizer.from_pretrained(place, local_files_only=True, trust_remote_code=False)
     except Exception as error:
-        raise CheckpointError(f"{place}: not a tokenizer ({first_line(error)}); download it again") from None
+        kind = name.removesuffix("_2").replace("_", " ")
+        raise CheckpointError(f"{place}: no {kind} in it ({first_line(error)}); download it again") from None

@@ -42,17 +42,20 @@ LAYOUTS: dict[str, dict[str, str]] = {
         "tokenizer": "tokenizer/",
         "image_encoder": "image_encoder/",
         "audio_encoder": "audio_encoder/",
-        "text_encoder_2": "text_encoder_2/",
+        "hunyuan_transformer": "transformer/",
+        "hunyuan_vae": "vae/",
+        "llava": "text_encoder/",
+        "clip_text": "text_encoder_2/",
         "tokenizer_2": "tokenizer_2/",
         "image_processor": "image_processor/",
     },
     "HunyuanVideo-I2V": {
-        "transformer": f"{_HUNYUAN}transformers/",
-        "vae": f"{_HUNYUAN}vae/",
-        "text_encoder": "text_encoder_i2v/",
+        "hunyuan_transformer": f"{_HUNYUAN}transformers/",
+        "hunyuan_vae": f"{_HUNYUAN}vae/",
+        "llava": "text_encoder_i2v/",
         "tokenizer": "text_encoder_i2v/",
         "image_processor": "text_encoder_i2v/",
-        "text_encoder_2": "text_encoder_2/",
+        "clip_text": "text_encoder_2/",
         "tokenizer_2": "text_encoder_2/",
     },
     "SkyReels-V3 extension": {
@@ -84,6 +87,7 @@ MARKERS: dict[str, tuple[str, ...]] = {
 PATCHES = ("patch_embedding.weight", "img_in.proj.weight", "x_embedder.proj.weight")
 GUIDANCE = ("guidance_in.", "time_text_embed.guidance_embedder.")
 TRAITS = {
+    "kind": "a {} transformer",
     "in_channels": "{} input channels",
     "image": "image features",
     "audio": "audio layers",
@@ -269,6 +273,7 @@ def traits(checkpoint: Checkpoint) -> dict[str, Any]:
     shapes = tensor_shapes(weight_files(checkpoint.place("transformer")))
     patches = next((shapes[name] for name in PATCHES if name in shapes), (0, 0))
     return {
+        "kind": "Wan" if PATCHES[0] in shapes else "HunyuanVideo",
         "in_channels": patches[1],
         "image": any(key.startswith(("img_emb.", "condition_embedder.image_embedder.")) for key in shapes),
         "audio": any(key.startswith("audio_proj.") for key in shapes),

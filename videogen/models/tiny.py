@@ -6,16 +6,23 @@ They go through the same files, loaders and pipelines as the real checkpoints; o
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKLWan
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from diffusers import AutoencoderKLWan, HunyuanVideoTransformer3DModel
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 from torch import nn
 from transformers import (
+    CLIPImageProcessorPil,
+    CLIPTextConfig,
+    CLIPTextModel,
     CLIPVisionConfig,
     CLIPVisionModel,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaModel,
     PreTrainedTokenizerFast,
     UMT5Config,
     UMT5EncoderModel,
@@ -26,11 +33,18 @@ from transformers.utils.logging import disable_progress_bar
 
 from videogen import config
 from videogen.media.video import remove
+from videogen.models.hunyuan import make_vae
+from videogen.models.hunyuan_text import TEMPLATE
 from videogen.models.vae import WAN22_LATENTS_MEAN, WAN22_LATENTS_STD
 from videogen.models.wan import WanDiT
 
 UNMASKED = {"mask_time_prob": 0.0, "mask_feature_prob": 0.0}  # masks are for training
 SPECIAL = ("<pad>", "</s>", "<unk>")
+HEADERS, IMAGE = ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"), "<image>"
+LLAMA3_WORDS = (  # how Llama 3's tokenizer cuts text into words
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
+    r"|\s+(?!\S)|\s+"
+)
 
 
 def build(name: str, folder: Path) -> Path:
@@ -58,6 +72,24 @@ def build(name: str, folder: Path) -> Path:
 
 def _save(sizes: dict[str, Any], folder: Path) -> None:
     disable_progress_bar()  # of the library's, for a few kilobytes
+    modules, beside, pipeline = _hunyuan(sizes) if sizes.get("kind") == "hunyuan" else _wan(sizes)
+    for module in modules.values():
+        _randomize(module)
+    components = {**modules, **beside}
+    for name, component in components.items():
+        component.save_pretrained(folder / name)
+    classes = {
+        name: [type(c).__module__.partition(".")[0], type(c).__name__] for name, c in components.items()
+    }
+    index = json.dumps({"_class_name": pipeline, **classes}, indent=2)
+    (folder / "model_index.json").write_text(index + "\n", encoding="utf-8")
+
+
+Parts = tuple[dict[str, Any], dict[str, Any], str]
+"""Networks, what goes with them, and the name of diffusers' pipeline."""
+
+
+def _wan(sizes: dict[str, Any]) -> Parts:
     tokenizer = byte_tokenizer()
     text = UMT5Config(vocab_size=len(tokenizer), feed_forward_proj="gated-gelu", **sizes["text_encoder"])
     modules: dict[str, Any] = {
@@ -71,16 +103,32 @@ def _save(sizes: dict[str, Any], folder: Path) -> None:
         modules["image_encoder"] = CLIPVisionModel(CLIPVisionConfig(**sizes["image_encoder"]))
     if "audio_encoder" in sizes:
         modules["audio_encoder"] = Wav2Vec2Model(Wav2Vec2Config(**sizes["audio_encoder"], **UNMASKED))
-    for module in modules.values():
-        _randomize(module)
-    components = {**modules, "tokenizer": tokenizer}
-    for name, component in components.items():
-        component.save_pretrained(folder / name)
-    classes = {
-        name: [type(c).__module__.partition(".")[0], type(c).__name__] for name, c in components.items()
+    return modules, {"tokenizer": tokenizer}, "WanPipeline"
+
+
+def _hunyuan(sizes: dict[str, Any]) -> Parts:
+    words, letters = template_tokenizer(), byte_tokenizer()
+    image, pad = words.convert_tokens_to_ids([IMAGE, "<pad>"])
+    llava = LlavaConfig(
+        text_config=LlamaConfig(vocab_size=len(words), pad_token_id=pad, **sizes["llava"]["text"]),
+        vision_config=CLIPVisionConfig(**sizes["llava"]["vision"]),
+        image_token_id=image,
+        pad_token_id=pad,
+    )
+    ends = {"vocab_size": len(letters), "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 1}
+    side = sizes["llava"]["vision"]["image_size"]
+    modules = {
+        "transformer": HunyuanVideoTransformer3DModel(**sizes["transformer"]),
+        "vae": make_vae(sizes["vae"]),
+        "text_encoder": LlavaModel(llava),
+        "text_encoder_2": CLIPTextModel(CLIPTextConfig(**sizes["clip_text"], **ends)),
     }
-    index = json.dumps({"_class_name": "WanPipeline", **classes}, indent=2)
-    (folder / "model_index.json").write_text(index + "\n", encoding="utf-8")
+    beside = {
+        "tokenizer": words,
+        "tokenizer_2": letters,
+        "image_processor": CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size=side),
+    }
+    return modules, beside, "HunyuanVideoImageToVideoPipeline"
 
 
 def _statistics(vae: dict[str, Any]) -> dict[str, Any]:
@@ -114,4 +162,30 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
         eos_token="</s>",
         unk_token="<unk>",
         padding_side="right",
+    )
+
+
+def template_tokenizer() -> PreTrainedTokenizerFast:
+    """Knows the words of HunyuanVideo's template whole, as Llama 3 does, and of others the bytes.
+
+    The template then has the length that its published offsets count on.
+    """
+    split = pre_tokenizers.Split(Regex(LLAMA3_WORDS), "isolated")
+    as_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    before = pre_tokenizers.Sequence([split, as_bytes])
+    headers = ("<|begin_of_text|>", "<|end_of_text|>", *HEADERS, IMAGE, "<pad>")
+    plain = [text for text in re.split("|".join(map(re.escape, headers)), TEMPLATE["template"]) if text]
+    words = sorted({word for text in plain for word, _ in before.pre_tokenize_str(text.replace("{}", ""))})
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocab = {token: index for index, token in enumerate(dict.fromkeys((*headers, *alphabet, *words)))}
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[], ignore_merges=True))
+    tokenizer.pre_tokenizer = before
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(list(headers))
+    begin = headers[0]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{begin} $A", special_tokens=[(begin, vocab[begin])]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token=begin, pad_token="<pad>", padding_side="right"
     )

@@ -16,7 +16,7 @@ import torch
 from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, patchify, unpatchify
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
-from torch import Tensor
+from torch import Tensor, nn
 
 # Statistics of the 48 channels of Wan2.2's VAE; the 16 of Wan2.1 are AutoencoderKLWan's defaults.
 WAN22_LATENTS_MEAN = (
@@ -64,7 +64,7 @@ def encode(
     draw from it (normal, float32, the shape of the latents). Never tiled, whatever the decoder does. Video
     may be elsewhere than the VAE: at most four frames are on its device at a time.
     """
-    _onload(vae)
+    onload(vae)
     cache: list = [None] * sum(isinstance(module, WanCausalConv3d) for module in vae.encoder.modules())
     hidden = []
     for end in range(1, video.shape[2] + 1, 4):
@@ -175,7 +175,7 @@ def decode_stream(vae: AutoencoderKLWan, latents: Tensor) -> Iterator[Tensor]:
     Equal to the one-shot ``vae.decode``; where the VAE's tiling is on (``vae.enable_tiling()``) and the
     picture is larger than a tile, tiles are blended and the result is close, not equal.
     """
-    _onload(vae)
+    onload(vae)
     height, width = latents.shape[-2:]
     scale = vae.spatial_compression_ratio
     tiled = vae.use_tiling and (
@@ -191,7 +191,7 @@ def decode(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
     return torch.cat(list(decode_stream(vae, latents)), dim=2)
 
 
-def _onload(vae: AutoencoderKLWan) -> None:
+def onload(vae: nn.Module) -> None:
     """Bring an offloaded VAE to its device; streaming enters below the methods diffusers' hooks watch."""
     hook = getattr(vae, "_hf_hook", None)
     if hook is not None and hasattr(hook, "pre_forward"):

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from videogen.errors import CheckpointError, first_line
-from videogen.models.checkpoints import weight_files
+from videogen.models.checkpoints import SCALES, weight_files
 from videogen.models.headers import unwrapped
 from videogen.models.key_tables import KeyTable
 
@@ -58,15 +58,18 @@ def rename(place: Path, published: Sequence[Entry], tables: Iterable[KeyTable]) 
         some = ", ".join(entry.key for entry in published[:3]) or "no tensors at all"
         raise CheckpointError(f"{place}: tensor names of no known model ({some}); is this the right file?")
     width = next((entry.shape[0] for entry in published if entry.key == table.width), 0)
-    found = {}
-    for entry in published:
-        names = table.names(entry.key)
-        if len(names) == 1:
-            found[names[0]] = _swapped(entry) if re.search(table.swapped, entry.key) else entry
-        for index, name in enumerate(names if len(names) > 1 else ()):
-            end = (index + 1) * width if index + 1 < len(names) else entry.shape[0]
-            found[name] = _rows(entry, index * width, end)
-    return found
+    return {name: part for entry in published for name, part in renamed(entry, table, width)}
+
+
+def renamed(entry: Entry, table: KeyTable, width: int) -> Iterator[tuple[str, Entry]]:
+    """What becomes of one entry: nothing, one, or several that were stacked, of ``width`` rows each."""
+    names = table.names(entry.key)
+    if len(names) == 1:
+        yield names[0], _swapped(entry) if re.search(table.swapped, entry.key) else entry
+        return
+    for index, name in enumerate(names):
+        end = (index + 1) * width if index + 1 < len(names) else entry.shape[0]
+        yield name, _rows(entry, index * width, end)
 
 
 def _rows(entry: Entry, start: int, end: int) -> Entry:
@@ -113,6 +116,26 @@ def _load_pickle(file: Path) -> Mapping[str, object]:
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{file}: holds a {type(content).__name__}, not a table of tensors")
     return content
+
+
+def read_scales(place: Path, tables: Iterable[KeyTable]) -> dict[str, Tensor]:
+    """Scales of float8 weights by our names of the layers; empty where the weights are none.
+
+    Raises:
+        CheckpointError: float8 weights without scales.
+    """
+    files = weight_files(place)
+    if not any(file.name.endswith("_fp8.pt") for file in files):
+        return {}
+    maps = sorted((place if place.is_dir() else place.parent).glob(SCALES))
+    if not maps:
+        raise CheckpointError(f"{place}: float8 weights without scales; {files[0].stem}_map.pt is missing")
+    scales = _load_pickle(maps[0])
+    found = ((name, scale) for name, scale in scales.items() if isinstance(scale, Tensor))
+    table = next(iter(tables))
+    return {
+        ours.removesuffix(".weight"): scale for name, scale in found for ours in table.names(f"{name}.weight")
+    }
 
 
 def skeleton(build: Callable[[], nn.Module], place: Path, found: Mapping[str, Entry]) -> nn.Module:
@@ -166,4 +189,6 @@ def _weights(module: nn.Module) -> list[tuple[str, Tensor]]:
 
 
 def _convert(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    return tensor.to(dtype) if tensor.is_floating_point() else tensor
+    """In the dtype that is wanted, unless it is float8: that has a scale, and is nothing without it."""
+    keeps = tensor.dtype == torch.float8_e4m3fn or not tensor.is_floating_point()
+    return tensor if keeps else tensor.to(dtype)

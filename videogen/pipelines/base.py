@@ -84,6 +84,7 @@ class VideoPipeline(DiffusionPipeline):
     _callback_tensor_inputs: ClassVar = ["latents"]
     attention_backend = "native"  # for the record; see runtime/speed.py
     step_cache: TeaCache | None = None
+    always_tiled: ClassVar[bool] = False  # whether the published decode is
 
     def __init__(self) -> None:
         super().__init__()
@@ -159,7 +160,7 @@ class VideoPipeline(DiffusionPipeline):
             for name, value in given.items()
             if value is not None and name not in (*others, *inputs)
         }
-        values = merge(spec.defaults(self.checkpoint), asked)
+        values = spec.settle(merge(spec.defaults(self.checkpoint), asked))
         check_scales(spec, values)
         shape = spec.shape(values, inputs, spec.size_tables(self.checkpoint))
         if isinstance(prompt := given.get("prompt"), list | tuple) and len(prompt) > len(shape.rolls):
@@ -208,6 +209,15 @@ class VideoPipeline(DiffusionPipeline):
         device = generator.device if generator is not None else self._execution_device
         noise = randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
         return noise.to(self._execution_device)
+
+    def timed(self, stream: Iterator[Tensor], stage: str) -> Iterator[Tensor]:
+        """A stream whose making counts for a stage, and its reading does not."""
+        while True:
+            with self.stage(stage):
+                chunk = next(stream, None)
+            if chunk is None:
+                return
+            yield chunk
 
     @contextmanager
     def steps(

@@ -135,13 +135,7 @@ class WanPipeline(VideoPipeline, WanLoraLoaderMixin):
 
     def decode(self, latents: Tensor) -> Iterator[Tensor]:
         """Latents to video [1, 3, f, H, W] in [-1, 1], one latent frame after the other."""
-        stream = vae_io.decode_stream(self.vae, latents)
-        while True:
-            with self.stage("decode"):
-                chunk = next(stream, None)
-            if chunk is None:
-                return
-            yield chunk
+        return self.timed(vae_io.decode_stream(self.vae, latents), "decode")
 
 
 def first_frame(image: Image.Image | None, video: InputVideo | None) -> Image.Image | None:

@@ -1,7 +1,7 @@
 """Memory options, applied from outside to a built pipeline: offloading, float8 weights, tiled decoding."""
 
 import logging
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import torch
 from diffusers.hooks import apply_group_offloading
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CPU = torch.device("cpu")
+STREAMED_ENCODERS = ("text_encoder", "text_encoder_2", "image_encoder")  # others are small, and stay in RAM
 
 
 def place(pipeline: "VideoPipeline", device: torch.device, *, offload: bool, low_vram: bool) -> None:
@@ -48,7 +49,7 @@ def quantize(transformer: nn.Module, device: torch.device) -> None:
     from torchao.quantization import Float8WeightOnlyConfig, quantize_  # noqa: PLC0415 - slow, and noisy
 
     # Block by block, so that no more than one is ever on the GPU; LoRA layers stay as they are.
-    for module in (*cast(nn.ModuleList, transformer.blocks), transformer):
+    for module in (*blocks(transformer), transformer):
         quantize_(
             module.to(device) if module is not transformer else module,
             Float8WeightOnlyConfig(),
@@ -57,6 +58,12 @@ def quantize(transformer: nn.Module, device: torch.device) -> None:
             ),
         )
         module.to(CPU)
+
+
+def blocks(transformer: nn.Module) -> list[nn.Module]:
+    """What a transformer is a stack of, in order."""
+    stacks = (child for child in transformer.children() if isinstance(child, nn.ModuleList))
+    return [block for stack in stacks for block in stack]
 
 
 def _is_float8(layer: nn.Linear) -> bool:
@@ -75,8 +82,8 @@ def stream_blocks(pipeline: "VideoPipeline", device: torch.device) -> None:
             use_stream=stream,
             low_cpu_mem_usage=True,
         )
-    for encoder in (pipeline.text_encoder, getattr(pipeline, "image_encoder", None)):
-        if encoder is not None:
+    for name in STREAMED_ENCODERS:
+        if (encoder := getattr(pipeline, name, None)) is not None:
             apply_group_offloading(
                 encoder,
                 onload_device=device,
@@ -93,8 +100,8 @@ def set_tiling(
 ) -> bool:
     """Switch tiling on or off; 'auto' is on where the untiled decode would not fit. Returns the choice."""
     fits = memory.decode <= free_memory(device)
-    tiled = mode == "on" or (mode == "auto" and (low_vram or not fits))
-    if tiled and mode == "auto":
+    tiled = mode == "on" or (mode == "auto" and (pipeline.always_tiled or low_vram or not fits))
+    if tiled and mode == "auto" and not pipeline.always_tiled:
         why = "--low_vram" if low_vram else f"the untiled decode needs about {memory.decode / 1e9:.0f} GB"
         logger.warning(
             "--vae_tiling: on (%s); tiles are blended, so pixels differ slightly from the untiled decode", why

@@ -16,6 +16,7 @@ from diffusers.models.attention_dispatch import (
 from videogen.errors import first_line
 from videogen.models.wan import WanDiT
 from videogen.runtime.coefficients import Table
+from videogen.runtime.memory import blocks
 from videogen.runtime.teacache import enable_teacache
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ def set_attention_backend(transformer: WanDiT, name: str, device: torch.device, 
     Only this model's layers are touched (diffusers' own setter also changes a global).
     """
     layers = [module for module in transformer.modules() if isinstance(module, AttentionModuleMixin)]
+    if not layers:
+        return "native"  # diffusers' own classes that choose for themselves
     head_dim = transformer.config.attention_head_dim
     for candidate in _candidates(name, device, dtype):
         problem = _problem(candidate, head_dim, device, dtype)
@@ -101,4 +104,5 @@ def compile_blocks(transformer: WanDiT, device: torch.device, *, streamed: bool)
     if streamed:
         logger.warning("--compile: skipped with --low_vram, whose streamed blocks cannot be compiled whole")
         return
-    transformer.compile_repeated_blocks(fullgraph=True)
+    for block in blocks(transformer):
+        block.compile(fullgraph=True)

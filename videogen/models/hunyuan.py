@@ -1,0 +1,178 @@
+"""HunyuanVideo's networks: what diffusers' classes need to be told, and its VAE as a stream of frames.
+
+The classes are diffusers' own, verified against the published code (spec hunyuan section 0). What they lack
+is here: RIFLEx positions, a decode whose memory does not grow with the length of the video, and float8
+weights with a scale each.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoTransformer3DModel
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+from diffusers.models.embeddings import get_1d_rotary_pos_embed
+from torch import Tensor, nn
+from torch.nn import functional
+
+# By input channels: how the first frame gets into the network.
+CONDITIONS = {16: "token_replace", 33: "latent_concat"}
+ROPE_DIMS = (16, 56, 56)  # of the published head of 128; no shape tells
+TILE, TILE_FRAMES = 256, 64  # of the published VAE: pixels each side, video frames
+STRIDE = 0.75  # of a tile, to the next
+# RIFLEx: from this many latent frames on, and the period that the slow temporal frequency then has.
+LONG = 49
+PERIOD = 0.9
+
+
+def dit_config(config: Mapping[str, Any], shapes: Any) -> dict[str, Any]:
+    """HunyuanVideoTransformer3DModel's arguments (spec hunyuan section 6).
+
+    Raises:
+        ValueError: a config that contradicts the weights.
+    """
+    dim, channels = shapes["x_embedder.proj.weight"][:2]
+    (head_dim,) = shapes["transformer_blocks.0.attn.norm_q.weight"]
+    condition = CONDITIONS.get(channels)
+    said = config.get("image_condition_type", condition)
+    if condition is None or said != condition:
+        raise ValueError(f"{channels} input channels are {condition or 'no known kind'}, not {said}")
+    return {
+        "in_channels": channels,
+        "out_channels": shapes["proj_out.weight"][0] // 4,
+        "num_attention_heads": dim // head_dim,
+        "attention_head_dim": head_dim,
+        "num_layers": shapes.count("transformer_blocks."),
+        "num_single_layers": shapes.count("single_transformer_blocks."),
+        "num_refiner_layers": shapes.count("context_embedder.token_refiner.refiner_blocks."),
+        "mlp_ratio": shapes["transformer_blocks.0.ff.net.0.proj.weight"][0] / dim,
+        "guidance_embeds": "time_text_embed.guidance_embedder.linear_1.weight" in shapes,
+        "text_embed_dim": shapes["context_embedder.proj_in.weight"][1],
+        "pooled_projection_dim": shapes["time_text_embed.text_embedder.linear_1.weight"][1],
+        "rope_axes_dim": tuple(config.get("rope_axes_dim", config.get("rope_dim_list", ROPE_DIMS))),
+        "rope_theta": config.get("rope_theta", 256.0),
+        "image_condition_type": condition,
+    }
+
+
+def make_dit(values: dict[str, Any]) -> HunyuanVideoTransformer3DModel:
+    """The transformer, with RIFLEx at hand."""
+    model = HunyuanVideoTransformer3DModel(**values)
+    model.rope = RiflexRotaryEmbed(values["rope_axes_dim"], values["rope_theta"])
+    return model
+
+
+class RiflexRotaryEmbed(nn.Module):
+    """Positions of tokens (frame, row, column); beyond 192 frames with RIFLEx, where ``riflex`` is set.
+
+    The temporal frequency that would come round within the video is slowed down, so that it does not begin
+    anew (Zhao et al. 2025, https://arxiv.org/abs/2502.15894; spec hunyuan section 6).
+    """
+
+    def __init__(self, dims: tuple[int, int, int], theta: float) -> None:
+        super().__init__()
+        self.dims, self.theta, self.riflex = dims, theta, True
+
+    def forward(self, hidden_states: Tensor) -> tuple[Tensor, Tensor]:
+        """Of latents [B, C, F, h, w]: cosines and sines [F * h/2 * w/2, head width]."""
+        frames, height, width = hidden_states.shape[2:]
+        sizes = (frames, height // 2, width // 2)
+        axes = [torch.arange(size, device=hidden_states.device, dtype=torch.float32) for size in sizes]
+        grid = torch.meshgrid(*axes, indexing="ij")
+        tables = [
+            get_1d_rotary_pos_embed(dim, positions.reshape(-1), self.theta, use_real=True)
+            for dim, positions in zip(self.dims, grid, strict=True)
+        ]
+        if self.riflex and frames >= LONG:
+            slowed = min(max(4, 2 + (4 * (frames - 1) + 4) // 100), 8) - 1  # counted from 0
+            angle = grid[0].reshape(-1) * (PERIOD * 2 * torch.pi / frames)
+            for table, values in zip(tables[0], (angle.cos(), angle.sin()), strict=True):
+                table[:, 2 * slowed : 2 * slowed + 2] = values[:, None]
+        cosines, sines = zip(*tables, strict=True)
+        return torch.cat(cosines, dim=1), torch.cat(sines, dim=1)
+
+
+def vae_config(config: Mapping[str, Any], shapes: Any) -> dict[str, Any]:
+    """AutoencoderKLHunyuanVideo's arguments, and the tile sizes (spec hunyuan section 4)."""
+    blocks = shapes.count("encoder.down_blocks.")
+    widths = [shapes[f"encoder.down_blocks.{i}.resnets.0.conv1.conv.weight"][0] for i in range(blocks)]
+    return {
+        "latent_channels": shapes["post_quant_conv.weight"][0],
+        "block_out_channels": tuple(widths),
+        "layers_per_block": shapes.count("encoder.down_blocks.0.resnets."),
+        "norm_num_groups": config.get("norm_num_groups", 32),
+        "scaling_factor": config.get("scaling_factor", 0.476986),
+        "mid_block_add_attention": config.get("mid_block_add_attention", True),
+        "sample_size": config.get("sample_size", TILE),
+        "sample_tsize": config.get("sample_tsize", TILE_FRAMES),
+    }
+
+
+def make_vae(values: dict[str, Any]) -> AutoencoderKLHunyuanVideo:
+    """The VAE with the tiles of its config; tiling is switched by ``use_tiling``, for decoding alone."""
+    tiles = {name: values[name] for name in ("sample_size", "sample_tsize")}
+    vae = AutoencoderKLHunyuanVideo(**{name: value for name, value in values.items() if name not in tiles})
+    vae.register_to_config(**tiles)
+    size, frames = tiles.values()
+    vae.enable_tiling(size, size, frames, int(STRIDE * size), int(STRIDE * size), int(STRIDE * frames))
+    return vae
+
+
+@torch.no_grad()
+def encode_image(vae: AutoencoderKLHunyuanVideo, image: Tensor, onload: Callable[[Any], None]) -> Tensor:
+    """An image [B, 3, 1, H, W] in [-1, 1] to scaled latents [B, C, 1, h, w]: the mean, untiled."""
+    onload(vae)
+    moments = vae.quant_conv(vae.encoder(image.to(vae.device, vae.dtype)))
+    return DiagonalGaussianDistribution(moments).mode().float() * vae.config.scaling_factor
+
+
+@torch.no_grad()
+def decode_stream(
+    vae: AutoencoderKLHunyuanVideo, latents: Tensor, onload: Callable[[Any], None]
+) -> Iterator[Tensor]:
+    """Scaled latents [B, C, F, h, w] to video [B, 3, f, H, W] in about [-1, 1], 4 (F-1) + 1 frames in all.
+
+    With ``vae.use_tiling`` as published: overlapping tiles in space within overlapping tiles in time, each
+    blended with the one before it. No more than two tiles in time are ever held.
+    """
+    onload(vae)
+    latents = (latents.to(vae.device).float() / vae.config.scaling_factor).to(vae.dtype)
+    ratio, tile = vae.temporal_compression_ratio, vae.tile_sample_min_num_frames
+    stride = vae.tile_sample_stride_num_frames
+    if not vae.use_tiling or latents.shape[2] <= tile // ratio:
+        yield _decoded(vae, latents)
+        return
+    left = ratio * (latents.shape[2] - 1) + 1
+    before: Tensor | None = None
+    for start in range(0, latents.shape[2], stride // ratio):
+        frames = _decoded(vae, latents[:, :, start : start + tile // ratio + 1])
+        if before is not None:
+            frames = vae.blend_t(before, frames[:, :, 1:], tile - stride)
+        shown = frames[:, :, : min(left, stride + (before is None))]
+        before, left = frames, left - shown.shape[2]
+        if shown.shape[2]:
+            yield shown
+
+
+def _decoded(vae: AutoencoderKLHunyuanVideo, latents: Tensor) -> Tensor:
+    """In tiles of space where the picture is larger than one."""
+    largest = max(latents.shape[-2:]) * vae.spatial_compression_ratio
+    if vae.use_tiling and largest > vae.tile_sample_min_height:
+        return vae.tiled_decode(latents, return_dict=False)[0]
+    return vae.decoder(vae.post_quant_conv(latents))
+
+
+def use_scale(layer: nn.Module, scale: Tensor) -> None:
+    """Let a layer with a float8 weight compute with its scale."""
+    layer.__class__ = ScaledLinear
+    layer.register_buffer("scale", scale.clone())
+
+
+class ScaledLinear(nn.Linear):
+    """A linear layer whose float8 weight has a scale; it computes in its input's dtype (spec section 12)."""
+
+    scale: Tensor
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        weight = self.weight.to(hidden_states.dtype) * self.scale.to(hidden_states.dtype)
+        return functional.linear(hidden_states, weight, self.bias)

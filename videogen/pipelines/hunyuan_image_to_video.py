@@ -1,0 +1,185 @@
+"""hunyuan_image_to_video: a video that begins with an image (spec hunyuan sections 3 to 9)."""
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoTransformer3DModel
+from diffusers.loaders import HunyuanVideoLoraLoaderMixin
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+from transformers import CLIPImageProcessorPil, CLIPTextModel, LlavaModel, PreTrainedTokenizerBase
+
+from videogen.guidance import ClassifierFree, SinglePass, guide
+from videogen.media.image import crop_bilinear
+from videogen.models import hunyuan, hunyuan_text
+from videogen.models.hunyuan_lora import read_kohya
+from videogen.models.vae import onload
+from videogen.pipelines.base import Part, StepCallback, VideoPipeline, image_tensor, truncated
+from videogen.sampling import denoise, euler
+
+INTERLEAVE = {"token_replace": 4, "latent_concat": 2}  # which of the image's tokens the network reads
+STABLE = 0.001  # share of the image in the noise
+DROPPED = 4  # frames that stand for the image where it lies beside the noise
+
+
+class HunyuanImageToVideoPipeline(VideoPipeline, HunyuanVideoLoraLoaderMixin):
+    """The first latent frame is the image's and stays so, or the image's latents lie beside the noise.
+
+    Which of the two, the transformer's config says.
+    """
+
+    task = "hunyuan_image_to_video"
+    to_uint8 = staticmethod(truncated)
+    model_cpu_offload_seq = "text_encoder->text_encoder_2->transformer->vae"
+    always_tiled = True
+
+    def __init__(  # diffusers reads the names of the components off it
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        text_encoder: LlavaModel,
+        image_processor: CLIPImageProcessorPil,
+        tokenizer_2: PreTrainedTokenizerBase,
+        text_encoder_2: CLIPTextModel,
+        vae: AutoencoderKLHunyuanVideo,
+        transformer: HunyuanVideoTransformer3DModel,
+    ) -> None:
+        super().__init__()
+        self.register_modules(
+            tokenizer=tokenizer,
+            text_encoder=text_encoder,
+            image_processor=image_processor,
+            tokenizer_2=tokenizer_2,
+            text_encoder_2=text_encoder_2,
+            vae=vae,
+            transformer=transformer,
+        )
+
+    @torch.no_grad()
+    def parts(  # noqa: PLR0913 - the arguments of the task, under diffusers' names
+        self,
+        prompt: str,
+        input_image: Image.Image,
+        *,
+        height: int,
+        width: int,
+        latent_frames: int,
+        num_inference_steps: int,
+        shift: float,
+        guidance_scale: float,
+        embedded_cfg_scale: float | None,
+        i2v_stability: bool,
+        no_riflex: bool,
+        negative_prompt: str,
+        generator: torch.Generator | None = None,
+        callback_on_step_end: StepCallback | None = None,
+    ) -> Iterator[Part]:
+        """One part. Draws from the generator: the noise [1, 16, F, h, w], normal, float32."""
+        # 1. What is said and shown, for every branch; the negative one sees black.
+        image = input_image.convert("RGB")
+        branches = {"cond": (prompt, image)}
+        if guidance_scale > 1:
+            branches["uncond"] = (negative_prompt, Image.new("RGB", image.size))
+        guidance = ClassifierFree(guidance_scale) if guidance_scale > 1 else SinglePass()
+        rows = {branch: self.encode(*read) for branch, read in branches.items()}
+        summaries = {branch: self.summarize(text) for branch, (text, _) in branches.items()}
+
+        # 2. The image's latents, and noise that may already hold a little of them.
+        with self.stage("vae encode"):
+            pixels = image_tensor(crop_bilinear(image, width, height))[None, :, None]
+            first = hunyuan.encode_image(self.vae, pixels, onload)
+        noise = self.draw((1, first.shape[1], latent_frames, *first.shape[3:]), generator)
+        if i2v_stability:
+            noise = noise * (1 - STABLE) + first * STABLE
+
+        # 3. Denoise; the first frame is put back, or the image goes along.
+        concat = self.transformer.config.image_condition_type == "latent_concat"
+        known = torch.cat([first, torch.ones_like(first[:, :1])], dim=1)
+        beside = functional.pad(known, (0, 0, 0, 0, 0, latent_frames - 1))
+        self.transformer.rope.riflex = not no_riflex
+
+        def predict(latents: Tensor, timestep: Tensor) -> Tensor:
+            seen = torch.cat([latents, beside], dim=1) if concat else latents
+            velocity = partial(self.velocity, seen, timestep, embedded_cfg_scale)
+            return guide(guidance, lambda branch: velocity(branch, rows[branch], summaries[branch]))
+
+        def pin(latents: Tensor, _: int) -> Tensor:
+            return torch.cat([first, latents[:, :, 1:]], dim=2)
+
+        solver = euler(num_inference_steps, shift, sigma_min=1 / num_inference_steps)
+        with self.steps(num_inference_steps, callback_on_step_end) as on_step:
+            latents = denoise(
+                noise, solver.timesteps, predict, solver.step, None if concat else pin, on_step=on_step
+            )
+
+        # 4. Decode as the frames are read.
+        frames = self.decode(latents)
+        yield Part(latents, _after(frames, DROPPED) if concat else frames)
+
+    def load_lora_weights(
+        self, pretrained_model_name_or_path_or_dict: Any, adapter_name: str | None = None, **options: Any
+    ) -> None:
+        """As diffusers', and also files with the published code's own names."""
+        given = pretrained_model_name_or_path_or_dict
+        if isinstance(given, str | Path) and Path(given).is_file():
+            given = read_kohya(Path(given), self.transformer) or given
+        super().load_lora_weights(given, adapter_name, **options)
+
+    def encode(self, prompt: str, image: Image.Image) -> Tensor:
+        """Rows [1, T, dim] of an image and a prompt."""
+
+        def rows() -> Tensor:
+            every = INTERLEAVE[self.transformer.config.image_condition_type]
+            return hunyuan_text.encode_prompt(
+                self.tokenizer, self.image_processor, self.text_encoder, prompt, image, interleave=every
+            )
+
+        return self.remembered((prompt, hash(image.tobytes())), rows)
+
+    def summarize(self, prompt: str) -> Tensor:
+        """A prompt as one vector [1, dim]."""
+        return self.remembered(
+            prompt, lambda: hunyuan_text.encode_summary(self.tokenizer_2, self.text_encoder_2, prompt)
+        )
+
+    def velocity(
+        self,
+        latents: Tensor,
+        timestep: Tensor,
+        embedded_cfg_scale: float | None,
+        branch: str,
+        rows: Tensor,
+        summary: Tensor,
+    ) -> Tensor:
+        """The prediction of the transformer [1, 16, F, h, w]."""
+        model = self.transformer
+        dtype, device = model.x_embedder.proj.weight.dtype, latents.device
+        scale = None
+        if model.config.guidance_embeds:
+            scale = torch.tensor([embedded_cfg_scale], dtype=dtype, device=device) * 1000
+        with model.cache_context(branch):
+            (velocity,) = model(
+                hidden_states=latents.to(dtype),
+                timestep=timestep[None].to(device),
+                encoder_hidden_states=rows.to(dtype),
+                encoder_attention_mask=torch.ones(rows.shape[:2], dtype=torch.long, device=device),
+                pooled_projections=summary.to(dtype),
+                guidance=scale,
+                return_dict=False,
+            )
+        return velocity
+
+    def decode(self, latents: Tensor) -> Iterator[Tensor]:
+        """Latents to video [1, 3, f, H, W] in about [-1, 1], a tile in time after the other."""
+        return self.timed(hunyuan.decode_stream(self.vae, latents, onload), "decode")
+
+
+def _after(chunks: Iterator[Tensor], count: int) -> Iterator[Tensor]:
+    """Frames without the first ``count``."""
+    for chunk in chunks:
+        rest, count = chunk[:, :, count:], max(0, count - chunk.shape[2])
+        if rest.shape[2]:
+            yield rest
