@@ -1,10 +1,11 @@
-"""Peak memory of decoding and writing a short and a long video of equal size: streamed, and all at once.
+"""Peak memory of decoding and writing a short and a long video of equal size: in pieces, and all at once.
 
     python -m benchmarks.decode_memory
 
 Each run is a process of its own; memory is the peak of its resident set above what it held before decoding.
 The C library is told to return freed blocks at once (MALLOC_MMAP_THRESHOLD_), so that what is resident is in
-use; without it small tensors leave gaps that come and go. Random weights, Wan2.1's architecture.
+use; without it small tensors leave gaps that come and go. Random weights. Wan2.1's VAE is streamed frame by
+frame; HunyuanVideo's works in tiles of 16 frames and 64 x 64 pixels here (64 and 256 x 256 as published).
 """
 
 import argparse
@@ -13,10 +14,22 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 HEIGHT, WIDTH, BASE_DIM = 128, 208, 32
 FRAMES = (33, 321)
+HUNYUAN = {
+    "block_out_channels": (16, 32, 64, 64),
+    "norm_num_groups": 4,
+    "sample_size": 64,
+    "sample_tsize": 16,
+}
+MODES = ("Wan streamed", "Wan at once", "Hunyuan in tiles", "Hunyuan at once in time")
 
 
 def peak_resident() -> int:
@@ -25,22 +38,33 @@ def peak_resident() -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
 
-def run_one(frames: int, streamed: bool) -> dict[str, int]:
+def decoder(mode: str) -> "Callable[[torch.Tensor], Iterator[torch.Tensor]]":
+    """A mode's way from latents to frames."""
+    from diffusers import AutoencoderKLWan  # noqa: PLC0415 - only in the measured process
+
+    from videogen.models import hunyuan  # noqa: PLC0415
+    from videogen.models.vae import decode_stream, denormalize, onload  # noqa: PLC0415
+
+    if mode.startswith("Wan"):
+        wan = AutoencoderKLWan(base_dim=BASE_DIM).eval()
+        if mode == "Wan streamed":
+            return lambda latents: decode_stream(wan, latents)
+        return lambda latents: iter([wan.decode(denormalize(wan, latents)).sample])
+    vae = hunyuan.make_vae(HUNYUAN).eval()
+    if mode == "Hunyuan in tiles":
+        return lambda latents: hunyuan.decode_stream(vae, latents, onload)
+    return lambda latents: iter([vae.decode(latents / vae.config.scaling_factor).sample])
+
+
+def run_one(frames: int, mode: str) -> dict[str, int]:
     """Decode and write one video; the figures of this process."""
     import torch  # noqa: PLC0415 - only in the measured process
-    from diffusers import AutoencoderKLWan  # noqa: PLC0415
 
     from videogen.media.video import open_writer  # noqa: PLC0415
-    from videogen.models.vae import decode_stream, denormalize  # noqa: PLC0415
     from videogen.pipelines.base import VideoPipeline  # noqa: PLC0415
 
     torch.manual_seed(0)
-    vae = AutoencoderKLWan(base_dim=BASE_DIM).eval()
-
-    def chunks(latents: torch.Tensor):  # noqa: ANN202
-        if streamed:
-            return decode_stream(vae, latents)
-        return iter([vae.decode(denormalize(vae, latents)).sample])
+    chunks = decoder(mode)
 
     def write(latents: torch.Tensor, target: Path, frames: int) -> None:
         with open_writer(target, "mp4", size=(WIDTH, HEIGHT), fps=24, num_frames=frames) as video:
@@ -70,19 +94,19 @@ def measured(frames: int, mode: str) -> dict[str, int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--frames", type=int, help="run one measurement in this process")
-    parser.add_argument("--mode", choices=("streamed", "at once"), default="streamed")
+    parser.add_argument("--mode", choices=MODES, default=MODES[0])
     args = parser.parse_args()
     if args.frames:
-        print(json.dumps(run_one(args.frames, args.mode == "streamed")))
+        print(json.dumps(run_one(args.frames, args.mode)))
         return
     print(f"{WIDTH}x{HEIGHT}, VAE base width {BASE_DIM}, float32, peak above the idle process")
-    print(f"{'decode':<10} {'frames':>6} {'peak MB':>9} {'latents MB':>11} {'growth beyond latents':>22}")
-    for mode in ("streamed", "at once"):
+    print(f"{'decode':<24} {'frames':>6} {'peak MB':>9} {'latents MB':>11} {'growth beyond latents':>22}")
+    for mode in MODES:
         short, long = (measured(frames, mode) for frames in FRAMES)
         growth = (long["peak"] - (long["latents"] - short["latents"])) / short["peak"] - 1
         for frames, figure, shown in ((FRAMES[0], short, ""), (FRAMES[1], long, f"{growth:22.1%}")):
             peak, latents = figure["peak"] / 1e6, figure["latents"] / 1e6
-            print(f"{mode:<10} {frames:6d} {peak:9.1f} {latents:11.2f} {shown}")
+            print(f"{mode:<24} {frames:6d} {peak:9.1f} {latents:11.2f} {shown}")
 
 
 if __name__ == "__main__":

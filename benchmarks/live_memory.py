@@ -14,11 +14,13 @@ from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from videogen.models.hunyuan import make_vae
 from videogen.models.vae import decode_stream
 from videogen.models.wan import WanDiT
 
 HEADS, HEAD_DIM, FFN = 8, 64, 1382  # the 14B's proportions
 GRID = (14, 40, 44)
+TILES = {"sample_size": 64, "sample_tsize": 32}
 
 
 class Watch(TorchDispatchMode):
@@ -75,6 +77,16 @@ def decode() -> float:
     return watch.peak / (side * 8) ** 2
 
 
+def decode_at_once() -> float:
+    """Peak bytes per pixel, frame and unit of width of a tile of HunyuanVideo's decoder."""
+    width, side, frames = 16, 64, 33
+    vae = make_vae({"block_out_channels": (16, 32, 64, 64), "norm_num_groups": 4, **TILES}).eval()
+    latents = torch.randn(1, 16, (frames - 1) // 4 + 1, side // 8, side // 8)
+    with torch.no_grad(), Watch() as watch:
+        vae.decoder(vae.post_quant_conv(latents))
+    return watch.peak / (side * side * frames * width)
+
+
 def main() -> None:
     print(f"{'transformer, bytes per token and width':<42} {'ours':>7} {'diffusers':>10}")
     for dtype in (torch.bfloat16, torch.float32):
@@ -83,6 +95,7 @@ def main() -> None:
             ours, theirs = (forward(kind, dtype, per_frame) for kind in (WanDiT, WanTransformer3DModel))
             print(f"{name:<42} {ours:7.1f} {theirs:10.1f}")
     print(f"{'streamed decode, bytes per output pixel':<42} {decode():7.0f}")
+    print(f"{'tile at once, bytes per pixel, frame, width':<42} {decode_at_once():6.1f}")
 
 
 if __name__ == "__main__":

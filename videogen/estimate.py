@@ -14,7 +14,10 @@ DTYPE_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 ACTIVATION_BYTES = {2: 25, 4: 40}
 # Live bytes per output pixel while one latent frame is decoded in float32, per unit of the VAE's base width.
 DECODE_BYTES = 204
+# Of HunyuanVideo's, which decodes a tile of many frames at once: per pixel, frame and unit of width.
+AT_ONCE_BYTES = 36
 PUBLISHED_VAE_WIDTH = 96
+HUNYUAN_VAE_WIDTH = 128
 WAN22_VAE_WIDTH = 256
 TILE = 256  # pixels, each side
 PICTURE_BYTES = 64  # per output pixel: four float32 RGB frames, and as much again while they are blended
@@ -38,7 +41,7 @@ class Memory:
         decode = self.tiled_decode if tiled or low_vram else self.decode
         vae = self.weights["vae"]
         transformer = max(size for name, size in self.weights.items() if name.startswith("transformer"))
-        encoders = [size for name, size in self.weights.items() if name.endswith("_encoder")]
+        encoders = [size for name, size in self.weights.items() if "_encoder" in name]
         if low_vram:
             return vae + max(self.streamed + self.activations, decode)
         if offload:
@@ -67,11 +70,13 @@ def estimate(
     size = DTYPE_BYTES[dtype]
     per_weight = dict.fromkeys(("vae", "audio_encoder"), DTYPE_BYTES["float32"])
     pixels = shape.height * shape.width
-    per_pixel = DECODE_BYTES * vae_width
+    at_once = shape.grid.frames_at_once
+    per_pixel = vae_width * (DECODE_BYTES if at_once is None else AT_ONCE_BYTES * at_once)
+    tiled = int(min(pixels, TILE * TILE) * per_pixel) + pixels * PICTURE_BYTES * (at_once or 4) // 4
     return Memory(
         weights={name: count * per_weight.get(name, size) for name, count in parameters.items()},
         streamed=int(parameters["transformer"] * STREAMED_SHARE),
         activations=shape.tokens * width * (ACTIVATION_BYTES[size] + residuals * size),
-        decode=int(pixels * per_pixel),
-        tiled_decode=int(min(pixels, TILE * TILE) * per_pixel) + pixels * PICTURE_BYTES,
+        decode=tiled if at_once else int(pixels * per_pixel),
+        tiled_decode=tiled,
     )

@@ -10,8 +10,8 @@ from typing import Any
 
 from videogen import metadata
 from videogen.errors import InputError
-from videogen.estimate import PUBLISHED_VAE_WIDTH, WAN22_VAE_WIDTH, Memory, estimate
-from videogen.geometry import WAN22_GRID, Shape
+from videogen.estimate import HUNYUAN_VAE_WIDTH, PUBLISHED_VAE_WIDTH, WAN22_VAE_WIDTH, Memory, estimate
+from videogen.geometry import HUNYUAN_GRID, WAN22_GRID, Shape
 from videogen.media.fetch import display_name
 from videogen.models import checkpoints
 from videogen.models.checkpoints import Checkpoint
@@ -133,6 +133,8 @@ class Plan:
 
     def _vae_width(self, config: Mapping[str, Any]) -> float:
         """Decoder width per output pixel; Wan2.2's VAE decodes pictures of half the size."""
+        if self.shape.grid == HUNYUAN_GRID:
+            return next(iter(config.get("block_out_channels", ())), HUNYUAN_VAE_WIDTH)
         if self.shape.grid == WAN22_GRID:
             return config.get("decoder_base_dim", WAN22_VAE_WIDTH) / 4
         return config.get("base_dim", PUBLISHED_VAE_WIDTH)

@@ -12,7 +12,7 @@ from videogen import config, shapes
 from videogen.errors import InputError, nearest
 from videogen.geometry import Shape, crop_sizes
 from videogen.notes import avatar_notes, extension_notes, forcing_notes, guidance_notes, unguided_notes
-from videogen.options import OPTIONS, TASK_NAMES, merge
+from videogen.options import OPTIONS, merge
 from videogen.shapes import REFERENCE_SLOTS, Inputs, SizeTables
 
 if TYPE_CHECKING:
@@ -477,8 +477,6 @@ def find(name: str | None) -> TaskSpec:
     available = ", ".join(TASKS)
     if name is None:
         raise InputError("--task_type", None, "none given", f"choose one of {available}")
-    if name in TASK_NAMES:
-        raise InputError("--task_type", name, "not part of this version", f"available: {available}")
     close = nearest(name, TASKS)
     raise InputError(
         "--task_type",

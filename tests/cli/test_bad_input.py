@@ -108,10 +108,6 @@ CASES: dict[str, tuple[dict[str, object], int, str]] = {
     "value for nothing": ({"num_frames": "--seed"}, 2, "--num_frames: needs a value; --num_frames FRAMES"),
     "unknown suffix": ({"output": "out.avi"}, 2, "--output out.avi: must be .mp4, .gif, .npy or a folder"),
     "unknown task": ({"task_type": "reference_2_video"}, 2, "--task_type .*nearest reference_to_video"),
-    "task of the future": (
-        {"task_type": "hunyuan_image_to_video"},
-        *(2, "--task_type hunyuan_image_to_video: not part of this version"),
-    ),
     "no task": ({"task_type": None}, 2, "--task_type: none given; choose one of reference_to_video"),
     "no prompt": ({"prompt": None}, 2, "--prompt: required by reference_to_video"),
     "empty prompt": ({"prompt": ""}, 2, "--prompt '': must not be empty"),

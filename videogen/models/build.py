@@ -367,5 +367,5 @@ def _load_weightless(name: str, place: Path) -> PreTrainedTokenizerBase | CLIPIm
             return CLIPImageProcessorPil.from_pretrained(place, local_files_only=True)
         return AutoTokenizer.from_pretrained(place, local_files_only=True, trust_remote_code=False)
     except Exception as error:
-        kind = name.removesuffix("_2").replace("_", " ")
-        raise CheckpointError(f"{place}: no {kind} in it ({first_line(error)}); download it again") from None
+        kind = "an image processor" if name == "image_processor" else "a tokenizer"
+        raise CheckpointError(f"{place}: not {kind} ({first_line(error)}); download it again") from None

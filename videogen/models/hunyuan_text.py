@@ -12,7 +12,13 @@ from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video_image2video import
 )
 from PIL import Image
 from torch import Tensor
-from transformers import CLIPImageProcessorPil, CLIPTextModel, LlavaModel, PreTrainedTokenizerBase
+from transformers import (
+    CLIPImageProcessorPil,
+    CLIPTextModel,
+    LlavaConfig,
+    LlavaModel,
+    PreTrainedTokenizerBase,
+)
 
 BEFORE = TEMPLATE["crop_start"]  # tokens of the template before the prompt
 IMAGE = slice(TEMPLATE["image_emb_start"], TEMPLATE["image_emb_end"])
@@ -54,7 +60,7 @@ def encode_prompt(
         IMAGE_TOKENS,
         IMAGE.start,
         IMAGE.stop,
-        llava.config.get_text_config().pad_token_id,
+        pad_id(llava.config),
     )
     pixels = processor(image, return_tensors="pt").pixel_values
     states = llava(
@@ -69,6 +75,12 @@ def encode_prompt(
     kept = kept[mask[0, kept] > 0]
     text = states[:, (kept + IMAGE_TOKENS - 1).to(states.device)]
     return torch.cat([states[:, IMAGE][:, ::interleave], text], dim=1)
+
+
+def pad_id(config: LlavaConfig) -> int:
+    """Of padding; the published config has it at its top alone."""
+    own = getattr(config, "pad_token_id", None)
+    return own if own is not None else config.get_text_config().pad_token_id
 
 
 def encode_summary(tokenizer: PreTrainedTokenizerBase, clip: CLIPTextModel, prompt: str) -> Tensor:

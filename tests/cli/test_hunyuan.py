@@ -1,0 +1,181 @@
+"""HunyuanVideo-I2V on the command line: sizes, seeds, defaults, what is refused."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from tests.conftest import GOLDEN, REFS
+from videogen.models.hunyuan_lora import DOWN, PREFIX, UP
+
+CHECKPOINT = GOLDEN / "hunyuan/checkpoint-A"
+WEIGHTS = "hunyuan-video-i2v-720p/transformers/mp_rank_00_model_states.pt"
+CONCAT = GOLDEN / "hunyuan/checkpoint-A-latent_concat" / WEIGHTS
+
+
+def words(*more):
+    """The shortest command on the tiny model, without an output; what is given twice counts last."""
+    return [
+        *("--task_type", "hunyuan_image_to_video", "--model_id", "tiny", "--prompt", "a balloon rises"),
+        *("--input_image", REFS / "balloon.png", "--height", 32, "--width", 48, "--num_frames", 5),
+        *("--num_inference_steps", 2, "--device", "cpu", *(() if "--seed" in more else ("--seed", 3)), *more),
+    ]
+
+
+def planned(cli, tmp_path, *more):
+    finished = cli(*words("--output", tmp_path / "x.mp4", "--dry_run", "--json", *more))
+    assert finished.code == 0, finished.err
+    return json.loads(finished.out)
+
+
+@pytest.mark.parametrize(
+    ("flags", "shift", "stable"),
+    [((), 7, True), (("--no_i2v_stability",), 17, False), (("--no_i2v_stability", "--shift", 5), 5, False)],
+)
+def test_the_shift_goes_with_stability(cli, tmp_path, flags, shift, stable):
+    request = planned(cli, tmp_path, *flags)["request"]
+    assert (request["shift"], request["i2v_stability"]) == (shift, stable)
+    assert request["embedded_cfg_scale"] == 6
+
+
+def test_switches_change_the_video(cli, tmp_path):
+    made = set()
+    for flags in (
+        (),
+        ("--no_i2v_stability",),
+        ("--embedded_cfg_scale", 1),
+        ("--guidance_scale", 3),
+        ("--prompt", "fog"),
+    ):
+        assert cli(*words("--output", tmp_path / "a.npy", "--overwrite", *flags)).code == 0
+        made.add(np.load(tmp_path / "a.npy").tobytes())
+    assert len(made) == 5
+
+
+def test_the_image_beside_the_noise(cli, tmp_path):
+    concat = ("--model_id", "tiny:hunyuan-latent-concat", "--num_frames", 9)
+    plan = planned(cli, tmp_path, *concat)
+    assert (plan["num_frames"], plan["latent_shape"]) == (5, [1, 16, 3, 4, 6])
+    assert "embedded_cfg_scale" not in plan["request"]
+    assert plan["request"]["i2v_condition_type"] == "latent_concat"
+    finished = cli(
+        *words("--model_id", "tiny:hunyuan-latent-concat", "--num_frames", 9, "--output", tmp_path / "a.npy")
+    )
+    assert finished.code == 0, finished.err
+    assert np.load(tmp_path / "a.npy").shape == (5, 32, 48, 3)
+
+
+@pytest.mark.parametrize(
+    ("image", "resolution", "size"),
+    [
+        ((1280, 720), "720P", (1248, 704)),
+        ((1280, 720), "360P", (608, 352)),
+        ((1024, 1024), "540P", (704, 704)),
+    ],
+)
+def test_sizes_follow_the_image(cli, tmp_path, image, resolution, size):
+    Image.new("RGB", image).save(tmp_path / "image.png")
+    finished = cli(
+        *("--task_type", "hunyuan_image_to_video", "--prompt", "x", "--input_image", tmp_path / "image.png"),
+        *("--resolution", resolution, "--dry_run", "--json", "--output", tmp_path / "x.mp4"),
+    )
+    plan = json.loads(finished.out)
+    assert (plan["width"], plan["height"], plan["num_frames"], plan["fps"]) == (*size, 129, 24)
+
+
+def test_several_videos_count_seeds_up(cli, tmp_path):
+    finished = cli(*words("--num_videos", 2, "--output_dir", tmp_path))
+    assert finished.code == 0, finished.err
+    assert [path.name for path in finished.paths] == ["1_3.mp4", "2_4.mp4"]
+    given = cli(*words("--num_videos", 2, "--seed", "8,5", "--output_dir", tmp_path / "more"))
+    assert [path.name for path in given.paths] == ["1_8.mp4", "2_5.mp4"]
+
+
+def test_the_same_twice_and_from_metadata(cli, tmp_path):
+    assert cli(*words("--output", tmp_path / "a.npy", "--no_i2v_stability")).code == 0
+    again = cli(
+        *("--from_metadata", tmp_path / "a.json", "--input_image", REFS / "balloon.png", "--device", "cpu"),
+        *("--output", tmp_path / "b.npy"),
+    )
+    assert again.code == 0, again.err
+    assert np.array_equal(np.load(tmp_path / "a.npy"), np.load(tmp_path / "b.npy"))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return shutil.copytree(CHECKPOINT, tmp_path / "model")
+
+
+def refused(cli, tmp_path, code, message, *more):
+    finished = cli(*words("--output", tmp_path / "x.mp4", *more))
+    assert finished.code == code, finished.err
+    assert re.search(message, finished.complaint), finished.complaint
+
+
+@pytest.mark.parametrize(("asked", "channels"), [("latent_concat", 16), ("token_replace", 33)])
+def test_weights_of_the_other_kind(cli, tmp_path, folder, asked, channels):
+    if channels == 33:
+        shutil.copy(CONCAT, folder / WEIGHTS)
+    message = f"--i2v_condition_type {asked}: the weights of model have {channels} input channels"
+    refused(cli, tmp_path, 2, message, "--model_id", folder, "--i2v_condition_type", asked)
+
+
+def test_an_embedded_scale_without_its_embedding(cli, tmp_path, folder):
+    shutil.copy(CONCAT, folder / WEIGHTS)
+    message = "--embedded_cfg_scale 6: this model has no embedding for it"
+    refused(cli, tmp_path, 2, message, "--model_id", folder, "--embedded_cfg_scale", 6)
+
+
+@pytest.mark.parametrize("missing", ["text_encoder_i2v", "text_encoder_2"])
+def test_a_missing_text_encoder(cli, tmp_path, folder, missing):
+    shutil.rmtree(folder / missing)
+    refused(cli, tmp_path, 3, f"incomplete HunyuanVideo-I2V folder; missing {missing}/", "--model_id", folder)
+
+
+@pytest.mark.parametrize(("frames", "message"), [(6, "must be 4k.1; nearest 5 or 9"), (1, "at least 5")])
+def test_a_wrong_number_of_frames(cli, tmp_path, frames, message):
+    refused(cli, tmp_path, 2, f"--num_frames {frames}: .*{message}", "--num_frames", frames)
+
+
+def test_seeds_that_do_not_fit(cli, tmp_path):
+    refused(cli, tmp_path, 2, "--seed 1,2: 2 seeds; 1 or 3 can be given", "--num_videos", 3, "--seed", "1,2")
+
+
+@pytest.mark.parametrize("prefix", [PREFIX, ""])
+def test_a_lora_of_another_model(cli, tmp_path, prefix):
+    save_file({f"{prefix}nowhere{x}": torch.ones(2, 2) for x in (UP, DOWN)}, tmp_path / "lora.safetensors")
+    refused(
+        cli,
+        tmp_path,
+        3,
+        r"--lora .*lora.safetensors: .*(0 of its|does not fit)",
+        "--lora",
+        tmp_path / "lora.safetensors",
+    )
+
+
+def test_a_lora_changes_the_video(cli, tmp_path):
+    layer = f"{PREFIX}double_blocks_0_img_mlp_fc2"
+    save_file({layer + UP: torch.ones(32, 2), layer + DOWN: torch.ones(2, 64)}, tmp_path / "lora.safetensors")
+    frames = []
+    for more in (
+        (),
+        ("--lora", tmp_path / "lora.safetensors"),
+        ("--lora", f"{tmp_path / 'lora.safetensors'}:0"),
+    ):
+        finished = cli(*words("--output", tmp_path / "a.npy", "--overwrite", *more))
+        assert finished.code == 0, finished.err
+        frames.append(np.load(tmp_path / "a.npy"))
+    assert not np.array_equal(frames[0], frames[1])
+    assert np.array_equal(frames[0], frames[2])
+
+
+def test_a_broken_weight_file(cli, tmp_path, folder):
+    file = folder / WEIGHTS
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    refused(cli, tmp_path, 3, "mp_rank_00_model_states.pt", "--model_id", folder)
