@@ -175,6 +175,24 @@ def test_a_lora_changes_the_video(cli, tmp_path):
     assert np.array_equal(frames[0], frames[2])
 
 
+def test_a_lora_in_the_names_of_diffusers(cli, tmp_path):
+    layer = "transformer.transformer_blocks.0.ff.net.2"
+    pair = {f"{layer}.lora_A.weight": torch.ones(2, 64), f"{layer}.lora_B.weight": torch.ones(32, 2)}
+    save_file(pair, tmp_path / "lora.safetensors")
+    published = f"{PREFIX}double_blocks_0_img_mlp_fc2"
+    save_file(
+        {published + UP: torch.ones(32, 2), published + DOWN: torch.ones(2, 64)}, tmp_path / "k.safetensors"
+    )
+    frames = []
+    for name in ("lora", "k"):
+        finished = cli(
+            *words("--output", tmp_path / f"{name}.npy", "--lora", tmp_path / f"{name}.safetensors")
+        )
+        assert finished.code == 0, finished.err
+        frames.append(np.load(tmp_path / f"{name}.npy"))
+    assert np.array_equal(*frames)
+
+
 def test_a_broken_weight_file(cli, tmp_path, folder):
     file = folder / WEIGHTS
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])

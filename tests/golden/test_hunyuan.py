@@ -25,6 +25,7 @@ from videogen.seeds import video_seeds
 
 CHECKPOINT = GOLDEN / "hunyuan/checkpoint-A"
 WEIGHTS = "hunyuan-video-i2v-720p/transformers/mp_rank_00_model_states.pt"
+CPU = torch.device("cpu")
 ARCH = {"rope_dim_list": [4, 10, 10]}
 CASES = (
     *("e2e_token_replace_stability", "e2e_token_replace_cfg"),
@@ -84,14 +85,14 @@ def test_text_encoders(golden):
 
     def check(prompt, seen, interleave, states, mask):
         made = hunyuan_text.encode_prompt(
-            load["tokenizer"], processor, load["llava"], prompt, seen, interleave=interleave
+            load["tokenizer"], processor, load["llava"], prompt, seen, interleave=interleave, device=CPU
         )
         torch.testing.assert_close(made, states[mask > 0][None], atol=1e-4, rtol=1e-4)
 
     for index, prompt in enumerate(case.about["prompts"]):
         states, mask = (case.outputs[f"{kind}_il4_{index}"] for kind in ("hidden", "mask"))
         check(prompt, image, 4, states, mask)
-        summary = hunyuan_text.encode_summary(clip["tokenizer_2"], clip["clip_text"], prompt)
+        summary = hunyuan_text.encode_summary(clip["tokenizer_2"], clip["clip_text"], prompt, device=CPU)
         torch.testing.assert_close(summary, case.outputs[f"clip_pooled_{index}"], atol=1e-5, rtol=1e-5)
     check(case.about["prompts"][0], image, 2, case.outputs["hidden_il2_0"], case.outputs["mask_il2_0"])
     black = Image.new("RGB", image.size)

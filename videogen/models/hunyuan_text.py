@@ -38,10 +38,12 @@ def encode_prompt(
     image: Image.Image,
     *,
     interleave: int,
+    device: torch.device,
 ) -> Tensor:
     """Rows [1, T, dim] of an image and a prompt: every ``interleave``-th of the image's, then the text's.
 
-    Rows of padding are left out: nothing that is made depends on them.
+    ``device`` is where llava computes; its weights may be elsewhere until then. Rows of padding are left out:
+    nothing that is made depends on them.
     """
     length = BEFORE + TEXT_TOKENS
     given = tokenizer(
@@ -64,8 +66,8 @@ def encode_prompt(
     )
     pixels = processor(image, return_tensors="pt").pixel_values
     states = llava(
-        **{name: value.to(llava.device) for name, value in expanded.items()},
-        pixel_values=pixels.to(llava.device, llava.dtype),
+        **{name: value.to(device) for name, value in expanded.items()},
+        pixel_values=pixels.to(device, llava.dtype),
         output_hidden_states=True,
     ).hidden_states[LAYER]
     # Where the assistant's turn begins; a prompt that was cut off has none.
@@ -83,9 +85,11 @@ def pad_id(config: LlavaConfig) -> int:
     return own if own is not None else config.get_text_config().pad_token_id
 
 
-def encode_summary(tokenizer: PreTrainedTokenizerBase, clip: CLIPTextModel, prompt: str) -> Tensor:
+def encode_summary(
+    tokenizer: PreTrainedTokenizerBase, clip: CLIPTextModel, prompt: str, *, device: torch.device
+) -> Tensor:
     """A prompt as one vector [1, dim]."""
     ids = tokenizer(
         [prompt], max_length=CLIP_TOKENS, padding="max_length", truncation=True, return_tensors="pt"
     ).input_ids
-    return clip(ids.to(clip.device)).pooler_output
+    return clip(ids.to(device)).pooler_output

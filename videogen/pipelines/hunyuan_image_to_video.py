@@ -132,18 +132,27 @@ class HunyuanImageToVideoPipeline(VideoPipeline, HunyuanVideoLoraLoaderMixin):
         """Rows [1, T, dim] of an image and a prompt."""
 
         def rows() -> Tensor:
-            every = INTERLEAVE[self.transformer.config.image_condition_type]
             return hunyuan_text.encode_prompt(
-                self.tokenizer, self.image_processor, self.text_encoder, prompt, image, interleave=every
+                self.tokenizer,
+                self.image_processor,
+                self.text_encoder,
+                prompt,
+                image,
+                interleave=INTERLEAVE[self.transformer.config.image_condition_type],
+                device=self._execution_device,
             )
 
         return self.remembered((prompt, hash(image.tobytes())), rows)
 
     def summarize(self, prompt: str) -> Tensor:
         """A prompt as one vector [1, dim]."""
-        return self.remembered(
-            prompt, lambda: hunyuan_text.encode_summary(self.tokenizer_2, self.text_encoder_2, prompt)
-        )
+
+        def summary() -> Tensor:
+            return hunyuan_text.encode_summary(
+                self.tokenizer_2, self.text_encoder_2, prompt, device=self._execution_device
+            )
+
+        return self.remembered(prompt, summary)
 
     def velocity(
         self,
