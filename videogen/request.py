@@ -29,6 +29,7 @@ Values = dict[str, Any]
 # Pairs that contradict each other.
 CONFLICTS = (
     *(("size", "height"), ("size", "width"), ("resolution", "size"), ("resolution", "height")),
+    ("i2v_stability", "no_i2v_stability"),
     *(("resolution", "width"), ("output", "output_dir"), ("low_vram", "use_usp"), ("prompt", "roll_prompts")),
 )
 RUNTIME_DEFAULTS: Values = {
@@ -101,7 +102,7 @@ def _seeds(values: Mapping[str, Any], drawn: int) -> Sequence[int]:
     try:
         made = video_seeds(seeds or drawn, 1, videos, lambda: drawn)
     except ValueError as error:
-        fix = f"give 1 or {videos}"
+        fix = f"give 1 or {videos}" if videos > 1 else "leave --num_videos out, or give 1"
         raise InputError("--seed", typed(seeds), f"{error} with --num_videos {videos}", fix) from None
     if max(made) > MAX_SEED:
         raise InputError(
@@ -184,7 +185,8 @@ def _as_the_weights_are(task: TaskSpec, checkpoint: Checkpoint, explicit: Mappin
     Raises:
         InputError: something else was asked for.
     """
-    for name, value in task.decided.items():
+    known = checkpoint.folder is not None or checkpoint.tiny or task.model(checkpoint.name)
+    for name, value in task.decided.items() if known else ():
         if explicit.get(name, value) != value:
             channels = task.network["in_channels"]
             what = f"the weights of {checkpoint.name} have {channels} input channels, which are {value}"

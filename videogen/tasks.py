@@ -235,7 +235,6 @@ _V2V: dict[str, Any] = {
 }
 _HUNYUAN: dict[str, Any] = {
     "name": "hunyuan_image_to_video",
-    "config_name": "hunyuan",
     "summary": "a video that begins with an image (HunyuanVideo)",
     "pipeline": "videogen.pipelines.hunyuan_image_to_video:HunyuanImageToVideoPipeline",
     "layouts": ("HunyuanVideo-I2V", "diffusers"),
@@ -412,6 +411,7 @@ _ROWS = (
         tiny={"hunyuan": "hunyuan"},
         network={"kind": "HunyuanVideo", "in_channels": 16},
         decided={"i2v_condition_type": "token_replace"},
+        config_name="hunyuan",
         **_HUNYUAN,
     ),
     TaskSpec(
@@ -420,6 +420,7 @@ _ROWS = (
         tiny={"hunyuan-latent-concat": "hunyuan-latent-concat"},
         network={"kind": "HunyuanVideo", "in_channels": 33},
         decided={"i2v_condition_type": "latent_concat"},
+        config_name="hunyuan-33ch",
         **_HUNYUAN,
     ),
     TaskSpec(

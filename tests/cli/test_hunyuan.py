@@ -96,6 +96,40 @@ def test_several_videos_count_seeds_up(cli, tmp_path):
     assert [path.name for path in given.paths] == ["1_8.mp4", "2_5.mp4"]
 
 
+def test_a_video_does_not_depend_on_the_one_before(cli, tmp_path):
+    assert cli(*words("--seed", "3,4", "--output", tmp_path / "{seed}.npy")).code == 0
+    assert cli(*words("--seed", "4", "--output", tmp_path / "alone.npy")).code == 0
+    assert np.array_equal(np.load(tmp_path / "4.npy"), np.load(tmp_path / "alone.npy"))
+
+
+def test_long_videos_have_other_positions(cli, tmp_path):
+    long = ("--num_frames", 193, "--height", 16, "--width", 16, "--num_inference_steps", 1)
+    frames = []
+    for name, more in (("riflex", ()), ("plain", ("--no_riflex",))):
+        finished = cli(*words(*long, *more, "--output", tmp_path / f"{name}.npy"))
+        assert finished.code == 0, finished.err
+        frames.append(np.load(tmp_path / f"{name}.npy"))
+    assert frames[0].shape == (193, 16, 16, 3)
+    assert not np.array_equal(*frames)
+
+
+def test_the_image_is_in_the_noise(cli, tmp_path):
+    """The 0.001 share of it, at the same shift."""
+    for name in ("i2v_stability", "no_i2v_stability"):
+        assert cli(*words("--shift", 7, f"--{name}", "--output", tmp_path / f"{name}.npy")).code == 0
+    frames = [np.load(tmp_path / f"{name}.npy") for name in ("i2v_stability", "no_i2v_stability")]
+    assert not np.array_equal(*frames)
+
+
+@pytest.mark.parametrize("name", ["hunyuanvideo-community/HunyuanVideo-I2V-33ch"])
+def test_the_other_published_model_is_known_for_what_it_is(cli, tmp_path, name):
+    plan = planned(
+        cli, tmp_path, "--model_id", name, "--i2v_condition_type", "latent_concat", "--num_frames", 9
+    )
+    assert plan["num_frames"] == 5
+    assert "embedded_cfg_scale" not in plan["request"]
+
+
 def test_the_same_twice_and_from_metadata(cli, tmp_path):
     assert cli(*words("--output", tmp_path / "a.npy", "--no_i2v_stability")).code == 0
     again = cli(
@@ -129,6 +163,49 @@ def test_an_embedded_scale_without_its_embedding(cli, tmp_path, folder):
     shutil.copy(CONCAT, folder / WEIGHTS)
     message = "--embedded_cfg_scale 6: this model has no embedding for it"
     refused(cli, tmp_path, 2, message, "--model_id", folder, "--embedded_cfg_scale", 6)
+
+
+def test_a_repository_that_lacks_half_of_the_model(cli, tmp_path):
+    refused(
+        cli,
+        tmp_path,
+        3,
+        "tencent/HunyuanVideo-I2V: lacks the text encoders",
+        "--model_id",
+        "tencent/HunyuanVideo-I2V",
+    )
+
+
+def test_a_folder_that_other_models_share(cli, tmp_path, folder):
+    (folder / "text_encoder").mkdir()
+    assert planned(cli, tmp_path, "--model_id", folder)["model"]["layout"] == "HunyuanVideo-I2V"
+
+
+def test_both_switches_at_once(cli, tmp_path):
+    refused(cli, tmp_path, 2, "--i2v_stability: not together with", "--i2v_stability", "--no_i2v_stability")
+
+
+@pytest.mark.parametrize("options", [(), ("--low_vram",)])
+def test_a_lora_on_float8_weights(cli, tmp_path, folder, options):
+    published = torch.load(folder / WEIGHTS, weights_only=True)["module"]
+    scales = {}
+    for name, weight in published.items():
+        if "_blocks." in name and name.endswith(".weight") and weight.ndim == 2:
+            scales[name.removesuffix(".weight")] = scale = weight.abs().max() / 448
+            published[name] = (weight / scale).to(torch.float8_e4m3fn)
+    torch.save({"module": published}, (folder / WEIGHTS).with_name("mp_rank_00_model_states_fp8.pt"))
+    torch.save(scales, (folder / WEIGHTS).with_name("mp_rank_00_model_states_fp8_map.pt"))
+    (folder / WEIGHTS).unlink()
+    layer = f"{PREFIX}double_blocks_0_img_mlp_fc2"
+    lora = tmp_path / "lora.safetensors"
+    save_file({layer + UP: torch.full((48, 2), 0.123), layer + DOWN: torch.full((2, 96), 0.123)}, lora)
+    frames = []
+    for more in ((), ("--lora", lora)):
+        model = ("--model_id", folder, *options)
+        finished = cli(*words("--output", tmp_path / "a.npy", "--overwrite", *model, *more))
+        assert finished.code == 0, finished.err
+        frames.append(np.load(tmp_path / "a.npy"))
+    assert not np.array_equal(*frames)
 
 
 @pytest.mark.parametrize("missing", ["text_encoder_i2v", "text_encoder_2"])

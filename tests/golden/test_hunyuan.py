@@ -10,6 +10,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from tests.conftest import GOLDEN
+from videogen.errors import CheckpointError
 from videogen.geometry import crop_size, crop_sizes
 from videogen.media.image import crop_bilinear
 from videogen.models import hunyuan, hunyuan_text
@@ -73,6 +74,18 @@ def test_whole_videos(cli, golden, checkpoint, tmp_path, name):
     assert (np.abs(frames.astype(int) - published) <= 1).mean() >= 0.995
 
 
+def test_nothing_in_a_prompt_is_special():
+    """Text that looks like a token of the template is text."""
+    tokenizer = load_component("tokenizer", CHECKPOINT / "text_encoder_i2v")
+    for word in ("<image>", "<|end_header_id|>", "<pad>"):
+        token = tokenizer.convert_tokens_to_ids(word)
+        ids, _ = hunyuan_text.prompt_ids(tokenizer, f"a red ball {word} on a field")
+        plain, _ = hunyuan_text.prompt_ids(tokenizer, "a red ball on a field")
+        assert (ids == token).sum() == (plain == token).sum()
+    long, start = hunyuan_text.prompt_ids(tokenizer, "<|end_header_id|> " + "a cat " * 300)
+    assert (long.shape, start) == ((1, 359), 359)
+
+
 @torch.no_grad()
 def test_text_encoders(golden):
     case = golden("hunyuan/text_encoders")
@@ -105,12 +118,17 @@ def vae():
     return load_component("hunyuan_vae", CHECKPOINT / "hunyuan-video-i2v-720p/vae")
 
 
-def test_the_image_is_encoded_untiled(golden, vae):
-    case = golden("hunyuan/vae_image")
-    with torch.no_grad():
-        whole = vae.quant_conv(vae.encoder(case.inputs["x"])).chunk(2, dim=1)[0]
-    made = hunyuan.encode_image(vae, case.inputs["x"], onload)
-    torch.testing.assert_close(made, whole * vae.config.scaling_factor, atol=1e-5, rtol=1e-5)
+def test_the_image_is_encoded_untiled_whatever_was_decoded(golden, vae):
+    """The published code tiles it from its second video on; here every video is as its first."""
+    case = golden("hunyuan/e2e_token_replace_stability")
+    image = Image.open(case.folder / "image.png").convert("RGB")
+    height, width = case.about["target_height_width"]
+    assert max(height, width) > vae.config.sample_size
+    pixels = image_tensor(crop_bilinear(image, width, height))[None, :, None]
+    for _ in range(2):
+        made = hunyuan.encode_image(vae, pixels, onload)
+        torch.testing.assert_close(made, case.outputs["image_latents_scaled"], atol=1e-5, rtol=1e-5)
+        list(hunyuan.decode_stream(vae, made, onload))
 
 
 @pytest.mark.parametrize("name", ["vae_temporal_tiled"])
@@ -144,7 +162,7 @@ def test_schedule(golden):
 
 def test_positions_and_riflex(golden):
     case = golden("hunyuan/rope")
-    for spec in case.about["specs"][1:]:
+    for spec in case.about["specs"][1:]:  # the first, plain and small, is not kept
         rope = hunyuan.RiflexRotaryEmbed(tuple(spec["rope_dim_list"]), 256.0)
         latents = torch.zeros(1, 1, spec["latent_frames"], spec["height"] // 8, spec["width"] // 8)
         for made, name in zip(rope(latents), ("cos", "sin"), strict=True):
@@ -218,7 +236,8 @@ def test_lora_is_merged_as_published(tmp_path):
 
 def test_a_lora_of_another_model(tmp_path):
     model = load_component("hunyuan_transformer", (CHECKPOINT / WEIGHTS).parent, arch=ARCH)
-    save_file({f"{PREFIX}elsewhere{UP}": torch.ones(2, 2)}, tmp_path / "lora.safetensors")
+    pair = {f"{PREFIX}elsewhere{part}": torch.ones(2, 2) for part in (UP, DOWN)}
+    save_file(pair, tmp_path / "lora.safetensors")
     with pytest.raises(ValueError, match="0 of its 1 layers"):
         read_kohya(tmp_path / "lora.safetensors", model)
     save_file({"transformer.proj_out.lora_A.weight": torch.ones(2, 2)}, tmp_path / "other.safetensors")
@@ -261,6 +280,22 @@ def test_float8_weights_compute_with_their_scales(float8):
         "guidance": torch.tensor([6000.0]),
     }
     torch.testing.assert_close(model(**given).sample, plain(**given).sample)
+
+
+def test_float8_weights_whatever_their_file_is_called(float8):
+    folder, _ = float8
+    (folder / "mp_rank_00_model_states_fp8.pt").rename(folder / "mp_rank_00_model_states.pt")
+    model = load_component("hunyuan_transformer", folder, arch=ARCH)
+    assert isinstance(model.single_transformer_blocks[0].proj_mlp, hunyuan.ScaledLinear)
+
+
+def test_a_scale_too_few_is_refused(float8):
+    folder, _ = float8
+    scales = torch.load(folder / "mp_rank_00_model_states_fp8_map.pt", weights_only=True)
+    del scales["single_blocks.0.linear2"]
+    torch.save(scales, folder / "mp_rank_00_model_states_fp8_map.pt")
+    with pytest.raises(CheckpointError, match=r"not those of .* \(single_transformer_blocks.0.proj_out\)"):
+        load_component("hunyuan_transformer", folder, arch=ARCH)
 
 
 def test_float8_weights_without_scales_are_refused(float8):

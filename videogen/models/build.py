@@ -326,7 +326,7 @@ def draft_component(name: str, place: Path, arch: Mapping[str, Any] | None = Non
     if name in WEIGHTLESS:
         return Draft(name=name, module=_load_weightless(name, place), found={})
     found = weights.read_entries(place, COMPONENTS[name].tables)
-    scales = weights.read_scales(place, COMPONENTS[name].tables)
+    scales = weights.read_scales(place, COMPONENTS[name].tables[0], found)
     config = read_json(place / "config.json") if (place / "config.json").is_file() else {}
     return Draft(
         name=name,

@@ -75,16 +75,21 @@ LAYOUTS: dict[str, dict[str, str]] = {
 }
 # What tells a layout: the first row of which one path exists decides.
 MARKERS: dict[str, tuple[str, ...]] = {
-    "diffusers": ("model_index.json", "vae", "text_encoder"),
     "HunyuanVideo-I2V": ("hunyuan-video-i2v-720p", "text_encoder_i2v"),
+    "diffusers": ("model_index.json", "vae", "text_encoder"),
     "SkyReels-V3 extension": ("shot_transformer", "transformer"),
     "Wan2.2 A14B": ("high_noise_model", "low_noise_model"),
     "SkyReels-V3 avatar": ("chinese-wav2vec2-base",),
     "Wan2.2 5B": ("Wan2.2_VAE.pth",),
     "SkyReels-V2": ("Wan2.1_VAE.pth", "config.json"),
 }
-# The tensor that makes tokens of latents, and what begins the names of an embedding of the guidance scale.
-PATCHES = ("patch_embedding.weight", "img_in.proj.weight", "x_embedder.proj.weight")
+# The tensor that makes tokens of latents, and whose it is; then how the names of an embedding of the guidance
+# scale begin.
+PATCHES = {
+    "patch_embedding.weight": "Wan",
+    "img_in.proj.weight": "HunyuanVideo",
+    "x_embedder.proj.weight": "HunyuanVideo",
+}
 GUIDANCE = ("guidance_in.", "time_text_embed.guidance_embedder.")
 TRAITS = {
     "kind": "a {} transformer",
@@ -105,6 +110,7 @@ WEIGHTLESS = {
     "tokenizer_2": ("tokenizer.json", "vocab.json"),
     "image_processor": ("preprocessor_config.json",),
 }
+LIGHT = (".json", ".model", ".txt")  # suffixes of what they are made of
 WITHOUT_CONFIG = ("transformers",)  # folders whose weights say it all
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _EDGE = 1 << 16  # bytes read at either end of a file for its fingerprint
@@ -149,6 +155,9 @@ def locate(model_id: str, revision: str | None, task: TaskSpec) -> Checkpoint:
         near = "nearest 'tiny'" if nearest(model_id.lower(), ["tiny"]) else f"default {task.default_model}"
         what = "neither a folder nor a hub id; give a path, owner/name or 'tiny'"
         raise CheckpointError(f"--model_id {model_id}: {what} ({near})")
+    for row in VARIANTS[task.name]:
+        if why := row.config.get("incomplete", {}).get(model_id):
+            raise CheckpointError(f"--model_id {model_id}: {why}")
     from videogen.models import hub  # noqa: PLC0415 - 0.2 s, only for hub ids
 
     for name in spellings(model_id, task):
@@ -172,9 +181,10 @@ def locate(model_id: str, revision: str | None, task: TaskSpec) -> Checkpoint:
 
 
 def _row(model_id: str, task: TaskSpec) -> TaskSpec:
-    """The task's row that knows a hub id, else its first."""
+    """The task's row that knows a hub id (of several, by the longest name), else its first."""
     rows = VARIANTS[task.name]
-    return next((row for row in rows if row.model(model_id) is not None), rows[0])
+    known = [(len(model.names[0]), row) for row in rows if (model := row.model(model_id)) is not None]
+    return max(known, key=lambda named: named[0], default=(0, rows[0]))[1]
 
 
 def fetch(checkpoint: Checkpoint, task: TaskSpec, timeout: float | None = None) -> Checkpoint:
@@ -271,9 +281,10 @@ def traits(checkpoint: Checkpoint) -> dict[str, Any]:
         CheckpointError: a broken or truncated file.
     """
     shapes = tensor_shapes(weight_files(checkpoint.place("transformer")))
-    patches = next((shapes[name] for name in PATCHES if name in shapes), (0, 0))
+    found = next((name for name in PATCHES if name in shapes), None)
+    patches = shapes.get(found or "", (0, 0))
     return {
-        "kind": "Wan" if PATCHES[0] in shapes else "HunyuanVideo",
+        "kind": PATCHES.get(found or ""),
         "in_channels": patches[1],
         "image": any(key.startswith(("img_emb.", "condition_embedder.image_embedder.")) for key in shapes),
         "audio": any(key.startswith("audio_proj.") for key in shapes),
@@ -452,7 +463,11 @@ def _files(folder: Path, place: str) -> list[Path]:
 
 def _sizes(folder: Path, layout: str, components: Mapping[str, str]) -> dict[str, int]:
     return {
-        name: sum(file.stat().st_size for file in _files(folder, LAYOUTS[layout][component]))
+        name: sum(
+            file.stat().st_size
+            for file in _files(folder, LAYOUTS[layout][component])
+            if component not in WEIGHTLESS or file.suffix in LIGHT
+        )
         for name, component in components.items()
     }
 

@@ -5,7 +5,7 @@ What a model is shows in its shapes; that is judged before any framework is impo
 
 import pickle
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from videogen.errors import CheckpointError
 
 Shape = tuple[int, ...]
+LONGEST = 16 << 20  # bytes of a pickle that is looked into; a thousand tensors take 0.1 MB
 WRAPPERS = ("module", "state_dict")  # what training code keeps its weights under
 
 
@@ -60,14 +61,16 @@ def _pickled(file: Path) -> Iterator[tuple[str, Shape]]:
         return
     try:
         with zipfile.ZipFile(file) as archive:
-            (name,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
-            with archive.open(name) as stream:
+            (entry,) = (info for info in archive.infolist() if info.filename.endswith("/data.pkl"))
+            if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > LONGEST:
+                return  # not as torch writes it: torch may judge
+            with archive.open(entry) as stream:
                 content = _Outline(stream).load()
     except Exception as error:
         raise CheckpointError(f"{file}: broken or truncated ({error}); download it again") from None
     table = unwrapped(content)
     for name, shape in table.items() if isinstance(table, Mapping) else ():
-        if isinstance(shape, tuple):
+        if isinstance(name, str) and isinstance(shape, tuple) and all(isinstance(n, int) for n in shape):
             yield name, shape
 
 
@@ -88,23 +91,34 @@ class _Anything:
         pass
 
 
+class _Call:
+    """Stands for something that a pickle calls; nothing can be set on it."""
+
+    __slots__ = ("make",)
+    make: Callable[..., Any]
+
+    def __init__(self, make: Callable[..., Any]) -> None:
+        object.__setattr__(self, "make", make)
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.make(*arguments)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(name)
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
 class _Outline(pickle.Unpickler):
     """Tensors become their shapes. No name is ever looked up, so nothing in the pickle can run."""
 
     def find_class(self, module: str, name: str) -> Any:
         if module == "torch._utils" and name.startswith("_rebuild_tensor_v"):
-            return _shape_of_tensor
+            return _Call(lambda _storage, _offset, size, *_: tuple(size))
         if module == "torch._utils" and name == "_rebuild_parameter":
-            return _shape_of_parameter
-        return _Table if (module, name) == ("collections", "OrderedDict") else _Anything
+            return _Call(lambda data, *_: data)
+        return _Call(lambda *_: _Table()) if name == "OrderedDict" else _Call(lambda *_: _Anything())
 
     def persistent_load(self, pid: object) -> None:
         """Storages are not read."""
-
-
-def _shape_of_tensor(_storage: object, _offset: object, size: Sequence[int], *_: object) -> Shape:
-    return tuple(size)
-
-
-def _shape_of_parameter(data: Shape, *_: object) -> Shape:
-    return data

@@ -6,12 +6,14 @@ weights with a scale each.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoTransformer3DModel
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from diffusers.models.embeddings import get_1d_rotary_pos_embed
+from diffusers.models.transformers.transformer_hunyuan_video import HunyuanVideoAttnProcessor2_0
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -60,6 +62,27 @@ def make_dit(values: dict[str, Any]) -> HunyuanVideoTransformer3DModel:
     model = HunyuanVideoTransformer3DModel(**values)
     model.rope = RiflexRotaryEmbed(values["rope_axes_dim"], values["rope_theta"])
     return model
+
+
+class UnmaskedAttnProcessor(HunyuanVideoAttnProcessor2_0):
+    """Attention of everything to everything: without a mask every kernel can be used."""
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,  # noqa: ARG002
+        image_rotary_emb: Any = None,
+    ) -> Any:
+        return super().__call__(attn, hidden_states, encoder_hidden_states, None, image_rotary_emb)
+
+
+def attend_to_all(transformer: HunyuanVideoTransformer3DModel) -> None:
+    """For texts without padding."""
+    for module in transformer.modules():
+        if isinstance(getattr(module, "processor", None), HunyuanVideoAttnProcessor2_0):
+            module.processor = UnmaskedAttnProcessor()
 
 
 class RiflexRotaryEmbed(nn.Module):
@@ -166,6 +189,22 @@ def use_scale(layer: nn.Module, scale: Tensor) -> None:
     """Let a layer with a float8 weight compute with its scale."""
     layer.__class__ = ScaledLinear
     layer.register_buffer("scale", scale.clone())
+
+
+@contextmanager
+def pretend_dtype(transformer: HunyuanVideoTransformer3DModel) -> Iterator[None]:
+    """Show float8 layers in the compute dtype while adapters are made, which take theirs from them."""
+    dtype = transformer.x_embedder.proj.weight.dtype
+    layers = [module for module in transformer.modules() if isinstance(module, ScaledLinear)]
+    weights = [layer.weight for layer in layers]
+    try:
+        for layer in layers:
+            shown = torch.empty(1, dtype=dtype, device=layer.weight.device).expand_as(layer.weight)
+            layer.weight = nn.Parameter(shown, requires_grad=False)
+        yield
+    finally:
+        for layer, weight in zip(layers, weights, strict=True):
+            layer.weight = weight
 
 
 class ScaledLinear(nn.Linear):

@@ -30,7 +30,7 @@ def published_layers(transformer: HunyuanVideoTransformer3DModel) -> list[str]:
     """Names of all layers that a LoRA may speak of."""
     config = transformer.config
     return [
-        *ONCE,
+        *(name for name in ONCE if config.guidance_embeds or not name.startswith("guidance_in.")),
         *(
             f"double_blocks.{i}.{stream}_{layer}"
             for i in range(config.num_layers)
@@ -59,6 +59,8 @@ def read_kohya(file: Path, transformer: HunyuanVideoTransformer3DModel) -> dict[
     asked = {key.removesuffix(UP) for key in tensors if key.endswith(UP)}
     if not asked:
         return None
+    if halves := sorted(name for name in asked if name + DOWN not in tensors):
+        raise ValueError(f"{halves[0]} has no {DOWN[1:]}")
     layers = {name.replace(".", "_"): name for name in published_layers(transformer)}
     known = sorted(asked & set(layers))
     if not known:

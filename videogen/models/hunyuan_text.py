@@ -27,7 +27,6 @@ TEXT_TOKENS = 256
 CLIP_TOKENS = 77
 ENDING = 4  # tokens that end the user's turn and begin the assistant's
 LAYER = -3  # of the hidden states
-HEADERS = 3  # system, user, assistant
 
 
 def encode_prompt(
@@ -45,19 +44,11 @@ def encode_prompt(
     ``device`` is where llava computes; its weights may be elsewhere until then. Rows of padding are left out:
     nothing that is made depends on them.
     """
-    length = BEFORE + TEXT_TOKENS
-    given = tokenizer(
-        [TEMPLATE["template"].format(prompt)],
-        max_length=length,
-        padding="max_length",
-        truncation=True,
-        return_tensors="pt",
-    )
-    ids, mask = given.input_ids, given.attention_mask
+    ids, start = prompt_ids(tokenizer, prompt)
     expanded = _expand_input_ids_with_image_tokens(
         ids,
-        mask,
-        length,
+        torch.ones_like(ids),
+        ids.shape[1],
         llava.config.image_token_id,
         IMAGE_TOKENS,
         IMAGE.start,
@@ -70,13 +61,23 @@ def encode_prompt(
         pixel_values=pixels.to(device, llava.dtype),
         output_hidden_states=True,
     ).hidden_states[LAYER]
-    # Where the assistant's turn begins; a prompt that was cut off has none.
-    headers = (ids[0] == tokenizer.convert_tokens_to_ids("<|end_header_id|>")).nonzero()[:, 0].tolist()
-    start = headers[-1] + 1 if len(headers) >= HEADERS else length
-    kept = torch.cat([torch.arange(BEFORE, start - ENDING), torch.arange(start, length)])
-    kept = kept[mask[0, kept] > 0]
+    kept = torch.cat([torch.arange(BEFORE, start - ENDING), torch.arange(start, ids.shape[1])])
     text = states[:, (kept + IMAGE_TOKENS - 1).to(states.device)]
     return torch.cat([states[:, IMAGE][:, ::interleave], text], dim=1)
+
+
+def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str) -> tuple[Tensor, int]:
+    """Tokens [1, n] of a prompt in its template, cut off as published, and where the last part begins.
+
+    In the prompt nothing is special: "<image>" and the like are text. A prompt that was cut off has no last
+    part: its end is where the assistant's turn would begin.
+    """
+    before, after = TEMPLATE["template"].split("{}")
+    said = tokenizer(prompt, add_special_tokens=False, split_special_tokens=True).input_ids
+    ids = [*tokenizer(before).input_ids, *said, *tokenizer(after, add_special_tokens=False).input_ids]
+    length = BEFORE + TEXT_TOKENS
+    whole = len(ids) <= length
+    return torch.tensor([ids[:length]]), (len(ids) - 1 if whole else length)
 
 
 def pad_id(config: LlavaConfig) -> int:
@@ -90,6 +91,12 @@ def encode_summary(
 ) -> Tensor:
     """A prompt as one vector [1, dim]."""
     ids = tokenizer(
-        [prompt], max_length=CLIP_TOKENS, padding="max_length", truncation=True, return_tensors="pt"
+        [prompt],
+        max_length=CLIP_TOKENS,
+        padding="max_length",
+        padding_side="right",
+        truncation=True,
+        split_special_tokens=True,
+        return_tensors="pt",
     ).input_ids
     return clip(ids.to(device)).pooler_output

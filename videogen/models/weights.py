@@ -9,7 +9,7 @@ import pickle
 import re
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -26,6 +26,7 @@ from videogen.models.headers import unwrapped
 from videogen.models.key_tables import KeyTable
 
 Shape = tuple[int, ...]
+FLOAT8 = torch.float8_e4m3fn
 LISTED = 5  # problems named in one error
 
 
@@ -36,6 +37,7 @@ class Entry:
     key: str
     shape: Shape
     read: Callable[[], Tensor]
+    float8: bool = False
 
 
 def read_entries(place: Path, tables: Iterable[KeyTable]) -> dict[str, Entry]:
@@ -73,12 +75,12 @@ def renamed(entry: Entry, table: KeyTable, width: int) -> Iterator[tuple[str, En
 
 
 def _rows(entry: Entry, start: int, end: int) -> Entry:
-    return Entry(entry.key, (end - start, *entry.shape[1:]), lambda: entry.read()[start:end])
+    return replace(entry, shape=(end - start, *entry.shape[1:]), read=lambda: entry.read()[start:end])
 
 
 def _swapped(entry: Entry) -> Entry:
     """With its two halves of rows in the other order."""
-    return Entry(entry.key, entry.shape, lambda: entry.read().roll(entry.shape[0] // 2, dims=0))
+    return replace(entry, read=lambda: entry.read().roll(entry.shape[0] // 2, dims=0))
 
 
 def _headers(file: Path) -> Iterator[Entry]:
@@ -86,12 +88,14 @@ def _headers(file: Path) -> Iterator[Entry]:
     if file.suffix != ".safetensors":
         for key, tensor in _load_pickle(file).items():
             if isinstance(tensor, Tensor):
-                yield Entry(key, tuple(tensor.shape), partial(_identity, tensor))
+                yield Entry(key, tuple(tensor.shape), partial(_identity, tensor), tensor.dtype == FLOAT8)
         return
     try:
         handle = safe_open(file, framework="pt")  # stays open: its tensors map the file
         for key in handle.keys():  # noqa: SIM118 - not a dict
-            yield Entry(key, tuple(handle.get_slice(key).get_shape()), partial(handle.get_tensor, key))
+            view = handle.get_slice(key)
+            float8 = view.get_dtype() == "F8_E4M3"
+            yield Entry(key, tuple(view.get_shape()), partial(handle.get_tensor, key), float8)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{file}: broken or truncated ({error}); download it again") from None
 
@@ -118,24 +122,30 @@ def _load_pickle(file: Path) -> Mapping[str, object]:
     return content
 
 
-def read_scales(place: Path, tables: Iterable[KeyTable]) -> dict[str, Tensor]:
-    """Scales of float8 weights by our names of the layers; empty where the weights are none.
+def read_scales(place: Path, table: KeyTable, found: Mapping[str, Entry]) -> dict[str, Tensor]:
+    """The scale of every layer whose weight is float8, from the map beside the weights.
 
     Raises:
-        CheckpointError: float8 weights without scales.
+        CheckpointError: a layer without a scale, or a scale without a layer.
     """
-    files = weight_files(place)
-    if not any(file.name.endswith("_fp8.pt") for file in files):
+    layers = {name.removesuffix(".weight") for name, entry in found.items() if entry.float8}
+    if not layers:
         return {}
-    maps = sorted((place if place.is_dir() else place.parent).glob(SCALES))
+    folder = place if place.is_dir() else place.parent
+    maps = sorted(folder.glob(SCALES))
     if not maps:
-        raise CheckpointError(f"{place}: float8 weights without scales; {files[0].stem}_map.pt is missing")
-    scales = _load_pickle(maps[0])
-    found = ((name, scale) for name, scale in scales.items() if isinstance(scale, Tensor))
-    table = next(iter(tables))
-    return {
-        ours.removesuffix(".weight"): scale for name, scale in found for ours in table.names(f"{name}.weight")
+        name = f"{weight_files(place)[0].stem}_map.pt"
+        raise CheckpointError(f"{place}: float8 weights without scales; {name} is missing")
+    scales = {
+        ours.removesuffix(".weight"): torch.as_tensor(scale)
+        for name, scale in _load_pickle(maps[0]).items()
+        if isinstance(scale, Tensor | float | int)
+        for ours in table.names(f"{name}.weight")
     }
+    if different := sorted(layers ^ scales.keys()):
+        listed = ", ".join(different[:LISTED])
+        raise CheckpointError(f"{maps[0]}: its scales are not those of the float8 layers ({listed})")
+    return scales
 
 
 def skeleton(build: Callable[[], nn.Module], place: Path, found: Mapping[str, Entry]) -> nn.Module:
@@ -190,5 +200,5 @@ def _weights(module: nn.Module) -> list[tuple[str, Tensor]]:
 
 def _convert(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     """In the dtype that is wanted, unless it is float8: that has a scale, and is nothing without it."""
-    keeps = tensor.dtype == torch.float8_e4m3fn or not tensor.is_floating_point()
+    keeps = tensor.dtype == FLOAT8 or not tensor.is_floating_point()
     return tensor if keeps else tensor.to(dtype)

@@ -48,6 +48,7 @@ class HunyuanImageToVideoPipeline(VideoPipeline, HunyuanVideoLoraLoaderMixin):
         transformer: HunyuanVideoTransformer3DModel,
     ) -> None:
         super().__init__()
+        hunyuan.attend_to_all(transformer)  # there is no padding here
         self.register_modules(
             tokenizer=tokenizer,
             text_encoder=text_encoder,
@@ -80,9 +81,9 @@ class HunyuanImageToVideoPipeline(VideoPipeline, HunyuanVideoLoraLoaderMixin):
         """One part. Draws from the generator: the noise [1, 16, F, h, w], normal, float32."""
         # 1. What is said and shown, for every branch; the negative one sees black.
         image = input_image.convert("RGB")
-        branches = {"cond": (prompt, image)}
+        branches = {"cond": (prompt.strip(), image)}
         if guidance_scale > 1:
-            branches["uncond"] = (negative_prompt, Image.new("RGB", image.size))
+            branches["uncond"] = (negative_prompt.strip(), Image.new("RGB", image.size))
         guidance = ClassifierFree(guidance_scale) if guidance_scale > 1 else SinglePass()
         rows = {branch: self.encode(*read) for branch, read in branches.items()}
         summaries = {branch: self.summarize(text) for branch, (text, _) in branches.items()}
@@ -124,9 +125,11 @@ class HunyuanImageToVideoPipeline(VideoPipeline, HunyuanVideoLoraLoaderMixin):
     ) -> None:
         """As diffusers', and also files with the published code's own names."""
         given = pretrained_model_name_or_path_or_dict
-        if isinstance(given, str | Path) and Path(given).is_file():
-            given = read_kohya(Path(given), self.transformer) or given
-        super().load_lora_weights(given, adapter_name, **options)
+        if isinstance(given, str | Path):
+            files = [Path(given)] if Path(given).is_file() else sorted(Path(given).glob("*.safetensors"))
+            given = (read_kohya(files[0], self.transformer) if len(files) == 1 else None) or given
+        with hunyuan.pretend_dtype(self.transformer):
+            super().load_lora_weights(given, adapter_name, **options)
 
     def encode(self, prompt: str, image: Image.Image) -> Tensor:
         """Rows [1, T, dim] of an image and a prompt."""

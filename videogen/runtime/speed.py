@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers.models.attention import AttentionModuleMixin
 from diffusers.models.attention_dispatch import (
     AttentionBackendName,
     _check_attention_backend_requirements,
@@ -42,15 +41,14 @@ def set_attention_backend(transformer: WanDiT, name: str, device: torch.device, 
 
     Only this model's layers are touched (diffusers' own setter also changes a global).
     """
-    layers = [module for module in transformer.modules() if isinstance(module, AttentionModuleMixin)]
-    if not layers:
-        return "native"  # diffusers' own classes that choose for themselves
+    found: list[Any] = [getattr(module, "processor", None) for module in transformer.modules()]
+    processors = [processor for processor in found if hasattr(processor, "_attention_backend")]
     head_dim = transformer.config.attention_head_dim
     for candidate in _candidates(name, device, dtype):
         problem = _problem(candidate, head_dim, device, dtype)
         if problem is None:
-            for layer in layers:
-                layer.set_attention_backend(candidate)
+            for processor in processors:
+                processor._attention_backend = AttentionBackendName(candidate)
             return candidate
         if name != "auto":
             logger.warning("--attention_backend %s: not usable here (%s); using native", name, problem)
