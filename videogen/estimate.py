@@ -57,6 +57,7 @@ def estimate(
     dtype: str,
     vae_width: float,
     residuals: int = 0,
+    untiled: bool = False,
 ) -> Memory:
     """Memory of one generation.
 
@@ -66,6 +67,7 @@ def estimate(
         dtype: compute dtype; the VAE is float32 always.
         vae_width: base width of the VAE.
         residuals: token-sized tensors that a step cache keeps.
+        untiled: whether a decode that works in tiles is to do without.
     """
     size = DTYPE_BYTES[dtype]
     per_weight = dict.fromkeys(("vae", "audio_encoder"), DTYPE_BYTES["float32"])
@@ -73,10 +75,20 @@ def estimate(
     at_once = shape.grid.frames_at_once
     per_pixel = vae_width * (DECODE_BYTES if at_once is None else AT_ONCE_BYTES * at_once)
     tiled = int(min(pixels, TILE * TILE) * per_pixel) + pixels * PICTURE_BYTES * (at_once or 4) // 4
+    decode = tiled if at_once else int(pixels * per_pixel)
+    if at_once and untiled:
+        decode = _at_once(shape, vae_width)
     return Memory(
         weights={name: count * per_weight.get(name, size) for name, count in parameters.items()},
         streamed=int(parameters["transformer"] * STREAMED_SHARE),
         activations=shape.tokens * width * (ACTIVATION_BYTES[size] + residuals * size),
-        decode=tiled if at_once else int(pixels * per_pixel),
+        decode=decode,
         tiled_decode=tiled,
     )
+
+
+def _at_once(shape: Shape, vae_width: float) -> int:
+    """All frames in one piece, with the mask of the attention in their midst."""
+    _, _, frames, height, width = shape.latent_shape
+    video = shape.height * shape.width * shape.num_frames
+    return int(video * vae_width * AT_ONCE_BYTES) + (frames * height * width) ** 2 * DTYPE_BYTES["float32"]

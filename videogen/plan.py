@@ -129,6 +129,7 @@ class Plan:
             dtype=self.values["dtype"],
             vae_width=self._vae_width(vae),
             residuals=max(2, self.shape.forwards_per_step) if self.values.get("teacache") else 0,
+            untiled=self.values["vae_tiling"] == "off",
         )
 
     def _vae_width(self, config: Mapping[str, Any]) -> float:

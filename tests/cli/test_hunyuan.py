@@ -121,11 +121,10 @@ def test_the_image_is_in_the_noise(cli, tmp_path):
     assert not np.array_equal(*frames)
 
 
-@pytest.mark.parametrize("name", ["hunyuanvideo-community/HunyuanVideo-I2V-33ch"])
-def test_the_other_published_model_is_known_for_what_it_is(cli, tmp_path, name):
-    plan = planned(
-        cli, tmp_path, "--model_id", name, "--i2v_condition_type", "latent_concat", "--num_frames", 9
-    )
+def test_the_other_published_model_is_known_for_what_it_is(cli, tmp_path):
+    name = "hunyuanvideo-community/HunyuanVideo-I2V-33ch"
+    asked = ("--i2v_condition_type", "latent_concat", "--num_frames", 9)
+    plan = planned(cli, tmp_path, "--model_id", name, *asked)
     assert plan["num_frames"] == 5
     assert "embedded_cfg_scale" not in plan["request"]
 
@@ -179,6 +178,20 @@ def test_a_repository_that_lacks_half_of_the_model(cli, tmp_path):
 def test_a_folder_that_other_models_share(cli, tmp_path, folder):
     (folder / "text_encoder").mkdir()
     assert planned(cli, tmp_path, "--model_id", folder)["model"]["layout"] == "HunyuanVideo-I2V"
+
+
+def test_without_tiles_the_estimate_says_so(cli, tmp_path):
+    name = "hunyuanvideo-community/HunyuanVideo-I2V"
+    needed = [
+        planned(
+            *(cli, tmp_path, "--model_id", name, "--vae_tiling", mode),
+            *("--height", 704, "--width", 1248, "--num_frames", 129),
+        )
+        for mode in ("auto", "off")
+    ]
+    auto, off = (plan["memory_bytes"]["plain"] for plan in needed)
+    assert auto < 80e9
+    assert off > 1.5 * auto
 
 
 def test_both_switches_at_once(cli, tmp_path):
