@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from videogen.media.reader import InputVideo
 
 RATE_TOLERANCE = 0.01  # frames a second
+LAST_PLAIN = 192  # frames; spec hunyuan section 6
 HIGHEST_ADDNOISE = 60  # of 1000; spec skyreels_v2 section 3
 
 
@@ -79,6 +80,19 @@ def _check_audio(values: Mapping[str, Any], source: "InputVideo") -> None:
     if abs(source.fps - played) > RATE_TOLERANCE:
         what = f"the sound would not fit {source.fps:g} frames a second played as {played:g}"
         raise InputError("--keep_audio", None, what, "add --source_fps auto")
+
+
+def hunyuan_notes(values: Mapping[str, Any], explicit: Mapping[str, Any], inputs: Inputs) -> Iterator[str]:
+    """Also: positions that are for long videos."""
+    yield from guidance_notes(values, explicit, inputs)
+    if explicit.get("no_riflex") and (values.get("num_frames") or 0) <= LAST_PLAIN:
+        yield f"--no_riflex has no effect on videos of {LAST_PLAIN} frames or less"
+
+
+def concat_notes(values: Mapping[str, Any], explicit: Mapping[str, Any], inputs: Inputs) -> Iterator[str]:
+    """Also: frames that are not shown."""
+    yield from hunyuan_notes(values, explicit, inputs)
+    yield "the first 4 frames stand for the image and are left out, as published"
 
 
 def avatar_notes(values: Mapping[str, Any], explicit: Mapping[str, Any], inputs: Inputs) -> Iterator[str]:

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 from videogen import config, shapes
 from videogen.errors import InputError, nearest
 from videogen.geometry import Shape, crop_sizes
-from videogen.notes import avatar_notes, extension_notes, forcing_notes, guidance_notes, unguided_notes
+from videogen.notes import (
+    avatar_notes,
+    concat_notes,
+    extension_notes,
+    forcing_notes,
+    guidance_notes,
+    hunyuan_notes,
+    unguided_notes,
+)
 from videogen.options import OPTIONS, merge
 from videogen.shapes import REFERENCE_SLOTS, Inputs, SizeTables
 
@@ -252,7 +260,6 @@ _HUNYUAN: dict[str, Any] = {
         *("prompt", "negative_prompt", "height", "width", "latent_frames", "num_inference_steps", "shift"),
         *("guidance_scale", "embedded_cfg_scale", "i2v_stability", "no_riflex"),
     ),
-    "notes": guidance_notes,
     "needs": {"embedded_cfg_scale": "guidance"},
     "settle": settle_hunyuan,
 }
@@ -411,6 +418,7 @@ _ROWS = (
         tiny={"hunyuan": "hunyuan"},
         network={"kind": "HunyuanVideo", "in_channels": 16},
         decided={"i2v_condition_type": "token_replace"},
+        notes=hunyuan_notes,
         config_name="hunyuan",
         **_HUNYUAN,
     ),
@@ -420,6 +428,7 @@ _ROWS = (
         tiny={"hunyuan-latent-concat": "hunyuan-latent-concat"},
         network={"kind": "HunyuanVideo", "in_channels": 33},
         decided={"i2v_condition_type": "latent_concat"},
+        notes=concat_notes,
         config_name="hunyuan-33ch",
         **_HUNYUAN,
     ),

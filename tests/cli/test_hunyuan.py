@@ -286,4 +286,21 @@ def test_a_lora_in_the_names_of_diffusers(cli, tmp_path):
 def test_a_broken_weight_file(cli, tmp_path, folder):
     file = folder / WEIGHTS
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    refused(cli, tmp_path, 3, "mp_rank_00_model_states.pt", "--model_id", folder)
+    message = "mp_rank_00_model_states.pt: broken or truncated"
+    refused(cli, tmp_path, 3, message, "--model_id", folder, "--dry_run")
+
+
+def test_the_folder_below_the_model(cli, tmp_path, folder):
+    below = folder / "hunyuan-video-i2v-720p"
+    refused(cli, tmp_path, 3, f"nearest {folder}$", "--model_id", below)
+    refused(
+        cli, tmp_path, 3, "needs hunyuan-video-i2v-720p/transformers/", "--model_id", below / "transformers"
+    )
+
+
+def test_what_has_no_effect_or_is_left_out_is_said(cli, tmp_path):
+    finished = cli(*words("--no_riflex", "--dry_run", "--output", tmp_path / "x.mp4"))
+    assert "--no_riflex has no effect on videos of 192 frames or less" in finished.err
+    concat = ("--model_id", "tiny:hunyuan-latent-concat", "--num_frames", 9)
+    finished = cli(*words(*concat, "--dry_run", "--output", tmp_path / "x.mp4"))
+    assert "the first 4 frames stand for the image and are left out" in finished.err

@@ -110,6 +110,7 @@ WEIGHTLESS = {
     "tokenizer_2": ("tokenizer.json", "vocab.json"),
     "image_processor": ("preprocessor_config.json",),
 }
+WEIGHTS = (".safetensors", ".pth", ".pt", ".bin")
 LIGHT = (".json", ".model", ".txt")  # suffixes of what they are made of
 WITHOUT_CONFIG = ("transformers",)  # folders whose weights say it all
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -240,10 +241,12 @@ def inspect(folder: Path, task: TaskSpec, *, name: str) -> Checkpoint:
         raise CheckpointError(f"--model_id {folder}: {what}{_nearby(folder)}")
     layout = detect(folder)
     rows = VARIANTS[task.name]
-    expected = "; ".join(" ".join(_places(name, row.components)) for row in rows for name in row.layouts)
+    needed = [dict.fromkeys(_places(name, row.components)) for row in rows for name in row.layouts]
+    expected = "; ".join(dict.fromkeys(" ".join(places) for places in needed))
     if layout is None:
         state = "is empty" if not any(folder.iterdir()) else "is not a model folder"
-        raise CheckpointError(f"--model_id {folder}: {state}; {task.name} needs {expected}")
+        what = f"{state}; {task.name} needs {expected}{_above(folder, task)}"
+        raise CheckpointError(f"--model_id {folder}: {what}")
     fitting = [row for row in rows if layout in row.layouts]
     if not fitting:
         others = [other.name for other in TASKS.values() if layout in _layouts(other)]
@@ -261,11 +264,10 @@ def inspect(folder: Path, task: TaskSpec, *, name: str) -> Checkpoint:
         if (problem := _missing(folder, LAYOUTS[layout][component], component)) is not None
     ]
     if missing:
-        raise CheckpointError(
-            f"--model_id {folder}: incomplete {layout} folder; missing {', '.join(missing)}"
-        )
+        what = f"incomplete {layout} folder; missing {', '.join(dict.fromkeys(missing))}"
+        raise CheckpointError(f"--model_id {folder}: {what}{_above(folder, task)}")
     for file in files(found):
-        if file.suffix == ".safetensors":
+        if file.suffix in WEIGHTS:
             check_header(file)
     return replace(found, sizes=_sizes(folder, layout, row.components))
 
@@ -488,7 +490,13 @@ def _missing(folder: Path, place: str, component: str) -> str | None:
         absent = sorted(shard for shard in shards if not (path / shard).is_file())
         if absent:
             return f"{place}{absent[0]}" + (f" and {len(absent) - 1} more shards" if len(absent) > 1 else "")
-    return None if weight_files(path) else f"{place}*.safetensors"
+    return None if weight_files(path) else f"{place}*.safetensors (or .pt)"
+
+
+def _above(folder: Path, task: TaskSpec) -> str:
+    """The folder above, where that is the model."""
+    above = folder.resolve().parent
+    return f"; nearest {above}" if detect(above) in _layouts(task) else ""
 
 
 def _nearby(folder: Path) -> str:

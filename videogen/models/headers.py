@@ -31,12 +31,18 @@ def tensor_shapes(files: Sequence[Path]) -> dict[str, Shape]:
 
 
 def check(file: Path) -> None:
-    """Refuse a safetensors file whose header and size do not agree.
+    """Refuse a safetensors file whose header and size do not agree, and a .pth that lost its end.
 
     Raises:
         CheckpointError: it is broken or truncated.
     """
-    _safetensors(file)
+    if file.suffix == ".safetensors":
+        _safetensors(file)
+        return
+    with file.open("rb") as opened:
+        packed = opened.read(2) == b"PK"
+    if packed and not zipfile.is_zipfile(file):
+        raise CheckpointError(f"{file}: broken or truncated (its end is missing); download it again")
 
 
 def unwrapped(content: Any) -> Any:
