@@ -1,10 +1,10 @@
 """Guidance: which branches of a prediction are evaluated, and how they are combined.
 
 A branch is a name; the pipeline says what each name means (which text, which references). ``branches`` are
-evaluated in order, one forward each.
+evaluated in order, one forward each; or several at a time, on different ranks.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -59,6 +59,19 @@ class DualGuidance:
         return uncond + self.other_scale * (no_text - uncond) + self.text_scale * (cond - no_text)
 
 
-def guide(guidance: Guidance, velocity: Callable[[str], Tensor]) -> Tensor:
+Velocity = Callable[[str], Tensor]
+"""A branch's name to its velocity."""
+
+
+def in_turn(branches: Sequence[str], velocity: Velocity) -> list[Tensor]:
+    """Every branch evaluated here, one after the other, in float32."""
+    return [velocity(branch).float() for branch in branches]
+
+
+def guide(
+    guidance: Guidance,
+    velocity: Velocity,
+    evaluate: Callable[[Sequence[str], Velocity], Sequence[Tensor]] = in_turn,
+) -> Tensor:
     """Evaluate every branch and combine, in float32."""
-    return guidance.combine(*(velocity(branch).float() for branch in guidance.branches))
+    return guidance.combine(*evaluate(guidance.branches, velocity))

@@ -12,10 +12,13 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoTransformer3DModel
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
-from diffusers.models.embeddings import get_1d_rotary_pos_embed
+from diffusers.models.embeddings import apply_rotary_emb, get_1d_rotary_pos_embed
 from diffusers.models.transformers.transformer_hunyuan_video import HunyuanVideoAttnProcessor2_0
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
+
+from videogen.models.attention import AttentionProcessor
 
 # By input channels: how the first frame gets into the network.
 CONDITIONS = {16: "token_replace", 33: "latent_concat"}
@@ -64,25 +67,55 @@ def make_dit(values: dict[str, Any]) -> HunyuanVideoTransformer3DModel:
     return model
 
 
-class UnmaskedAttnProcessor(HunyuanVideoAttnProcessor2_0):
-    """Attention of everything to everything: without a mask every kernel can be used."""
+class HunyuanAttnProcessor(AttentionProcessor):
+    """Attention of image and text tokens to each other, for texts without padding.
+
+    Without a mask every kernel can be used, and tokens can be spread over ranks in any order.
+    """
 
     def __call__(
         self,
         attn: Any,
         hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        attention_mask: Tensor | None = None,  # noqa: ARG002
-        image_rotary_emb: Any = None,
-    ) -> Any:
-        return super().__call__(attn, hidden_states, encoder_hidden_states, None, image_rotary_emb)
+        encoder_hidden_states: Tensor,
+        attention_mask: Tensor | None = None,  # noqa: ARG002 - as diffusers calls it
+        image_rotary_emb: tuple[Tensor, Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Image tokens [B, L, D] and text tokens [B, T, D], attended and projected."""
+        image, text = hidden_states, encoder_hidden_states
+        own = attn.add_q_proj is not None  # whether text has projections of its own
+        read = image if own else torch.cat([image, text], dim=1)
+        heads = [_split(layer(read), attn.heads) for layer in (attn.to_q, attn.to_k, attn.to_v)]
+        query, key, value = attn.norm_q(heads[0]), attn.norm_k(heads[1]), heads[2]
+        query, key = (_rotate(x, image.shape[1], image_rotary_emb) for x in (query, key))
+        if own:
+            layers = (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj)
+            heads = [_split(layer(text), attn.heads) for layer in layers]
+            query = torch.cat([query, attn.norm_added_q(heads[0])], dim=1)
+            key = torch.cat([key, attn.norm_added_k(heads[1])], dim=1)
+            value = torch.cat([value, heads[2]], dim=1)
+        out = self.attend(query, key, value, sharded=True).flatten(2).type_as(query)
+        image, text = out.split([image.shape[1], text.shape[1]], dim=1)
+        if own:
+            image, text = attn.to_out[0](image), attn.to_add_out(text)
+        return image, text
+
+
+def _split(x: Tensor, heads: int) -> Tensor:
+    return rearrange(x, "b l (n k) -> b l n k", n=heads)
+
+
+def _rotate(x: Tensor, tokens: int, rotary_emb: tuple[Tensor, Tensor] | None) -> Tensor:
+    """The first ``tokens``, which are the image's, rotated to their positions."""
+    rotated = apply_rotary_emb(x[:, :tokens], rotary_emb, sequence_dim=1)
+    return torch.cat([rotated, x[:, tokens:]], dim=1) if tokens < x.shape[1] else rotated
 
 
 def attend_to_all(transformer: HunyuanVideoTransformer3DModel) -> None:
     """For texts without padding."""
     for module in transformer.modules():
         if isinstance(getattr(module, "processor", None), HunyuanVideoAttnProcessor2_0):
-            module.processor = UnmaskedAttnProcessor()
+            module.processor = HunyuanAttnProcessor()
 
 
 class RiflexRotaryEmbed(nn.Module):

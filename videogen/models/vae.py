@@ -8,7 +8,7 @@ Source: specs skyreels_v3 section 4, wan22 section 10.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -164,6 +164,13 @@ class _TiledDecoder:
         return picture
 
 
+def _whole_decoder(vae: AutoencoderKLWan, height: int) -> Callable[[Tensor], Tensor]:
+    """A decoder of whole pictures; on several ranks, each decodes a band of it (see runtime/bands.py)."""
+    bands = getattr(vae, "bands", None)
+    decoder = _CausalDecoder(vae)
+    return bands.decoder(decoder) if bands is not None and bands.fits(height) else decoder
+
+
 @torch.no_grad()
 def decode_stream(vae: AutoencoderKLWan, latents: Tensor) -> Iterator[Tensor]:
     """Normalised latents [B, C, F, h, w] to video, one latent frame at a time.
@@ -181,7 +188,8 @@ def decode_stream(vae: AutoencoderKLWan, latents: Tensor) -> Iterator[Tensor]:
     tiled = vae.use_tiling and (
         height * scale > vae.tile_sample_min_height or width * scale > vae.tile_sample_min_width
     )
-    decoder = _TiledDecoder(vae, height, width) if tiled else _CausalDecoder(vae)
+    decoder: Callable[[Tensor], Tensor]
+    decoder = _TiledDecoder(vae, height, width) if tiled else _whole_decoder(vae, height)
     for frame in latents.split(1, dim=2):
         yield decoder(denormalize(vae, frame.to(vae.device).float()).to(vae.dtype))
 

@@ -36,8 +36,8 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
+from videogen.models.attention import Spans
 from videogen.models.wan_attention import (
-    Spans,
     WanAttention,
     WanAudioAttention,
     causal_spans,

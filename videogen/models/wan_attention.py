@@ -5,15 +5,12 @@ Letters in shapes as in wan.py. Source: specs skyreels_v3 section 6, talking_ava
 
 import torch
 from diffusers.models.attention import AttentionModuleMixin
-from diffusers.models.attention_dispatch import dispatch_attention_fn
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
+from videogen.models.attention import AttentionProcessor, Spans
 from videogen.models.wan_embedders import ROPE_THETA
-
-Spans = list[tuple[int, int, int]]
-"""Runs of tokens with a common view: (first, end, end of what they attend to)."""
 
 
 def causal_spans(visible_frames: Tensor, tokens: int) -> Spans:
@@ -82,21 +79,20 @@ class WanRMSNorm(nn.RMSNorm):
         return (x * scale * self.weight).type_as(x)
 
 
-class WanAttnProcessor:
-    """Where diffusers sets the attention kernel and the context-parallel plan of one attention layer."""
+class WanAttnProcessor(AttentionProcessor):
+    """Attention over queries, keys and values that are ready."""
 
-    _attention_backend = None
-    _parallel_config = None
-
-    def __call__(self, query: Tensor, key: Tensor, value: Tensor, *, sharded: bool = False) -> Tensor:
-        """Attention over [B, L, N, K]; ``sharded`` says that the sequence may be split over ranks."""
-        out = dispatch_attention_fn(
-            query,
-            key,
-            value,
-            backend=self._attention_backend,
-            parallel_config=self._parallel_config if sharded else None,
-        )
+    def __call__(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *,
+        sharded: bool = False,
+        spans: Spans | None = None,
+    ) -> Tensor:
+        """As ``attend``; the heads come back as one width [B, L, D]."""
+        out = self.attend(query, key, value, sharded=sharded, spans=spans)
         return out.flatten(2).type_as(query)
 
 
@@ -145,11 +141,7 @@ class WanAttention(AttentionModuleMixin, nn.Module):
         value = self._split(self.to_v(context))
         if rotary_emb is not None:
             query, key = apply_rotary(query, rotary_emb), apply_rotary(key, rotary_emb)
-        if spans is None:
-            out = self.processor(query, key, value, sharded=encoder_hidden_states is None)
-        else:  # one dense attention per span: no mask of L x L, any kernel
-            parts = [self.processor(query[:, a:b], key[:, :end], value[:, :end]) for a, b, end in spans]
-            out = torch.cat(parts, dim=1)
+        out = self.processor(query, key, value, sharded=encoder_hidden_states is None, spans=spans)
         if image_states is not None:
             key = self._split(self.norm_added_k(self.add_k_proj(image_states)))
             out = out + self.processor(query, key, self._split(self.add_v_proj(image_states)))

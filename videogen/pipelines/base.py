@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from videogen.errors import InputError
+from videogen.guidance import Guidance, Velocity, guide, in_turn
 from videogen.loading import load
 from videogen.media.fetch import Fetcher
 from videogen.media.frames import as_video
@@ -101,6 +102,13 @@ class VideoPipeline(DiffusionPipeline):
     """The task itself, a method of each pipeline: yields finished parts in order."""
 
     to_uint8 = staticmethod(rounded)
+
+    evaluate: Callable[[Sequence[str], Velocity], Sequence[Tensor]] = staticmethod(in_turn)
+    """How the branches of a guidance are evaluated; set from outside, see runtime/parallel.py."""
+
+    def guide(self, guidance: Guidance, velocity: Velocity) -> Tensor:
+        """Evaluate every branch of a guidance and combine them, in float32."""
+        return guide(guidance, velocity, self.evaluate)
 
     def __call__(
         self,

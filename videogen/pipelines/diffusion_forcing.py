@@ -16,7 +16,7 @@ from torch.nn import functional
 from videogen.conditioning import Context, Segment
 from videogen.forcing import Row, forcing_rows
 from videogen.geometry import Roll, latent_frames
-from videogen.guidance import Guidance, guide
+from videogen.guidance import Guidance
 from videogen.media.image import crop_to_ratio
 from videogen.media.reader import InputVideo
 from videogen.pipelines.base import Part, StepCallback, frames_tensor, prompt_of, seeded, truncated
@@ -136,7 +136,7 @@ class DiffusionForcingPipeline(WanPipeline):
         if scene.end is not None:
             segments.append(Segment(latents=scene.end, timestep=torch.tensor(0), temporal_start=end - first))
         guidance, contexts = scene.guided
-        velocity = guide(
+        velocity = self.guide(
             guidance,
             lambda branch: self.velocity(segments, contexts[branch], branch, visible_frames=scene.visible),
         )

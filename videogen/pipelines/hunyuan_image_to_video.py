@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import CLIPImageProcessorPil, CLIPTextModel, LlavaModel, PreTrainedTokenizerBase
 
-from videogen.guidance import ClassifierFree, SinglePass, guide
+from videogen.guidance import ClassifierFree, SinglePass
 from videogen.media.image import crop_bilinear
 from videogen.models import hunyuan, hunyuan_text
 from videogen.models.hunyuan_lora import read_kohya
@@ -105,7 +105,7 @@ class HunyuanImageToVideoPipeline(VideoPipeline, HunyuanVideoLoraLoaderMixin):
         def predict(latents: Tensor, timestep: Tensor) -> Tensor:
             seen = torch.cat([latents, beside], dim=1) if concat else latents
             velocity = partial(self.velocity, seen, timestep, embedded_cfg_scale)
-            return guide(guidance, lambda branch: velocity(branch, rows[branch], summaries[branch]))
+            return self.guide(guidance, lambda branch: velocity(branch, rows[branch], summaries[branch]))
 
         def pin(latents: Tensor, _: int) -> Tensor:
             return torch.cat([first, latents[:, :, 1:]], dim=2)

@@ -10,7 +10,6 @@ from transformers import CLIPVisionModel, PreTrainedTokenizerBase, UMT5EncoderMo
 
 from videogen.conditioning import Segment
 from videogen.geometry import latent_frames
-from videogen.guidance import guide
 from videogen.media.image import crop_to_ratio
 from videogen.models.vision import clip_features
 from videogen.models.wan import WanDiT
@@ -72,7 +71,7 @@ class ImageToVideoPipeline(WanPipeline):
         # 3. Denoise; without the text the image stays.
         def predict(latents: Tensor, timestep: Tensor) -> Tensor:
             video = Segment(latents=latents, timestep=timestep, extra=beside)
-            return guide(guidance, lambda branch: self.velocity([video], contexts[branch], branch))
+            return self.guide(guidance, lambda branch: self.velocity([video], contexts[branch], branch))
 
         solver = SOLVERS[sample_solver](num_inference_steps, shift)
         with self.steps(len(solver.timesteps), callback_on_step_end) as on_step:

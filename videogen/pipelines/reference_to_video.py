@@ -8,7 +8,7 @@ from torch import Tensor
 
 from videogen.conditioning import Context, Segment
 from videogen.geometry import latent_frames
-from videogen.guidance import DualGuidance, SinglePass, guide
+from videogen.guidance import DualGuidance, SinglePass
 from videogen.media.image import fit_on_white
 from videogen.pipelines.base import Part, StepCallback
 from videogen.pipelines.wan import WanPipeline
@@ -65,7 +65,7 @@ class ReferenceToVideoPipeline(WanPipeline):
                 context = Segment(latents=seen[branch], timestep=timestep, temporal_start=behind)
                 return self.velocity([video, context], contexts[branch], branch)
 
-            return guide(guidance, velocity)
+            return self.guide(guidance, velocity)
 
         solver = SOLVERS[sample_solver](num_inference_steps, shift, **_sigma_max(sample_solver))
         with self.steps(len(solver.timesteps), callback_on_step_end) as on_step:

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from videogen.conditioning import Segment
 from videogen.geometry import Roll
-from videogen.guidance import guide
 from videogen.media.color import match_color
 from videogen.media.reader import InputVideo
 from videogen.pipelines.base import Part, StepCallback, frames_tensor, prompt_of, truncated
@@ -60,7 +59,9 @@ class ShotSwitchingExtensionPipeline(WanPipeline):
         def predict(latents: Tensor, timestep: Tensor) -> Tensor:
             video = Segment(latents=latents, timestep=timestep)
             context = Segment(latents=shot, timestep=torch.zeros_like(timestep), temporal_start=SHOT_POSITION)
-            return guide(guidance, lambda branch: self.velocity([video, context], contexts[branch], branch))
+            return self.guide(
+                guidance, lambda branch: self.velocity([video, context], contexts[branch], branch)
+            )
 
         solver = SOLVERS[sample_solver](num_inference_steps, shift)
         with self.steps(len(solver.timesteps), callback_on_step_end) as on_step:

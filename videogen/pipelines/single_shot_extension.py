@@ -9,7 +9,7 @@ from torch import Tensor
 
 from videogen.conditioning import Context, Segment
 from videogen.geometry import Roll
-from videogen.guidance import Guidance, guide
+from videogen.guidance import Guidance
 from videogen.media.color import match_color
 from videogen.media.reader import InputVideo
 from videogen.pipelines.base import Part, StepCallback, frames_tensor, prompt_of, seeded, truncated
@@ -35,7 +35,7 @@ class SingleShotExtensionPipeline(WanPipeline):
         """The guided velocity of the video behind its condition, which has no noise."""
         prefix = Segment(latents=before, timestep=torch.zeros_like(timestep))
         video = Segment(latents=latents, timestep=timestep, temporal_start=prefix.frames)
-        return guide(
+        return self.guide(
             guidance, lambda branch: self.velocity([prefix, video], contexts[branch], branch, which=1)
         )
 

@@ -15,7 +15,7 @@ from transformers import CLIPVisionModel, PreTrainedTokenizerBase, UMT5EncoderMo
 from videogen.clips import TARGET_FRAMES, plan_clips
 from videogen.conditioning import Context, Segment
 from videogen.geometry import latent_frames
-from videogen.guidance import ClassifierFree, DualGuidance, Guidance, SinglePass, guide
+from videogen.guidance import ClassifierFree, DualGuidance, Guidance, SinglePass
 from videogen.media.color import match_color
 from videogen.media.image import cover_bilinear
 from videogen.media.sound import InputAudio, waveform
@@ -184,7 +184,7 @@ class TalkingAvatarPipeline(WanPipeline):
         """The guided velocity of all frames."""
         guidance, contexts = scene.guided
         video = Segment(latents=latents, timestep=timestep, extra=scene.beside)
-        return guide(guidance, lambda branch: self.velocity([video], contexts[branch], branch))
+        return self.guide(guidance, lambda branch: self.velocity([video], contexts[branch], branch))
 
     def pin(
         self, scene: Scene, solver: Solver, generator: torch.Generator, latents: Tensor, done: int

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from videogen.conditioning import Segment
 from videogen.geometry import latent_frames
-from videogen.guidance import guide
 from videogen.pipelines.base import Part, StepCallback, truncated
 from videogen.pipelines.wan import WanPipeline
 from videogen.sampling import SOLVERS, denoise
@@ -44,7 +43,7 @@ class TextToVideoPipeline(WanPipeline):
         # 2. Denoise.
         def predict(latents: Tensor, timestep: Tensor) -> Tensor:
             video = Segment(latents=latents, timestep=timestep)
-            return guide(guidance, lambda branch: self.velocity([video], contexts[branch], branch))
+            return self.guide(guidance, lambda branch: self.velocity([video], contexts[branch], branch))
 
         solver = SOLVERS[sample_solver](num_inference_steps, shift)
         with self.steps(len(solver.timesteps), callback_on_step_end) as on_step:

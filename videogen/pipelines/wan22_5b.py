@@ -8,7 +8,6 @@ from torch import Tensor
 
 from videogen.conditioning import Segment
 from videogen.geometry import latent_frames
-from videogen.guidance import guide
 from videogen.media.color import match_color
 from videogen.media.image import cover
 from videogen.media.reader import InputVideo
@@ -56,7 +55,9 @@ class Wan22TI2V5BPipeline(WanPipeline):
             first = Segment(latents=known, timestep=torch.zeros_like(timestep))
             video = Segment(latents=latents, timestep=timestep, temporal_start=start)
             segments = [first, video] if start else [video]
-            return guide(guidance, lambda branch: self.velocity(segments, contexts[branch], branch, which=-1))
+            return self.guide(
+                guidance, lambda branch: self.velocity(segments, contexts[branch], branch, which=-1)
+            )
 
         solver = SOLVERS[sample_solver](num_inference_steps, shift)
         with self.steps(len(solver.timesteps), callback_on_step_end) as on_step:

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 
 from videogen.conditioning import Context, Segment
 from videogen.geometry import latent_frames
-from videogen.guidance import ClassifierFree, SinglePass, guide
+from videogen.guidance import ClassifierFree, SinglePass
 from videogen.media.color import match_color
 from videogen.media.reader import InputVideo
 from videogen.models.wan import WanDiT
@@ -83,7 +83,7 @@ class Wan22A14BPipeline(WanPipeline):
             expert, scale = (self.transformer, high) if noisy else (self.transformer_2, low)
             guidance = SinglePass() if scale == 1 else ClassifierFree(scale)
             video = Segment(latents=latents, timestep=timestep, extra=beside)
-            return guide(
+            return self.guide(
                 guidance, lambda branch: self.velocity([video], contexts[branch], branch, model=expert)
             )
 

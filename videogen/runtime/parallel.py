@@ -1,0 +1,325 @@
+"""Several GPUs at one video, applied from outside to a built pipeline.
+
+Ranks share the tokens of every frame: each holds an equal share of each frame's, so whatever is per frame
+(noise levels, positions, sound) needs no thought. Only self-attention needs the others; there tokens are
+exchanged by diffusers' context parallelism, Ulysses, Ring or both. Where a frame's tokens do not divide, the
+shares are padded with a token, which is never attended to and is dropped at the end. Branches of the guidance
+can be on different ranks. Everything else (text, VAE encode, solver steps) is done by every rank alike.
+
+Source: spec performance sections (d) and (e).
+"""
+
+import atexit
+import itertools
+import logging
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from diffusers import AutoencoderKLWan
+from diffusers.models import attention_dispatch as kernels
+from diffusers.models._modeling_parallel import ContextParallelConfig, ParallelConfig
+from diffusers.models.attention_dispatch import dispatch_attention_fn
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+
+from videogen import ranks
+from videogen.errors import InputError
+from videogen.guidance import Velocity
+from videogen.models.attention import AttentionProcessor, Spans, attend_spans
+from videogen.ranks import Degrees, Ranks
+from videogen.runtime.bands import split_decoder
+from videogen.runtime.shares import Axis, Layout, all_gather
+
+if TYPE_CHECKING:
+    from videogen.pipelines.base import VideoPipeline
+
+logger = logging.getLogger(__name__)
+
+PATIENCE = timedelta(days=1)  # while rank 0 downloads or writes; torchrun watches the processes
+CPU = torch.device("cpu")
+
+
+class Team:
+    """The ranks at work; one process alone is a team of one."""
+
+    def __init__(self, own: Ranks, store: dist.Store | None = None) -> None:
+        self.own, self.store = own, store
+
+    @property
+    def leads(self) -> bool:
+        """Whether this rank is the one that plans, writes and prints."""
+        return self.own.leads
+
+    @property
+    def alone(self) -> bool:
+        return self.own.size == 1
+
+    def share(self, content: Any) -> Any:
+        """What rank 0 has, on every rank."""
+        if self.alone:
+            return content
+        box = [content if self.leads else None]
+        dist.broadcast_object_list(box, src=0, device=CPU)
+        return box[0]
+
+    def once_per_machine(self, make: Callable[[], Any]) -> Any:
+        """What ``make`` makes, on every rank; on each machine the first rank goes first."""
+        if self.alone:
+            return make()
+        made = make() if self.own.local_rank == 0 else None
+        dist.barrier(self.waiting)
+        return make() if self.own.local_rank else made
+
+    @cached_property
+    def waiting(self) -> dist.ProcessGroup:
+        """All ranks, for waiting on the CPU."""
+        return dist.new_group(backend="gloo", timeout=PATIENCE)
+
+    def first_to_fail(self) -> bool:
+        """Whether no other rank has failed before."""
+        try:
+            return self.store is None or self.store.add("videogen/failed", 1) == 1
+        except RuntimeError:  # the store went with torchrun
+            return False
+
+
+ALONE = Team(Ranks())
+
+
+def join(*, wanted: bool) -> Team:
+    """The team of this process, made at the first call; ``wanted`` is what rank 0 decides.
+
+    Raises:
+        InputError: more ranks than GPUs on a machine.
+    """
+    own = ranks.here()
+    if not wanted or own.size == 1:
+        return ALONE
+    if isinstance(ranks.joined, Team):
+        return ranks.joined
+    gpus = torch.cuda.device_count()
+    if gpus:
+        if own.local_size > gpus:
+            what = f"{own.local_size} ranks on a machine with {gpus} GPUs"
+            raise InputError("--use_usp", None, what, f"try --nproc_per_node={gpus}")
+        torch.cuda.set_device(own.local_rank)
+    store, rank, size = next(dist.rendezvous("env://", timeout=PATIENCE))
+    backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
+    atexit.register(dist.destroy_process_group)
+    ranks.joined = team = Team(own, store)
+    return team
+
+
+def spread(pipeline: "VideoPipeline", degrees: Degrees, device: torch.device) -> None:
+    """Let all ranks work at what a pipeline makes; every rank calls this."""
+    if degrees.size == 1:
+        return
+    shape = (degrees.cfg, degrees.ring, degrees.ulysses)
+    mesh = init_device_mesh(device.type, shape, mesh_dim_names=("cfg", "ring", "ulysses"))
+    if degrees.cfg > 1:
+        pipeline.evaluate = SideBySide(mesh["cfg"].get_group())
+    if degrees.sequence > 1:
+        config = ParallelConfig(
+            context_parallel_config=ContextParallelConfig(
+                ring_degree=degrees.ring, ulysses_degree=degrees.ulysses, mesh=mesh
+            )
+        )
+        config.setup(dist.get_rank(), dist.get_world_size(), device, mesh=mesh)
+        for transformer in pipeline.transformers:
+            split_tokens(transformer, config)
+    if isinstance(pipeline.vae, AutoencoderKLWan):
+        split_decoder(pipeline.vae, dist.group.WORLD)
+
+
+class SideBySide:
+    """Branches of a guidance on different ranks: a turn for every branch, dealt out in order."""
+
+    def __init__(self, group: dist.ProcessGroup) -> None:
+        self.group = group
+
+    def __call__(self, branches: Sequence[str], velocity: Velocity) -> Sequence[Tensor]:
+        """As ``guidance.in_turn``."""
+        groups, own = dist.get_world_size(self.group), dist.get_rank(self.group)
+        if len(branches) == 1:
+            return [velocity(branches[0]).float()]
+        turns = [
+            velocity(branches[index % len(branches)]).float() for index in range(own, len(branches), groups)
+        ]
+        turns += [torch.zeros_like(turns[0])] * (-(-len(branches) // groups) - len(turns))
+        gathered = all_gather(torch.stack(turns), self.group)
+        return [gathered[index % groups, index // groups] for index in range(len(branches))]
+
+
+class Exchange:
+    """Self-attention over tokens that are spread over ranks; every layer of a transformer shares one."""
+
+    def __init__(self, config: ParallelConfig) -> None:
+        self.config = config
+        self.layout = Layout(())  # of the forward at work
+
+    @property
+    def cp(self) -> ContextParallelConfig:
+        return self.config.context_parallel_config
+
+    @property
+    def group(self) -> dist.ProcessGroup:
+        """The ranks that share a sequence."""
+        return self.cp._flattened_mesh.get_group()
+
+    @property
+    def ranks(self) -> int:
+        return self.cp.ring_degree * self.cp.ulysses_degree
+
+    @property
+    def rank(self) -> int:
+        return self.cp._flattened_mesh.get_local_rank()
+
+    @torch.compiler.disable
+    def __call__(
+        self, query: Tensor, key: Tensor, value: Tensor, backend: Any, spans: Spans | None
+    ) -> Tensor:
+        """Own tokens [B, L/ranks, N, K] attend to those of all ranks (or, with ``spans``, to some)."""
+        attend = self._ring(backend) if self.cp.ring_degree > 1 else self._ulysses(backend, spans)
+        return kernels._templated_context_parallel_attention(
+            query, key, value, forward_op=attend, backward_op=None, _parallel_config=self.config
+        )
+
+    def _ulysses(self, backend: Any, spans: Spans | None) -> Callable[..., Tensor]:
+        """All tokens, some of the heads."""
+
+        def kernel(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            return dispatch_attention_fn(query, key, value, backend=backend)
+
+        def attend(_context: Any, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> Tensor:
+            if spans is not None:  # these speak of tokens in their order
+                order, back = self.layout.order(self.ranks, query.device)
+                ordered = (x.index_select(1, order) for x in (query, key, value))
+                return attend_spans(kernel, *ordered, spans).index_select(1, back)
+            return kernel(query, *self._without_padding(key, value, 0, self.ranks))
+
+        return attend
+
+    def _ring(self, backend: Any) -> Callable[..., tuple[Tensor, Tensor]]:
+        """The tokens of one rank of the ring after the other, beginning with this one's own."""
+        hops = itertools.count(self.cp._ring_local_rank)
+        kernel = ring_kernel(backend)
+
+        def attend(
+            _context: Any, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any
+        ) -> tuple[Tensor, Tensor]:
+            first = next(hops) % self.cp.ring_degree * self.cp.ulysses_degree
+            key, value = self._without_padding(key, value, first, first + self.cp.ulysses_degree)
+            return kernel(query, key, value)
+
+        return attend
+
+    def _without_padding(self, key: Tensor, value: Tensor, first: int, end: int) -> tuple[Tensor, Tensor]:
+        real = self.layout.real(first, end, key.device)
+        return (key, value) if real is None else (key.index_select(1, real), value.index_select(1, real))
+
+
+def ring_kernel(backend: Any) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """A kernel that also gives the log of the sum of its weights [B, L, N].
+
+    Raises:
+        KeyError: there is none of this name; ``RING_KERNELS`` lists them.
+    """
+    forward = RING_KERNELS[str(getattr(backend, "value", backend) or "native")]
+
+    def kernel(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        return forward(None, query, key, value, return_lse=True, _save_ctx=False)
+
+    return kernel
+
+
+def _cpu_attention(
+    _context: Any, query: Tensor, key: Tensor, value: Tensor, **_: Any
+) -> tuple[Tensor, Tensor]:
+    """torch's own kernel on the CPU, under the arguments of diffusers' others."""
+    heads = (x.transpose(1, 2) for x in (query, key, value))
+    out, weight = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(*heads)
+    return out.transpose(1, 2), weight.transpose(1, 2)
+
+
+RING_KERNELS: dict[str, Callable[..., Any]] = {
+    "native": _cpu_attention,
+    "_native_cudnn": kernels._cudnn_attention_forward_op,
+    "_native_flash": kernels._native_flash_attention_forward_op,
+    "flash": kernels._flash_attention_forward_op,
+    "sage": kernels._sage_attention_forward_op,
+}
+
+
+def split_tokens(transformer: nn.Module, config: ParallelConfig) -> None:
+    """Split a transformer's tokens over ranks before its blocks and put them together behind its head."""
+    exchange = Exchange(config)
+    for module in transformer.modules():
+        if isinstance(processor := getattr(module, "processor", None), AttentionProcessor):
+            processor.exchange = exchange
+    split = _split_wan if hasattr(transformer, "blocks") else _split_hunyuan
+    split(transformer, exchange)
+
+
+def _split_wan(transformer: Any, exchange: Exchange) -> None:
+    """Tokens [B, F, S, D] along S; see ``WanBlock.forward``."""
+
+    def enter(_module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        tokens, text, temb, rotary, *others = arguments
+        frames, axis = tokens.shape[1], Axis(tokens.shape[2], exchange.ranks)
+        exchange.layout = Layout(((frames, axis),))
+        rotary = axis.split(rotary.unflatten(0, (frames, -1)), 1, exchange.rank).flatten(0, 1)
+        return axis.split(tokens, 2, exchange.rank).contiguous(), text, temb, rotary, *others
+
+    def leave(_module: nn.Module, _arguments: Any, output: Tensor) -> Tensor:
+        ((_, axis),) = exchange.layout.sections
+        return axis.gather(output, 2, exchange.group)
+
+    transformer.blocks.register_forward_pre_hook(enter)
+    transformer.proj_out.register_forward_hook(leave)
+
+
+def _split_hunyuan(transformer: Any, exchange: Exchange) -> None:
+    """Image tokens [B, F * S, D] along S and text tokens [B, T, D] along T: each rank has a share of both,
+    and attention, which has no mask, takes them as one sequence."""
+
+    def shares() -> tuple[int, Axis, Axis]:
+        (frames, image), (_, text) = exchange.layout.sections
+        return frames, image, text
+
+    def begin(_module: nn.Module, _arguments: Any, named: dict[str, Any]) -> None:
+        _, _, frames, height, width = named["hidden_states"].shape
+        patch = transformer.config.patch_size
+        image = Axis(height // patch * (width // patch), exchange.ranks)
+        text = Axis(named["encoder_hidden_states"].shape[1], exchange.ranks)
+        exchange.layout = Layout(((frames, image), (1, text)))
+
+    def positions(_module: nn.Module, _arguments: Any, tables: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        frames, image, _ = shares()
+        whole = (table.unflatten(0, (frames, -1)) for table in tables)
+        return tuple(image.split(table, 1, exchange.rank).flatten(0, 1) for table in whole)
+
+    def enter(_module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        tokens, rows, *others = arguments
+        frames, image, text = shares()
+        tokens = image.split(tokens.unflatten(1, (frames, -1)), 2, exchange.rank).flatten(1, 2)
+        return tokens, text.split(rows, 1, exchange.rank), *others
+
+    def count(_module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        *others, _first_frames_tokens = arguments
+        return *others, shares()[1].share
+
+    def leave(_module: nn.Module, _arguments: Any, output: Tensor) -> Tensor:
+        frames, image, _ = shares()
+        return image.gather(output.unflatten(1, (frames, -1)), 2, exchange.group).flatten(1, 2)
+
+    transformer.register_forward_pre_hook(begin, with_kwargs=True)
+    transformer.rope.register_forward_hook(positions)
+    transformer.transformer_blocks[0].register_forward_pre_hook(enter)
+    for block in (*transformer.transformer_blocks, *transformer.single_transformer_blocks):
+        block.register_forward_pre_hook(count)
+    transformer.proj_out.register_forward_hook(leave)

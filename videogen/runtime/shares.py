@@ -1,0 +1,99 @@
+"""Who holds what of a sequence that is spread over ranks: shares, padding, and the way back."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def all_gather(x: Tensor, group: dist.ProcessGroup) -> Tensor:
+    """What every rank has, one after the other [ranks, ...]; shapes are alike."""
+    ranks = dist.get_world_size(group)
+    gathered = x.new_empty(ranks * x.numel())
+    dist.all_gather_into_tensor(gathered, x.flatten(), group=group)
+    return gathered.view(ranks, *x.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """``length`` items in shares as equal as can be; a share that is one shorter is padded with its last."""
+
+    length: int
+    ranks: int
+
+    @property
+    def share(self) -> int:
+        """Items of a share, padding included."""
+        return -(-self.length // self.ranks)
+
+    def owned(self, rank: int) -> range:
+        """The items of a rank's own."""
+        base, longer = divmod(self.length, self.ranks)
+        first = rank * base + min(rank, longer)
+        return range(first, first + base + (rank < longer))
+
+    def split(self, x: Tensor, dim: int, rank: int) -> Tensor:
+        """A rank's share of ``x``."""
+        if self.length % self.ranks == 0:
+            return x.narrow(dim, rank * self.share, self.share)
+        return x.index_select(dim, _share(self, rank, x.device))
+
+    def gather(self, x: Tensor, dim: int, group: dist.ProcessGroup) -> Tensor:
+        """The whole, on every rank, of shares."""
+        whole = torch.cat(list(all_gather(x, group)), dim=dim)
+        if self.length % self.ranks == 0:
+            return whole
+        return whole.index_select(dim, _unpadded(self, x.device))
+
+
+@lru_cache
+def _share(axis: Axis, rank: int, device: torch.device) -> Tensor:
+    owned = axis.owned(rank)
+    return torch.arange(axis.share, device=device).clamp(max=len(owned) - 1) + owned.start
+
+
+@lru_cache
+def _unpadded(axis: Axis, device: torch.device) -> Tensor:
+    """Where every item is in padded shares, one after the other."""
+    places = [
+        rank * axis.share + index for rank in range(axis.ranks) for index in range(len(axis.owned(rank)))
+    ]
+    return torch.tensor(places, device=device)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Which tokens a rank holds: of each section (groups of equal length, one after the other) its share of
+    every group."""
+
+    sections: tuple[tuple[int, Axis], ...]
+
+    @lru_cache  # noqa: B019 - layouts are values, and few
+    def ids(self, first: int, end: int) -> Tensor:
+        """Number of every token that ranks ``first`` to ``end`` hold, rank by rank; -1 is padding."""
+        numbers = []
+        for rank in range(first, end):
+            before = 0
+            for groups, axis in self.sections:
+                owned = axis.owned(rank)
+                held = torch.full((groups, axis.share), -1)
+                starts = before + torch.arange(groups)[:, None] * axis.length
+                held[:, : len(owned)] = starts + torch.tensor(owned)
+                numbers.append(held.flatten())
+                before += groups * axis.length
+        return torch.cat(numbers)
+
+    @lru_cache  # noqa: B019
+    def real(self, first: int, end: int, device: torch.device) -> Tensor | None:
+        """Places of the tokens among those that are held; None where there is no padding."""
+        ids = self.ids(first, end)
+        return None if bool((ids >= 0).all()) else (ids >= 0).nonzero()[:, 0].to(device)
+
+    @lru_cache  # noqa: B019
+    def order(self, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """To bring the tokens of all ``size`` ranks into their order, and back."""
+        ids = self.ids(0, size)
+        padding = int((ids < 0).sum())
+        return ids.argsort(stable=True)[padding:].to(device), ids.clamp(min=0).to(device)
