@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from videogen import __version__
+from videogen import __version__, ranks
 from videogen.arguments import help_text, parse
 from videogen.errors import InputError, VideoGenError, one_line
 from videogen.media.fetch import Fetcher
@@ -32,6 +32,8 @@ from videogen.tasks import TASKS, find
 logger = logging.getLogger("videogen")
 
 INTERRUPTED = 130
+# Flags whose answer is all there is to do.
+ANSWERS = ("version", "list_tasks", "env", "dry_run", "caption_only")
 
 
 def main(argv: Sequence[str] | None = None, *, command: Callable[[list[str]], int] | None = None) -> int:
@@ -39,31 +41,51 @@ def main(argv: Sequence[str] | None = None, *, command: Callable[[list[str]], in
     arguments = list(sys.argv[1:] if argv is None else argv)
     verbose = any(word in ("-v", "--verbose") for word in arguments)
     in_main_thread = threading.current_thread() is threading.main_thread()
-    earlier = signal.signal(signal.SIGTERM, signal.default_int_handler) if in_main_thread else None
+    leads = ranks.here().leads
+    # The first rank cleans up; the others have nothing to clean up, and may be waiting for one that is gone.
+    ending = signal.default_int_handler if leads else signal.SIG_DFL
+    earlier = signal.signal(signal.SIGTERM, ending) if in_main_thread else None
     try:
-        return (command or _main)(arguments)
+        return (command or _main)(arguments) if leads else _follow(arguments)
     except VideoGenError as error:
-        _complain(one_line(error), verbose)
-        return error.exit_code
+        return _failed(error.exit_code, f"error: {one_line(error)}", verbose)
     except KeyboardInterrupt:
-        print("interrupted; nothing half-written was kept", file=sys.stderr)
-        return INTERRUPTED
+        return _failed(INTERRUPTED, "interrupted; nothing half-written was kept")
     except BrokenPipeError:  # the reader of stdout went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return _failed(1, "")
     except Exception as error:
         advice = "-v shows where; please report it with the output of --env"
-        _complain(f"{one_line(error)} ({advice})", verbose)
-        return 1
+        return _failed(1, f"error: {one_line(error)} ({advice})", verbose)
     finally:
         if in_main_thread:
             signal.signal(signal.SIGTERM, earlier)
 
 
-def _complain(message: str, verbose: bool) -> None:
-    if verbose:
-        traceback.print_exc()
-    print(f"error: {message}", file=sys.stderr)
+def _failed(code: int, message: str, verbose: bool = False) -> int:
+    """Say what went wrong; of several ranks, the first that fails does. Returns the exit code."""
+    if message and ranks.may_complain():
+        if verbose:
+            traceback.print_exc()
+        rank = "" if ranks.here().leads else f" (rank {ranks.here().rank})"
+        print(f"{message}{rank}", file=sys.stderr)
+    ranks.leave(code)
+    return code
+
+
+def _follow(arguments: list[str]) -> int:
+    """What every rank but the first does: nothing of its own, and without a word."""
+    given, wants_help = parse(arguments)
+    values, settings = gather(given)
+    if wants_help or any(settings.get(name) for name in ANSWERS):
+        return 0
+    logger.handlers = [logging.NullHandler()]
+    quieten_libraries(settings)
+    if values.get("use_usp") or settings.get("jobs"):  # else rank 0 says what is wrong
+        from videogen.run import follow  # noqa: PLC0415 - torch, diffusers, transformers
+
+        follow()
+    return 0
 
 
 def _main(arguments: list[str]) -> int:

@@ -283,9 +283,10 @@ def run_chain(chain: Chain, first: Plan, *, as_json: bool = False) -> Iterator[s
     Models are loaded once. What is finished is kept; ``--resume`` goes on behind it.
     """
     from videogen.run import Session, earlier_result, generate  # noqa: PLC0415 - torch, diffusers
+    from videogen.runtime.parallel import join  # noqa: PLC0415
 
     chain.folder.mkdir(parents=True, exist_ok=True)
-    session = Session(keep_writers=True)
+    session = Session(keep_writers=True, team=join(wanted=first.values["use_usp"]))
     done: list[Result] = []
     try:
         for index in range(1, chain.num_videos + 1):
@@ -304,6 +305,7 @@ def run_chain(chain: Chain, first: Plan, *, as_json: bool = False) -> Iterator[s
                 _remove_others(chain.folder, result)
             _save_log(chain.folder)
             yield _line(result.target.path, result.record, as_json=as_json)
+        session.dismiss()
     finally:
         session.close()
     if chain.concat:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from videogen.geometry import Shape
+from videogen.ranks import Degrees
 
 DTYPE_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 # Live bytes per token and unit of width in one transformer block: residual stream, q, k, v, rotation,
@@ -24,6 +25,9 @@ PICTURE_BYTES = 64  # per output pixel: four float32 RGB frames, and as much aga
 STREAMED_SHARE = (
     0.1  # of the transformer in float8, a byte each: the block at work, the one arriving, the embedders
 )
+
+
+ONE_RANK = Degrees()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,6 +62,7 @@ def estimate(
     vae_width: float,
     residuals: int = 0,
     untiled: bool = False,
+    degrees: Degrees = ONE_RANK,
 ) -> Memory:
     """Memory of one generation.
 
@@ -68,6 +73,7 @@ def estimate(
         vae_width: base width of the VAE.
         residuals: token-sized tensors that a step cache keeps.
         untiled: whether a decode that works in tiles is to do without.
+        degrees: how ranks share it; the bytes are those of each.
     """
     size = DTYPE_BYTES[dtype]
     per_weight = dict.fromkeys(("vae", "audio_encoder"), DTYPE_BYTES["float32"])
@@ -78,10 +84,12 @@ def estimate(
     decode = tiled if at_once else int(pixels * per_pixel)
     if at_once and untiled:
         decode = _at_once(shape, vae_width)
+    if not at_once:  # Wan's decoder works in bands of rows
+        decode //= degrees.size
     return Memory(
         weights={name: count * per_weight.get(name, size) for name, count in parameters.items()},
         streamed=int(parameters["transformer"] * STREAMED_SHARE),
-        activations=shape.tokens * width * (ACTIVATION_BYTES[size] + residuals * size),
+        activations=shape.tokens * width * (ACTIVATION_BYTES[size] + residuals * size) // degrees.sequence,
         decode=decode,
         tiled_decode=tiled,
     )

@@ -11,7 +11,7 @@ from typing import Any
 from videogen import metadata
 from videogen.errors import InputError
 from videogen.estimate import HUNYUAN_VAE_WIDTH, PUBLISHED_VAE_WIDTH, WAN22_VAE_WIDTH, Memory, estimate
-from videogen.geometry import HUNYUAN_GRID, WAN22_GRID, Shape
+from videogen.geometry import HUNYUAN_GRID, PATCH, WAN22_GRID, Shape
 from videogen.media.fetch import display_name
 from videogen.models import checkpoints
 from videogen.models.checkpoints import Checkpoint
@@ -19,6 +19,7 @@ from videogen.notes import RATE_TOLERANCE
 from videogen.parts import Parts
 from videogen.prompts.chat import FoundModel
 from videogen.prompts.write import find_writers
+from videogen.ranks import Degrees, choose_degrees
 from videogen.runtime.coefficients import Table, choose_table
 from videogen.targets import Target
 from videogen.tasks import Inputs, TaskSpec
@@ -27,6 +28,7 @@ from videogen.tasks import Inputs, TaskSpec
 # instead.
 NOT_IN_HASH = {
     "task_type", "model_id", "revision", "download_timeout", "device", "offload", "compile", "use_usp",
+    "ulysses_degree", "ring_degree", "cfg_parallel",
     "output", "output_dir", "save_latents", "save_last_frame", "resolution", "size", "height", "width",
     "duration", "num_frames", "seed", "lora", "keep_parts", "vlm_device", "num_videos",
 }  # fmt: skip
@@ -38,6 +40,10 @@ NOT_IN_REQUEST = {
     "num_videos",
     "download_timeout",
     "device",
+    "use_usp",
+    "ulysses_degree",
+    "ring_degree",
+    "cfg_parallel",
     "output",
     "output_dir",
     "save_latents",
@@ -113,6 +119,21 @@ class Plan:
         return choose_table(self.values["teacache_model"], model, found["width"], found["image"])
 
     @property
+    def degrees(self) -> Degrees:
+        """How the ranks share it.
+
+        Raises:
+            InputError: they cannot.
+        """
+        _, _, _, height, width = self.shape.latent_shape
+        return choose_degrees(
+            self.values,
+            branches=self.shape.forwards_per_step,
+            heads=checkpoints.heads(self.checkpoint, self.task),
+            tokens=(height // PATCH) * (width // PATCH),
+        )
+
+    @property
     def _cache_values(self) -> dict[str, str]:
         """What stands for --teacache_model in records: the table it came to."""
         table = self.teacache_table
@@ -130,6 +151,7 @@ class Plan:
             vae_width=self._vae_width(vae),
             residuals=max(2, self.shape.forwards_per_step) if self.values.get("teacache") else 0,
             untiled=self.values["vae_tiling"] == "off",
+            degrees=self.degrees,
         )
 
     def _vae_width(self, config: Mapping[str, Any]) -> float:

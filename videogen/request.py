@@ -10,6 +10,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from videogen import ranks
 from videogen.errors import InputError, VideoGenError
 from videogen.media.fetch import Fetcher
 from videogen.media.image import read_image
@@ -40,7 +41,8 @@ RUNTIME_DEFAULTS: Values = {
     "vae_tiling": "auto",
     "download_timeout": 30.0,
     "lora": (),
-    **dict.fromkeys(("offload", "low_vram", "use_usp", "compile"), False),
+    **dict.fromkeys(("offload", "low_vram", "use_usp", "cfg_parallel", "compile"), False),
+    **dict.fromkeys(("ulysses_degree", "ring_degree")),
     **dict.fromkeys(("teacache", "use_ret_steps", "teacache_fixed", "captioner"), False),
     "teacache_thresh": 0.2,
     **dict.fromkeys(("teacache_model", "prompt_enhancer", "vlm_path", "vlm_device", "custom_prompt")),
@@ -158,6 +160,7 @@ def check(explicit: Mapping[str, Any], workdir: Path) -> Plan:
     )
     if checkpoint.folder is not None or checkpoint.sizes or checkpoint.tiny:
         _ = plan.teacache_table  # or an error, while it is early
+    _ = plan.degrees  # likewise
     to_fetch = tuple(note for found in plan.writers.values() if (note := found.note))
     return replace(plan, notes=(*plan.notes, *to_fetch))
 
@@ -261,8 +264,7 @@ def check_runtime(values: Mapping[str, Any]) -> None:
     Raises:
         InputError: the first one.
     """
-    if values["use_usp"]:
-        raise InputError("--use_usp", None, "several GPUs are not part of this version", "leave it out")
+    ranks.check_launch(values)
     for name in ("device", "vlm_device"):
         device = str(values.get(name) or "auto")
         kind, _, number = device.partition(":")

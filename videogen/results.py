@@ -7,7 +7,7 @@ import time
 import wave
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,10 @@ from videogen import __version__, metadata
 from videogen.errors import VideoGenError
 from videogen.media import sound, video
 from videogen.models import checkpoints
-from videogen.parts import Parts
 from videogen.pipelines.base import Part, VideoPipeline, frames_tensor
 from videogen.plan import Plan
 from videogen.runtime import device as devices
+from videogen.runtime.parallel import ALONE, Team
 from videogen.targets import Target
 
 logger = logging.getLogger(__name__)
@@ -43,6 +43,7 @@ def write(
     generator: torch.Generator,
     started: float,
     *,
+    team: Team = ALONE,
     resume: bool,
     show_progress: bool,
 ) -> Result:
@@ -56,6 +57,7 @@ def write(
         path.parent.mkdir(parents=True, exist_ok=True)
     kept = plan.parts if len(shape.rolls) > 1 else None
     done = kept.finished() if kept is not None and resume else 0
+    resumed = team.share(_resumed(plan, done))
     latents: list[torch.Tensor] = []
     with (
         _say_what_is_kept(plan),
@@ -77,7 +79,11 @@ def write(
             latents += [kept.latents(index)] if target.latents is not None else []
             for frames in kept.frames(index):
                 output.write(fit(frames, shape.file_size))
-        for index, part in enumerate(_parts(plan, pipeline, generator, kept, done), start=done):
+        if kept is not None and not done:
+            kept.remove()
+        if done:
+            _say_what_is_done(plan, pipeline, done)
+        for index, part in enumerate(_parts(plan, pipeline, generator, resumed), start=done):
             made, last = _write_part(plan, pipeline, part, index, output, show_progress=show_progress)
             latents += [made] if target.latents is not None else []
         output.finish()
@@ -151,26 +157,33 @@ def _say_what_is_kept(plan: Plan) -> Iterator[None]:
         raise
 
 
+def follow_along(plan: Plan, pipeline: VideoPipeline, generator: torch.Generator, team: Team) -> None:
+    """What the other ranks do while the first one is in ``write``."""
+    for part in _parts(plan, pipeline, generator, team.share(None)):
+        for _ in part.frames:
+            pass
+
+
 def _parts(
-    plan: Plan, pipeline: VideoPipeline, generator: torch.Generator, kept: Parts | None, done: int
+    plan: Plan, pipeline: VideoPipeline, generator: torch.Generator, resumed: Mapping[str, Any]
 ) -> Iterator[Part]:
     """The pipeline's parts, from the first that is not done."""
-    if kept is not None and not done:
-        kept.remove()
-    if done == len(plan.shape.rolls):
+    if resumed.get("first") == len(plan.shape.rolls):
         return iter(())
     loaded = {name: [item.load() for item in items] for name, items in plan.inputs.items()}
-    resumed = (
-        {"first": done, "state": kept.state(0) | kept.state(done - 1)} if kept is not None and done else {}
-    )
-    if done:
-        logger.info("continuing after %d finished rolls", done)
-        for name, value in _effective(pipeline).items():
-            if kept is not None and (was := kept.effective().get(name, value)) != value:
-                logger.warning(
-                    "--%s: now %s, but %s in the finished rolls; frames may differ", name, value, was
-                )
     return pipeline.parts(**plan.arguments, **plan.task.inputs_of(loaded), generator=generator, **resumed)
+
+
+def _resumed(plan: Plan, done: int) -> dict[str, Any]:
+    """What a pipeline needs to go on behind finished parts."""
+    return {"first": done, "state": plan.parts.state(0) | plan.parts.state(done - 1)} if done else {}
+
+
+def _say_what_is_done(plan: Plan, pipeline: VideoPipeline, done: int) -> None:
+    logger.info("continuing after %d finished rolls", done)
+    for name, value in _effective(pipeline).items():
+        if (was := plan.parts.effective().get(name, value)) != value:
+            logger.warning("--%s: now %s, but %s in the finished rolls; frames may differ", name, value, was)
 
 
 def _effective(pipeline: VideoPipeline) -> dict[str, Any]:
@@ -294,6 +307,7 @@ def _record(plan: Plan, pipeline: VideoPipeline) -> dict[str, Any]:
         },
         "device": devices.device_name(pipeline._execution_device),
         "dtype": plan.values["dtype"],
+        **({"ranks": asdict(plan.degrees)} if plan.degrees.size > 1 else {}),
         **_effective(pipeline),
         "versions": devices.versions() | {"platform": platform.system()},
     }

@@ -23,9 +23,10 @@ from videogen.options import OPTIONS
 from videogen.pipelines.base import VideoPipeline
 from videogen.plan import PROMPTS, Plan
 from videogen.prompts.write import Writers, shares_device, write_prompts
-from videogen.results import Result, target_of, write
+from videogen.results import Result, follow_along, target_of, write
 from videogen.runtime import device as devices
-from videogen.runtime import memory, speed
+from videogen.runtime import memory, parallel, speed
+from videogen.runtime.parallel import ALONE, Team
 from videogen.values import Lora
 
 logger = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ class Session:
     pipeline: VideoPipeline | None = None
     key: tuple | None = None
     keep_writers: bool = False
+    team: Team = ALONE
 
     def __post_init__(self) -> None:
         self.writers = Writers(keep=self.keep_writers)
@@ -77,6 +79,20 @@ class Session:
                 "--model_id", fetched.name, what, "it is here now: the same command again uses them"
             )
         return plan.fetched(fetched)
+
+    def arrive(self, plan: Plan) -> Plan:
+        """The plan with its model on every rank's machine."""
+
+        def here() -> Plan:
+            folder = plan.checkpoint.folder
+            elsewhere = folder is not None and not folder.is_dir()  # on rank 0's machine
+            return self.fetch(plan.fetched(replace(plan.checkpoint, folder=None)) if elsewhere else plan)
+
+        return self.team.once_per_machine(here)
+
+    def dismiss(self) -> None:
+        """Tell the ranks that follow that there is nothing more to make."""
+        self.team.share(None)
 
     def load(self, plan: Plan) -> VideoPipeline:
         """The pipeline of a fetched plan, set up as its options say."""
@@ -127,6 +143,7 @@ def model_key(plan: Plan) -> tuple:
         plan.task.name,
         plan.task.family,
         plan.checkpoint.folder,
+        plan.degrees,
         *(plan.values[name] for name in MODEL_OPTIONS),
     )
 
@@ -145,10 +162,10 @@ def run(
     for plan in plans:
         devices.choose_device(plan.values["device"])
         _noise_device(plan)
-    session = Session()
+    session = Session(team=parallel.join(wanted=any(plan.values["use_usp"] for plan in plans)))
     plans = [session.fetch(plan) for plan in plans]
     for plan in plans:
-        _ = plan.teacache_table  # or an error, before anything is loaded
+        _ = plan.teacache_table, plan.degrees  # or an error, before anything is loaded
     finished = {plan.index: earlier_result(plan) if resume else None for plan in plans}
     for plan in plans:
         if resume and finished[plan.index] is None:  # its hash may not have been known before
@@ -165,13 +182,23 @@ def run(
                 raise unwritten[plan.index]
             outcome: Result | Failure = generate(plan, session, resume=resume, show_progress=show_progress)
         except Exception as error:
-            if len(plans) == 1 or (one_model and isinstance(error, CheckpointError)):
+            alone = session.team.alone  # else the other ranks cannot be brought back into step
+            if len(plans) == 1 or (one_model and isinstance(error, CheckpointError)) or not alone:
                 raise
             outcome = Failure(plan=plan, error=error, trace=traceback.format_exc())
             _let_go(error)
         if isinstance(outcome, Failure) and isinstance(outcome.error, OutOfMemoryError):
             session.release()
         yield outcome
+    session.dismiss()
+
+
+def follow() -> None:
+    """What every rank but the first does: the same as that one, video after video, without writing any."""
+    session = Session(team=parallel.join(wanted=True))
+    while (order := session.team.share(None)) is not None:
+        plan, resume = order
+        _make(plan, session, resume=resume, show_progress=False)
 
 
 def _with_prompts(
@@ -215,20 +242,34 @@ def generate(
         VideoGenError: it could not be made or written; nothing is left under the final names.
     """
     session = session or Session()
-    started = time.perf_counter()
+    session.team.share((plan, resume))
+    return _make(plan, session, resume=resume, show_progress=show_progress)
+
+
+def _make(plan: Plan, session: Session, *, resume: bool, show_progress: bool) -> Result:
+    """What every rank does for a video; the first one writes it."""
+    started, team = time.perf_counter(), session.team
     with _out_of_memory_advice(plan):
-        plan = session.fetch(plan)
+        plan = session.arrive(plan)
         pipeline = session.load(plan)
         pipeline.seconds.clear()
         pipeline.seconds["load"] = time.perf_counter() - started
         device, values = pipeline._execution_device, plan.values
         devices.reset_peak(device)
         pipeline.set_progress_bar_config(disable=not show_progress, desc="denoising", dynamic_ncols=True)
-        memory.set_tiling(pipeline, values["vae_tiling"], plan.memory, device, low_vram=values["low_vram"])
+        tiled = memory.choose_tiling(
+            pipeline, values["vae_tiling"], plan.memory, device, low_vram=values["low_vram"]
+        )
+        memory.set_tiling(pipeline, tiled=team.share(tiled))
         speed.set_teacache(pipeline, plan.teacache_table, values)
         generator = torch.Generator(_noise_device(plan)).manual_seed(plan.seed)
         try:
-            return write(plan, pipeline, generator, started, resume=resume, show_progress=show_progress)
+            if not team.leads:
+                follow_along(plan, pipeline, generator, team)
+                return Result(target=target_of(plan), record={})
+            return write(
+                plan, pipeline, generator, started, team=team, resume=resume, show_progress=show_progress
+            )
         finally:  # also after a failure: offloading must begin with everything in RAM
             pipeline.maybe_free_model_hooks()
 
@@ -251,6 +292,7 @@ def set_up(plan: Plan) -> VideoPipeline:
         )
         if values["compile"]:
             speed.compile_blocks(transformer, device, streamed=values["low_vram"])
+    parallel.spread(pipeline, plan.degrees, device)
     return pipeline
 
 

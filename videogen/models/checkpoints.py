@@ -91,6 +91,11 @@ PATCHES = {
     "x_embedder.proj.weight": "HunyuanVideo",
 }
 GUIDANCE = ("guidance_in.", "time_text_embed.guidance_embedder.")
+HEAD_DIM = 128  # of every published transformer
+HEAD_NORMS = (
+    "img_attn_q_norm.weight",
+    "transformer_blocks.0.attn.norm_q.weight",
+)  # as long as a head is wide
 TRAITS = {
     "kind": "a {} transformer",
     "in_channels": "{} input channels",
@@ -295,6 +300,23 @@ def traits(checkpoint: Checkpoint) -> dict[str, Any]:
         "guidance": any(key.startswith(GUIDANCE) for key in shapes),
         "width": patches[0],
     }
+
+
+def heads(checkpoint: Checkpoint, task: TaskSpec) -> int:
+    """Attention heads of the transformer; 0 while they are not known.
+
+    Raises:
+        CheckpointError: a broken or truncated file.
+    """
+    if checkpoint.folder is None:
+        known = task.model(checkpoint.name) is not None and not checkpoint.tiny
+        return published(checkpoint.name, task)["width"] // HEAD_DIM if known else 0
+    config = checkpoint.component_config("transformer")
+    if found := config.get("num_heads", config.get("num_attention_heads")):
+        return int(found)
+    shapes = tensor_shapes(weight_files(checkpoint.place("transformer")))
+    head = next((shape[0] for name, shape in shapes.items() if name.endswith(HEAD_NORMS)), HEAD_DIM)
+    return traits(checkpoint)["width"] // head
 
 
 def _has_second_expert(checkpoint: Checkpoint) -> bool:

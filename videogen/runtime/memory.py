@@ -95,10 +95,10 @@ def stream_blocks(pipeline: "VideoPipeline", device: torch.device) -> None:
     pipeline.vae.to(device)
 
 
-def set_tiling(
+def choose_tiling(
     pipeline: "VideoPipeline", mode: str, memory: Memory, device: torch.device, *, low_vram: bool
 ) -> bool:
-    """Switch tiling on or off; 'auto' is on where the untiled decode would not fit. Returns the choice."""
+    """Whether the decode is tiled; with 'auto', where the untiled decode would not fit."""
     fits = memory.decode <= free_memory(device)
     tiled = mode == "on" or (mode == "auto" and (pipeline.always_tiled or low_vram or not fits))
     if tiled and mode == "auto" and not pipeline.always_tiled:
@@ -106,8 +106,12 @@ def set_tiling(
         logger.warning(
             "--vae_tiling: on (%s); tiles are blended, so pixels differ slightly from the untiled decode", why
         )
+    return tiled
+
+
+def set_tiling(pipeline: "VideoPipeline", *, tiled: bool) -> None:
+    """Switch tiled decoding on or off."""
     if tiled:
         pipeline.vae.enable_tiling()
     else:
         pipeline.vae.disable_tiling()
-    return tiled

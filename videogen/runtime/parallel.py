@@ -133,7 +133,7 @@ def spread(pipeline: "VideoPipeline", degrees: Degrees, device: torch.device) ->
         for transformer in pipeline.transformers:
             split_tokens(transformer, config)
     if isinstance(pipeline.vae, AutoencoderKLWan):
-        split_decoder(pipeline.vae, dist.group.WORLD)
+        split_decoder(pipeline.vae, mesh._flatten("all").get_group())
 
 
 class SideBySide:
@@ -196,11 +196,12 @@ class Exchange:
             return dispatch_attention_fn(query, key, value, backend=backend)
 
         def attend(_context: Any, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> Tensor:
-            if spans is not None:  # these speak of tokens in their order
-                order, back = self.layout.order(self.ranks, query.device)
-                ordered = (x.index_select(1, order) for x in (query, key, value))
-                return attend_spans(kernel, *ordered, spans).index_select(1, back)
-            return kernel(query, *self._without_padding(key, value, 0, self.ranks))
+            order = self.layout.order(0, self.ranks, query.device)
+            key, value = key.index_select(1, order), value.index_select(1, order)
+            if spans is None:
+                return kernel(query, key, value)
+            out = attend_spans(kernel, query.index_select(1, order), key, value, spans)
+            return out.index_select(1, self.layout.back(self.ranks, query.device))
 
         return attend
 
@@ -213,14 +214,10 @@ class Exchange:
             _context: Any, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any
         ) -> tuple[Tensor, Tensor]:
             first = next(hops) % self.cp.ring_degree * self.cp.ulysses_degree
-            key, value = self._without_padding(key, value, first, first + self.cp.ulysses_degree)
-            return kernel(query, key, value)
+            order = self.layout.order(first, first + self.cp.ulysses_degree, key.device)
+            return kernel(query, key.index_select(1, order), value.index_select(1, order))
 
         return attend
-
-    def _without_padding(self, key: Tensor, value: Tensor, first: int, end: int) -> tuple[Tensor, Tensor]:
-        real = self.layout.real(first, end, key.device)
-        return (key, value) if real is None else (key.index_select(1, real), value.index_select(1, real))
 
 
 def ring_kernel(backend: Any) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]:

@@ -86,14 +86,15 @@ class Layout:
         return torch.cat(numbers)
 
     @lru_cache  # noqa: B019
-    def real(self, first: int, end: int, device: torch.device) -> Tensor | None:
-        """Places of the tokens among those that are held; None where there is no padding."""
+    def order(self, first: int, end: int, device: torch.device) -> Tensor:
+        """Places of the tokens of those ranks in the order of their numbers, without padding.
+
+        In that order attention adds up as it does in one process.
+        """
         ids = self.ids(first, end)
-        return None if bool((ids >= 0).all()) else (ids >= 0).nonzero()[:, 0].to(device)
+        return ids.argsort(stable=True)[int((ids < 0).sum()) :].to(device)
 
     @lru_cache  # noqa: B019
-    def order(self, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """To bring the tokens of all ``size`` ranks into their order, and back."""
-        ids = self.ids(0, size)
-        padding = int((ids < 0).sum())
-        return ids.argsort(stable=True)[padding:].to(device), ids.clamp(min=0).to(device)
+    def back(self, size: int, device: torch.device) -> Tensor:
+        """From the order of all tokens to the shares of ``size`` ranks, padded with anything."""
+        return self.ids(0, size).clamp(min=0).to(device)

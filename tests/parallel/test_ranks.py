@@ -1,0 +1,230 @@
+"""Several ranks make what one process makes: every task, on two and on four CPU processes.
+
+One start of torchrun per number of ranks runs all commands of that number.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+from tests.conftest import REFS, ROOT
+from videogen.tasks import TASKS
+
+WORKER = """
+import json, sys
+from videogen import cli, continuous
+for program, command in json.load(open(sys.argv[1])):
+    code = (continuous if program == "chain" else cli).main(command)
+    assert code == 0, (command, code)
+"""
+TOLERANCE = 1e-5  # absolute, and relative beyond 1
+
+
+@dataclass(frozen=True)
+class Case:
+    """A command, and ways to share it: by number of ranks."""
+
+    task: str
+    flags: tuple
+    two: tuple[str, ...]
+    four: tuple[str, ...]
+
+
+def sized(height, width, *flags):
+    return ("--height", height, "--width", width, "--num_inference_steps", 2, *flags)
+
+
+# A frame of 32x48 has 6 tokens, one of 48x80 has 15, one of 32x64 has 8 (Wan2.2 5B: of twice the size).
+CASES = {
+    "references": Case(
+        "reference_to_video",
+        sized(48, 80, "--num_frames", 5, "--ref_imgs", REFS / "robot.png"),
+        ("--ulysses_degree 2", "--ring_degree 2"),
+        ("--ulysses_degree 4",),
+    ),
+    "references, three branches": Case(
+        "reference_to_video",
+        sized(32, 48, "--num_frames", 5, "--ref_imgs", REFS / "robot.png", "--guidance_scale", 3),
+        ("--cfg_parallel",),
+        ("--cfg_parallel --ring_degree 2",),
+    ),
+    "extension": Case(
+        "single_shot_extension",
+        sized(32, 48, "--input_video", "source.mp4", "--duration", 1),
+        ("--ulysses_degree 2",),
+        ("--ulysses_degree 2 --ring_degree 2",),
+    ),
+    "two rolls": Case(
+        "single_shot_extension",
+        sized(32, 48, "--input_video", "source.mp4", "--duration", 6, "--num_inference_steps", 1),
+        ("",),
+        (),
+    ),
+    "cut": Case(
+        "shot_switching_extension",
+        sized(48, 80, "--input_video", "source.mp4", "--duration", 2),
+        ("--ring_degree 2",),
+        ("--ring_degree 4",),
+    ),
+    "text": Case(
+        "text_to_video",
+        sized(48, 80, "--num_frames", 9),
+        ("--ulysses_degree 2", "--ring_degree 2", "--cfg_parallel"),
+        ("--cfg_parallel --ulysses_degree 2", "--ulysses_degree 2 --ring_degree 2"),
+    ),
+    "image": Case(
+        "image_to_video",
+        sized(48, 80, "--num_frames", 9, "--input_image", REFS / "balloon.png"),
+        ("--ulysses_degree 2",),
+        ("--ring_degree 4",),
+    ),
+    "forcing": Case(
+        "diffusion_forcing",
+        sized(32, 48, "--num_frames", 17, "--ar_step", 1, "--causal_block_size", 1),
+        ("--ring_degree 2",),
+        ("--ulysses_degree 4",),
+    ),
+    "forcing, causal": Case(
+        "diffusion_forcing",
+        sized(48, 80, "--num_frames", 17, "--ar_step", 1, "--causal_block_size", 1, "--causal_attention"),
+        ("--ulysses_degree 2",),
+        (),
+    ),
+    "two experts": Case(
+        "text_to_video",
+        sized(32, 48, "--num_frames", 9, "--model_id", "tiny:wan22-a14b"),
+        ("--cfg_parallel",),
+        ("",),
+    ),
+    "v2v": Case(
+        "v2v-14B",
+        sized(48, 80, "--num_frames", 9, "--input_video", "source.mp4"),
+        ("--ulysses_degree 2",),
+        ("--ulysses_degree 2 --ring_degree 2",),
+    ),
+    "v2v 5B": Case(
+        "v2v-5B",
+        sized(64, 96, "--num_frames", 9, "--input_video", "source.mp4"),
+        ("--ring_degree 2",),
+        ("--cfg_parallel",),
+    ),
+    "avatar": Case(
+        "talking_avatar",
+        sized(
+            *(32, 48, "--input_image", REFS / "balloon.png", "--input_audio", "speech.wav"),
+            *("--guidance_scale", 3, "--guidance_scale_audio", 3),
+        ),
+        ("--ulysses_degree 2", "--cfg_parallel"),
+        ("--ring_degree 2 --ulysses_degree 2",),
+    ),
+    "Hunyuan": Case(
+        "hunyuan_image_to_video",
+        sized(48, 80, "--num_frames", 9, "--input_image", REFS / "balloon.png"),
+        ("--ulysses_degree 2", "--ring_degree 2"),
+        ("--ulysses_degree 4",),
+    ),
+    "Hunyuan beside the noise": Case(
+        "hunyuan_image_to_video",
+        sized(
+            *(48, 80, "--num_frames", 9, "--input_image", REFS / "balloon.png", "--guidance_scale", 2),
+            *("--model_id", "tiny:hunyuan-latent-concat"),
+        ),
+        ("--cfg_parallel",),
+        ("--ulysses_degree 2 --ring_degree 2",),
+    ),
+}
+
+
+def launch(ranks, script, *arguments, **options):
+    """Start torchrun on this machine."""
+    return subprocess.Popen(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"),
+            *(str(script), *map(str, arguments)),
+        ],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+@pytest.fixture(scope="module")
+def files(make_video, speech):
+    return {"source.mp4": make_video(), "speech.wav": speech}
+
+
+@pytest.fixture(scope="module")
+def commands(files):
+    """Name -> its arguments, without output."""
+
+    def words(case):
+        flags = [str(files.get(word, word)) for word in case.flags]
+        model = [] if "--model_id" in flags else ["--model_id", "tiny"]
+        return [
+            *("--task_type", case.task, *model, "--prompt", "a robot waves", "--seed", "7", *flags),
+            *("--device", "cpu", "--dtype", "float32"),
+        ]
+
+    return {name: words(case) for name, case in CASES.items()}
+
+
+@pytest.fixture(scope="module")
+def alone(commands, tmp_path_factory):
+    """(frames, latents) of every case from one process."""
+    from videogen.cli import main
+
+    folder = tmp_path_factory.mktemp("alone")
+    for index, words in enumerate(commands.values()):
+        output = ["--output", f"{folder}/{index}.npy", "--save_latents", f"{folder}/{index}.safetensors"]
+        assert main([*words, *output]) == 0
+    return {name: read(folder, index) for index, name in enumerate(commands)}
+
+
+def read(folder, name):
+    return np.load(folder / f"{name}.npy"), load_file(folder / f"{name}.safetensors")
+
+
+def test_every_task_is_shared():
+    assert {case.task for case in CASES.values() if case.two and case.four} == set(TASKS)
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+@pytest.mark.timeout(900)
+def test_ranks_make_what_one_makes(ranks, commands, alone, tmp_path):
+    runs = [(name, ways) for name, case in CASES.items() for ways in (case.two if ranks == 2 else case.four)]
+    worker, listed = tmp_path / "worker.py", tmp_path / "commands.json"
+    worker.write_text(WORKER)
+    orders = [
+        (
+            "video",
+            [
+                *(*commands[name], "--use_usp", *ways.split()),
+                *("--output", f"{tmp_path}/{index}.npy"),
+                *("--save_latents", f"{tmp_path}/{index}.safetensors"),
+            ],
+        )
+        for index, (name, ways) in enumerate(runs)
+    ]
+    listed.write_text(json.dumps(orders))
+    process = launch(ranks, worker, listed)
+    out, err = process.communicate(timeout=900)
+    assert process.returncode == 0, err[-4000:]
+    assert [line for line in out.splitlines() if line] == [f"{tmp_path}/{i}.npy" for i in range(len(runs))]
+    worst = {}
+    for index, (name, ways) in enumerate(runs):
+        frames, latents = read(tmp_path, index)
+        wanted_frames, wanted = alone[name]
+        assert latents.keys() == wanted.keys()
+        excess = [(latents[key] - wanted[key]).abs() - TOLERANCE * wanted[key].abs() for key in wanted]
+        worst[name, ways] = max(float(beyond.max()) for beyond in excess)
+        assert np.abs(frames.astype(int) - wanted_frames).max() <= 1, (name, ways)
+    assert max(worst.values()) <= TOLERANCE, worst
