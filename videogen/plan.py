@@ -282,6 +282,7 @@ class Plan:
             "rolls": [asdict(roll) for roll in shape.rolls],
             "latent_shape": list(shape.latent_shape),
             "tokens": shape.tokens,
+            "ranks": asdict(self.degrees),
             "forwards": self.forwards,
             "memory_bytes": {
                 "plain": memory.peak(),
@@ -324,14 +325,20 @@ class Plan:
             **({"rolls": _rolls(shape)} if len(shape.rolls) > 1 else {}),
             "latents": "x".join(map(str, shape.latent_shape)),
             "tokens": f"{shape.tokens} per forward",
+            **({"ranks": _ranks(self.degrees)} if self.degrees.size > 1 else {}),
             "forwards": f"{self.forwards} ({steps})"
             + (", fewer with TeaCache" if self.teacache_table else ""),
             "seed": str(self.seed),
-            "memory": f"about {memory}",
+            "memory": f"about {memory}" + (" on each GPU" if self.degrees.size > 1 else ""),
             "output": plan["output"] or "",
         }
         lines = [f"{name:<9} {value}" for name, value in rows.items()]
         return "\n".join([*lines, *(f"note      {note}" for note in self.notes)])
+
+
+def _ranks(degrees: Degrees) -> str:
+    ways = {"branches": degrees.cfg, "Ulysses": degrees.ulysses, "Ring": degrees.ring}
+    return f"{degrees.size}: " + " x ".join(f"{name} {count}" for name, count in ways.items() if count > 1)
 
 
 def _rolls(shape: Shape) -> str:

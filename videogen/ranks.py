@@ -108,28 +108,40 @@ def choose_degrees(values: Mapping[str, Any], *, branches: int, heads: int, toke
     size = here().size if values["use_usp"] else 1
     cfg = _branch_groups(values, size, branches)
     sequence = size // cfg
-    ring, ulysses = values.get("ring_degree"), values.get("ulysses_degree")
-    if ring is None:
-        ring = sequence // ulysses if ulysses and sequence % ulysses == 0 else 1
-    if ulysses is None:
-        ulysses = sequence // ring if sequence % ring == 0 else 1
+    ring, ulysses = _sequence_degrees(values, sequence)
     degrees = Degrees(cfg=cfg, ring=ring, ulysses=ulysses)
-    if degrees.size != size:
-        shared = f" by {cfg} branches" if cfg > 1 else ""
-        what = f"times --ring_degree {ring}{shared} is not the number of ranks, {size}"
-        raise InputError("--ulysses_degree", ulysses, what, f"nearest {max(1, sequence // ring)}")
     if heads and heads % ulysses:
         work = [n for n in range(1, heads + 1) if heads % n == 0]
         what = f"the model has {heads} attention heads; {', '.join(map(str, work))} work"
         fits = max(n for n in work if sequence % n == 0)
         more = f"--ulysses_degree {fits} --ring_degree {sequence // fits}" if fits > 1 else "another number"
         fix = f"start {max(n for n in work if n <= ulysses) * ring * cfg} ranks, or use {more}"
-        raise InputError("--ulysses_degree", ulysses, what, fix)
+        given = values.get("ulysses_degree")
+        raise InputError("--ulysses_degree" if given else "--use_usp", given or f"on {size} ranks", what, fix)
     if degrees.sequence > tokens:
         what = f"a frame has {tokens} tokens for {degrees.sequence} ranks"
         raise InputError("--use_usp", None, what, f"start {tokens * cfg} ranks at most, or make it larger")
     _check_ring(values, degrees)
     return degrees
+
+
+def _sequence_degrees(values: Mapping[str, Any], sequence: int) -> tuple[int, int]:
+    """(ring, ulysses) as given; what is not given makes up the number of ranks."""
+    given = {name: values[name] for name in ("ring_degree", "ulysses_degree") if values.get(name)}
+    if len(given) < 2:
+        for name, degree in given.items():
+            if sequence % degree:
+                work = sorted(range(1, sequence + 1), key=lambda n: abs(n - degree))
+                near = next(n for n in work if sequence % n == 0)
+                what = f"must divide the ranks that share a sequence, {sequence}"
+                raise InputError(f"--{name}", degree, what, f"nearest {near}")
+        ring = given.get("ring_degree") or sequence // given.get("ulysses_degree", sequence)
+        return ring, sequence // ring
+    ring, ulysses = given["ring_degree"], given["ulysses_degree"]
+    if ring * ulysses != sequence:
+        what = f"times --ring_degree {ring} is not the number of ranks that share a sequence, {sequence}"
+        raise InputError("--ulysses_degree", ulysses, what, f"nearest {max(1, sequence // ring)}")
+    return ring, ulysses
 
 
 def _branch_groups(values: Mapping[str, Any], size: int, branches: int) -> int:

@@ -270,8 +270,8 @@ def talking_avatar(values: Mapping[str, Any], inputs: Inputs, tables: SizeTables
     if motion + max(drop, TARGET_FRAMES) >= clip:
         ends = f"--drop_frame {drop}" if drop > TARGET_FRAMES else f"the {TARGET_FRAMES} that show the target"
         least = floor_frames(motion + max(drop, TARGET_FRAMES)) + TIME_STRIDE
-        what = f"leaves nothing of a clip beside --motion_frame {motion} and {ends}"
-        raise InputError("--num_frames", clip, what, f"at least {least}")
+        what = f"leaves nothing of a clip of {clip} frames beside {ends}"
+        raise InputError("--motion_frame", motion, what, f"smaller ones, or --num_frames {least} at least")
     rows = min(values["max_frames_num"], audio.num_frames)
     seen = [found.stop - found.first for found in plan_clips(rows, clip, motion=motion, drop=drop).clips]
     frames = [0, *seen] if seen else [rows]

@@ -128,7 +128,7 @@ CASES: dict[str, tuple[dict[str, object], int, str]] = {
     ),
     "switch of another task": ({"captioner": True}, 2, "--captioner: not used by.*diffusion_forcing"),
     "low_vram with usp": ({"low_vram": True, "use_usp": True}, 2, "--low_vram: not together with --use_usp"),
-    "usp": ({"use_usp": True}, 2, "--use_usp: several GPUs are not part of this version"),
+    "usp": ({"use_usp": True}, 2, "--use_usp: one process was started.*torchrun --nproc_per_node"),
     "device": ({"device": "gpu"}, 2, "--device gpu: must be auto, cpu, cuda"),
     "dtype": ({"dtype": "float8"}, 2, "--dtype float8: must be one of bfloat16.*nearest float"),
     "steps half": ({"num_inference_steps": "2.6"}, 2, "--num_inference_steps 2.6: .*nearest 3"),

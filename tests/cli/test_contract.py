@@ -27,7 +27,8 @@ sample_guide_scale text_guide_scale cfg_scale guidance_scale_img guidance_scale_
 embedded_cfg_scale shift flow_shift sample_shift sample_solver boundary noise_device ar_step
 causal_block_size causal_attention base_num_frames overlap_history addnoise_condition connection_prompt
 motion_frame drop_frame max_frames_num i2v_stability no_i2v_stability teacache teacache_thresh
-use_ret_steps teacache_model device dtype offload low_vram use_usp attention_backend compile vae_tiling
+use_ret_steps teacache_model device dtype offload low_vram use_usp ulysses_degree ring_degree cfg_parallel
+attention_backend compile vae_tiling
 lora output save_file output_dir save_latents overwrite resume jobs dry_run config from_metadata
 list_tasks env json quiet verbose version
 source_fps handover color_match prepend_input keep_audio keep_parts

@@ -5,11 +5,15 @@ One start of torchrun per number of ranks runs all commands of that number.
 
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 
 import numpy as np
+import psutil
 import pytest
 from safetensors.torch import load_file
 
@@ -228,3 +232,100 @@ def test_ranks_make_what_one_makes(ranks, commands, alone, tmp_path):
         worst[name, ways] = max(float(beyond.max()) for beyond in excess)
         assert np.abs(frames.astype(int) - wanted_frames).max() <= 1, (name, ways)
     assert max(worst.values()) <= TOLERANCE, worst
+
+
+@pytest.fixture
+def long_run(r2v, tmp_path):
+    """A command on two ranks, in the middle of writing its video."""
+    folder = tmp_path / "out"
+    folder.mkdir()
+    command = [*r2v, "--num_frames", "401", "--use_usp", "--output", str(folder / "a.mp4")]
+    process = launch(2, ROOT / "generate_video.py", *command)
+    end = time.monotonic() + 120
+    while not list(folder.glob(".*.part*")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    yield process, folder
+    process.kill()
+
+
+def complaints(err):
+    return [line for line in err.splitlines() if line.startswith(("error: ", "interrupted"))]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_that_dies_ends_all(long_run, rank):
+    process, folder = long_run
+    (victim,) = (
+        child for child in psutil.Process(process.pid).children() if child.environ().get("RANK") == str(rank)
+    )
+    victim.send_signal(signal.SIGKILL)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert len(complaints(err)) <= 1
+    assert rank == 0 or not list(folder.iterdir())  # rank 0 itself cannot clean up after kill -9
+    assert not list(folder.glob("a.*"))
+
+
+def test_interrupted_ranks_leave_nothing(long_run):
+    process, folder = long_run
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert len(complaints(err)) <= 1
+    assert not list(folder.iterdir())
+
+
+def test_a_failure_of_one_rank_is_told_once(r2v, tmp_path):
+    """Rank 0 cannot write; the other would wait for it for ever."""
+    folder = tmp_path / "out"
+    folder.mkdir()
+    script = tmp_path / "fails.py"
+    script.write_text(
+        "import os, sys\n"
+        "from videogen import cli, results\n"
+        "def full(*_):\n"
+        "    raise OSError(28, 'No space left on device')\n"
+        "if os.environ['RANK'] == '0':\n"
+        "    results.fit = full\n"
+        "sys.exit(cli.main(sys.argv[1:]))\n"
+    )
+    process = launch(2, script, *r2v, "--use_usp", "--output", folder / "a.mp4")
+    _, err = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert len(complaints(err)) == 1, err
+    assert "No space left" in complaints(err)[0]
+    assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("ranks", "flags", "said"),
+    [
+        (1, ("--use_usp",), "--use_usp: one process was started.*torchrun --nproc_per_node=2"),
+        (2, (), "--use_usp: torchrun started 2 processes.*add it"),
+        (3, ("--use_usp",), "--use_usp on 3 ranks: the model has 4 attention heads; 1, 2, 4 work"),
+        (4, ("--use_usp", "--ring_degree", 3), "--ring_degree 3: must divide.*nearest"),
+        (4, ("--use_usp", "--ring_degree", 4, "--ulysses_degree", 2), "--ulysses_degree 2: .*nearest 1"),
+        (2, ("--use_usp", "--cfg_parallel"), "--cfg_parallel: there is one forward per step"),
+        (
+            2,
+            ("--use_usp", "--ring_degree", 2, "--attention_backend", "flash3"),
+            "--attention_backend flash3 cannot work in a ring; use cudnn, flash, sage",
+        ),
+        (2, ("--use_usp", "--device", "cuda:1"), "--device cuda:1: every rank takes a GPU of its own"),
+        (1, ("--ring_degree", 2), "--ring_degree: is for several GPUs; add --use_usp"),
+        (7, ("--use_usp", "--ring_degree", 7), "a frame has 6 tokens for 7 ranks"),
+    ],
+)
+def test_ranks_that_cannot_share(cli, r2v, tmp_path, monkeypatch, ranks, flags, said):
+    """Told by rank 0, before torch is imported."""
+    import videogen.ranks
+
+    cli(*r2v, "--output", tmp_path / "built.mp4")  # the tiny model is there, and its heads known
+    own = videogen.ranks.Ranks(size=ranks, local_size=ranks, launched=ranks > 1)
+    monkeypatch.setattr(videogen.ranks, "here", lambda: own)
+    finished = cli(*r2v, "--device", "auto", *flags, "--output", tmp_path / "a.mp4")
+    assert finished.code == 2
+    assert re.search(said, finished.complaint)
+    assert not (tmp_path / "a.mp4").exists()

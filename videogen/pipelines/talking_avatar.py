@@ -149,10 +149,15 @@ class TalkingAvatarPipeline(WanPipeline):
             tail = torch.cat([*last], dim=2)
 
     def hear(self, audio: InputAudio, rows: int, padded: int) -> Tensor:
-        """The first ``rows`` feature rows of a sound, then the last ones backwards up to ``padded``."""
+        """Feature rows of a sound; where that takes more than ``rows``, the last of those come backwards.
+
+        Where nothing is padded, the last frames hear what comes after the video, as published.
+        """
         with self.stage("audio"):
-            heard = audio_features(self.audio_encoder, waveform(audio), audio.num_frames)[:rows]
-        return torch.cat([heard, heard.flip(0)[: padded - rows]])
+            heard = audio_features(self.audio_encoder, waveform(audio), audio.num_frames)
+        if padded == rows:
+            return heard
+        return torch.cat([heard[:rows], heard[:rows].flip(0)[: padded - rows]])
 
     def speech_guidance(
         self, text: str, negative_prompt: str, scales: tuple[float, float], known: Tensor, windows: Tensor
