@@ -227,7 +227,19 @@ def test_a_missing_text_encoder(cli, tmp_path, folder, missing):
     refused(cli, tmp_path, 3, f"incomplete HunyuanVideo-I2V folder; missing {missing}/", "--model_id", folder)
 
 
-@pytest.mark.parametrize(("frames", "message"), [(6, "must be 4k.1; nearest 5 or 9"), (1, "at least 5")])
+def test_float8_weights_without_scales(cli, tmp_path, folder):
+    (folder / WEIGHTS).rename((folder / WEIGHTS).with_name("mp_rank_00_model_states_fp8.pt"))
+    message = "missing hunyuan-video-i2v-720p/transformers/mp_rank_00_model_states_fp8_map.pt$"
+    refused(cli, tmp_path, 3, message, "--model_id", folder, "--dry_run")
+
+
+@pytest.mark.parametrize(
+    ("frames", "message"),
+    [
+        *((6, "must be 4k.1; nearest 5 or 9"), (2, "must be 4k.1; nearest 5$"), (1, "at least 5")),
+        (0, "for example 5"),
+    ],
+)
 def test_a_wrong_number_of_frames(cli, tmp_path, frames, message):
     refused(cli, tmp_path, 2, f"--num_frames {frames}: .*{message}", "--num_frames", frames)
 
