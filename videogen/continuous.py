@@ -65,6 +65,7 @@ example:
         "seed": "video i has the seed N + i (default: drawn once and kept)",
         "custom_prompt": f"put in front of every description (default '{PREFIX}')",
         "num_frames": "length of each video in frames, 4k+1 (default 81; 5B: 121)",
+        "num_videos": "how many videos, each with the next seed (default 12)",
         "handover": "what a video begins with: the lossless last frame of the one before, or what its mp4 "
         "holds, as published (frames, mp4) (default 'frames')",
         "color_match": "match the colours of every video to the frame it begins with",
