@@ -1,5 +1,6 @@
 """hunyuan_image_to_video: a video that begins with an image (spec hunyuan sections 3 to 9)."""
 
+import logging
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,8 @@ from videogen.models import hunyuan, hunyuan_text
 from videogen.models.hunyuan_lora import read_kohya
 from videogen.models.vae import onload
 from videogen.pipelines.base import Part, StepCallback, VideoPipeline, image_tensor, truncated
+logger = logging.getLogger(__name__)
+
 from videogen.sampling import denoise, euler
 
 INTERLEAVE = {"token_replace": 4, "latent_concat": 2}  # which of the image's tokens the network reads
@@ -99,6 +102,8 @@ class HunyuanImageToVideoPipeline(VideoPipeline, HunyuanVideoLoraLoaderMixin):
         # 3. Denoise; the first frame is put back, or the image goes along.
         concat = self.transformer.config.image_condition_type == "latent_concat"
         known = torch.cat([first, torch.ones_like(first[:, :1])], dim=1)
+        if why := self.transformer.rope.idle(latent_frames):
+            logger.warning(why)
         beside = functional.pad(known, (0, 0, 0, 0, 0, latent_frames - 1))
         self.transformer.rope.riflex = not no_riflex
 
