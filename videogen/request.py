@@ -16,6 +16,7 @@ from videogen.media.image import read_image
 from videogen.media.reader import read_video
 from videogen.media.sound import read_audio
 from videogen.models import checkpoints
+from videogen.models import lora as lora_files
 from videogen.models.checkpoints import Checkpoint
 from videogen.options import OPTIONS, check_used, merge, typed
 from videogen.plan import Plan
@@ -57,8 +58,8 @@ class Item:
 
     values: Mapping[str, Any]
     label: str = ""
-
     recorded: Collection[str] = ()
+
 
 def make_plans(items: Sequence[Item], existing: Existing, workdir: Path) -> list[Plan]:
     """Check everything and decide everything, for all items, before any of them runs.
@@ -160,7 +161,6 @@ def check(explicit: Mapping[str, Any], workdir: Path, recorded: Collection[str] 
     return replace(plan, notes=(*plan.notes, *to_fetch))
 
 
-def check_unused(task: TaskSpec, explicit: Mapping[str, Any]) -> None:
 def _without_effect(task: TaskSpec, values: Values, asked: Values) -> Iterator[str]:
     """Options that mean nothing without others."""
     if asked.get("prompt_enhancer") and not values["prompt_enhancer"]:
@@ -176,6 +176,7 @@ def _without_effect(task: TaskSpec, values: Values, asked: Values) -> Iterator[s
         yield from (f"--{name} has no effect with a --prompt" for name in unused)
 
 
+def check_unused(task: TaskSpec, explicit: Mapping[str, Any]) -> None:
     """Refuse options that the models found have no use for.
 
     Raises:
@@ -289,9 +290,13 @@ def check_runtime(values: Mapping[str, Any]) -> None:
 
 def _check_lora(lora: Lora) -> None:
     path = lora.path
-    if not (path.suffix == ".safetensors" if path.is_file() else any(path.glob("*.safetensors"))):
+    files = [path] if path.is_file() and path.suffix == ".safetensors" else sorted(path.glob("*.safetensors"))
+    if not files:
         raise InputError("--lora", path, "no such .safetensors file", "give the file, or the folder it is in")
-    for file in [path] if path.is_file() else path.glob("*.safetensors"):
+    if len(files) > 1:
+        what = f"holds {len(files)} .safetensors files"
+        raise InputError("--lora", path, what, f"give one, for example {files[0]}")
+    for file in files:
         try:
             with safe_open(file, framework="numpy"):
                 pass
