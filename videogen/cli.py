@@ -111,13 +111,15 @@ def _main(arguments: list[str]) -> int:
 
 
 def _generate(given: dict[str, Any], workdir: Path) -> int:
-    values, settings = gather(given)
+    values, settings, recorded = gather(given)
     set_up_logging(settings)
     quieten_libraries(settings)  # before any of them is imported
     bars = wants_bars()
     if settings.get("caption_only"):
         return _caption(values, workdir, dry_run=settings.get("dry_run", False))
-    items = read_jobs(settings["jobs"], values) if "jobs" in settings else [Item(values=values)]
+    items = [Item(values=values, recorded=recorded)]
+    if "jobs" in settings:
+        items = read_jobs(settings["jobs"], values, recorded)
     existing = Existing(overwrite=settings.get("overwrite", False), resume=settings.get("resume", False))
     plans = make_plans(items, existing, workdir)
     notes = [note for plan in plans for note in plan.notes]
@@ -191,14 +193,17 @@ def _run(plans: list[Plan], settings: dict[str, Any], *, bars: bool) -> int:
     return 1 if failed else 0
 
 
-def gather(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Values of the videos and settings of the run; flags go before --config before --from_metadata."""
+def gather(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], set[str]]:
+    """Values of the videos, settings of the run, and which values are an earlier result's.
+
+    Flags go before --config before --from_metadata.
+    """
     config = from_config(given["config"]) if "config" in given else {}
     stronger = merge(config, given)
     earlier = from_metadata(given["from_metadata"], stronger) if "from_metadata" in given else {}
     values = merge(earlier, stronger)
     settings = {name: values.pop(name) for name in list(values) if OPTIONS[name].about_run}
-    return values, settings
+    return values, settings, earlier.keys() - stronger.keys()
 
 
 class _Lines(logging.Formatter):

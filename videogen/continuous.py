@@ -8,7 +8,7 @@ import json
 import re
 import secrets
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,6 +65,7 @@ example:
         "seed": "video i has the seed N + i (default: drawn once and kept)",
         "custom_prompt": f"put in front of every description (default '{PREFIX}')",
         "num_frames": "length of each video in frames, 4k+1 (default 81; 5B: 121)",
+        "num_videos": "how many videos, each with the next seed (default 12)",
         "handover": "what a video begins with: the lossless last frame of the one before, or what its mp4 "
         "holds, as published (frames, mp4) (default 'frames')",
         "color_match": "match the colours of every video to the frame it begins with",
@@ -85,11 +86,11 @@ def _command(arguments: list[str]) -> int:
     if given.get("version"):
         cli.say(__version__)
         return 0
-    values, settings = cli.gather(given)
+    values, settings, recorded = cli.gather(given)
     cli.set_up_logging(settings)
     cli.quieten_libraries(settings)
     with tempfile.TemporaryDirectory(prefix="videogen-") as workdir:
-        chain, first = plan_chain(values, settings, Path(workdir))
+        chain, first = plan_chain(values, settings, Path(workdir), recorded)
         for note in first.notes:
             cli.logger.warning(note)
         if settings.get("dry_run"):
@@ -102,9 +103,13 @@ def _command(arguments: list[str]) -> int:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Chain:
-    """A chain, checked: ``values`` are those of every link but for its input, seed and names."""
+    """A chain, checked: ``values`` are those of every link but for its input, seed and names.
+
+    ``recorded``: as in ``Item``.
+    """
 
     values: Mapping[str, Any]
+    recorded: Collection[str]
     num_videos: int
     folder: Path
     base_seed: int
@@ -124,7 +129,8 @@ class Chain:
             own["input_video"] = str(previous.target.path)
             if previous.target.last_frame is not None:
                 own["input_image"] = str(previous.target.last_frame)
-        (plan,) = make_plans([Item(values={**self.values, **own})], self.existing, self.workdir)
+        item = Item(values={**self.values, **own}, recorded=self.recorded)
+        (plan,) = make_plans([item], self.existing, self.workdir)
         return replace(plan, index=index)
 
     def describe(self, first: Plan) -> str:
@@ -135,7 +141,9 @@ class Chain:
         )
 
 
-def plan_chain(values: Mapping[str, Any], settings: Mapping[str, Any], workdir: Path) -> tuple[Chain, Plan]:
+def plan_chain(
+    values: Mapping[str, Any], settings: Mapping[str, Any], workdir: Path, recorded: Collection[str] = ()
+) -> tuple[Chain, Plan]:
     """Check everything about a chain that can be known before its first link is made.
 
     Returns:
@@ -156,6 +164,7 @@ def plan_chain(values: Mapping[str, Any], settings: Mapping[str, Any], workdir: 
     seed = _base_seed(values.get("seed", ()), own["num_videos"], state if existing.resume else None)
     chain = Chain(
         values=_of_links(values, no_vlm=own["no_vlm"]),
+        recorded=recorded,
         num_videos=own["num_videos"],
         folder=folder,
         base_seed=seed,

@@ -223,10 +223,11 @@ def choose_size(
     return pick(tables[resolution], *source)
 
 
-def not_4k1(flag: str, given: int) -> InputError:
+def not_4k1(flag: str, given: int, least: int = 1) -> InputError:
     """The complaint about a number of frames that is not 4k+1."""
-    low = max(1, floor_frames(given))
-    return InputError(flag, given, "must be 4k+1", f"nearest {low} or {low + TIME_STRIDE}")
+    low = floor_frames(given)
+    near = [str(count) for count in (low, low + TIME_STRIDE) if count >= least]
+    return InputError(flag, given, "must be 4k+1", f"nearest {' or '.join(near)}")
 
 
 def _lines(resolution: str) -> int:
@@ -258,21 +259,32 @@ def _times(size: object) -> str:
     return "*".join(str(pixels) for pixels in size) if isinstance(size, tuple) else str(size)
 
 
-def choose_num_frames(values: Mapping[str, object], fps: int, context_frames: int | None = 0) -> int:
+def choose_num_frames(
+    values: Mapping[str, object], fps: int, context_frames: int | None = 0, *, after_image: bool = False
+) -> int:
     """Frames from --num_frames (4k+1), else the largest 4k+1 that is at most duration * fps + 1.
 
     Args:
         context_frames: latent frames that the network sees besides the video; None where the video is made
             in segments, and may be of any length.
+        after_image: the first frame is an input image, and there must be others.
 
     Raises:
-        InputError: frames not 4k+1, or more than the positions the network knows.
+        InputError: frames not 4k+1, too few, or more than the positions the network knows.
     """
+    least = 1 + TIME_STRIDE * after_image
+    frames = _asked_frames(values, fps, context_frames, least)
+    if frames < least:
+        raise InputError("--num_frames", frames, "is the input image alone", f"at least {least}")
+    return frames
+
+
+def _asked_frames(values: Mapping[str, object], fps: int, context_frames: int | None, least: int) -> int:
     most = LONGEST if context_frames is None else (MAX_POSITIONS - context_frames - 1) * TIME_STRIDE + 1
     given = values.get("num_frames")
     if isinstance(given, int):
         if given % TIME_STRIDE != 1:
-            raise not_4k1("--num_frames", given)
+            raise not_4k1("--num_frames", given, least)
         if given > most:
             raise InputError("--num_frames", given, f"at most {most}", f"nearest {most}")
         return given

@@ -143,7 +143,7 @@ GROUPS: dict[str, tuple[Option, ...]] = {
         Option("height", pixels, "exact height in pixels (with --width)", "PIXELS"),
         Option("width", pixels, "exact width in pixels (with --height)", "PIXELS"),
         Option("duration", real(above=True, example=5), "length in seconds", "SECONDS", (), _but(*AVATAR)),
-        Option("num_frames", whole(1),
+        Option("num_frames", whole(1, example=5),
                "length in frames, 4k+1 (talking_avatar: of a clip); overrides --duration", "FRAMES",
                ("frame_num", "video_length"), _but(*V3_EXTENSION)),
         Option("fps", whole(1, 240), "frames per second of the file; the DF models are told", "FPS", (),
@@ -220,7 +220,7 @@ GROUPS: dict[str, tuple[Option, ...]] = {
     ),
     "chain": (
         Option("num_videos", whole(1, 999),
-               "how many videos: of one prompt, each with the next seed; of a chain (default 12)", "N", (),
+               "how many videos, each with the next seed (default 1)", "N", (),
                (*CHAIN, *HUNYUAN)),
         Option("no_vlm", None, "no descriptions: --custom_prompt is every video's prompt", "", (), CHAIN),
         Option("concat", None, "also join the videos to one film, without doubled frames", "", (), CHAIN),

@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +17,7 @@ from videogen.media.image import read_image
 from videogen.media.reader import read_video
 from videogen.media.sound import read_audio
 from videogen.models import checkpoints
+from videogen.models import lora as lora_files
 from videogen.models.checkpoints import Checkpoint
 from videogen.options import OPTIONS, check_used, merge, typed
 from videogen.plan import Plan
@@ -52,10 +53,14 @@ READERS = {"image": read_image, "video": read_video, "audio": read_audio}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Item:
-    """Explicit option values of one video, or of one per seed; ``label`` names it in messages."""
+    """Option values of one video, or of one per seed; ``label`` names it in messages.
+
+    ``recorded``: those of an earlier result; as far as they are defaults, nobody ever asked for them.
+    """
 
     values: Mapping[str, Any]
     label: str = ""
+    recorded: Collection[str] = ()
 
 
 def make_plans(items: Sequence[Item], existing: Existing, workdir: Path) -> list[Plan]:
@@ -73,7 +78,7 @@ def make_plans(items: Sequence[Item], existing: Existing, workdir: Path) -> list
     drafts: list[tuple[str, Plan]] = []
     for item in items:
         with _labelled(item.label):
-            draft = check(item.values, workdir)
+            draft = check(item.values, workdir, item.recorded)
             drafts += [(item.label, replace(draft, seed=seed)) for seed in _seeds(draft.values, drawn)]
     plans: list[Plan] = []
     taken: set[Path] = set()
@@ -113,8 +118,8 @@ def _seeds(values: Mapping[str, Any], drawn: int) -> Sequence[int]:
     return made
 
 
-def check(explicit: Mapping[str, Any], workdir: Path) -> Plan:
-    """One item's explicit values to a plan, still without seed, index and target.
+def check(explicit: Mapping[str, Any], workdir: Path, recorded: Collection[str] = ()) -> Plan:
+    """One item's explicit values to a plan, still without seed, index and target (``recorded``: see Item).
 
     Raises:
         InputError, CheckpointError: the first thing that will not work.
@@ -128,7 +133,8 @@ def check(explicit: Mapping[str, Any], workdir: Path) -> Plan:
     task = variant(task.name, checkpoint.family)
     check_unused(task, explicit)
     general = {name: value for name, value in RUNTIME_DEFAULTS.items() if task.uses(name)}
-    values = task.settle(merge({"seed": ()}, general, task.defaults(checkpoint), explicit))
+    defaults = {**general, **task.defaults(checkpoint)}
+    values = task.settle(merge({"seed": ()}, defaults, explicit))
     values |= _as_the_weights_are(task, checkpoint, explicit)
     _check_prompt(task, values)
     check_runtime(values)
@@ -139,22 +145,15 @@ def check(explicit: Mapping[str, Any], workdir: Path) -> Plan:
         name: _read(task, name, values.get(name), files, fetcher) for name, files in task.inputs.items()
     }
     shape = task.shape(values, inputs, task.size_tables(checkpoint))
-    notes = [*task.notes(values, explicit, inputs), *_other_tasks_model(task, checkpoint)]
+    asked = {k: v for k, v in explicit.items() if not (k in recorded and v == defaults.get(k))}
+    notes = [*task.notes(values, asked, inputs), *_other_tasks_model(task, checkpoint)]
     if prompts := values.get("roll_prompts"):
         notes += _check_roll_prompts(prompts, len(shape.rolls))
     if values.get("revision") and checkpoint.folder is not None and not checkpoint.revision:
         notes.append("--revision has no effect on a folder or a tiny model")
-    if explicit.get("prompt_enhancer") and not values["prompt_enhancer"]:
-        notes.append("--prompt_enhancer is not used with an image, as published")
-    if not values.get("teacache"):
-        useless = [name for name in explicit if name.startswith("teacache_") or name == "use_ret_steps"]
-        changed = [name for name in useless if explicit[name] != RUNTIME_DEFAULTS[name]]
-        notes += [f"--{name} has no effect without --teacache" for name in changed]
-    if explicit.get("vlm_path") and not (values.get("captioner") or task.describes):
-        notes.append("--vlm_path has no effect without --captioner")
-    if task.describes and values.get("prompt") is not None:
-        unused = [name for name in ("vlm_path", "vlm_device", "custom_prompt") if explicit.get(name)]
-        notes += [f"--{name} has no effect with a --prompt" for name in unused]
+    notes += _without_effect(task, values, asked)
+    if checkpoint.folder is not None:
+        notes += [note for lora in values["lora"] if (note := lora_files.check(lora.path, checkpoint))]
     plan = Plan(
         task=task, values=values, shape=shape, checkpoint=checkpoint, inputs=inputs, notes=tuple(notes)
     )
@@ -163,6 +162,21 @@ def check(explicit: Mapping[str, Any], workdir: Path) -> Plan:
     _ = plan.degrees  # likewise
     to_fetch = tuple(note for found in plan.writers.values() if (note := found.note))
     return replace(plan, notes=(*plan.notes, *to_fetch))
+
+
+def _without_effect(task: TaskSpec, values: Values, asked: Values) -> Iterator[str]:
+    """Options that mean nothing without others."""
+    if asked.get("prompt_enhancer") and not values["prompt_enhancer"]:
+        yield "--prompt_enhancer is not used with an image, as published"
+    if not values.get("teacache"):
+        useless = [name for name in asked if name.startswith("teacache_") or name == "use_ret_steps"]
+        changed = [name for name in useless if asked[name] != RUNTIME_DEFAULTS[name]]
+        yield from (f"--{name} has no effect without --teacache" for name in changed)
+    if asked.get("vlm_path") and not (values.get("captioner") or task.describes):
+        yield "--vlm_path has no effect without --captioner"
+    if task.describes and values.get("prompt") is not None:
+        unused = [name for name in ("vlm_path", "vlm_device", "custom_prompt") if asked.get(name)]
+        yield from (f"--{name} has no effect with a --prompt" for name in unused)
 
 
 def check_unused(task: TaskSpec, explicit: Mapping[str, Any]) -> None:
@@ -278,9 +292,13 @@ def check_runtime(values: Mapping[str, Any]) -> None:
 
 def _check_lora(lora: Lora) -> None:
     path = lora.path
-    if not (path.suffix == ".safetensors" if path.is_file() else any(path.glob("*.safetensors"))):
+    files = [path] if path.is_file() and path.suffix == ".safetensors" else sorted(path.glob("*.safetensors"))
+    if not files:
         raise InputError("--lora", path, "no such .safetensors file", "give the file, or the folder it is in")
-    for file in [path] if path.is_file() else path.glob("*.safetensors"):
+    if len(files) > 1:
+        what = f"holds {len(files)} .safetensors files"
+        raise InputError("--lora", path, what, f"give one, for example {files[0]}")
+    for file in files:
         try:
             with safe_open(file, framework="numpy"):
                 pass

@@ -17,8 +17,8 @@ import torch
 from videogen.errors import CheckpointError, InputError, OutOfMemoryError, VideoGenError, first_line
 from videogen.loading import load_pipeline
 from videogen.models import checkpoints
+from videogen.models import lora as lora_files
 from videogen.models.checkpoints import Checkpoint
-from videogen.models.headers import tensor_shapes
 from videogen.options import OPTIONS
 from videogen.pipelines.base import VideoPipeline
 from videogen.plan import PROMPTS, Plan
@@ -37,7 +37,6 @@ MODEL_OPTIONS = ("device", "dtype", "offload", "low_vram", "attention_backend", 
 OUT_OF_MEMORY = re.compile(r"out of memory|can.t allocate memory|not enough memory", re.IGNORECASE)
 # Of a LoRA's expert: whether it goes into the second transformer; unnamed, into each.
 EXPERTS = {None: (False, True), "high": (False,), "low": (True,)}
-LORAS = "*.safetensors"
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 
@@ -283,6 +282,10 @@ def set_up(plan: Plan) -> VideoPipeline:
         about = f"this takes about {need / 1e9:.0f} GB, and {device} has {free / 1e9:.0f} GB free"
         logger.warning("%s; --dry_run shows what other options take", about)
     logger.info("loading %s", plan.checkpoint.name)
+    for lora in values["lora"]:  # again, for models that were not here
+        note = lora_files.check(lora.path, plan.checkpoint)
+        if note and note not in plan.notes:
+            logger.warning(note)
     pipeline = load_pipeline(plan.task, plan.checkpoint, dtype)
     load_loras(pipeline, values["lora"])
     memory.place(pipeline, device, offload=values["offload"], low_vram=values["low_vram"])
@@ -308,14 +311,11 @@ def load_loras(pipeline: VideoPipeline, loras: Sequence[Lora]) -> None:
         try:
             for second in experts:
                 where = {"load_into_transformer_2": True} if second else {}
-                pipeline.load_lora_weights(str(lora.path), adapter_name=name, **where)
+                pipeline.load_lora_weights(str(lora.path), adapter_name=name, quiet=True, **where)
+        except CheckpointError:
+            raise
         except Exception as error:
             raise CheckpointError(f"--lora {lora.path}: does not fit ({first_line(error)})") from None
-        if name not in {
-            adapter for adapters in pipeline.get_list_adapters().values() for adapter in adapters
-        }:
-            count = len(tensor_shapes([lora.path] if lora.path.is_file() else sorted(lora.path.glob(LORAS))))
-            raise CheckpointError(f"--lora {lora.path}: 0 of its {count} tensors belong to this model")
     if names:
         pipeline.set_adapters(names, [lora.scale for lora in loras])
 

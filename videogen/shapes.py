@@ -82,10 +82,9 @@ def wan22_5b_text_to_video(values: Mapping[str, Any], inputs: Inputs, tables: Si
 def wan22_5b_image_to_video(values: Mapping[str, Any], inputs: Inputs, tables: SizeTables) -> Shape:
     """Wan2.2 5B: the same with the image's ratio."""
     source = _first_frame(inputs)
-    shape = _one_roll(values, tables, LANDSCAPE, fit=covered_size, source=source, grid=WAN22_GRID)
-    if shape.num_frames == 1:
-        raise InputError("--num_frames", 1, "is the input image alone", "at least 5")
-    return shape
+    return _one_roll(
+        values, tables, LANDSCAPE, fit=covered_size, source=source, grid=WAN22_GRID, after_image=True
+    )
 
 
 def _first_frame(inputs: Inputs) -> Any:
@@ -101,6 +100,7 @@ def _one_roll(
     fit: Callable[[int, int, int], tuple[int, int]] | None = None,
     source: Any = None,
     grid: Grid = WAN21_GRID,
+    after_image: bool = False,
 ) -> Shape:
     """One roll; where ``fit`` is given, (area, width, height) -> size in the ratio of ``source``."""
     height, width = choose_size(values, tables, orientation, grid)
@@ -108,7 +108,7 @@ def _one_roll(
         _check_unit(height, width, grid)
     elif fit is not None:
         height, width = _fitted(fit, height * width, source, grid)
-    frames = choose_num_frames(values, values["fps"])
+    frames = choose_num_frames(values, values["fps"], after_image=after_image)
     roll = Roll(latent_frames=latent_frames(frames), num_frames=frames)
     paired = values.get("teacache") and not values["teacache_fixed"]  # it counts calls in pairs
     scale = values["guidance_scale"]
@@ -299,9 +299,7 @@ def _hunyuan(values: Mapping[str, Any], inputs: Inputs, tables: SizeTables, *, d
     source = (image.width, image.height)
     height, width = choose_size(values, tables, source, HUNYUAN_GRID, crop_size)
     _check_unit(height, width, HUNYUAN_GRID)
-    frames = choose_num_frames(values, values["fps"])
-    if frames == 1:
-        raise InputError("--num_frames", 1, "is the input image alone", "at least 5")
+    frames = choose_num_frames(values, values["fps"], after_image=True)
     return Shape(
         height=height,
         width=width,

@@ -1,7 +1,7 @@
 """Options from files: --config (YAML), --from_metadata (JSON or MP4), --jobs (text or JSON lines)."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -96,8 +96,10 @@ def from_metadata(file: str, stronger: Mapping[str, Any]) -> Values:
     return from_mapping(request, f"--from_metadata {file}", one_video=True)
 
 
-def read_jobs(file: str, base: Values) -> list[Item]:
+def read_jobs(file: str, base: Values, recorded: Collection[str] = ()) -> list[Item]:
     """The items of a --jobs file: JSON lines where the first line is a JSON object, else one prompt per line.
+
+    Of the ``base`` values, those ``recorded`` come from an earlier result.
 
     Raises:
         InputError: unreadable, empty, or a broken line, with its number.
@@ -110,7 +112,7 @@ def read_jobs(file: str, base: Values) -> list[Item]:
     for number, line in lines:
         source = f"--jobs {file} line {number}"
         own = _json_line(line, source) if is_json else {"prompt": line}
-        items.append(Item(values=merge(base, own), label=source))
+        items.append(Item(values=merge(base, own), label=source, recorded=set(recorded) - own.keys()))
     return items
 
 

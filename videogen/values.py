@@ -38,8 +38,8 @@ def upper(value: str) -> str:
     return word(value).upper()
 
 
-def whole(least: int, most: int | None = None) -> Callable[[str], int]:
-    """A parser of whole numbers in a range."""
+def whole(least: int, most: int | None = None, *, example: int | None = None) -> Callable[[str], int]:
+    """A parser of whole numbers in a range; ``example`` is offered where ``least`` would often be refused."""
     allowed = f"must be a whole number from {least}" + (" on" if most is None else f" to {most}")
 
     def parse(value: str) -> int:
@@ -47,6 +47,8 @@ def whole(least: int, most: int | None = None) -> Callable[[str], int]:
             number = int(value)
         except ValueError:
             raise Reject(allowed, f"nearest {_rounded(value, least, most)}") from None
+        if number < least and example is not None:
+            raise Reject(allowed, f"for example {example}")
         if number < least or (most is not None and number > most):
             raise Reject(allowed, f"nearest {least if number < least else most}")
         return number

@@ -88,7 +88,7 @@ CASES: dict[str, tuple[dict[str, object], int, str]] = {
     "resolution": ({"resolution": "900P"}, 2, "--resolution 900P: this model has"),
     "duration 0": ({"duration": 0}, 2, "--duration 0: must be a number above 0"),
     "duration negative": ({"duration": -1}, 2, "--duration -1: must be a number above 0"),
-    "frames 0": ({"num_frames": 0}, 2, "--num_frames 0: must be a whole number from 1 on; nearest 1"),
+    "frames 0": ({"num_frames": 0}, 2, "--num_frames 0: must be a whole number from 1 on; for example 5"),
     "frames not 4k+1": ({"num_frames": 80}, 2, "--num_frames 80: must be 4k.1; nearest 77 or 81"),
     "frames half": ({"num_frames": "4.5"}, 2, "--num_frames 4.5: must be a whole number"),
     "guidance nan": ({"guidance_scale": "nan"}, 2, "--guidance_scale nan: must be a number, 0 or more"),

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -349,17 +350,15 @@ def test_a_failing_item_is_recorded_and_the_rest_goes_on(cli, r2v, tmp_path, mon
 
 
 def test_a_batch_survives_a_checkpoint_that_does_not_fit(cli, r2v, tmp_path):
-    import torch
-    from safetensors.torch import save_file
-
-    save_file({"something.else": torch.zeros(1)}, tmp_path / "broken.safetensors")
-    jobs = [{}, {"lora": str(tmp_path / "broken.safetensors")}, {"seed": 7}]
+    model = shutil.copytree(GOLDEN / "skyreels_v3/checkpoint-r2v", tmp_path / "model")
+    (model / "tokenizer/tokenizer.json").write_text("what?")
+    jobs = [{}, {"model_id": str(model)}, {"seed": 7}]
     lines = "\n".join(json.dumps({"prompt": "x", **job}) for job in jobs)
     (tmp_path / "jobs.jsonl").write_text(lines)
     finished = cli(*r2v, "--jobs", tmp_path / "jobs.jsonl", "--output_dir", tmp_path)
     assert finished.code == 1
     assert [path.name for path in finished.paths] == ["1_42.mp4", "3_7.mp4"]
-    assert "video 2 of 3 failed: --lora" in finished.err
+    assert re.search("video 2 of 3 failed: .*not a tokenizer", finished.err)
 
 
 def test_a_failed_video_holds_no_memory(cli, r2v, tmp_path, monkeypatch):

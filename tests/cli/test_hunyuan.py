@@ -11,7 +11,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from tests.conftest import GOLDEN, REFS
-from videogen.models.hunyuan_lora import DOWN, PREFIX, UP
+
+PREFIX, DOWN, UP = "Hunyuan_video_I2V_lora_", ".lora_down.weight", ".lora_up.weight"
 
 CHECKPOINT = GOLDEN / "hunyuan/checkpoint-A"
 WEIGHTS = "hunyuan-video-i2v-720p/transformers/mp_rank_00_model_states.pt"
@@ -136,7 +137,36 @@ def test_the_same_twice_and_from_metadata(cli, tmp_path):
         *("--output", tmp_path / "b.npy"),
     )
     assert again.code == 0, again.err
+    assert "warning: " not in again.err  # recorded defaults are nobody's wish
     assert np.array_equal(np.load(tmp_path / "a.npy"), np.load(tmp_path / "b.npy"))
+    asked = cli(
+        "--from_metadata",
+        tmp_path / "a.json",
+        "--input_image",
+        REFS / "balloon.png",
+        "--dry_run",
+        "--negative_prompt",
+        "fog",
+        "--output",
+        tmp_path / "c.npy",
+    )
+    assert "--negative_prompt has no effect" in asked.err
+
+
+def test_positions_that_cannot_be_slowed_down(cli, tmp_path):
+    """The golden checkpoint has two temporal frequencies, and RIFLEx would slow the fourth."""
+    size = ("--height", 16, "--width", 16, "--num_frames", 193, "--num_inference_steps", 1)
+    finished = cli(*words("--model_id", CHECKPOINT, *size, "--output", tmp_path / "x.npy"))
+    assert finished.code == 0, finished.err
+    assert (
+        "warning: RIFLEx changes nothing: it needs 4 temporal frequencies, and the model has 2"
+        in finished.err
+    )
+
+
+def test_help_says_how_many_videos(cli):
+    text = " ".join(cli("--task_type", "hunyuan_image_to_video", "--help").out.split())
+    assert "--num_videos N how many videos, each with the next seed (default 1)" in text
 
 
 @pytest.fixture
@@ -227,7 +257,19 @@ def test_a_missing_text_encoder(cli, tmp_path, folder, missing):
     refused(cli, tmp_path, 3, f"incomplete HunyuanVideo-I2V folder; missing {missing}/", "--model_id", folder)
 
 
-@pytest.mark.parametrize(("frames", "message"), [(6, "must be 4k.1; nearest 5 or 9"), (1, "at least 5")])
+def test_float8_weights_without_scales(cli, tmp_path, folder):
+    (folder / WEIGHTS).rename((folder / WEIGHTS).with_name("mp_rank_00_model_states_fp8.pt"))
+    message = "missing hunyuan-video-i2v-720p/transformers/mp_rank_00_model_states_fp8_map.pt$"
+    refused(cli, tmp_path, 3, message, "--model_id", folder, "--dry_run")
+
+
+@pytest.mark.parametrize(
+    ("frames", "message"),
+    [
+        *((6, "must be 4k.1; nearest 5 or 9"), (2, "must be 4k.1; nearest 5$"), (1, "at least 5")),
+        (0, "for example 5"),
+    ],
+)
 def test_a_wrong_number_of_frames(cli, tmp_path, frames, message):
     refused(cli, tmp_path, 2, f"--num_frames {frames}: .*{message}", "--num_frames", frames)
 
@@ -236,17 +278,59 @@ def test_seeds_that_do_not_fit(cli, tmp_path):
     refused(cli, tmp_path, 2, "--seed 1,2: 2 seeds; 1 or 3 can be given", "--num_videos", 3, "--seed", "1,2")
 
 
-@pytest.mark.parametrize("prefix", [PREFIX, ""])
-def test_a_lora_of_another_model(cli, tmp_path, prefix):
-    save_file({f"{prefix}nowhere{x}": torch.ones(2, 2) for x in (UP, DOWN)}, tmp_path / "lora.safetensors")
-    refused(
-        cli,
-        tmp_path,
-        3,
-        r"--lora .*lora.safetensors: .*(0 of its|does not fit)",
-        "--lora",
-        tmp_path / "lora.safetensors",
-    )
+Q = "double_blocks_0_img_attn_qkv"
+BAD_LORAS = {
+    "published names": ({f"{PREFIX}nowhere{x}": (2, 2) for x in (UP, DOWN)}, "0 of its 1 layers belong"),
+    "another model's": (
+        *({f"transformer.blocks.0.attn1.to_q.lora_{x}.weight": (2, 2) for x in "AB"},),
+        "0 of its 1 layers belong to this model",
+    ),
+    "no lora": ({"unrelated.0": (2, 2), "unrelated.1": (2, 2)}, "0 of its 2 tensors belong to this model"),
+    "columns": (
+        *({PREFIX + Q + DOWN: (2, 47), PREFIX + Q + UP: (144, 2)},),
+        rf"{Q}.lora_down.weight is \[2, 47\], expected \[2, 48\]",
+    ),
+    "rows": (
+        *({PREFIX + Q + DOWN: (2, 48), PREFIX + Q + UP: (143, 2)},),
+        rf"{Q}.lora_up.weight is \[143, 2\], expected \[144, 2\]",
+    ),
+    "half": ({PREFIX + Q + DOWN: (2, 48)}, f"{Q} has a lora_down and no lora_up"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_LORAS)
+def test_a_lora_that_does_not_fit(cli, tmp_path, case):
+    """One line, before anything is loaded."""
+    shapes, message = BAD_LORAS[case]
+    file = tmp_path / "lora.safetensors"
+    save_file({name: torch.ones(shape) for name, shape in shapes.items()}, file)
+    more = ("--model_id", CHECKPOINT, "--lora", file, "--output", tmp_path / "x.mp4")
+    finished = cli(*words(*more))
+    assert finished.code == 3
+    assert re.fullmatch(f"error: --lora {re.escape(str(file))}: .*{message}.*\n", finished.err), finished.err
+    assert cli(*words(*more, "--dry_run")).err == finished.err
+
+
+def test_a_lora_for_a_tiny_model_that_is_not_built(cli, tmp_path, monkeypatch):
+    """What could not be judged at the start is judged before the weights are read."""
+    monkeypatch.setenv("VIDEOGEN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("videogen.run.load_pipeline", lambda *_: pytest.fail("loaded"))
+    save_file({f"{PREFIX}nowhere{x}": torch.ones(2, 2) for x in (UP, DOWN)}, tmp_path / "lora.safetensors")
+    refused(cli, tmp_path, 3, "0 of its 1 layers belong", "--lora", tmp_path / "lora.safetensors")
+
+
+def test_a_lora_of_which_a_part_fits(cli, tmp_path):
+    shapes = {
+        f"transformer.transformer_blocks.{block}.attn.to_q.lora_{x}.weight": shape
+        for block in (0, 99)
+        for x, shape in (("A", (2, 48)), ("B", (48, 2)))
+    }
+    save_file({name: torch.ones(shape) for name, shape in shapes.items()}, tmp_path / "l.safetensors")
+    model = ("--model_id", CHECKPOINT)
+    finished = cli(*words(*model, "--lora", tmp_path / "l.safetensors", "--output", tmp_path / "x.npy"))
+    assert finished.code == 0, finished.err
+    warnings = [line for line in finished.err.splitlines() if line.startswith("warning: ")]
+    assert warnings == ["warning: --lora l.safetensors: 1 of its 2 layers are this model's"]
 
 
 def test_a_lora_changes_the_video(cli, tmp_path):

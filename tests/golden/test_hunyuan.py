@@ -13,16 +13,17 @@ from tests.conftest import GOLDEN
 from videogen.errors import CheckpointError
 from videogen.geometry import crop_size, crop_sizes
 from videogen.media.image import crop_bilinear
-from videogen.models import hunyuan, hunyuan_text
+from videogen.models import hunyuan, hunyuan_text, lora
 from videogen.models.build import load_component
 from videogen.models.headers import tensor_shapes
-from videogen.models.hunyuan_lora import DOWN, PREFIX, UP, read_kohya
 from videogen.models.key_tables import HUNYUAN_DIT
 from videogen.models.vae import onload
 from videogen.models.weights import Entry, rename
 from videogen.pipelines.base import image_tensor
 from videogen.sampling import euler
 from videogen.seeds import video_seeds
+
+PREFIX, DOWN, UP = lora.PUBLISHED, ".lora_down.weight", ".lora_up.weight"
 
 CHECKPOINT = GOLDEN / "hunyuan/checkpoint-A"
 WEIGHTS = "hunyuan-video-i2v-720p/transformers/mp_rank_00_model_states.pt"
@@ -211,19 +212,19 @@ def test_lora_is_merged_as_published(tmp_path):
     layers += ("txt_in.individual_token_refiner.blocks.1.mlp.fc2", "final_layer.adaLN_modulation.1")
     generator = torch.Generator().manual_seed(1)
     published = torch.load(CHECKPOINT / WEIGHTS, weights_only=True)["module"]
-    lora = {}
+    pairs = {}
     for layer in layers:
         rows, columns = published[f"{layer}.weight"].shape
         down, up = (torch.randn(shape, generator=generator) for shape in ((4, columns), (rows, 4)))
         flat = PREFIX + layer.replace(".", "_")
-        lora |= {flat + DOWN: down, flat + UP: up, f"{flat}.alpha": torch.tensor(8.0)}
+        pairs |= {flat + DOWN: down, flat + UP: up, f"{flat}.alpha": torch.tensor(8.0)}
         published[f"{layer}.weight"] = published[f"{layer}.weight"] + up @ down
-    save_file(lora, tmp_path / "lora.safetensors")
+    save_file(pairs, tmp_path / "lora.safetensors")
     merged = rename(
         CHECKPOINT, [Entry(k, tuple(v.shape), lambda v=v: v) for k, v in published.items()], [HUNYUAN_DIT]
     )
     plain = load_component("hunyuan_transformer", (CHECKPOINT / WEIGHTS).parent, arch=ARCH).state_dict()
-    state = read_kohya(
+    state, _ = lora.read(
         tmp_path / "lora.safetensors",
         load_component("hunyuan_transformer", (CHECKPOINT / WEIGHTS).parent, arch=ARCH),
     )
@@ -238,10 +239,8 @@ def test_a_lora_of_another_model(tmp_path):
     model = load_component("hunyuan_transformer", (CHECKPOINT / WEIGHTS).parent, arch=ARCH)
     pair = {f"{PREFIX}elsewhere{part}": torch.ones(2, 2) for part in (UP, DOWN)}
     save_file(pair, tmp_path / "lora.safetensors")
-    with pytest.raises(ValueError, match="0 of its 1 layers"):
-        read_kohya(tmp_path / "lora.safetensors", model)
-    save_file({"transformer.proj_out.lora_A.weight": torch.ones(2, 2)}, tmp_path / "other.safetensors")
-    assert read_kohya(tmp_path / "other.safetensors", model) is None
+    with pytest.raises(CheckpointError, match="0 of its 1 layers"):
+        lora.read(tmp_path / "lora.safetensors", model)
 
 
 @pytest.fixture

@@ -35,10 +35,9 @@ from videogen.errors import CheckpointError, first_line
 from videogen.media.sound import SAMPLE_RATE
 from videogen.models import hunyuan, key_tables, weights
 from videogen.models.checkpoints import WEIGHTLESS, read_json
-from videogen.models.key_tables import KeyTable
+from videogen.models.key_tables import Entry, KeyTable
 from videogen.models.vae import WAN22_LATENTS_MEAN, WAN22_LATENTS_STD
 from videogen.models.wan import FLOAT32_PARTS, WanDiT
-from videogen.models.weights import Entry
 
 FAMILY_HEAD_DIM = 128  # of every published Wan transformer
 HALF = ("image_encoder", "llava", "clip_text")  # components that bfloat16 is too coarse for
@@ -231,7 +230,7 @@ class Component:
 
 
 _WAN = Component(
-    tables=(key_tables.WAN_DIT, key_tables.DIFFUSERS_DIT),
+    tables=key_tables.TRANSFORMERS["Wan"],
     config=wan_config,
     make=lambda values: WanDiT(**values),
     float32=rf"\b({'|'.join(FLOAT32_PARTS)})\b",
@@ -257,7 +256,7 @@ COMPONENTS: dict[str, Component] = {
         make=lambda values: CLIPVisionModel(CLIPVisionConfig(**values)),
     ),
     "hunyuan_transformer": Component(
-        tables=(key_tables.HUNYUAN_DIT, key_tables.DIFFUSERS_HUNYUAN_DIT),
+        tables=key_tables.TRANSFORMERS["HunyuanVideo"],
         config=hunyuan.dit_config,
         make=hunyuan.make_dit,
     ),

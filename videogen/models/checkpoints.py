@@ -106,7 +106,8 @@ TRAITS = {
 }
 # Read where a component's folder has no safetensors; the first kind that is there.
 PICKLES = ("pytorch_model.bin", "pytorch_model.pt", "*_model_states.pt", "*_model_states_fp8.pt")
-SCALES = "*_map.pt"  # of float8 weights
+FLOAT8 = "_fp8.pt"  # how the names of float8 weights end
+SCALES = "*_map.pt"  # of such weights
 # Of the files in a component's folder.
 KINDS = ("*.json", "*.safetensors", "*.model", "*.txt", *PICKLES, SCALES)
 # Components without weights -> the files of which one must be there.
@@ -512,7 +513,10 @@ def _missing(folder: Path, place: str, component: str) -> str | None:
         absent = sorted(shard for shard in shards if not (path / shard).is_file())
         if absent:
             return f"{place}{absent[0]}" + (f" and {len(absent) - 1} more shards" if len(absent) > 1 else "")
-    return None if weight_files(path) else f"{place}*.safetensors (or .pt)"
+    weights = weight_files(path)
+    unscaled = [file for file in weights if file.name.endswith(FLOAT8) and not any(path.glob(SCALES))]
+    lost = f"{unscaled[0].stem}_map.pt" if unscaled else "*.safetensors (or .pt)"
+    return None if weights and not unscaled else place + lost
 
 
 def _above(folder: Path, task: TaskSpec) -> str:

@@ -129,6 +129,18 @@ class RiflexRotaryEmbed(nn.Module):
         super().__init__()
         self.dims, self.theta, self.riflex = dims, theta, True
 
+    def slowed(self, frames: int) -> int | None:
+        """The temporal frequency that is slowed down for latent frames, counted from 0; None for none."""
+        slow = min(max(4, 2 + (4 * (frames - 1) + 4) // 100), 8) - 1
+        return slow if self.riflex and frames >= LONG else None
+
+    def idle(self, frames: int) -> str | None:
+        """Why RIFLEx changes nothing where it should, in words."""
+        slow, has = self.slowed(frames), self.dims[0] // 2
+        if slow is None or slow < has:
+            return None
+        return f"RIFLEx changes nothing: it needs {slow + 1} temporal frequencies, and the model has {has}"
+
     def forward(self, hidden_states: Tensor) -> tuple[Tensor, Tensor]:
         """Of latents [B, C, F, h, w]: cosines and sines [F * h/2 * w/2, head width]."""
         frames, height, width = hidden_states.shape[2:]
@@ -139,11 +151,10 @@ class RiflexRotaryEmbed(nn.Module):
             get_1d_rotary_pos_embed(dim, positions.reshape(-1), self.theta, use_real=True)
             for dim, positions in zip(self.dims, grid, strict=True)
         ]
-        if self.riflex and frames >= LONG:
-            slowed = min(max(4, 2 + (4 * (frames - 1) + 4) // 100), 8) - 1  # counted from 0
+        if (slow := self.slowed(frames)) is not None:
             angle = grid[0].reshape(-1) * (PERIOD * 2 * torch.pi / frames)
             for table, values in zip(tables[0], (angle.cos(), angle.sin()), strict=True):
-                table[:, 2 * slowed : 2 * slowed + 2] = values[:, None]
+                table[:, 2 * slow : 2 * slow + 2] = values[:, None]
         cosines, sines = zip(*tables, strict=True)
         return torch.cat(cosines, dim=1), torch.cat(sines, dim=1)
 

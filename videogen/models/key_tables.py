@@ -1,7 +1,13 @@
-"""How the tensor names of published checkpoints become ours: data, and the one function that applies it."""
+"""How the tensor names of published checkpoints become ours: data, and what applies it. Needs no torch."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from videogen.errors import CheckpointError
+from videogen.models.headers import Shape
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,6 +40,50 @@ class KeyTable:
             if re.search(pattern, name):
                 return [name.format(part) for part in parts]
         return [name]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One tensor as it lies in a file; ``read`` maps it."""
+
+    key: str
+    shape: Shape
+    read: Callable[[], Any]
+    float8: bool = False
+
+
+def rename(place: Path, published: Sequence[Entry], tables: Iterable[KeyTable]) -> dict[str, Entry]:
+    """Published entries under our names, by the one table whose sign they bear.
+
+    Raises:
+        CheckpointError: names that no table knows.
+    """
+    table = next((t for t in tables if any(re.search(t.sign, entry.key) for entry in published)), None)
+    if table is None:
+        some = ", ".join(entry.key for entry in published[:3]) or "no tensors at all"
+        raise CheckpointError(f"{place}: tensor names of no known model ({some}); is this the right file?")
+    width = next((entry.shape[0] for entry in published if entry.key == table.width), 0)
+    return {name: part for entry in published for name, part in renamed(entry, table, width)}
+
+
+def renamed(entry: Entry, table: KeyTable, width: int) -> Iterator[tuple[str, Entry]]:
+    """What becomes of one entry: nothing, one, or several that were stacked, of ``width`` rows each."""
+    names = table.names(entry.key)
+    if len(names) == 1:
+        yield names[0], _swapped(entry) if re.search(table.swapped, entry.key) else entry
+        return
+    for index, name in enumerate(names):
+        end = (index + 1) * width if index + 1 < len(names) else entry.shape[0]
+        yield name, _rows(entry, index * width, end)
+
+
+def _rows(entry: Entry, start: int, end: int) -> Entry:
+    return replace(entry, shape=(end - start, *entry.shape[1:]), read=lambda: entry.read()[start:end])
+
+
+def _swapped(entry: Entry) -> Entry:
+    """With its two halves of rows in the other order."""
+    return replace(entry, read=lambda: entry.read().roll(entry.shape[0] // 2, dims=0))
 
 
 # Verified maps: specs skyreels_v3 section 12, skyreels_v2 section 12, talking_avatar section 13, wan22
@@ -213,6 +263,11 @@ HUNYUAN_DIT = KeyTable(
     swapped=r"^final_layer\.adaLN_modulation\.1\.",  # diffusers has scale before shift
 )
 DIFFUSERS_HUNYUAN_DIT = KeyTable(sign=r"^single_transformer_blocks\.\d+\.attn\.")
+# Network -> its tables: the published naming, and diffusers', which is ours.
+TRANSFORMERS = {
+    "Wan": (WAN_DIT, DIFFUSERS_DIT),
+    "HunyuanVideo": (HUNYUAN_DIT, DIFFUSERS_HUNYUAN_DIT),
+}
 # Names are diffusers'. Some files hold more than the VAE, and name it.
 HUNYUAN_VAE = KeyTable(
     sign=r"^(vae\.)?decoder\.up_blocks\.",

@@ -6,10 +6,8 @@ casting one at a time where the precision asks for it: no second copy of the wei
 """
 
 import pickle
-import re
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -23,21 +21,10 @@ from transformers import PreTrainedModel
 from videogen.errors import CheckpointError, first_line
 from videogen.models.checkpoints import SCALES, weight_files
 from videogen.models.headers import unwrapped
-from videogen.models.key_tables import KeyTable
+from videogen.models.key_tables import Entry, KeyTable, Shape, rename
 
-Shape = tuple[int, ...]
 FLOAT8 = torch.float8_e4m3fn
 LISTED = 5  # problems named in one error
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One of our tensors as it lies in a file; ``read`` maps it."""
-
-    key: str
-    shape: Shape
-    read: Callable[[], Tensor]
-    float8: bool = False
 
 
 def read_entries(place: Path, tables: Iterable[KeyTable]) -> dict[str, Entry]:
@@ -47,40 +34,6 @@ def read_entries(place: Path, tables: Iterable[KeyTable]) -> dict[str, Entry]:
         CheckpointError: an unreadable, truncated or unsafe file, or names that no table knows.
     """
     return rename(place, [entry for file in weight_files(place) for entry in _headers(file)], tables)
-
-
-def rename(place: Path, published: Sequence[Entry], tables: Iterable[KeyTable]) -> dict[str, Entry]:
-    """Published entries under our names, by the one table whose sign they bear.
-
-    Raises:
-        CheckpointError: names that no table knows.
-    """
-    table = next((t for t in tables if any(re.search(t.sign, entry.key) for entry in published)), None)
-    if table is None:
-        some = ", ".join(entry.key for entry in published[:3]) or "no tensors at all"
-        raise CheckpointError(f"{place}: tensor names of no known model ({some}); is this the right file?")
-    width = next((entry.shape[0] for entry in published if entry.key == table.width), 0)
-    return {name: part for entry in published for name, part in renamed(entry, table, width)}
-
-
-def renamed(entry: Entry, table: KeyTable, width: int) -> Iterator[tuple[str, Entry]]:
-    """What becomes of one entry: nothing, one, or several that were stacked, of ``width`` rows each."""
-    names = table.names(entry.key)
-    if len(names) == 1:
-        yield names[0], _swapped(entry) if re.search(table.swapped, entry.key) else entry
-        return
-    for index, name in enumerate(names):
-        end = (index + 1) * width if index + 1 < len(names) else entry.shape[0]
-        yield name, _rows(entry, index * width, end)
-
-
-def _rows(entry: Entry, start: int, end: int) -> Entry:
-    return replace(entry, shape=(end - start, *entry.shape[1:]), read=lambda: entry.read()[start:end])
-
-
-def _swapped(entry: Entry) -> Entry:
-    """With its two halves of rows in the other order."""
-    return replace(entry, read=lambda: entry.read().roll(entry.shape[0] // 2, dims=0))
 
 
 def _headers(file: Path) -> Iterator[Entry]:

@@ -28,6 +28,7 @@ from videogen.loading import load
 from videogen.media.fetch import Fetcher
 from videogen.media.frames import as_video
 from videogen.media.sound import InputAudio, read_audio
+from videogen.models import lora
 from videogen.models.checkpoints import Checkpoint
 from videogen.options import OPTIONS, merge
 from videogen.runtime.teacache import TeaCache
@@ -188,6 +189,36 @@ class VideoPipeline(DiffusionPipeline):
                 "pretrained_model_name_or_path=", pretrained_model_name_or_path, what, f"use {other}"
             )
         return pipeline
+
+    def load_lora_weights(
+        self,
+        pretrained_model_name_or_path_or_dict: Any,
+        adapter_name: str | None = None,
+        *,
+        quiet: bool = False,
+        **options: Any,
+    ) -> None:
+        """As diffusers', and also files with the published code's own names.
+
+        Args:
+            quiet: say nothing of layers that are not this model's.
+
+        Raises:
+            CheckpointError: a file that holds no LoRA for this model.
+        """
+        given = pretrained_model_name_or_path_or_dict
+        if (
+            isinstance(given, str | Path)
+            and (
+                file := Path(given, *(options.get(part) or "" for part in ("subfolder", "weight_name")))
+            ).exists()
+        ):
+            second = options.get("load_into_transformer_2")
+            state, note = lora.read(file, self.transformer_2 if second else self.transformer)
+            if note and not quiet:
+                logger.warning(note)
+            given = state or str(given)
+        super().load_lora_weights(given, adapter_name=adapter_name, **options)
 
     @property
     def interrupt(self) -> bool:

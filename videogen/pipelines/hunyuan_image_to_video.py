@@ -1,8 +1,8 @@
 """hunyuan_image_to_video: a video that begins with an image (spec hunyuan sections 3 to 9)."""
 
+import logging
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,10 +16,11 @@ from transformers import CLIPImageProcessorPil, CLIPTextModel, LlavaModel, PreTr
 from videogen.guidance import ClassifierFree, SinglePass
 from videogen.media.image import crop_bilinear
 from videogen.models import hunyuan, hunyuan_text
-from videogen.models.hunyuan_lora import read_kohya
 from videogen.models.vae import onload
 from videogen.pipelines.base import Part, StepCallback, VideoPipeline, image_tensor, truncated
 from videogen.sampling import denoise, euler
+
+logger = logging.getLogger(__name__)
 
 INTERLEAVE = {"token_replace": 4, "latent_concat": 2}  # which of the image's tokens the network reads
 STABLE = 0.001  # share of the image in the noise
@@ -101,6 +102,8 @@ class HunyuanImageToVideoPipeline(VideoPipeline, HunyuanVideoLoraLoaderMixin):
         known = torch.cat([first, torch.ones_like(first[:, :1])], dim=1)
         beside = functional.pad(known, (0, 0, 0, 0, 0, latent_frames - 1))
         self.transformer.rope.riflex = not no_riflex
+        if why := self.transformer.rope.idle(latent_frames):
+            logger.warning(why)
 
         def predict(latents: Tensor, timestep: Tensor) -> Tensor:
             seen = torch.cat([latents, beside], dim=1) if concat else latents
@@ -120,16 +123,10 @@ class HunyuanImageToVideoPipeline(VideoPipeline, HunyuanVideoLoraLoaderMixin):
         frames = self.decode(latents)
         yield Part(latents, _after(frames, DROPPED) if concat else frames)
 
-    def load_lora_weights(
-        self, pretrained_model_name_or_path_or_dict: Any, adapter_name: str | None = None, **options: Any
-    ) -> None:
-        """As diffusers', and also files with the published code's own names."""
-        given = pretrained_model_name_or_path_or_dict
-        if isinstance(given, str | Path):
-            files = [Path(given)] if Path(given).is_file() else sorted(Path(given).glob("*.safetensors"))
-            given = (read_kohya(files[0], self.transformer) if len(files) == 1 else None) or given
+    def load_lora_weights(self, *given: Any, **options: Any) -> None:
+        """As all pipelines do, also into float8 weights."""
         with hunyuan.pretend_dtype(self.transformer):
-            super().load_lora_weights(given, adapter_name, **options)
+            super().load_lora_weights(*given, **options)
 
     def encode(self, prompt: str, image: Image.Image) -> Tensor:
         """Rows [1, T, dim] of an image and a prompt."""

@@ -1,0 +1,165 @@
+"""LoRA files: every layer of every published transformer in every spelling, and what is read from them."""
+
+import gzip
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers.loaders.lora_conversion_utils import (
+    _convert_musubi_wan_lora_to_diffusers,
+    _convert_non_diffusers_wan_lora_to_diffusers,
+)
+from safetensors.torch import save_file
+
+from tests.conftest import GOLDEN
+from videogen.errors import CheckpointError
+from videogen.models import lora
+from videogen.models.key_tables import TRANSFORMERS
+
+MANIFESTS = json.loads(gzip.decompress((GOLDEN / "manifests.json.gz").read_bytes()))
+# Of a block of Wan: published name, and ours.
+LAYERS = {
+    **{f"self_attn.{x}": f"attn1.to_{x}" for x in "qkv"},
+    **{f"cross_attn.{x}": f"attn2.to_{x}" for x in "qkv"},
+    **{"self_attn.o": "attn1.to_out.0", "cross_attn.o": "attn2.to_out.0"},
+    **{"ffn.0": "ffn.net.0.proj", "ffn.2": "ffn.net.2"},
+}
+
+
+def matrices(tensors):
+    return [name for name, shape in tensors.items() if name.endswith(".weight") and len(shape) > 1]
+
+
+@pytest.mark.parametrize("network", TRANSFORMERS)
+def test_every_layer_is_known_in_every_spelling(network):
+    table, _ = TRANSFORMERS[network]
+    published = [
+        name
+        for kind, manifest in MANIFESTS.items()
+        if any(re.search(table.sign, name) for name in manifest["tensors"])
+        and not re.search(r"t5|clip", kind)
+        for name in matrices(manifest["tensors"])
+    ]
+    assert len(published) > 300
+    for name in dict.fromkeys(published):
+        layer, ours = name.removesuffix(".weight"), table.names(name)
+        for prefix in lora.FLAT:
+            assert lora._dotted(prefix + layer.replace(".", "_")) == layer
+        assert lora._dotted(f"diffusion_model.{layer}") == layer
+        assert [table.names(our) for our in ours] == [[our] for our in ours]
+
+
+def wan_pairs(transformer, spelling, up="lora_up", down="lora_down", *, alpha=None):
+    """A LoRA for every layer of every block; ``spelling``: published name -> name in the file."""
+    generator, tensors = torch.Generator().manual_seed(1), {}
+    for block in range(len(transformer.blocks)):
+        for published, ours in LAYERS.items():
+            rows, columns = transformer.get_submodule(f"blocks.{block}.{ours}").weight.shape
+            name = spelling(f"blocks.{block}.{published}")
+            tensors[f"{name}.{down}.weight"] = torch.randn(4, columns, generator=generator)
+            tensors[f"{name}.{up}.weight"] = torch.randn(rows, 4, generator=generator)
+            if alpha is not None:
+                tensors[f"{name}.alpha"] = torch.tensor(alpha)
+    return tensors
+
+
+SPELLINGS = {
+    "dotted": (lambda name: f"diffusion_model.{name}", {}, _convert_non_diffusers_wan_lora_to_diffusers),
+    "dotted with alphas": (
+        *(lambda name: f"diffusion_model.{name}", {"alpha": 2.0}),
+        _convert_non_diffusers_wan_lora_to_diffusers,
+    ),
+    "A and B": (
+        *(lambda name: f"diffusion_model.{name}", {"up": "lora_B", "down": "lora_A"}),
+        _convert_non_diffusers_wan_lora_to_diffusers,
+    ),
+    "flat": (
+        *(lambda name: "lora_unet_" + name.replace(".", "_"), {"alpha": 2.0}),
+        _convert_musubi_wan_lora_to_diffusers,
+    ),
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_published_names_are_read_as_diffusers_reads_them(tiny_pipeline, tmp_path, spelling):
+    name, kinds, convert = SPELLINGS[spelling]
+    tensors = wan_pairs(tiny_pipeline.transformer, name, **kinds)
+    save_file(tensors, tmp_path / "lora.safetensors")
+    state, note = lora.read(tmp_path / "lora.safetensors", tiny_pipeline.transformer)
+    expected = convert(dict(tensors))
+    assert state.keys() == expected.keys()
+    assert note is None
+    for layer in {key.rpartition(".lora_")[0] for key in expected}:  # alphas may go into either matrix
+        one, other = (
+            found[f"{layer}.lora_B.weight"] @ found[f"{layer}.lora_A.weight"] for found in (state, expected)
+        )
+        torch.testing.assert_close(one, other)
+
+
+def test_names_of_diffusers_are_left_to_it(tiny_pipeline, tmp_path):
+    layer = "transformer.blocks.0.attn1.to_q"
+    pair = {f"{layer}.lora_A.weight": torch.ones(2, 48), f"{layer}.lora_B.weight": torch.ones(48, 2)}
+    save_file(pair, tmp_path / "lora.safetensors")
+    assert lora.read(tmp_path / "lora.safetensors", tiny_pipeline.transformer) == (None, None)
+
+
+def test_what_comes_with_matrices(tiny_pipeline, tmp_path):
+    """A bias, a whole difference, and what no LoRA can change: a norm's."""
+    model, head = tiny_pipeline.transformer, torch.randn(64, 48)
+    rows = model.proj_out.weight.shape[0]
+    tensors = {
+        "diffusion_model.head.head.diff": head[:rows],
+        "diffusion_model.head.head.diff_b": torch.ones(rows),
+        "diffusion_model.blocks.0.norm3.diff": torch.ones(48),
+    }
+    save_file(tensors, tmp_path / "lora.safetensors")
+    state, note = lora.read(tmp_path / "lora.safetensors", model)
+    assert note is None
+    assert sorted(state) == [f"transformer.proj_out.lora_{x}" for x in ("A.weight", "B.bias", "B.weight")]
+    torch.testing.assert_close(
+        state["transformer.proj_out.lora_B.weight"] @ state["transformer.proj_out.lora_A.weight"], head[:rows]
+    )
+
+
+def test_two_loras_and_one_that_fits_in_part(tiny_pipeline, tmp_path, caplog):
+    """Layers that are another model's are left out, with a warning, also where names are not diffusers'."""
+    pair = {
+        f"diffusion_model.{layer}.lora_{x}.weight": torch.ones(*shape)
+        for layer in ("blocks.0.self_attn.q", "blocks.99.self_attn.q")
+        for x, shape in (("down", (2, 48)), ("up", (48, 2)))
+    }
+    save_file(pair, tmp_path / "lora.safetensors")
+    try:
+        for name in ("one", "two"):
+            tiny_pipeline.load_lora_weights(tmp_path / "lora.safetensors", adapter_name=name)
+        assert tiny_pipeline.get_list_adapters() == {"transformer": ["one", "two"]}
+    finally:
+        tiny_pipeline.unload_lora_weights()
+    assert "1 of its 2 layers are this model's" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({"lora_down": (2, 47), "lora_up": (48, 2)}, r"q.lora_down.weight is \[2, 47\], expected \[2, 48\]"),
+        ({"lora_down": (2, 48), "lora_up": (48, 3)}, r"q.lora_up.weight is \[48, 3\], expected \[48, 2\]"),
+        ({"lora_down": (2, 48)}, "q has a lora_down and no lora_up"),
+        ({"lora_B": (48, 2)}, "q has a lora_up and no lora_down"),
+        ({"lora_A": (), "lora_B": (48, 2)}, r"lora_A.weight is \[\]"),
+    ],
+)
+def test_layers_that_do_not_fit(tiny_pipeline, tmp_path, tensors, message):
+    name = "diffusion_model.blocks.0.self_attn.q"
+    file = tmp_path / "lora.safetensors"
+    save_file({f"{name}.{part}.weight": torch.ones(shape) for part, shape in tensors.items()}, file)
+    with pytest.raises(CheckpointError, match=message):
+        lora.read(file, tiny_pipeline.transformer)
+
+
+def test_a_folder_of_several(tiny_pipeline, tmp_path):
+    for name in "ab":
+        save_file({name: torch.ones(1)}, tmp_path / f"{name}.safetensors")
+    with pytest.raises(CheckpointError, match="holds 2"):
+        lora.read(Path(tmp_path), tiny_pipeline.transformer)
