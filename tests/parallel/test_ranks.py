@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import psutil
 import pytest
+from PIL import Image
 from safetensors.torch import load_file
 
 from tests.conftest import REFS, ROOT
@@ -28,6 +29,11 @@ for program, command in json.load(open(sys.argv[1])):
     assert code == 0, (command, code)
 """
 TOLERANCE = 1e-5  # absolute, and relative beyond 1
+CHAIN = [
+    *("--ckpt_dir", "tiny:wan22-a14b", "--num_videos", "2", "--base_seed", "5", "--no_vlm"),
+    *("--height", "32", "--width", "48", "--num_frames", "5", "--sample_steps", "2", "--device", "cpu"),
+    *("--dtype", "float32"),
+]
 
 
 @dataclass(frozen=True)
@@ -203,7 +209,7 @@ def test_every_task_is_shared():
 
 @pytest.mark.parametrize("ranks", [2, 4])
 @pytest.mark.timeout(900)
-def test_ranks_make_what_one_makes(ranks, commands, alone, tmp_path):
+def test_ranks_make_what_one_makes(ranks, commands, alone, files, tmp_path):
     runs = [(name, ways) for name, case in CASES.items() for ways in (case.two if ranks == 2 else case.four)]
     worker, listed = tmp_path / "worker.py", tmp_path / "commands.json"
     worker.write_text(WORKER)
@@ -218,11 +224,13 @@ def test_ranks_make_what_one_makes(ranks, commands, alone, tmp_path):
         )
         for index, (name, ways) in enumerate(runs)
     ]
+    chain = [*CHAIN, "--video", str(files["source.mp4"]), "--output_dir"]
+    orders += [("chain", [*chain, f"{tmp_path}/chain", "--use_usp"])] if ranks == 2 else []
     listed.write_text(json.dumps(orders))
     process = launch(ranks, worker, listed)
     out, err = process.communicate(timeout=900)
     assert process.returncode == 0, err[-4000:]
-    assert [line for line in out.splitlines() if line] == [f"{tmp_path}/{i}.npy" for i in range(len(runs))]
+    assert out.splitlines()[: len(runs)] == [f"{tmp_path}/{i}.npy" for i in range(len(runs))]
     worst = {}
     for index, (name, ways) in enumerate(runs):
         frames, latents = read(tmp_path, index)
@@ -232,6 +240,12 @@ def test_ranks_make_what_one_makes(ranks, commands, alone, tmp_path):
         worst[name, ways] = max(float(beyond.max()) for beyond in excess)
         assert np.abs(frames.astype(int) - wanted_frames).max() <= 1, (name, ways)
     assert max(worst.values()) <= TOLERANCE, worst
+    if ranks == 2:
+        from videogen.continuous import main
+
+        assert main([*chain, f"{tmp_path}/alone"]) == 0
+        pictures = [np.asarray(Image.open(tmp_path / name / "video_02_7.png")) for name in ("chain", "alone")]
+        assert np.abs(pictures[0].astype(int) - pictures[1]).max() <= 1
 
 
 @pytest.fixture
