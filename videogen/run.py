@@ -26,6 +26,7 @@ from videogen.prompts.write import Writers, shares_device, write_prompts
 from videogen.results import Result, target_of, write
 from videogen.runtime import device as devices
 from videogen.runtime import memory, speed
+from videogen.runtime.remember import remember_contexts
 from videogen.values import Lora
 
 logger = logging.getLogger(__name__)
@@ -245,6 +246,8 @@ def set_up(plan: Plan) -> VideoPipeline:
     pipeline = load_pipeline(plan.task, plan.checkpoint, dtype)
     load_loras(pipeline, values["lora"])
     memory.place(pipeline, device, offload=values["offload"], low_vram=values["low_vram"])
+    if not values["low_vram"]:
+        remember_contexts(pipeline)
     for transformer in pipeline.transformers:
         pipeline.attention_backend = speed.set_attention_backend(
             transformer, values["attention_backend"], device, dtype

@@ -17,6 +17,8 @@ from diffusers.models.transformers.transformer_hunyuan_video import HunyuanVideo
 from torch import Tensor, nn
 from torch.nn import functional
 
+from videogen.models.recent import Recent
+
 # By input channels: how the first frame gets into the network.
 CONDITIONS = {16: "token_replace", 33: "latent_concat"}
 ROPE_DIMS = (16, 56, 56)  # of the published head of 128; no shape tells
@@ -95,12 +97,17 @@ class RiflexRotaryEmbed(nn.Module):
     def __init__(self, dims: tuple[int, int, int], theta: float) -> None:
         super().__init__()
         self.dims, self.theta, self.riflex = dims, theta, True
+        self.tables = Recent(1)
 
     def forward(self, hidden_states: Tensor) -> tuple[Tensor, Tensor]:
-        """Of latents [B, C, F, h, w]: cosines and sines [F * h/2 * w/2, head width]."""
+        """Of latents [B, C, F, h, w]: cosines and sines [F * h/2 * w/2, head width]; the last are remembered."""
         frames, height, width = hidden_states.shape[2:]
-        sizes = (frames, height // 2, width // 2)
-        axes = [torch.arange(size, device=hidden_states.device, dtype=torch.float32) for size in sizes]
+        sizes, device = (frames, height // 2, width // 2), hidden_states.device
+        return self.tables.get((sizes, device, self.riflex), lambda: self._table(sizes, device))
+
+    def _table(self, sizes: tuple[int, int, int], device: torch.device) -> tuple[Tensor, Tensor]:
+        frames = sizes[0]
+        axes = [torch.arange(size, device=device, dtype=torch.float32) for size in sizes]
         grid = torch.meshgrid(*axes, indexing="ij")
         tables = [
             get_1d_rotary_pos_embed(dim, positions.reshape(-1), self.theta, use_real=True)

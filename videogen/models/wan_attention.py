@@ -12,6 +12,9 @@ from torch.nn import functional
 
 from videogen.models.wan_embedders import ROPE_THETA
 
+KeysValues = tuple[Tensor, Tensor]
+"""Keys and values [B, T, N, K] of what is attended to."""
+
 Spans = list[tuple[int, int, int]]
 """Runs of tokens with a common view: (first, end, end of what they attend to)."""
 
@@ -127,22 +130,30 @@ class WanAttention(AttentionModuleMixin, nn.Module):
     def _split(self, x: Tensor) -> Tensor:
         return rearrange(x, "b l (n k) -> b l n k", n=self.heads)
 
+    def keys_values(self, context: Tensor) -> KeysValues:
+        """Of text, or of the tokens themselves [B, T, D]."""
+        return self._split(self.norm_k(self.to_k(context))), self._split(self.to_v(context))
+
+    def image_keys_values(self, image: Tensor) -> KeysValues:
+        """Of image tokens [B, I, D]."""
+        return self._split(self.norm_added_k(self.add_k_proj(image))), self._split(self.add_v_proj(image))
+
     def forward(
         self,
         hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
+        encoder_hidden_states: Tensor | KeysValues | None = None,
         rotary_emb: Tensor | None = None,
-        image_states: Tensor | None = None,
+        image_states: Tensor | KeysValues | None = None,
         spans: Spans | None = None,
     ) -> Tensor:
         """Tokens [B, L, D] to [B, L, D]; without text [B, T, D] they attend to themselves.
 
-        ``spans`` limits which of themselves: (first query, end of the queries, end of their keys), in tokens.
+        Text and image may come as their keys and values. ``spans`` limits which of themselves: (first query, end
+        of the queries, end of their keys), in tokens.
         """
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         query = self._split(self.norm_q(self.to_q(hidden_states)))
-        key = self._split(self.norm_k(self.to_k(context)))
-        value = self._split(self.to_v(context))
+        key, value = self.keys_values(context) if isinstance(context, Tensor) else context
         if rotary_emb is not None:
             query, key = apply_rotary(query, rotary_emb), apply_rotary(key, rotary_emb)
         if spans is None:
@@ -151,8 +162,9 @@ class WanAttention(AttentionModuleMixin, nn.Module):
             parts = [self.processor(query[:, a:b], key[:, :end], value[:, :end]) for a, b, end in spans]
             out = torch.cat(parts, dim=1)
         if image_states is not None:
-            key = self._split(self.norm_added_k(self.add_k_proj(image_states)))
-            out = out + self.processor(query, key, self._split(self.add_v_proj(image_states)))
+            if isinstance(image_states, Tensor):
+                image_states = self.image_keys_values(image_states)
+            out = out + self.processor(query, *image_states)
         return self.to_out[0](out)
 
     def shares(self, hidden_states: Tensor, rotary_emb: Tensor, regions: Tensor) -> Tensor:

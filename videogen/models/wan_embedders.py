@@ -11,9 +11,12 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 from torch.nn import functional
 
+from videogen.models.recent import Recent
+
 ROPE_THETA = 10000.0
 TIME_THETA = 10000.0
 IMAGE_TOKEN_EPS = 1e-5
+TABLES = 2  # shapes whose angles are remembered: guidance branches may have different frames
 
 
 def _exact(device: torch.device) -> torch.dtype:
@@ -31,11 +34,23 @@ class WanRotaryEmbed(nn.Module):
         super().__init__()
         spatial = head_dim // 6
         self.widths = (head_dim // 2 - 2 * spatial, spatial, spatial)
+        self.tables = Recent(TABLES)
 
-    def forward(self, frame_positions: Tensor, rows: int, columns: int) -> Tensor:
-        """Frame positions [F] (any integers) and a rows x columns grid to complex64 [F, S, 1, K/2]."""
-        device, exact = frame_positions.device, _exact(frame_positions.device)
-        axes = (frame_positions, torch.arange(rows, device=device), torch.arange(columns, device=device))
+    def forward(
+        self, frame_positions: Tensor, rows: int, columns: int, device: torch.device | None = None
+    ) -> Tensor:
+        """Frame positions [F] (any integers) and a rows x columns grid to complex64 [F, S, 1, K/2].
+
+        The last few tables are remembered. Positions on the CPU keep a GPU from waiting for it.
+        """
+        device = device or frame_positions.device
+        positions = frame_positions.tolist()
+        key = (*positions, rows, columns, device)
+        return self.tables.get(key, lambda: self._table(positions, rows, columns, device))
+
+    def _table(self, positions: list[int], rows: int, columns: int, device: torch.device) -> Tensor:
+        exact = _exact(device)
+        axes = (torch.tensor(positions, device=device), *(torch.arange(n, device=device) for n in (rows, columns)))
         tables = []
         for position, width in zip(axes, self.widths, strict=True):
             frequency = ROPE_THETA ** -(torch.arange(width, dtype=exact, device=device) / width)

@@ -29,6 +29,7 @@ from videogen.media.frames import as_video
 from videogen.media.sound import InputAudio, read_audio
 from videogen.models.checkpoints import Checkpoint
 from videogen.options import OPTIONS, merge
+from videogen.runtime.remember import Memory
 from videogen.runtime.teacache import TeaCache
 from videogen.sampling import StopDenoising
 from videogen.tasks import TASKS, TaskSpec, check_scales, variant
@@ -84,6 +85,7 @@ class VideoPipeline(DiffusionPipeline):
     _callback_tensor_inputs: ClassVar = ["latents"]
     attention_backend = "native"  # for the record; see runtime/speed.py
     step_cache: TeaCache | None = None
+    memories: Sequence[Memory] = ()  # what the transformers remember of text and image
     always_tiled: ClassVar[bool] = False  # whether the published decode is
 
     def __init__(self) -> None:
@@ -242,6 +244,7 @@ class VideoPipeline(DiffusionPipeline):
                     latents = (callback(self, index, timestep, {"latents": latents}) or {}).get(
                         "latents", latents
                     )
+                    self._forget_contexts()  # it may have changed weights
                 if self._interrupt:
                     raise StopDenoising(latents)
                 return latents
@@ -250,11 +253,17 @@ class VideoPipeline(DiffusionPipeline):
 
     @contextmanager
     def _cached_steps(self) -> Iterator[None]:
+        self._forget_contexts()
         try:
             yield
         finally:
+            self._forget_contexts()
             if self.step_cache is not None:
                 self.step_cache.end_loop()
+
+    def _forget_contexts(self) -> None:
+        for memory in self.memories:
+            memory.forget()
 
     def reset_cache(self, num_steps: int) -> None:
         """Tell a step cache that a generation begins, and how many steps it is to expect."""
