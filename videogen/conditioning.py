@@ -34,7 +34,7 @@ class Segment:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Packed:
-    """All segments as one: latents [B, C+E, F, h, w], timestep [B, F] (or [B, 1]), positions [F] on the CPU."""
+    """All segments as one: latents [B, C+E, F, h, w], timestep [B, F] (or [B, 1]), positions [F] (CPU)."""
 
     latents: Tensor
     timestep: Tensor

@@ -26,6 +26,7 @@ from videogen.prompts.write import Writers, shares_device, write_prompts
 from videogen.results import Result, target_of, write
 from videogen.runtime import device as devices
 from videogen.runtime import memory, speed
+from videogen.runtime.precision import set_precision
 from videogen.runtime.remember import remember_contexts
 from videogen.values import Lora
 
@@ -243,6 +244,7 @@ def set_up(plan: Plan) -> VideoPipeline:
         about = f"this takes about {need / 1e9:.0f} GB, and {device} has {free / 1e9:.0f} GB free"
         logger.warning("%s; --dry_run shows what other options take", about)
     logger.info("loading %s", plan.checkpoint.name)
+    set_precision(device, dtype)
     pipeline = load_pipeline(plan.task, plan.checkpoint, dtype)
     load_loras(pipeline, values["lora"])
     memory.place(pipeline, device, offload=values["offload"], low_vram=values["low_vram"])

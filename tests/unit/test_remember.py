@@ -22,7 +22,11 @@ def network(**more):
 
 def inputs(**more):
     torch.manual_seed(1)
-    return {"hidden_states": torch.randn(1, 16, 3, 4, 8), "encoder_hidden_states": torch.randn(1, 9, 16), **more}
+    return {
+        "hidden_states": torch.randn(1, 16, 3, 4, 8),
+        "encoder_hidden_states": torch.randn(1, 9, 16),
+        **more,
+    }
 
 
 def count_calls(*modules):

@@ -100,7 +100,7 @@ class RiflexRotaryEmbed(nn.Module):
         self.tables = Recent(1)
 
     def forward(self, hidden_states: Tensor) -> tuple[Tensor, Tensor]:
-        """Of latents [B, C, F, h, w]: cosines and sines [F * h/2 * w/2, head width]; the last are remembered."""
+        """Of latents [B, C, F, h, w]: cosines and sines [F * h/2 * w/2, head width], made once per shape."""
         frames, height, width = hidden_states.shape[2:]
         sizes, device = (frames, height // 2, width // 2), hidden_states.device
         return self.tables.get((sizes, device, self.riflex), lambda: self._table(sizes, device))

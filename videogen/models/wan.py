@@ -103,10 +103,10 @@ class WanBlock(nn.Module):
         spans: Spans | None = None,
         regions: Tensor | None = None,
     ) -> Tensor:
-        """hidden_states [B, F, S, D], text [B, T, D], temb [B, F or 1, 6, D], rotary_emb [L, 1, K/2].
+        """hidden_states [B, F, S, D], text [B, T, D], temb [B, F or 1, 6, D], rotary_emb [L, 1, K/2, 2].
 
-        Text and image may come as the keys and values of ``attn2``. ``regions`` [3, S]: where two speakers are
-        in the first frame.
+        Text and image may come as keys and values of ``attn2``. ``regions`` [3, S]: where two speakers are in
+        the first frame.
         """
         table = self.scale_shift_table + temb
         shift_attn, scale_attn, gate_attn, shift_ffn, scale_ffn, gate_ffn = table.chunk(6, dim=-2)
@@ -282,9 +282,8 @@ class WanDiT(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin, FromOriginal
         frames, height, width = hidden_states.shape[2:]
         if frame_positions is None:
             frame_positions = torch.arange(frames)
-        rotary_emb = self.rope(
-            frame_positions, height // rows, width // columns, hidden_states.device
-        ).flatten(0, 1)
+        angles = self.rope(frame_positions, height // rows, width // columns, hidden_states.device)
+        rotary_emb = torch.view_as_real(angles.flatten(0, 1))
 
         embedding, temb = self.condition_embedder(timestep if timestep.ndim > 1 else timestep[:, None])
         if fps is not None:

@@ -31,12 +31,17 @@ def causal_spans(visible_frames: Tensor, tokens: int) -> Spans:
 
 
 def apply_rotary(x: Tensor, rotary_emb: Tensor) -> Tensor:
-    """Rotate adjacent channel pairs of x [B, L, N, K] by unit complex numbers, [L, 1, K/2] or any that fit.
+    """Rotate adjacent channel pairs of x [B, L, N, K] by cosines and sines [L, 1, K/2, 2], or any that fit.
 
     x is used up.
     """
+    if torch.compiler.is_compiling():  # which fuses real numbers only
+        real, imaginary = rearrange(x.float(), "b l n (k two) -> two b l n k", two=2)
+        cosine, sine = rotary_emb.unbind(-1)
+        rotated = [real * cosine - imaginary * sine, real * sine + imaginary * cosine]
+        return torch.stack(rotated, dim=-1).flatten(-2).type_as(x)
     pairs = torch.view_as_complex(rearrange(x.float(), "b l n (k two) -> b l n k two", two=2))
-    return torch.view_as_real(pairs.mul_(rotary_emb)).flatten(-2).type_as(x)
+    return torch.view_as_real(pairs.mul_(torch.view_as_complex(rotary_emb))).flatten(-2).type_as(x)
 
 
 # Where two speakers stand on the line that tells them apart, which of them a token shows being a matter of
@@ -68,10 +73,10 @@ def speaker_places(shares: Tensor, tokens: int, heads: int) -> Tensor:
 
 
 def rotary_line(places: Tensor, head_dim: int) -> Tensor:
-    """Places [...] on a line to unit complex numbers [..., K/2], complex64."""
+    """Places [...] on a line to cosines and sines [..., K/2, 2]."""
     exponent = torch.arange(0, head_dim, 2, device=places.device) / head_dim
     angle = places[..., None].float() * ROPE_THETA**-exponent
-    return torch.polar(torch.ones_like(angle), angle)
+    return torch.stack([angle.cos(), angle.sin()], dim=-1)
 
 
 class WanRMSNorm(nn.RMSNorm):
@@ -148,8 +153,8 @@ class WanAttention(AttentionModuleMixin, nn.Module):
     ) -> Tensor:
         """Tokens [B, L, D] to [B, L, D]; without text [B, T, D] they attend to themselves.
 
-        Text and image may come as their keys and values. ``spans`` limits which of themselves: (first query, end
-        of the queries, end of their keys), in tokens.
+        Text and image may come as their keys and values. ``spans`` limits which of themselves: (first query,
+        end of the queries, end of their keys), in tokens.
         """
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         query = self._split(self.norm_q(self.to_q(hidden_states)))

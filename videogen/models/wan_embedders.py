@@ -50,11 +50,12 @@ class WanRotaryEmbed(nn.Module):
 
     def _table(self, positions: list[int], rows: int, columns: int, device: torch.device) -> Tensor:
         exact = _exact(device)
-        axes = (torch.tensor(positions, device=device), *(torch.arange(n, device=device) for n in (rows, columns)))
+        axes = (positions, [*range(rows)], [*range(columns)])
         tables = []
-        for position, width in zip(axes, self.widths, strict=True):
+        for places, width in zip(axes, self.widths, strict=True):
+            position = torch.tensor(places, dtype=exact, device=device)
             frequency = ROPE_THETA ** -(torch.arange(width, dtype=exact, device=device) / width)
-            angle = torch.outer(position.to(exact), frequency)
+            angle = torch.outer(position, frequency)
             tables.append(torch.polar(torch.ones_like(angle), angle).to(torch.complex64))
         frame, row, column = tables
         return torch.cat(

@@ -33,7 +33,7 @@ class _Embedder(ModelHook):
 
 
 class _Blocks(ModelHook):
-    """The stack of blocks: every block is given keys and values instead of the text [B, T, D] and the image."""
+    """The stack of blocks: each is given keys and values instead of the text [B, T, D] and the image."""
 
     def __init__(self) -> None:
         super().__init__()
