@@ -3,7 +3,7 @@
 The per-unit figures were measured by counting live tensor bytes (benchmarks/live_memory.py).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from videogen.geometry import Shape
@@ -20,6 +20,8 @@ PUBLISHED_VAE_WIDTH = 96
 HUNYUAN_VAE_WIDTH = 128
 WAN22_VAE_WIDTH = 256
 TILE = 256  # pixels, each side
+TEXT_TOKENS, IMAGE_TOKENS = 512, 257
+LAYER_WEIGHTS = 13  # of one transformer layer, in squares of its width
 PICTURE_BYTES = 64  # per output pixel: four float32 RGB frames, and as much again while they are blended
 STREAMED_SHARE = (
     0.1  # of the transformer in float8, a byte each: the block at work, the one arriving, the embedders
@@ -31,6 +33,7 @@ class Memory:
     """Bytes on the device, by what takes them and by memory mode."""
 
     weights: Mapping[str, int]
+    contexts: int  # keys and values of texts and images
     streamed: int
     activations: int
     decode: int
@@ -39,14 +42,14 @@ class Memory:
     def peak(self, *, offload: bool = False, low_vram: bool = False, tiled: bool = False) -> int:
         """Highest sum over the phases of a run: text, denoising, decoding."""
         decode = self.tiled_decode if tiled or low_vram else self.decode
-        vae = self.weights["vae"]
-        transformer = max(size for name, size in self.weights.items() if name.startswith("transformer"))
-        encoders = [size for name, size in self.weights.items() if "_encoder" in name]
+        vae, denoising = self.weights["vae"], self.activations + self.contexts
+        transformers = [size for name, size in self.weights.items() if name.startswith("transformer")]
+        encoder = max(size for name, size in self.weights.items() if "_encoder" in name)
         if low_vram:
             return vae + max(self.streamed + self.activations, decode)
         if offload:
-            return vae + max(*encoders, transformer + self.activations, decode)
-        return sum(self.weights.values()) + max(self.activations, decode)
+            return vae + max(encoder, max(transformers) + denoising, decode)
+        return vae + sum(transformers) + max(encoder, denoising, decode)
 
 
 def estimate(
@@ -57,6 +60,7 @@ def estimate(
     dtype: str,
     vae_width: float,
     residuals: int = 0,
+    texts: int = 0,
     untiled: bool = False,
 ) -> Memory:
     """Memory of one generation.
@@ -67,6 +71,7 @@ def estimate(
         dtype: compute dtype; the VAE is float32 always.
         vae_width: base width of the VAE.
         residuals: token-sized tensors that a step cache keeps.
+        texts: of which keys and values are kept while denoising.
         untiled: whether a decode that works in tiles is to do without.
     """
     size = DTYPE_BYTES[dtype]
@@ -80,11 +85,20 @@ def estimate(
         decode = _at_once(shape, vae_width)
     return Memory(
         weights={name: count * per_weight.get(name, size) for name, count in parameters.items()},
+        contexts=int(texts * size * sum(_keys(parameters, width))),
         streamed=int(parameters["transformer"] * STREAMED_SHARE),
         activations=shape.tokens * width * (ACTIVATION_BYTES[size] + residuals * size),
         decode=decode,
         tiled_decode=tiled,
     )
+
+
+def _keys(parameters: Mapping[str, int], width: int) -> Iterator[float]:
+    """Numbers in the keys and values of one text, and of an image where there is one, per transformer."""
+    tokens = TEXT_TOKENS + ("image_encoder" in parameters) * IMAGE_TOKENS
+    for name, count in parameters.items():
+        if name.startswith("transformer") and width:
+            yield 2 * tokens * count / (LAYER_WEIGHTS * width)  # that is layers times width, or a little more
 
 
 def _at_once(shape: Shape, vae_width: float) -> int:

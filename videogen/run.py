@@ -86,7 +86,8 @@ class Session:
             self.release()
             self.pipeline, self.key = set_up(plan), model_key(plan)
         if self.parked:
-            self.pipeline.to(devices.choose_device(plan.values["device"]))
+            assert self.pipeline.turns is not None
+            self.pipeline.turns.stay()
             self.parked = False
         return self.pipeline
 
@@ -102,7 +103,8 @@ class Session:
         resident = self.pipeline is not None and not (values["offload"] or values["low_vram"])
         if resident and shares_device(plan) and devices.choose_device(values["device"]).type == "cuda":
             assert self.pipeline is not None
-            self.pipeline.to("cpu")
+            assert self.pipeline.turns is not None
+            self.pipeline.turns.stay(memory.CPU)
             torch.cuda.empty_cache()
             self.parked = True
         (plan,), errors = write_prompts([plan], self.writers)
@@ -245,7 +247,8 @@ def set_up(plan: Plan) -> VideoPipeline:
         logger.warning("%s; --dry_run shows what other options take", about)
     logger.info("loading %s", plan.checkpoint.name)
     set_precision(device, dtype)
-    pipeline = load_pipeline(plan.task, plan.checkpoint, dtype)
+    whole = not (values["offload"] or values["low_vram"])
+    pipeline = load_pipeline(plan.task, plan.checkpoint, dtype, device if whole else memory.CPU)
     load_loras(pipeline, values["lora"])
     memory.place(pipeline, device, offload=values["offload"], low_vram=values["low_vram"])
     if not values["low_vram"]:

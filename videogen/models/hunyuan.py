@@ -195,7 +195,7 @@ def _decoded(vae: AutoencoderKLHunyuanVideo, latents: Tensor) -> Tensor:
 def use_scale(layer: nn.Module, scale: Tensor) -> None:
     """Let a layer with a float8 weight compute with its scale."""
     layer.__class__ = ScaledLinear
-    layer.register_buffer("scale", scale.clone())
+    layer.register_buffer("scale", scale.to(layer.get_parameter("weight").device, copy=True))
 
 
 @contextmanager

@@ -2,13 +2,14 @@
 
 A checkpoint's own tensor names become ours through the tables of ``key_tables``. ``skeleton`` builds a module
 without memory for its parameters and compares every name and shape; ``fill`` assigns the mapped tensors,
-casting one at a time where the precision asks for it: no second copy of the weights ever stands in memory.
+moved and cast a few at a time where that is asked for: no second copy of the weights ever stands in memory.
 """
 
 import pickle
 import re
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,7 @@ from videogen.models.key_tables import KeyTable
 Shape = tuple[int, ...]
 FLOAT8 = torch.float8_e4m3fn
 LISTED = 5  # problems named in one error
+READERS = 4  # tensors read at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,12 +180,24 @@ def _same(expected: Shape, found: Shape) -> bool:
     return expected == found or (extra > 0 and set(found[:extra]) == {1} and found[extra:] == expected)
 
 
-def fill(module: nn.Module, found: Mapping[str, Entry], dtype_of: Callable[[str], torch.dtype]) -> nn.Module:
-    """Give a skeleton its tensors: mapped as they are where the dtype fits, else cast one at a time."""
-    state = {
-        name: _convert(found[name].read().view(tensor.shape), dtype_of(name))
-        for name, tensor in _weights(module)
-    }
+def fill(
+    module: nn.Module,
+    found: Mapping[str, Entry],
+    dtype_of: Callable[[str], torch.dtype],
+    device: torch.device | None = None,
+) -> nn.Module:
+    """Give a skeleton its tensors: mapped as they are where the dtype fits, else moved and cast.
+
+    Args:
+        device: where they go; None is the CPU. They are cast there, after the move.
+    """
+
+    def converted(item: tuple[str, Tensor]) -> tuple[str, Tensor]:
+        name, tensor = item
+        return name, _convert(found[name].read().view(tensor.shape), dtype_of(name), device)
+
+    with ThreadPoolExecutor(READERS) as pool:  # a disk is fastest when several read
+        state = dict(pool.map(converted, _weights(module)))
     module.load_state_dict(state, strict=False, assign=True)  # skeleton() has been strict; tied names follow
     if hasattr(module, "tie_weights"):
         cast(PreTrainedModel, module).tie_weights()
@@ -198,7 +212,8 @@ def _weights(module: nn.Module) -> list[tuple[str, Tensor]]:
     return [(name, tensor) for name, tensor in module.state_dict().items() if name not in tied]
 
 
-def _convert(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+def _convert(tensor: Tensor, dtype: torch.dtype, device: torch.device | None) -> Tensor:
     """In the dtype that is wanted, unless it is float8: that has a scale, and is nothing without it."""
     keeps = tensor.dtype == FLOAT8 or not tensor.is_floating_point()
-    return tensor if keeps else tensor.to(dtype)
+    moved = tensor if device is None else tensor.to(device)
+    return moved if keeps else moved.to(dtype)

@@ -31,6 +31,7 @@ from videogen.models.checkpoints import Checkpoint
 from videogen.options import OPTIONS, merge
 from videogen.runtime.remember import Memory
 from videogen.runtime.teacache import TeaCache
+from videogen.runtime.turns import Turns
 from videogen.sampling import StopDenoising
 from videogen.tasks import TASKS, TaskSpec, check_scales, variant
 
@@ -86,6 +87,7 @@ class VideoPipeline(DiffusionPipeline):
     attention_backend = "native"  # for the record; see runtime/speed.py
     step_cache: TeaCache | None = None
     memories: Sequence[Memory] = ()  # what the transformers remember of text and image
+    turns: Turns | None = None  # who is on the device; see runtime/memory.py
     always_tiled: ClassVar[bool] = False  # whether the published decode is
 
     def __init__(self) -> None:
@@ -182,6 +184,12 @@ class VideoPipeline(DiffusionPipeline):
                 "pretrained_model_name_or_path=", pretrained_model_name_or_path, what, f"use {other}"
             )
         return pipeline
+
+    def maybe_free_model_hooks(self) -> None:
+        """As diffusers' own: what is not to stay leaves the device."""
+        super().maybe_free_model_hooks()
+        if self.turns is not None:
+            self.turns.rest()
 
     @property
     def interrupt(self) -> bool:
