@@ -28,7 +28,7 @@ from videogen.tasks import Inputs, TaskSpec
 NOT_IN_HASH = {
     "task_type", "model_id", "revision", "download_timeout", "device", "offload", "compile", "use_usp",
     "output", "output_dir", "save_latents", "save_last_frame", "resolution", "size", "height", "width",
-    "duration", "num_frames", "seed", "lora", "keep_parts", "vlm_device", "num_videos",
+    "duration", "num_frames", "seed", "lora", "keep_parts", "vlm_device", "num_videos", "embedding_cache",
 }  # fmt: skip
 # Options about one place and moment, not about the video.
 NOT_IN_REQUEST = {
@@ -44,6 +44,7 @@ NOT_IN_REQUEST = {
     "save_last_frame",
     "vlm_path",
     "vlm_device",
+    "embedding_cache",
 }
 LISTED_ROLLS = 12
 PROMPTS = ("prompt", "roll_prompts")

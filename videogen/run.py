@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import torch
 
@@ -227,6 +228,7 @@ def generate(
         pipeline.seconds["load"] = time.perf_counter() - started
         device, values = pipeline._execution_device, plan.values
         devices.reset_peak(device)
+        pipeline.embedding_cache = Path(values["embedding_cache"]) if values["embedding_cache"] else None
         pipeline.set_progress_bar_config(disable=not show_progress, desc="denoising", dynamic_ncols=True)
         memory.set_tiling(pipeline, values["vae_tiling"], plan.memory, device, low_vram=values["low_vram"])
         speed.set_teacache(pipeline, plan.teacache_table, values)

@@ -337,10 +337,14 @@ def draft_component(name: str, place: Path, arch: Mapping[str, Any] | None = Non
 
 
 def load_component(
-    name: str, place: Path, dtype: torch.dtype = torch.float32, arch: Mapping[str, Any] | None = None
+    name: str,
+    place: Path,
+    dtype: torch.dtype = torch.float32,
+    arch: Mapping[str, Any] | None = None,
+    device: torch.device | None = None,
 ) -> Any:
     """One component of a checkpoint, checked and read (see ``draft_component``)."""
-    return draft_component(name, place, arch).fill(dtype)
+    return draft_component(name, place, arch).fill(dtype, device)
 
 
 def build_skeleton(

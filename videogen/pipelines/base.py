@@ -7,7 +7,7 @@ parts (one per roll, segment or clip; most tasks have one). Everything else is h
 import logging
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +22,14 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from videogen.embeddings import kept
 from videogen.errors import InputError
 from videogen.loading import load
 from videogen.media.fetch import Fetcher
 from videogen.media.frames import as_video
 from videogen.media.sound import InputAudio, read_audio
-from videogen.models.checkpoints import Checkpoint
+from videogen.models.checkpoints import WEIGHTLESS, Checkpoint, fingerprint
+from videogen.models.recent import Recent
 from videogen.options import OPTIONS, merge
 from videogen.runtime.remember import Memory
 from videogen.runtime.teacache import TeaCache
@@ -84,6 +86,7 @@ class VideoPipeline(DiffusionPipeline):
     spec: TaskSpec | None = None  # the row it was loaded for; else that of the task's default model
     checkpoint: Checkpoint | None = None  # where the components came from; sets defaults and sizes
     _callback_tensor_inputs: ClassVar = ["latents"]
+    embedding_cache: Path | None = None  # folder for encoded prompts
     attention_backend = "native"  # for the record; see runtime/speed.py
     step_cache: TeaCache | None = None
     memories: Sequence[Memory] = ()  # what the transformers remember of text and image
@@ -93,7 +96,7 @@ class VideoPipeline(DiffusionPipeline):
     def __init__(self) -> None:
         super().__init__()
         self.seconds: dict[str, float] = defaultdict(float)
-        self._remembered: dict[Any, Tensor] = {}
+        self._remembered = Recent(REMEMBERED_PROMPTS)
         self._interrupt = False
 
     @property
@@ -205,14 +208,27 @@ class VideoPipeline(DiffusionPipeline):
         finally:
             self.seconds[name] += time.perf_counter() - started
 
-    def remembered(self, key: Hashable, make: Callable[[], Tensor]) -> Tensor:
-        """What ``make`` makes of a prompt, on the device; the last few are remembered."""
-        if key not in self._remembered:
-            while len(self._remembered) >= REMEMBERED_PROMPTS:
-                del self._remembered[next(iter(self._remembered))]
+    def remembered(self, encoder: str, said: str, make: Callable[[], Tensor]) -> Tensor:
+        """What ``make`` makes of a prompt with an encoder, on the device.
+
+        ``said`` is all that it depends on besides the encoder. The last few are remembered, and all are kept
+        in ``embedding_cache``, where there is one.
+        """
+
+        def encoded() -> Tensor:
             with self.stage("text"):
-                self._remembered[key] = make().cpu()
-        return self._remembered[key].to(self._execution_device)
+                if self.embedding_cache is None or self.checkpoint is None:
+                    return make().cpu()
+                files = [name for name, part in self.checkpoint.components.items() if part in WEIGHTLESS]
+                made_of = {
+                    "encoder": encoder,
+                    "files": str(fingerprint(self.checkpoint, encoder, *files)),
+                    "dtype": str(getattr(self, encoder).dtype),
+                    "said": said,
+                }
+                return kept(self.embedding_cache, made_of, make)
+
+        return self._remembered.get((encoder, said), encoded).to(self._execution_device)
 
     def draw(self, shape: Sequence[int], generator: torch.Generator | None) -> Tensor:
         """One normal draw, float32, made on the generator's device."""
