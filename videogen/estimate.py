@@ -61,6 +61,7 @@ def estimate(
     vae_width: float,
     residuals: int = 0,
     texts: int = 0,
+    vae_dtype: str = "float32",
     untiled: bool = False,
 ) -> Memory:
     """Memory of one generation.
@@ -68,10 +69,11 @@ def estimate(
     Args:
         parameters: per component.
         width: of the transformer.
-        dtype: compute dtype; the VAE is float32 always.
+        dtype: compute dtype; the VAE's weights are float32 always.
         vae_width: base width of the VAE.
         residuals: token-sized tensors that a step cache keeps.
         texts: of which keys and values are kept while denoising.
+        vae_dtype: of the decode.
         untiled: whether a decode that works in tiles is to do without.
     """
     size = DTYPE_BYTES[dtype]
@@ -79,10 +81,11 @@ def estimate(
     pixels = shape.height * shape.width
     at_once = shape.grid.frames_at_once
     per_pixel = vae_width * (DECODE_BYTES if at_once is None else AT_ONCE_BYTES * at_once)
+    per_pixel *= DTYPE_BYTES[vae_dtype] / DTYPE_BYTES["float32"]
     tiled = int(min(pixels, TILE * TILE) * per_pixel) + pixels * PICTURE_BYTES * (at_once or 4) // 4
     decode = tiled if at_once else int(pixels * per_pixel)
     if at_once and untiled:
-        decode = _at_once(shape, vae_width)
+        decode = _at_once(shape, vae_width, DTYPE_BYTES[vae_dtype])
     return Memory(
         weights={name: count * per_weight.get(name, size) for name, count in parameters.items()},
         contexts=int(texts * size * sum(_keys(parameters, width))),
@@ -101,8 +104,8 @@ def _keys(parameters: Mapping[str, int], width: int) -> Iterator[float]:
             yield 2 * tokens * count / (LAYER_WEIGHTS * width)  # that is layers times width, or a little more
 
 
-def _at_once(shape: Shape, vae_width: float) -> int:
+def _at_once(shape: Shape, vae_width: float, size: int) -> int:
     """All frames in one piece, with the mask of the attention in their midst."""
     _, _, frames, height, width = shape.latent_shape
     video = shape.height * shape.width * shape.num_frames
-    return int(video * vae_width * AT_ONCE_BYTES) + (frames * height * width) ** 2 * DTYPE_BYTES["float32"]
+    return int(video * vae_width * AT_ONCE_BYTES * size / 4) + (frames * height * width) ** 2 * size

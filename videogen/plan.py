@@ -131,6 +131,7 @@ class Plan:
             vae_width=self._vae_width(vae),
             residuals=max(2, self.shape.forwards_per_step) if self.values.get("teacache") else 0,
             texts=0 if self.shape.grid == HUNYUAN_GRID else min(2, self.shape.forwards_per_step),
+            vae_dtype=self.values["vae_dtype"],
             untiled=self.values["vae_tiling"] == "off",
         )
 

@@ -27,6 +27,7 @@ from videogen.prompts.write import Writers, shares_device, write_prompts
 from videogen.results import Result, target_of, write
 from videogen.runtime import device as devices
 from videogen.runtime import memory, speed
+from videogen.runtime.decode import prepare_decode
 from videogen.runtime.precision import set_precision
 from videogen.runtime.remember import remember_contexts
 from videogen.values import Lora
@@ -34,7 +35,16 @@ from videogen.values import Lora
 logger = logging.getLogger(__name__)
 
 # Options that make another pipeline of the same model.
-MODEL_OPTIONS = ("device", "dtype", "offload", "low_vram", "attention_backend", "compile", "lora")
+MODEL_OPTIONS = (
+    "device",
+    "dtype",
+    "offload",
+    "low_vram",
+    "attention_backend",
+    "compile",
+    "lora",
+    "vae_dtype",
+)
 # What libraries say who have no exception of their own for it.
 OUT_OF_MEMORY = re.compile(r"out of memory|can.t allocate memory|not enough memory", re.IGNORECASE)
 # Of a LoRA's expert: whether it goes into the second transformer; unnamed, into each.
@@ -225,6 +235,7 @@ def generate(
         plan = session.fetch(plan)
         pipeline = session.load(plan)
         pipeline.seconds.clear()
+        pipeline.step_seconds.clear()
         pipeline.seconds["load"] = time.perf_counter() - started
         device, values = pipeline._execution_device, plan.values
         devices.reset_peak(device)
@@ -253,6 +264,7 @@ def set_up(plan: Plan) -> VideoPipeline:
     pipeline = load_pipeline(plan.task, plan.checkpoint, dtype, device if whole else memory.CPU)
     load_loras(pipeline, values["lora"])
     memory.place(pipeline, device, offload=values["offload"], low_vram=values["low_vram"])
+    prepare_decode(pipeline.vae, device, DTYPES[values["vae_dtype"]])
     if not values["low_vram"]:
         remember_contexts(pipeline)
     for transformer in pipeline.transformers:

@@ -166,7 +166,8 @@ def decode_stream(
     blended with the one before it. No more than two tiles in time are ever held.
     """
     onload(vae)
-    latents = (latents.to(vae.device).float() / vae.config.scaling_factor).to(vae.dtype)
+    latents = latents.to(vae.device).float() / vae.config.scaling_factor
+    latents = latents.to(vae.post_quant_conv.weight.dtype)
     ratio, tile = vae.temporal_compression_ratio, vae.tile_sample_min_num_frames
     stride = vae.tile_sample_stride_num_frames
     if not vae.use_tiling or latents.shape[2] <= tile // ratio:
@@ -185,11 +186,11 @@ def decode_stream(
 
 
 def _decoded(vae: AutoencoderKLHunyuanVideo, latents: Tensor) -> Tensor:
-    """In tiles of space where the picture is larger than one."""
+    """In tiles of space where the picture is larger than one; float32, whatever the decoder computes in."""
     largest = max(latents.shape[-2:]) * vae.spatial_compression_ratio
     if vae.use_tiling and largest > vae.tile_sample_min_height:
-        return vae.tiled_decode(latents, return_dict=False)[0]
-    return vae.decoder(vae.post_quant_conv(latents))
+        return vae.tiled_decode(latents, return_dict=False)[0].float()
+    return vae.decoder(vae.post_quant_conv(latents)).float()
 
 
 def use_scale(layer: nn.Module, scale: Tensor) -> None:

@@ -96,6 +96,7 @@ class VideoPipeline(DiffusionPipeline):
     def __init__(self) -> None:
         super().__init__()
         self.seconds: dict[str, float] = defaultdict(float)
+        self.step_seconds: list[float] = []
         self._remembered = Recent(REMEMBERED_PROMPTS)
         self._interrupt = False
 
@@ -255,13 +256,16 @@ class VideoPipeline(DiffusionPipeline):
         """
         if self.step_cache is not None:
             self.step_cache.start_loop(total, counted)
-        started = said = time.monotonic()
+        started = said = ended = time.monotonic()
         with self.stage("denoise"), self.progress_bar(total=total) as bar, self._cached_steps():
 
             def on_step(index: int, timestep: Tensor, latents: Tensor) -> Tensor:
-                nonlocal said
+                nonlocal said, ended
+                now = time.monotonic()
+                self.step_seconds.append(now - ended)
+                ended = now
                 bar.update()
-                if bar.disable and (now := time.monotonic()) - said > LOG_EVERY:
+                if bar.disable and now - said > LOG_EVERY:
                     said, left = now, (now - started) / (index + 1) * (total - index - 1)
                     logger.info("denoising: step %d of %d, about %.0f s left", index + 1, total, left)
                 if callback is not None:
