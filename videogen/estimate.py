@@ -33,11 +33,11 @@ class Memory:
     """Bytes on the device, by what takes them and by memory mode."""
 
     weights: Mapping[str, int]
-    contexts: int  # keys and values of texts and images
     streamed: int
     activations: int
     decode: int
     tiled_decode: int
+    contexts: int = 0  # keys and values of texts and images
 
     def peak(self, *, offload: bool = False, low_vram: bool = False, tiled: bool = False) -> int:
         """Highest sum over the phases of a run: text, denoising, decoding."""
