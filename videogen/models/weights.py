@@ -5,6 +5,8 @@ without memory for its parameters and compares every name and shape; ``fill`` as
 moved and cast a few at a time where that is asked for: no second copy of the weights ever stands in memory.
 """
 
+import json
+import math
 import pickle
 import re
 import zipfile
@@ -28,6 +30,12 @@ from videogen.models.key_tables import KeyTable
 
 Shape = tuple[int, ...]
 FLOAT8 = torch.float8_e4m3fn
+STORED = {  # in safetensors files; what else there is, the library reads
+    "F32": torch.float32,
+    "BF16": torch.bfloat16,
+    "F16": torch.float16,
+    "F8_E4M3": FLOAT8,
+}
 LISTED = 5  # problems named in one error
 READERS = 4  # tensors read at a time
 
@@ -93,17 +101,39 @@ def _headers(file: Path) -> Iterator[Entry]:
                 yield Entry(key, tuple(tensor.shape), partial(_identity, tensor), tensor.dtype == FLOAT8)
         return
     try:
-        handle = safe_open(file, framework="pt")  # stays open: its tensors map the file
+        handle, places = safe_open(file, framework="pt"), _places(file)
+        size = file.stat().st_size
+        content = torch.from_file(str(file), shared=False, size=size, dtype=torch.uint8)  # mapped, not read
         for key in handle.keys():  # noqa: SIM118 - not a dict
-            view = handle.get_slice(key)
-            float8 = view.get_dtype() == "F8_E4M3"
-            yield Entry(key, tuple(view.get_shape()), partial(handle.get_tensor, key), float8)
+            view, place = handle.get_slice(key), places[key]
+            shape, float8 = tuple(view.get_shape()), view.get_dtype() == "F8_E4M3"
+            dtype = STORED.get(view.get_dtype())
+            read: Callable[[], Tensor] = partial(handle.get_tensor, key)
+            if dtype is not None and place % dtype.itemsize == 0:
+                read = partial(_mapped, content, place, dtype, shape)
+            yield Entry(key, shape, read, float8)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{file}: broken or truncated ({error}); download it again") from None
 
 
 def _identity(tensor: Tensor) -> Tensor:
     return tensor
+
+
+def _places(file: Path) -> dict[str, int]:
+    """Where in a safetensors file, known to be whole, every tensor begins."""
+    with file.open("rb") as opened:
+        length = int.from_bytes(opened.read(8), "little")
+        header = json.loads(opened.read(length))
+    return {
+        key: 8 + length + about["data_offsets"][0] for key, about in header.items() if key != "__metadata__"
+    }
+
+
+def _mapped(content: Tensor, place: int, dtype: torch.dtype, shape: Shape) -> Tensor:
+    """A tensor in a mapped file; the library's own way reads ahead, and with it what is never used."""
+    size = math.prod(shape) * dtype.itemsize
+    return content[place : place + size].view(dtype).view(shape)
 
 
 def _load_pickle(file: Path) -> Mapping[str, object]:
