@@ -21,9 +21,8 @@ from videogen.runtime.device import free_memory
 if TYPE_CHECKING:
     from videogen.pipelines.base import VideoPipeline
 
-ENCODER = (
-    "_encoder"  # in the names of components that work briefly, and need little room besides their weights
-)
+# In the names of components that work briefly, and need little room besides their weights.
+ENCODER = "_encoder"
 STAGE = 64 << 20  # bytes of a pinned buffer
 HEADROOM = 4 << 30  # bytes left to an encoder at work when the next component comes early
 
