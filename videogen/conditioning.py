@@ -34,7 +34,7 @@ class Segment:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Packed:
-    """All segments as one: latents [B, C+E, F, h, w], timestep [B, F] (or [B, 1]), positions [F]."""
+    """All segments as one: latents [B, C+E, F, h, w], timestep [B, F] (or [B, 1]), positions [F] (CPU)."""
 
     latents: Tensor
     timestep: Tensor
@@ -58,7 +58,7 @@ class Context:
 def pack(segments: Sequence[Segment]) -> Packed:
     """Concatenate segments in time."""
     latents = torch.cat([_with_extra(segment) for segment in segments], dim=2)
-    positions = [torch.arange(s.frames, device=latents.device) + s.temporal_start for s in segments]
+    positions = [torch.arange(s.frames) + s.temporal_start for s in segments]
     return Packed(latents=latents, timestep=_timesteps(segments, latents), positions=torch.cat(positions))
 
 

@@ -3,7 +3,7 @@
 The per-unit figures were measured by counting live tensor bytes (benchmarks/live_memory.py).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from videogen.geometry import Shape
@@ -21,6 +21,8 @@ PUBLISHED_VAE_WIDTH = 96
 HUNYUAN_VAE_WIDTH = 128
 WAN22_VAE_WIDTH = 256
 TILE = 256  # pixels, each side
+TEXT_TOKENS, IMAGE_TOKENS = 512, 257
+LAYER_WEIGHTS = 13  # of one transformer layer, in squares of its width
 PICTURE_BYTES = 64  # per output pixel: four float32 RGB frames, and as much again while they are blended
 STREAMED_SHARE = (
     0.1  # of the transformer in float8, a byte each: the block at work, the one arriving, the embedders
@@ -39,18 +41,19 @@ class Memory:
     activations: int
     decode: int
     tiled_decode: int
+    contexts: int = 0  # keys and values of texts and images
 
     def peak(self, *, offload: bool = False, low_vram: bool = False, tiled: bool = False) -> int:
         """Highest sum over the phases of a run: text, denoising, decoding."""
         decode = self.tiled_decode if tiled or low_vram else self.decode
-        vae = self.weights["vae"]
-        transformer = max(size for name, size in self.weights.items() if name.startswith("transformer"))
-        encoders = [size for name, size in self.weights.items() if "_encoder" in name]
+        vae, denoising = self.weights["vae"], self.activations + self.contexts
+        transformers = [size for name, size in self.weights.items() if name.startswith("transformer")]
+        encoder = max(size for name, size in self.weights.items() if "_encoder" in name)
         if low_vram:
             return vae + max(self.streamed + self.activations, decode)
         if offload:
-            return vae + max(*encoders, transformer + self.activations, decode)
-        return sum(self.weights.values()) + max(self.activations, decode)
+            return vae + max(encoder, max(transformers) + denoising, decode)
+        return vae + sum(transformers) + max(encoder, denoising, decode)
 
 
 def estimate(
@@ -61,6 +64,8 @@ def estimate(
     dtype: str,
     vae_width: float,
     residuals: int = 0,
+    texts: int = 0,
+    vae_dtype: str = "float32",
     untiled: bool = False,
     degrees: Degrees = ONE_RANK,
 ) -> Memory:
@@ -69,9 +74,11 @@ def estimate(
     Args:
         parameters: per component.
         width: of the transformer.
-        dtype: compute dtype; the VAE is float32 always.
+        dtype: compute dtype; the VAE's weights are float32 always.
         vae_width: base width of the VAE.
         residuals: token-sized tensors that a step cache keeps.
+        texts: of which keys and values are kept while denoising.
+        vae_dtype: of the decode.
         untiled: whether a decode that works in tiles is to do without.
         degrees: how ranks share it; the bytes are those of each.
     """
@@ -80,14 +87,16 @@ def estimate(
     pixels = shape.height * shape.width
     at_once = shape.grid.frames_at_once
     per_pixel = vae_width * (DECODE_BYTES if at_once is None else AT_ONCE_BYTES * at_once)
+    per_pixel *= DTYPE_BYTES[vae_dtype] / DTYPE_BYTES["float32"]
     tiled = int(min(pixels, TILE * TILE) * per_pixel) + pixels * PICTURE_BYTES * (at_once or 4) // 4
     decode = tiled if at_once else int(pixels * per_pixel)
     if at_once and untiled:
-        decode = _at_once(shape, vae_width)
+        decode = _at_once(shape, vae_width, DTYPE_BYTES[vae_dtype])
     if not at_once:  # Wan's decoder works in bands of rows
         decode //= degrees.size
     return Memory(
         weights={name: count * per_weight.get(name, size) for name, count in parameters.items()},
+        contexts=int(texts * size * sum(_keys(parameters, width))),
         streamed=int(parameters["transformer"] * STREAMED_SHARE),
         activations=shape.tokens * width * (ACTIVATION_BYTES[size] + residuals * size) // degrees.sequence,
         decode=decode,
@@ -95,8 +104,16 @@ def estimate(
     )
 
 
-def _at_once(shape: Shape, vae_width: float) -> int:
+def _keys(parameters: Mapping[str, int], width: int) -> Iterator[float]:
+    """Numbers in the keys and values of one text, and of an image where there is one, per transformer."""
+    tokens = TEXT_TOKENS + ("image_encoder" in parameters) * IMAGE_TOKENS
+    for name, count in parameters.items():
+        if name.startswith("transformer") and width:
+            yield 2 * tokens * count / (LAYER_WEIGHTS * width)  # that is layers times width, or a little more
+
+
+def _at_once(shape: Shape, vae_width: float, size: int) -> int:
     """All frames in one piece, with the mask of the attention in their midst."""
     _, _, frames, height, width = shape.latent_shape
     video = shape.height * shape.width * shape.num_frames
-    return int(video * vae_width * AT_ONCE_BYTES) + (frames * height * width) ** 2 * DTYPE_BYTES["float32"]
+    return int(video * vae_width * AT_ONCE_BYTES * size / 4) + (frames * height * width) ** 2 * size

@@ -10,6 +10,7 @@ from videogen.models.build import draft_component
 from videogen.models.checkpoints import Checkpoint, read_json
 from videogen.options import OPTIONS
 from videogen.runtime.device import choose_device
+from videogen.runtime.turns import ENCODER
 from videogen.tasks import TaskSpec, find, variant
 
 if TYPE_CHECKING:
@@ -42,11 +43,17 @@ def load(
     spec, place = find(task), choose_device(device)
     dtype = getattr(torch, OPTIONS["dtype"].value(dtype)) if isinstance(dtype, str) else dtype
     checkpoint = checkpoints.fetch(checkpoints.locate(str(model or spec.default_model), revision, spec), spec)
-    return load_pipeline(variant(spec.name, checkpoint.family), checkpoint, dtype).to(place)
+    return load_pipeline(variant(spec.name, checkpoint.family), checkpoint, dtype, place).to(place)
 
 
-def load_pipeline(spec: TaskSpec, checkpoint: Checkpoint, dtype: torch.dtype) -> "VideoPipeline":
-    """A task's pipeline with the components of a checkpoint that is on this machine, on the CPU.
+def load_pipeline(
+    spec: TaskSpec, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device | None = None
+) -> "VideoPipeline":
+    """A task's pipeline with the components of a checkpoint that is on this machine.
+
+    Args:
+        device: where transformers and VAE are put as they are read, without a copy in RAM; encoders, which
+            work briefly, stay on the CPU. None is the CPU.
 
     Raises:
         CheckpointError: unreadable files, or tensors that do not fit.
@@ -59,7 +66,9 @@ def load_pipeline(spec: TaskSpec, checkpoint: Checkpoint, dtype: torch.dtype) ->
         name: draft_component(component, checkpoint.place(name), arch.get(ARCH_NAMES.get(name, name)))
         for name, component in spec.components.items()
     }
-    components = {name: draft.fill(dtype) for name, draft in drafts.items()}
+    components = {
+        name: draft.fill(dtype, None if ENCODER in name else device) for name, draft in drafts.items()
+    }
     module, _, class_name = spec.pipeline.partition(":")
     pipeline = getattr(import_module(module), class_name)(**components)
     pipeline.checkpoint, pipeline.spec = checkpoint, spec

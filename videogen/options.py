@@ -265,6 +265,9 @@ GROUPS: dict[str, tuple[Option, ...]] = {
                "attention kernel; one that does not run here falls back to native", "NAME"),
         Option("compile", None, "compile the transformer blocks (the first step takes minutes)"),
         Option("vae_tiling", one_of("auto", "on", "off"), "tiled decode for small GPUs", "MODE"),
+        Option("vae_dtype", one_of("float32", "bfloat16", fp32="float32", bf16="bfloat16"),
+               "dtype of the decode; bfloat16 is faster and takes less memory, and is not exact", "DTYPE"),
+        Option("embedding_cache", word, "keep encoded prompts here; known ones need no text encoder", "DIR"),
         Option("lora", lora, "LoRA weights, repeatable", "PATH[:scale[:high|low]]", repeat=True),
     ),
     "output": (

@@ -30,7 +30,7 @@ NOT_IN_HASH = {
     "task_type", "model_id", "revision", "download_timeout", "device", "offload", "compile", "use_usp",
     "ulysses_degree", "ring_degree", "cfg_parallel",
     "output", "output_dir", "save_latents", "save_last_frame", "resolution", "size", "height", "width",
-    "duration", "num_frames", "seed", "lora", "keep_parts", "vlm_device", "num_videos",
+    "duration", "num_frames", "seed", "lora", "keep_parts", "vlm_device", "num_videos", "embedding_cache",
 }  # fmt: skip
 # Options about one place and moment, not about the video.
 NOT_IN_REQUEST = {
@@ -50,6 +50,7 @@ NOT_IN_REQUEST = {
     "save_last_frame",
     "vlm_path",
     "vlm_device",
+    "embedding_cache",
 }
 LISTED_ROLLS = 12
 PROMPTS = ("prompt", "roll_prompts")
@@ -150,6 +151,8 @@ class Plan:
             dtype=self.values["dtype"],
             vae_width=self._vae_width(vae),
             residuals=max(2, self.shape.forwards_per_step) if self.values.get("teacache") else 0,
+            texts=0 if self.shape.grid == HUNYUAN_GRID else min(2, self.shape.forwards_per_step),
+            vae_dtype=self.values["vae_dtype"],
             untiled=self.values["vae_tiling"] == "off",
             degrees=self.degrees,
         )

@@ -40,6 +40,8 @@ RUNTIME_DEFAULTS: Values = {
     "noise_device": "cpu",
     "attention_backend": "auto",
     "vae_tiling": "auto",
+    "vae_dtype": "float32",
+    "embedding_cache": None,
     "download_timeout": 30.0,
     "lora": (),
     **dict.fromkeys(("offload", "low_vram", "use_usp", "cfg_parallel", "compile"), False),
@@ -286,6 +288,8 @@ def check_runtime(values: Mapping[str, Any]) -> None:
             number and not (kind == "cuda" and number.isdigit())
         ):
             raise InputError(f"--{name}", device, "must be auto, cpu, cuda, cuda:N or mps", "try auto")
+    if (folder := values["embedding_cache"]) and Path(folder).exists() and not Path(folder).is_dir():
+        raise InputError("--embedding_cache", folder, "is not a folder", "give a folder, or a new name")
     for lora in values["lora"]:
         _check_lora(lora)
 

@@ -86,7 +86,8 @@ def write(
         for index, part in enumerate(_parts(plan, pipeline, generator, resumed), start=done):
             made, last = _write_part(plan, pipeline, part, index, output, show_progress=show_progress)
             latents += [made] if target.latents is not None else []
-        output.finish()
+        with pipeline.stage("write"):
+            output.finish()
         pipeline.maybe_free_model_hooks()
         record |= _measured(pipeline, started)
         if target.latents is not None:

@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import torch
 
@@ -26,13 +27,25 @@ from videogen.prompts.write import Writers, shares_device, write_prompts
 from videogen.results import Result, follow_along, target_of, write
 from videogen.runtime import device as devices
 from videogen.runtime import memory, parallel, speed
+from videogen.runtime.decode import prepare_decode
 from videogen.runtime.parallel import ALONE, Team
+from videogen.runtime.precision import set_precision
+from videogen.runtime.remember import remember_contexts
 from videogen.values import Lora
 
 logger = logging.getLogger(__name__)
 
 # Options that make another pipeline of the same model.
-MODEL_OPTIONS = ("device", "dtype", "offload", "low_vram", "attention_backend", "compile", "lora")
+MODEL_OPTIONS = (
+    "device",
+    "dtype",
+    "offload",
+    "low_vram",
+    "attention_backend",
+    "compile",
+    "lora",
+    "vae_dtype",
+)
 # What libraries say who have no exception of their own for it.
 OUT_OF_MEMORY = re.compile(r"out of memory|can.t allocate memory|not enough memory", re.IGNORECASE)
 # Of a LoRA's expert: whether it goes into the second transformer; unnamed, into each.
@@ -99,7 +112,8 @@ class Session:
             self.release()
             self.pipeline, self.key = set_up(plan), model_key(plan)
         if self.parked:
-            self.pipeline.to(devices.choose_device(plan.values["device"]))
+            assert self.pipeline.turns is not None
+            self.pipeline.turns.stay()
             self.parked = False
         return self.pipeline
 
@@ -115,7 +129,8 @@ class Session:
         resident = self.pipeline is not None and not (values["offload"] or values["low_vram"])
         if resident and shares_device(plan) and devices.choose_device(values["device"]).type == "cuda":
             assert self.pipeline is not None
-            self.pipeline.to("cpu")
+            assert self.pipeline.turns is not None
+            self.pipeline.turns.stay(memory.CPU)
             torch.cuda.empty_cache()
             self.parked = True
         (plan,), errors = write_prompts([plan], self.writers)
@@ -252,9 +267,11 @@ def _make(plan: Plan, session: Session, *, resume: bool, show_progress: bool) ->
         plan = session.arrive(plan)
         pipeline = session.load(plan)
         pipeline.seconds.clear()
+        pipeline.step_seconds.clear()
         pipeline.seconds["load"] = time.perf_counter() - started
         device, values = pipeline._execution_device, plan.values
         devices.reset_peak(device)
+        pipeline.embedding_cache = Path(values["embedding_cache"]) if values["embedding_cache"] else None
         pipeline.set_progress_bar_config(disable=not show_progress, desc="denoising", dynamic_ncols=True)
         tiled = memory.choose_tiling(
             pipeline, values["vae_tiling"], plan.memory, device, low_vram=values["low_vram"]
@@ -286,9 +303,14 @@ def set_up(plan: Plan) -> VideoPipeline:
         note = lora_files.check(lora.path, plan.checkpoint)
         if note and note not in plan.notes:
             logger.warning(note)
-    pipeline = load_pipeline(plan.task, plan.checkpoint, dtype)
+    set_precision(device, dtype)
+    whole = not (values["offload"] or values["low_vram"])
+    pipeline = load_pipeline(plan.task, plan.checkpoint, dtype, device if whole else memory.CPU)
     load_loras(pipeline, values["lora"])
     memory.place(pipeline, device, offload=values["offload"], low_vram=values["low_vram"])
+    prepare_decode(pipeline.vae, device, DTYPES[values["vae_dtype"]])
+    if not values["low_vram"]:
+        remember_contexts(pipeline)
     for transformer in pipeline.transformers:
         pipeline.attention_backend = speed.set_attention_backend(
             transformer, values["attention_backend"], device, dtype

@@ -1,6 +1,7 @@
 """Writers: whole under their name or not at all."""
 
 import os
+import threading
 from pathlib import Path
 
 import av
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from videogen.media.video import OutputError, clean_stale, open_writer, read_comment
+from videogen.media.video import OutputError, _Background, clean_stale, open_writer, read_comment
 
 FRAMES = np.random.default_rng(0).integers(0, 255, (9, 32, 48, 3), dtype=np.uint8)
 
@@ -117,3 +118,62 @@ def test_leftovers_of_dead_processes_are_swept(tmp_path):
         path.write_text("")
     clean_stale(tmp_path / "a.mp4")
     assert sorted(tmp_path.iterdir()) == sorted([alive, other])
+
+
+class Slow:
+    """Writes when it is let; may fail."""
+
+    def __init__(self, error=None):
+        self.let, self.written, self.error, self.log = threading.Event(), [], error, []
+
+    def write(self, frames):
+        assert self.let.wait(10)
+        if self.error is not None:
+            raise self.error
+        self.written.append(len(frames))
+
+    def finish(self):
+        self.log.append("finish")
+
+    def abort(self):
+        self.log.append("abort")
+
+
+def test_frames_are_made_while_others_are_written():
+    slow = Slow()
+    background = _Background(slow)
+    for count in (1, 4, 3):
+        background.write(FRAMES[:count])  # does not wait
+    assert not slow.written
+    full = threading.Thread(target=background.write, args=(FRAMES[:2],), daemon=True)
+    full.start()
+    full.join(0.2)
+    assert full.is_alive()  # no more than a few chunks are ever held
+    slow.let.set()
+    full.join(10)
+    background.finish()
+    assert (slow.written, slow.log) == ([1, 4, 3, 2], ["finish"])
+
+
+def test_a_failure_in_the_background_is_raised_and_nothing_hangs():
+    slow = Slow(OSError(28, "No space left on device"))
+    background = _Background(slow)
+    slow.let.set()
+    with pytest.raises(OSError, match="No space left"):
+        for _ in range(50):
+            background.write(FRAMES[:1])
+    with pytest.raises(OSError, match="No space left"):
+        background.finish()
+    background.abort()
+    assert (slow.written, slow.log) == ([], ["abort"])
+
+
+def test_nothing_is_written_after_an_abort():
+    slow = Slow()
+    background = _Background(slow)
+    background.write(FRAMES[:1])
+    background.write(FRAMES[:2])
+    threading.Timer(0.1, slow.let.set).start()
+    background.abort()
+    assert (slow.written, slow.log) == ([1], ["abort"])
+    _Background(Slow()).abort()  # before any frame

@@ -8,7 +8,10 @@ import pytest
 import torch
 
 from tests.conftest import REFS
+from videogen import run
+from videogen.models.wan import WanBlocks
 from videogen.options import OPTIONS
+from videogen.runtime.turns import Copier
 from videogen.tasks import VARIANTS
 
 pytestmark = [
@@ -37,6 +40,35 @@ def test_options_change_nothing_but_rounding(on_gpu, options):
     frames, record = on_gpu(*options)
     assert np.abs(plain - frames).mean() < 2
     assert record["peak_memory"]["gpu"] > 0
+
+
+def test_decoding_in_bfloat16_is_close(on_gpu):
+    plain, _ = on_gpu()
+    frames, record = on_gpu("--vae_dtype", "bfloat16")
+    assert 0 < np.abs(plain - frames).mean() < 4
+    assert record["request"]["vae_dtype"] == "bfloat16"
+
+
+def test_copies_through_pinned_memory_are_whole():
+    sources = [torch.randn(5000, 5000), torch.tensor(7.0), torch.arange(9, dtype=torch.bfloat16)]
+    copies = Copier(torch.device("cuda")).start(sources)()
+    assert all(torch.equal(one, two.cpu()) for one, two in zip(sources, copies, strict=True))
+
+
+def test_the_text_encoder_is_gone_while_denoising(monkeypatch, on_gpu):
+    seen = []
+    original = WanBlocks.forward
+
+    def forward(blocks, *arguments):
+        seen.append(next(pipelines[0].text_encoder.parameters()).device.type)
+        return original(blocks, *arguments)
+
+    pipelines = []
+    load = run.load_pipeline
+    monkeypatch.setattr(run, "load_pipeline", lambda *args: (pipelines.append(load(*args)), pipelines[-1])[1])
+    monkeypatch.setattr(WanBlocks, "forward", forward)
+    on_gpu()
+    assert set(seen) == {"cpu"}
 
 
 def test_low_vram_runs(on_gpu):

@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from tests.conftest import GOLDEN
+from videogen.models import hunyuan
 from videogen.models import vae as vae_io
 from videogen.models.build import load_component
+from videogen.runtime.decode import order_channels_last, prepare_decode
 
 FILES = ["skyreels_v3/checkpoint-v2v/Wan2.1_VAE.pth", "wan22/checkpoint-ti2v-5b/Wan2.2_VAE.pth"]
 
@@ -97,3 +99,37 @@ def test_tile_weights_sum_to_one(length, tile, stride):
     for span in vae_io.spans(length, tile, stride, 2):
         total[span.pixels(2)] += span.weight
     torch.testing.assert_close(total, torch.ones_like(total))
+
+
+@torch.no_grad()
+def test_decoding_in_bfloat16_leaves_encoding_alone(vae):
+    latents, scale = noise(vae, 2, 6, 5), vae.spatial_compression_ratio
+    video = torch.rand(1, 3, 5, 2 * scale, 2 * scale) * 2 - 1
+    exact, encoded = vae_io.decode(vae, latents), vae_io.encode(vae, video)
+    prepare_decode(vae, torch.device("cpu"), torch.bfloat16)
+    rough = vae_io.decode(vae, latents)
+    assert rough.dtype == torch.float32
+    assert 0 < (rough - exact).abs().mean() < 0.02
+    assert torch.equal(vae_io.encode(vae, video), encoded)
+
+
+@torch.no_grad()
+def test_order_of_weights_does_not_matter(vae):
+    latents = noise(vae, 2, 6, 5)
+    expected = vae_io.decode(vae, latents)
+    order_channels_last(vae)
+    weight = vae.decoder.conv_in.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last_3d)
+    assert not weight.is_contiguous()
+    assert torch.allclose(vae_io.decode(vae, latents), expected, atol=1e-5)
+
+
+@torch.no_grad()
+def test_hunyuan_decodes_in_bfloat16():
+    vae = load_component("hunyuan_vae", GOLDEN / "hunyuan/checkpoint-A/hunyuan-video-i2v-720p/vae")
+    latents = torch.randn(1, vae.config.latent_channels, 2, 4, 4)
+    exact = torch.cat([*hunyuan.decode_stream(vae, latents, vae_io.onload)], dim=2)
+    prepare_decode(vae, torch.device("cpu"), torch.bfloat16)
+    rough = torch.cat([*hunyuan.decode_stream(vae, latents, vae_io.onload)], dim=2)
+    assert rough.dtype == torch.float32
+    assert 0 < (rough - exact).abs().mean() < 0.05 * exact.std()

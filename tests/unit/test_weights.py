@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from tests.conftest import GOLDEN
 from videogen.errors import CheckpointError
 from videogen.models.build import load_component
+from videogen.models.weights import _headers
 
 R2V = GOLDEN / "skyreels_v3/checkpoint-r2v"
 SHARD = "diffusion_pytorch_model-00001-of-00002.safetensors"
@@ -117,6 +118,21 @@ def test_weights_are_mapped_not_copied():
     assert mapped
     start, end = (int(part, 16) for part in mapped[0].split()[0].split("-"))
     assert start <= model.patch_embedding.weight.data_ptr() < end
+
+
+@pytest.mark.parametrize("padding", [0, 3])
+def test_files_of_other_writers_need_not_be_aligned(tmp_path, padding):
+    """The header's length decides where the numbers begin."""
+    tensors = {"patch": torch.arange(6, dtype=torch.float32).view(2, 3), "none": torch.zeros(0, 4)}
+    file = tmp_path / "a.safetensors"
+    save_file(tensors, file)
+    content = file.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = content[8 : 8 + length] + b" " * padding
+    file.write_bytes(len(header).to_bytes(8, "little") + header + content[8 + length :])
+    found = {entry.key: entry.read() for entry in _headers(file)}
+    assert found.keys() == tensors.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in tensors.items())
 
 
 def test_bfloat16_keeps_float32_islands():

@@ -7,9 +7,9 @@ been read back; whatever goes wrong before that removes the temporary file.
 
 import glob
 import os
+import queue
 import re
 import shutil
-import signal
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,6 +26,7 @@ from videogen.targets import numbered
 
 QUALITY = 8  # imageio's scale; x264 at CRF 10, as published (spec skyreels_v3 section 1)
 PNG_NAME = "{:06d}.png"
+WAITING = 2  # chunks of frames between the one being written and the one being made
 
 
 class Audio(NamedTuple):
@@ -52,26 +53,6 @@ class FrameWriter(Protocol):
         """Let go of files and processes; the caller removes what was written."""
 
 
-@contextmanager
-def _interrupts_wait() -> Iterator[None]:
-    """Put Ctrl-C off for a moment: Python drops an exception that is raised while it starts a process."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    asked: list[int] = []
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
-    for number in handlers:
-        signal.signal(number, lambda number, _: asked.append(number))
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-    if asked:
-        signal.raise_signal(asked[0])
-
-
 class _FfmpegWriter:
     """MP4 and GIF through the ffmpeg that imageio-ffmpeg brings."""
 
@@ -83,8 +64,7 @@ class _FfmpegWriter:
 
     def write(self, frames: np.ndarray) -> None:
         if not self.count:
-            with _interrupts_wait():
-                self.pipe.send(None)  # starts the encoder
+            self.pipe.send(None)  # starts the encoder
         for frame in frames:
             try:
                 self.pipe.send(np.ascontiguousarray(frame))
@@ -175,6 +155,53 @@ class _PngWriter:
         pass
 
 
+class _Background:
+    """A writer that works in a thread of its own, a few chunks behind: frames are made meanwhile.
+
+    What goes wrong in there is raised by the next call. After ``abort`` no more is written.
+    """
+
+    def __init__(self, writer: FrameWriter) -> None:
+        self.writer, self.stopped = writer, False
+        self.error: BaseException | None = None
+        self.queue: queue.Queue[np.ndarray | None] = queue.Queue(WAITING)
+        self.thread = threading.Thread(target=self._work, name="frames", daemon=True)
+
+    def _work(self) -> None:
+        while (frames := self.queue.get()) is not None:  # to the end in any case: nobody is to wait in vain
+            try:
+                if not self.stopped:
+                    self.writer.write(frames)
+            except BaseException as error:  # whatever it is, it is for the other thread
+                self.error, self.stopped = error, True
+
+    def write(self, frames: np.ndarray) -> None:
+        """Hand frames over, which must not be changed any more."""
+        self._raise()
+        if self.thread.ident is None:
+            self.thread.start()
+        self.queue.put(frames)
+
+    def _raise(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+    def _join(self) -> None:
+        if self.thread.ident is not None:
+            self.queue.put(None)
+            self.thread.join()
+
+    def finish(self) -> None:
+        self._join()
+        self._raise()
+        self.writer.finish()
+
+    def abort(self) -> None:
+        self.stopped = True
+        self._join()
+        self.writer.abort()
+
+
 @contextmanager
 def open_writer(
     target: Path,
@@ -212,12 +239,12 @@ def open_writer(
                 writer = _gif(temporary, size, fps)
             else:
                 writer = _mp4(temporary, size, fps, comment, audio)
-        handle = PendingFile(temporary, target, writer)
+        handle = PendingFile(temporary, target, _Background(writer))
         try:
             yield handle
         finally:
             if not handle.done:
-                writer.abort()
+                handle.writer.abort()
 
 
 class PendingFile:

@@ -4,6 +4,7 @@ n samples at 16 kHz, F video frames at 25 per second, L encoder layers, C channe
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -33,13 +34,25 @@ def audio_features(encoder: Wav2Vec2Model, samples: np.ndarray, num_frames: int)
 
     hook = encoder.feature_extractor.register_forward_hook(at_frames)
     try:
-        # What it is given itself only says on which device it works. Float32 is to mean float32.
-        with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        # What it is given itself only says on which device it works.
+        with torch.no_grad(), _exact_float32():
             beginning = speech[:, : _reach(encoder.feature_extractor.conv_layers)[1]]
             states = encoder(beginning.to(encoder.device), output_hidden_states=True).hidden_states
     finally:
         hook.remove()
     return torch.stack(states[1:], dim=2)[0]
+
+
+@contextmanager
+def _exact_float32() -> Iterator[None]:
+    """Float32 is to mean float32, whatever the policy for the rest (runtime/precision.py)."""
+    products = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(products)
 
 
 def speech_steps(layers: Sequence[Any], speech: Tensor) -> Tensor:

@@ -294,8 +294,8 @@ class Draft:
     found: Mapping[str, Entry]
     scales: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
-    def fill(self, dtype: torch.dtype) -> Any:
-        """The module with its weights; parts that need float32 keep it."""
+    def fill(self, dtype: torch.dtype, device: torch.device | None = None) -> Any:
+        """The module with its weights on a device (None: the CPU); parts that need float32 keep it."""
         if self.name in WEIGHTLESS:
             return self.module
         # Half-precision T5 overflows; bfloat16 has float32's range. These do not, and float16, which is
@@ -304,7 +304,7 @@ class Draft:
         dtype = torch.float16 if self.name in HALF and dtype == torch.bfloat16 else dtype
         float32 = COMPONENTS[self.name].float32
         module = weights.fill(
-            self.module, self.found, lambda key: torch.float32 if re.search(float32, key) else dtype
+            self.module, self.found, lambda key: torch.float32 if re.search(float32, key) else dtype, device
         )
         for name, scale in self.scales.items():
             hunyuan.use_scale(module.get_submodule(name), scale)
@@ -336,10 +336,14 @@ def draft_component(name: str, place: Path, arch: Mapping[str, Any] | None = Non
 
 
 def load_component(
-    name: str, place: Path, dtype: torch.dtype = torch.float32, arch: Mapping[str, Any] | None = None
+    name: str,
+    place: Path,
+    dtype: torch.dtype = torch.float32,
+    arch: Mapping[str, Any] | None = None,
+    device: torch.device | None = None,
 ) -> Any:
     """One component of a checkpoint, checked and read (see ``draft_component``)."""
-    return draft_component(name, place, arch).fill(dtype)
+    return draft_component(name, place, arch).fill(dtype, device)
 
 
 def build_skeleton(

@@ -368,23 +368,27 @@ def detect(folder: Path) -> str | None:
     return None
 
 
-def files(checkpoint: Checkpoint) -> list[Path]:
-    """Every file of the checkpoint's components, in a fixed order."""
+def files(checkpoint: Checkpoint, *names: str) -> list[Path]:
+    """Every file of the checkpoint's components, or of some of them by name, in a fixed order."""
     assert checkpoint.folder is not None
     layout = LAYOUTS[checkpoint.layout]
     return [
         file
-        for component in checkpoint.components.values()
+        for name, component in checkpoint.components.items()
+        if not names or name in names
         for file in _files(checkpoint.folder, layout[component])
     ]
 
 
-def fingerprint(checkpoint: Checkpoint) -> str | None:
-    """A digest of the names, sizes and edges of all files; None while the model is not here."""
+def fingerprint(checkpoint: Checkpoint, *components: str) -> str | None:
+    """A digest of the names, sizes and edges of all files, or of those of some components.
+
+    None while the model is not here.
+    """
     if checkpoint.folder is None:
         return None
     digest = hashlib.sha256()
-    for file in files(checkpoint):
+    for file in files(checkpoint, *components):
         size = file.stat().st_size
         digest.update(f"{file.relative_to(checkpoint.folder).as_posix()}\0{size}\0".encode())
         with file.open("rb") as handle:

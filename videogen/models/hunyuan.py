@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from videogen.models.attention import AttentionProcessor
+from videogen.models.recent import Recent
 
 # By input channels: how the first frame gets into the network.
 CONDITIONS = {16: "token_replace", 33: "latent_concat"}
@@ -128,6 +129,7 @@ class RiflexRotaryEmbed(nn.Module):
     def __init__(self, dims: tuple[int, int, int], theta: float) -> None:
         super().__init__()
         self.dims, self.theta, self.riflex = dims, theta, True
+        self.tables = Recent(1)
 
     def slowed(self, frames: int) -> int | None:
         """The temporal frequency that is slowed down for latent frames, counted from 0; None for none."""
@@ -142,10 +144,14 @@ class RiflexRotaryEmbed(nn.Module):
         return f"RIFLEx changes nothing: it needs {slow + 1} temporal frequencies, and the model has {has}"
 
     def forward(self, hidden_states: Tensor) -> tuple[Tensor, Tensor]:
-        """Of latents [B, C, F, h, w]: cosines and sines [F * h/2 * w/2, head width]."""
+        """Of latents [B, C, F, h, w]: cosines and sines [F * h/2 * w/2, head width], made once per shape."""
         frames, height, width = hidden_states.shape[2:]
-        sizes = (frames, height // 2, width // 2)
-        axes = [torch.arange(size, device=hidden_states.device, dtype=torch.float32) for size in sizes]
+        sizes, device = (frames, height // 2, width // 2), hidden_states.device
+        return self.tables.get((sizes, device, self.riflex), lambda: self._table(sizes, device))
+
+    def _table(self, sizes: tuple[int, int, int], device: torch.device) -> tuple[Tensor, Tensor]:
+        frames = sizes[0]
+        axes = [torch.arange(size, device=device, dtype=torch.float32) for size in sizes]
         grid = torch.meshgrid(*axes, indexing="ij")
         tables = [
             get_1d_rotary_pos_embed(dim, positions.reshape(-1), self.theta, use_real=True)
@@ -203,7 +209,8 @@ def decode_stream(
     blended with the one before it. No more than two tiles in time are ever held.
     """
     onload(vae)
-    latents = (latents.to(vae.device).float() / vae.config.scaling_factor).to(vae.dtype)
+    latents = latents.to(vae.device).float() / vae.config.scaling_factor
+    latents = latents.to(vae.post_quant_conv.weight.dtype)
     ratio, tile = vae.temporal_compression_ratio, vae.tile_sample_min_num_frames
     stride = vae.tile_sample_stride_num_frames
     if not vae.use_tiling or latents.shape[2] <= tile // ratio:
@@ -222,17 +229,17 @@ def decode_stream(
 
 
 def _decoded(vae: AutoencoderKLHunyuanVideo, latents: Tensor) -> Tensor:
-    """In tiles of space where the picture is larger than one."""
+    """In tiles of space where the picture is larger than one; float32, whatever the decoder computes in."""
     largest = max(latents.shape[-2:]) * vae.spatial_compression_ratio
     if vae.use_tiling and largest > vae.tile_sample_min_height:
-        return vae.tiled_decode(latents, return_dict=False)[0]
-    return vae.decoder(vae.post_quant_conv(latents))
+        return vae.tiled_decode(latents, return_dict=False)[0].float()
+    return vae.decoder(vae.post_quant_conv(latents)).float()
 
 
 def use_scale(layer: nn.Module, scale: Tensor) -> None:
     """Let a layer with a float8 weight compute with its scale."""
     layer.__class__ = ScaledLinear
-    layer.register_buffer("scale", scale.clone())
+    layer.register_buffer("scale", scale.to(layer.get_parameter("weight").device, copy=True))
 
 
 @contextmanager

@@ -131,7 +131,7 @@ class _CausalDecoder:
             self.cache = [item.cpu() if isinstance(item, Tensor) else item for item in self.cache]
         if self.vae.config.patch_size is not None:
             video = unpatchify(video, patch_size=self.vae.config.patch_size)
-        return video.clamp(-1, 1)
+        return video.float().clamp(-1, 1)
 
 
 class _TiledDecoder:
@@ -176,8 +176,8 @@ def decode_stream(vae: AutoencoderKLWan, latents: Tensor) -> Iterator[Tensor]:
     """Normalised latents [B, C, F, h, w] to video, one latent frame at a time.
 
     Yields:
-        frames [B, 3, 1, H, W], then [B, 3, 4, H, W] for every further latent frame, in [-1, 1], dtype of the
-        VAE.
+        frames [B, 3, 1, H, W], then [B, 3, 4, H, W] for every further latent frame, in [-1, 1], float32,
+        whatever the decoder computes in.
 
     Equal to the one-shot ``vae.decode``; where the VAE's tiling is on (``vae.enable_tiling()``) and the
     picture is larger than a tile, tiles are blended and the result is close, not equal.
@@ -191,7 +191,7 @@ def decode_stream(vae: AutoencoderKLWan, latents: Tensor) -> Iterator[Tensor]:
     decoder: Callable[[Tensor], Tensor]
     decoder = _TiledDecoder(vae, height, width) if tiled else _whole_decoder(vae, height)
     for frame in latents.split(1, dim=2):
-        yield decoder(denormalize(vae, frame.to(vae.device).float()).to(vae.dtype))
+        yield decoder(denormalize(vae, frame.to(vae.device).float()).to(vae.post_quant_conv.weight.dtype))
 
 
 def decode(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:

@@ -38,6 +38,7 @@ from torch.nn import functional
 
 from videogen.models.attention import Spans
 from videogen.models.wan_attention import (
+    KeysValues,
     WanAttention,
     WanAudioAttention,
     causal_spans,
@@ -94,17 +95,18 @@ class WanBlock(nn.Module):
     def forward(
         self,
         hidden_states: Tensor,
-        encoder_hidden_states: Tensor,
+        encoder_hidden_states: Tensor | KeysValues,
         temb: Tensor,
         rotary_emb: Tensor,
-        image_states: Tensor | None = None,
+        image_states: Tensor | KeysValues | None = None,
         audio_states: Tensor | None = None,
         spans: Spans | None = None,
         regions: Tensor | None = None,
     ) -> Tensor:
-        """hidden_states [B, F, S, D], text [B, T, D], temb [B, F or 1, 6, D], rotary_emb [L, 1, K/2].
+        """hidden_states [B, F, S, D], text [B, T, D], temb [B, F or 1, 6, D], rotary_emb [L, 1, K/2, 2].
 
-        ``regions`` [3, S]: where two speakers are in the first frame.
+        Text and image may come as keys and values of ``attn2``. ``regions`` [3, S]: where two speakers are in
+        the first frame.
         """
         table = self.scale_shift_table + temb
         shift_attn, scale_attn, gate_attn, shift_ffn, scale_ffn, gate_ffn = table.chunk(6, dim=-2)
@@ -146,10 +148,19 @@ TransformerBlockRegistry.register(
 class WanBlocks(nn.ModuleList):
     """All blocks, one after the other: the place where a step cache can leave them out."""
 
-    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """As ``WanBlock.forward``."""
-        for block in self:
-            hidden_states = block(hidden_states, *args, **kwargs)
+    def forward(
+        self,
+        hidden_states: Tensor,
+        text: Tensor | list[KeysValues],
+        temb: Tensor,
+        rotary_emb: Tensor,
+        image: Tensor | list[KeysValues] | None = None,
+        *others: Any,
+    ) -> Tensor:
+        """As ``WanBlock.forward``; of text and image there may be one entry for every block."""
+        for index, block in enumerate(self):
+            own = (context[index] if isinstance(context, list) else context for context in (text, image))
+            hidden_states = block(hidden_states, next(own), temb, rotary_emb, next(own), *others)
         return hidden_states
 
 
@@ -259,7 +270,7 @@ class WanDiT(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin, FromOriginal
             encoder_hidden_states_audio: feature windows [B, 4(F-1)+1, window, layers, channels]; of two
                 speakers [2B, ...], one after the other.
             fps: frame-rate class [B], for models with ``inject_sample_info``.
-            frame_positions: temporal position of every frame [F]; default 0..F-1.
+            frame_positions: temporal position of every frame [F], best on the CPU; default 0..F-1.
             visible_frames: how many frames, from the first on, every frame attends to [F]; default all.
             speaker_masks: where in the first frame each of two speakers is, and where neither [3, h, w].
             attention_kwargs: ``{"scale": s}`` scales loaded LoRA layers, as in diffusers.
@@ -270,8 +281,9 @@ class WanDiT(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin, FromOriginal
         _, rows, columns = self.config.patch_size
         frames, height, width = hidden_states.shape[2:]
         if frame_positions is None:
-            frame_positions = torch.arange(frames, device=hidden_states.device)
-        rotary_emb = self.rope(frame_positions, height // rows, width // columns).flatten(0, 1)
+            frame_positions = torch.arange(frames)
+        angles = self.rope(frame_positions, height // rows, width // columns, hidden_states.device)
+        rotary_emb = torch.view_as_real(angles.flatten(0, 1))
 
         embedding, temb = self.condition_embedder(timestep if timestep.ndim > 1 else timestep[:, None])
         if fps is not None:

@@ -12,6 +12,9 @@ from torch.nn import functional
 from videogen.models.attention import AttentionProcessor, Spans
 from videogen.models.wan_embedders import ROPE_THETA
 
+KeysValues = tuple[Tensor, Tensor]
+"""Keys and values [B, T, N, K] of what is attended to."""
+
 
 def causal_spans(visible_frames: Tensor, tokens: int) -> Spans:
     """Runs of frames that see the same frames, in tokens of ``tokens`` per frame."""
@@ -25,12 +28,17 @@ def causal_spans(visible_frames: Tensor, tokens: int) -> Spans:
 
 
 def apply_rotary(x: Tensor, rotary_emb: Tensor) -> Tensor:
-    """Rotate adjacent channel pairs of x [B, L, N, K] by unit complex numbers, [L, 1, K/2] or any that fit.
+    """Rotate adjacent channel pairs of x [B, L, N, K] by cosines and sines [L, 1, K/2, 2], or any that fit.
 
     x is used up.
     """
+    if torch.compiler.is_compiling():  # which fuses real numbers only
+        real, imaginary = rearrange(x.float(), "b l n (k two) -> two b l n k", two=2)
+        cosine, sine = rotary_emb.unbind(-1)
+        rotated = [real * cosine - imaginary * sine, real * sine + imaginary * cosine]
+        return torch.stack(rotated, dim=-1).flatten(-2).type_as(x)
     pairs = torch.view_as_complex(rearrange(x.float(), "b l n (k two) -> b l n k two", two=2))
-    return torch.view_as_real(pairs.mul_(rotary_emb)).flatten(-2).type_as(x)
+    return torch.view_as_real(pairs.mul_(torch.view_as_complex(rotary_emb))).flatten(-2).type_as(x)
 
 
 # Where two speakers stand on the line that tells them apart, which of them a token shows being a matter of
@@ -62,10 +70,10 @@ def speaker_places(shares: Tensor, tokens: int, heads: int) -> Tensor:
 
 
 def rotary_line(places: Tensor, head_dim: int) -> Tensor:
-    """Places [...] on a line to unit complex numbers [..., K/2], complex64."""
+    """Places [...] on a line to cosines and sines [..., K/2, 2]."""
     exponent = torch.arange(0, head_dim, 2, device=places.device) / head_dim
     angle = places[..., None].float() * ROPE_THETA**-exponent
-    return torch.polar(torch.ones_like(angle), angle)
+    return torch.stack([angle.cos(), angle.sin()], dim=-1)
 
 
 class WanRMSNorm(nn.RMSNorm):
@@ -123,28 +131,37 @@ class WanAttention(AttentionModuleMixin, nn.Module):
     def _split(self, x: Tensor) -> Tensor:
         return rearrange(x, "b l (n k) -> b l n k", n=self.heads)
 
+    def keys_values(self, context: Tensor) -> KeysValues:
+        """Of text, or of the tokens themselves [B, T, D]."""
+        return self._split(self.norm_k(self.to_k(context))), self._split(self.to_v(context))
+
+    def image_keys_values(self, image: Tensor) -> KeysValues:
+        """Of image tokens [B, I, D]."""
+        return self._split(self.norm_added_k(self.add_k_proj(image))), self._split(self.add_v_proj(image))
+
     def forward(
         self,
         hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
+        encoder_hidden_states: Tensor | KeysValues | None = None,
         rotary_emb: Tensor | None = None,
-        image_states: Tensor | None = None,
+        image_states: Tensor | KeysValues | None = None,
         spans: Spans | None = None,
     ) -> Tensor:
         """Tokens [B, L, D] to [B, L, D]; without text [B, T, D] they attend to themselves.
 
-        ``spans`` limits which of themselves: (first query, end of the queries, end of their keys), in tokens.
+        Text and image may come as their keys and values. ``spans`` limits which of themselves: (first query,
+        end of the queries, end of their keys), in tokens.
         """
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         query = self._split(self.norm_q(self.to_q(hidden_states)))
-        key = self._split(self.norm_k(self.to_k(context)))
-        value = self._split(self.to_v(context))
+        key, value = self.keys_values(context) if isinstance(context, Tensor) else context
         if rotary_emb is not None:
             query, key = apply_rotary(query, rotary_emb), apply_rotary(key, rotary_emb)
         out = self.processor(query, key, value, sharded=encoder_hidden_states is None, spans=spans)
         if image_states is not None:
-            key = self._split(self.norm_added_k(self.add_k_proj(image_states)))
-            out = out + self.processor(query, key, self._split(self.add_v_proj(image_states)))
+            if isinstance(image_states, Tensor):
+                image_states = self.image_keys_values(image_states)
+            out = out + self.processor(query, *image_states)
         return self.to_out[0](out)
 
     def shares(self, hidden_states: Tensor, rotary_emb: Tensor, regions: Tensor) -> Tensor:

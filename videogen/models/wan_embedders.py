@@ -11,9 +11,12 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 from torch.nn import functional
 
+from videogen.models.recent import Recent
+
 ROPE_THETA = 10000.0
 TIME_THETA = 10000.0
 IMAGE_TOKEN_EPS = 1e-5
+TABLES = 2  # shapes whose angles are remembered: guidance branches may have different frames
 
 
 def _exact(device: torch.device) -> torch.dtype:
@@ -31,15 +34,28 @@ class WanRotaryEmbed(nn.Module):
         super().__init__()
         spatial = head_dim // 6
         self.widths = (head_dim // 2 - 2 * spatial, spatial, spatial)
+        self.tables = Recent(TABLES)
 
-    def forward(self, frame_positions: Tensor, rows: int, columns: int) -> Tensor:
-        """Frame positions [F] (any integers) and a rows x columns grid to complex64 [F, S, 1, K/2]."""
-        device, exact = frame_positions.device, _exact(frame_positions.device)
-        axes = (frame_positions, torch.arange(rows, device=device), torch.arange(columns, device=device))
+    def forward(
+        self, frame_positions: Tensor, rows: int, columns: int, device: torch.device | None = None
+    ) -> Tensor:
+        """Frame positions [F] (any integers) and a rows x columns grid to complex64 [F, S, 1, K/2].
+
+        The last few tables are remembered. Positions on the CPU keep a GPU from waiting for it.
+        """
+        device = device or frame_positions.device
+        positions = frame_positions.tolist()
+        key = (*positions, rows, columns, device)
+        return self.tables.get(key, lambda: self._table(positions, rows, columns, device))
+
+    def _table(self, positions: list[int], rows: int, columns: int, device: torch.device) -> Tensor:
+        exact = _exact(device)
+        axes = (positions, [*range(rows)], [*range(columns)])
         tables = []
-        for position, width in zip(axes, self.widths, strict=True):
+        for places, width in zip(axes, self.widths, strict=True):
+            position = torch.tensor(places, dtype=exact, device=device)
             frequency = ROPE_THETA ** -(torch.arange(width, dtype=exact, device=device) / width)
-            angle = torch.outer(position.to(exact), frequency)
+            angle = torch.outer(position, frequency)
             tables.append(torch.polar(torch.ones_like(angle), angle).to(torch.complex64))
         frame, row, column = tables
         return torch.cat(

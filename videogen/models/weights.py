@@ -2,12 +2,15 @@
 
 A checkpoint's own tensor names become ours through the tables of ``key_tables``. ``skeleton`` builds a module
 without memory for its parameters and compares every name and shape; ``fill`` assigns the mapped tensors,
-casting one at a time where the precision asks for it: no second copy of the weights ever stands in memory.
+moved and cast a few at a time where that is asked for: no second copy of the weights ever stands in memory.
 """
 
+import json
+import math
 import pickle
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -24,7 +27,14 @@ from videogen.models.headers import unwrapped
 from videogen.models.key_tables import Entry, KeyTable, Shape, rename
 
 FLOAT8 = torch.float8_e4m3fn
+STORED = {  # in safetensors files; what else there is, the library reads
+    "F32": torch.float32,
+    "BF16": torch.bfloat16,
+    "F16": torch.float16,
+    "F8_E4M3": FLOAT8,
+}
 LISTED = 5  # problems named in one error
+READERS = 4  # tensors read at a time
 
 
 def read_entries(place: Path, tables: Iterable[KeyTable]) -> dict[str, Entry]:
@@ -44,17 +54,39 @@ def _headers(file: Path) -> Iterator[Entry]:
                 yield Entry(key, tuple(tensor.shape), partial(_identity, tensor), tensor.dtype == FLOAT8)
         return
     try:
-        handle = safe_open(file, framework="pt")  # stays open: its tensors map the file
+        handle, places = safe_open(file, framework="pt"), _places(file)
+        size = file.stat().st_size
+        content = torch.from_file(str(file), shared=False, size=size, dtype=torch.uint8)  # mapped, not read
         for key in handle.keys():  # noqa: SIM118 - not a dict
-            view = handle.get_slice(key)
-            float8 = view.get_dtype() == "F8_E4M3"
-            yield Entry(key, tuple(view.get_shape()), partial(handle.get_tensor, key), float8)
+            view, place = handle.get_slice(key), places[key]
+            shape, float8 = tuple(view.get_shape()), view.get_dtype() == "F8_E4M3"
+            dtype = STORED.get(view.get_dtype())
+            read: Callable[[], Tensor] = partial(handle.get_tensor, key)
+            if dtype is not None and place % dtype.itemsize == 0:
+                read = partial(_mapped, content, place, dtype, shape)
+            yield Entry(key, shape, read, float8)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{file}: broken or truncated ({error}); download it again") from None
 
 
 def _identity(tensor: Tensor) -> Tensor:
     return tensor
+
+
+def _places(file: Path) -> dict[str, int]:
+    """Where in a safetensors file, known to be whole, every tensor begins."""
+    with file.open("rb") as opened:
+        length = int.from_bytes(opened.read(8), "little")
+        header = json.loads(opened.read(length))
+    return {
+        key: 8 + length + about["data_offsets"][0] for key, about in header.items() if key != "__metadata__"
+    }
+
+
+def _mapped(content: Tensor, place: int, dtype: torch.dtype, shape: Shape) -> Tensor:
+    """A tensor in a mapped file; the library's own way reads ahead, and with it what is never used."""
+    size = math.prod(shape) * dtype.itemsize
+    return content[place : place + size].view(dtype).view(shape)
 
 
 def _load_pickle(file: Path) -> Mapping[str, object]:
@@ -131,12 +163,24 @@ def _same(expected: Shape, found: Shape) -> bool:
     return expected == found or (extra > 0 and set(found[:extra]) == {1} and found[extra:] == expected)
 
 
-def fill(module: nn.Module, found: Mapping[str, Entry], dtype_of: Callable[[str], torch.dtype]) -> nn.Module:
-    """Give a skeleton its tensors: mapped as they are where the dtype fits, else cast one at a time."""
-    state = {
-        name: _convert(found[name].read().view(tensor.shape), dtype_of(name))
-        for name, tensor in _weights(module)
-    }
+def fill(
+    module: nn.Module,
+    found: Mapping[str, Entry],
+    dtype_of: Callable[[str], torch.dtype],
+    device: torch.device | None = None,
+) -> nn.Module:
+    """Give a skeleton its tensors: mapped as they are where the dtype fits, else moved and cast.
+
+    Args:
+        device: where they go; None is the CPU. They are cast there, after the move.
+    """
+
+    def converted(item: tuple[str, Tensor]) -> tuple[str, Tensor]:
+        name, tensor = item
+        return name, _convert(found[name].read().view(tensor.shape), dtype_of(name), device)
+
+    with ThreadPoolExecutor(READERS) as pool:  # a disk is fastest when several read
+        state = dict(pool.map(converted, _weights(module)))
     module.load_state_dict(state, strict=False, assign=True)  # skeleton() has been strict; tied names follow
     if hasattr(module, "tie_weights"):
         cast(PreTrainedModel, module).tie_weights()
@@ -151,7 +195,8 @@ def _weights(module: nn.Module) -> list[tuple[str, Tensor]]:
     return [(name, tensor) for name, tensor in module.state_dict().items() if name not in tied]
 
 
-def _convert(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+def _convert(tensor: Tensor, dtype: torch.dtype, device: torch.device | None) -> Tensor:
     """In the dtype that is wanted, unless it is float8: that has a scale, and is nothing without it."""
     keeps = tensor.dtype == FLOAT8 or not tensor.is_floating_point()
-    return tensor if keeps else tensor.to(dtype)
+    moved = tensor if device is None else tensor.to(device)
+    return moved if keeps else moved.to(dtype)

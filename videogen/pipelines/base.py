@@ -7,7 +7,7 @@ parts (one per roll, segment or clip; most tasks have one). Everything else is h
 import logging
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from videogen.embeddings import kept
 from videogen.errors import InputError
 from videogen.guidance import Guidance, Velocity, guide, in_turn
 from videogen.loading import load
@@ -29,9 +30,12 @@ from videogen.media.fetch import Fetcher
 from videogen.media.frames import as_video
 from videogen.media.sound import InputAudio, read_audio
 from videogen.models import lora
-from videogen.models.checkpoints import Checkpoint
+from videogen.models.checkpoints import WEIGHTLESS, Checkpoint, fingerprint
+from videogen.models.recent import Recent
 from videogen.options import OPTIONS, merge
+from videogen.runtime.remember import Memory
 from videogen.runtime.teacache import TeaCache
+from videogen.runtime.turns import Turns
 from videogen.sampling import StopDenoising
 from videogen.tasks import TASKS, TaskSpec, check_scales, variant
 
@@ -84,14 +88,18 @@ class VideoPipeline(DiffusionPipeline):
     spec: TaskSpec | None = None  # the row it was loaded for; else that of the task's default model
     checkpoint: Checkpoint | None = None  # where the components came from; sets defaults and sizes
     _callback_tensor_inputs: ClassVar = ["latents"]
+    embedding_cache: Path | None = None  # folder for encoded prompts
     attention_backend = "native"  # for the record; see runtime/speed.py
     step_cache: TeaCache | None = None
+    memories: Sequence[Memory] = ()  # what the transformers remember of text and image
+    turns: Turns | None = None  # who is on the device; see runtime/memory.py
     always_tiled: ClassVar[bool] = False  # whether the published decode is
 
     def __init__(self) -> None:
         super().__init__()
         self.seconds: dict[str, float] = defaultdict(float)
-        self._remembered: dict[Any, Tensor] = {}
+        self.step_seconds: list[float] = []
+        self._remembered = Recent(REMEMBERED_PROMPTS)
         self._interrupt = False
 
     @property
@@ -220,6 +228,12 @@ class VideoPipeline(DiffusionPipeline):
             given = state or str(given)
         super().load_lora_weights(given, adapter_name=adapter_name, **options)
 
+    def maybe_free_model_hooks(self) -> None:
+        """As diffusers' own: what is not to stay leaves the device."""
+        super().maybe_free_model_hooks()
+        if self.turns is not None:
+            self.turns.rest()
+
     @property
     def interrupt(self) -> bool:
         """Set ``pipeline._interrupt = True`` in a callback to stop after that step, as in diffusers."""
@@ -234,14 +248,27 @@ class VideoPipeline(DiffusionPipeline):
         finally:
             self.seconds[name] += time.perf_counter() - started
 
-    def remembered(self, key: Hashable, make: Callable[[], Tensor]) -> Tensor:
-        """What ``make`` makes of a prompt, on the device; the last few are remembered."""
-        if key not in self._remembered:
-            while len(self._remembered) >= REMEMBERED_PROMPTS:
-                del self._remembered[next(iter(self._remembered))]
+    def remembered(self, encoder: str, said: str, make: Callable[[], Tensor]) -> Tensor:
+        """What ``make`` makes of a prompt with an encoder, on the device.
+
+        ``said`` is all that it depends on besides the encoder. The last few are remembered, and all are kept
+        in ``embedding_cache``, where there is one.
+        """
+
+        def encoded() -> Tensor:
             with self.stage("text"):
-                self._remembered[key] = make().cpu()
-        return self._remembered[key].to(self._execution_device)
+                if self.embedding_cache is None or self.checkpoint is None:
+                    return make().cpu()
+                files = [name for name, part in self.checkpoint.components.items() if part in WEIGHTLESS]
+                made_of = {
+                    "encoder": encoder,
+                    "files": str(fingerprint(self.checkpoint, encoder, *files)),
+                    "dtype": str(getattr(self, encoder).dtype),
+                    "said": said,
+                }
+                return kept(self.embedding_cache, made_of, make)
+
+        return self._remembered.get((encoder, said), encoded).to(self._execution_device)
 
     def draw(self, shape: Sequence[int], generator: torch.Generator | None) -> Tensor:
         """One normal draw, float32, made on the generator's device."""
@@ -268,19 +295,23 @@ class VideoPipeline(DiffusionPipeline):
         """
         if self.step_cache is not None:
             self.step_cache.start_loop(total, counted)
-        started = said = time.monotonic()
+        started = said = ended = time.monotonic()
         with self.stage("denoise"), self.progress_bar(total=total) as bar, self._cached_steps():
 
             def on_step(index: int, timestep: Tensor, latents: Tensor) -> Tensor:
-                nonlocal said
+                nonlocal said, ended
+                now = time.monotonic()
+                self.step_seconds.append(now - ended)
+                ended = now
                 bar.update()
-                if bar.disable and (now := time.monotonic()) - said > LOG_EVERY:
+                if bar.disable and now - said > LOG_EVERY:
                     said, left = now, (now - started) / (index + 1) * (total - index - 1)
                     logger.info("denoising: step %d of %d, about %.0f s left", index + 1, total, left)
                 if callback is not None:
                     latents = (callback(self, index, timestep, {"latents": latents}) or {}).get(
                         "latents", latents
                     )
+                    self._forget_contexts()  # it may have changed weights
                 if self._interrupt:
                     raise StopDenoising(latents)
                 return latents
@@ -289,11 +320,17 @@ class VideoPipeline(DiffusionPipeline):
 
     @contextmanager
     def _cached_steps(self) -> Iterator[None]:
+        self._forget_contexts()
         try:
             yield
         finally:
+            self._forget_contexts()
             if self.step_cache is not None:
                 self.step_cache.end_loop()
+
+    def _forget_contexts(self) -> None:
+        for memory in self.memories:
+            memory.forget()
 
     def reset_cache(self, num_steps: int) -> None:
         """Tell a step cache that a generation begins, and how many steps it is to expect."""

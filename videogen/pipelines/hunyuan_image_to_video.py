@@ -1,5 +1,6 @@
 """hunyuan_image_to_video: a video that begins with an image (spec hunyuan sections 3 to 9)."""
 
+import hashlib
 import logging
 from collections.abc import Iterator
 from functools import partial
@@ -142,7 +143,9 @@ class HunyuanImageToVideoPipeline(VideoPipeline, HunyuanVideoLoraLoaderMixin):
                 device=self._execution_device,
             )
 
-        return self.remembered((prompt, hash(image.tobytes())), rows)
+        seen = hashlib.sha256(f"{image.mode} {image.size}".encode() + image.tobytes()).hexdigest()
+        interleave = INTERLEAVE[self.transformer.config.image_condition_type]
+        return self.remembered("text_encoder", f"{interleave} {seen} {prompt}", rows)
 
     def summarize(self, prompt: str) -> Tensor:
         """A prompt as one vector [1, dim]."""
@@ -152,7 +155,7 @@ class HunyuanImageToVideoPipeline(VideoPipeline, HunyuanVideoLoraLoaderMixin):
                 self.tokenizer_2, self.text_encoder_2, prompt, device=self._execution_device
             )
 
-        return self.remembered(prompt, summary)
+        return self.remembered("text_encoder_2", prompt, summary)
 
     def velocity(
         self,

@@ -61,6 +61,7 @@ class ImageToVideoPipeline(WanPipeline):
         beside = self.encode_ends(first[:, :, None], None, num_frames)
         with self.stage("clip"):
             features = clip_features(self.image_encoder, first.to(self._execution_device))
+            features = features.to(self.model_dtype)
 
         # 2. Text and noise.
         guidance, contexts = self.text_guidance(

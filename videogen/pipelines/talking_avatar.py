@@ -167,6 +167,7 @@ class TalkingAvatarPipeline(WanPipeline):
         texts = {name: self.encode_prompt(name) for name in (text, *([negative_prompt] if by_text else []))}
         with self.stage("clip"):
             image = clip_features(self.image_encoder, known[:, :, 0].to(self._execution_device))
+            image = image.to(self.model_dtype)
         silence = torch.zeros_like(windows)
 
         def context(prompt: str, audio: Tensor) -> Context:

@@ -9,6 +9,7 @@ from torch import nn
 
 from videogen.estimate import Memory
 from videogen.runtime.device import free_memory
+from videogen.runtime.turns import ENCODER, Turns
 
 if TYPE_CHECKING:
     from videogen.pipelines.base import VideoPipeline
@@ -20,10 +21,10 @@ STREAMED_ENCODERS = ("text_encoder", "text_encoder_2", "image_encoder")  # other
 
 
 def place(pipeline: "VideoPipeline", device: torch.device, *, offload: bool, low_vram: bool) -> None:
-    """Put a pipeline on its device, whole or in turns.
+    """Put a pipeline on its device; encoders are there while they work.
 
     Args:
-        offload: one component on the device at a time.
+        offload: the transformers too, so that one component is on the device at a time, and the VAE.
         low_vram: float8 transformer weights, blocks streamed through the device.
     """
     if low_vram:
@@ -38,10 +39,10 @@ def place(pipeline: "VideoPipeline", device: torch.device, *, offload: bool, low
     elif device.type == "cpu":
         if offload:
             logger.warning("--offload: has no effect on the CPU, where everything is in RAM anyway")
-    elif offload:
-        pipeline.enable_model_cpu_offload(device=device)
     else:
-        pipeline.to(device)
+        order = pipeline.model_cpu_offload_seq.split("->")
+        visitors = [name for name in order if name != "vae" and (offload or ENCODER in name)]
+        pipeline.turns = Turns(pipeline, device, order, visitors)
 
 
 def quantize(transformer: nn.Module, device: torch.device) -> None:

@@ -1,6 +1,7 @@
 """Speed options, applied to a built transformer: the attention kernel, and regional compilation."""
 
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +12,10 @@ from diffusers.models.attention_dispatch import (
     _maybe_download_kernel_for_backend,
     dispatch_attention_fn,
 )
+from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
 from videogen.errors import first_line
+from videogen.models.checkpoints import cache_root
 from videogen.models.wan import WanDiT
 from videogen.runtime.coefficients import Table
 from videogen.runtime.memory import blocks
@@ -34,6 +37,7 @@ BACKENDS = {
 }
 HOPPER = (9, 0)
 PROBE_TOKENS = 128
+COMPILED = "TORCHINDUCTOR_CACHE_DIR"  # torch's own name for where compiled code is kept
 
 
 def set_attention_backend(transformer: WanDiT, name: str, device: torch.device, dtype: torch.dtype) -> str:
@@ -94,13 +98,20 @@ def set_teacache(pipeline: "VideoPipeline", table: Table | None, values: Mapping
         )
 
 
+def keep_compiled() -> None:
+    """Have compiled code kept in the user's cache folder, unless TORCHINDUCTOR_CACHE_DIR says where."""
+    if os.environ.get(COMPILED, default_cache_dir()) == default_cache_dir():  # torch fills its own in
+        os.environ[COMPILED] = str(cache_root() / "compiled")
+
+
 def compile_blocks(transformer: WanDiT, device: torch.device, *, streamed: bool) -> None:
-    """Compile the repeated block once (regional compilation), where that applies."""
+    """Compile the repeated block once (regional compilation), where that applies; the code is kept."""
     if device.type == "cpu":
         logger.warning("--compile: skipped on the CPU, where compiling takes longer than it saves")
         return
     if streamed:
         logger.warning("--compile: skipped with --low_vram, whose streamed blocks cannot be compiled whole")
         return
+    keep_compiled()
     for block in blocks(transformer):
         block.compile(fullgraph=True)

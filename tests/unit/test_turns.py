@@ -1,0 +1,174 @@
+"""Components that come and go: on the CPU, where coming is a copy as well."""
+
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import nn
+
+import videogen
+from videogen.estimate import Memory, _keys
+from videogen.models.weights import _convert
+from videogen.runtime import memory, turns
+from videogen.runtime.turns import Turns, Visit, staged
+from videogen.tasks import VARIANTS
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def pipeline():
+    return videogen.load("reference_to_video", "tiny", dtype=torch.float32, device="cpu")
+
+
+def places(module):
+    return [tensor.data_ptr() for tensor in (*module.parameters(), *module.buffers())]
+
+
+def test_visits_leave_no_trace():
+    module = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
+    module[0].weight = nn.Parameter(torch.randn(4, 4).T, requires_grad=False)  # not contiguous
+    module.append(module[0])  # tied
+    wanted, home = module.eval()(torch.ones(2, 4)), places(module)
+    visit = Visit(module, turns.Copier(CPU))
+    assert places(module) == home  # on the way
+    visit.settle()
+    assert not set(places(module)) & set(home)
+    assert torch.allclose(module(torch.ones(2, 4)), wanted)
+    visit.end()
+    assert places(module) == home
+
+
+def test_copies_go_through_the_buffers_in_turn():
+    class Gone:
+        log: ClassVar = []
+
+        def __init__(self, name):
+            self.name = name
+
+        def synchronize(self):
+            self.log.append(f"wait {self.name}")
+
+        def record(self):
+            self.log.append(f"sent {self.name}")
+
+    sources = [torch.randn(5, 3), torch.tensor(7.0), torch.arange(9, dtype=torch.bfloat16)]
+    targets = [torch.empty(s.shape, dtype=s.dtype) for s in sources]
+    staged(sources, targets, [(torch.empty(32, dtype=torch.uint8), Gone(name)) for name in "ab"])
+    assert all(torch.equal(one, two) for one, two in zip(sources, targets, strict=True))
+    assert Gone.log == ["wait a", "sent a", "wait b", "sent b", "wait a", "sent a", "wait b", "sent b"]
+
+
+def take_turns(pipeline, monkeypatch, *, offload, room=True):
+    """Who was there with weights on the device whenever somebody worked."""
+    monkeypatch.setattr(turns, "free_memory", lambda _: 1 << 50 if room else 0)
+    order = pipeline.model_cpu_offload_seq.split("->")
+    visitors = [name for name in order if name != "vae" and (offload or "_encoder" in name)]
+    pipeline.turns = Turns(pipeline, CPU, order, visitors)
+    seen = []
+
+    def present():
+        return {name for name, visit in pipeline.turns.visits.items() if visit.settled}
+
+    for name in order:
+        module = getattr(pipeline, name)
+        module.register_forward_hook(lambda *_, name=name: seen.append((name, present())))
+    return seen
+
+
+@pytest.mark.parametrize("offload", [False, True])
+@pytest.mark.parametrize("room", [False, True])
+def test_the_result_is_the_same_and_one_visitor_is_there(pipeline, robot, monkeypatch, offload, room):
+    arguments = {"ref_imgs": [robot], "height": 32, "width": 32, "num_frames": 5, "num_inference_steps": 2}
+
+    def make():
+        generator = torch.Generator().manual_seed(0)
+        return pipeline("x", **arguments, generator=generator, output_type="uint8").frames
+
+    wanted = make()
+    home = places(pipeline.text_encoder), places(pipeline.transformer)
+    seen = take_turns(pipeline, monkeypatch, offload=offload, room=room)
+    pipeline._remembered.clear()
+    assert (make() == wanted).all()
+    assert pipeline._execution_device == CPU
+    assert seen[0] == ("text_encoder", {"text_encoder"})
+    assert ("transformer", {"transformer"} if offload else set()) in seen
+    assert all(present <= {name} for name, present in seen)
+    assert not pipeline.turns.visits  # all at rest
+    assert (places(pipeline.text_encoder), places(pipeline.transformer)) == home
+    seen.clear()
+    assert (make() == wanted).all()
+    assert "text_encoder" not in {name for name, _ in seen}  # its prompt is remembered
+
+
+def test_the_next_one_comes_early_where_there_is_room(pipeline, monkeypatch):
+    take_turns(pipeline, monkeypatch, offload=True)
+    pipeline.turns.take("text_encoder")
+    assert {name: visit.settled for name, visit in pipeline.turns.visits.items()} == {
+        "text_encoder": True,
+        "transformer": False,
+    }
+    early = pipeline.turns.visits["transformer"]
+    pipeline.turns.take("vae")  # encodes an image: the transformer may wait
+    assert list(pipeline.turns.visits) == ["transformer"]
+    pipeline.turns.take("transformer")
+    assert pipeline.turns.visits["transformer"] is early
+    pipeline.turns.take("vae")
+    assert not pipeline.turns.visits
+    monkeypatch.setattr(turns, "free_memory", lambda _: 0)
+    pipeline.turns.take("text_encoder")
+    assert list(pipeline.turns.visits) == ["text_encoder"]
+
+
+def test_experts_never_meet(monkeypatch):
+    pipeline = videogen.load("text_to_video", "tiny:wan22-a14b", dtype="float32", device="cpu")
+    seen = take_turns(pipeline, monkeypatch, offload=True)
+    pipeline("x", num_frames=5, num_inference_steps=4, height=32, width=32, output_type="latent")
+    assert {frozenset(present) for name, present in seen if name.startswith("transformer")} == {
+        frozenset({"transformer"}),
+        frozenset({"transformer_2"}),
+    }
+
+
+def test_every_encoder_visits():
+    """What is called an encoder works briefly; everything else is at work in every step, or is the VAE."""
+    for rows in VARIANTS.values():
+        for row in rows:
+            others = {name for name in row.components if turns.ENCODER not in name}
+            weightless = {name for name in others if name.startswith(("tokenizer", "image_processor"))}
+            assert others - weightless <= {"vae", "transformer", "transformer_2"}
+
+
+def test_weights_are_moved_before_they_are_cast(monkeypatch):
+    """A float32 file for a bfloat16 network never fills RAM."""
+    moves = []
+    monkeypatch.setattr(torch.Tensor, "to", lambda self, *where: (moves.append(where), self)[1])
+    _convert(torch.zeros(2), torch.bfloat16, torch.device("meta"))
+    _convert(torch.zeros(2, dtype=torch.int64), torch.bfloat16, None)
+    assert moves == [(torch.device("meta"),), (torch.bfloat16,)]
+
+
+@pytest.mark.parametrize(
+    ("activations", "decode", "plain", "offload"),
+    [(4, 1, 1 + 60 + 11, 1 + 30 + 6), (20, 1, 1 + 60 + 22, 1 + 30 + 22), (4, 70, 1 + 60 + 70, 1 + 70)],
+)
+def test_memory_is_that_of_the_worst_moment(activations, decode, plain, offload):
+    """Experts stay, encoders do not."""
+    weights = {"vae": 1, "text_encoder": 11, "image_encoder": 2, "transformer": 30, "transformer_2": 30}
+    sizes = {"activations": activations, "decode": decode, "tiled_decode": 0, "contexts": 2}
+    need = Memory(weights=weights, streamed=0, **sizes)
+    assert (need.peak(), need.peak(offload=True)) == (plain, offload)
+
+
+def test_keys_are_counted():
+    """40 layers of 5120: 512 rows of text are 0.42 GB in bfloat16, and a CLIP image half as much again."""
+    counted = sum(_keys({"transformer": 14_288_901_184, "text_encoder": 1}, 5120)) * 2
+    assert 0.42e9 < counted < 0.46e9
+    assert sum(_keys({"transformer": 1, "image_encoder": 1}, 5120)) > 1.5 * sum(
+        _keys({"transformer": 1}, 5120)
+    )
+
+
+def test_placing_on_the_cpu_changes_nothing(pipeline):
+    memory.place(pipeline, CPU, offload=True, low_vram=False)
+    assert pipeline.turns is None
