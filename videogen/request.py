@@ -10,6 +10,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from videogen import lossy
 from videogen.errors import InputError, VideoGenError
 from videogen.media.fetch import Fetcher
 from videogen.media.image import read_image
@@ -30,6 +31,7 @@ Values = dict[str, Any]
 CONFLICTS = (
     *(("size", "height"), ("size", "width"), ("resolution", "size"), ("resolution", "height")),
     ("i2v_stability", "no_i2v_stability"),
+    *(("teacache", "cache"), ("low_vram", "float8_matmul")),
     *(("resolution", "width"), ("output", "output_dir"), ("low_vram", "use_usp"), ("prompt", "roll_prompts")),
 )
 RUNTIME_DEFAULTS: Values = {
@@ -40,10 +42,12 @@ RUNTIME_DEFAULTS: Values = {
     "vae_tiling": "auto",
     "download_timeout": 30.0,
     "lora": (),
-    **dict.fromkeys(("offload", "low_vram", "use_usp", "compile"), False),
+    **dict.fromkeys(("offload", "low_vram", "use_usp", "compile", "float8_matmul"), False),
     **dict.fromkeys(("teacache", "use_ret_steps", "teacache_fixed", "captioner"), False),
     "teacache_thresh": 0.2,
-    **dict.fromkeys(("teacache_model", "prompt_enhancer", "vlm_path", "vlm_device", "custom_prompt")),
+    **dict.fromkeys(
+        ("cache", "teacache_model", "prompt_enhancer", "vlm_path", "vlm_device", "custom_prompt")
+    ),
 }
 READERS = {"image": read_image, "video": read_video, "audio": read_audio}
 
@@ -130,6 +134,7 @@ def check(explicit: Mapping[str, Any], workdir: Path) -> Plan:
     values |= _as_the_weights_are(task, checkpoint, explicit)
     _check_prompt(task, values)
     check_runtime(values)
+    lossy.check(values)
     if values.get("prompt_enhancer") and (values.get("input_image") or values.get("end_image")):
         values["prompt_enhancer"] = None  # as published
     fetcher = Fetcher(folder=workdir, timeout=values["download_timeout"])
@@ -138,6 +143,7 @@ def check(explicit: Mapping[str, Any], workdir: Path) -> Plan:
     }
     shape = task.shape(values, inputs, task.size_tables(checkpoint))
     notes = [*task.notes(values, explicit, inputs), *_other_tasks_model(task, checkpoint)]
+    notes += lossy.notes(values)
     if prompts := values.get("roll_prompts"):
         notes += _check_roll_prompts(prompts, len(shape.rolls))
     if values.get("revision") and checkpoint.folder is not None and not checkpoint.revision:
@@ -157,7 +163,7 @@ def check(explicit: Mapping[str, Any], workdir: Path) -> Plan:
         task=task, values=values, shape=shape, checkpoint=checkpoint, inputs=inputs, notes=tuple(notes)
     )
     if checkpoint.folder is not None or checkpoint.sizes or checkpoint.tiny:
-        _ = plan.teacache_table  # or an error, while it is early
+        _ = plan.teacache_table, plan.mag_ratios  # or an error, while it is early
     to_fetch = tuple(note for found in plan.writers.values() if (note := found.note))
     return replace(plan, notes=(*plan.notes, *to_fetch))
 

@@ -25,13 +25,16 @@ from videogen.plan import PROMPTS, Plan
 from videogen.prompts.write import Writers, shares_device, write_prompts
 from videogen.results import Result, target_of, write
 from videogen.runtime import device as devices
-from videogen.runtime import memory, speed
+from videogen.runtime import float8, memory, speed
 from videogen.values import Lora
 
 logger = logging.getLogger(__name__)
 
 # Options that make another pipeline of the same model.
-MODEL_OPTIONS = ("device", "dtype", "offload", "low_vram", "attention_backend", "compile", "lora")
+MODEL_OPTIONS = (
+    *("device", "dtype", "offload", "low_vram", "attention_backend", "compile", "lora"),
+    "float8_matmul",
+)
 # What libraries say who have no exception of their own for it.
 OUT_OF_MEMORY = re.compile(r"out of memory|can.t allocate memory|not enough memory", re.IGNORECASE)
 # Of a LoRA's expert: whether it goes into the second transformer; unnamed, into each.
@@ -143,12 +146,11 @@ def run(
         VideoGenError: the only plan failed; or, for all, a model or device that is not to be had.
     """
     for plan in plans:
-        devices.choose_device(plan.values["device"])
-        _noise_device(plan)
+        check_device(plan)
     session = Session()
     plans = [session.fetch(plan) for plan in plans]
     for plan in plans:
-        _ = plan.teacache_table  # or an error, before anything is loaded
+        _ = plan.teacache_table, plan.mag_ratios  # or an error, before anything is loaded
     finished = {plan.index: earlier_result(plan) if resume else None for plan in plans}
     for plan in plans:
         if resume and finished[plan.index] is None:  # its hash may not have been known before
@@ -225,10 +227,12 @@ def generate(
         devices.reset_peak(device)
         pipeline.set_progress_bar_config(disable=not show_progress, desc="denoising", dynamic_ncols=True)
         memory.set_tiling(pipeline, values["vae_tiling"], plan.memory, device, low_vram=values["low_vram"])
-        speed.set_teacache(pipeline, plan.teacache_table, values)
+        speed.set_step_cache(pipeline, values, table=plan.teacache_table, ratios=plan.mag_ratios)
         generator = torch.Generator(_noise_device(plan)).manual_seed(plan.seed)
         try:
-            return write(plan, pipeline, generator, started, resume=resume, show_progress=show_progress)
+            result = write(plan, pipeline, generator, started, resume=resume, show_progress=show_progress)
+            speed.keep_ratios(pipeline, plan.ratios_file, plan.schedule)
+            return result
         finally:  # also after a failure: offloading must begin with everything in RAM
             pipeline.maybe_free_model_hooks()
 
@@ -241,9 +245,13 @@ def set_up(plan: Plan) -> VideoPipeline:
     if need > (free := devices.free_memory(device)):
         about = f"this takes about {need / 1e9:.0f} GB, and {device} has {free / 1e9:.0f} GB free"
         logger.warning("%s; --dry_run shows what other options take", about)
+    check_device(plan)
     logger.info("loading %s", plan.checkpoint.name)
     pipeline = load_pipeline(plan.task, plan.checkpoint, dtype)
     load_loras(pipeline, values["lora"])
+    if values["float8_matmul"]:
+        for transformer in pipeline.transformers:
+            float8.quantize(transformer, device)
     memory.place(pipeline, device, offload=values["offload"], low_vram=values["low_vram"])
     for transformer in pipeline.transformers:
         pipeline.attention_backend = speed.set_attention_backend(
@@ -276,6 +284,19 @@ def load_loras(pipeline: VideoPipeline, loras: Sequence[Lora]) -> None:
             raise CheckpointError(f"--lora {lora.path}: 0 of its {count} tensors belong to this model")
     if names:
         pipeline.set_adapters(names, [lora.scale for lora in loras])
+
+
+def check_device(plan: Plan) -> None:
+    """Refuse what the devices of this machine cannot do.
+
+    Raises:
+        InputError: the first thing.
+    """
+    device = devices.choose_device(plan.values["device"])
+    _noise_device(plan)
+    speed.check_attention_backend(plan.values["attention_backend"], device, DTYPES[plan.values["dtype"]])
+    if plan.values["float8_matmul"]:
+        float8.check(device)
 
 
 def _noise_device(plan: Plan) -> str:

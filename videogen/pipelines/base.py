@@ -29,7 +29,7 @@ from videogen.media.frames import as_video
 from videogen.media.sound import InputAudio, read_audio
 from videogen.models.checkpoints import Checkpoint
 from videogen.options import OPTIONS, merge
-from videogen.runtime.teacache import TeaCache
+from videogen.runtime.caches import StepCache
 from videogen.sampling import StopDenoising
 from videogen.tasks import TASKS, TaskSpec, check_scales, variant
 
@@ -83,7 +83,7 @@ class VideoPipeline(DiffusionPipeline):
     checkpoint: Checkpoint | None = None  # where the components came from; sets defaults and sizes
     _callback_tensor_inputs: ClassVar = ["latents"]
     attention_backend = "native"  # for the record; see runtime/speed.py
-    step_cache: TeaCache | None = None
+    step_cache: StepCache | None = None
     always_tiled: ClassVar[bool] = False  # whether the published decode is
 
     def __init__(self) -> None:

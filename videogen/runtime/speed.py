@@ -1,7 +1,8 @@
-"""Speed options, applied to a built transformer: the attention kernel, and regional compilation."""
+"""Speed options, applied to a built transformer: the attention kernel, step caches, regional compilation."""
 
 import logging
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,8 +13,10 @@ from diffusers.models.attention_dispatch import (
     dispatch_attention_fn,
 )
 
-from videogen.errors import first_line
+from videogen.errors import InputError, first_line
 from videogen.models.wan import WanDiT
+from videogen.runtime.cache_kinds import Ratios, read_cache, write_ratios
+from videogen.runtime.caches import DiffusersCache, enable_cache
 from videogen.runtime.coefficients import Table
 from videogen.runtime.memory import blocks
 from videogen.runtime.teacache import enable_teacache
@@ -34,24 +37,40 @@ BACKENDS = {
 }
 HOPPER = (9, 0)
 PROBE_TOKENS = 128
+HEAD_DIM = 128  # of every published model
 
 
 def set_attention_backend(transformer: WanDiT, name: str, device: torch.device, dtype: torch.dtype) -> str:
-    """Use the named kernel where it runs, else torch's own; the choice is returned.
+    """Use the named kernel, or for 'auto' the best that runs; the choice is returned.
 
     Only this model's layers are touched (diffusers' own setter also changes a global).
+
+    Raises:
+        InputError: the named kernel does not run here.
     """
     found: list[Any] = [getattr(module, "processor", None) for module in transformer.modules()]
     processors = [processor for processor in found if hasattr(processor, "_attention_backend")]
-    head_dim = transformer.config.attention_head_dim
+    chosen = check_attention_backend(name, device, dtype, transformer.config.attention_head_dim)
+    for processor in processors:
+        processor._attention_backend = AttentionBackendName(chosen)
+    return chosen
+
+
+def check_attention_backend(
+    name: str, device: torch.device, dtype: torch.dtype, head_dim: int = HEAD_DIM
+) -> str:
+    """The kernel that a name comes to, in diffusers' words, found out by running it.
+
+    Raises:
+        InputError: the named kernel does not run here.
+    """
     for candidate in _candidates(name, device, dtype):
         problem = _problem(candidate, head_dim, device, dtype)
         if problem is None:
-            for processor in processors:
-                processor._attention_backend = AttentionBackendName(candidate)
             return candidate
         if name != "auto":
-            logger.warning("--attention_backend %s: not usable here (%s); using native", name, problem)
+            what = f"does not run here, on {device} in {str(dtype).removeprefix('torch.')} ({problem})"
+            raise InputError("--attention_backend", name, what, "leave it out, or give native")
     return "native"
 
 
@@ -59,7 +78,8 @@ def _candidates(name: str, device: torch.device, dtype: torch.dtype) -> Iterator
     """Kernels to try, best first. Lossy ones (sage) are never chosen unasked."""
     if name != "auto":
         yield BACKENDS[name]
-    elif device.type == "cuda" and dtype in (torch.bfloat16, torch.float16):
+        return
+    if device.type == "cuda" and dtype in (torch.bfloat16, torch.float16):
         if torch.cuda.get_device_capability(device) >= HOPPER:
             yield from ("_flash_3", "_native_cudnn")
         yield "flash"
@@ -79,8 +99,19 @@ def _problem(backend: str, head_dim: int, device: torch.device, dtype: torch.dty
     return None
 
 
-def set_teacache(pipeline: "VideoPipeline", table: Table | None, values: Mapping[str, Any]) -> None:
-    """TeaCache as a plan's values ask for it; without a table it is taken off."""
+def set_step_cache(
+    pipeline: "VideoPipeline",
+    values: Mapping[str, Any],
+    *,
+    table: Table | None = None,
+    ratios: Ratios | None = None,
+) -> None:
+    """The step cache that a plan's values ask for; an earlier one is taken off.
+
+    Args:
+        table: TeaCache's coefficients, where it is on.
+        ratios: MagCache's, where it is on.
+    """
     if pipeline.step_cache is not None:
         pipeline.step_cache.disable()
         pipeline.step_cache = None
@@ -92,6 +123,20 @@ def set_teacache(pipeline: "VideoPipeline", table: Table | None, values: Mapping
             use_ret_steps=values["use_ret_steps"],
             fixed=values["teacache_fixed"],
         )
+    elif values["cache"] is not None:
+        name, threshold = read_cache(values["cache"])
+        narrow = torch.float32 if values["dtype"] == "float32" else torch.bfloat16
+        pipeline.step_cache = enable_cache(
+            pipeline.transformers, name, threshold, dtype=narrow, ratios=ratios
+        )
+
+
+def keep_ratios(pipeline: "VideoPipeline", file: Path | None, schedule: Mapping[str, Any]) -> None:
+    """Keep on disk what a calibrating MagCache measured, if one did."""
+    cache = pipeline.step_cache
+    if file is not None and isinstance(cache, DiffusersCache) and cache.ratios:
+        write_ratios(file, cache.ratios, schedule)
+        logger.info("--cache magcache: measured, and used from now on (%s)", file)
 
 
 def compile_blocks(transformer: WanDiT, device: torch.device, *, streamed: bool) -> None:
