@@ -91,9 +91,9 @@ class _Cached:
         return self.states.context.name
 
     def calibrated(self) -> dict[str, list[float]]:
-        """Ratios measured since the last reset, by branch."""
+        """Ratios measured since the last reset, by branch; none unless it calibrates."""
         states = {} if self.states is None else self.states._state_cache
-        return {name: list(state.calibration_ratios) for name, state in states.items()}
+        return {name: list(found) for name, state in states.items() if (found := state.calibration_ratios)}
 
     def reset(self) -> None:
         """Forget the states of all branches, and free what they hold."""
@@ -166,7 +166,7 @@ class DiffusersCache:
     def end_loop(self) -> None:
         """Give the memory of what was cached back; keep what was calibrated."""
         self._leave()
-        if not self.ratios and any(self._measured.values()):
+        if not self.ratios and self._measured:
             measured = [self._measured.get(index, {}) for index in range(len(self.cached))]
             self.ratios = {"steps": self._steps, "transformers": measured}
         self._forget()
