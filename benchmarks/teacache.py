@@ -63,9 +63,9 @@ class Outcome:
     seconds: float
 
 
-def smooth(transformer: Any, shortest: float) -> None:
-    """Cut waves of the time below ``shortest`` off the time embedding; its input is cosines, then sines."""
-    weight = transformer.condition_embedder.time_embedder.linear_1.weight
+def smooth(layer: torch.nn.Linear, shortest: float) -> None:
+    """Cut waves of the time below ``shortest`` off a time embedding; its input is cosines, then sines."""
+    weight = layer.weight
     half = weight.shape[1] // 2
     waves = 2 * math.pi * 10000 ** (torch.arange(half, device=weight.device) / half)
     weight.data *= (waves >= shortest).repeat(2).to(weight)
@@ -184,7 +184,7 @@ def prepare(given: argparse.Namespace, task: str, words: str | None) -> tuple[Be
     pipeline.set_progress_bar_config(disable=True)
     if tiny:
         torch.set_num_threads(1)
-        smooth(pipeline.transformer, SHORTEST_WAVE)
+        smooth(pipeline.transformer.condition_embedder.time_embedder.linear_1, SHORTEST_WAVE)
     config = pipeline.transformer.config
     width = config.num_attention_heads * config.attention_head_dim
     table = choose_table(words, pipeline.checkpoint.name, width, given.input_image is not None)

@@ -10,6 +10,7 @@ from typing import Any
 
 from videogen.clips import MAX_FRAMES
 from videogen.errors import InputError, brief
+from videogen.runtime.cache_kinds import step_cache
 from videogen.values import (
     Reject,
     guidance,
@@ -177,7 +178,8 @@ GROUPS: dict[str, tuple[Option, ...]] = {
         Option("embedded_cfg_scale", real(0, 1000), "distilled guidance", "S", (), HUNYUAN),
         Option("shift", real(0, 1000, above=True, example=5), "shift of the noise schedule", "S",
                ("flow_shift", "sample_shift")),
-        Option("sample_solver", one_of("unipc", "dpm++", "euler"), "how a step is taken", "NAME", (),
+        Option("sample_solver", one_of("unipc", "dpm++", "euler", "lcm"),
+               "how a step is taken; lcm: for weights distilled to a few steps", "NAME", (),
                _but(*AVATAR, *HUNYUAN)),
         Option("boundary", real(0, 1), "noise level from which the high-noise expert works (Wan2.2 A14B)",
                "0..1", (), (*WAN_BASE, "v2v-14B")),
@@ -247,6 +249,10 @@ GROUPS: dict[str, tuple[Option, ...]] = {
                "T2V-14B", "NAME", (), CACHED),
         Option("teacache_fixed", None, "count TeaCache's steps per guidance branch, not calls as published",
                "", (), V2),
+        Option("cache", step_cache,
+               "skip forwards with first_block[:0.05], magcache[:0.06] (measured first with "
+               "magcache:calibrate), or extrapolate them with taylorseer[:5] or taylorseer_lite[:5], the "
+               "number being diffusers' threshold or interval; faster, not exact", "NAME[:threshold]"),
     ),
     "memory and speed": (
         Option("device", word, "auto, cpu, cuda, cuda:N or mps", "DEVICE"),
@@ -262,8 +268,11 @@ GROUPS: dict[str, tuple[Option, ...]] = {
                "N"),
         Option("cfg_parallel", None, "the forwards of one step (guidance) on different ranks"),
         Option("attention_backend", one_of("auto", "native", "cudnn", "flash", "flash3", "sage", "xformers"),
-               "attention kernel; one that does not run here falls back to native", "NAME"),
+               "attention kernel; auto never takes sage, which is not exact", "NAME"),
         Option("compile", None, "compile the transformer blocks (the first step takes minutes)"),
+        Option("float8_matmul", None,
+               "multiply in float8 in all transformer blocks but the first and the last; not exact; with "
+               "--compile, on a GPU of compute capability 8.9 or more"),
         Option("vae_tiling", one_of("auto", "on", "off"), "tiled decode for small GPUs", "MODE"),
         Option("vae_dtype", one_of("float32", "bfloat16", fp32="float32", bf16="bfloat16"),
                "dtype of the decode; bfloat16 is faster and takes less memory, and is not exact", "DTYPE"),

@@ -20,6 +20,7 @@ from videogen.parts import Parts
 from videogen.prompts.chat import FoundModel
 from videogen.prompts.write import find_writers
 from videogen.ranks import Degrees, choose_degrees
+from videogen.runtime.cache_kinds import KINDS, SCHEDULE, Ratios, ratios_name, read_cache, read_ratios
 from videogen.runtime.coefficients import Table, choose_table
 from videogen.targets import Target
 from videogen.tasks import Inputs, TaskSpec
@@ -135,6 +136,37 @@ class Plan:
         )
 
     @property
+    def schedule(self) -> dict[str, Any]:
+        """What MagCache's ratios depend on besides the weights: noise levels, branches, and LoRA."""
+        known = {name: self.values[name] for name in SCHEDULE if name in self.values}
+        known |= {"task": self.task.name, "branches": self.shape.forwards_per_step}
+        return known | {
+            "lora": [[_digest(lora.path), lora.scale, lora.expert] for lora in self.values["lora"]]
+        }
+
+    @property
+    def ratios_file(self) -> Path | None:
+        """Where MagCache's ratios are kept; None while the model is not on this machine."""
+        weights = checkpoints.fingerprint(self.checkpoint)
+        name = None if weights is None else ratios_name(weights, self.schedule)
+        return None if name is None else checkpoints.cache_root() / "magcache" / name
+
+    @property
+    def mag_ratios(self) -> Ratios | None:
+        """MagCache's ratios, where it is on and the model is here.
+
+        Raises:
+            InputError: none were measured.
+        """
+        name, threshold = read_cache(self.values["cache"]) if self.values.get("cache") else ("", None)
+        if threshold is None or not KINDS[name].calibrated or (file := self.ratios_file) is None:
+            return None
+        if (found := read_ratios(file)) is None:
+            what = "was not measured for this model with these steps, shift, solver and LoRA on this machine"
+            raise InputError("--cache", name, what, f"run once with --cache {name}:calibrate, which is exact")
+        return found
+
+    @property
     def _cache_values(self) -> dict[str, str]:
         """What stands for --teacache_model in records: the table it came to."""
         table = self.teacache_table
@@ -150,12 +182,26 @@ class Plan:
             width=width or checkpoints.published(self.checkpoint.name, self.task)["width"],
             dtype=self.values["dtype"],
             vae_width=self._vae_width(vae),
-            residuals=max(2, self.shape.forwards_per_step) if self.values.get("teacache") else 0,
+            residuals=self._kept(dit),
             texts=0 if self.shape.grid == HUNYUAN_GRID else min(2, self.shape.forwards_per_step),
             vae_dtype=self.values["vae_dtype"],
             untiled=self.values["vae_tiling"] == "off",
             degrees=self.degrees,
         )
+
+    def _kept(self, dit: Mapping[str, Any]) -> int:
+        """Token-sized tensors that a step cache keeps."""
+        branches = self.shape.forwards_per_step
+        if self.values.get("teacache"):
+            return max(2, branches)
+        if self.values.get("cache") is None:
+            return 0
+        kind = KINDS[read_cache(self.values["cache"])[0]]
+        if self.shape.grid == HUNYUAN_GRID:  # of a block attention and feed-forward, or one for both
+            outputs = 2 * dit.get("num_layers", 20) + dit.get("num_single_layers", 40)
+        else:  # attention to itself and to the text, feed-forward
+            outputs = 3 * dit.get("num_layers", 40)
+        return branches * (kind.kept + kind.per_output * outputs)
 
     def _vae_width(self, config: Mapping[str, Any]) -> float:
         """Decoder width per output pixel; Wan2.2's VAE decodes pictures of half the size."""
@@ -206,7 +252,8 @@ class Plan:
             "shape": [self.shape.height, self.shape.width, self.shape.num_frames],
             "rolls": [[roll.latent_frames, roll.num_frames] for roll in self.shape.rolls],
             "inputs": {name: [item.sha256 for item in items] for name, items in self.inputs.items()},
-            "lora": [[_digest(lora.path), lora.scale, lora.expert] for lora in self.values["lora"]],
+            "lora": self.schedule["lora"],
+            **({"ratios": ratios} if (ratios := self.mag_ratios) is not None else {}),
             "values": {name: value for name, value in values.items() if name not in skipped},
         }
         return json.loads(json.dumps(content, default=str))
@@ -330,7 +377,7 @@ class Plan:
             "tokens": f"{shape.tokens} per forward",
             **({"ranks": _ranks(self.degrees)} if self.degrees.size > 1 else {}),
             "forwards": f"{self.forwards} ({steps})"
-            + (", fewer with TeaCache" if self.teacache_table else ""),
+            + (", fewer with the cache" if self.teacache_table or self.values.get("cache") else ""),
             "seed": str(self.seed),
             "memory": f"about {memory}" + (" on each GPU" if self.degrees.size > 1 else ""),
             "output": plan["output"] or "",

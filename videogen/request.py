@@ -10,7 +10,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from videogen import ranks
+from videogen import lossy, ranks
 from videogen.errors import InputError, VideoGenError
 from videogen.media.fetch import Fetcher
 from videogen.media.image import read_image
@@ -32,6 +32,7 @@ Values = dict[str, Any]
 CONFLICTS = (
     *(("size", "height"), ("size", "width"), ("resolution", "size"), ("resolution", "height")),
     ("i2v_stability", "no_i2v_stability"),
+    *(("teacache", "cache"), ("low_vram", "float8_matmul")),
     *(("resolution", "width"), ("output", "output_dir"), ("low_vram", "use_usp"), ("prompt", "roll_prompts")),
 )
 RUNTIME_DEFAULTS: Values = {
@@ -44,11 +45,13 @@ RUNTIME_DEFAULTS: Values = {
     "embedding_cache": None,
     "download_timeout": 30.0,
     "lora": (),
-    **dict.fromkeys(("offload", "low_vram", "use_usp", "cfg_parallel", "compile"), False),
+    **dict.fromkeys(("offload", "low_vram", "use_usp", "cfg_parallel", "compile", "float8_matmul"), False),
     **dict.fromkeys(("ulysses_degree", "ring_degree")),
     **dict.fromkeys(("teacache", "use_ret_steps", "teacache_fixed", "captioner"), False),
     "teacache_thresh": 0.2,
-    **dict.fromkeys(("teacache_model", "prompt_enhancer", "vlm_path", "vlm_device", "custom_prompt")),
+    **dict.fromkeys(
+        ("cache", "teacache_model", "prompt_enhancer", "vlm_path", "vlm_device", "custom_prompt")
+    ),
 }
 READERS = {"image": read_image, "video": read_video, "audio": read_audio}
 
@@ -140,6 +143,7 @@ def check(explicit: Mapping[str, Any], workdir: Path, recorded: Collection[str] 
     values |= _as_the_weights_are(task, checkpoint, explicit)
     _check_prompt(task, values)
     check_runtime(values)
+    lossy.check(values)
     if values.get("prompt_enhancer") and (values.get("input_image") or values.get("end_image")):
         values["prompt_enhancer"] = None  # as published
     fetcher = Fetcher(folder=workdir, timeout=values["download_timeout"])
@@ -149,6 +153,7 @@ def check(explicit: Mapping[str, Any], workdir: Path, recorded: Collection[str] 
     shape = task.shape(values, inputs, task.size_tables(checkpoint))
     asked = {k: v for k, v in explicit.items() if not (k in recorded and v == defaults.get(k))}
     notes = [*task.notes(values, asked, inputs), *_other_tasks_model(task, checkpoint)]
+    notes += lossy.notes(values)
     if prompts := values.get("roll_prompts"):
         notes += _check_roll_prompts(prompts, len(shape.rolls))
     if values.get("revision") and checkpoint.folder is not None and not checkpoint.revision:
@@ -160,7 +165,7 @@ def check(explicit: Mapping[str, Any], workdir: Path, recorded: Collection[str] 
         task=task, values=values, shape=shape, checkpoint=checkpoint, inputs=inputs, notes=tuple(notes)
     )
     if checkpoint.folder is not None or checkpoint.sizes or checkpoint.tiny:
-        _ = plan.teacache_table  # or an error, while it is early
+        _ = plan.teacache_table, plan.mag_ratios  # or an error, while it is early
     _ = plan.degrees  # likewise
     to_fetch = tuple(note for found in plan.writers.values() if (note := found.note))
     return replace(plan, notes=(*plan.notes, *to_fetch))

@@ -245,7 +245,9 @@ def target_of(plan: Plan) -> Target:
 def _measured(pipeline: VideoPipeline, started: float) -> dict[str, Any]:
     seconds = {**pipeline.seconds, "total": time.perf_counter() - started}
     cache = pipeline.step_cache
-    forwards = {} if cache is None else {"teacache": {"computed": cache.computed, "skipped": cache.skipped}}
+    forwards = (
+        {} if cache is None else {cache.recorded_as: {"computed": cache.computed, "skipped": cache.skipped}}
+    )
     return {
         **forwards,
         "seconds": {name: round(value, 3) for name, value in seconds.items()},

@@ -26,7 +26,7 @@ from videogen.plan import PROMPTS, Plan
 from videogen.prompts.write import Writers, shares_device, write_prompts
 from videogen.results import Result, follow_along, target_of, write
 from videogen.runtime import device as devices
-from videogen.runtime import memory, parallel, speed
+from videogen.runtime import float8, memory, parallel, speed
 from videogen.runtime.decode import prepare_decode
 from videogen.runtime.parallel import ALONE, Team
 from videogen.runtime.precision import set_precision
@@ -37,14 +37,8 @@ logger = logging.getLogger(__name__)
 
 # Options that make another pipeline of the same model.
 MODEL_OPTIONS = (
-    "device",
-    "dtype",
-    "offload",
-    "low_vram",
-    "attention_backend",
-    "compile",
-    "lora",
-    "vae_dtype",
+    *("device", "dtype", "offload", "low_vram", "attention_backend", "compile", "lora", "vae_dtype"),
+    "float8_matmul",
 )
 # What libraries say who have no exception of their own for it.
 OUT_OF_MEMORY = re.compile(r"out of memory|can.t allocate memory|not enough memory", re.IGNORECASE)
@@ -174,12 +168,11 @@ def run(
         VideoGenError: the only plan failed; or, for all, a model or device that is not to be had.
     """
     for plan in plans:
-        devices.choose_device(plan.values["device"])
-        _noise_device(plan)
+        check_device(plan)
     session = Session(team=parallel.join(wanted=any(plan.values["use_usp"] for plan in plans)))
     plans = [session.fetch(plan) for plan in plans]
     for plan in plans:
-        _ = plan.teacache_table, plan.degrees  # or an error, before anything is loaded
+        _ = plan.teacache_table, plan.mag_ratios, plan.degrees  # or an error, before anything is loaded
     finished = {plan.index: earlier_result(plan) if resume else None for plan in plans}
     for plan in plans:
         if resume and finished[plan.index] is None:  # its hash may not have been known before
@@ -277,27 +270,31 @@ def _make(plan: Plan, session: Session, *, resume: bool, show_progress: bool) ->
             pipeline, values["vae_tiling"], plan.memory, device, low_vram=values["low_vram"]
         )
         memory.set_tiling(pipeline, tiled=team.share(tiled))
-        speed.set_teacache(pipeline, plan.teacache_table, values)
+        ratios = team.share(plan.mag_ratios if team.leads else None)
+        speed.set_step_cache(pipeline, values, table=plan.teacache_table, ratios=ratios)
         generator = torch.Generator(_noise_device(plan)).manual_seed(plan.seed)
         try:
             if not team.leads:
                 follow_along(plan, pipeline, generator, team)
                 return Result(target=target_of(plan), record={})
-            return write(
+            result = write(
                 plan, pipeline, generator, started, team=team, resume=resume, show_progress=show_progress
             )
+            speed.keep_ratios(pipeline, plan.ratios_file, plan.schedule)
+            return result
         finally:  # also after a failure: offloading must begin with everything in RAM
             pipeline.maybe_free_model_hooks()
 
 
 def set_up(plan: Plan) -> VideoPipeline:
     """Load a plan's pipeline and apply its runtime options, from outside."""
-    values = plan.values
+    values, degrees = plan.values, plan.degrees
     device, dtype = devices.choose_device(values["device"]), DTYPES[values["dtype"]]
     need = plan.memory.peak(offload=values["offload"], low_vram=values["low_vram"])
     if need > (free := devices.free_memory(device)):
         about = f"this takes about {need / 1e9:.0f} GB, and {device} has {free / 1e9:.0f} GB free"
         logger.warning("%s; --dry_run shows what other options take", about)
+    check_device(plan)
     logger.info("loading %s", plan.checkpoint.name)
     for lora in values["lora"]:  # again, for models that were not here
         note = lora_files.check(lora.path, plan.checkpoint)
@@ -307,17 +304,21 @@ def set_up(plan: Plan) -> VideoPipeline:
     whole = not (values["offload"] or values["low_vram"])
     pipeline = load_pipeline(plan.task, plan.checkpoint, dtype, device if whole else memory.CPU)
     load_loras(pipeline, values["lora"])
+    if values["float8_matmul"]:
+        for transformer in pipeline.transformers:
+            float8.quantize(transformer, device)
     memory.place(pipeline, device, offload=values["offload"], low_vram=values["low_vram"])
     prepare_decode(pipeline.vae, device, DTYPES[values["vae_dtype"]])
     if not values["low_vram"]:
         remember_contexts(pipeline)
     for transformer in pipeline.transformers:
         pipeline.attention_backend = speed.set_attention_backend(
-            transformer, values["attention_backend"], device, dtype
+            transformer, values["attention_backend"], device, dtype, ring=degrees.ring > 1
         )
         if values["compile"]:
-            speed.compile_blocks(transformer, device, streamed=values["low_vram"])
-    parallel.spread(pipeline, plan.degrees, device)
+            spread = degrees.sequence > 1
+            speed.compile_blocks(transformer, device, streamed=values["low_vram"], spread=spread)
+    parallel.spread(pipeline, degrees, device)
     return pipeline
 
 
@@ -340,6 +341,19 @@ def load_loras(pipeline: VideoPipeline, loras: Sequence[Lora]) -> None:
             raise CheckpointError(f"--lora {lora.path}: does not fit ({first_line(error)})") from None
     if names:
         pipeline.set_adapters(names, [lora.scale for lora in loras])
+
+
+def check_device(plan: Plan) -> None:
+    """Refuse what the devices of this machine cannot do.
+
+    Raises:
+        InputError: the first thing.
+    """
+    device = devices.choose_device(plan.values["device"])
+    _noise_device(plan)
+    speed.check_attention_backend(plan.values["attention_backend"], device, DTYPES[plan.values["dtype"]])
+    if plan.values["float8_matmul"]:
+        float8.check(device)
 
 
 def _noise_device(plan: Plan) -> str:

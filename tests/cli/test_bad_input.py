@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.conftest import GOLDEN, REFS, ROOT
+from videogen.lossy import PACKAGES
 
 R2V = GOLDEN / "skyreels_v3/checkpoint-r2v"
 ROBOT = str(REFS / "robot.png")
@@ -147,6 +149,56 @@ CASES: dict[str, tuple[dict[str, object], int, str]] = {
     "value in a job": ({"jobs": "jobs_value.jsonl"}, 2, "jobs_value.jsonl line 1: --seed abc"),
     "value in a config": ({"config": "value.yaml"}, 2, "--config value.yaml: --duration True"),
     "backend": ({"attention_backend": "flsh"}, 2, "--attention_backend flsh: .*nearest flash"),
+    **{
+        f"{name} not installed": (
+            {"attention_backend": name},
+            2,
+            f"{name}: needs the package {package.module}, not installed; {package.how[:5]}",
+        )
+        for name, package in PACKAGES.items()
+        if find_spec(package.module) is None
+    },
+    "backend of another device": (
+        {"attention_backend": "cudnn", "device": "cpu"},
+        2,
+        "--attention_backend cudnn: does not run on cpu; use native",
+    ),
+    "cache": (
+        {"cache": "first_blok"},
+        2,
+        r"--cache first_blok: must be NAME\[:threshold\] with one of first_block, magcache, taylorseer, "
+        "taylorseer_lite; nearest first_block",
+    ),
+    "cache without a name": ({"cache": ":0.1"}, 2, "--cache :0.1: must be NAME"),
+    "cache threshold": ({"cache": "first_block:2"}, 2, "--cache first_block:2: .*0 to 1; nearest 1"),
+    "cache threshold word": ({"cache": "magcache:much"}, 2, "--cache magcache:much: .*, or 'calibrate'"),
+    "cache interval": ({"cache": "taylorseer:1"}, 2, "--cache taylorseer:1: .*from 2 to 100; nearest 2"),
+    "cache twice": ({"cache": "first_block", "teacache": True}, 2, "--teacache: not together with --cache"),
+    "cache compiled": (
+        {"cache": "taylorseer", "compile": True},
+        2,
+        "--cache taylorseer: .*not together with --compile; use taylorseer_lite",
+    ),
+    "cache not measured": (
+        {"cache": "magcache", "model_id": R2V},
+        2,
+        "--cache magcache: was not measured for this model.*; run once with --cache magcache:calibrate",
+    ),
+    "float8 on the CPU": (
+        {"float8_matmul": True, "device": "cpu"},
+        2,
+        r"--float8_matmul: needs a GPU of compute capability 8\.9 or more, not cpu",
+    ),
+    "float8 in float32": (
+        {"float8_matmul": True, "dtype": "float32"},
+        2,
+        "--float8_matmul: needs bfloat16 weights, not float32; add --dtype bfloat16",
+    ),
+    "float8 twice": (
+        {"float8_matmul": True, "low_vram": True},
+        2,
+        "--low_vram: not together with --float8_matmul",
+    ),
     "output under a file": ({"output": "a_file/out.mp4"}, 2, "--output a_file: .*is a file"),
     "output in a read-only folder": ({"output": "readonly/out.mp4"}, 2, "--output readonly: is not writable"),
     "output in /proc": ({"output": "/proc/out.mp4"}, 2, "--output /proc: is not writable"),

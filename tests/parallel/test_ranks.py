@@ -324,8 +324,8 @@ def test_a_failure_of_one_rank_is_told_once(r2v, tmp_path):
         (2, ("--use_usp", "--cfg_parallel"), "--cfg_parallel: there is one forward per step"),
         (
             2,
-            ("--use_usp", "--ring_degree", 2, "--attention_backend", "flash3"),
-            "--attention_backend flash3 cannot work in a ring; use cudnn, flash, sage",
+            ("--use_usp", "--ring_degree", 2, "--attention_backend", "native", "--device", "cuda"),
+            "--attention_backend native cannot work in a ring; use cudnn, flash, sage",
         ),
         (2, ("--use_usp", "--device", "cuda:1"), "--device cuda:1: every rank takes a GPU of its own"),
         (1, ("--ring_degree", 2), "--ring_degree: is for several GPUs; add --use_usp"),

@@ -102,7 +102,7 @@ def test_every_task_in_every_memory_mode(cli, make_video, speech, tmp_path, task
     lengths = {"talking_avatar": ("--num_frames", 29)}
     length = ("--duration", 2) if "extension" in task else lengths.get(task, ("--num_frames", 5))
     usable = OPTIONS["teacache"].used_by(task) and "teacache" not in row.unused
-    cached = ("--teacache", "--teacache_model", "T2V-14B") if usable else ()
+    cached = ("--teacache", "--teacache_model", "T2V-14B") if usable else ("--cache", "first_block:1")
     finished = cli(
         *(
             "--task_type",

@@ -267,15 +267,18 @@ def test_step_caches_of_diffusers_attach(pipeline, robot, config):
     assert torch.equal(generate(pipeline, robot, num_inference_steps=6), expected)
 
 
-def test_attention_backend_falls_back_in_one_line(pipeline, caplog):
-    caplog.set_level("WARNING", logger="videogen")
+@pytest.mark.parametrize("name", ["sage", "flash", "cudnn"])
+def test_an_attention_backend_that_does_not_run_is_an_error(pipeline, name):
     cpu = torch.device("cpu")
     assert speed.set_attention_backend(pipeline.transformer, "auto", cpu, torch.float32) == "native"
-    assert not caplog.records
-    assert speed.set_attention_backend(pipeline.transformer, "sage", cpu, torch.float32) == "native"
-    (record,) = caplog.records
-    assert "sage" in record.getMessage()
-    assert "\n" not in record.getMessage()
+    with pytest.raises(
+        InputError, match=f"--attention_backend {name}: does not run here, on cpu in float32"
+    ) as no:
+        speed.set_attention_backend(pipeline.transformer, name, cpu, torch.float32)
+    assert "\n" not in str(no.value)
+    with pytest.raises(InputError):
+        speed.check_attention_backend(name, cpu, torch.bfloat16)
+    assert pipeline.transformer.blocks[0].attn1.processor._attention_backend == "native"
 
 
 def test_attention_backend_touches_this_model_only(pipeline):

@@ -33,8 +33,8 @@ from videogen.models import lora
 from videogen.models.checkpoints import WEIGHTLESS, Checkpoint, fingerprint
 from videogen.models.recent import Recent
 from videogen.options import OPTIONS, merge
+from videogen.runtime.caches import StepCache
 from videogen.runtime.remember import Memory
-from videogen.runtime.teacache import TeaCache
 from videogen.runtime.turns import Turns
 from videogen.sampling import StopDenoising
 from videogen.tasks import TASKS, TaskSpec, check_scales, variant
@@ -90,7 +90,7 @@ class VideoPipeline(DiffusionPipeline):
     _callback_tensor_inputs: ClassVar = ["latents"]
     embedding_cache: Path | None = None  # folder for encoded prompts
     attention_backend = "native"  # for the record; see runtime/speed.py
-    step_cache: TeaCache | None = None
+    step_cache: StepCache | None = None
     memories: Sequence[Memory] = ()  # what the transformers remember of text and image
     turns: Turns | None = None  # who is on the device; see runtime/memory.py
     always_tiled: ClassVar[bool] = False  # whether the published decode is

@@ -21,9 +21,10 @@ from videogen.media.image import crop_to_ratio
 from videogen.media.reader import InputVideo
 from videogen.pipelines.base import Part, StepCallback, frames_tensor, prompt_of, seeded, truncated
 from videogen.pipelines.wan import WanPipeline
-from videogen.sampling import NUM_TRAIN_TIMESTEPS, SOLVERS, FrameSolver, denoise
+from videogen.sampling import NUM_TRAIN_TIMESTEPS, FrameSolver, denoise, make_solver
 
 FPS_CLASS_0 = 16  # frames a second; every other rate is class 1
+STEPS = 1  # purpose of a segment's generator
 
 
 class DiffusionForcingPipeline(WanPipeline):
@@ -67,8 +68,8 @@ class DiffusionForcingPipeline(WanPipeline):
         """One part per segment, from segment ``first`` on, where ``state`` is that of the part before it.
 
         Draws from the generator: for every segment its noise [1, 16, F, h, w], normal, float32, prefix
-        included. The noise of ``addnoise_condition`` has a generator of its own for every segment, seeded
-        from this one's seed.
+        included. The noise of ``addnoise_condition`` and that of lcm's steps (in every row, for the frames it
+        updates, group by group) have generators of their own for every segment, seeded from this one's seed.
         """
         # 1. What is known before the first segment: pixels of a video, latents of images.
         overlap, block = overlap_history or 0, causal_block_size
@@ -103,11 +104,13 @@ class DiffusionForcingPipeline(WanPipeline):
             rows = forcing_rows(
                 roll.latent_frames, num_inference_steps, ar_step=ar_step, block=block, ready=ready
             )
-            solver = FrameSolver(partial(SOLVERS[sample_solver], num_inference_steps, shift), rows, ready)
+            fresh = of_segment(generator, index, STEPS)
+            make = partial(make_solver, sample_solver, num_inference_steps, shift, fresh)
+            solver = FrameSolver(make, rows, ready)
             scene = Scene(
                 guided=guided,
                 solver=solver,
-                noise=ConditionNoise(addnoise_condition, ready, generator, index),
+                noise=ConditionNoise(addnoise_condition, ready, of_segment(generator, index)),
                 end=end if index == len(rolls) - 1 else None,
                 visible=visible_frames(roll.latent_frames, block) if causal_attention else None,
             )
@@ -160,17 +163,21 @@ class DiffusionForcingPipeline(WanPipeline):
         return torch.tensor([0 if fps == FPS_CLASS_0 else 1], device=self._execution_device)
 
 
+def of_segment(generator: torch.Generator, segment: int, *purpose: int) -> torch.Generator:
+    """A generator for a segment, whatever was drawn before it; several where they have a purpose each."""
+    entropy = np.random.SeedSequence([generator.initial_seed(), segment, *purpose])
+    seed = int(entropy.generate_state(1, np.uint64)[0]) % 2**63
+    return torch.Generator(generator.device).manual_seed(seed)
+
+
 class ConditionNoise:
     """Noise of ``level`` 0..1000 on the known frames as the transformer sees them, drawn anew for every row.
 
     The published code draws it from an unseeded generator (spec skyreels_v2 section 9.2).
     """
 
-    def __init__(self, level: int, known: int, generator: torch.Generator, segment: int) -> None:
-        self.level, self.known = level, known
-        entropy = np.random.SeedSequence([generator.initial_seed(), segment])
-        seed = int(entropy.generate_state(1, np.uint64)[0]) % 2**63
-        self.generator = torch.Generator(generator.device).manual_seed(seed)
+    def __init__(self, level: int, known: int, generator: torch.Generator) -> None:
+        self.level, self.known, self.generator = level, known, generator
 
     def draw(self, like: Tensor) -> Tensor:
         """Normal, float32."""

@@ -15,7 +15,7 @@ from videogen.models.vision import clip_features
 from videogen.models.wan import WanDiT
 from videogen.pipelines.base import Part, StepCallback, image_tensor, truncated
 from videogen.pipelines.wan import WanPipeline
-from videogen.sampling import SOLVERS, denoise
+from videogen.sampling import denoise, make_solver
 
 
 class ImageToVideoPipeline(WanPipeline):
@@ -53,7 +53,11 @@ class ImageToVideoPipeline(WanPipeline):
         generator: torch.Generator | None = None,
         callback_on_step_end: StepCallback | None = None,
     ) -> Iterator[Part]:
-        """One part. Draws from the generator: the noise [1, 16, F, h, w], normal, float32."""
+        """One part.
+
+        Draws from the generator: the noise [1, 16, F, h, w], and with lcm as much in every step; normal,
+        float32.
+        """
         # 1. The image: cropped to the video's ratio, scaled (Lanczos), encoded twice.
         self.reset_cache(num_inference_steps)
         image = crop_to_ratio(input_image.convert("RGB"), width, height)
@@ -74,7 +78,7 @@ class ImageToVideoPipeline(WanPipeline):
             video = Segment(latents=latents, timestep=timestep, extra=beside)
             return self.guide(guidance, lambda branch: self.velocity([video], contexts[branch], branch))
 
-        solver = SOLVERS[sample_solver](num_inference_steps, shift)
+        solver = make_solver(sample_solver, num_inference_steps, shift, generator)
         with self.steps(len(solver.timesteps), callback_on_step_end) as on_step:
             latents = denoise(noise, solver.timesteps, predict, solver.step, on_step=on_step)
 

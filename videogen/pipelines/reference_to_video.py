@@ -12,7 +12,7 @@ from videogen.guidance import DualGuidance, SinglePass
 from videogen.media.image import fit_on_white
 from videogen.pipelines.base import Part, StepCallback
 from videogen.pipelines.wan import WanPipeline
-from videogen.sampling import SIGMA_MAX_DOUBLE, SOLVERS, denoise
+from videogen.sampling import SIGMA_MAX_DOUBLE, denoise, make_solver
 from videogen.shapes import REFERENCE_SLOTS
 
 
@@ -42,7 +42,7 @@ class ReferenceToVideoPipeline(WanPipeline):
         """One part.
 
         Draws from the generator, in order: the noise [1, 16, F, h, w]; for every reference its posterior
-        [1, 16, 1, h, w]; all normal, float32.
+        [1, 16, 1, h, w]; with lcm in every step noise [1, 16, F, h, w]; all normal, float32.
         """
         # 1. Guidance decides how many branches there are; text for each.
         guided = guidance_scale > 1
@@ -67,7 +67,9 @@ class ReferenceToVideoPipeline(WanPipeline):
 
             return self.guide(guidance, velocity)
 
-        solver = SOLVERS[sample_solver](num_inference_steps, shift, **_sigma_max(sample_solver))
+        solver = make_solver(
+            sample_solver, num_inference_steps, shift, generator, **_sigma_max(sample_solver)
+        )
         with self.steps(len(solver.timesteps), callback_on_step_end) as on_step:
             latents = denoise(noise, solver.timesteps, predict, solver.step, on_step=on_step)
 

@@ -11,7 +11,7 @@ from videogen.media.color import match_color
 from videogen.media.reader import InputVideo
 from videogen.pipelines.base import Part, StepCallback, frames_tensor, prompt_of, truncated
 from videogen.pipelines.wan import WanPipeline
-from videogen.sampling import SOLVERS, denoise
+from videogen.sampling import denoise, make_solver
 
 SHOT_POSITION = 1024  # in time, of the shot before the cut
 
@@ -43,7 +43,8 @@ class ShotSwitchingExtensionPipeline(WanPipeline):
     ) -> Iterator[Part]:
         """One part.
 
-        Draws from the generator: the noise [1, 16, F, h, w], normal, float32.
+        Draws from the generator: the noise [1, 16, F, h, w], and with lcm as much in every step; normal,
+        float32.
         """
         # 1. Text for each branch of the guidance.
         (roll,) = rolls
@@ -63,7 +64,7 @@ class ShotSwitchingExtensionPipeline(WanPipeline):
                 guidance, lambda branch: self.velocity([video, context], contexts[branch], branch)
             )
 
-        solver = SOLVERS[sample_solver](num_inference_steps, shift)
+        solver = make_solver(sample_solver, num_inference_steps, shift, generator)
         with self.steps(len(solver.timesteps), callback_on_step_end) as on_step:
             latents = denoise(noise, solver.timesteps, predict, solver.step, on_step=on_step)
 

@@ -14,7 +14,7 @@ from videogen.media.color import match_color
 from videogen.media.reader import InputVideo
 from videogen.pipelines.base import Part, StepCallback, frames_tensor, prompt_of, seeded, truncated
 from videogen.pipelines.wan import WanPipeline
-from videogen.sampling import SOLVERS, denoise
+from videogen.sampling import denoise, make_solver
 from videogen.shapes import CONDITION_FRAMES
 
 
@@ -63,8 +63,8 @@ class SingleShotExtensionPipeline(WanPipeline):
     ) -> Iterator[Part]:
         """One part per roll, from roll ``first`` on, where ``state`` is that of the part before it.
 
-        Draws from the generator in every roll, from the same seed: the noise [1, 16, F, h, w], normal,
-        float32.
+        Draws from the generator in every roll, from the same seed: the noise [1, 16, F, h, w], and with lcm
+        as much in every step; normal, float32.
         """
         # 1. What the first roll continues: 25 frames, 8-bit, stretched to size.
         source = frames_tensor(input_video.tail(CONDITION_FRAMES, source_fps=source_fps), height, width)
@@ -81,7 +81,7 @@ class SingleShotExtensionPipeline(WanPipeline):
 
             # 3. Denoise [condition, video]; only the video moves.
             predict = partial(self.predict, before, *guided)
-            solver = SOLVERS[sample_solver](num_inference_steps, shift)
+            solver = make_solver(sample_solver, num_inference_steps, shift, generator)
             with self.steps(len(solver.timesteps), callback_on_step_end) as on_step:
                 latents = denoise(noise, solver.timesteps, predict, solver.step, on_step=on_step)
 

@@ -9,7 +9,7 @@ from videogen.conditioning import Segment
 from videogen.geometry import latent_frames
 from videogen.pipelines.base import Part, StepCallback, truncated
 from videogen.pipelines.wan import WanPipeline
-from videogen.sampling import SOLVERS, denoise
+from videogen.sampling import denoise, make_solver
 
 
 class TextToVideoPipeline(WanPipeline):
@@ -34,7 +34,11 @@ class TextToVideoPipeline(WanPipeline):
         generator: torch.Generator | None = None,
         callback_on_step_end: StepCallback | None = None,
     ) -> Iterator[Part]:
-        """One part. Draws from the generator: the noise [1, 16, F, h, w], normal, float32."""
+        """One part.
+
+        Draws from the generator: the noise [1, 16, F, h, w], and with lcm as much in every step; normal,
+        float32.
+        """
         # 1. Text and noise.
         self.reset_cache(num_inference_steps)
         guidance, contexts = self.text_guidance(prompt, negative_prompt, guidance_scale, exactly_one=True)
@@ -45,7 +49,7 @@ class TextToVideoPipeline(WanPipeline):
             video = Segment(latents=latents, timestep=timestep)
             return self.guide(guidance, lambda branch: self.velocity([video], contexts[branch], branch))
 
-        solver = SOLVERS[sample_solver](num_inference_steps, shift)
+        solver = make_solver(sample_solver, num_inference_steps, shift, generator)
         with self.steps(len(solver.timesteps), callback_on_step_end) as on_step:
             latents = denoise(noise, solver.timesteps, predict, solver.step, on_step=on_step)
 

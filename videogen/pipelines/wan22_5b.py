@@ -13,7 +13,7 @@ from videogen.media.image import cover
 from videogen.media.reader import InputVideo
 from videogen.pipelines.base import Part, StepCallback, image_tensor, truncated
 from videogen.pipelines.wan import WanPipeline, first_frame
-from videogen.sampling import SOLVERS, denoise
+from videogen.sampling import denoise, make_solver
 
 
 class Wan22TI2V5BPipeline(WanPipeline):
@@ -41,7 +41,11 @@ class Wan22TI2V5BPipeline(WanPipeline):
         generator: torch.Generator | None = None,
         callback_on_step_end: StepCallback | None = None,
     ) -> Iterator[Part]:
-        """One part. Draws from the generator: the noise [1, 48, F, h, w], normal, float32."""
+        """One part.
+
+        Draws from the generator: the noise [1, 48, F, h, w], and with lcm in every step as much, without the
+        first frame where that is known; normal, float32.
+        """
         # 1. Noise, text, the first frame (scaled and cropped).
         noise = self.draw_noise(latent_frames(num_frames), height, width, generator)
         guidance, contexts = self.text_guidance(prompt, negative_prompt, guidance_scale, exactly_one=True)
@@ -59,7 +63,7 @@ class Wan22TI2V5BPipeline(WanPipeline):
                 guidance, lambda branch: self.velocity(segments, contexts[branch], branch, which=-1)
             )
 
-        solver = SOLVERS[sample_solver](num_inference_steps, shift)
+        solver = make_solver(sample_solver, num_inference_steps, shift, generator)
         with self.steps(len(solver.timesteps), callback_on_step_end) as on_step:
             latents = denoise(noise[:, :, start:], solver.timesteps, predict, solver.step, on_step=on_step)
 

@@ -17,7 +17,7 @@ from videogen.media.reader import InputVideo
 from videogen.models.wan import WanDiT
 from videogen.pipelines.base import Part, StepCallback, image_tensor, truncated
 from videogen.pipelines.wan import WanPipeline, first_frame
-from videogen.sampling import NUM_TRAIN_TIMESTEPS, SOLVERS, denoise
+from videogen.sampling import NUM_TRAIN_TIMESTEPS, denoise, make_solver
 
 
 class Wan22A14BPipeline(WanPipeline):
@@ -61,7 +61,11 @@ class Wan22A14BPipeline(WanPipeline):
         generator: torch.Generator | None = None,
         callback_on_step_end: StepCallback | None = None,
     ) -> Iterator[Part]:
-        """One part. Draws from the generator: the noise [1, 16, F, h, w], normal, float32."""
+        """One part.
+
+        Draws from the generator: the noise [1, 16, F, h, w], and with lcm as much in every step; normal,
+        float32.
+        """
         # 1. Noise; text; the first frame, stretched to size (bicubic, neither smoothed nor clamped).
         noise = self.draw_noise(latent_frames(num_frames), height, width, generator)
         contexts = {
@@ -87,7 +91,7 @@ class Wan22A14BPipeline(WanPipeline):
                 guidance, lambda branch: self.velocity([video], contexts[branch], branch, model=expert)
             )
 
-        solver = SOLVERS[sample_solver](num_inference_steps, shift)
+        solver = make_solver(sample_solver, num_inference_steps, shift, generator)
         with self.steps(len(solver.timesteps), callback_on_step_end) as on_step:
             latents = denoise(noise, solver.timesteps, predict, solver.step, on_step=on_step)
 

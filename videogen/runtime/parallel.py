@@ -252,6 +252,11 @@ RING_KERNELS: dict[str, Callable[..., Any]] = {
 }
 
 
+def works_in_ring(backend: str, device: torch.device) -> bool:
+    """Whether a kernel, in diffusers' words, can take the tokens of other ranks one rank after the other."""
+    return backend in RING_KERNELS and (backend != "native" or device.type == "cpu")
+
+
 def split_tokens(transformer: nn.Module, config: ParallelConfig) -> None:
     """Split a transformer's tokens over ranks before its blocks and put them together behind its head."""
     exchange = Exchange(config)

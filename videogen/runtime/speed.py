@@ -1,8 +1,9 @@
-"""Speed options, applied to a built transformer: the attention kernel, and regional compilation."""
+"""Speed options, applied to a built transformer: the attention kernel, step caches, regional compilation."""
 
 import logging
 import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,11 +15,14 @@ from diffusers.models.attention_dispatch import (
 )
 from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
-from videogen.errors import first_line
+from videogen.errors import InputError, first_line
 from videogen.models.checkpoints import cache_root
 from videogen.models.wan import WanDiT
+from videogen.runtime.cache_kinds import Ratios, read_cache, write_ratios
+from videogen.runtime.caches import DiffusersCache, enable_cache
 from videogen.runtime.coefficients import Table
 from videogen.runtime.memory import blocks
+from videogen.runtime.parallel import works_in_ring
 from videogen.runtime.teacache import enable_teacache
 
 if TYPE_CHECKING:
@@ -38,24 +42,49 @@ BACKENDS = {
 HOPPER = (9, 0)
 PROBE_TOKENS = 128
 COMPILED = "TORCHINDUCTOR_CACHE_DIR"  # torch's own name for where compiled code is kept
+HEAD_DIM = 128  # of every published model
 
 
-def set_attention_backend(transformer: WanDiT, name: str, device: torch.device, dtype: torch.dtype) -> str:
-    """Use the named kernel where it runs, else torch's own; the choice is returned.
+def set_attention_backend(
+    transformer: WanDiT, name: str, device: torch.device, dtype: torch.dtype, *, ring: bool = False
+) -> str:
+    """Use the named kernel, or for 'auto' the best that runs; the choice is returned.
 
-    Only this model's layers are touched (diffusers' own setter also changes a global).
+    Only this model's layers are touched (diffusers' own setter also changes a global). ``ring``: it must work
+    in a ring of ranks.
+
+    Raises:
+        InputError: the named kernel does not run here.
     """
     found: list[Any] = [getattr(module, "processor", None) for module in transformer.modules()]
     processors = [processor for processor in found if hasattr(processor, "_attention_backend")]
     head_dim = transformer.config.attention_head_dim
+    chosen = check_attention_backend(name, device, dtype, head_dim, ring=ring)
+    for processor in processors:
+        processor._attention_backend = AttentionBackendName(chosen)
+    return chosen
+
+
+def check_attention_backend(
+    name: str, device: torch.device, dtype: torch.dtype, head_dim: int = HEAD_DIM, *, ring: bool = False
+) -> str:
+    """The kernel that a name comes to, in diffusers' words, found out by running it.
+
+    Raises:
+        InputError: the named kernel does not run here.
+    """
     for candidate in _candidates(name, device, dtype):
         problem = _problem(candidate, head_dim, device, dtype)
+        if ring and not works_in_ring(candidate, device):
+            problem = "it cannot work in a ring"
         if problem is None:
-            for processor in processors:
-                processor._attention_backend = AttentionBackendName(candidate)
             return candidate
         if name != "auto":
-            logger.warning("--attention_backend %s: not usable here (%s); using native", name, problem)
+            what = f"does not run here, on {device} in {str(dtype).removeprefix('torch.')} ({problem})"
+            raise InputError("--attention_backend", name, what, "leave it out, or give native")
+    if ring and device.type != "cpu":
+        what = f"no kernel that works in a ring runs on {device} in {str(dtype).removeprefix('torch.')}"
+        raise InputError("--ring_degree", None, what, "use --ulysses_degree alone, or --dtype bfloat16")
     return "native"
 
 
@@ -63,10 +92,11 @@ def _candidates(name: str, device: torch.device, dtype: torch.dtype) -> Iterator
     """Kernels to try, best first. Lossy ones (sage) are never chosen unasked."""
     if name != "auto":
         yield BACKENDS[name]
-    elif device.type == "cuda" and dtype in (torch.bfloat16, torch.float16):
+        return
+    if device.type == "cuda" and dtype in (torch.bfloat16, torch.float16):
         if torch.cuda.get_device_capability(device) >= HOPPER:
             yield from ("_flash_3", "_native_cudnn")
-        yield "flash"
+        yield from ("flash", "_native_flash")
     yield "native"
 
 
@@ -83,8 +113,19 @@ def _problem(backend: str, head_dim: int, device: torch.device, dtype: torch.dty
     return None
 
 
-def set_teacache(pipeline: "VideoPipeline", table: Table | None, values: Mapping[str, Any]) -> None:
-    """TeaCache as a plan's values ask for it; without a table it is taken off."""
+def set_step_cache(
+    pipeline: "VideoPipeline",
+    values: Mapping[str, Any],
+    *,
+    table: Table | None = None,
+    ratios: Ratios | None = None,
+) -> None:
+    """The step cache that a plan's values ask for; an earlier one is taken off.
+
+    Args:
+        table: TeaCache's coefficients, where it is on.
+        ratios: MagCache's, where it is on.
+    """
     if pipeline.step_cache is not None:
         pipeline.step_cache.disable()
         pipeline.step_cache = None
@@ -96,6 +137,20 @@ def set_teacache(pipeline: "VideoPipeline", table: Table | None, values: Mapping
             use_ret_steps=values["use_ret_steps"],
             fixed=values["teacache_fixed"],
         )
+    elif values["cache"] is not None:
+        name, threshold = read_cache(values["cache"])
+        narrow = torch.float32 if values["dtype"] == "float32" else torch.bfloat16
+        pipeline.step_cache = enable_cache(
+            pipeline.transformers, name, threshold, dtype=narrow, ratios=ratios
+        )
+
+
+def keep_ratios(pipeline: "VideoPipeline", file: Path | None, schedule: Mapping[str, Any]) -> None:
+    """Keep on disk what a calibrating MagCache measured, if one did."""
+    cache = pipeline.step_cache
+    if file is not None and isinstance(cache, DiffusersCache) and cache.ratios:
+        write_ratios(file, cache.ratios, schedule)
+        logger.info("--cache magcache: measured, and used from now on (%s)", file)
 
 
 def keep_compiled() -> None:
@@ -104,8 +159,13 @@ def keep_compiled() -> None:
         os.environ[COMPILED] = str(cache_root() / "compiled")
 
 
-def compile_blocks(transformer: WanDiT, device: torch.device, *, streamed: bool) -> None:
-    """Compile the repeated block once (regional compilation), where that applies; the code is kept."""
+def compile_blocks(
+    transformer: WanDiT, device: torch.device, *, streamed: bool, spread: bool = False
+) -> None:
+    """Compile the repeated block once (regional compilation), where that applies; the code is kept.
+
+    A block whose tokens are ``spread`` over ranks is compiled in pieces, around their exchange.
+    """
     if device.type == "cpu":
         logger.warning("--compile: skipped on the CPU, where compiling takes longer than it saves")
         return
@@ -114,4 +174,4 @@ def compile_blocks(transformer: WanDiT, device: torch.device, *, streamed: bool)
         return
     keep_compiled()
     for block in blocks(transformer):
-        block.compile(fullgraph=True)
+        block.compile(fullgraph=not spread)

@@ -11,7 +11,7 @@ guidance branches and steps. Source: spec skyreels_v2 section 10.
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from diffusers.hooks.hooks import HookRegistry, ModelHook, StateManager
 from torch import Size, Tensor, nn
@@ -139,6 +139,7 @@ class TeaCache(ModelHook):
     dtype of the tokens, and one signal [B, F or 1, D] or [B, F or 1, 6, D] in float32.
     """
 
+    recorded_as: ClassVar[str] = "teacache"
     _is_stateful = True  # so that cache_context reaches the branch below
 
     def __init__(self, transformer: WanDiT, counting: Counting) -> None:

@@ -1,0 +1,435 @@
+"""diffusers' step caches on small transformers: what is left out, what begins anew, what stays as it was."""
+
+import pytest
+import torch
+from torch import nn
+
+from videogen import lossy
+from videogen.errors import InputError
+from videogen.models.wan import WanDiT
+from videogen.runtime import memory
+from videogen.runtime.cache_kinds import KINDS, read_cache, read_ratios, step_cache, write_ratios
+from videogen.runtime.caches import CONFIGS, enable_cache
+from videogen.values import Reject
+
+ALL = {"first_block": 1e9, "magcache": 1e9, "taylorseer": 3, "taylorseer_lite": 3}
+FLAT = {"steps": 6, "transformers": [{"cond": [1.0] * 6, "uncond": [1.0] * 6}]}
+STEPS = (1000, 999, 998, 997, 996, 995)
+
+
+# --- names
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ("first_block", ("first_block", 0.05)),
+        ("first-block:.2", ("first_block", 0.2)),
+        ("magcache:0.12", ("magcache", 0.12)),
+        ("magcache:calibrate", ("magcache", None)),
+        ("taylorseer", ("taylorseer", 5)),
+        ("taylorseer_lite:2", ("taylorseer_lite", 2)),
+    ],
+)
+def test_a_cache_by_name(given, read):
+    assert read_cache(step_cache(given)) == read
+    assert step_cache(step_cache(given)) == step_cache(given)  # what is recorded is read back
+
+
+@pytest.mark.parametrize(
+    ("given", "message", "fix"),
+    [
+        ("fbcache", "must be NAME.*first_block, magcache, taylorseer", "nearest first_block"),
+        ("first_blok:1", "must be NAME", "nearest first_block"),
+        ("first_block:", "threshold of first_block must be a number above 0 to 1", "for example"),
+        ("first_block:2", "above 0 to 1", "nearest 1"),
+        ("first_block:calibrate", "threshold of first_block must be", "for example"),
+        ("magcache:0", "above 0 to 1, or 'calibrate'", "for example"),
+        ("taylorseer:1", "interval of taylorseer must be a whole number from 2 to 100", "nearest 2"),
+        ("taylorseer:2.5", "whole number", "nearest 2"),
+        ("", "must be NAME", "nearest first_block"),
+    ],
+)
+def test_a_name_or_threshold_that_does_not_exist(given, message, fix):
+    with pytest.raises(Reject, match=message) as refused:
+        step_cache(given)
+    assert fix in refused.value.fix
+
+
+def test_every_kind_has_a_config():
+    assert list(KINDS) == list(CONFIGS)
+
+
+def test_ratios_are_kept_whole_or_not_at_all(tmp_path):
+    file = tmp_path / "new" / "r.json"
+    assert read_ratios(file) is None
+    write_ratios(file, FLAT, {"num_inference_steps": 6})
+    assert read_ratios(file) == FLAT
+    assert [path.name for path in file.parent.iterdir()] == ["r.json"]
+    for broken in ("{", "[]", '{"ratios": 3}', '{"ratios": {}}'):
+        file.write_text(broken)
+        assert read_ratios(file) is None
+
+
+# --- on a transformer
+
+
+def small():
+    torch.manual_seed(0)
+    model = WanDiT(
+        num_attention_heads=2, attention_head_dim=24, ffn_dim=64, num_layers=3, freq_dim=32, text_dim=16
+    )
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    return model.eval()
+
+
+@pytest.fixture
+def transformer():
+    return small()
+
+
+class Scene:
+    """Calls a transformer as the pipelines do, levels for all frames alike or one for each."""
+
+    def __init__(self, frames=2):
+        generator = torch.Generator().manual_seed(frames)
+        self.latents = torch.randn(1, 16, frames, 4, 4, generator=generator)
+        self.texts = {name: torch.randn(1, 8, 16, generator=generator) for name in ("cond", "uncond")}
+
+    @torch.no_grad()
+    def __call__(self, model, level, branch="cond"):
+        level = level if isinstance(level, torch.Tensor) else torch.tensor([[level]])
+        with model.cache_context(branch):
+            return model(
+                hidden_states=self.latents * (1 + float(level.float().mean()) / 1000),
+                timestep=level,
+                encoder_hidden_states=self.texts[branch],
+                return_dict=False,
+            )[0]
+
+
+def with_cache(model, name, threshold=None, ratios=FLAT):
+    models = model if isinstance(model, list) else [model]
+    given = ALL[name] if threshold is None else threshold
+    return enable_cache(models, name, given, dtype=torch.float32, ratios=ratios)
+
+
+@pytest.fixture
+def attention_runs(transformer):
+    """How often the last block's attention has really computed, as a list that grows."""
+    runs = []
+    transformer.blocks[-1].attn1.to_q.register_forward_hook(lambda *_: runs.append(1))
+    return runs
+
+
+@pytest.mark.parametrize(
+    ("name", "computed"),
+    [("first_block", 1), ("magcache", 2), ("taylorseer", 4), ("taylorseer_lite", 4)],
+)
+def test_a_cache_really_skips(transformer, attention_runs, name, computed):
+    """In every branch alike. TaylorSeer: steps 0, 1, 2, then every third from 4 on; MagCache: the first
+    fifth, and no more than three in a row left out."""
+    scene = Scene()
+    exact = [scene(transformer, level, branch) for level in STEPS for branch in scene.texts]
+    attention_runs.clear()
+    cache = with_cache(transformer, name)
+    for _ in range(2):  # a loop begins anew
+        cache.start_loop(len(STEPS))
+        made = [scene(transformer, level, branch) for level in STEPS for branch in scene.texts]
+        cache.end_loop()
+    assert (cache.computed, cache.skipped) == (4 * computed, 4 * (6 - computed))
+    assert len(attention_runs) == cache.computed
+    assert torch.equal(made[0], exact[0])
+    assert torch.equal(made[1], exact[1])
+    errors = [float((a - b).norm() / b.norm()) for a, b in zip(made, exact, strict=True)]
+    assert 0 < max(errors) < 1
+    cache.disable()
+    again = [scene(transformer, level, branch) for level in STEPS for branch in scene.texts]
+    assert all(torch.equal(a, b) for a, b in zip(again, exact, strict=True))
+    assert "cache" not in str(transformer._diffusers_hook)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_nothing_new_is_nothing_lost(transformer, name):
+    """Where all steps are the same, so are all results, and branches keep apart."""
+    scene = Scene()
+    exact = {branch: scene(transformer, 700, branch) for branch in scene.texts}
+    cache = with_cache(transformer, name)
+    cache.start_loop(len(STEPS))
+    for _ in STEPS:
+        for branch, expected in exact.items():
+            assert torch.allclose(scene(transformer, 700, branch), expected, atol=1e-5)
+    assert cache.skipped > 0
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_levels_per_frame_and_another_length_in_the_next_loop(transformer, name):
+    cache = with_cache(transformer, name)
+    for frames in (3, 2):
+        scene = Scene(frames)
+        cache.start_loop(len(STEPS))
+        for level in STEPS:
+            per_frame = torch.tensor([[0] + [level] * (frames - 1)])
+            assert scene(transformer, per_frame).isfinite().all()
+        cache.end_loop()
+    assert cache.computed + cache.skipped == 12
+    assert cache.skipped > 0
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_memory_is_given_back(transformer, name):
+    cache, scene = with_cache(transformer, name), Scene()
+    cache.start_loop(len(STEPS))
+    for level in STEPS[:4]:
+        scene(transformer, level)
+    assert held(transformer) > 0
+    cache.end_loop()
+    assert held(transformer) == 0
+
+
+def held(model):
+    """States that hooks of a model keep."""
+    from diffusers.hooks.hooks import StateManager
+
+    registries = [module._diffusers_hook for module in model.modules() if hasattr(module, "_diffusers_hook")]
+    values = [value for r in registries for hook in r.hooks.values() for value in vars(hook).values()]
+    return sum(len(value._state_cache) for value in values if isinstance(value, StateManager))
+
+
+def test_a_first_block_that_changed_is_followed_by_the_others(transformer):
+    scene = Scene()
+    exact = [scene(transformer, level) for level in STEPS]
+    cache = with_cache(transformer, "first_block", 1e-9)
+    cache.start_loop(len(STEPS))
+    assert all(torch.equal(scene(transformer, lv), e) for lv, e in zip(STEPS, exact, strict=True))
+    assert (cache.computed, cache.skipped) == (6, 0)
+
+
+def test_two_experts_have_a_cache_each():
+    """The second begins by computing, and the first then holds nothing any more."""
+    high, low = small(), small()
+    scene = Scene()
+    ratios = {"steps": 6, "transformers": [{"cond": [1.0] * 3}, {"cond": [1.0] * 3}]}
+    for name, computed in (("first_block", 2), ("magcache", 2), ("taylorseer", 6)):
+        cache = with_cache([high, low], name, ratios=ratios)
+        cache.start_loop(6)
+        for index, level in enumerate(STEPS):
+            scene(high if index < 3 else low, level)
+            assert (held(high) > 0) == (index < 3)
+        assert (cache.computed, cache.skipped) == (computed, 6 - computed)
+        cache.end_loop()
+        cache.disable()
+
+
+def test_magcache_measures_then_skips(transformer, capsys):
+    scene = Scene()
+    exact = [scene(transformer, level, branch) for level in STEPS for branch in scene.texts]
+    cache = enable_cache([transformer], "magcache", None, dtype=torch.float32)
+    for _ in range(2):  # the ratios are those of the first loop
+        cache.start_loop(len(STEPS))
+        made = [scene(transformer, level, branch) for level in STEPS for branch in scene.texts]
+        cache.end_loop()
+    assert all(torch.equal(a, b) for a, b in zip(made, exact, strict=True))
+    assert (cache.computed, cache.skipped) == (24, 0)
+    assert capsys.readouterr().out == ""  # diffusers would print them
+    ratios = cache.ratios
+    cache.disable()
+    assert ratios["steps"] == 6
+    (branches,) = ratios["transformers"]
+    assert {name: len(found) for name, found in branches.items()} == {"cond": 6, "uncond": 6}
+    assert branches["cond"][0] == 1
+    assert branches["cond"] != branches["uncond"]
+
+    cache = with_cache(transformer, "magcache", 0.5, ratios)
+    seen = []
+    transformer.register_forward_hook(lambda *_: seen.append(cache.cached[0].config.mag_ratios))
+    cache.start_loop(len(STEPS))
+    for level in STEPS:
+        for branch in scene.texts:
+            scene(transformer, level, branch)
+    cache.end_loop()
+    assert cache.skipped > 0
+    assert not cache.ratios  # what is used is not measured anew
+    assert seen == [branches["cond"], branches["uncond"]] * 6
+    cache.start_loop(12)  # a loop of another length
+    scene(transformer, 1000)
+    assert len(seen[-1]) == 12
+    assert seen[-1][-1] == pytest.approx(branches["cond"][-1])
+    with pytest.raises(ValueError, match="needs ratios"):
+        enable_cache([transformer], "magcache", 0.5, dtype=torch.float32)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_on_streamed_blocks(transformer, name):
+    """--low_vram's hooks lie inside of the cache's (the CPU stands in for the GPU)."""
+    scene = Scene()
+
+    def run():
+        cache = with_cache(transformer, name)
+        cache.start_loop(len(STEPS))
+        made = [scene(transformer, level, branch) for level in STEPS for branch in scene.texts]
+        cache.end_loop()
+        cache.disable()
+        return made, cache.computed
+
+    expected, computed = run()
+    cpu = torch.device("cpu")
+    transformer.enable_group_offload(
+        onload_device=cpu, offload_device=cpu, offload_type="block_level", num_blocks_per_group=1
+    )
+    made, again = run()
+    assert again == computed
+    assert all(torch.equal(a, b) for a, b in zip(made, expected, strict=True))
+
+
+@pytest.mark.parametrize("name", [name for name, kind in KINDS.items() if not kind.in_blocks])
+def test_compiled_blocks_are_called_from_outside(transformer, name):
+    """A cache inside of them would break the graph, which fullgraph refuses."""
+    scene = Scene()
+    exact = [scene(transformer, level) for level in STEPS]
+    graphs = []
+    for block in memory.blocks(transformer):
+        block._compiled_call_impl = "compiled"  # as block.compile(fullgraph=True) leaves it
+    compiling = torch.compile
+    torch.compile = lambda function, **options: graphs.append(options) or function
+    try:
+        cache = with_cache(transformer, name)
+    finally:
+        torch.compile = compiling
+    assert graphs == [{"fullgraph": True}] * 3
+    cache.start_loop(len(STEPS))
+    made = [scene(transformer, level) for level in STEPS]
+    assert cache.skipped > 0
+    assert torch.equal(made[0], exact[0])
+    cache.disable()
+    assert torch.equal(scene(transformer, STEPS[1]), exact[1])
+
+
+def hunyuan(kind):
+    from diffusers import HunyuanVideoTransformer3DModel
+
+    torch.manual_seed(0)
+    model = HunyuanVideoTransformer3DModel(
+        in_channels=16,
+        out_channels=16,
+        num_attention_heads=2,
+        attention_head_dim=16,
+        num_layers=2,
+        num_single_layers=2,
+        num_refiner_layers=1,
+        mlp_ratio=2.0,
+        text_embed_dim=8,
+        pooled_projection_dim=8,
+        rope_axes_dim=(8, 4, 4),
+        image_condition_type=kind,
+    )
+    return model.eval()
+
+
+@pytest.mark.parametrize("kind", ["token_replace", "latent_concat"])
+@pytest.mark.parametrize(
+    ("name", "computed"),
+    [("first_block", 1), ("magcache", 2), ("taylorseer", 4), ("taylorseer_lite", 4)],
+)
+@torch.no_grad()
+def test_hunyuan(kind, name, computed):
+    model = hunyuan(kind)
+    latents, text = torch.randn(1, 16, 2, 4, 4), torch.randn(1, 5, 8)
+
+    def call(level):
+        with model.cache_context("cond"):
+            return model(
+                hidden_states=latents,
+                timestep=torch.tensor([level]),
+                encoder_hidden_states=text,
+                encoder_attention_mask=torch.ones(1, 5, dtype=torch.long),
+                pooled_projections=text[:, 0],
+                guidance=torch.tensor([6000.0]),
+                return_dict=False,
+            )[0]
+
+    exact = [call(level) for level in STEPS]
+    runs = []
+    model.single_transformer_blocks[-1].attn.to_q.register_forward_hook(lambda *_: runs.append(1))
+    cache = with_cache(model, name)
+    cache.start_loop(len(STEPS))
+    made = [call(level) for level in STEPS]
+    cache.end_loop()
+    assert (cache.computed, cache.skipped) == (computed, 6 - computed)
+    assert len(runs) == computed
+    errors = [float((a - b).norm() / b.norm()) for a, b in zip(made, exact, strict=True)]
+    assert errors[0] == 0
+    assert 0 < max(errors) < 1
+    cache.disable()
+    assert torch.equal(call(STEPS[-1]), exact[-1])
+
+
+# --- what goes together
+
+
+VALUES = {
+    "attention_backend": "auto",
+    "device": "auto",
+    "cache": None,
+    "float8_matmul": False,
+    "compile": False,
+    "use_usp": False,
+    "dtype": "bfloat16",
+    "lora": (),
+    "guidance_scale": 1.0,
+    "num_inference_steps": 4,
+}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"cache": "taylorseer:5", "compile": True}, "--cache taylorseer: .*--compile; use taylorseer_lite"),
+        ({"cache": "first_block:0.1", "use_usp": True}, "--cache first_block: .*--use_usp; use magcache"),
+        ({"cache": "magcache:calibrate", "use_usp": True}, "--cache magcache:calibrate: .*on one GPU"),
+        ({"float8_matmul": True, "dtype": "float32"}, "--float8_matmul: needs bfloat16.*--dtype bfloat16"),
+        ({"float8_matmul": True, "device": "cpu"}, "--float8_matmul: needs a GPU .*8.9.*, not cpu"),
+        ({"attention_backend": "cudnn", "device": "cpu"}, "cudnn: does not run on cpu; use native"),
+    ],
+)
+def test_what_does_not_go_together(values, message):
+    with pytest.raises(InputError, match=message):
+        lossy.check(VALUES | values)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"cache": "taylorseer_lite:5", "compile": True},
+        {"cache": "magcache:0.1", "use_usp": True},
+        {"cache": "first_block:0.1", "compile": True},
+        {"float8_matmul": True},
+    ],
+)
+def test_what_does(values):
+    lossy.check(VALUES | values)
+
+
+@pytest.mark.parametrize("name", lossy.PACKAGES)
+def test_a_kernel_that_is_not_installed(monkeypatch, name):
+    monkeypatch.setattr(lossy, "find_spec", lambda module: None)
+    package = lossy.PACKAGES[name]
+    with pytest.raises(InputError, match=f"{name}: needs the package {package.module}") as refused:
+        lossy.check(VALUES | {"attention_backend": name})
+    assert package.how in str(refused.value)
+    with pytest.raises(InputError, match=r"--float8_matmul: needs the package torchao.*pip install"):
+        lossy.check(VALUES | {"float8_matmul": True})
+
+
+def test_notes():
+    def count(**values):
+        return len(list(lossy.notes(VALUES | values)))
+
+    lcm = {"sample_solver": "lcm", "lora": ("x",)}
+    assert count() == count(**lcm) == 0
+    assert count(sample_solver="lcm") == 1
+    assert count(**lcm, guidance_scale=5.0) == count(**lcm, guidance_scale=(1.0, 3.0)) == 1
+    assert count(**lcm, num_inference_steps=50) == 1
+    assert count(float8_matmul=True) == 1
+    assert count(float8_matmul=True, compile=True) == 0

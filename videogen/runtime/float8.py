@@ -1,0 +1,74 @@
+"""Float8 matrix products in a built transformer, where the GPU multiplies in float8.
+
+Weights have a scale per output row, activations one per token, found anew for every product. What users saw
+suffer stays as it is: norms, embeddings, modulation, the head, and the first and last block.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from videogen.errors import InputError
+from videogen.runtime.memory import blocks
+
+FLAG = "--float8_matmul"
+CAPABILITY = (8, 9)
+UNIT = 16  # what the sides of a float8 product are multiples of
+
+
+def check(device: torch.device) -> None:
+    """Refuse devices that do not multiply in float8.
+
+    Raises:
+        InputError: this one does not.
+    """
+    what = f"needs a GPU of compute capability {'.'.join(map(str, CAPABILITY))} or more"
+    if device.type != "cuda":
+        raise InputError(FLAG, None, f"{what}, not {device.type}", "leave it out")
+    if (found := torch.cuda.get_device_capability(device)) < CAPABILITY:
+        name = torch.cuda.get_device_name(device)
+        raise InputError(FLAG, None, f"{what}; {name} has {'.'.join(map(str, found))}", "leave it out")
+
+
+def chosen(transformer: nn.Module) -> Iterator[tuple[nn.Module, list[str]]]:
+    """Blocks with the names of their layers that multiply in float8.
+
+    Of a LoRA the layer it changes is one of them, its own two are not.
+    """
+    for block in blocks(transformer)[1:-1]:
+        yield block, [name for name, layer in block.named_modules() if _suits(name, layer)]
+
+
+def _suits(name: str, layer: nn.Module) -> bool:
+    """An ordinary linear layer of attention or feed-forward; a modulation is part of a norm."""
+    if type(layer) is not nn.Linear or type(layer.weight.data) is not torch.Tensor:
+        return False
+    kept = "norm" in name or "lora_" in name
+    return not kept and layer.in_features % UNIT == 0 and layer.out_features % UNIT == 0
+
+
+def quantize(transformer: nn.Module, device: torch.device) -> None:
+    """Let the chosen layers multiply in float8; block by block, each converted on the device.
+
+    Raises:
+        InputError: there are none.
+    """
+    from torchao.quantization import (  # noqa: PLC0415 - slow, and noisy
+        Float8DynamicActivationFloat8WeightConfig,
+        PerRow,
+        quantize_,
+    )
+
+    found = [(block, set(names)) for block, names in chosen(transformer) if names]
+    if not found:
+        what = "no layer of this model can multiply in float8 (its weights are float8 already, or few)"
+        raise InputError(FLAG, None, what, "leave it out")
+    for block, names in found:
+        home = next(block.parameters()).device
+        quantize_(
+            block.to(device),
+            Float8DynamicActivationFloat8WeightConfig(granularity=PerRow()),
+            filter_fn=lambda _, name, names=names: name in names,
+        )
+        block.to(home)
