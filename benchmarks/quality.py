@@ -92,6 +92,7 @@ class Bench:
         """One video, from its first part."""
         complete = self.pipeline.complete(self.arguments | changes)
         self.forwards = 0
+        self.pipeline.reset_cache(complete["num_inference_steps"])  # not every pipeline does it itself
         started = self.clock()
         part = next(self.pipeline.parts(**complete, generator=torch.Generator().manual_seed(seed)))
         latents = part.latents.double().cpu()
