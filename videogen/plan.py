@@ -337,7 +337,7 @@ class Plan:
             "memory_bytes": {
                 "plain": memory.peak(),
                 "offload": memory.peak(offload=True),
-                "low_vram": memory.peak(low_vram=True),
+                **({} if self.degrees.size > 1 else {"low_vram": memory.peak(low_vram=True)}),
             },
             "output": None if self.target is None else self.target.path.as_posix(),
             "plan_hash": self.plan_hash,

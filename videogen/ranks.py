@@ -42,13 +42,7 @@ class Ranks:
 @cache
 def here() -> Ranks:
     """As the environment says; one process without torchrun."""
-    names = {
-        "rank": "RANK",
-        "size": "WORLD_SIZE",
-        "local_rank": "LOCAL_RANK",
-        "local_size": "LOCAL_WORLD_SIZE",
-    }
-    found = {field: os.environ.get(name, "") for field, name in names.items()}
+    found = {field: os.environ.get(name, "") for field, name in VARIABLES.items()}
     if not all(word.isdigit() for word in found.values()):
         return Ranks()
     return Ranks(**{field: int(word) for field, word in found.items()}, launched=True)

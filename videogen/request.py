@@ -31,7 +31,7 @@ Values = dict[str, Any]
 # Pairs that contradict each other.
 CONFLICTS = (
     *(("size", "height"), ("size", "width"), ("resolution", "size"), ("resolution", "height")),
-    ("i2v_stability", "no_i2v_stability"),
+    *(("i2v_stability", "no_i2v_stability"), ("offload", "float8_matmul")),
     *(("teacache", "cache"), ("low_vram", "float8_matmul")),
     *(("resolution", "width"), ("output", "output_dir"), ("low_vram", "use_usp"), ("prompt", "roll_prompts")),
 )

@@ -89,7 +89,7 @@ def write(
         with pipeline.stage("write"):
             output.finish()
         pipeline.maybe_free_model_hooks()
-        record |= _measured(pipeline, started)
+        record |= _measured(plan, pipeline, started)
         if target.latents is not None:
             _save_latents(target.latents, latents)
         if target.last_frame is not None:
@@ -242,12 +242,15 @@ def target_of(plan: Plan) -> Target:
     return plan.target
 
 
-def _measured(pipeline: VideoPipeline, started: float) -> dict[str, Any]:
+def _measured(plan: Plan, pipeline: VideoPipeline, started: float) -> dict[str, Any]:
     seconds = {**pipeline.seconds, "total": time.perf_counter() - started}
     cache = pipeline.step_cache
-    forwards = (
-        {} if cache is None else {cache.recorded_as: {"computed": cache.computed, "skipped": cache.skipped}}
-    )
+    forwards: dict[str, Any] = {}
+    if cache is not None:
+        counts: dict[str, Any] = {"computed": cache.computed, "skipped": cache.skipped}
+        if plan.degrees.cfg > 1:
+            counts["of"] = "rank 0"  # which makes some of the branches
+        forwards[cache.recorded_as] = counts
     return {
         **forwards,
         "seconds": {name: round(value, 3) for name, value in seconds.items()},

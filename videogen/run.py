@@ -351,7 +351,9 @@ def check_device(plan: Plan) -> None:
     """
     device = devices.choose_device(plan.values["device"])
     _noise_device(plan)
-    speed.check_attention_backend(plan.values["attention_backend"], device, DTYPES[plan.values["dtype"]])
+    speed.check_attention_backend(
+        plan.values["attention_backend"], device, DTYPES[plan.values["dtype"]], ring=plan.degrees.ring > 1
+    )
     if plan.values["float8_matmul"]:
         float8.check(device)
 
@@ -378,9 +380,11 @@ def _out_of_memory_advice(plan: Plan) -> Iterator[None]:
 def what_to_try(plan: Plan, *, on_gpu: bool) -> str:
     """Options that would make a plan fit in less memory."""
     need, values = plan.memory, plan.values
+    float8 = values["float8_matmul"]
+    other = float8 or values["use_usp"]  # which --low_vram does not go with
     ways = (
-        ("--offload", not (values["offload"] or values["low_vram"]), need.peak(offload=True)),
-        ("--low_vram", not values["low_vram"], need.peak(low_vram=True)),
+        ("--offload", not (values["offload"] or values["low_vram"] or float8), need.peak(offload=True)),
+        ("--low_vram", not (values["low_vram"] or other), need.peak(low_vram=True)),
     )
     tries = [f"{flag} (about {size / 1e9:.0f} GB)" for flag, useful, size in ways if on_gpu and useful]
     shorter = " or fewer --num_frames" if OPTIONS["num_frames"].used_by(plan.task.name) else ""

@@ -34,12 +34,11 @@ from transformers import (
 from videogen.errors import CheckpointError, first_line
 from videogen.media.sound import SAMPLE_RATE
 from videogen.models import hunyuan, key_tables, weights
-from videogen.models.checkpoints import WEIGHTLESS, read_json
+from videogen.models.checkpoints import HEAD_DIM, WEIGHTLESS, read_json
 from videogen.models.key_tables import Entry, KeyTable
 from videogen.models.vae import WAN22_LATENTS_MEAN, WAN22_LATENTS_STD
 from videogen.models.wan import FLOAT32_PARTS, WanDiT
 
-FAMILY_HEAD_DIM = 128  # of every published Wan transformer
 HALF = ("image_encoder", "llava", "clip_text")  # components that bfloat16 is too coarse for
 CLIP_HEADS = 16  # of the published ViT-H/14; no tensor shape tells
 
@@ -69,7 +68,7 @@ class Shapes:
 def wan_config(config: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
     """WanDiT's arguments, from diffusers' or the published config names."""
     dim, channels = shapes["patch_embedding.weight"][:2]
-    heads = config.get("num_attention_heads", config.get("num_heads", dim // FAMILY_HEAD_DIM))
+    heads = config.get("num_attention_heads", config.get("num_heads", dim // HEAD_DIM))
     if not heads:
         raise ValueError("num_attention_heads is missing")
     inferred = {

@@ -3,6 +3,8 @@
 Letters in shapes as in wan.py. Source: specs skyreels_v3 section 6, talking_avatar section 6.
 """
 
+from typing import Any
+
 import torch
 from diffusers.models.attention import AttentionModuleMixin
 from einops import rearrange
@@ -90,18 +92,9 @@ class WanRMSNorm(nn.RMSNorm):
 class WanAttnProcessor(AttentionProcessor):
     """Attention over queries, keys and values that are ready."""
 
-    def __call__(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        *,
-        sharded: bool = False,
-        spans: Spans | None = None,
-    ) -> Tensor:
+    def __call__(self, query: Tensor, key: Tensor, value: Tensor, **how: Any) -> Tensor:
         """As ``attend``; the heads come back as one width [B, L, D]."""
-        out = self.attend(query, key, value, sharded=sharded, spans=spans)
-        return out.flatten(2).type_as(query)
+        return self.attend(query, key, value, **how).flatten(2).type_as(query)
 
 
 class WanAttention(AttentionModuleMixin, nn.Module):

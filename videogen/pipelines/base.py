@@ -115,6 +115,9 @@ class VideoPipeline(DiffusionPipeline):
     evaluate: Callable[[Sequence[str], Velocity], Sequence[Tensor]] = staticmethod(in_turn)
     """How the branches of a guidance are evaluated; set from outside, see runtime/parallel.py."""
 
+    agree: Callable[[float], float] = staticmethod(float)
+    """Of a number that decides something: the one that all ranks go by."""
+
     def guide(self, guidance: Guidance, velocity: Velocity) -> Tensor:
         """Evaluate every branch of a guidance and combine them, in float32."""
         return guide(guidance, velocity, self.evaluate)

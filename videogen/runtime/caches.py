@@ -111,7 +111,10 @@ def _compile_inside(block: nn.Module) -> None:
     """Let a compiled block be what a cache calls, instead of compiling the cache with it."""
     if block._compiled_call_impl is not None:
         block._compiled_call_impl = None
-        block.forward = torch.compile(block.forward, fullgraph=True)
+        processors = (getattr(module, "processor", None) for module in block.modules())
+        # Tokens that are exchanged between ranks are not compiled.
+        spread = any(getattr(processor, "exchange", None) is not None for processor in processors)
+        block.forward = torch.compile(block.forward, fullgraph=not spread)
 
 
 class DiffusersCache:

@@ -38,6 +38,8 @@ def choose_device(name: str, flag: str = "--device") -> torch.device:
     )
     if (device.index or 0) >= count:
         raise InputError(flag, name, f"there are {count} such devices here", f"try {flag} cpu")
+    if device.type == "cuda" and device.index is None:  # by its number: new threads begin on the first GPU
+        device = torch.device("cuda", torch.cuda.current_device())
     return device
 
 

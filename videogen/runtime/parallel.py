@@ -14,22 +14,23 @@ import itertools
 import logging
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
-from diffusers import AutoencoderKLWan
+from diffusers import AutoencoderKLWan, HunyuanVideoTransformer3DModel
 from diffusers.models import attention_dispatch as kernels
 from diffusers.models._modeling_parallel import ContextParallelConfig, ParallelConfig
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from videogen import ranks
 from videogen.errors import InputError
 from videogen.guidance import Velocity
 from videogen.models.attention import AttentionProcessor, Spans, attend_spans
+from videogen.models.wan import WanDiT
 from videogen.ranks import Degrees, Ranks
 from videogen.runtime.bands import split_decoder
 from videogen.runtime.shares import Axis, Layout, all_gather
@@ -119,8 +120,7 @@ def spread(pipeline: "VideoPipeline", degrees: Degrees, device: torch.device) ->
     """Let all ranks work at what a pipeline makes; every rank calls this."""
     if degrees.size == 1:
         return
-    shape = (degrees.cfg, degrees.ring, degrees.ulysses)
-    mesh = init_device_mesh(device.type, shape, mesh_dim_names=("cfg", "ring", "ulysses"))
+    mesh = mesh_of(degrees, device.type)
     if degrees.cfg > 1:
         pipeline.evaluate = SideBySide(mesh["cfg"].get_group())
     if degrees.sequence > 1:
@@ -130,10 +130,30 @@ def spread(pipeline: "VideoPipeline", degrees: Degrees, device: torch.device) ->
             )
         )
         config.setup(dist.get_rank(), dist.get_world_size(), device, mesh=mesh)
+        pipeline.agree = Agreement(config.context_parallel_config._flattened_mesh.get_group())
         for transformer in pipeline.transformers:
             split_tokens(transformer, config)
     if isinstance(pipeline.vae, AutoencoderKLWan):
         split_decoder(pipeline.vae, mesh._flatten("all").get_group())
+
+
+@lru_cache  # groups of ranks are not for the taking: a job may load many models
+def mesh_of(degrees: Degrees, kind: str) -> DeviceMesh:
+    """The ranks, by branch, place in the ring, and heads."""
+    shape = (degrees.cfg, degrees.ring, degrees.ulysses)
+    return init_device_mesh(kind, shape, mesh_dim_names=("cfg", "ring", "ulysses"))
+
+
+class Agreement:
+    """A number of the first rank of those that share a sequence, for all: others may round otherwise."""
+
+    def __init__(self, group: dist.ProcessGroup) -> None:
+        self.group = group
+
+    def __call__(self, number: float) -> float:
+        box = torch.tensor([number], dtype=torch.float64)
+        dist.broadcast(box, group=self.group, group_src=0)
+        return box.item()
 
 
 class SideBySide:
@@ -147,9 +167,8 @@ class SideBySide:
         groups, own = dist.get_world_size(self.group), dist.get_rank(self.group)
         if len(branches) == 1:
             return [velocity(branches[0]).float()]
-        turns = [
-            velocity(branches[index % len(branches)]).float() for index in range(own, len(branches), groups)
-        ]
+        turns = [velocity(branch).float() for branch in branches[own::groups]]
+        assert turns, "more groups than branches"
         turns += [torch.zeros_like(turns[0])] * (-(-len(branches) // groups) - len(turns))
         gathered = all_gather(torch.stack(turns), self.group)
         return [gathered[index % groups, index // groups] for index in range(len(branches))]
@@ -263,7 +282,7 @@ def split_tokens(transformer: nn.Module, config: ParallelConfig) -> None:
     for module in transformer.modules():
         if isinstance(processor := getattr(module, "processor", None), AttentionProcessor):
             processor.exchange = exchange
-    split = _split_wan if hasattr(transformer, "blocks") else _split_hunyuan
+    split = next(split for network, split in SPLITS.items() if isinstance(transformer, network))
     split(transformer, exchange)
 
 
@@ -272,6 +291,8 @@ def _split_wan(transformer: Any, exchange: Exchange) -> None:
 
     def enter(_module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         tokens, text, temb, rotary, *others = arguments
+        if others[-1] is not None:
+            raise ValueError("two speakers are not implemented on several ranks")
         frames, axis = tokens.shape[1], Axis(tokens.shape[2], exchange.ranks)
         exchange.layout = Layout(((frames, axis),))
         rotary = axis.split(rotary.unflatten(0, (frames, -1)), 1, exchange.rank).flatten(0, 1)
@@ -325,3 +346,9 @@ def _split_hunyuan(transformer: Any, exchange: Exchange) -> None:
     for block in (*transformer.transformer_blocks, *transformer.single_transformer_blocks):
         block.register_forward_pre_hook(count)
     transformer.proj_out.register_forward_hook(leave)
+
+
+SPLITS: dict[type, Callable[[Any, Exchange], None]] = {
+    WanDiT: _split_wan,
+    HunyuanVideoTransformer3DModel: _split_hunyuan,
+}

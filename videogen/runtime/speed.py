@@ -16,7 +16,7 @@ from diffusers.models.attention_dispatch import (
 from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
 from videogen.errors import InputError, first_line
-from videogen.models.checkpoints import cache_root
+from videogen.models.checkpoints import HEAD_DIM, cache_root
 from videogen.models.wan import WanDiT
 from videogen.runtime.cache_kinds import Ratios, read_cache, write_ratios
 from videogen.runtime.caches import DiffusersCache, enable_cache
@@ -42,7 +42,6 @@ BACKENDS = {
 HOPPER = (9, 0)
 PROBE_TOKENS = 128
 COMPILED = "TORCHINDUCTOR_CACHE_DIR"  # torch's own name for where compiled code is kept
-HEAD_DIM = 128  # of every published model
 
 
 def set_attention_backend(
@@ -75,13 +74,13 @@ def check_attention_backend(
     """
     for candidate in _candidates(name, device, dtype):
         problem = _problem(candidate, head_dim, device, dtype)
-        if ring and not works_in_ring(candidate, device):
-            problem = "it cannot work in a ring"
+        if ring and problem is None and not works_in_ring(candidate, device):
+            problem = "it cannot work in a ring of ranks"
         if problem is None:
             return candidate
         if name != "auto":
             what = f"does not run here, on {device} in {str(dtype).removeprefix('torch.')} ({problem})"
-            raise InputError("--attention_backend", name, what, "leave it out, or give native")
+            raise InputError("--attention_backend", name, what, "leave it out")
     if ring and device.type != "cpu":
         what = f"no kernel that works in a ring runs on {device} in {str(dtype).removeprefix('torch.')}"
         raise InputError("--ring_degree", None, what, "use --ulysses_degree alone, or --dtype bfloat16")
@@ -136,6 +135,7 @@ def set_step_cache(
             threshold=values["teacache_thresh"],
             use_ret_steps=values["use_ret_steps"],
             fixed=values["teacache_fixed"],
+            agree=pipeline.agree,
         )
     elif values["cache"] is not None:
         name, threshold = read_cache(values["cache"])
@@ -149,7 +149,11 @@ def keep_ratios(pipeline: "VideoPipeline", file: Path | None, schedule: Mapping[
     """Keep on disk what a calibrating MagCache measured, if one did."""
     cache = pipeline.step_cache
     if file is not None and isinstance(cache, DiffusersCache) and cache.ratios:
-        write_ratios(file, cache.ratios, schedule)
+        try:
+            write_ratios(file, cache.ratios, schedule)
+        except OSError as error:
+            logger.warning("--cache magcache: what was measured could not be kept (%s)", first_line(error))
+            return
         logger.info("--cache magcache: measured, and used from now on (%s)", file)
 
 

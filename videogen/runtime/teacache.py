@@ -142,9 +142,11 @@ class TeaCache(ModelHook):
     recorded_as: ClassVar[str] = "teacache"
     _is_stateful = True  # so that cache_context reaches the branch below
 
-    def __init__(self, transformer: WanDiT, counting: Counting) -> None:
+    def __init__(
+        self, transformer: WanDiT, counting: Counting, agree: Callable[[float], float] = float
+    ) -> None:
         super().__init__()
-        self.transformer, self.counting = transformer, counting
+        self.transformer, self.counting, self.agree = transformer, counting, agree
         self.branch = _Branch()
         self.log: list[Decision] = []
         self.signals: dict[str, Tensor] = {}
@@ -231,7 +233,7 @@ class TeaCache(ModelHook):
         if residual is None or residual.shape != shape:
             return None
         previous = self.signals[state]
-        return ((signal - previous).abs().mean() / previous.abs().mean()).item()
+        return self.agree(((signal - previous).abs().mean() / previous.abs().mean()).item())
 
     def _listen(self, _embedder: nn.Module, _arguments: Any, outputs: tuple[Tensor, Tensor]) -> None:
         self._embedding = outputs[0]
@@ -247,17 +249,24 @@ class TeaCache(ModelHook):
 
 
 def enable_teacache(
-    transformer: WanDiT, table: Table, *, threshold: float, use_ret_steps: bool, fixed: bool
+    transformer: WanDiT,
+    table: Table,
+    *,
+    threshold: float,
+    use_ret_steps: bool,
+    fixed: bool,
+    agree: Callable[[float], float] = float,
 ) -> TeaCache:
     """Put TeaCache before the blocks of a transformer. Compiled, streamed or quantised blocks stay so.
 
-    The sequence may be split over ranks where the stack is called, not inside it, and only after this call.
+    The tokens may be split over ranks where the stack is called, not inside it (runtime/parallel.py does so).
 
     Args:
         table: of ``choose_table``.
         threshold: accumulated change below which a call is skipped (0.1 about 2x, 0.2 about 3x as fast).
         use_ret_steps: take the modulation as signal, not the time embedding, and compute more at the start.
         fixed: count steps per guidance branch and loop, not calls as published.
+        agree: of a distance, the one that all ranks go by.
 
     Raises:
         ValueError: it is enabled already.
@@ -265,4 +274,4 @@ def enable_teacache(
     counting = (Fixed if fixed else Published)(
         table.coefficients(use_ret_steps), threshold=threshold, use_ret_steps=use_ret_steps
     )
-    return TeaCache(transformer, counting)
+    return TeaCache(transformer, counting, agree)

@@ -32,7 +32,9 @@ class Copier:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.pool = ThreadPoolExecutor(1, "weights") if device.type == "cuda" else None
+        self.pool = None
+        if device.type == "cuda":  # a new thread begins on the first GPU
+            self.pool = ThreadPoolExecutor(1, "weights", torch.cuda.set_device, (device,))
 
     def start(self, sources: Sequence[Tensor]) -> Callable[[], list[Tensor]]:
         """Begin to copy; the returned function waits for the copies (contiguous) and gives them."""
