@@ -20,6 +20,7 @@ sys.path.insert(0, str(ROOT))
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach for the network
 os.environ["HF_HUB_CACHE"] = str(Path(tempfile.gettempdir()) / "no-such-cache")  # read when imported
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests share the cores among them
 
 
 def _unpack() -> None:
