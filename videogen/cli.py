@@ -32,8 +32,16 @@ from videogen.tasks import TASKS, find
 logger = logging.getLogger("videogen")
 
 INTERRUPTED = 130
+ANOTHER_RANK = (
+    "another rank ended (killed, perhaps for want of memory), or all were told to; torchrun's report says "
+    "more, and --resume goes on"
+)
 # Flags whose answer is all there is to do.
 ANSWERS = ("version", "list_tasks", "env", "dry_run", "caption_only")
+
+
+class Ended(BaseException):
+    """torchrun ends this rank."""
 
 
 def main(argv: Sequence[str] | None = None, *, command: Callable[[list[str]], int] | None = None) -> int:
@@ -43,23 +51,30 @@ def main(argv: Sequence[str] | None = None, *, command: Callable[[list[str]], in
     in_main_thread = threading.current_thread() is threading.main_thread()
     leads = ranks.here().leads
     # The first rank cleans up; the others have nothing to clean up, and may be waiting for one that is gone.
-    ending = signal.default_int_handler if leads else signal.SIG_DFL
+    first: Any = signal.default_int_handler if ranks.here().size == 1 else _ended_by_torchrun
+    ending = first if leads else signal.SIG_DFL
     earlier = signal.signal(signal.SIGTERM, ending) if in_main_thread else None
     try:
         return (command or _main)(arguments) if leads else _follow(arguments)
     except VideoGenError as error:
         return _failed(error.exit_code, f"error: {one_line(error)}", verbose)
-    except KeyboardInterrupt:
-        return _failed(INTERRUPTED, "interrupted; nothing half-written was kept")
+    except (KeyboardInterrupt, Ended) as end:
+        what = f": {ANOTHER_RANK}" if isinstance(end, Ended) else "; nothing half-written was kept"
+        return _failed(INTERRUPTED, f"interrupted{what}")
     except BrokenPipeError:  # the reader of stdout went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _failed(1, "")
     except Exception as error:
         advice = "-v shows where; please report it with the output of --env"
-        return _failed(1, f"error: {one_line(error)} ({advice})", verbose)
+        told = ANOTHER_RANK if ranks.lost_another(error) else f"{one_line(error)} ({advice})"
+        return _failed(1, f"error: {told}", verbose)
     finally:
         if in_main_thread:
             signal.signal(signal.SIGTERM, earlier)
+
+
+def _ended_by_torchrun(*_: object) -> None:
+    raise Ended
 
 
 def _failed(code: int, message: str, verbose: bool = False) -> int:

@@ -12,6 +12,7 @@ from videogen import metadata
 from videogen.errors import InputError
 from videogen.estimate import HUNYUAN_VAE_WIDTH, PUBLISHED_VAE_WIDTH, WAN22_VAE_WIDTH, Memory, estimate
 from videogen.geometry import HUNYUAN_GRID, PATCH, WAN22_GRID, Shape
+from videogen.lossy import is_calibration
 from videogen.media.fetch import display_name
 from videogen.models import checkpoints
 from videogen.models.checkpoints import Checkpoint
@@ -162,7 +163,8 @@ class Plan:
         if threshold is None or not KINDS[name].calibrated or (file := self.ratios_file) is None:
             return None
         if (found := read_ratios(file)) is None:
-            what = "was not measured for this model with these steps, shift, solver and LoRA on this machine"
+            like = "steps, shift, solver, guidance, length and LoRA"
+            what = f"was not measured for this model with these {like} on this machine"
             raise InputError("--cache", name, what, f"run once with --cache {name}:calibrate, which is exact")
         return found
 
@@ -364,6 +366,7 @@ class Plan:
         where = "here" if model.folder else "to be built" if model.tiny else "to be downloaded"
         name = f"{model.name}@{model.revision}" if model.revision else model.name
         sizes = ", ".join(f"{part} {_amount(size)}" for part, size in model.sizes.items())
+        skips = self.values.get("cache") and not is_calibration(self.values["cache"])
         steps = f"{self.forwards // shape.forwards_per_step} steps x {shape.forwards_per_step}"
         memory = ", ".join(f"{mode} {_amount(size)}" for mode, size in plan["memory_bytes"].items())
         rows = {
@@ -377,7 +380,7 @@ class Plan:
             "tokens": f"{shape.tokens} per forward",
             **({"ranks": _ranks(self.degrees)} if self.degrees.size > 1 else {}),
             "forwards": f"{self.forwards} ({steps})"
-            + (", fewer with the cache" if self.teacache_table or self.values.get("cache") else ""),
+            + (", fewer with the cache" if self.teacache_table or skips else ""),
             "seed": str(self.seed),
             "memory": f"about {memory}" + (" on each GPU" if self.degrees.size > 1 else ""),
             "output": plan["output"] or "",

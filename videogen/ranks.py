@@ -5,6 +5,7 @@ options, plans, writes and prints; the others follow it (see run.py and runtime/
 """
 
 import os
+import re
 import sys
 import time
 from collections.abc import Mapping
@@ -108,7 +109,7 @@ def choose_degrees(values: Mapping[str, Any], *, branches: int, heads: int, toke
         work = [n for n in range(1, heads + 1) if heads % n == 0]
         what = f"the model has {heads} attention heads; {', '.join(map(str, work))} work"
         fits = max(n for n in work if sequence % n == 0)
-        more = f"--ulysses_degree {fits} --ring_degree {sequence // fits}" if fits > 1 else "another number"
+        more = (f"--ulysses_degree {fits} " if fits > 1 else "") + f"--ring_degree {sequence // fits}"
         fix = f"start {max(n for n in work if n <= ulysses) * ring * cfg} ranks, or use {more}"
         given = values.get("ulysses_degree")
         raise InputError("--ulysses_degree" if given else "--use_usp", given or f"on {size} ranks", what, fix)
@@ -174,6 +175,14 @@ class Joined(Protocol):
     """The process group, once there is one (see runtime/parallel.py)."""
 
     def first_to_fail(self) -> bool: ...
+
+
+LOST = re.compile(r"gloo|NCCL|Connection (reset|closed|refused)|Broken pipe", re.IGNORECASE)
+
+
+def lost_another(error: BaseException) -> bool:
+    """Whether an error says no more than that another rank is gone."""
+    return joined is not None and isinstance(error, RuntimeError) and bool(LOST.search(str(error)))
 
 
 joined: Joined | None = None  # set by runtime/parallel.py

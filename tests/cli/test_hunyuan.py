@@ -335,7 +335,9 @@ def test_a_lora_of_which_a_part_fits(cli, tmp_path):
 
 def test_a_lora_changes_the_video(cli, tmp_path):
     layer = f"{PREFIX}double_blocks_0_img_mlp_fc2"
-    save_file({layer + UP: torch.ones(32, 2), layer + DOWN: torch.ones(2, 64)}, tmp_path / "lora.safetensors")
+    save_file(
+        {layer + UP: torch.ones(64, 2), layer + DOWN: torch.ones(2, 128)}, tmp_path / "lora.safetensors"
+    )
     frames = []
     for more in (
         (),
@@ -351,11 +353,11 @@ def test_a_lora_changes_the_video(cli, tmp_path):
 
 def test_a_lora_in_the_names_of_diffusers(cli, tmp_path):
     layer = "transformer.transformer_blocks.0.ff.net.2"
-    pair = {f"{layer}.lora_A.weight": torch.ones(2, 64), f"{layer}.lora_B.weight": torch.ones(32, 2)}
+    pair = {f"{layer}.lora_A.weight": torch.ones(2, 128), f"{layer}.lora_B.weight": torch.ones(64, 2)}
     save_file(pair, tmp_path / "lora.safetensors")
     published = f"{PREFIX}double_blocks_0_img_mlp_fc2"
     save_file(
-        {published + UP: torch.ones(32, 2), published + DOWN: torch.ones(2, 64)}, tmp_path / "k.safetensors"
+        {published + UP: torch.ones(64, 2), published + DOWN: torch.ones(2, 128)}, tmp_path / "k.safetensors"
     )
     frames = []
     for name in ("lora", "k"):

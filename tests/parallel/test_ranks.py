@@ -318,7 +318,11 @@ def test_a_failure_of_one_rank_is_told_once(r2v, tmp_path):
     [
         (1, ("--use_usp",), "--use_usp: one process was started.*torchrun --nproc_per_node=2"),
         (2, (), "--use_usp: torchrun started 2 processes.*add it"),
-        (3, ("--use_usp",), "--use_usp on 3 ranks: the model has 4 attention heads; 1, 2, 4 work"),
+        (
+            3,
+            ("--use_usp",),
+            "--use_usp on 3 ranks: the model has 4 attention heads; 1, 2, 4 work.*--ring_degree 3",
+        ),
         (4, ("--use_usp", "--ring_degree", 3), "--ring_degree 3: must divide.*nearest"),
         (4, ("--use_usp", "--ring_degree", 4, "--ulysses_degree", 2), "--ulysses_degree 2: .*nearest 1"),
         (2, ("--use_usp", "--cfg_parallel"), "--cfg_parallel: there is one forward per step"),
