@@ -28,7 +28,7 @@ for program, command in json.load(open(sys.argv[1])):
     code = (continuous if program == "chain" else cli).main(command)
     assert code == 0, (command, code)
 """
-TOLERANCE = 1e-5  # absolute, and relative beyond 1
+TOLERANCE = 1e-5  # absolute; of a ring, beyond as much of the value
 CHAIN = [
     *("--ckpt_dir", "tiny:wan22-a14b", "--num_videos", "2", "--base_seed", "5", "--no_vlm"),
     *("--height", "32", "--width", "48", "--num_frames", "5", "--sample_steps", "2", "--device", "cpu"),
@@ -236,7 +236,8 @@ def test_ranks_make_what_one_makes(ranks, commands, alone, files, tmp_path):
         frames, latents = read(tmp_path, index)
         wanted_frames, wanted = alone[name]
         assert latents.keys() == wanted.keys()
-        excess = [(latents[key] - wanted[key]).abs() - TOLERANCE * wanted[key].abs() for key in wanted]
+        share = TOLERANCE if "ring" in ways else 0  # a ring adds up in another order
+        excess = [(latents[key] - wanted[key]).abs() - share * wanted[key].abs() for key in wanted]
         worst[name, ways] = max(float(beyond.max()) for beyond in excess)
         assert np.abs(frames.astype(int) - wanted_frames).max() <= 1, (name, ways)
     assert max(worst.values()) <= TOLERANCE, worst
