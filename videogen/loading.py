@@ -10,6 +10,7 @@ from videogen.models.build import draft_component
 from videogen.models.checkpoints import Checkpoint, read_json
 from videogen.options import OPTIONS
 from videogen.runtime.device import choose_device
+from videogen.runtime.kernels import enable_fused_kernels
 from videogen.runtime.turns import ENCODER
 from videogen.tasks import TaskSpec, find, variant
 
@@ -43,6 +44,7 @@ def load(
     spec, place = find(task), choose_device(device)
     dtype = getattr(torch, OPTIONS["dtype"].value(dtype)) if isinstance(dtype, str) else dtype
     checkpoint = checkpoints.fetch(checkpoints.locate(str(model or spec.default_model), revision, spec), spec)
+    enable_fused_kernels(place, dtype)
     return load_pipeline(variant(spec.name, checkpoint.family), checkpoint, dtype, place).to(place)
 
 

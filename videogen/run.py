@@ -28,6 +28,7 @@ from videogen.results import Result, follow_along, target_of, write
 from videogen.runtime import device as devices
 from videogen.runtime import float8, memory, parallel, speed
 from videogen.runtime.decode import prepare_decode
+from videogen.runtime.kernels import enable_fused_kernels
 from videogen.runtime.parallel import ALONE, Team
 from videogen.runtime.precision import set_precision
 from videogen.runtime.remember import remember_contexts
@@ -301,6 +302,7 @@ def set_up(plan: Plan) -> VideoPipeline:
         if note and note not in plan.notes:
             logger.warning(note)
     set_precision(device, dtype)
+    enable_fused_kernels(device, dtype)
     whole = not (values["offload"] or values["low_vram"])
     pipeline = load_pipeline(plan.task, plan.checkpoint, dtype, device if whole else memory.CPU)
     load_loras(pipeline, values["lora"])

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoTransformer3DModel
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
-from diffusers.models.embeddings import apply_rotary_emb, get_1d_rotary_pos_embed
 from diffusers.models.transformers.transformer_hunyuan_video import HunyuanVideoAttnProcessor2_0
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
+from videogen.models import fused
 from videogen.models.attention import AttentionProcessor
 from videogen.models.recent import Recent
 
@@ -62,10 +62,20 @@ def dit_config(config: Mapping[str, Any], shapes: Any) -> dict[str, Any]:
 
 
 def make_dit(values: dict[str, Any]) -> HunyuanVideoTransformer3DModel:
-    """The transformer, with RIFLEx at hand."""
+    """Build the transformer from its arguments."""
     model = HunyuanVideoTransformer3DModel(**values)
-    model.rope = RiflexRotaryEmbed(values["rope_axes_dim"], values["rope_theta"])
+    take_over(model)
     return model
+
+
+def take_over(transformer: HunyuanVideoTransformer3DModel) -> None:
+    """Give a transformer RIFLEx positions, and attention for texts without padding."""
+    config = transformer.config
+    if not isinstance(transformer.rope, RiflexRotaryEmbed):
+        transformer.rope = RiflexRotaryEmbed(tuple(config.rope_axes_dim), config.rope_theta)
+    for module in transformer.modules():
+        if isinstance(getattr(module, "processor", None), HunyuanVideoAttnProcessor2_0):
+            module.processor = HunyuanAttnProcessor()
 
 
 class HunyuanAttnProcessor(AttentionProcessor):
@@ -80,15 +90,22 @@ class HunyuanAttnProcessor(AttentionProcessor):
         hidden_states: Tensor,
         encoder_hidden_states: Tensor,
         attention_mask: Tensor | None = None,  # noqa: ARG002 - as diffusers calls it
-        image_rotary_emb: tuple[Tensor, Tensor] | None = None,
+        image_rotary_emb: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Image tokens [B, L, D] and text tokens [B, T, D], attended and projected."""
+        """Image tokens [B, L, D] and text tokens [B, T, D], attended and projected.
+
+        The image's are rotated by ``image_rotary_emb`` [L, 1, K/2, 2].
+        """
         image, text = hidden_states, encoder_hidden_states
         own = attn.add_q_proj is not None  # whether text has projections of its own
         read = image if own else torch.cat([image, text], dim=1)
-        heads = [_split(layer(read), attn.heads) for layer in (attn.to_q, attn.to_k, attn.to_v)]
-        query, key, value = attn.norm_q(heads[0]), attn.norm_k(heads[1]), heads[2]
-        query, key = (_rotate(x, image.shape[1], image_rotary_emb) for x in (query, key))
+        query = fused.rms_norm_rotary(
+            attn.to_q(read), attn.norm_q.weight, image_rotary_emb, attn.heads, attn.norm_q.eps
+        )
+        key = fused.rms_norm_rotary(
+            attn.to_k(read), attn.norm_k.weight, image_rotary_emb, attn.heads, attn.norm_k.eps
+        )
+        value = _split(attn.to_v(read), attn.heads)
         if own:
             layers = (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj)
             heads = [_split(layer(text), attn.heads) for layer in layers]
@@ -104,19 +121,6 @@ class HunyuanAttnProcessor(AttentionProcessor):
 
 def _split(x: Tensor, heads: int) -> Tensor:
     return rearrange(x, "b l (n k) -> b l n k", n=heads)
-
-
-def _rotate(x: Tensor, tokens: int, rotary_emb: tuple[Tensor, Tensor] | None) -> Tensor:
-    """The first ``tokens``, which are the image's, rotated to their positions."""
-    rotated = apply_rotary_emb(x[:, :tokens], rotary_emb, sequence_dim=1)
-    return torch.cat([rotated, x[:, tokens:]], dim=1) if tokens < x.shape[1] else rotated
-
-
-def attend_to_all(transformer: HunyuanVideoTransformer3DModel) -> None:
-    """For texts without padding."""
-    for module in transformer.modules():
-        if isinstance(getattr(module, "processor", None), HunyuanVideoAttnProcessor2_0):
-            module.processor = HunyuanAttnProcessor()
 
 
 class RiflexRotaryEmbed(nn.Module):
@@ -143,26 +147,27 @@ class RiflexRotaryEmbed(nn.Module):
             return None
         return f"RIFLEx changes nothing: it needs {slow + 1} temporal frequencies, and the model has {has}"
 
-    def forward(self, hidden_states: Tensor) -> tuple[Tensor, Tensor]:
-        """Of latents [B, C, F, h, w]: cosines and sines [F * h/2 * w/2, head width], made once per shape."""
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """Return the rotation of latents [B, C, F, h, w], made once per shape.
+
+        Cosines and sines of every channel pair [F * h/2 * w/2, 1, K/2, 2], float32.
+        """
         frames, height, width = hidden_states.shape[2:]
         sizes, device = (frames, height // 2, width // 2), hidden_states.device
         return self.tables.get((sizes, device, self.riflex), lambda: self._table(sizes, device))
 
-    def _table(self, sizes: tuple[int, int, int], device: torch.device) -> tuple[Tensor, Tensor]:
+    def _table(self, sizes: tuple[int, int, int], device: torch.device) -> Tensor:
         frames = sizes[0]
         axes = [torch.arange(size, device=device, dtype=torch.float32) for size in sizes]
         grid = torch.meshgrid(*axes, indexing="ij")
-        tables = [
-            get_1d_rotary_pos_embed(dim, positions.reshape(-1), self.theta, use_real=True)
-            for dim, positions in zip(self.dims, grid, strict=True)
-        ]
-        if (slow := self.slowed(frames)) is not None:
-            angle = grid[0].reshape(-1) * (PERIOD * 2 * torch.pi / frames)
-            for table, values in zip(tables[0], (angle.cos(), angle.sin()), strict=True):
-                table[:, 2 * slow : 2 * slow + 2] = values[:, None]
-        cosines, sines = zip(*tables, strict=True)
-        return torch.cat(cosines, dim=1), torch.cat(sines, dim=1)
+        angles = []
+        for dim, positions in zip(self.dims, grid, strict=True):
+            frequencies = 1.0 / self.theta ** (torch.arange(0, dim, 2, device=device).float() / dim)
+            angles.append(torch.outer(positions.reshape(-1), frequencies))
+        if (slow := self.slowed(frames)) is not None and slow < angles[0].shape[1]:
+            angles[0][:, slow] = grid[0].reshape(-1) * (PERIOD * 2 * torch.pi / frames)
+        angle = torch.cat(angles, dim=1)[:, None]
+        return torch.stack([angle.cos(), angle.sin()], dim=-1)
 
 
 def vae_config(config: Mapping[str, Any], shapes: Any) -> dict[str, Any]:

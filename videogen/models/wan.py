@@ -36,6 +36,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
+from videogen.models import fused
 from videogen.models.attention import Spans
 from videogen.models.wan_attention import (
     KeysValues,
@@ -59,19 +60,29 @@ class WanFeedForward(FeedForward):
         return narrow(gelu(widen.proj(hidden_states), approximate="tanh"))
 
 
-def modulate(normed: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """normed * (1 + scale) + shift, in one pass."""
-    return torch.addcmul(shift, normed, 1 + scale)
+class WanLayerNorm(FP32LayerNorm):
+    """Layer norm in float32, with what comes before it (a residual) and after it (modulation) in one pass."""
 
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        update: Tensor | None = None,
+        gate: Tensor | None = None,
+        scale: Tensor | None = None,
+        shift: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return (x + gate * update, its norm * (1 + scale) + shift), both like x [B, F, S, D].
 
-def modulated_norm(norm: nn.Module, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """x normalised and modulated in float32, in the dtype of ``x``."""
-    return modulate(norm(x.float()), shift, scale).to(x.dtype)
-
-
-def gated_residual(hidden_states: Tensor, update: Tensor, gate: Tensor) -> Tensor:
-    """hidden_states + gate * update, computed in float32 (the gate's), in the dtype of ``hidden_states``."""
-    return torch.addcmul(hidden_states, update.view_as(hidden_states), gate).type_as(hidden_states)
+        Gate, scale and shift [B, F or 1, 1, D] may be None; without an update [..., D] x is returned.
+        A norm with weights of its own is not modulated.
+        """
+        norm = (
+            (scale, shift, 1.0, self.eps) if self.weight is None else (self.weight, self.bias, 0.0, self.eps)
+        )
+        if update is None:
+            return x, fused.layer_norm(x, *norm)
+        return fused.add_layer_norm(x, update.view_as(x), gate, *norm)
 
 
 class WanBlock(nn.Module):
@@ -81,14 +92,14 @@ class WanBlock(nn.Module):
         self, dim: int, ffn_dim: int, heads: int, eps: float, image_dim: int | None, audio_dim: int | None
     ) -> None:
         super().__init__()
-        self.norm1 = FP32LayerNorm(dim, eps, elementwise_affine=False)
+        self.norm1 = WanLayerNorm(dim, eps, elementwise_affine=False)
         self.attn1 = WanAttention(dim, heads, eps)
-        self.norm2 = FP32LayerNorm(dim, eps)
+        self.norm2 = WanLayerNorm(dim, eps)
         self.attn2 = WanAttention(dim, heads, eps, image_dim)
         if audio_dim is not None:
-            self.norm_x = FP32LayerNorm(dim, eps)
+            self.norm_x = WanLayerNorm(dim, eps)
             self.audio_cross_attn = WanAudioAttention(dim, heads, audio_dim)
-        self.norm3 = FP32LayerNorm(dim, eps, elementwise_affine=False)
+        self.norm3 = WanLayerNorm(dim, eps, elementwise_affine=False)
         self.ffn = WanFeedForward(dim, inner_dim=ffn_dim, activation_fn="gelu-approximate")
         self.scale_shift_table = nn.Parameter(torch.randn(1, 6, dim) / dim**0.5)
 
@@ -110,34 +121,20 @@ class WanBlock(nn.Module):
         """
         table = self.scale_shift_table + temb
         shift_attn, scale_attn, gate_attn, shift_ffn, scale_ffn, gate_ffn = table.chunk(6, dim=-2)
-        shape, dtype = hidden_states.shape, hidden_states.dtype
-
-        # Large intermediates are not named: what nothing refers to is freed at once.
-        shares = None
+        x, shares = hidden_states, None
+        _, normed = self.norm1(x, scale=scale_attn, shift=shift_attn)
+        normed = normed.flatten(1, 2)
         if regions is not None:
-            attending = modulated_norm(self.norm1, hidden_states, shift_attn, scale_attn).flatten(1, 2)
-            shares = self.attn1.shares(attending, rotary_emb, regions)
-            del attending
-        update = self.attn1(
-            modulated_norm(self.norm1, hidden_states, shift_attn, scale_attn).flatten(1, 2),
-            rotary_emb=rotary_emb,
-            spans=spans,
-        )
-        hidden_states = gated_residual(hidden_states, update, gate_attn)
-        update = self.attn2(
-            self.norm2(hidden_states.float()).to(dtype).flatten(1, 2),
-            encoder_hidden_states,
-            image_states=image_states,
-        )
-        hidden_states = hidden_states + update.view(shape)
+            shares = self.attn1.shares(normed, rotary_emb, regions)
+        update = self.attn1(normed, rotary_emb=rotary_emb, spans=spans)
+        x, normed = self.norm2(x, update=update, gate=gate_attn)
+        update = self.attn2(normed.flatten(1, 2), encoder_hidden_states, image_states=image_states)
         if audio_states is not None:
-            heard = self.norm_x(hidden_states.float()).to(dtype)
-            update = self.audio_cross_attn(heard, audio_states, shares)
-            del heard
-            hidden_states = hidden_states + update
+            x, normed = self.norm_x(x, update=update)
+            update = self.audio_cross_attn(normed, audio_states, shares)
+        x, normed = self.norm3(x, update=update, scale=scale_ffn, shift=shift_ffn)
         del update
-        update = self.ffn(modulated_norm(self.norm3, hidden_states, shift_ffn, scale_ffn))
-        return gated_residual(hidden_states, update, gate_ffn)
+        return fused.gated_add(x, self.ffn(normed), gate_ffn)
 
 
 TransformerBlockRegistry.register(
@@ -232,7 +229,7 @@ class WanDiT(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin, FromOriginal
             WanBlock(dim, ffn_dim, num_attention_heads, eps, added_kv_proj_dim, audio_dim)
             for _ in range(num_layers)
         )
-        self.norm_out = FP32LayerNorm(dim, eps, elementwise_affine=False)
+        self.norm_out = WanLayerNorm(dim, eps, elementwise_affine=False)
         self.proj_out = nn.Linear(dim, out_channels * math.prod(patch_size))
         self.scale_shift_table = nn.Parameter(torch.randn(1, 2, dim) / dim**0.5)
 
@@ -305,7 +302,8 @@ class WanDiT(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin, FromOriginal
         x = self.blocks(x, text, temb, rotary_emb, image, audio, spans, regions)
 
         shift, scale = (self.scale_shift_table + embedding.unsqueeze(-2)).chunk(2, dim=-2)
-        x = self.proj_out(modulate(self.norm_out(x.float()), shift, scale).type_as(x))
+        _, x = self.norm_out(x, scale=scale, shift=shift)
+        x = self.proj_out(x)
         grid = {"r": height // rows, "c": width // columns, "q": rows, "p": columns}
         sample = rearrange(x, "b f (r c) (q p ch) -> b ch f (r q) (c p)", **grid)
         return Transformer2DModelOutput(sample=sample) if return_dict else (sample,)

@@ -11,7 +11,9 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
+from videogen.models import fused
 from videogen.models.attention import AttentionProcessor, Spans
+from videogen.models.fused import apply_rotary
 from videogen.models.wan_embedders import ROPE_THETA
 
 KeysValues = tuple[Tensor, Tensor]
@@ -27,20 +29,6 @@ def causal_spans(visible_frames: Tensor, tokens: int) -> Spans:
             first = spans.pop()[0]
         spans.append((first, end, visible * tokens))
     return spans
-
-
-def apply_rotary(x: Tensor, rotary_emb: Tensor) -> Tensor:
-    """Rotate adjacent channel pairs of x [B, L, N, K] by cosines and sines [L, 1, K/2, 2], or any that fit.
-
-    x is used up.
-    """
-    if torch.compiler.is_compiling():  # which fuses real numbers only
-        real, imaginary = rearrange(x.float(), "b l n (k two) -> two b l n k", two=2)
-        cosine, sine = rotary_emb.unbind(-1)
-        rotated = [real * cosine - imaginary * sine, real * sine + imaginary * cosine]
-        return torch.stack(rotated, dim=-1).flatten(-2).type_as(x)
-    pairs = torch.view_as_complex(rearrange(x.float(), "b l n (k two) -> b l n k two", two=2))
-    return torch.view_as_real(pairs.mul_(torch.view_as_complex(rotary_emb))).flatten(-2).type_as(x)
 
 
 # Where two speakers stand on the line that tells them apart, which of them a token shows being a matter of
@@ -79,14 +67,14 @@ def rotary_line(places: Tensor, head_dim: int) -> Tensor:
 
 
 class WanRMSNorm(nn.RMSNorm):
-    """RMS norm over the full width; on a CPU, which has no fused kernel for it, in three passes, not six."""
+    """RMS norm over the full width, with the rotation that may follow in the same pass."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        if x.device.type != "cpu":
-            return super().forward(x)
-        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
-        scale = torch.rsqrt(norm.square() / x.shape[-1] + self.eps)
-        return (x * scale * self.weight).type_as(x)
+    def forward(self, x: Tensor, rotary_emb: Tensor | None = None, heads: int = 1) -> Tensor:
+        """Return tokens [B, L, D] normed; with ``rotary_emb`` [L, 1, K/2, 2] rotated heads [B, L, N, K]."""
+        assert self.eps is not None
+        if rotary_emb is None:
+            return fused.rms_norm(x, self.weight, self.eps)
+        return fused.rms_norm_rotary(x, self.weight, rotary_emb, heads, self.eps)
 
 
 class WanAttnProcessor(AttentionProcessor):
@@ -124,9 +112,13 @@ class WanAttention(AttentionModuleMixin, nn.Module):
     def _split(self, x: Tensor) -> Tensor:
         return rearrange(x, "b l (n k) -> b l n k", n=self.heads)
 
-    def keys_values(self, context: Tensor) -> KeysValues:
-        """Of text, or of the tokens themselves [B, T, D]."""
-        return self._split(self.norm_k(self.to_k(context))), self._split(self.to_v(context))
+    def keys_values(self, context: Tensor, rotary_emb: Tensor | None = None) -> KeysValues:
+        """Of text, or of the tokens themselves [B, T, D], which are rotated."""
+        return self._normed(self.norm_k, self.to_k(context), rotary_emb), self._split(self.to_v(context))
+
+    def _normed(self, norm: WanRMSNorm, x: Tensor, rotary_emb: Tensor | None) -> Tensor:
+        """Queries or keys [B, L, D] normed, split into heads, and rotated where there are positions."""
+        return self._split(norm(x)) if rotary_emb is None else norm(x, rotary_emb, self.heads)
 
     def image_keys_values(self, image: Tensor) -> KeysValues:
         """Of image tokens [B, I, D]."""
@@ -145,17 +137,26 @@ class WanAttention(AttentionModuleMixin, nn.Module):
         Text and image may come as their keys and values. ``spans`` limits which of themselves: (first query,
         end of the queries, end of their keys), in tokens.
         """
+        attended = self._attend(hidden_states, encoder_hidden_states, rotary_emb, image_states, spans)
+        return self.to_out[0](attended)  # queries, keys and values are freed by now
+
+    def _attend(
+        self,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | KeysValues | None,
+        rotary_emb: Tensor | None,
+        image_states: Tensor | KeysValues | None,
+        spans: Spans | None,
+    ) -> Tensor:
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        query = self._split(self.norm_q(self.to_q(hidden_states)))
-        key, value = self.keys_values(context) if isinstance(context, Tensor) else context
-        if rotary_emb is not None:
-            query, key = apply_rotary(query, rotary_emb), apply_rotary(key, rotary_emb)
+        query = self._normed(self.norm_q, self.to_q(hidden_states), rotary_emb)
+        key, value = self.keys_values(context, rotary_emb) if isinstance(context, Tensor) else context
         out = self.processor(query, key, value, sharded=encoder_hidden_states is None, spans=spans)
         if image_states is not None:
             if isinstance(image_states, Tensor):
                 image_states = self.image_keys_values(image_states)
             out = out + self.processor(query, *image_states)
-        return self.to_out[0](out)
+        return out
 
     def shares(self, hidden_states: Tensor, rotary_emb: Tensor, regions: Tensor) -> Tensor:
         """How much tokens [B, L, D] attend to each of R regions of the first frame: [B, L, R].
@@ -164,9 +165,8 @@ class WanAttention(AttentionModuleMixin, nn.Module):
         They stand in for the values of an ordinary attention, so that no weights of L x S are ever held.
         """
         tokens = regions.shape[1]
-        query = apply_rotary(self._split(self.norm_q(self.to_q(hidden_states))), rotary_emb)
-        key = self._split(self.norm_k(self.to_k(hidden_states[:, :tokens])))
-        key = apply_rotary(key, rotary_emb[:tokens])
+        query = self._normed(self.norm_q, self.to_q(hidden_states), rotary_emb)
+        key = self._normed(self.norm_k, self.to_k(hidden_states[:, :tokens]), rotary_emb[:tokens])
         mean = (regions / regions.sum(dim=1, keepdim=True).clamp(min=1)).T.to(query)
         value = functional.pad(mean, (0, query.shape[-1] - len(regions)))[None, :, None].expand_as(key)
         weights = rearrange(self.processor(query, key, value), "b l (n k) -> b l n k", n=self.heads)

@@ -50,7 +50,7 @@ class HunyuanImageToVideoPipeline(VideoPipeline, HunyuanVideoLoraLoaderMixin):
         transformer: HunyuanVideoTransformer3DModel,
     ) -> None:
         super().__init__()
-        hunyuan.attend_to_all(transformer)  # there is no padding here
+        hunyuan.take_over(transformer)
         self.register_modules(
             tokenizer=tokenizer,
             text_encoder=text_encoder,

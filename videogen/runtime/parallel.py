@@ -321,10 +321,9 @@ def _split_hunyuan(transformer: Any, exchange: Exchange) -> None:
         text = Axis(named["encoder_hidden_states"].shape[1], exchange.ranks)
         exchange.layout = Layout(((frames, image), (1, text)))
 
-    def positions(_module: nn.Module, _arguments: Any, tables: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    def positions(_module: nn.Module, _arguments: Any, rotary: Tensor) -> Tensor:
         frames, image, _ = shares()
-        whole = (table.unflatten(0, (frames, -1)) for table in tables)
-        return tuple(image.split(table, 1, exchange.rank).flatten(0, 1) for table in whole)
+        return image.split(rotary.unflatten(0, (frames, -1)), 1, exchange.rank).flatten(0, 1)
 
     def enter(_module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         tokens, rows, *others = arguments

@@ -1,0 +1,122 @@
+"""Fused kernels: numerics under Triton's interpreter, compiling for real cards, and how they are enabled."""
+
+import logging
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from tests.conftest import ROOT
+from videogen.models import fused
+from videogen.runtime import kernels
+
+triton = pytest.importorskip("triton", reason="Triton is for Linux")
+
+INTERPRETED = """
+import torch
+from videogen.models import fused
+for name, op in fused.OPS.items():
+    for sample in op.samples:
+        for dtype in (torch.float32, torch.float16, torch.bfloat16):
+            given = sample(torch.device("cpu"), dtype)
+            both = [r if isinstance(r, tuple) else (r,) for r in (op.plain(*given), op.kernel(*given))]
+            for one, other in zip(*both, strict=True):
+                assert one.shape == other.shape and one.dtype == other.dtype == dtype, (name, one, other)
+                one, other = one.double(), other.double()
+                print(name, str(dtype)[6:], float((one - other).abs().max() / one.abs().max()))
+"""
+# Of the largest value. The interpreter cuts bfloat16 off where a card rounds, and some results are rounded twice.
+LIMITS = {"float32": 2e-6, "float16": 2**-10, "bfloat16": 2**-6}
+# Bytes that a block of threads has on every card without asking for more.
+SHARED = 48 << 10
+
+
+def test_kernels_compute_what_their_plain_forms_do():
+    done = subprocess.run(
+        [sys.executable, "-c", INTERPRETED],
+        cwd=ROOT,
+        env={**os.environ, "TRITON_INTERPRET": "1"},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    seen = [line.split() for line in done.stdout.splitlines()]
+    assert {name for name, _, _ in seen} == fused.OPS.keys()
+    for name, dtype, difference in seen:
+        assert float(difference) <= LIMITS[dtype], (name, dtype, difference)
+
+
+POINTERS = {
+    **dict.fromkeys(("x", "update", "added", "normed", "weight", "out"), "*bf16"),
+    **dict.fromkeys(("gate", "scale", "shift", "rotary"), "*fp32"),
+    **dict.fromkeys(("offset", "eps"), "fp32"),
+}
+VARIANTS = [
+    ("_residual_norm_kernel", {"UPDATE": True, "GATE": True, "NORM": True, "AFFINE": True, "BLOCK": 8192}),
+    ("_residual_norm_kernel", {"UPDATE": True, "GATE": True, "NORM": False, "AFFINE": False, "BLOCK": 8192}),
+    ("_rms_norm_rotary_kernel", {"HEAD": 128, "PER_HEAD": False, "BLOCK": 8192}),
+    ("_rms_norm_rotary_kernel", {"HEAD": 128, "PER_HEAD": True, "BLOCK": 4096}),
+]
+
+
+@pytest.mark.parametrize("capability", [80, 89, 90, 100, 120])
+def test_kernels_compile_for_real_cards(capability):
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from videogen.models import triton_kernels
+
+    for name, constants in VARIANTS:
+        kernel = getattr(triton_kernels, name)
+        signature = {arg: POINTERS.get(arg, "i32") for arg in kernel.arg_names}
+        source = ASTSource(
+            fn=kernel,
+            signature=signature | dict.fromkeys(constants, "constexpr"),
+            constexprs={(kernel.arg_names.index(arg),): value for arg, value in constants.items()},
+        )
+        compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32))
+        assert compiled.asm["cubin"]
+        assert compiled.metadata.shared <= SHARED
+
+
+@pytest.fixture
+def pretend(monkeypatch):
+    """Let the check run on the CPU, whose registered form is the plain one, and clean up behind it."""
+    monkeypatch.setattr(fused, "ENABLED", set())
+    monkeypatch.setattr(kernels, "_problem", kernels._problem.__wrapped__)
+    monkeypatch.setattr(kernels, "needs_check", lambda device: True)
+    return lambda dtype=torch.bfloat16: kernels.enable_fused_kernels(torch.device("cpu"), dtype)
+
+
+def test_kernels_that_agree_are_enabled(pretend, caplog):
+    pretend()
+    assert fused.OPS.keys() == fused.ENABLED
+    assert not caplog.records
+
+
+def test_a_kernel_that_differs_or_fails_is_dropped_with_a_line(pretend, caplog, monkeypatch):
+    from dataclasses import replace
+
+    def fails(*_):
+        raise RuntimeError("no PTX for this card\nand more")
+
+    norm, gate = fused.OPS["layer_norm"], fused.OPS["gated_add"]
+    monkeypatch.setitem(fused.OPS, "layer_norm", replace(norm, op=lambda *given: norm.plain(*given) * 1.1))
+    monkeypatch.setitem(fused.OPS, "gated_add", replace(gate, op=fails))
+    with caplog.at_level(logging.WARNING):
+        pretend()
+    assert fused.OPS.keys() - {"layer_norm", "gated_add"} == fused.ENABLED
+    differs, broken = (record.message for record in caplog.records)
+    assert "layer_norm" in differs
+    assert "differ" in differs
+    assert "gated_add" in broken
+    assert "no PTX for this card" in broken
+    assert "and more" not in broken
+
+
+def test_nothing_is_enabled_without_a_cuda_device():
+    kernels.enable_fused_kernels(torch.device("cpu"), torch.bfloat16)
+    assert not fused.ENABLED

@@ -1,0 +1,61 @@
+"""Enable the fused kernels that agree with their plain form on a device."""
+
+import logging
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from videogen.errors import first_line
+from videogen.models import fused
+
+logger = logging.getLogger(__name__)
+
+TOLERANCE = {torch.float32: 1e-5, torch.float16: 2**-9, torch.bfloat16: 2**-6}  # of the largest value
+
+
+def enable_fused_kernels(device: torch.device, dtype: torch.dtype) -> None:
+    """Enable every fused kernel that agrees with its plain form on ``device`` in ``dtype``.
+
+    Those that fail or differ are disabled, with one warning. Nothing happens where there is no CUDA device.
+    """
+    fused.ENABLED.clear()
+    if not needs_check(device):
+        return
+    problems = {name: _problem(name, device, dtype) for name in fused.OPS}
+    fused.ENABLED.update(name for name, problem in problems.items() if problem is None)
+    for problem in dict.fromkeys(filter(None, problems.values())):
+        names = ", ".join(name for name, found in problems.items() if found == problem)
+        logger.warning("fused kernels %s are not used on %s: %s; slower, same result", names, device, problem)
+
+
+def needs_check(device: torch.device) -> bool:
+    """Return whether there are kernels for a kind of device."""
+    return device.type == "cuda"
+
+
+@cache
+def _problem(name: str, device: torch.device, dtype: torch.dtype) -> str | None:
+    """Return why a kernel cannot be used on a device, found by running it; None when it can."""
+    op = fused.OPS[name]
+    try:
+        with torch.no_grad():
+            differences = [
+                _difference(op.plain(*sample(device, dtype)), op.op(*sample(device, dtype)))
+                for sample in op.samples
+            ]
+    except Exception as error:  # a missing or broken Triton says so in many ways
+        return f"they do not run ({first_line(error)})"
+    worst = max(differences)
+    return None if worst <= TOLERANCE[dtype] else f"they differ from the plain form by {worst:.1e}"
+
+
+def _difference(wanted: Any, found: Any) -> float:
+    """Return the largest difference between two results, relative to the largest value."""
+    pairs = zip(_tensors(wanted), _tensors(found), strict=True)
+    return max(float(((a.float() - b.float()).abs().max() / a.float().abs().max()).cpu()) for a, b in pairs)
+
+
+def _tensors(result: Any) -> tuple[Tensor, ...]:
+    return result if isinstance(result, tuple) else (result,)
