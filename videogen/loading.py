@@ -9,6 +9,7 @@ from videogen.models import checkpoints
 from videogen.models.build import draft_component
 from videogen.models.checkpoints import Checkpoint, read_json
 from videogen.options import OPTIONS
+from videogen.runtime.decode import prepare_vae
 from videogen.runtime.device import choose_device
 from videogen.runtime.kernels import enable_fused_kernels
 from videogen.runtime.turns import ENCODER
@@ -45,7 +46,9 @@ def load(
     dtype = getattr(torch, OPTIONS["dtype"].value(dtype)) if isinstance(dtype, str) else dtype
     checkpoint = checkpoints.fetch(checkpoints.locate(str(model or spec.default_model), revision, spec), spec)
     enable_fused_kernels(place, dtype)
-    return load_pipeline(variant(spec.name, checkpoint.family), checkpoint, dtype, place).to(place)
+    pipeline = load_pipeline(variant(spec.name, checkpoint.family), checkpoint, dtype, place).to(place)
+    prepare_vae(pipeline.vae, place, torch.float32)
+    return pipeline
 
 
 def load_pipeline(

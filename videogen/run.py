@@ -27,7 +27,7 @@ from videogen.prompts.write import Writers, shares_device, write_prompts
 from videogen.results import Result, follow_along, target_of, write
 from videogen.runtime import device as devices
 from videogen.runtime import float8, memory, parallel, speed
-from videogen.runtime.decode import prepare_decode
+from videogen.runtime.decode import prepare_vae
 from videogen.runtime.kernels import enable_fused_kernels
 from videogen.runtime.parallel import ALONE, Team
 from videogen.runtime.precision import set_precision
@@ -104,7 +104,8 @@ class Session:
     def load(self, plan: Plan) -> VideoPipeline:
         """The pipeline of a fetched plan, set up as its options say."""
         if self.pipeline is None or self.key != model_key(plan):
-            self.release()
+            if self.pipeline is not None:
+                self.release()
             self.pipeline, self.key = set_up(plan), model_key(plan)
         if self.parked:
             assert self.pipeline.turns is not None
@@ -310,7 +311,7 @@ def set_up(plan: Plan) -> VideoPipeline:
         for transformer in pipeline.transformers:
             float8.quantize(transformer, device)
     memory.place(pipeline, device, offload=values["offload"], low_vram=values["low_vram"])
-    prepare_decode(pipeline.vae, device, DTYPES[values["vae_dtype"]])
+    prepare_vae(pipeline.vae, device, DTYPES[values["vae_dtype"]])
     if not values["low_vram"]:
         remember_contexts(pipeline)
     for transformer in pipeline.transformers:

@@ -1,9 +1,21 @@
-"""Wan's decoders in bands of rows on two processes: what one process decodes, to 1e-5."""
+"""Wan's decoders in bands of rows on several processes: what one process decodes, to 1e-5."""
 
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
 from tests.parallel.test_ranks import launch
 
+MODELS = """
+residual = dict(decoder_base_dim=16, z_dim=48, is_residual=True, in_channels=12, out_channels=12,
+                patch_size=2, scale_factor_spatial=16, latents_mean=[0.0] * 48, latents_std=[1.0] * 48)
+models = [dict(z_dim=16), residual]
+"""
 WORKER = """
 import sys, torch
+import torch.distributed as dist
 from types import SimpleNamespace
 from diffusers import AutoencoderKLWan
 from videogen.models import vae as vae_io
@@ -11,25 +23,63 @@ from videogen.ranks import Degrees
 from videogen.runtime import parallel
 
 parallel.join(wanted=True)
-residual = dict(decoder_base_dim=16, z_dim=48, is_residual=True, in_channels=12, out_channels=12,
-                patch_size=2, scale_factor_spatial=16, latents_mean=[0.0] * 48, latents_std=[1.0] * 48)
+degrees = Degrees(ulysses=dist.get_world_size())
 worst = 0.0
-for options in (dict(z_dim=16), residual):
+for options in models:
     for rows in (4, 7):
         torch.manual_seed(0)
         vae = AutoencoderKLWan(base_dim=8, **options).eval()
         latents = torch.randn(1, options["z_dim"], 3, rows, 5)
         alone = vae_io.decode(vae, latents)
-        parallel.spread(SimpleNamespace(transformers=[], vae=vae), Degrees(ulysses=2), torch.device("cpu"))
+        parallel.spread(SimpleNamespace(transformers=[], vae=vae), degrees, torch.device("cpu"))
         worst = max(worst, (vae_io.decode(vae, latents) - alone).abs().max().item())
 print(worst)
 sys.exit(worst > 1e-5)
 """
+# One of eight ranks, alone: the others' messages never come, which the fake group does not mind.
+ONE_OF_EIGHT = """
+import collections, torch
+import torch.distributed as dist
+from diffusers import AutoencoderKLWan
+from torch.testing._internal.distributed.fake_pg import FakeStore
+from videogen.models import vae as vae_io
+from videogen.runtime import bands
+
+asked = collections.Counter()
+send = dist.P2POp.__new__
+def counted(cls, act, *args, group_peer=None, **others):
+    asked[act.__name__, group_peer] += 1
+    return send(cls, act, *args, group_peer=group_peer, **others)
+dist.P2POp.__new__ = counted
+gather = bands.Bands._gathered
+def gathered(self, rows, axis):
+    asked["gathered", rows.ndim] += 1
+    return gather(self, rows, axis)
+bands.Bands._gathered = gathered
+dist.init_process_group("fake", rank=RANK, world_size=8, store=FakeStore())
+for options in models:
+    vae = AutoencoderKLWan(base_dim=8, **options).eval()
+    bands.split_decoder(vae, dist.group.WORLD)
+    latents = torch.randn(1, options["z_dim"], 2, 16, 4)
+    assert vae_io.decode(vae, latents).shape[-2] == 16 * vae.spatial_compression_ratio
+peers = {peer for act, peer in asked if act in ("isend", "irecv")}
+assert peers == set(NEIGHBOURS), peers
+assert len({asked[act, peer] for act in ("isend", "irecv") for peer in peers}) == 1, asked
+assert asked["gathered", 4] == 4, asked  # keys and values, once per latent frame
+"""
 
 
-def test_bands_are_exact(tmp_path):
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_bands_are_exact(ranks, tmp_path):
     worker = tmp_path / "worker.py"
-    worker.write_text(WORKER)
-    process = launch(2, worker)
+    worker.write_text(MODELS + WORKER)
+    process = launch(ranks, worker)
     out, err = process.communicate(timeout=200)
     assert process.returncode == 0, out + err[-2000:]
+
+
+@pytest.mark.parametrize(("rank", "neighbours"), [(0, (1,)), (3, (2, 4)), (7, (6,))])
+def test_rows_come_from_the_neighbours_alone(rank, neighbours):
+    code = MODELS + ONE_OF_EIGHT.replace("RANK", str(rank)).replace("NEIGHBOURS", str(neighbours))
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]

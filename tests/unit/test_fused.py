@@ -17,17 +17,17 @@ triton = pytest.importorskip("triton", reason="Triton is for Linux")
 INTERPRETED = """
 import torch
 from videogen.models import fused
+from videogen.runtime import kernels  # all operators
 for name, op in fused.OPS.items():
     for sample in op.samples:
         for dtype in (torch.float32, torch.float16, torch.bfloat16):
-            given = sample(torch.device("cpu"), dtype)
-            both = [r if isinstance(r, tuple) else (r,) for r in (op.plain(*given), op.kernel(*given))]
+            both = [op.outcome(run, sample, torch.device("cpu"), dtype) for run in (op.plain, op.kernel)]
             for one, other in zip(*both, strict=True):
                 assert one.shape == other.shape and one.dtype == other.dtype == dtype, (name, one, other)
                 one, other = one.double(), other.double()
                 print(name, str(dtype)[6:], float((one - other).abs().max() / one.abs().max()))
 """
-# Of the largest value. The interpreter cuts bfloat16 off where a card rounds, and some results are rounded twice.
+# Of the largest value. The interpreter cuts bfloat16 off where a card rounds; some results are rounded twice.
 LIMITS = {"float32": 2e-6, "float16": 2**-10, "bfloat16": 2**-6}
 # Bytes that a block of threads has on every card without asking for more.
 SHARED = 48 << 10
@@ -51,14 +51,23 @@ def test_kernels_compute_what_their_plain_forms_do():
 
 POINTERS = {
     **dict.fromkeys(("x", "update", "added", "normed", "weight", "out"), "*bf16"),
+    **dict.fromkeys(("gamma", "before", "joined"), "*fp32"),
     **dict.fromkeys(("gate", "scale", "shift", "rotary"), "*fp32"),
-    **dict.fromkeys(("offset", "eps"), "fp32"),
+    **dict.fromkeys(("offset", "eps", "root"), "fp32"),
 }
 VARIANTS = [
     ("_residual_norm_kernel", {"UPDATE": True, "GATE": True, "NORM": True, "AFFINE": True, "BLOCK": 8192}),
     ("_residual_norm_kernel", {"UPDATE": True, "GATE": True, "NORM": False, "AFFINE": False, "BLOCK": 8192}),
     ("_rms_norm_rotary_kernel", {"HEAD": 128, "PER_HEAD": False, "BLOCK": 8192}),
     ("_rms_norm_rotary_kernel", {"HEAD": 128, "PER_HEAD": True, "BLOCK": 4096}),
+]
+VAE_VARIANTS = [
+    (
+        "_norm_silu_append_kernel",
+        {"CHANNELS": channels, "EPS": 1e-12, "KEEP": keep, "PIXELS": 4096 // block, "BLOCK": block},
+    )
+    for channels, block in ((96, 128), (1024, 1024))
+    for keep in (False, True)
 ]
 
 
@@ -67,10 +76,11 @@ def test_kernels_compile_for_real_cards(capability):
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from videogen.models import triton_kernels
+    from videogen.models import triton_kernels, triton_vae
 
-    for name, constants in VARIANTS:
-        kernel = getattr(triton_kernels, name)
+    listed = [(triton_kernels, *variant) for variant in VARIANTS]
+    for module, name, constants in listed + [(triton_vae, *variant) for variant in VAE_VARIANTS]:
+        kernel = getattr(module, name)
         signature = {arg: POINTERS.get(arg, "i32") for arg in kernel.arg_names}
         source = ASTSource(
             fn=kernel,

@@ -1,5 +1,7 @@
 """Streaming decode is the library's decode; tiled decode is close to it and shows no seam."""
 
+from itertools import product
+
 import pytest
 import torch
 
@@ -7,14 +9,20 @@ from tests.conftest import GOLDEN
 from videogen.models import hunyuan
 from videogen.models import vae as vae_io
 from videogen.models.build import load_component
-from videogen.runtime.decode import order_channels_last, prepare_decode
+from videogen.runtime.decode import order_channels_last, prepare_vae, use_fused_layers
 
+IDS = [f"{name}-{layers}" for name in ("2.1", "2.2") for layers in ("diffusers", "ours")]
 FILES = ["skyreels_v3/checkpoint-v2v/Wan2.1_VAE.pth", "wan22/checkpoint-ti2v-5b/Wan2.2_VAE.pth"]
 
 
-@pytest.fixture(params=FILES)
+@pytest.fixture(params=[(file, fused) for file in FILES for fused in (False, True)], ids=IDS)
 def vae(request):
-    return load_component("vae", GOLDEN / request.param)
+    """Wan's VAEs, with diffusers' layers and with ours."""
+    file, fused = request.param
+    vae = load_component("vae", GOLDEN / file)
+    if fused:
+        use_fused_layers(vae)
+    return vae
 
 
 def noise(vae, frames, height, width):
@@ -47,6 +55,35 @@ def test_encode_drops_frames_beyond_4k1_and_is_never_tiled(vae):
     vae.enable_tiling(2 * scale, 2 * scale, scale, scale)
     assert torch.equal(vae_io.encode(vae, video), expected)
     assert vae.use_tiling
+
+
+def decoded_in_turn(vae, latents):
+    """Tiles decoded and blended one latent frame after the other, each with a cache of its own."""
+    scale, frames = vae.spatial_compression_ratio, []
+    rows = vae_io.spans(latents.shape[-2], 12, 8, scale)
+    columns = vae_io.spans(latents.shape[-1], 12, 8, scale)
+    tiles = [(row, column, vae_io._CausalDecoder(vae)) for row, column in product(rows, columns)]
+    for frame in latents.split(1, dim=2):
+        picture = None
+        for row, column, decoder in tiles:
+            tile = decoder(frame[..., row.start : row.stop, column.start : column.stop])
+            if picture is None:
+                picture = tile.new_zeros(*tile.shape[:3], *(scale * side for side in latents.shape[-2:]))
+            weight = torch.outer(row.weight, column.weight)
+            picture[..., row.pixels(scale), column.pixels(scale)] += tile * weight
+        frames.append(picture)
+    return frames
+
+
+@torch.no_grad()
+def test_tiles_go_through_all_frames_one_by_one(vae):
+    scale, latents = vae.spatial_compression_ratio, noise(vae, 3, 20, 14)
+    vae.enable_tiling(12 * scale, 12 * scale, 8 * scale, 8 * scale)
+    chunks = list(vae_io.decode_stream(vae, latents))
+    assert [chunk.shape[2] for chunk in chunks] == [1, 4, 4]
+    for chunk, wanted in zip(chunks, decoded_in_turn(vae, latents), strict=True):
+        torch.testing.assert_close(chunk, wanted, atol=1e-6, rtol=0)
+    assert [chunk.shape[2] for chunk in vae_io.decode_stream(vae, latents[:, :, :1])] == [1]
 
 
 def step_across(video, column):
@@ -105,8 +142,9 @@ def test_tile_weights_sum_to_one(length, tile, stride):
 def test_decoding_in_bfloat16_leaves_encoding_alone(vae):
     latents, scale = noise(vae, 2, 6, 5), vae.spatial_compression_ratio
     video = torch.rand(1, 3, 5, 2 * scale, 2 * scale) * 2 - 1
+    use_fused_layers(vae)
     exact, encoded = vae_io.decode(vae, latents), vae_io.encode(vae, video)
-    prepare_decode(vae, torch.device("cpu"), torch.bfloat16)
+    prepare_vae(vae, torch.device("cpu"), torch.bfloat16)
     rough = vae_io.decode(vae, latents)
     assert rough.dtype == torch.float32
     assert 0 < (rough - exact).abs().mean() < 0.02
@@ -129,7 +167,7 @@ def test_hunyuan_decodes_in_bfloat16():
     vae = load_component("hunyuan_vae", GOLDEN / "hunyuan/checkpoint-A/hunyuan-video-i2v-720p/vae")
     latents = torch.randn(1, vae.config.latent_channels, 2, 4, 4)
     exact = torch.cat([*hunyuan.decode_stream(vae, latents, vae_io.onload)], dim=2)
-    prepare_decode(vae, torch.device("cpu"), torch.bfloat16)
+    prepare_vae(vae, torch.device("cpu"), torch.bfloat16)
     rough = torch.cat([*hunyuan.decode_stream(vae, latents, vae_io.onload)], dim=2)
     assert rough.dtype == torch.float32
     assert 0 < (rough - exact).abs().mean() < 0.05 * exact.std()

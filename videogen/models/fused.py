@@ -37,10 +37,19 @@ class FusedOp:
     op: Callable[..., Any]
     kernels: str
     samples: tuple[Sample, ...]
+    dtypes: tuple[torch.dtype, ...]
+    changed: tuple[int, ...]
 
     def kernel(self, *arguments: Any) -> Any:
         """Run the kernel itself, whatever is enabled."""
         return getattr(import_module(self.kernels), self.name)(*arguments)
+
+    def outcome(self, run: Callable[..., Any], sample: Sample, *where: Any) -> tuple[Tensor, ...]:
+        """Return the results of ``run`` for a sample, and the arguments that it has changed."""
+        arguments = sample(*where)
+        results = run(*arguments)
+        changed = (arguments[place] for place in self.changed if arguments[place] is not None)
+        return (*(results if isinstance(results, tuple) else (results,)), *changed)
 
     def __call__(self, x: Tensor, *others: Any) -> Any:
         """Run the kernel where it is enabled and ``x`` is on CUDA, else the plain form."""
@@ -61,6 +70,7 @@ def register(
     fake: Callable[..., Any],
     samples: tuple[Sample, ...],
     kernels: str = KERNELS,
+    dtypes: tuple[torch.dtype, ...] = (),
 ) -> FusedOp:
     """Register an operator as ``torch.ops.videogen.<name>`` and in ``OPS``.
 
@@ -68,18 +78,25 @@ def register(
         schema: its arguments and results, in PyTorch's notation; the first is a tensor.
         fake: (arguments) -> empty tensors like the results.
         kernels: module that holds the function of this name for CUDA; it is imported when first used.
+        dtypes: in which it is compared besides that of the transformers.
     """
+    arguments = torch._C.parse_schema(f"{name}{schema}").arguments
+    changed = [i for i, one in enumerate(arguments) if one.alias_info is not None and one.alias_info.is_write]
 
     def launch(x: Tensor, *others: Any) -> Any:
         with torch.cuda.device_of(x):  # Triton launches on the current device
             return OPS[name].kernel(x, *others)
 
     op = torch.library.custom_op(
-        f"videogen::{name}", launch, mutates_args=(), device_types="cuda", schema=schema
+        f"videogen::{name}",
+        launch,
+        mutates_args=[arguments[place].name for place in changed],
+        device_types="cuda",
+        schema=schema,
     )
     op.register_kernel("cpu", plain)
     op.register_fake(fake)
-    OPS[name] = FusedOp(name, plain, op, kernels, samples)
+    OPS[name] = FusedOp(name, plain, op, kernels, samples, dtypes, tuple(changed))
     return OPS[name]
 
 

@@ -8,6 +8,7 @@ Source: specs skyreels_v3 section 4, wan22 section 10.
 """
 
 import math
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -65,7 +66,8 @@ def encode(
     may be elsewhere than the VAE: at most four frames are on its device at a time.
     """
     onload(vae)
-    cache: list = [None] * sum(isinstance(module, WanCausalConv3d) for module in vae.encoder.modules())
+    causal = sum(isinstance(module, WanCausalConv3d) for module in vae.encoder.modules())
+    cache = [None] * causal if video.shape[2] > 4 else None  # one frame is followed by none
     hidden = []
     for end in range(1, video.shape[2] + 1, 4):
         chunk = video[:, :, max(0, end - 4) : end].to(vae.device, vae.dtype)
@@ -115,53 +117,82 @@ def spans(length: int, tile: int, stride: int, scale: int) -> list[Span]:
 class _CausalDecoder:
     """The decoder of one region: feed latent frames in order, get video frames."""
 
-    def __init__(self, vae: AutoencoderKLWan, *, park: bool = False) -> None:
-        self.vae, self.park = vae, park
+    def __init__(self, vae: AutoencoderKLWan) -> None:
+        self.vae = vae
         self.cache: list = [None] * sum(
             isinstance(module, WanCausalConv3d) for module in vae.decoder.modules()
         )
         self.first = True
 
     def __call__(self, frame: Tensor) -> Tensor:
-        """One latent frame [B, C, 1, h, w] to video frames [B, 3, 1 or 4, H, W] in [-1, 1]."""
-        hidden = self.vae.post_quant_conv(frame)
-        video = self.vae.decoder(hidden, feat_cache=self.cache, feat_idx=[0], first_chunk=self.first)
+        """Normalised latents [B, C, 1, h, w] to video frames [B, 3, 1 or 4, H, W] in [-1, 1], float32."""
+        vae = self.vae
+        latents = denormalize(vae, frame.to(vae.device).float()).to(vae.post_quant_conv.weight.dtype)
+        hidden = vae.post_quant_conv(latents)
+        video = vae.decoder(hidden, feat_cache=self.cache, feat_idx=[0], first_chunk=self.first)
         self.first = False
-        if self.park:  # between its turns, a tile's cache waits in host memory
-            self.cache = [item.cpu() if isinstance(item, Tensor) else item for item in self.cache]
-        if self.vae.config.patch_size is not None:
-            video = unpatchify(video, patch_size=self.vae.config.patch_size)
+        if vae.config.patch_size is not None:
+            video = unpatchify(video, patch_size=vae.config.patch_size)
         return video.float().clamp(-1, 1)
 
 
-class _TiledDecoder:
-    """The same over overlapping tiles, one causal decoder each, blended into one picture."""
+def _decode_tiles(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
+    """Overlapping tiles, blended into one video [B, 3, 4(F-1)+1, H, W] in RAM.
 
-    def __init__(self, vae: AutoencoderKLWan, height: int, width: int) -> None:
-        self.scale = vae.spatial_compression_ratio
-        tile = (vae.tile_sample_min_height // self.scale, vae.tile_sample_min_width // self.scale)
-        stride = (vae.tile_sample_stride_height // self.scale, vae.tile_sample_stride_width // self.scale)
-        self.rows = spans(height, tile[0], stride[0], self.scale)
-        self.columns = spans(width, tile[1], stride[1], self.scale)
-        park = vae.device.type != "cpu"
-        self.decoders = {
-            (r, c): _CausalDecoder(vae, park=park)
-            for r in range(len(self.rows))
-            for c in range(len(self.columns))
-        }
+    One tile after the other goes through all frames, so that the device holds the caches of one alone, and
+    none is ever moved. The video takes 12 bytes per pixel and frame, which is less than the caches of all
+    tiles together up to some 1,400 frames.
+    """
+    (batch, _, frames, height, width), scale = latents.shape, vae.spatial_compression_ratio
+    tile = (vae.tile_sample_min_height // scale, vae.tile_sample_min_width // scale)
+    stride = (vae.tile_sample_stride_height // scale, vae.tile_sample_stride_width // scale)
+    video = torch.zeros(batch, 3, 4 * (frames - 1) + 1, height * scale, width * scale)
+    adding = _Adding(vae.device)
+    for row in spans(height, tile[0], stride[0], scale):
+        for column in spans(width, tile[1], stride[1], scale):
+            decoder, done = _CausalDecoder(vae), 0
+            weight = torch.outer(row.weight, column.weight).to(vae.device)
+            place = video[..., row.pixels(scale), column.pixels(scale)]
+            for frame in latents[..., row.start : row.stop, column.start : column.stop].split(1, dim=2):
+                piece = decoder(frame) * weight
+                adding(place[:, :, done : done + piece.shape[2]], piece)
+                done += piece.shape[2]
+    adding.finish()
+    return video
 
-    def __call__(self, frame: Tensor) -> Tensor:
-        picture: Tensor | None = None
-        for (r, c), decoder in self.decoders.items():
-            row, column = self.rows[r], self.columns[c]
-            tile = decoder(frame[..., row.start : row.stop, column.start : column.stop])
-            if picture is None:
-                size = (frame.shape[-2] * self.scale, frame.shape[-1] * self.scale)
-                picture = tile.new_zeros(*tile.shape[:-2], *size)
-            weight = torch.outer(row.weight, column.weight).to(tile)
-            picture[..., row.pixels(self.scale), column.pixels(self.scale)] += tile * weight
-        assert picture is not None
-        return picture
+
+class _Adding:
+    """Adds what a device computes to sums in RAM, while it computes what comes next."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.streams = device.type == "cuda"
+        self.waiting: deque[tuple[Tensor, Tensor, torch.cuda.Event]] = deque()
+        self.free: dict[torch.Size, list[Tensor]] = defaultdict(list)  # pinned memory, by shape
+
+    def __call__(self, total: Tensor, piece: Tensor) -> None:
+        """Add ``piece`` to ``total`` now or later."""
+        if not self.streams:
+            total += piece.cpu()
+            return
+        free = self.free[piece.shape]
+        host = free.pop() if free else torch.empty(piece.shape, pin_memory=True)
+        host.copy_(piece, non_blocking=True)
+        arrived = torch.cuda.Event()
+        arrived.record()
+        self.waiting.append((total, host, arrived))
+        if len(self.waiting) > 1:
+            self._add_oldest()
+
+    def finish(self) -> None:
+        """Add all that is still on its way."""
+        while self.waiting:
+            self._add_oldest()
+
+    def _add_oldest(self) -> None:
+        total, host, arrived = self.waiting.popleft()
+        arrived.synchronize()
+        total += host
+        self.free[host.shape].append(host)
 
 
 def _whole_decoder(vae: AutoencoderKLWan, height: int) -> Callable[[Tensor], Tensor]:
@@ -180,18 +211,22 @@ def decode_stream(vae: AutoencoderKLWan, latents: Tensor) -> Iterator[Tensor]:
         whatever the decoder computes in.
 
     Equal to the one-shot ``vae.decode``; where the VAE's tiling is on (``vae.enable_tiling()``) and the
-    picture is larger than a tile, tiles are blended and the result is close, not equal.
+    picture is larger than a tile, tiles are blended and the result is close, not equal. All tiles are then
+    decoded before the first frames are given, which lie in RAM.
     """
     onload(vae)
     height, width = latents.shape[-2:]
     scale = vae.spatial_compression_ratio
-    tiled = vae.use_tiling and (
+    if vae.use_tiling and (
         height * scale > vae.tile_sample_min_height or width * scale > vae.tile_sample_min_width
-    )
-    decoder: Callable[[Tensor], Tensor]
-    decoder = _TiledDecoder(vae, height, width) if tiled else _whole_decoder(vae, height)
+    ):
+        video = _decode_tiles(vae, latents)
+        for end in range(1, video.shape[2] + 1, 4):
+            yield video[:, :, max(0, end - 4) : end]
+        return
+    decoder = _whole_decoder(vae, height)
     for frame in latents.split(1, dim=2):
-        yield decoder(denormalize(vae, frame.to(vae.device).float()).to(vae.post_quant_conv.weight.dtype))
+        yield decoder(frame)
 
 
 def decode(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:

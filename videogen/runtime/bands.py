@@ -1,24 +1,25 @@
 """The decoder of Wan's VAEs on several ranks: each decodes a band of rows, exactly.
 
-A convolution sees one row beyond its band, which the neighbours send; the attention in the middle sees the
-keys and values of all rows. Everything else in the decoder is per pixel. Encoding stays whole on every rank:
-what it makes seeds the trajectory.
+A convolution sees one row beyond its band, which the neighbours send into its input; the attention in the
+middle sees the keys and values of all rows. Everything else in the decoder is per pixel. Encoding stays whole
+on every rank: what it makes seeds the trajectory.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
 
 import torch
 import torch.distributed as dist
 from diffusers import AutoencoderKLWan
-from diffusers.models.autoencoders.autoencoder_kl_wan import WanAttentionBlock, WanCausalConv3d
+from diffusers.models.autoencoders.autoencoder_kl_wan import WanAttentionBlock
 from einops import rearrange
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from videogen.runtime.shares import Axis, all_gather
+from videogen.models.wan_vae import CausalConv, Resample
+from videogen.runtime.decode import use_fused_layers
+from videogen.runtime.shares import Axis
 
 Decoder = Callable[[Tensor], Tensor]
 """One latent frame [B, C, 1, h, w] to video frames [B, 3, f, H, W]."""
@@ -64,14 +65,27 @@ class Bands:
             rows = torch.cat([rows, *[rows[-1:]] * missing])
         return axis.gather(rows, 0, self.group)
 
-    def with_neighbours(self, x: Tensor) -> Tensor:
-        """Rows [..., h, w] with one more above and below: a neighbour's, or zeros at the edge."""
-        above = below = torch.zeros_like(x[..., :1, :])
-        if self.axis is not None:
-            edges = all_gather(torch.stack([x[..., :1, :], x[..., -1:, :]]), self.group)
-            above = edges[self.rank - 1, 1] if self.rank > 0 else above
-            below = edges[self.rank + 1, 0] if self.rank + 1 < self.ranks else below
-        return torch.cat([above, x, below], dim=-2)
+    @property
+    def margin(self) -> int:
+        """Rows of the neighbours on each side of a band; 0 where the picture is whole."""
+        return int(self.axis is not None)
+
+    def fill(self, frames: Tensor) -> None:
+        """Write the first and the last row of frames [..., H, W, C]: a neighbour's, or zeros at the edge."""
+        sides = ((self.rank - 1, 0, 1), (self.rank + 1, -1, -2))  # rank, its row here, own row next to it
+        operations, arriving = [], []
+        for rank, outer, own in sides:
+            if not 0 <= rank < self.ranks:
+                frames[..., outer, :, :] = 0
+                continue
+            leaving = frames[..., own, :, :].contiguous()
+            arriving.append((outer, torch.empty_like(leaving)))
+            for act, rows in ((dist.isend, leaving), (dist.irecv, arriving[-1][1])):
+                operations.append(dist.P2POp(act, rows, group=self.group, group_peer=rank))
+        for work in dist.batch_isend_irecv(operations):
+            work.wait()
+        for outer, rows in arriving:
+            frames[..., outer, :, :] = rows
 
     def all_rows(self, x: Tensor) -> Tensor:
         """Rows [B, C, h, w] of all bands."""
@@ -83,31 +97,13 @@ class Bands:
 
 def split_decoder(vae: AutoencoderKLWan, group: dist.ProcessGroup) -> None:
     """Let ``vae.decode_stream`` decode in bands, where there are rows enough and no tiles."""
-    bands = Bands(group)
+    use_fused_layers(vae)
+    vae.bands = bands = Bands(group)
     for module in vae.decoder.modules():
-        if isinstance(module, WanCausalConv3d) and module._padding[2]:
-            module._padding = (*module._padding[:2], 0, 0, *module._padding[4:])
-            module.register_forward_pre_hook(partial(_widen_causal, bands))
-        elif isinstance(module, nn.Conv2d) and module.padding == (1, 1):
-            module.padding = (0, 1)
-            module.register_forward_pre_hook(partial(_widen, bands))
+        if isinstance(module, CausalConv | Resample):
+            module.neighbours = bands
         elif isinstance(module, WanAttentionBlock):
             module.forward = partial(_attend, bands, module)
-    vae.bands = bands
-
-
-def _widen(bands: Bands, _module: nn.Module, arguments: tuple[Tensor]) -> tuple[Tensor]:
-    return (bands.with_neighbours(arguments[0]),)
-
-
-def _widen_causal(bands: Bands, _module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Of a convolution that may be given the frames before its own."""
-    x, *earlier = arguments
-    if not earlier or earlier[0] is None:
-        return (bands.with_neighbours(x),)
-    before = earlier[0].to(x.device)
-    both = bands.with_neighbours(torch.cat([before, x], dim=2))
-    return both[:, :, before.shape[2] :], both[:, :, : before.shape[2]]
 
 
 def _attend(bands: Bands, block: WanAttentionBlock, x: Tensor) -> Tensor:

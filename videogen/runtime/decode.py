@@ -1,22 +1,35 @@
-"""How a VAE decodes, set from outside: in which dtype, and with its weights in which order."""
+"""How a VAE works, set from outside: with which layers, in which dtype, with its weights in which order."""
+
+from collections.abc import Mapping
 
 import torch
-from torch import distributed, nn
+from diffusers import AutoencoderKLHunyuanVideo
+from torch import nn
+
+from videogen.models.convolution import Conv3d
+from videogen.models.wan_vae import FUSED
 
 ORDERS = {4: torch.channels_last, 5: torch.channels_last_3d}  # by dimensions of a convolution's weight
 
 
-def prepare_decode(vae: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
-    """Set a VAE up for decoding in ``dtype``; encoding, which a video is built on, stays as it is.
+def prepare_vae(vae: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+    """Set a VAE up for work on ``device``, decoding in ``dtype``; what it computes stays the same.
 
-    On one GPU the weights are put in the order that its convolutions are fastest with (several have less to
-    do each, and lose by it).
+    Encoding, which a video is built on, keeps its dtype.
     """
+    use_fused_layers(vae)
     for part in (vae.decoder, vae.post_quant_conv):
         part.to(dtype=dtype)
-    alone = not (distributed.is_available() and distributed.is_initialized())
-    if device.type == "cuda" and alone:
+    if device.type == "cuda":
         order_channels_last(vae)
+
+
+def use_fused_layers(vae: nn.Module) -> None:
+    """Let the layers of a VAE compute the same in fewer passes, with the same weights."""
+    layers: Mapping[type[nn.Module], type[nn.Module]]
+    layers = FUSED if not isinstance(vae, AutoencoderKLHunyuanVideo) else {nn.Conv3d: Conv3d}
+    for module in vae.modules():
+        module.__class__ = layers.get(type(module), type(module))
 
 
 def order_channels_last(vae: nn.Module) -> None:

@@ -2,13 +2,12 @@
 
 import logging
 from functools import cache
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from videogen.errors import first_line
-from videogen.models import fused
+from videogen.models import fused, fused_vae  # noqa: F401 - both register their operators
 
 logger = logging.getLogger(__name__)
 
@@ -39,23 +38,22 @@ def needs_check(device: torch.device) -> bool:
 def _problem(name: str, device: torch.device, dtype: torch.dtype) -> str | None:
     """Return why a kernel cannot be used on a device, found by running it; None when it can."""
     op = fused.OPS[name]
-    try:
-        with torch.no_grad():
-            differences = [
-                _difference(op.plain(*sample(device, dtype)), op.op(*sample(device, dtype)))
-                for sample in op.samples
-            ]
-    except Exception as error:  # a missing or broken Triton says so in many ways
-        return f"they do not run ({first_line(error)})"
-    worst = max(differences)
-    return None if worst <= TOLERANCE[dtype] else f"they differ from the plain form by {worst:.1e}"
+    for kind in dict.fromkeys((dtype, *op.dtypes)):
+        try:
+            with torch.no_grad():
+                both = [
+                    [op.outcome(run, sample, device, kind) for run in (op.plain, op.op)]
+                    for sample in op.samples
+                ]
+                worst = max(_difference(*pair) for pair in both)
+        except Exception as error:  # a missing or broken Triton says so in many ways
+            return f"they do not run ({first_line(error)})"
+        if worst > TOLERANCE[kind]:
+            return f"they differ from the plain form by {worst:.1e}"
+    return None
 
 
-def _difference(wanted: Any, found: Any) -> float:
+def _difference(wanted: tuple[Tensor, ...], found: tuple[Tensor, ...]) -> float:
     """Return the largest difference between two results, relative to the largest value."""
-    pairs = zip(_tensors(wanted), _tensors(found), strict=True)
+    pairs = zip(wanted, found, strict=True)
     return max(float(((a.float() - b.float()).abs().max() / a.float().abs().max()).cpu()) for a, b in pairs)
-
-
-def _tensors(result: Any) -> tuple[Tensor, ...]:
-    return result if isinstance(result, tuple) else (result,)

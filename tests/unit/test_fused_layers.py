@@ -1,0 +1,110 @@
+"""Our layers of the VAEs compute what diffusers' do, in less memory."""
+
+import pytest
+import torch
+from diffusers import AutoencoderKLWan
+from torch import nn
+
+from benchmarks.live_memory import Watch
+from videogen.models import vae as vae_io
+from videogen.models.convolution import Conv3d, convolve
+from videogen.models.wan_vae import FUSED
+from videogen.runtime.decode import use_fused_layers
+
+CPU = torch.device("cpu")
+WAN21 = {"z_dim": 16}
+WAN22 = {
+    **{"decoder_base_dim": 16, "z_dim": 48, "is_residual": True, "in_channels": 12, "out_channels": 12},
+    **{"patch_size": 2, "scale_factor_spatial": 16, "latents_mean": [0.0] * 48, "latents_std": [1.0] * 48},
+}
+
+
+@pytest.fixture(params=[WAN21, WAN22], ids=["2.1", "2.2"])
+def both(request):
+    """The same weights in diffusers' layers and in ours."""
+    torch.manual_seed(0)
+    pair = [AutoencoderKLWan(base_dim=8, **request.param).eval() for _ in range(2)]
+    for name, parameter in pair[0].named_parameters():
+        if "gamma" in name:  # ones, as they are made
+            nn.init.normal_(parameter)
+    pair[1].load_state_dict(pair[0].state_dict())
+    use_fused_layers(pair[1])
+    return pair
+
+
+def noise(vae, frames=4, height=6, width=5, batch=1):
+    draw = torch.Generator().manual_seed(1)
+    return torch.randn(batch, vae.config.z_dim, frames, height, width, generator=draw)
+
+
+def pictures(vae, frames, batch=1):
+    scale, draw = vae.spatial_compression_ratio, torch.Generator().manual_seed(2)
+    return torch.rand(batch, 3, frames, 4 * scale, 3 * scale, generator=draw) * 2 - 1
+
+
+def test_every_layer_is_replaced(both):
+    kinds = {type(module) for module in both[1].modules()}
+    assert not kinds & FUSED.keys()
+    assert kinds & set(FUSED.values())
+
+
+@pytest.mark.parametrize("frames", [1, 4])
+def test_decoding_is_the_same(both, frames):
+    plain, ours = (vae_io.decode(vae, noise(vae, frames, batch=2)) for vae in both)
+    torch.testing.assert_close(ours, plain, atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("frames", [1, 5, 13])
+def test_encoding_is_the_same(both, frames):
+    plain, ours = (vae_io.encode(vae, pictures(vae, frames, batch=2)) for vae in both)
+    torch.testing.assert_close(ours, plain, atol=2e-6, rtol=0)
+
+
+def test_bfloat16_is_no_farther_from_float32_than_diffusers(both):
+    exact = vae_io.decode(both[0], noise(both[0]))
+    for vae in both:
+        vae.decoder.bfloat16(), vae.post_quant_conv.bfloat16()
+    plain, ours = ((vae_io.decode(vae, noise(vae)) - exact).abs().mean() for vae in both)
+    assert 0 < ours < plain
+
+
+@torch.no_grad()
+def test_less_memory(both):
+    peaks = {"decode": [], "encode": [], "encode one": []}
+    for vae in both:
+        latents, video = noise(vae, 3, 12, 12), pictures(vae, 9)
+        for name, work in (
+            ("decode", lambda vae=vae, x=latents: [None for _ in vae_io.decode_stream(vae, x)]),
+            ("encode", lambda vae=vae, x=video: vae_io.encode(vae, x)),
+            ("encode one", lambda vae=vae, x=video[:, :, :1]: vae_io.encode(vae, x)),
+        ):
+            with Watch() as watch:
+                work()
+            peaks[name].append(watch.peak)
+    ratio = {name: ours / plain for name, (plain, ours) in peaks.items()}
+    assert ratio["decode"] < 0.85, ratio
+    assert ratio["encode"] < 0.8, ratio
+    assert ratio["encode one"] < 1, ratio
+
+
+@pytest.mark.parametrize("channels", [3, 8, 40])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_convolutions_are_the_same(channels, dtype):
+    layer = nn.Conv3d(channels, 6, 3, stride=(1, 2, 1), padding=(0, 1, 1)).to(dtype)
+    x = torch.randn(2, channels, 4, 9, 8, dtype=dtype)
+    wanted, limit = layer(x), 1e-5 if dtype == torch.float32 else 2e-2
+    for given in (x, x.contiguous(memory_format=torch.channels_last_3d)):
+        torch.testing.assert_close(convolve(layer, given, layer.padding), wanted, atol=limit, rtol=0)
+    layer.__class__ = Conv3d
+    torch.testing.assert_close(layer(x), wanted, atol=limit, rtol=0)
+
+
+def test_few_channels_go_to_onednn():
+    if not torch.backends.mkldnn.is_available():
+        pytest.skip("torch was built without oneDNN")
+    layer, x = nn.Conv3d(8, 8, 3), torch.randn(1, 8, 3, 9, 9)
+    with torch.profiler.profile() as profile:
+        convolve(layer, x, (0, 1, 1))
+    assert any("mkldnn_convolution" in event.key for event in profile.key_averages())
+    layer.to("meta")
+    assert convolve(layer, x.to("meta"), (0, 1, 1)).shape == (1, 8, 1, 9, 9)
