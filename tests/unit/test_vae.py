@@ -59,7 +59,7 @@ def test_encode_drops_frames_beyond_4k1_and_is_never_tiled(vae):
 
 def decoded_in_turn(vae, latents):
     """Tiles decoded and blended one latent frame after the other, each with a cache of its own."""
-    scale, frames = vae.spatial_compression_ratio, []
+    scale, frames, latents = vae.spatial_compression_ratio, [], vae_io.denormalize(vae, latents)
     rows = vae_io.spans(latents.shape[-2], 12, 8, scale)
     columns = vae_io.spans(latents.shape[-1], 12, 8, scale)
     tiles = [(row, column, vae_io._CausalDecoder(vae)) for row, column in product(rows, columns)]

@@ -125,14 +125,12 @@ class _CausalDecoder:
         self.first = True
 
     def __call__(self, frame: Tensor) -> Tensor:
-        """Normalised latents [B, C, 1, h, w] to video frames [B, 3, 1 or 4, H, W] in [-1, 1], float32."""
-        vae = self.vae
-        latents = denormalize(vae, frame.to(vae.device).float()).to(vae.post_quant_conv.weight.dtype)
-        hidden = vae.post_quant_conv(latents)
-        video = vae.decoder(hidden, feat_cache=self.cache, feat_idx=[0], first_chunk=self.first)
+        """One latent frame [B, C, 1, h, w] to video frames [B, 3, 1 or 4, H, W] in [-1, 1], float32."""
+        hidden = self.vae.post_quant_conv(frame)
+        video = self.vae.decoder(hidden, feat_cache=self.cache, feat_idx=[0], first_chunk=self.first)
         self.first = False
-        if vae.config.patch_size is not None:
-            video = unpatchify(video, patch_size=vae.config.patch_size)
+        if self.vae.config.patch_size is not None:
+            video = unpatchify(video, patch_size=self.vae.config.patch_size)
         return video.float().clamp(-1, 1)
 
 
@@ -215,6 +213,7 @@ def decode_stream(vae: AutoencoderKLWan, latents: Tensor) -> Iterator[Tensor]:
     decoded before the first frames are given, which lie in RAM.
     """
     onload(vae)
+    latents = denormalize(vae, latents.to(vae.device).float()).to(vae.post_quant_conv.weight.dtype)
     height, width = latents.shape[-2:]
     scale = vae.spatial_compression_ratio
     if vae.use_tiling and (
