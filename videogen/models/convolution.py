@@ -31,12 +31,3 @@ def _suits_onednn(layer: nn.Conv3d, x: Tensor) -> bool:
         and torch.backends.mkldnn.is_available()
         and bool(torch.backends.mkldnn.enabled)
     )
-
-
-class Conv3d(nn.Conv3d):
-    """A convolution with zero padding that runs through ``convolve``."""
-
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name for it
-        """Convolve [B, C, F, H, W]."""
-        assert not isinstance(self.padding, str)
-        return convolve(self, input, self.padding)

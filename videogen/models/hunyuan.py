@@ -7,6 +7,7 @@ weights with a scale each.
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from torch.nn import functional
 
 from videogen.models import fused
 from videogen.models.attention import AttentionProcessor
+from videogen.models.host_copies import HostCopies
 from videogen.models.recent import Recent
 
 # By input channels: how the first frame gets into the network.
@@ -226,7 +228,8 @@ def decode_stream(
     for start in range(0, latents.shape[2], stride // ratio):
         frames = _decoded(vae, latents[:, :, start : start + tile // ratio + 1])
         if before is not None:
-            frames = vae.blend_t(before, frames[:, :, 1:], tile - stride)
+            frames = frames[:, :, 1:]
+            blend_edge(before, frames, tile - stride, dim=2)
         shown = frames[:, :, : min(left, stride + (before is None))]
         before, left = frames, left - shown.shape[2]
         if shown.shape[2]:
@@ -234,11 +237,53 @@ def decode_stream(
 
 
 def _decoded(vae: AutoencoderKLHunyuanVideo, latents: Tensor) -> Tensor:
-    """In tiles of space where the picture is larger than one; float32, whatever the decoder computes in."""
+    """Return float32 video: in tiles of space, blended in RAM, where the picture is larger than one."""
     largest = max(latents.shape[-2:]) * vae.spatial_compression_ratio
     if vae.use_tiling and largest > vae.tile_sample_min_height:
-        return vae.tiled_decode(latents, return_dict=False)[0].float()
+        return _decode_tiles(vae, latents)
     return vae.decoder(vae.post_quant_conv(latents)).float()
+
+
+def _decode_tiles(vae: AutoencoderKLHunyuanVideo, latents: Tensor) -> Tensor:
+    """Return the blended tiles as the VAE's own ``tiled_decode`` does; the device holds one at a time."""
+    (_, _, frames, height, width), ratio = latents.shape, vae.spatial_compression_ratio
+    tile, stride = vae.tile_sample_min_height, vae.tile_sample_stride_height
+    frames = vae.temporal_compression_ratio * (frames - 1) + 1
+    video = torch.empty(len(latents), vae.config.out_channels, frames, height * ratio, width * ratio)
+    copies = HostCopies(latents.device)
+    above: list[Tensor] = []  # tiles of the row above, blended already
+    row: list[Tensor] = []
+
+    def blend(top: int, left: int, decoded: Tensor) -> None:
+        nonlocal above, row
+        if left == 0:
+            above, row = row, []
+        decoded = decoded.to(torch.float32, copy=True)
+        if above:
+            blend_edge(above[len(row)], decoded, tile - stride, dim=3)
+        if row:
+            blend_edge(row[-1], decoded, tile - stride, dim=4)
+        row.append(decoded)
+        place = video[..., top : top + stride, left : left + stride]
+        place.copy_(decoded[..., : place.shape[3], : place.shape[4]])
+
+    for top in range(0, height, stride // ratio):
+        for left in range(0, width, stride // ratio):
+            part = latents[..., top : top + tile // ratio, left : left + tile // ratio]
+            decoded = vae.decoder(vae.post_quant_conv(part))
+            copies.start(decoded, partial(blend, top * ratio, left * ratio))
+            del decoded
+    copies.finish()
+    return video
+
+
+def blend_edge(before: Tensor, after: Tensor, extent: int, *, dim: int) -> None:
+    """Let ``after`` begin as ``before`` ends, and become itself over ``extent`` items of an axis."""
+    extent = min(before.shape[dim], after.shape[dim], extent)
+    shape = [extent if axis == dim else 1 for axis in range(after.ndim)]
+    ramp = (torch.arange(extent, dtype=torch.float64, device=after.device) / extent).view(shape)
+    end, begin = before.narrow(dim, before.shape[dim] - extent, extent), after.narrow(dim, 0, extent)
+    begin.copy_(end * (1 - ramp).float() + begin * ramp.float())
 
 
 def use_scale(layer: nn.Module, scale: Tensor) -> None:

@@ -8,7 +8,6 @@ Source: specs skyreels_v3 section 4, wan22 section 10.
 """
 
 import math
-from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,6 +17,8 @@ from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, patchify, unpatchify
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor, nn
+
+from videogen.models.host_copies import HostCopies
 
 # Statistics of the 48 channels of Wan2.2's VAE; the 16 of Wan2.1 are AutoencoderKLWan's defaults.
 WAN22_LATENTS_MEAN = (
@@ -145,7 +146,7 @@ def _decode_tiles(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
     tile = (vae.tile_sample_min_height // scale, vae.tile_sample_min_width // scale)
     stride = (vae.tile_sample_stride_height // scale, vae.tile_sample_stride_width // scale)
     video = torch.zeros(batch, 3, 4 * (frames - 1) + 1, height * scale, width * scale)
-    adding = _Adding(vae.device)
+    copies = HostCopies(vae.device)
     for row in spans(height, tile[0], stride[0], scale):
         for column in spans(width, tile[1], stride[1], scale):
             decoder, done = _CausalDecoder(vae), 0
@@ -153,44 +154,10 @@ def _decode_tiles(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
             place = video[..., row.pixels(scale), column.pixels(scale)]
             for frame in latents[..., row.start : row.stop, column.start : column.stop].split(1, dim=2):
                 piece = decoder(frame) * weight
-                adding(place[:, :, done : done + piece.shape[2]], piece)
+                copies.start(piece, place[:, :, done : done + piece.shape[2]].add_)
                 done += piece.shape[2]
-    adding.finish()
+    copies.finish()
     return video
-
-
-class _Adding:
-    """Adds what a device computes to sums in RAM, while it computes what comes next."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.streams = device.type == "cuda"
-        self.waiting: deque[tuple[Tensor, Tensor, torch.cuda.Event]] = deque()
-        self.free: dict[torch.Size, list[Tensor]] = defaultdict(list)  # pinned memory, by shape
-
-    def __call__(self, total: Tensor, piece: Tensor) -> None:
-        """Add ``piece`` to ``total`` now or later."""
-        if not self.streams:
-            total += piece.cpu()
-            return
-        free = self.free[piece.shape]
-        host = free.pop() if free else torch.empty(piece.shape, pin_memory=True)
-        host.copy_(piece, non_blocking=True)
-        arrived = torch.cuda.Event()
-        arrived.record()
-        self.waiting.append((total, host, arrived))
-        if len(self.waiting) > 1:
-            self._add_oldest()
-
-    def finish(self) -> None:
-        """Add all that is still on its way."""
-        while self.waiting:
-            self._add_oldest()
-
-    def _add_oldest(self) -> None:
-        total, host, arrived = self.waiting.popleft()
-        arrived.synchronize()
-        total += host
-        self.free[host.shape].append(host)
 
 
 def _whole_decoder(vae: AutoencoderKLWan, height: int) -> Callable[[Tensor], Tensor]:

@@ -1,12 +1,9 @@
 """How a VAE works, set from outside: with which layers, in which dtype, with its weights in which order."""
 
-from collections.abc import Mapping
-
 import torch
-from diffusers import AutoencoderKLHunyuanVideo
 from torch import nn
 
-from videogen.models.convolution import Conv3d
+from videogen.models.hunyuan_vae import IN_PARTS
 from videogen.models.wan_vae import FUSED
 
 ORDERS = {4: torch.channels_last, 5: torch.channels_last_3d}  # by dimensions of a convolution's weight
@@ -26,8 +23,7 @@ def prepare_vae(vae: nn.Module, device: torch.device, dtype: torch.dtype) -> Non
 
 def use_fused_layers(vae: nn.Module) -> None:
     """Let the layers of a VAE compute the same in fewer passes, with the same weights."""
-    layers: Mapping[type[nn.Module], type[nn.Module]]
-    layers = FUSED if not isinstance(vae, AutoencoderKLHunyuanVideo) else {nn.Conv3d: Conv3d}
+    layers = {**FUSED, **IN_PARTS}
     for module in vae.modules():
         module.__class__ = layers.get(type(module), type(module))
 

@@ -1,0 +1,43 @@
+"""Results of a device on their way to RAM, while the device computes the next ones."""
+
+from collections import defaultdict, deque
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
+AHEAD = 1  # results that may still be on their way when another one starts
+
+
+class HostCopies:
+    """Copies results to RAM through pinned memory, and puts them to use there, in order."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.streams = device.type == "cuda"
+        self.waiting: deque[Callable[[], None]] = deque()
+        self.free: dict[tuple, list[Tensor]] = defaultdict(list)  # pinned memory, by shape and dtype
+
+    def start(self, result: Tensor, use: Callable[[Tensor], object]) -> None:
+        """Call ``use`` with a copy of ``result`` in RAM, now or later; the copy is lent only."""
+        if not self.streams:
+            use(result.cpu())
+            return
+        free = self.free[result.shape, result.dtype]
+        copy = free.pop() if free else torch.empty(result.shape, dtype=result.dtype, pin_memory=True)
+        copy.copy_(result, non_blocking=True)
+        arrived = torch.cuda.Event()
+        arrived.record()
+        self.waiting.append(partial(self._use, copy, arrived, use))
+        if len(self.waiting) > AHEAD:
+            self.waiting.popleft()()
+
+    def finish(self) -> None:
+        """Put to use all that is still on its way."""
+        while self.waiting:
+            self.waiting.popleft()()
+
+    def _use(self, copy: Tensor, arrived: torch.cuda.Event, use: Callable[[Tensor], object]) -> None:
+        arrived.synchronize()
+        use(copy)
+        self.free[copy.shape, copy.dtype].append(copy)
