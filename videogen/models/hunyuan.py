@@ -213,7 +213,7 @@ def decode_stream(
     """Scaled latents [B, C, F, h, w] to video [B, 3, f, H, W] in about [-1, 1], 4 (F-1) + 1 frames in all.
 
     With ``vae.use_tiling`` as published: overlapping tiles in space within overlapping tiles in time, each
-    blended with the one before it. No more than two tiles in time are ever held.
+    blended with the one before it. No more than two tiles in time are ever held, and they lie in RAM.
     """
     onload(vae)
     latents = latents.to(vae.device).float() / vae.config.scaling_factor
@@ -232,8 +232,8 @@ def decode_stream(
             blend_edge(before, frames, tile - stride, dim=2)
         shown = frames[:, :, : min(left, stride + (before is None))]
         before, left = frames, left - shown.shape[2]
-        if shown.shape[2]:
-            yield shown
+        for part in shown.split(ratio, dim=2) if shown.shape[2] else ():
+            yield part.to(vae.device)
 
 
 def _decoded(vae: AutoencoderKLHunyuanVideo, latents: Tensor) -> Tensor:

@@ -177,7 +177,7 @@ def decode_stream(vae: AutoencoderKLWan, latents: Tensor) -> Iterator[Tensor]:
 
     Equal to the one-shot ``vae.decode``; where the VAE's tiling is on (``vae.enable_tiling()``) and the
     picture is larger than a tile, tiles are blended and the result is close, not equal. All tiles are then
-    decoded before the first frames are given, which lie in RAM.
+    decoded before the first frames are given.
     """
     onload(vae)
     latents = denormalize(vae, latents.to(vae.device).float()).to(vae.post_quant_conv.weight.dtype)
@@ -188,7 +188,7 @@ def decode_stream(vae: AutoencoderKLWan, latents: Tensor) -> Iterator[Tensor]:
     ):
         video = _decode_tiles(vae, latents)
         for end in range(1, video.shape[2] + 1, 4):
-            yield video[:, :, max(0, end - 4) : end]
+            yield video[:, :, max(0, end - 4) : end].to(vae.device)
         return
     decoder = _whole_decoder(vae, height)
     for frame in latents.split(1, dim=2):
