@@ -1,8 +1,6 @@
 """Generate a video; see ``generate_video.py --help``."""
 
-import sys
-
-from videogen.cli import main
+from videogen.cli import program
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

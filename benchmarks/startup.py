@@ -1,9 +1,14 @@
 """Seconds for --help, --dry_run and the tiny job from the first word to the finished MP4, each as a process.
 
-python benchmarks/startup.py
+    python benchmarks/startup.py
+
+For the tiny job also what of it is the video itself, from loading the model on, by its sidecar; the rest is
+Python and its imports. Processor seconds (user and system, all threads) leave out other work on the machine.
 """
 
 import argparse
+import json
+import resource
 import statistics
 import subprocess
 import sys
@@ -18,13 +23,19 @@ JOB = (
 )
 
 
-def seconds(words: tuple[str, ...], repeats: int) -> list[float]:
-    taken = []
+def measured(words: tuple[str, ...], repeats: int, sidecar: Path) -> dict[str, list[float]]:
+    """Return seconds of every run: by the clock, of processors, and by the clock for the video itself."""
+    taken: dict[str, list[float]] = {"wall": [], "processor": [], "video": []}
     for _ in range(repeats + 1):  # the first warms the disk cache and builds the tiny model
-        started = time.perf_counter()
+        before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
         subprocess.run([sys.executable, ROOT / "generate_video.py", *words], check=True, capture_output=True)
-        taken.append(time.perf_counter() - started)
-    return taken[1:]
+        taken["wall"].append(time.perf_counter() - started)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        taken["processor"].append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        if sidecar.is_file():
+            taken["video"].append(json.loads(sidecar.read_text(encoding="utf-8"))["seconds"]["total"])
+            sidecar.unlink()
+    return {name: values[1:] for name, values in taken.items() if values}
 
 
 def main() -> None:
@@ -38,10 +49,11 @@ def main() -> None:
             "--dry_run": (*JOB, *output, "--dry_run"),
             "tiny job, 160x96, 25 frames": (*JOB, *output),
         }
-        print(f"{'command':<30} {'median s':>9} {'min':>7} {'max':>7}   of {args.repeats}")
+        print(f"{'command':<30} {'seconds':<10} {'median':>7} {'min':>7} {'max':>7}   of {args.repeats}")
         for name, words in rows.items():
-            taken = seconds(words, args.repeats)
-            print(f"{name:<30} {statistics.median(taken):9.2f} {min(taken):7.2f} {max(taken):7.2f}")
+            for kind, taken in measured(words, args.repeats, Path(folder) / "out.json").items():
+                figures = (statistics.median(taken), min(taken), max(taken))
+                print(f"{name:<30} {kind:<10}", *(f"{figure:7.2f}" for figure in figures))
 
 
 if __name__ == "__main__":

@@ -13,10 +13,11 @@ import threading
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from videogen import __version__, ranks
 from videogen.arguments import help_text, parse
+from videogen.ending import end
 from videogen.errors import InputError, VideoGenError, one_line
 from videogen.media.fetch import Fetcher
 from videogen.media.reader import read_video
@@ -71,6 +72,11 @@ def main(argv: Sequence[str] | None = None, *, command: Callable[[list[str]], in
     finally:
         if in_main_thread:
             signal.signal(signal.SIGTERM, earlier)
+
+
+def program() -> NoReturn:
+    """Run the command line as a process of its own."""
+    end(main())
 
 
 def _ended_by_torchrun(*_: object) -> None:
@@ -267,4 +273,4 @@ def quieten_libraries(settings: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

@@ -11,10 +11,11 @@ import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from videogen import __version__, cli, metadata
 from videogen.arguments import Program, help_text, parse
+from videogen.ending import end
 from videogen.errors import CheckpointError, InputError
 from videogen.models import checkpoints
 from videogen.options import CHAIN, OPTIONS, V2V
@@ -76,6 +77,11 @@ example:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     return cli.main(argv, command=_command)
+
+
+def program() -> NoReturn:
+    """Run the command line as a process of its own."""
+    end(main())
 
 
 def _command(arguments: list[str]) -> int:
