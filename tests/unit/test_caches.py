@@ -10,6 +10,7 @@ from videogen.models.wan import WanDiT
 from videogen.runtime import memory
 from videogen.runtime.cache_kinds import KINDS, read_cache, read_ratios, step_cache, write_ratios
 from videogen.runtime.caches import CONFIGS, enable_cache
+from videogen.runtime.streaming import stream
 from videogen.values import Reject
 
 ALL = {"first_block": 1e9, "magcache": 1e9, "taylorseer": 3, "taylorseer_lite": 3}
@@ -274,10 +275,7 @@ def test_on_streamed_blocks(transformer, name):
         return made, cache.computed
 
     expected, computed = run()
-    cpu = torch.device("cpu")
-    transformer.enable_group_offload(
-        onload_device=cpu, offload_device=cpu, offload_type="block_level", num_blocks_per_group=1
-    )
+    stream(transformer, [memory.blocks(transformer)], torch.device("cpu"))
     made, again = run()
     assert again == computed
     assert all(torch.equal(a, b) for a, b in zip(made, expected, strict=True))

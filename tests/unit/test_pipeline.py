@@ -17,6 +17,7 @@ from videogen.models.wan import WanDiT
 from videogen.pipelines.reference_to_video import ReferenceToVideoPipeline
 from videogen.run import load_loras
 from videogen.runtime import memory, speed
+from videogen.runtime.precision import is_quantized
 from videogen.tasks import TASKS
 from videogen.values import Lora
 
@@ -217,7 +218,7 @@ def test_float8_weights(pipeline, robot):
     memory.quantize(pipeline.transformer, torch.device("cpu"))
     linears = [module for module in pipeline.transformer.modules() if isinstance(module, nn.Linear)]
     assert linears
-    assert all(memory._is_float8(module) for module in linears)
+    assert all(is_quantized(module.weight) for module in linears)
     assert pipeline.transformer.patch_embedding.weight.dtype == torch.float32
     ours = generate(pipeline, robot)
     difference = (ours - expected).norm() / expected.norm()
