@@ -43,7 +43,7 @@ def test_torch_is_given_views_and_flattening_is_free(monkeypatch, name):
         assert query.shape == (1, 3, 13, 16)
         return torch.empty_like(query)
 
-    monkeypatch.setattr(attention, "scaled_dot_product_attention", kernel)
+    monkeypatch.setattr(attention.functional, "scaled_dot_product_attention", kernel)
     processor = AttentionProcessor()
     processor._attention_backend = AttentionBackendName(name)
     out = processor.attend(*given)

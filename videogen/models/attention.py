@@ -10,8 +10,8 @@ from typing import Any, Protocol
 import torch
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from torch import Tensor
+from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.functional import scaled_dot_product_attention
 
 Spans = list[tuple[int, int, int]]
 """Runs of tokens with a common view: (first, end, end of what they attend to)."""
@@ -48,9 +48,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor, backend: Any) -> Tensor:
         return dispatch_attention_fn(query, key, value, backend=backend)
     q, k, v = (x.transpose(1, 2) for x in (query, key, value))
     if name == "native":
-        return scaled_dot_product_attention(q, k, v).transpose(1, 2)
+        return functional.scaled_dot_product_attention(q, k, v).transpose(1, 2)
     with sdpa_kernel(TORCH_KERNELS[name]):
-        return scaled_dot_product_attention(q, k, v).transpose(1, 2)
+        return functional.scaled_dot_product_attention(q, k, v).transpose(1, 2)
 
 
 def attend_spans(kernel: Kernel, query: Tensor, key: Tensor, value: Tensor, spans: Spans | None) -> Tensor:

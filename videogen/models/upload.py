@@ -58,6 +58,11 @@ class Uploader:
         return self._own.stage
 
 
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy a small tensor from the CPU to a device without waiting for the kernels launched there."""
+    return tensor.to(device, non_blocking=device.type == "cuda")
+
+
 def staged(
     sources: Sequence[Tensor], targets: Sequence[Tensor], buffers: Sequence[tuple[Tensor, Any]]
 ) -> None:

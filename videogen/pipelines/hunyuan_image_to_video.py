@@ -17,6 +17,7 @@ from transformers import CLIPImageProcessorPil, CLIPTextModel, LlavaModel, PreTr
 from videogen.guidance import ClassifierFree, SinglePass
 from videogen.media.image import crop_bilinear
 from videogen.models import hunyuan, hunyuan_text
+from videogen.models.upload import to_device
 from videogen.models.vae import onload
 from videogen.pipelines.base import Part, StepCallback, VideoPipeline, image_tensor, truncated
 from videogen.sampling import denoise, euler
@@ -171,11 +172,11 @@ class HunyuanImageToVideoPipeline(VideoPipeline, HunyuanVideoLoraLoaderMixin):
         dtype, device = model.x_embedder.proj.weight.dtype, latents.device
         scale = None
         if model.config.guidance_embeds:
-            scale = torch.tensor([embedded_cfg_scale], dtype=dtype, device=device) * 1000
+            scale = to_device(torch.tensor([embedded_cfg_scale], dtype=dtype) * 1000, device)
         with model.cache_context(branch):
             (velocity,) = model(
                 hidden_states=latents.to(dtype),
-                timestep=timestep[None].to(device),
+                timestep=to_device(timestep[None], device),
                 encoder_hidden_states=rows.to(dtype),
                 encoder_attention_mask=torch.ones(rows.shape[:2], dtype=torch.long, device=device),
                 pooled_projections=summary.to(dtype),

@@ -149,7 +149,8 @@ class _Turn(ModelHook):
         self.turns, self.name, self.execution_device = turns, name, turns.device
 
     def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> tuple[tuple, dict]:  # noqa: ARG002
-        if self.turns.take(self.name):  # what it is given may have been made where its weights were
+        came = self.turns.take(self.name)
+        if came and ENCODER in self.name:  # what it is given may have been made where its weights were
             device = self.execution_device
             return send_to_device(args, device), send_to_device(kwargs, device)
         return args, kwargs
