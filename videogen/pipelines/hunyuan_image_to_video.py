@@ -82,22 +82,22 @@ class HunyuanImageToVideoPipeline(VideoPipeline, HunyuanVideoLoraLoaderMixin):
         callback_on_step_end: StepCallback | None = None,
     ) -> Iterator[Part]:
         """One part. Draws from the generator: the noise [1, 16, F, h, w], normal, float32."""
-        # 1. What is said and shown, for every branch; the negative one sees black.
+        # 1. The image's latents, and noise that may already hold a little of them.
         image = input_image.convert("RGB")
-        branches = {"cond": (prompt.strip(), image)}
-        if guidance_scale > 1:
-            branches["uncond"] = (negative_prompt.strip(), Image.new("RGB", image.size))
-        guidance = ClassifierFree(guidance_scale) if guidance_scale > 1 else SinglePass()
-        rows = {branch: self.encode(*read) for branch, read in branches.items()}
-        summaries = {branch: self.summarize(text) for branch, (text, _) in branches.items()}
-
-        # 2. The image's latents, and noise that may already hold a little of them.
         with self.stage("vae encode"):
             pixels = image_tensor(crop_bilinear(image, width, height))[None, :, None]
             first = hunyuan.encode_image(self.vae, pixels, onload)
         noise = self.draw((1, first.shape[1], latent_frames, *first.shape[3:]), generator)
         if i2v_stability:
             noise = noise * (1 - STABLE) + first * STABLE
+
+        # 2. What is said and shown, for every branch; the negative one sees black.
+        branches = {"cond": (prompt.strip(), image)}
+        if guidance_scale > 1:
+            branches["uncond"] = (negative_prompt.strip(), Image.new("RGB", image.size))
+        guidance = ClassifierFree(guidance_scale) if guidance_scale > 1 else SinglePass()
+        rows = {branch: self.encode(*read) for branch, read in branches.items()}
+        summaries = {branch: self.summarize(text) for branch, (text, _) in branches.items()}
 
         # 3. Denoise; the first frame is put back, or the image goes along.
         concat = self.transformer.config.image_condition_type == "latent_concat"
