@@ -109,7 +109,11 @@ def join(*, wanted: bool) -> Team:
         torch.cuda.set_device(own.local_rank)
     store, rank, size = next(dist.rendezvous("env://", timeout=PATIENCE))
     backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
-    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
+    # With its device named, NCCL connects here, and tells what is wrong here.
+    device = torch.device("cuda", own.local_rank) if gpus else None
+    dist.init_process_group(
+        backend, store=store, rank=rank, world_size=size, timeout=PATIENCE, device_id=device
+    )
     atexit.register(dist.destroy_process_group)
     ranks.joined = team = Team(own, store)
     return team
