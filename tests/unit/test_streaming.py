@@ -13,7 +13,7 @@ from videogen.runtime import memory, streaming
 from videogen.runtime.caches import enable_cache
 from videogen.runtime.precision import inner_tensors
 from videogen.runtime.streaming import layer_stacks
-from videogen.runtime.turns import tensors_of
+from videogen.runtime.turns import Copier, tensors_of
 
 CPU = torch.device("cpu")
 SIZES = {"num_attention_heads": 2, "attention_head_dim": 24, "ffn_dim": 64, "freq_dim": 32, "text_dim": 16}
@@ -54,7 +54,7 @@ def watch(transformer):
 
     for block in memory.blocks(transformer):
         block.attn1.register_forward_pre_hook(look)
-    streaming.stream(transformer, [memory.blocks(transformer)], CPU)
+    streaming.stream(transformer, [memory.blocks(transformer)], Copier(CPU))
     return home, away
 
 
@@ -74,7 +74,7 @@ def test_the_next_block_is_on_the_way(transformer, monkeypatch):
     monkeypatch.setattr(
         streaming, "Visit", lambda block, copier: (fetched.append(block), visit(block, copier))[1]
     )
-    streaming.stream(transformer, [memory.blocks(transformer)], CPU)
+    streaming.stream(transformer, [memory.blocks(transformer)], Copier(CPU))
     seen = []
     for block in transformer.blocks:
         block.attn1.register_forward_pre_hook(lambda *_: seen.append(len(fetched)))
@@ -113,7 +113,7 @@ def test_two_stacks_are_one_line(monkeypatch):
     """HunyuanVideo's second kind of block follows the first."""
     pipeline = videogen.load("hunyuan_image_to_video", "tiny", dtype=torch.float32, device="cpu")
     lines = []
-    monkeypatch.setattr(memory, "stream", lambda module, stacks, device: lines.append((module, stacks)))
+    monkeypatch.setattr(memory, "stream", lambda module, stacks, copier: lines.append((module, stacks)))
     memory.stream_blocks(pipeline, CPU)
     (module, (blocks,)) = lines[0]
     assert module is pipeline.transformer
@@ -147,7 +147,7 @@ def test_layers_of_an_encoder_come_and_go():
     ids = torch.arange(1, 8)[None]
     expected, home = encoder(ids).last_hidden_state, places(encoder)
     seen = []
-    streaming.stream(encoder, list(layer_stacks(encoder)), CPU)
+    streaming.stream(encoder, list(layer_stacks(encoder)), Copier(CPU))
     encoder.encoder.block[1].layer[0].SelfAttention.register_forward_pre_hook(
         lambda *_: seen.append([a != b for a, b in zip(places(encoder), home, strict=True)])
     )

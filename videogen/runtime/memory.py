@@ -74,16 +74,17 @@ def blocks(transformer: nn.Module) -> list[nn.Module]:
 
 def stream_blocks(pipeline: "VideoPipeline", device: torch.device) -> None:
     """Let blocks and encoders rest in RAM; each block comes to the device for its own forward."""
+    copier = Copier(device)
     for transformer in pipeline.transformers:
         for child in transformer.children():
             if not isinstance(child, nn.ModuleList):
                 child.to(device)
         for tensor in (*transformer.parameters(recurse=False), *transformer.buffers(recurse=False)):
             tensor.data = tensor.data.to(device)
-        stream(transformer, [blocks(transformer)], device)
+        stream(transformer, [blocks(transformer)], copier)
     for name in STREAMED_ENCODERS:
         if (encoder := getattr(pipeline, name, None)) is not None:
-            stream(encoder, list(layer_stacks(encoder)), device)
+            stream(encoder, list(layer_stacks(encoder)), copier)
     pipeline.vae.to(device)
 
 

@@ -12,7 +12,6 @@ them in pinned memory, of which torch makes a power of two for each, and lets th
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import torch
 from diffusers.hooks.hooks import HookRegistry, ModelHook
 from torch import nn
 
@@ -69,9 +68,8 @@ class _Streamed(ModelHook):
         return output
 
 
-def stream(module: nn.Module, stacks: Sequence[Sequence[nn.Module]], device: torch.device) -> None:
+def stream(module: nn.Module, stacks: Sequence[Sequence[nn.Module]], copier: Copier) -> None:
     """Stream stacks of modules within ``module``; all is in RAM again when its forward ends or fails."""
-    copier = Copier(device)
     streamed = [Stack(modules, copier) for modules in stacks]
 
     def clear(*_: object) -> None:
