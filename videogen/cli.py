@@ -6,6 +6,7 @@ Imports nothing heavy: ``--help`` and every complaint about arguments and inputs
 import json
 import logging
 import os
+import platform
 import signal
 import sys
 import tempfile
@@ -37,6 +38,8 @@ ANOTHER_RANK = (
     "another rank ended (killed, perhaps for want of memory), or all were told to; torchrun's report says "
     "more, and --resume goes on"
 )
+# Where torch reads how its allocator is set up; the first is the name that it has now.
+ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF")
 # Flags whose answer is all there is to do.
 ANSWERS = ("version", "list_tasks", "env", "dry_run", "caption_only")
 
@@ -48,6 +51,7 @@ class Ended(BaseException):
 def main(argv: Sequence[str] | None = None, *, command: Callable[[list[str]], int] | None = None) -> int:
     """Run the command line (or another ``command`` in its manner); returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    use_expandable_segments()
     verbose = any(word in ("-v", "--verbose") for word in arguments)
     in_main_thread = threading.current_thread() is threading.main_thread()
     leads = ranks.here().leads
@@ -254,6 +258,17 @@ def say(text: str) -> None:
 def wants_bars() -> bool:
     """Progress bars are for terminals."""
     return sys.stderr.isatty() and logger.level < logging.ERROR
+
+
+def use_expandable_segments() -> None:
+    """Let torch's allocator grow its segments on a GPU, unless the user has set it up.
+
+    Segments of fixed size leave gaps between tensors of many sizes. torch reads it when it is imported. Under
+    WSL the driver fails with it (pytorch issue 192330).
+    """
+    on_linux = sys.platform == "linux" and "microsoft" not in platform.release().lower()
+    if on_linux and not any(name in os.environ for name in ALLOCATOR):
+        os.environ[ALLOCATOR[0]] = "expandable_segments:True"
 
 
 def quieten_libraries(settings: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ class Segment:
     """Latent frames [B, C, F, h, w] that share an origin.
 
     Args:
-        timestep: noise level 0..1000, one for all frames (0-d) or one per frame ([F] or [B, F]).
+        timestep: noise level 0..1000, one for all frames (0-d) or one per frame ([F] or [B, F]); on the CPU.
         temporal_start: position of the first frame; the others follow.
         extra: channels appended to the latents [B, E, F, h, w] (mask and image of image-conditioned models).
     """
@@ -34,7 +34,7 @@ class Segment:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Packed:
-    """All segments as one: latents [B, C+E, F, h, w], timestep [B, F] (or [B, 1]), positions [F] (CPU)."""
+    """All segments as one: latents [B, C+E, F, h, w]; on the CPU timestep [B, F] or [B, 1], positions [F]."""
 
     latents: Tensor
     timestep: Tensor
@@ -59,7 +59,9 @@ def pack(segments: Sequence[Segment]) -> Packed:
     """Concatenate segments in time."""
     latents = torch.cat([_with_extra(segment) for segment in segments], dim=2)
     positions = [torch.arange(s.frames) + s.temporal_start for s in segments]
-    return Packed(latents=latents, timestep=_timesteps(segments, latents), positions=torch.cat(positions))
+    return Packed(
+        latents=latents, timestep=_timesteps(segments, len(latents)), positions=torch.cat(positions)
+    )
 
 
 def unpack(output: Tensor, segments: Sequence[Segment]) -> list[Tensor]:
@@ -71,13 +73,9 @@ def _with_extra(segment: Segment) -> Tensor:
     return segment.latents if segment.extra is None else torch.cat([segment.latents, segment.extra], dim=1)
 
 
-def _timesteps(segments: Sequence[Segment], latents: Tensor) -> Tensor:
+def _timesteps(segments: Sequence[Segment], batch: int) -> Tensor:
     """[B, 1] when all frames share one level, else [B, F]."""
-    batch, first = len(latents), segments[0].timestep
+    first = segments[0].timestep
     if all(segment.timestep.ndim == 0 and bool(segment.timestep == first) for segment in segments):
-        return first.to(latents.device).expand(batch, 1)
-    rows = [
-        segment.timestep.to(latents.device, torch.float32).expand(batch, segment.frames)
-        for segment in segments
-    ]
-    return torch.cat(rows, dim=1)
+        return first.expand(batch, 1)
+    return torch.cat([segment.timestep.float().expand(batch, segment.frames) for segment in segments], dim=1)

@@ -5,6 +5,7 @@ A model predicts the velocity v of x = (1 - sigma) * clean + sigma * noise; time
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -76,6 +77,15 @@ class LcmSolver(Solver):
         return taken[0]
 
 
+@dataclass(frozen=True, slots=True)
+class UniPcSolver(Solver):
+    """diffusers' step reads the noise levels on the device of the latents, so they go there once."""
+
+    def step(self, velocity: Tensor, timestep: Tensor, latents: Tensor) -> Tensor:
+        self.scheduler.sigmas = self.scheduler.sigmas.to(latents.device)
+        return Solver.step(self, velocity, timestep, latents)
+
+
 def unipc(steps: int, shift: float, *, sigma_max: float = SIGMA_MAX) -> Solver:
     """UniPC, order 2, bh2, predicting clean data (spec skyreels_v3 section 5).
 
@@ -89,7 +99,7 @@ def unipc(steps: int, shift: float, *, sigma_max: float = SIGMA_MAX) -> Solver:
         flow_shift=shift,
     )
     scheduler.set_timesteps(sigmas=np.linspace(sigma_max, 0, steps + 1)[:-1])
-    return Solver(scheduler)
+    return UniPcSolver(scheduler)
 
 
 def dpmpp(steps: int, shift: float, *, sigma_max: float = 1.0) -> Solver:
@@ -131,7 +141,7 @@ def lcm(steps: int, shift: float, *, sigma_max: float = 1.0) -> Solver:
 
 
 class FrameSolver:
-    """Steps latent frames on schedules of their own; frames with the same history share one solver.
+    """Steps latent frames on schedules of their own; neighbours with the same history share one solver.
 
     Args:
         make: a new solver for every such group.
@@ -143,13 +153,12 @@ class FrameSolver:
     """
 
     def __init__(self, make: Callable[[], Solver], rows: Sequence[Row], known: int) -> None:
-        columns = zip(*(row.indices for row in rows), strict=True)
-        histories: dict[tuple[int, ...], list[int]] = {}
-        for frame, history in enumerate(columns):
-            if frame >= known:
-                histories.setdefault(history, []).append(frame)
+        columns = list(zip(*(row.indices for row in rows), strict=True))
         self.known = known
-        self.groups = [(frames, make()) for frames in histories.values()]
+        self.groups: list[tuple[slice, Solver]] = []  # a GPU would wait for a list of frames
+        for _, alike in groupby(range(known, len(columns)), columns.__getitem__):
+            frames = list(alike)
+            self.groups.append((slice(frames[0], frames[-1] + 1), make()))
         levels = make().timesteps.tolist()
         self.levels = torch.tensor([UNTOUCHED, *levels, 0])
 
@@ -163,9 +172,9 @@ class FrameSolver:
         """Latents [B, C, F, h, w] with the frames stepped that the row updates."""
         latents = latents.clone()
         for frames, solver in self.groups:
-            if row.update[frames[0]]:
-                timestep = solver.timesteps[row.indices[frames[0]] - 1]
-                before = latents[:, :, frames].float()
+            if row.update[frames.start]:
+                timestep = solver.timesteps[row.indices[frames.start] - 1]
+                before = latents[:, :, frames].float().clone()
                 after = solver.step(velocity[:, :, frames], timestep, before)
                 before.copy_(after)
                 latents[:, :, frames] = after

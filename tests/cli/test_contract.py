@@ -1,6 +1,7 @@
 """The command line contract: plans, sources of options, batches, streams, metadata, resume."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -63,6 +64,29 @@ def test_help_imports_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "--task_type" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("system", "given", "found"),
+    [
+        (("linux", "6.8.0-generic"), {}, {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}),
+        (("linux", "5.15.167.4-microsoft-standard-WSL2"), {}, {}),  # its driver fails with them
+        (("win32", "11"), {}, {}),
+        (("linux", "6.8.0"), {"PYTORCH_CUDA_ALLOC_CONF": ""}, {"PYTORCH_CUDA_ALLOC_CONF": ""}),
+    ],
+)
+def test_the_allocator_is_set_up_where_the_user_has_not(monkeypatch, system, given, found):
+    from videogen import cli as command_line
+
+    for name in command_line.ALLOCATOR:
+        monkeypatch.setenv(name, "")  # so that it is put back
+        monkeypatch.delenv(name)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(command_line.sys, "platform", system[0])
+    monkeypatch.setattr(command_line.platform, "release", lambda: system[1])
+    command_line.use_expandable_segments()
+    assert {name: os.environ[name] for name in command_line.ALLOCATOR if name in os.environ} == found
 
 
 def test_help_of_a_task_shows_its_flags_and_defaults(cli):

@@ -15,10 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 import psutil
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import load_file
 
 from tests.conftest import REFS, ROOT
+from videogen import ranks
+from videogen.runtime import parallel
 from videogen.tasks import TASKS
 
 WORKER = """
@@ -348,3 +351,21 @@ def test_ranks_that_cannot_share(cli, r2v, tmp_path, monkeypatch, ranks, flags, 
     assert finished.code == 2
     assert re.search(said, finished.complaint)
     assert not (tmp_path / "a.mp4").exists()
+
+
+@pytest.mark.parametrize(("gpus", "device"), [(2, torch.device("cuda", 1)), (0, None)])
+def test_the_group_is_told_which_gpu_a_rank_has(monkeypatch, gpus, device):
+    """NCCL guesses it otherwise, and connects when the first tensor is sent."""
+    given = {}
+    monkeypatch.setattr(ranks, "here", lambda: ranks.Ranks(rank=1, size=2, local_rank=1, local_size=2))
+    monkeypatch.setattr(ranks, "joined", None)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda index: None)
+    monkeypatch.setattr(parallel.dist, "rendezvous", lambda *_, **__: iter([("store", 1, 2)]))
+    monkeypatch.setattr(
+        parallel.dist, "init_process_group", lambda backend, **options: given.update(options, backend=backend)
+    )
+    monkeypatch.setattr(parallel.atexit, "register", lambda function: None)
+    parallel.join(wanted=True)
+    assert given["device_id"] == device
+    assert given["backend"] == ("cpu:gloo,cuda:nccl" if gpus else "gloo")

@@ -10,6 +10,8 @@ from videogen.models.wan import WanDiT
 from videogen.runtime import memory
 from videogen.runtime.cache_kinds import KINDS, read_cache, read_ratios, step_cache, write_ratios
 from videogen.runtime.caches import CONFIGS, enable_cache
+from videogen.runtime.streaming import stream
+from videogen.runtime.turns import Copier
 from videogen.values import Reject
 
 ALL = {"first_block": 1e9, "magcache": 1e9, "taylorseer": 3, "taylorseer_lite": 3}
@@ -261,8 +263,9 @@ def test_magcache_measures_then_skips(transformer, capsys):
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_on_streamed_blocks(transformer, name):
-    """--low_vram's hooks lie inside of the cache's (the CPU stands in for the GPU)."""
+@pytest.mark.parametrize("ours", [True, False], ids=["low_vram", "group offload"])
+def test_on_streamed_blocks(transformer, name, ours):
+    """The hooks that stream lie inside of the cache's (the CPU stands in for the GPU)."""
     scene = Scene()
 
     def run():
@@ -275,9 +278,12 @@ def test_on_streamed_blocks(transformer, name):
 
     expected, computed = run()
     cpu = torch.device("cpu")
-    transformer.enable_group_offload(
-        onload_device=cpu, offload_device=cpu, offload_type="block_level", num_blocks_per_group=1
-    )
+    if ours:
+        stream(transformer, [memory.blocks(transformer)], Copier(cpu))
+    else:
+        transformer.enable_group_offload(
+            onload_device=cpu, offload_device=cpu, offload_type="block_level", num_blocks_per_group=1
+        )
     made, again = run()
     assert again == computed
     assert all(torch.equal(a, b) for a, b in zip(made, expected, strict=True))

@@ -4,11 +4,14 @@ Shapes: B batch, L tokens, N heads, K head width.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 import torch
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from torch import Tensor
+from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 Spans = list[tuple[int, int, int]]
 """Runs of tokens with a common view: (first, end, end of what they attend to)."""
@@ -17,12 +20,37 @@ Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Queries, keys and values [B, L, N, K] to [B, L, N, K]."""
 
 
+# torch's own kernels in diffusers' words; "native" is torch's choice among them.
+TORCH_KERNELS = {
+    "_native_cudnn": SDPBackend.CUDNN_ATTENTION,
+    "_native_flash": SDPBackend.FLASH_ATTENTION,
+    "_native_efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "_native_math": SDPBackend.MATH,
+}
+
+
 class Exchange(Protocol):
     """Attention over a sequence whose tokens are spread over ranks (see runtime/parallel.py)."""
 
     def __call__(
         self, query: Tensor, key: Tensor, value: Tensor, backend: Any, spans: Spans | None
     ) -> Tensor: ...
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, backend: Any) -> Tensor:
+    """Attention over [B, L, N, K] with a kernel in diffusers' words; None is diffusers' active one.
+
+    torch's kernels take any strides, and put out those of the queries: transposed views go in, and what comes
+    out has its heads side by side. (diffusers hands cuDNN contiguous copies: 549 GB per forward at 720P.)
+    """
+    name = getattr(backend, "value", backend)
+    if name != "native" and name not in TORCH_KERNELS:
+        return dispatch_attention_fn(query, key, value, backend=backend)
+    q, k, v = (x.transpose(1, 2) for x in (query, key, value))
+    if name == "native":
+        return functional.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+    with sdpa_kernel(TORCH_KERNELS[name]):
+        return functional.scaled_dot_product_attention(q, k, v).transpose(1, 2)
 
 
 def attend_spans(kernel: Kernel, query: Tensor, key: Tensor, value: Tensor, spans: Spans | None) -> Tensor:
@@ -54,11 +82,8 @@ class AttentionProcessor:
         """Attention over [B, L, N, K]; ``sharded`` says that the sequence may be spread over ranks."""
         if sharded and self.exchange is not None:
             return self.exchange(query, key, value, self._attention_backend, spans)
-        config = self._parallel_config if sharded and spans is None else None
-
-        def kernel(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        if self._parallel_config is not None and sharded and spans is None:
             return dispatch_attention_fn(
-                query, key, value, backend=self._attention_backend, parallel_config=config
+                query, key, value, backend=self._attention_backend, parallel_config=self._parallel_config
             )
-
-        return attend_spans(kernel, query, key, value, spans)
+        return attend_spans(partial(attend, backend=self._attention_backend), query, key, value, spans)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from videogen.models.recent import Recent
+from videogen.models.upload import to_device
 
 ROPE_THETA = 10000.0
 TIME_THETA = 10000.0
@@ -89,10 +90,15 @@ class WanConditionEmbedder(nn.Module):
             self.image_embedder = WanImageEmbedding(image_dim, dim)
 
     def forward(self, timestep: Tensor) -> tuple[Tensor, Tensor]:
-        """Noise levels [B, F] to (embedding [B, F, D], modulation [B, F, 6, D]), once per distinct level."""
-        levels, level_of = torch.unique(timestep, return_inverse=True)
-        dtype = self.time_embedder.linear_1.weight.dtype
-        embedding = self.time_embedder(sinusoid(levels, self.freq_dim).to(dtype))
+        """Noise levels [B, F] to (embedding [B, F, D], modulation [B, F, 6, D]), once per distinct level.
+
+        Levels on the CPU keep a GPU from waiting for it.
+        """
+        levels, level_of = torch.unique(timestep.cpu(), return_inverse=True)
+        weight = self.time_embedder.linear_1.weight
+        waves = to_device(sinusoid(levels, self.freq_dim).to(weight.dtype), weight.device)
+        level_of = to_device(level_of, weight.device)
+        embedding = self.time_embedder(waves)
         modulation = self.time_proj(functional.silu(embedding).to(self.time_proj.weight.dtype))
         modulation = rearrange(modulation.float(), "n (m d) -> n m d", m=6)
         return embedding.float()[level_of], modulation[level_of]

@@ -25,6 +25,7 @@ from videogen.errors import CheckpointError, first_line
 from videogen.models.checkpoints import SCALES, weight_files
 from videogen.models.headers import unwrapped
 from videogen.models.key_tables import Entry, KeyTable, Shape, rename
+from videogen.models.upload import Uploader
 
 FLOAT8 = torch.float8_e4m3fn
 STORED = {  # in safetensors files; what else there is, the library reads
@@ -175,9 +176,11 @@ def fill(
         device: where they go; None is the CPU. They are cast there, after the move.
     """
 
+    move = _mover(device)
+
     def converted(item: tuple[str, Tensor]) -> tuple[str, Tensor]:
         name, tensor = item
-        return name, _convert(found[name].read().view(tensor.shape), dtype_of(name), device)
+        return name, _convert(found[name].read().view(tensor.shape), dtype_of(name), move)
 
     with ThreadPoolExecutor(READERS) as pool:  # a disk is fastest when several read
         state = dict(pool.map(converted, _weights(module)))
@@ -195,8 +198,15 @@ def _weights(module: nn.Module) -> list[tuple[str, Tensor]]:
     return [(name, tensor) for name, tensor in module.state_dict().items() if name not in tied]
 
 
-def _convert(tensor: Tensor, dtype: torch.dtype, device: torch.device | None) -> Tensor:
+def _mover(device: torch.device | None) -> Callable[[Tensor], Tensor]:
+    """Return what brings a tensor to a device; None is the CPU, where it stays mapped."""
+    if device is None:
+        return _identity
+    return Uploader(device) if device.type == "cuda" else lambda tensor: tensor.to(device)
+
+
+def _convert(tensor: Tensor, dtype: torch.dtype, move: Callable[[Tensor], Tensor]) -> Tensor:
     """In the dtype that is wanted, unless it is float8: that has a scale, and is nothing without it."""
     keeps = tensor.dtype == FLOAT8 or not tensor.is_floating_point()
-    moved = tensor if device is None else tensor.to(device)
+    moved = move(tensor)
     return moved if keeps else moved.to(dtype)

@@ -32,6 +32,7 @@ from videogen.media.sound import InputAudio, read_audio
 from videogen.models import lora
 from videogen.models.checkpoints import WEIGHTLESS, Checkpoint, fingerprint
 from videogen.models.recent import Recent
+from videogen.models.upload import to_device
 from videogen.options import OPTIONS, merge
 from videogen.runtime.caches import StepCache
 from videogen.runtime.remember import Memory
@@ -277,7 +278,7 @@ class VideoPipeline(DiffusionPipeline):
         """One normal draw, float32, made on the generator's device."""
         device = generator.device if generator is not None else self._execution_device
         noise = randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
-        return noise.to(self._execution_device)
+        return to_device(noise, self._execution_device)
 
     def timed(self, stream: Iterator[Tensor], stage: str) -> Iterator[Tensor]:
         """A stream whose making counts for a stage, and its reading does not."""

@@ -89,16 +89,16 @@ class DiffusionForcingPipeline(WanPipeline):
             self.draw_noise(roll.latent_frames, height, width, generator)
 
         for index, roll in list(enumerate(rolls))[first:]:
-            # 2. Text; noise, its first frames replaced by what is known.
+            # 2. Noise, its first frames replaced by what is known; text.
             continued = input_video is not None or index > 0
-            guided = self.text_guidance(
-                prompt_of(prompt, index), negative_prompt, guidance_scale, fps=self.fps_class(fps)
-            )
             noise = self.draw_noise(roll.latent_frames, height, width, generator)
             known = self.known_frames(history, block) if continued else start
             if known is not None:
                 noise[:, :, : known.shape[2]] = known
             ready = 0 if known is None else known.shape[2]
+            guided = self.text_guidance(
+                prompt_of(prompt, index), negative_prompt, guidance_scale, fps=self.fps_class(fps)
+            )
 
             # 3. Denoise, every frame at its own pace.
             rows = forcing_rows(

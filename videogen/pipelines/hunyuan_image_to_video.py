@@ -17,6 +17,7 @@ from transformers import CLIPImageProcessorPil, CLIPTextModel, LlavaModel, PreTr
 from videogen.guidance import ClassifierFree, SinglePass
 from videogen.media.image import crop_bilinear
 from videogen.models import hunyuan, hunyuan_text
+from videogen.models.upload import to_device
 from videogen.models.vae import onload
 from videogen.pipelines.base import Part, StepCallback, VideoPipeline, image_tensor, truncated
 from videogen.sampling import denoise, euler
@@ -81,22 +82,22 @@ class HunyuanImageToVideoPipeline(VideoPipeline, HunyuanVideoLoraLoaderMixin):
         callback_on_step_end: StepCallback | None = None,
     ) -> Iterator[Part]:
         """One part. Draws from the generator: the noise [1, 16, F, h, w], normal, float32."""
-        # 1. What is said and shown, for every branch; the negative one sees black.
+        # 1. The image's latents, and noise that may already hold a little of them.
         image = input_image.convert("RGB")
-        branches = {"cond": (prompt.strip(), image)}
-        if guidance_scale > 1:
-            branches["uncond"] = (negative_prompt.strip(), Image.new("RGB", image.size))
-        guidance = ClassifierFree(guidance_scale) if guidance_scale > 1 else SinglePass()
-        rows = {branch: self.encode(*read) for branch, read in branches.items()}
-        summaries = {branch: self.summarize(text) for branch, (text, _) in branches.items()}
-
-        # 2. The image's latents, and noise that may already hold a little of them.
         with self.stage("vae encode"):
             pixels = image_tensor(crop_bilinear(image, width, height))[None, :, None]
             first = hunyuan.encode_image(self.vae, pixels, onload)
         noise = self.draw((1, first.shape[1], latent_frames, *first.shape[3:]), generator)
         if i2v_stability:
             noise = noise * (1 - STABLE) + first * STABLE
+
+        # 2. What is said and shown, for every branch; the negative one sees black.
+        branches = {"cond": (prompt.strip(), image)}
+        if guidance_scale > 1:
+            branches["uncond"] = (negative_prompt.strip(), Image.new("RGB", image.size))
+        guidance = ClassifierFree(guidance_scale) if guidance_scale > 1 else SinglePass()
+        rows = {branch: self.encode(*read) for branch, read in branches.items()}
+        summaries = {branch: self.summarize(text) for branch, (text, _) in branches.items()}
 
         # 3. Denoise; the first frame is put back, or the image goes along.
         concat = self.transformer.config.image_condition_type == "latent_concat"
@@ -171,11 +172,11 @@ class HunyuanImageToVideoPipeline(VideoPipeline, HunyuanVideoLoraLoaderMixin):
         dtype, device = model.x_embedder.proj.weight.dtype, latents.device
         scale = None
         if model.config.guidance_embeds:
-            scale = torch.tensor([embedded_cfg_scale], dtype=dtype, device=device) * 1000
+            scale = to_device(torch.tensor([embedded_cfg_scale], dtype=dtype) * 1000, device)
         with model.cache_context(branch):
             (velocity,) = model(
                 hidden_states=latents.to(dtype),
-                timestep=timestep[None].to(device),
+                timestep=to_device(timestep[None], device),
                 encoder_hidden_states=rows.to(dtype),
                 encoder_attention_mask=torch.ones(rows.shape[:2], dtype=torch.long, device=device),
                 pooled_projections=summary.to(dtype),

@@ -44,17 +44,17 @@ class ReferenceToVideoPipeline(WanPipeline):
         Draws from the generator, in order: the noise [1, 16, F, h, w]; for every reference its posterior
         [1, 16, 1, h, w]; with lcm in every step noise [1, 16, F, h, w]; all normal, float32.
         """
-        # 1. Guidance decides how many branches there are; text for each.
+        # 1. Noise, then references: the order of the random draws.
+        noise = self.draw_noise(latent_frames(num_frames), height, width, generator)
+        references = self.encode_references(ref_imgs, height, width, generator)
+        seen = {"cond": references, "no_text": references, "uncond": torch.zeros_like(references)}
+
+        # 2. Guidance decides how many branches there are; text for each.
         guided = guidance_scale > 1
         guidance = DualGuidance(guidance_scale, guidance_scale_img) if guided else SinglePass()
         contexts = {"cond": Context(text=self.encode_prompt(prompt))}
         if guided:
             contexts["no_text"] = contexts["uncond"] = Context(text=self.encode_prompt(negative_prompt))
-
-        # 2. Noise, then references: the order of the random draws.
-        noise = self.draw_noise(latent_frames(num_frames), height, width, generator)
-        references = self.encode_references(ref_imgs, height, width, generator)
-        seen = {"cond": references, "no_text": references, "uncond": torch.zeros_like(references)}
 
         # 3. Denoise [video, references] as one stack of frames; only the video moves.
         def predict(latents: Tensor, timestep: Tensor) -> Tensor:

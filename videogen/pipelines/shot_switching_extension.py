@@ -46,15 +46,15 @@ class ShotSwitchingExtensionPipeline(WanPipeline):
         Draws from the generator: the noise [1, 16, F, h, w], and with lcm as much in every step; normal,
         float32.
         """
-        # 1. Text for each branch of the guidance.
+        # 1. The old shot, and noise.
         (roll,) = rolls
-        guidance, contexts = self.text_guidance(prompt_of(prompt, 0), negative_prompt, guidance_scale)
-
-        # 2. The old shot, and noise.
         count = (roll.context_frames - 1) * 4 + 1
         source = frames_tensor(input_video.tail(count, source_fps=source_fps), height, width)
         shot = self.encode_video(source)
         noise = self.draw_noise(roll.latent_frames, height, width, generator)
+
+        # 2. Text for each branch of the guidance.
+        guidance, contexts = self.text_guidance(prompt_of(prompt, 0), negative_prompt, guidance_scale)
 
         # 3. Denoise [video, old shot]; only the video moves.
         def predict(latents: Tensor, timestep: Tensor) -> Tensor:

@@ -73,11 +73,11 @@ class SingleShotExtensionPipeline(WanPipeline):
         generator = seeded(generator)
 
         for index, roll in list(enumerate(rolls))[first:]:
-            # 2. Text, condition, noise.
-            guided = self.text_guidance(prompt_of(prompt, index), negative_prompt, guidance_scale)
+            # 2. Condition, noise, text.
             before = self.encode_video(condition) if carried is None else carried.to(self._execution_device)
             generator.manual_seed(generator.initial_seed())
             noise = self.draw_noise(roll.latent_frames, height, width, generator)
+            guided = self.text_guidance(prompt_of(prompt, index), negative_prompt, guidance_scale)
 
             # 3. Denoise [condition, video]; only the video moves.
             predict = partial(self.predict, before, *guided)

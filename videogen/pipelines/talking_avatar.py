@@ -99,9 +99,9 @@ class TalkingAvatarPipeline(WanPipeline):
         scales, generator = (guidance_scale, guidance_scale_audio), seeded(generator)
 
         def made(text: str, start: int, known: Tensor, target: Tensor | None, carried: int) -> Tensor:
+            beside = self.encode_ends(known, target, clip_frames).to(self.model_dtype)  # as published
             windows = audio_windows(heard, start, clip_frames).to(self._execution_device)
             guided = self.speech_guidance(text, negative_prompt, scales, known, windows)
-            beside = self.encode_ends(known, target, clip_frames).to(self.model_dtype)  # as published
             noise = self.draw_noise(latent_frames(clip_frames), height, width, generator)
             scene = Scene(guided=guided, beside=beside, carried=carried)
             solver = euler(num_inference_steps, shift)

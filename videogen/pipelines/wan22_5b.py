@@ -46,13 +46,13 @@ class Wan22TI2V5BPipeline(WanPipeline):
         Draws from the generator: the noise [1, 48, F, h, w], and with lcm in every step as much, without the
         first frame where that is known; normal, float32.
         """
-        # 1. Noise, text, the first frame (scaled and cropped).
+        # 1. Noise, the first frame (scaled and cropped), text.
         noise = self.draw_noise(latent_frames(num_frames), height, width, generator)
-        guidance, contexts = self.text_guidance(prompt, negative_prompt, guidance_scale, exactly_one=True)
         known = noise[:, :, :0]
         if (image := first_frame(input_image, input_video)) is not None:
             known = self.encode_image(cover(image, width, height), sample=False, generator=None)
         start = known.shape[2]
+        guidance, contexts = self.text_guidance(prompt, negative_prompt, guidance_scale, exactly_one=True)
 
         # 2. Denoise what follows the known frame.
         def predict(latents: Tensor, timestep: Tensor) -> Tensor:

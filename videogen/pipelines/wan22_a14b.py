@@ -66,18 +66,18 @@ class Wan22A14BPipeline(WanPipeline):
         Draws from the generator: the noise [1, 16, F, h, w], and with lcm as much in every step; normal,
         float32.
         """
-        # 1. Noise; text; the first frame, stretched to size (bicubic, neither smoothed nor clamped).
+        # 1. Noise; the first frame, stretched to size (bicubic, neither smoothed nor clamped); text.
         noise = self.draw_noise(latent_frames(num_frames), height, width, generator)
-        contexts = {
-            "cond": Context(text=self.encode_prompt(prompt)),
-            "uncond": Context(text=self.encode_prompt(negative_prompt)),
-        }
         beside = None
         if (image := first_frame(input_image, input_video)) is not None:
             pixels = functional.interpolate(
                 image_tensor(image)[None], size=(height, width), mode="bicubic", align_corners=False
             )
             beside = self.encode_ends(pixels[:, :, None], None, num_frames)
+        contexts = {
+            "cond": Context(text=self.encode_prompt(prompt)),
+            "uncond": Context(text=self.encode_prompt(negative_prompt)),
+        }
 
         # 2. Denoise; the expert follows the noise level, the solver's history does not mind.
         low, high = guidance_scale if isinstance(guidance_scale, tuple) else (guidance_scale, guidance_scale)

@@ -11,6 +11,7 @@ from torch import nn
 
 from videogen.errors import InputError
 from videogen.runtime.memory import blocks
+from videogen.runtime.precision import is_quantized
 
 FLAG = "--float8_matmul"
 CAPABILITY = (8, 9)
@@ -42,7 +43,7 @@ def chosen(transformer: nn.Module) -> Iterator[tuple[nn.Module, list[str]]]:
 
 def _suits(name: str, layer: nn.Module) -> bool:
     """An ordinary linear layer of attention or feed-forward; a modulation is part of a norm."""
-    if type(layer) is not nn.Linear or type(layer.weight.data) is not torch.Tensor:
+    if type(layer) is not nn.Linear or is_quantized(layer.weight):
         return False
     kept = "norm" in name or "lora_" in name
     return not kept and layer.in_features % UNIT == 0 and layer.out_features % UNIT == 0

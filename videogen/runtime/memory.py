@@ -4,12 +4,13 @@ import logging
 from typing import TYPE_CHECKING
 
 import torch
-from diffusers.hooks import apply_group_offloading
 from torch import nn
 
 from videogen.estimate import Memory
 from videogen.runtime.device import free_memory
-from videogen.runtime.turns import ENCODER, Turns
+from videogen.runtime.precision import is_quantized
+from videogen.runtime.streaming import layer_stacks, stream
+from videogen.runtime.turns import ENCODER, Copier, Turns, Visit
 
 if TYPE_CHECKING:
     from videogen.pipelines.base import VideoPipeline
@@ -46,19 +47,23 @@ def place(pipeline: "VideoPipeline", device: torch.device, *, offload: bool, low
 
 
 def quantize(transformer: nn.Module, device: torch.device) -> None:
-    """Float8 (e4m3) weights, one scale per output row of every Linear; activations keep their dtype."""
+    """Float8 (e4m3) weights, one scale per output row of every Linear; activations keep their dtype.
+
+    Blocks are converted on the device, one at a time, and rest in RAM; nothing else is left there.
+    """
     from torchao.quantization import Float8WeightOnlyConfig, quantize_  # noqa: PLC0415 - slow, and noisy
 
-    # Block by block, so that no more than one is ever on the GPU; LoRA layers stay as they are.
-    for module in (*blocks(transformer), transformer):
-        quantize_(
-            module.to(device) if module is not transformer else module,
-            Float8WeightOnlyConfig(),
-            filter_fn=lambda layer, name: (
-                type(layer) is nn.Linear and "lora_" not in name and not _is_float8(layer)
-            ),
-        )
-        module.to(CPU)
+    def suits(layer: nn.Module, name: str) -> bool:  # LoRA layers stay as they are
+        return type(layer) is nn.Linear and "lora_" not in name and not is_quantized(layer.weight)
+
+    copier = Copier(device)
+    for block in blocks(transformer):
+        visit = Visit(block, copier)
+        visit.settle()
+        quantize_(block, Float8WeightOnlyConfig(), filter_fn=suits)
+        visit.end()  # what was not converted is where it was
+        block.to(CPU)
+    quantize_(transformer, Float8WeightOnlyConfig(), filter_fn=suits)
 
 
 def blocks(transformer: nn.Module) -> list[nn.Module]:
@@ -67,32 +72,19 @@ def blocks(transformer: nn.Module) -> list[nn.Module]:
     return [block for stack in stacks for block in stack]
 
 
-def _is_float8(layer: nn.Linear) -> bool:
-    return type(layer.weight.data) is not torch.Tensor
-
-
 def stream_blocks(pipeline: "VideoPipeline", device: torch.device) -> None:
-    """Weights rest in RAM; each block comes to the device for its turn, the next one on the way meanwhile."""
-    stream = device.type == "cuda"
+    """Let blocks and encoders rest in RAM; each block comes to the device for its own forward."""
+    copier = Copier(device)
     for transformer in pipeline.transformers:
-        transformer.enable_group_offload(
-            onload_device=device,
-            offload_device=CPU,
-            offload_type="block_level",
-            num_blocks_per_group=1,
-            use_stream=stream,
-            low_cpu_mem_usage=True,
-        )
+        for child in transformer.children():
+            if not isinstance(child, nn.ModuleList):
+                child.to(device)
+        for tensor in (*transformer.parameters(recurse=False), *transformer.buffers(recurse=False)):
+            tensor.data = tensor.data.to(device)
+        stream(transformer, [blocks(transformer)], copier)
     for name in STREAMED_ENCODERS:
         if (encoder := getattr(pipeline, name, None)) is not None:
-            apply_group_offloading(
-                encoder,
-                onload_device=device,
-                offload_device=CPU,
-                offload_type="leaf_level",
-                use_stream=stream,
-                low_cpu_mem_usage=True,
-            )
+            stream(encoder, list(layer_stacks(encoder)), copier)
     pipeline.vae.to(device)
 
 

@@ -14,7 +14,7 @@ import itertools
 import logging
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,14 +22,13 @@ import torch.distributed as dist
 from diffusers import AutoencoderKLWan, HunyuanVideoTransformer3DModel
 from diffusers.models import attention_dispatch as kernels
 from diffusers.models._modeling_parallel import ContextParallelConfig, ParallelConfig
-from diffusers.models.attention_dispatch import dispatch_attention_fn
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from videogen import ranks
 from videogen.errors import InputError
 from videogen.guidance import Velocity
-from videogen.models.attention import AttentionProcessor, Spans, attend_spans
+from videogen.models.attention import AttentionProcessor, Spans, attend, attend_spans
 from videogen.models.wan import WanDiT
 from videogen.ranks import Degrees, Ranks
 from videogen.runtime.bands import split_decoder
@@ -110,7 +109,11 @@ def join(*, wanted: bool) -> Team:
         torch.cuda.set_device(own.local_rank)
     store, rank, size = next(dist.rendezvous("env://", timeout=PATIENCE))
     backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
-    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
+    # With its device named, NCCL connects here, and tells what is wrong here.
+    device = torch.device("cuda", own.local_rank) if gpus else None
+    dist.init_process_group(
+        backend, store=store, rank=rank, world_size=size, timeout=PATIENCE, device_id=device
+    )
     atexit.register(dist.destroy_process_group)
     ranks.joined = team = Team(own, store)
     return team
@@ -203,18 +206,16 @@ class Exchange:
         self, query: Tensor, key: Tensor, value: Tensor, backend: Any, spans: Spans | None
     ) -> Tensor:
         """Own tokens [B, L/ranks, N, K] attend to those of all ranks (or, with ``spans``, to some)."""
-        attend = self._ring(backend) if self.cp.ring_degree > 1 else self._ulysses(backend, spans)
+        forward = self._ring(backend) if self.cp.ring_degree > 1 else self._ulysses(backend, spans)
         return kernels._templated_context_parallel_attention(
-            query, key, value, forward_op=attend, backward_op=None, _parallel_config=self.config
+            query, key, value, forward_op=forward, backward_op=None, _parallel_config=self.config
         )
 
     def _ulysses(self, backend: Any, spans: Spans | None) -> Callable[..., Tensor]:
         """All tokens, some of the heads."""
+        kernel = partial(attend, backend=backend)
 
-        def kernel(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-            return dispatch_attention_fn(query, key, value, backend=backend)
-
-        def attend(_context: Any, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> Tensor:
+        def forward(_context: Any, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> Tensor:
             order = self.layout.order(0, self.ranks, query.device)
             key, value = key.index_select(1, order), value.index_select(1, order)
             if spans is None:
@@ -222,21 +223,21 @@ class Exchange:
             out = attend_spans(kernel, query.index_select(1, order), key, value, spans)
             return out.index_select(1, self.layout.back(self.ranks, query.device))
 
-        return attend
+        return forward
 
     def _ring(self, backend: Any) -> Callable[..., tuple[Tensor, Tensor]]:
         """The tokens of one rank of the ring after the other, beginning with this one's own."""
         hops = itertools.count(self.cp._ring_local_rank)
         kernel = ring_kernel(backend)
 
-        def attend(
+        def forward(
             _context: Any, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any
         ) -> tuple[Tensor, Tensor]:
             first = next(hops) % self.cp.ring_degree * self.cp.ulysses_degree
             order = self.layout.order(first, first + self.cp.ulysses_degree, key.device)
             return kernel(query, key.index_select(1, order), value.index_select(1, order))
 
-        return attend
+        return forward
 
 
 def ring_kernel(backend: Any) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]:

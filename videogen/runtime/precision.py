@@ -1,6 +1,10 @@
-"""One policy for how exactly float32 is computed; where which dtype is used, the components' table says."""
+"""How exactly float32 is computed, and what quantised tensors consist of.
+
+Where which dtype is used, the components' table says.
+"""
 
 import torch
+from torch import Tensor
 
 
 def set_precision(device: torch.device, dtype: torch.dtype) -> None:
@@ -12,3 +16,13 @@ def set_precision(device: torch.device, dtype: torch.dtype) -> None:
     fast = device.type == "cuda" and dtype != torch.float32
     torch.set_float32_matmul_precision("high" if fast else "highest")
     torch.backends.cudnn.allow_tf32 = fast
+
+
+def is_quantized(tensor: Tensor) -> bool:
+    """Whether a tensor stands for numbers in another format, as torchao's do."""
+    return hasattr(tensor, "__tensor_flatten__")
+
+
+def inner_tensors(tensor: Tensor) -> list[str]:
+    """Return the names of the attributes that hold a tensor's numbers: of a quantised one several."""
+    return list(tensor.__tensor_flatten__()[0]) if is_quantized(tensor) else ["data"]  # type: ignore[attr-defined]

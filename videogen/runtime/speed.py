@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +12,11 @@ from diffusers.models.attention_dispatch import (
     AttentionBackendName,
     _check_attention_backend_requirements,
     _maybe_download_kernel_for_backend,
-    dispatch_attention_fn,
 )
 from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
 from videogen.errors import InputError, first_line
+from videogen.models.attention import TORCH_KERNELS, attend
 from videogen.models.checkpoints import HEAD_DIM, cache_root
 from videogen.models.wan import WanDiT
 from videogen.runtime.cache_kinds import Ratios, read_cache, write_ratios
@@ -40,7 +41,13 @@ BACKENDS = {
     "xformers": "xformers",
 }
 HOPPER = (9, 0)
-PROBE_TOKENS = 128
+CUDNN_WRONG = 91500  # the last version that torch does not trust
+# What a kernel is tried with: no length is a multiple of 128.
+PROBE_TOKENS, PROBE_HEADS = 161, 3
+PROBE_KEYS = (161, 77)
+# Largest relative error of a row. In bfloat16 it is 0.3 %; a tile of padding that is attended to makes 30 %.
+EXACT = 0.01
+LARGEST_ERROR = {"sage": 0.15}
 COMPILED = "TORCHINDUCTOR_CACHE_DIR"  # torch's own name for where compiled code is kept
 
 
@@ -81,6 +88,8 @@ def check_attention_backend(
         if name != "auto":
             what = f"does not run here, on {device} in {str(dtype).removeprefix('torch.')} ({problem})"
             raise InputError("--attention_backend", name, what, "leave it out")
+        level = logging.INFO if candidate in TORCH_KERNELS else logging.DEBUG  # other packages may be missing
+        _say(level, f"--attention_backend auto: not {candidate} ({problem})")
     if ring and device.type != "cpu":
         what = f"no kernel that works in a ring runs on {device} in {str(dtype).removeprefix('torch.')}"
         raise InputError("--ring_degree", None, what, "use --ulysses_degree alone, or --dtype bfloat16")
@@ -90,23 +99,63 @@ def check_attention_backend(
 def _candidates(name: str, device: torch.device, dtype: torch.dtype) -> Iterator[str]:
     """Kernels to try, best first. Lossy ones (sage) are never chosen unasked."""
     if name != "auto":
+        if name == "cudnn":
+            _is_outdated(name, device)
         yield BACKENDS[name]
         return
     if device.type == "cuda" and dtype in (torch.bfloat16, torch.float16):
         if torch.cuda.get_device_capability(device) >= HOPPER:
-            yield from ("_flash_3", "_native_cudnn")
+            yield "_flash_3"
+            if not _is_outdated(name, device):
+                yield "_native_cudnn"
         yield from ("flash", "_native_flash")
     yield "native"
 
 
+def _is_outdated(name: str, device: torch.device) -> bool:
+    """Whether this cuDNN is too old for attention; says so, as a warning where it was asked for by name.
+
+    torch itself prefers cuDNN on Hopper only when it is newer than 9.15.0, which mended an error with lengths
+    that are no multiple of 128 (pytorch issue 169849); nearly all of ours are such.
+    """
+    found = torch.backends.cudnn.version() if device.type == "cuda" else None
+    if found is None or found > CUDNN_WRONG:
+        return False
+    version = f"{found // 10000}.{found // 100 % 100}.{found % 100}"
+    level, used = (logging.INFO, ", and is not used") if name == "auto" else (logging.WARNING, "")
+    what = f"cuDNN {version} has errors with lengths that are no multiple of 128 (9.15.1 has none)"
+    _say(level, f"--attention_backend {name}: {what}{used}")
+    return True
+
+
+@cache
+def _say(level: int, message: str) -> None:
+    """Log a message once, though kernels are asked for several times per video."""
+    logger.log(level, message)
+
+
+@cache  # it takes a second, and is asked for every video
 def _problem(backend: str, head_dim: int, device: torch.device, dtype: torch.dtype) -> str | None:
-    """Why a kernel does not run here, found out by running it once; None when it does."""
-    probe = torch.randn(1, PROBE_TOKENS, 1, head_dim, device=device, dtype=dtype)
+    """Why a kernel does not work here, found out by running it; None when it does.
+
+    Its input is laid out as in the transformers, to themselves and to text, with odd lengths; what comes out
+    is compared with plain products.
+    """
+    generator = torch.Generator().manual_seed(0)
     try:
         kernel = AttentionBackendName(backend)
         _check_attention_backend_requirements(kernel)
         _maybe_download_kernel_for_backend(kernel)
-        dispatch_attention_fn(probe, probe, probe, backend=kernel)
+        for keys in PROBE_KEYS:
+            shapes = [(1, tokens, PROBE_HEADS, head_dim) for tokens in (PROBE_TOKENS, keys, keys)]
+            query, key, value = (
+                torch.randn(shape, generator=generator).to(device, dtype) for shape in shapes
+            )
+            wanted = attend(query.float(), key.float(), value.float(), "_native_math")
+            off = (attend(query, key, value, kernel).float() - wanted).norm(dim=-1) / wanted.norm(dim=-1)
+            error = off.max().item()  # waits, so that what went wrong on the GPU shows here
+            if not error <= LARGEST_ERROR.get(backend, EXACT):
+                return f"its result is {error:.0%} off for {PROBE_TOKENS} queries and {keys} keys"
     except Exception as error:
         return first_line(error)
     return None

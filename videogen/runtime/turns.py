@@ -3,12 +3,12 @@
 Weights are never modified, so leaving is letting go of the copy on the device: parameters point at the
 tensors in RAM again, which are the mapped files where the dtype fits. Nothing is ever copied back. Arrivals
 go through pinned memory on a stream of their own, and where there is room the next component comes while an
-encoder works.
+encoder works. Pipelines encode known frames before they ask encoders: at 720P that takes 13 GB, and no
+weights that came early may be in its way.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,94 +16,70 @@ from accelerate.hooks import ModelHook, add_hook_to_module
 from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
+from videogen.models.upload import Uploader
 from videogen.runtime.device import free_memory
+from videogen.runtime.precision import inner_tensors
 
 if TYPE_CHECKING:
     from videogen.pipelines.base import VideoPipeline
 
 # In the names of components that work briefly, and need little room besides their weights.
 ENCODER = "_encoder"
-STAGE = 64 << 20  # bytes of a pinned buffer
-HEADROOM = 4 << 30  # bytes left to an encoder at work when the next component comes early
+# Bytes left to an encoder at work when the next component comes early; by simulation it takes 0.5 GB at most.
+HEADROOM = 2 << 30
 
 
 class Copier:
     """Copies tensors to a device in the background; at once where the device has no streams."""
 
     def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.pool = None
-        if device.type == "cuda":  # a new thread begins on the first GPU
-            self.pool = ThreadPoolExecutor(1, "weights", torch.cuda.set_device, (device,))
+        self.device, self.upload = device, Uploader(device)
+        self.pool = ThreadPoolExecutor(1, "weights") if device.type == "cuda" else None
 
     def start(self, sources: Sequence[Tensor]) -> Callable[[], list[Tensor]]:
         """Begin to copy; the returned function waits for the copies (contiguous) and gives them."""
-        targets = [torch.empty(s.shape, dtype=s.dtype, device=self.device) for s in sources]
+        targets = self.upload.allocate(sources)
         if self.pool is None:
             for source, target in zip(sources, targets, strict=True):
                 target.copy_(source)
             return lambda: targets
-        computing, stream = torch.cuda.current_stream(self.device), torch.cuda.Stream(self.device)
-        stream.wait_stream(computing)  # it may still be reading what was in the targets' memory before
-        copying = self.pool.submit(self._copy, sources, targets, stream)
+        copying = self.pool.submit(self.upload.send, sources, targets, self.upload.now())
 
         def arrived() -> list[Tensor]:
-            copying.result()
-            torch.cuda.current_stream(self.device).wait_stream(stream)
+            torch.cuda.current_stream(self.device).wait_event(copying.result())
             return targets
 
         return arrived
-
-    def _copy(self, sources: Sequence[Tensor], targets: Sequence[Tensor], stream: torch.cuda.Stream) -> None:
-        buffers = [torch.empty(STAGE, dtype=torch.uint8, pin_memory=True) for _ in range(2)]
-        with torch.cuda.stream(stream):
-            staged(sources, targets, [(buffer, torch.cuda.Event()) for buffer in buffers])
-        stream.synchronize()  # before the buffers go
-
-
-def staged(
-    sources: Sequence[Tensor], targets: Sequence[Tensor], buffers: Sequence[tuple[Tensor, Any]]
-) -> None:
-    """Copy piece by piece through buffers in turn; an event each says when a buffer's last piece is gone."""
-    turns = cycle(buffers)
-    size = len(buffers[0][0])
-    for source, target in zip(sources, targets, strict=True):
-        for piece, place in zip(_bytes(source).split(size), _bytes(target).split(size), strict=True):
-            buffer, event = next(turns)
-            event.synchronize()
-            part = buffer[: len(piece)]
-            part.copy_(piece)
-            place.copy_(part, non_blocking=True)
-            event.record()
-
-
-def _bytes(tensor: Tensor) -> Tensor:
-    return tensor.reshape(-1).view(torch.uint8)
 
 
 class Visit:
     """A component on its way to the device, or there."""
 
     def __init__(self, module: nn.Module, copier: Copier) -> None:
-        self.homes = [(tensor, tensor.data) for tensor in _tensors(module)]
-        self.arrived = copier.start([home for _, home in self.homes])
+        self.homes = [
+            (tensor, name, getattr(tensor, name))
+            for tensor in tensors_of(module)
+            for name in inner_tensors(tensor)
+        ]
+        self.arrived = copier.start([home for *_, home in self.homes])
         self.settled = False
 
     def settle(self) -> None:
         """Wait until it is there, and let it compute there."""
         if not self.settled:
-            for (tensor, _), copy in zip(self.homes, self.arrived(), strict=True):
-                tensor.data = copy
+            for (tensor, name, _), copy in zip(self.homes, self.arrived(), strict=True):
+                setattr(tensor, name, copy)
         self.settled = True
 
     def end(self) -> None:
         """Back to RAM, the copies forgotten."""
         self.arrived()
-        for tensor, home in self.homes:
-            tensor.data = home
+        for tensor, name, home in self.homes:
+            setattr(tensor, name, home)
 
 
-def _tensors(module: nn.Module) -> Iterator[Tensor]:
+def tensors_of(module: nn.Module) -> Iterator[Tensor]:
+    """Yield parameters and buffers, each once."""
     yield from module.parameters()
     yield from module.buffers()
 
@@ -136,11 +112,11 @@ class Turns:
     def take(self, name: str) -> bool:
         """One component is about to work: the others leave. Returns whether it has just come.
 
-        Who came early may wait for its turn, but not while a transformer works.
+        Who came early may wait for its turn while an encoder works; a transformer and the VAE need the room.
         """
         visit = self.visits.get(name)
         came = name in self.visitors and (visit is None or not visit.settled)
-        crowded = name.startswith("transformer") or (visit is None and came and not self._fits(name))
+        crowded = ENCODER not in name or (visit is None and came and not self._fits(name))
         for other in [other for other in self.visits if other != name]:
             if crowded or self.visits[other].settled:
                 self.visits.pop(other).end()
@@ -159,7 +135,7 @@ class Turns:
         return self.visits[name]
 
     def _fits(self, name: str) -> bool:
-        size = sum(tensor.nbytes for tensor in _tensors(self.visitors[name]))
+        size = sum(tensor.nbytes for tensor in tensors_of(self.visitors[name]))
         return size + HEADROOM < free_memory(self.device)
 
     def rest(self) -> None:
@@ -175,7 +151,8 @@ class _Turn(ModelHook):
         self.turns, self.name, self.execution_device = turns, name, turns.device
 
     def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> tuple[tuple, dict]:  # noqa: ARG002
-        if self.turns.take(self.name):  # what it is given may have been made where its weights were
+        came = self.turns.take(self.name)
+        if came and ENCODER in self.name:  # what it is given may have been made where its weights were
             device = self.execution_device
             return send_to_device(args, device), send_to_device(kwargs, device)
         return args, kwargs
