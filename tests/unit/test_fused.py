@@ -51,7 +51,7 @@ def test_kernels_compute_what_their_plain_forms_do():
 
 POINTERS = {
     **dict.fromkeys(("x", "update", "added", "normed", "weight", "out"), "*bf16"),
-    **dict.fromkeys(("gamma", "before", "joined"), "*fp32"),
+    **dict.fromkeys(("bias", "gamma", "before", "joined", "other"), "*fp32"),
     **dict.fromkeys(("gate", "scale", "shift", "rotary"), "*fp32"),
     **dict.fromkeys(("offset", "eps", "root"), "fp32"),
 }
@@ -62,12 +62,18 @@ VARIANTS = [
     ("_rms_norm_rotary_kernel", {"HEAD": 128, "PER_HEAD": True, "BLOCK": 4096}),
 ]
 VAE_VARIANTS = [
-    (
-        "_norm_silu_append_kernel",
-        {"CHANNELS": channels, "EPS": 1e-12, "KEEP": keep, "PIXELS": 4096 // block, "BLOCK": block},
-    )
-    for channels, block in ((96, 128), (1024, 1024))
-    for keep in (False, True)
+    ("_add_biased_kernel", {"CHANNELS": 96, "BLOCK": 1024}),
+    *(
+        (
+            "_norm_silu_append_kernel",
+            {
+                **{"CHANNELS": channels, "EPS": 1e-12, "BIAS": keep, "KEEP": keep},
+                **{"PIXELS": 4096 // block, "BLOCK": block},
+            },
+        )
+        for channels, block in ((96, 128), (1024, 1024))
+        for keep in (False, True)
+    ),
 ]
 
 

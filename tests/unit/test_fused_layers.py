@@ -6,7 +6,7 @@ from diffusers import AutoencoderKLWan
 from torch import nn
 
 from benchmarks.live_memory import Watch
-from videogen.models import hunyuan, hunyuan_vae
+from videogen.models import fused, hunyuan, hunyuan_vae
 from videogen.models import vae as vae_io
 from videogen.models.convolution import convolve
 from videogen.models.wan_vae import FUSED
@@ -49,12 +49,21 @@ def test_every_layer_is_replaced(both):
     assert kinds & set(FUSED.values())
 
 
+@pytest.fixture(params=[False, True], ids=["plain", "kernels"])
+def _kernels(request, monkeypatch):
+    """Take the way that is taken where there are kernels; on the CPU their plain forms are behind it."""
+    if request.param:
+        monkeypatch.setattr(fused.FusedOp, "is_used", lambda op, x: not torch.is_grad_enabled())
+
+
+@pytest.mark.usefixtures("_kernels")
 @pytest.mark.parametrize("frames", [1, 4])
 def test_decoding_is_the_same(both, frames):
     plain, ours = (vae_io.decode(vae, noise(vae, frames, batch=2)) for vae in both)
     torch.testing.assert_close(ours, plain, atol=2e-5, rtol=0)
 
 
+@pytest.mark.usefixtures("_kernels")
 @pytest.mark.parametrize("frames", [1, 5, 13])
 def test_encoding_is_the_same(both, frames):
     plain, ours = (vae_io.encode(vae, pictures(vae, frames, batch=2)) for vae in both)

@@ -9,18 +9,19 @@ from torch.nn import functional
 POINT = (1, 1, 1)  # the kernel size of a product per pixel
 
 
-def convolve(layer: nn.Conv3d, x: Tensor, padding: Sequence[int]) -> Tensor:
+def convolve(layer: nn.Conv3d, x: Tensor, padding: Sequence[int], *, biased: bool = True) -> Tensor:
     """Convolve ``x`` with the weights and strides of ``layer``; zeros are padded as asked for here.
 
     On a CPU torch takes its own code for inputs of few channels, which is up to ten times slower than
-    oneDNN's, so oneDNN is called by its name.
+    oneDNN's, so oneDNN is called by its name. Without ``biased`` the bias is left to what comes next.
     """
+    bias = layer.bias if biased else None
     if _suits_onednn(layer, x):
         return torch.mkldnn_convolution(
-            x, layer.weight, layer.bias, padding, layer.stride, layer.dilation, layer.groups
+            x, layer.weight, bias, padding, layer.stride, layer.dilation, layer.groups
         )
     x = x.contiguous() if x.device.type == "mps" else x  # which knows no other order of five dimensions
-    return functional.conv3d(x, layer.weight, layer.bias, layer.stride, padding, layer.dilation, layer.groups)
+    return functional.conv3d(x, layer.weight, bias, layer.stride, padding, layer.dilation, layer.groups)
 
 
 def _suits_onednn(layer: nn.Conv3d, x: Tensor) -> bool:

@@ -51,15 +51,18 @@ class FusedOp:
         changed = (arguments[place] for place in self.changed if arguments[place] is not None)
         return (*(results if isinstance(results, tuple) else (results,)), *changed)
 
-    def __call__(self, x: Tensor, *others: Any) -> Any:
-        """Run the kernel where it is enabled and ``x`` is on CUDA, else the plain form."""
-        fused = (
+    def is_used(self, x: Tensor) -> bool:
+        """Return whether the kernel runs for ``x``: where it is enabled, and ``x`` is on CUDA."""
+        return (
             self.name in ENABLED
             and x.device.type == "cuda"
             and not torch.is_grad_enabled()
             and not torch.compiler.is_compiling()
         )
-        return (self.op if fused else self.plain)(x, *others)
+
+    def __call__(self, x: Tensor, *others: Any) -> Any:
+        """Run the kernel where it is used for ``x``, else the plain form."""
+        return (self.op if self.is_used(x) else self.plain)(x, *others)
 
 
 def register(

@@ -1,6 +1,6 @@
-"""The operator of ``fused_vae.py`` as a Triton kernel: one program per block of pixels, all in registers.
+"""The operators of ``fused_vae.py`` as Triton kernels: one program per block of pixels, all in registers.
 
-Sums are in float32, and results are rounded once. It runs on a CPU under Triton's interpreter
+Sums are in float32, and results are rounded once. They run on a CPU under Triton's interpreter
 (``TRITON_INTERPRET=1``).
 """
 
@@ -16,9 +16,10 @@ BLOCK = 4096  # numbers of one frame that a program holds, about
 
 @triton.jit
 def _norm_silu_append_kernel(
-    x, gamma, before, joined,
+    x, bias, gamma, before, joined,
     frames, height, width, rows, root,
-    CHANNELS: tl.constexpr, EPS: tl.constexpr, KEEP: tl.constexpr, PIXELS: tl.constexpr, BLOCK: tl.constexpr,
+    CHANNELS: tl.constexpr, EPS: tl.constexpr, BIAS: tl.constexpr, KEEP: tl.constexpr,
+    PIXELS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """All frames of PIXELS places; the two before them are read first, as the last ones take their place."""
     area, batch = height * width, tl.program_id(1).to(tl.int64)
@@ -43,8 +44,12 @@ def _norm_silu_append_kernel(
     tl.store(joined + target, first, mask=mask)
     tl.store(joined + large + target, second, mask=mask)
     factor = tl.load(gamma + channel, mask=channel < CHANNELS, other=0.0).to(tl.float32) * root
+    if BIAS:
+        added = tl.load(bias + channel, mask=channel < CHANNELS, other=0.0).to(tl.float32)
     for frame in range(frames):
         value = tl.load(x + frame * size + source, mask=mask, other=0.0).to(tl.float32)
+        if BIAS:
+            value += added
         norm = tl.sqrt(tl.sum(value * value, axis=1))
         value = value / tl.maximum(norm, EPS)[:, None] * factor
         first, second = second, (value / (1 + tl.exp(-value))).to(joined.dtype.element_ty)
@@ -54,7 +59,9 @@ def _norm_silu_append_kernel(
         tl.store(before + size + source, second, mask=mask)
 
 
-def norm_silu_append(x: Tensor, gamma: Tensor, before: Tensor | None, rows: int) -> Tensor:
+def norm_silu_append(
+    x: Tensor, bias: Tensor | None, gamma: Tensor, before: Tensor | None, rows: int
+) -> Tensor:
     """Run ``fused_vae.norm_silu_append``."""
     batch, channels, frames, height, width = x.shape
     x = x.contiguous(memory_format=torch.channels_last_3d)
@@ -65,8 +72,29 @@ def norm_silu_append(x: Tensor, gamma: Tensor, before: Tensor | None, rows: int)
     block = triton.next_power_of_2(channels)
     at_once = max(1, BLOCK // block)
     _norm_silu_append_kernel[(triton.cdiv(height * width, at_once), batch)](
-        x, gamma.contiguous(), x if before is None else before, joined,
+        x, x if bias is None else bias, gamma.contiguous(), x if before is None else before, joined,
         frames, height, width, rows, channels**0.5,
-        CHANNELS=channels, EPS=EPS, KEEP=before is not None, PIXELS=at_once, BLOCK=block, num_warps=4,
+        CHANNELS=channels, EPS=EPS, BIAS=bias is not None, KEEP=before is not None,
+        PIXELS=at_once, BLOCK=block, num_warps=4,
     )  # fmt: skip
     return joined
+
+
+@triton.jit
+def _add_biased_kernel(x, bias, other, out, numbers, CHANNELS: tl.constexpr, BLOCK: tl.constexpr):
+    place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    mask = place < numbers
+    value = tl.load(x + place, mask=mask, other=0.0).to(tl.float32)
+    value += tl.load(bias + place % CHANNELS, mask=mask, other=0.0).to(tl.float32)
+    value += tl.load(other + place, mask=mask, other=0.0).to(tl.float32)
+    tl.store(out + place, value.to(out.dtype.element_ty), mask=mask)
+
+
+def add_biased(x: Tensor, bias: Tensor, other: Tensor) -> Tensor:
+    """Run ``fused_vae.add_biased``."""
+    x, other = (n.contiguous(memory_format=torch.channels_last_3d) for n in (x, other))
+    out, block = torch.empty_like(x), 1024
+    _add_biased_kernel[(triton.cdiv(x.numel(), block),)](
+        x, bias, other, out, x.numel(), CHANNELS=x.shape[1], BLOCK=block, num_warps=4
+    )
+    return out

@@ -19,6 +19,7 @@ from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor, nn
 
 from videogen.models.host_copies import HostCopies
+from videogen.models.upload import to_device
 
 # Statistics of the 48 channels of Wan2.2's VAE; the 16 of Wan2.1 are AutoencoderKLWan's defaults.
 WAN22_LATENTS_MEAN = (
@@ -150,7 +151,7 @@ def _decode_tiles(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
     for row in spans(height, tile[0], stride[0], scale):
         for column in spans(width, tile[1], stride[1], scale):
             decoder, done = _CausalDecoder(vae), 0
-            weight = torch.outer(row.weight, column.weight).to(vae.device)
+            weight = to_device(torch.outer(row.weight, column.weight), vae.device)
             place = video[..., row.pixels(scale), column.pixels(scale)]
             for frame in latents[..., row.start : row.stop, column.start : column.stop].split(1, dim=2):
                 piece = decoder(frame) * weight

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from videogen.models.convolution import convolve
-from videogen.models.fused_vae import BEFORE, append, empty_frames, norm_silu_append
+from videogen.models.fused_vae import BEFORE, add_biased, append, empty_frames, norm_silu_append
 
 AT_ONCE = 2  # pictures of full size that are encoded at once
 FIRST = "Rep"  # kept by a convolution over time that has not been called for its first frame
@@ -57,15 +57,33 @@ class CausalConv(WanCausalConv3d):
         return super().forward(x, cache_x) if any(self._padding) else convolve(self, x, (0, 0, 0))
 
     def stream(
-        self, x: Tensor, feat_cache: list | None, feat_idx: list[int], norm: WanRMS_norm | None = None
+        self,
+        x: Tensor,
+        feat_cache: list | None,
+        feat_idx: list[int],
+        norm: WanRMS_norm | None = None,
+        *,
+        biased: bool = True,
     ) -> Tensor:
-        """Convolve frames that follow those of the last call; with ``norm``, normalised and activated."""
-        return self.over(self.join(x, feat_cache, feat_idx, norm))
+        """Convolve frames that follow those of the last call; with ``norm``, normalised and activated.
+
+        Without ``biased`` the bias is left to what comes next.
+        """
+        return self.over(self.join(x, feat_cache, feat_idx, norm), biased=biased)
 
     def join(
-        self, x: Tensor, feat_cache: list | None, feat_idx: list[int], norm: WanRMS_norm | None = None
+        self,
+        x: Tensor,
+        feat_cache: list | None,
+        feat_idx: list[int],
+        norm: WanRMS_norm | None = None,
+        *,
+        bias: Tensor | None = None,
     ) -> Tensor:
-        """Return what ``over`` reads: frames behind those before them, of which the last are kept."""
+        """Return what ``over`` reads: frames behind those before them, of which the last are kept.
+
+        ``bias``: of the convolution that made ``x``, where it is still to be added.
+        """
         before = None
         if feat_cache is not None:
             before = feat_cache[feat_idx[0]]
@@ -75,15 +93,16 @@ class CausalConv(WanCausalConv3d):
         if norm is None:
             joined = append(x, before, self._margin)
         else:
-            joined = norm_silu_append(x, norm.gamma, before, self._margin)
+            joined = norm_silu_append(x, bias, norm.gamma, before, self._margin)
         if self._margin:
             assert self.neighbours is not None
             self.neighbours.fill(joined.permute(0, 2, 3, 4, 1))
         return joined
 
-    def over(self, joined: Tensor) -> Tensor:
+    def over(self, joined: Tensor, *, biased: bool = True) -> Tensor:
         """Convolve what ``join`` returns."""
-        return convolve(self, joined, (0, self._padding[2] - self._margin, self._padding[0]))
+        padding = (0, self._padding[2] - self._margin, self._padding[0])
+        return convolve(self, joined, padding, biased=biased)
 
     @property
     def _margin(self) -> int:
@@ -94,14 +113,23 @@ class ResidualBlock(WanResidualBlock):
     """Two convolutions and what they are added to."""
 
     def forward(self, x: Tensor, feat_cache: list | None = None, feat_idx: list[int] | None = None) -> Tensor:
-        """Frames [B, C, F, H, W] to as many; what is not needed any more is dropped at once."""
-        index = [0] if feat_idx is None else feat_idx
-        hidden = self.conv1.stream(x, feat_cache, index, self.norm1)
-        joined = self.conv2.join(hidden, feat_cache, index, self.norm2)
+        """Frames [B, C, F, H, W] to as many; what is not needed any more is dropped at once.
+
+        cuDNN adds a bias in a pass of its own; where there are kernels, they add it with what comes next.
+        """
+        index, late = (
+            [0] if feat_idx is None else feat_idx,
+            norm_silu_append.is_used(x) and add_biased.is_used(x),
+        )
+        hidden = self.conv1.stream(x, feat_cache, index, self.norm1, biased=not late)
+        joined = self.conv2.join(
+            hidden, feat_cache, index, self.norm2, bias=self.conv1.bias if late else None
+        )
         del hidden
-        hidden = self.conv2.over(joined)
+        hidden = self.conv2.over(joined, biased=not late)
         del joined
-        return hidden.add_(self.conv_shortcut(x))
+        shortcut = self.conv_shortcut(x)
+        return add_biased(hidden, self.conv2.bias, shortcut) if late else hidden.add_(shortcut)
 
 
 class Resample(WanResample):
