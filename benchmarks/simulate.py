@@ -76,7 +76,8 @@ def report(job: Job, gpu: Gpu, steps: int, *, fitted: bool) -> Iterator[str]:
         yield "  with 5 % more than --dry_run says, it runs out of memory; this run had room for anything"
     for phase, peaks in sorted(ledger.peaks.items(), key=lambda item: -item[1]["cuda"]):
         if peaks["cuda"]:
-            yield f"  {phase:<12} {peaks['cuda'] / 1e9:6.1f} GB  {ledger.peak_places.get((phase, 'cuda'), '')}"
+            place = ledger.peak_places.get((phase, "cuda"), "")
+            yield f"  {phase:<12} {peaks['cuda'] / 1e9:6.1f} GB  {place}"
     forward = one_forward(job, gpu)
     work = total(forward.values())
     yield from _works("one forward", forward)

@@ -26,6 +26,7 @@ from videogen.options import OPTIONS
 from videogen.pipelines.base import VideoPipeline
 from videogen.plan import Plan
 from videogen.request import Item, make_plans
+from videogen.runtime.parallel import ALONE, Team
 from videogen.targets import Existing
 
 SIZE = (1280, 720)  # of the pictures and videos that are given
@@ -34,8 +35,8 @@ ROOM = 1.05  # of the estimate: what a card has that a job is said to fit on
 MODES: dict[str, dict[str, Any]] = {"plain": {}, "offload": {"offload": True}, "low_vram": {"low_vram": True}}
 
 
-class EnoughFrames(Exception):  # noqa: N818 - no error
-    """As many frames were decoded as are wanted."""
+class EnoughError(Exception):
+    """As many frames or forwards were made as are wanted."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,6 +59,16 @@ class Job:
         return self.sim.ledger.peak["cuda"]
 
     @property
+    def activations(self) -> int:
+        """What the last forward takes besides the weights of the transformers and the VAE."""
+        modules = (*self.pipeline.transformers, self.pipeline.vae)
+        weights = sum(tensor.nbytes for module in modules for tensor in module.state_dict().values())
+        steps = {
+            key: peak for key, peak in self.sim.ledger.step_peaks.items() if key[::2] == ("denoise", "cuda")
+        }
+        return steps[max(steps)] - weights
+
+    @property
     def estimate(self) -> int:
         """What ``--dry_run`` says of the memory in this mode."""
         return self.plan.as_json()["memory_bytes"][mode_of(self.plan)]
@@ -69,7 +80,8 @@ def planned(task: str, **options: Any) -> Iterator[Plan]:
     with tempfile.TemporaryDirectory(prefix="videogen-sim-") as place:
         folder = Path(place)
         given = {"task_type": task, "prompt": "a swan on a lake", "seed": 1, "output": folder / "video.npy"}
-        values = {"device": "cuda:0", **given, **_inputs(task, folder), **options}
+        device = "cuda" if options.get("use_usp") else "cuda:0"
+        values = {"device": device, **given, **_inputs(task, folder), **options}
         typed = {
             name: OPTIONS[name].value(value) if name in OPTIONS else value for name, value in values.items()
         }
@@ -78,25 +90,25 @@ def planned(task: str, **options: Any) -> Iterator[Plan]:
 
 
 def run_job(
-    sim: Sim, plan: Plan, *, frames: int | None = None, decode: bool = True, quiet: bool = True
+    sim: Sim, plan: Plan, *, frames: int | None = None, forwards: int | None = None, team: Team = ALONE
 ) -> Job:
     """Load a plan's model and make its video.
 
     Args:
         frames: stop after decoding so many video frames; later ones take the same as the third latent frame.
-        decode: whether to decode at all.
-        quiet: say nothing on the way.
+        forwards: stop after so many forwards.
+        team: the ranks that make it together.
     """
-    ledger, counted = sim.ledger, _Counted(0 if not decode else frames)
+    ledger, counted = sim.ledger, _Counted(frames, forwards)
     level = logging.root.manager.disable
-    logging.disable(logging.WARNING if quiet else level)
+    logging.disable(logging.WARNING)
     try:
         with Patches() as patches:
             replace_files(patches, sim)
             _watch_stages(patches, sim, counted)
             patches.set(video, "open_writer", counted.open_writer)
             patches.set(video, "save_tensors", lambda *_: None)
-            session = run.Session()
+            session = run.Session(team=team)
             with ledger.phase("load"):
                 pipeline = run.set_up(plan)
             session.pipeline, session.key = pipeline, run.model_key(plan)
@@ -104,7 +116,7 @@ def run_job(
             try:
                 with ledger.phase("other"):
                     run.generate(plan, session, show_progress=False)
-            except EnoughFrames:
+            except EnoughError:
                 pass
     finally:
         logging.disable(level)
@@ -112,11 +124,11 @@ def run_job(
 
 
 def simulate_job(
-    sim: Sim, task: str, *, frames: int | None = None, decode: bool = True, **options: Any
+    sim: Sim, task: str, *, frames: int | None = None, forwards: int | None = None, **options: Any
 ) -> Job:
     """Plan and run in one call."""
     with planned(task, **options) as plan:
-        return run_job(sim, plan, frames=frames, decode=decode)
+        return run_job(sim, plan, frames=frames, forwards=forwards)
 
 
 def run_with_little_room(
@@ -154,8 +166,9 @@ def mode_of(plan: Plan) -> str:
 class _Counted:
     """Counts forwards and frames. Its writers forget what is written; the first one is the video's."""
 
-    def __init__(self, enough: int | None) -> None:
-        self.enough, self.frames, self.pieces, self.forwards = enough, 0, 0, 0
+    def __init__(self, most_frames: int | None, most_forwards: int | None = None) -> None:
+        self.most_frames, self.most_forwards = most_frames, most_forwards
+        self.frames = self.pieces = self.forwards = 0
         self.target: Path | None = None
 
     @contextmanager
@@ -169,8 +182,8 @@ class _Counted:
     def write(self, frames: np.ndarray) -> None:
         self.frames += len(frames)
         self.pieces += 1
-        if self.enough is not None and self.frames >= self.enough:
-            raise EnoughFrames
+        if self.most_frames is not None and self.frames >= self.most_frames:
+            raise EnoughError
 
     def finish(self) -> None: ...
 
@@ -202,8 +215,13 @@ def _watch_forwards(sim: Sim, pipeline: Any, counted: _Counted) -> None:
         sim.ledger.step += 1
         counted.forwards += 1
 
+    def end(*_: Any) -> None:
+        if counted.forwards == counted.most_forwards:
+            raise EnoughError
+
     for transformer in pipeline.transformers:
         transformer.register_forward_pre_hook(begin)
+        transformer.register_forward_hook(end)
 
 
 def _inputs(task: str, folder: Path) -> Mapping[str, Any]:

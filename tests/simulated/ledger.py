@@ -67,6 +67,7 @@ class Ledger:
         self.live: Counter[str] = Counter()
         self.peak: Counter[str] = Counter()
         self.peaks: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self.step_peaks: Counter[tuple[str, int, str]] = Counter()  # by phase, step and device
         self.peak_places: dict[tuple[str, str], str] = {}
         self.counting = True  # kernels; memory always is
         self._known: dict[int, tuple[str, int]] = {}
@@ -111,13 +112,6 @@ class Ledger:
         self._note_peak(device)
         self.live[device] -= size
 
-    def reset_peak(self) -> None:
-        """Measure peaks anew, from what is live now."""
-        self.peak.clear()
-        self.peaks.clear()
-        for device in tuple(self.live):
-            self._note_peak(device)
-
     def _free(self, key: int) -> None:
         device, size = self._known.pop(key)
         self.live[device] -= size
@@ -125,6 +119,8 @@ class Ledger:
     def _note_peak(self, device: str) -> None:
         now, peaks = self.live[device], self.peaks[self.phase_name]
         self.peak[device] = max(self.peak[device], now)
+        step = (self.phase_name, self.step, device)
+        self.step_peaks[step] = max(self.step_peaks[step], now)
         if now > peaks[device]:
             if now > peaks[device] * 1.002:  # finding the place takes longer than the rest
                 self.peak_places[self.phase_name, device] = where()

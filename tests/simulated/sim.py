@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from tests.simulated.cuda import Stream
+from tests.simulated.exchange import EXCHANGES, received
 from tests.simulated.gpus import GPUS, product_kind
 from tests.simulated.ledger import Ledger, first_float
 from tests.simulated.work import KERNELLESS, SAME_DTYPE, is_view, work_of
@@ -238,6 +239,9 @@ class Sim(TorchDispatchMode):
                 raise RuntimeError(f"{call.name}: expected tensors of one dtype, but got {names}")
 
     def _count(self, call: Call, outs: list[Tensor]) -> None:
+        if call.func.namespace in EXCHANGES:
+            self.ledger.event(self.ledger.exchanged, call.name, received(call.name, call.args, outs))
+            return
         if not self.ledger.counting or call.name in KERNELLESS:
             return
         written = self._written(call)

@@ -70,10 +70,7 @@ def test_kernels_of_a_forward(forward):
 
 def test_activations_of_a_forward(job):
     """Bytes per token and unit of width, the keys and values of both texts included."""
-    modules = (job.pipeline.transformer, job.pipeline.vae)
-    resident = sum(tensor.nbytes for module in modules for tensor in module.state_dict().values())
-    peak = job.sim.ledger.peaks["denoise"]["cuda"]
-    assert (peak - resident) / (job.plan.shape.tokens * 5120) <= 22
+    assert job.activations / (job.plan.shape.tokens * 5120) <= 22
 
 
 def test_a_forward_waits_for_little(job):
