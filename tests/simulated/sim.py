@@ -138,6 +138,9 @@ class Sim(TorchDispatchMode):
         if not PLAIN.issuperset(types):  # a wrapper (torchao's float8) takes itself apart first
             return NotImplemented
         call = Call(func, args, kwargs or {})
+        if call.name == "to":  # torchao calls it so that it arrives whole
+            with self:
+                return func.decompose(*args, **call.kwargs)
         if call.kwargs.get("pin_memory"):
             return self._pin(call, call.func(*args, **{**call.kwargs, "pin_memory": False, "device": "meta"}))
         if not (call.fakes or call.to_card or self._making_fakes):
