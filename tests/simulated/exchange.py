@@ -17,7 +17,7 @@ def received(name: str, args: tuple[Any, ...], outs: Sequence[Tensor]) -> int:
     """
     tensors = [leaf for leaf in tree_leaves(args) if isinstance(leaf, Tensor)]
     sizes = [tensor.numel() * tensor.element_size() for tensor in tensors]
-    if name == "wait_tensor":
+    if name in ("wait_tensor", "send"):
         return 0
     if name == "_allgather_base_":  # (output, input, ...)
         return sizes[0] - sizes[1]
@@ -27,6 +27,6 @@ def received(name: str, args: tuple[Any, ...], outs: Sequence[Tensor]) -> int:
         group = distributed.distributed_c10d._resolve_process_group(args[3])
         parts = args[1] or [1] * group.size()
         return sizes[0] * (sum(parts) - parts[group.rank()]) // sum(parts)
-    if name == "broadcast_":
-        return sizes[0]
+    if name in ("broadcast_", "recv_"):
+        return sum(sizes)
     raise KeyError(f"count what a rank receives in {name}")

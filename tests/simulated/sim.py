@@ -29,6 +29,7 @@ from tests.simulated.ledger import Ledger, first_float
 from tests.simulated.work import KERNELLESS, SAME_DTYPE, is_view, work_of
 
 SMALL = 1 << 18  # numbers; fakes up to this size keep theirs
+BESIDE = 64 << 10  # bytes; CUDA's non-blocking copies of pageable memory up to this size do not wait
 ASKS_DEVICE = torch.ops.prim.device.default
 PLAIN = {Tensor, FakeTensor, nn.Parameter, nn.Buffer}
 UNKNOWN = {torch.bool: True, torch.float32: 0.5}  # what is answered where nobody knows
@@ -137,12 +138,16 @@ class Sim(TorchDispatchMode):
             return args[0].fake_device
         if not PLAIN.issuperset(types):  # a wrapper (torchao's float8) takes itself apart first
             return NotImplemented
-        call = Call(func, args, kwargs or {})
+        return self._dispatch(Call(func, args, kwargs or {}))
+
+    def _dispatch(self, call: Call) -> Any:
         if call.name == "to":  # torchao calls it so that it arrives whole
             with self:
-                return func.decompose(*args, **call.kwargs)
+                return call.func.decompose(*call.args, **call.kwargs)
         if call.kwargs.get("pin_memory"):
-            return self._pin(call, call.func(*args, **{**call.kwargs, "pin_memory": False, "device": "meta"}))
+            return self._pin(
+                call, call.func(*call.args, **{**call.kwargs, "pin_memory": False, "device": "meta"})
+            )
         if not (call.fakes or call.to_card or self._making_fakes):
             return self._run_real(call)
         special = self.SPECIAL.get(call.name)
@@ -342,7 +347,10 @@ class Sim(TorchDispatchMode):
         ]
         what = ", ".join(words)
         self.ledger.event(self.ledger.copies, what, source.nbytes)
-        if not (given and pinned):  # from and to pageable memory, the host waits whatever was asked
+        small = (
+            target.type == "cuda" and source.nbytes <= BESIDE
+        )  # goes with the command, not from the buffer
+        if not (given and (pinned or small)):  # for pageable memory the host waits, whatever was asked
             self.synchronised(f"copy {what}")
 
     def _convolved(self, call: Call, out: Tensor) -> Tensor:

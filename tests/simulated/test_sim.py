@@ -13,6 +13,7 @@ from torch.nn import functional
 from tests.simulated.attention import choose, possible
 from tests.simulated.gpus import GPUS
 from tests.simulated.guard import has_compiler
+from tests.simulated.ledger import ROOT
 from tests.simulated.roofline import select, total, work_by
 from tests.simulated.sim import Sim, simulate
 
@@ -145,8 +146,10 @@ def test_attention_without_a_kernel_is_refused(sim):
 
 
 def test_copies_and_what_waits_for_them(sim):
-    host, pinned = torch.ones(1000), torch.empty(1000, pin_memory=True)
+    host, large, pinned = torch.ones(1000), torch.ones(20000), torch.empty(1000, pin_memory=True)
     host.to(CUDA)
+    host.to(CUDA, non_blocking=True)  # so small that it does not wait
+    large.to(CUDA, non_blocking=True)
     pinned.to(CUDA, non_blocking=True)
     with torch.cuda.stream(torch.cuda.Stream()):
         pinned.to(CUDA, non_blocking=True)
@@ -155,24 +158,28 @@ def test_copies_and_what_waits_for_them(sim):
     assert kinds == {
         "pinned on the host": 4000,
         "cpu to cuda, pageable": 4000,
+        "cpu to cuda, pageable, non-blocking": 84000,
         "cpu to cuda, pinned, non-blocking": 4000,
         "cpu to cuda, pinned, non-blocking, on a side stream": 4000,
         "cuda to cpu, pageable": 2000,
     }
-    waits = {event.what for event in sim.ledger.syncs}
-    assert waits == {"copy cpu to cuda, pageable", "copy cuda to cpu, pageable"}
+    waits = {event.what: count for event, count in sim.ledger.syncs.items()}
+    assert waits == {
+        "copy cpu to cuda, pageable": 1,
+        "copy cpu to cuda, pageable, non-blocking": 1,
+        "copy cuda to cpu, pageable": 1,
+    }
     with pytest.raises(RuntimeError, match="cannot pin"):
         on_card(5).pin_memory()
 
 
 def test_waits_have_their_place(sim):
-    from videogen.models.wan_embedders import WanConditionEmbedder
-
-    embedder = WanConditionEmbedder(64, 32, 16, None).to(CUDA)
-    with torch.no_grad():
-        embedder(torch.full((1, 3), 500.0, device=CUDA))
+    source = "def distinct(levels):\n    return levels.unique()\n"
+    names: dict[str, Any] = {}
+    exec(compile(source, f"{ROOT}videogen/example.py", "exec"), names)  # as if it were the project's
+    assert names["distinct"](torch.tensor([2.0, 1.0, 2.0], device=CUDA)).tolist() == [1, 2]
     (event,) = [event for event in sim.ledger.syncs if event.what == "_unique2"]
-    assert event.place.startswith("videogen/models/wan_embedders.py:")
+    assert event.place == "videogen/example.py:2"
     x = torch.tensor([1.0, 2.0], device=CUDA)
     assert (x.sum().item(), x.tolist(), bool((x > 1).any())) == (3.0, [1.0, 2.0], True)
     assert x[x > 1].shape == (1,)
