@@ -184,4 +184,9 @@ def _rms_norm(
         *input.shape[: -len(normalized_shape)], 1, dtype=torch.float32, device=input.device
     )  # its sums
     sim.ledger.count("_fused_rms_norm", "half", 0, 2 * tensor_bytes(input))
+    numbers = [getattr(tensor, "numbers", None) for tensor in (input, weight)]
+    out.numbers = None
+    if numbers[0] is not None and (weight is None or numbers[1] is not None):
+        with unset_fake_temporarily():
+            out.numbers = _original_rms_norm(numbers[0], normalized_shape, numbers[1], eps)
     return out

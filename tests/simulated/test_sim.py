@@ -189,6 +189,8 @@ def test_small_fakes_keep_their_numbers_and_large_ones_do_not(sim):
     levels = torch.linspace(0, 1, 5).to(CUDA) * 4
     assert levels.cpu().numpy().tolist() == [0, 1, 2, 3, 4]
     assert torch.equal(levels, levels.clone())
+    normed = functional.rms_norm(levels, (5,), torch.ones(5, device=CUDA), 0)
+    assert normed.square().mean().item() == pytest.approx(1)
     random = torch.randn(8, 100, device=CUDA)
     assert torch.allclose(functional.softmax(random, -1).sum(-1), torch.ones(8, device=CUDA))
     large = torch.randn(1000, 1000, device=CUDA)
