@@ -174,6 +174,7 @@ def replace_cuda(patches: Patches, host: Host) -> None:
     }
     for name, answer in answers.items():
         patches.set(torch.cuda, name, answer)
+    patches.set(torch.version, "cuda", "12.8")  # torchao asks it for float8
     patches.set(torch.accelerator, "is_available", lambda *_, **__: True)
     patches.set(torch.accelerator, "current_accelerator", lambda *_, **__: torch.device("cuda"))
     patches.set(torch.accelerator, "device_count", lambda: host.gpus)

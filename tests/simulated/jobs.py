@@ -8,8 +8,9 @@ import logging
 import tempfile
 import wave
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from tests.simulated.models import replace_files
+from tests.simulated.models import fake_buffers, replace_files
 from tests.simulated.patches import Patches
 from tests.simulated.sim import Sim, simulate
 from videogen import errors, run
@@ -99,27 +100,20 @@ def run_job(
         forwards: stop after so many forwards.
         team: the ranks that make it together.
     """
-    ledger, counted = sim.ledger, _Counted(frames, forwards)
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with Patches() as patches:
-            replace_files(patches, sim)
-            _watch_stages(patches, sim, counted)
-            patches.set(video, "open_writer", counted.open_writer)
-            patches.set(video, "save_tensors", lambda *_: None)
-            session = run.Session(team=team)
-            with ledger.phase("load"):
-                pipeline = run.set_up(plan)
-            session.pipeline, session.key = pipeline, run.model_key(plan)
-            _watch_forwards(sim, pipeline, counted)
-            try:
-                with ledger.phase("other"):
-                    run.generate(plan, session, show_progress=False)
-            except EnoughError:
-                pass
-    finally:
-        logging.disable(level)
+    ledger, counted = sim.ledger, Counted(frames, forwards)
+    with Patches() as patches, quiet():
+        replace_files(patches, sim.host_tensor, partial(fake_buffers, sim))
+        counted.take_the_place_of_files(patches)
+        _watch_stages(patches, sim, counted)
+        session = run.Session(team=team)
+        with ledger.phase("load"):
+            pipeline = run.set_up(plan)
+        session.pipeline, session.key = pipeline, run.model_key(plan)
+        counted.watch(pipeline)
+        for transformer in pipeline.transformers:
+            transformer.register_forward_pre_hook(lambda *_: ledger.begin_step())
+        with ledger.phase("other"), suppress(EnoughError):
+            run.generate(plan, session, show_progress=False)
     return Job(sim=sim, plan=plan, pipeline=pipeline, forwards=counted.forwards, frames=counted.frames)
 
 
@@ -163,13 +157,43 @@ def mode_of(plan: Plan) -> str:
     return next((mode for mode in ("low_vram", "offload") if plan.values[mode]), "plain")
 
 
-class _Counted:
-    """Counts forwards and frames. Its writers forget what is written; the first one is the video's."""
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Let nothing below an error be logged."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(level)
+
+
+class Counted:
+    """Counts forwards and frames, and ends a run by an ``EnoughError`` when there are as many as wanted.
+
+    Its writers forget what is written; the first one is the video's.
+    """
 
     def __init__(self, most_frames: int | None, most_forwards: int | None = None) -> None:
         self.most_frames, self.most_forwards = most_frames, most_forwards
         self.frames = self.pieces = self.forwards = 0
         self.target: Path | None = None
+
+    def take_the_place_of_files(self, patches: Patches) -> None:
+        """Let everything that would be written come here."""
+        patches.set(video, "open_writer", self.open_writer)
+        patches.set(video, "save_tensors", lambda *_: None)
+
+    def watch(self, pipeline: Any) -> None:
+        """Count the forwards of a pipeline's transformers."""
+
+        def end(*_: Any) -> None:
+            self.forwards += 1
+            if self.forwards == self.most_forwards:
+                raise EnoughError
+
+        for transformer in pipeline.transformers:
+            transformer.register_forward_hook(end)
 
     @contextmanager
     def open_writer(self, target: Path, *_: Any, **__: Any) -> Iterator[Any]:
@@ -191,11 +215,11 @@ class _Counted:
         return self.target
 
 
-class _Forgetful(_Counted):
+class _Forgetful(Counted):
     """A writer of frames that are not counted: of a finished part of a long video."""
 
 
-def _watch_stages(patches: Patches, sim: Sim, counted: _Counted) -> None:
+def _watch_stages(patches: Patches, sim: Sim, counted: Counted) -> None:
     """Let the stages that pipelines time be phases of the ledger too; decoding is counted piece by piece."""
     original = VideoPipeline.stage
 
@@ -206,22 +230,6 @@ def _watch_stages(patches: Patches, sim: Sim, counted: _Counted) -> None:
             yield
 
     patches.set(VideoPipeline, "stage", stage)
-
-
-def _watch_forwards(sim: Sim, pipeline: Any, counted: _Counted) -> None:
-    """Count the forwards of the transformers, as steps of the phase they are in."""
-
-    def begin(*_: Any) -> None:
-        sim.ledger.step += 1
-        counted.forwards += 1
-
-    def end(*_: Any) -> None:
-        if counted.forwards == counted.most_forwards:
-            raise EnoughError
-
-    for transformer in pipeline.transformers:
-        transformer.register_forward_pre_hook(begin)
-        transformer.register_forward_hook(end)
 
 
 def _inputs(task: str, folder: Path) -> Mapping[str, Any]:

@@ -84,6 +84,10 @@ class Ledger:
         finally:
             self.phase_name, self.step = before
 
+    def begin_step(self) -> None:
+        """Count what follows for the next step of the phase."""
+        self.step += 1
+
     def event(self, table: Counter[Event], what: str, amount: int = 1) -> None:
         """Count something with the place in the code where it happened."""
         table[Event(self.phase_name, self.step, what, where())] += amount

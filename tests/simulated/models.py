@@ -7,6 +7,7 @@ tensor; tokenizers, which no manifest holds, are those of the tiny models.
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ OWN: dict[str, dict[str, str]] = {
     "HunyuanVideo-I2V-33ch": {"hunyuan_transformer": "hunyuan/dit_i2v_latent_concat.json"},
 }
 Options = dict[str, Any]
+Maker = Callable[[tuple[int, ...], torch.dtype], Tensor]
 V2, WAN = "Skywork/SkyReels-V2", "Wan-AI/Wan2.2"
 # A row for every family and network: what it is called in tables, its task, and options besides the defaults.
 FAMILIES: tuple[tuple[str, str, Options], ...] = (
@@ -91,11 +93,11 @@ def manifests_of(task: TaskSpec, checkpoint: Checkpoint) -> dict[str, str]:
     return {**WAN_PARTS, **HUNYUAN, **own}
 
 
-def draft(sim: Sim, component: str, manifest: str) -> Draft:
-    """Return a component whose weights are fake, as ``build.draft_component`` does of real files."""
+def draft(make: Maker, component: str, manifest: str) -> Draft:
+    """Return a component whose weights are made by ``make``, as ``build.draft_component`` does of files."""
     dtype = next(dtype for pattern, dtype in STORED if re.search(pattern, manifest))
     published = [
-        Entry(name, tuple(shape), _reader(sim, tuple(shape), dtype))
+        Entry(name, tuple(shape), partial(make, tuple(shape), dtype))
         for name, shape in MANIFESTS[manifest]["tensors"].items()
     ]
     found = rename(Path(manifest), published, COMPONENTS[component].tables)
@@ -105,10 +107,6 @@ def draft(sim: Sim, component: str, manifest: str) -> Draft:
         config = {**config, "image_token_index": image, "image_token_id": image, "pad_token_id": pad}
         config["text_config"] = {**config["text_config"], "pad_token_id": pad}
     return Draft(name=component, module=build_skeleton(component, Path(manifest), found, config), found=found)
-
-
-def _reader(sim: Sim, shape: tuple[int, ...], dtype: torch.dtype) -> Callable[[], Tensor]:
-    return lambda: sim.host_tensor(shape, dtype)
 
 
 def weightless(task: TaskSpec) -> dict[str, Any]:
@@ -125,8 +123,15 @@ def weightless(task: TaskSpec) -> dict[str, Any]:
     }
 
 
-def replace_files(patches: Patches, sim: Sim) -> None:
-    """Let ``run`` load the published models from the manifests instead of from files."""
+def replace_files(
+    patches: Patches, make: Maker, finish: Callable[[Any], None] = lambda _pipeline: None
+) -> None:
+    """Let ``run`` load the published models from the manifests instead of from files.
+
+    Args:
+        make: (shape, dtype) -> a tensor in place of one that would be read.
+        finish: is handed every pipeline that was loaded.
+    """
     original = loading.load_pipeline
 
     def load_pipeline(
@@ -137,20 +142,20 @@ def replace_files(patches: Patches, sim: Sim) -> None:
         def draft_component(name: str, _place: Path, _arch: Mapping[str, Any] | None = None) -> Draft:
             if name in others:
                 return Draft(name=name, module=others[name], found={})
-            return draft(sim, name, manifests[name])
+            return draft(make, name, manifests[name])
 
         with Patches() as inside:
             inside.set(loading, "draft_component", draft_component)
             pipeline = original(spec, replace(checkpoint, folder=Path()), dtype, device)
         pipeline.checkpoint = checkpoint
-        _fake_buffers(sim, pipeline)
+        finish(pipeline)
         return pipeline
 
     patches.set(run, "load_pipeline", load_pipeline)
     patches.set(checkpoints, "fetch", lambda checkpoint, *_: checkpoint)  # nothing is downloaded
 
 
-def _fake_buffers(sim: Sim, pipeline: Any) -> None:
+def fake_buffers(sim: Sim, pipeline: Any) -> None:
     """Let buffers that were computed when a module was built be fakes like its weights."""
     for part in pipeline.components.values():
         for module in part.modules() if isinstance(part, torch.nn.Module) else ():
