@@ -11,7 +11,6 @@ What is replaced besides ``torch.cuda`` (``cuda.py``), each put back at the end:
 * ``scaled_dot_product_attention`` computes on the host: its choice of a kernel asks the driver.
 * ``Module._apply`` and ``weights.fill``: parameters are ``CardTensor`` from the start, so that they can
   move in place.
-* ``torch.Generator``: one for the card draws other numbers than one for the CPU, as on a GPU.
 * Thread pools work one after the other (``shims.py``).
 """
 
@@ -27,16 +26,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_map
 
 from tests.simulated.card_tensor import CPU, CardMode, CardTensor, real_of
-from tests.simulated.cuda import DEVICE, Stream, replace_cuda
+from tests.simulated.cuda import Stream, replace_cuda
 from tests.simulated.gpus import GPUS
 from tests.simulated.guard import load_guard
 from tests.simulated.patches import Patches
 from tests.simulated.shims import accept_subclasses, float32_precision, load_libraries, serial_pools
 
-OTHER_NUMBERS = 1_000_003  # added to the seed of a generator on the card
 HOST_KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]
 _original_attention = functional.scaled_dot_product_attention
-_OriginalGenerator = torch.Generator
 
 
 class Card:
@@ -71,33 +68,6 @@ class Card:
     def synchronised(self, what: str) -> None: ...
 
 
-class _GeneratorKind(type(_OriginalGenerator)):  # type: ignore[misc]
-    """Every generator is one of ours to ``isinstance``."""
-
-    def __instancecheck__(cls, value: Any) -> bool:
-        return isinstance(value, _OriginalGenerator)
-
-
-class CardGenerator(_OriginalGenerator, metaclass=_GeneratorKind):
-    """A generator of random numbers, also for the card."""
-
-    def __new__(cls, device: Any = "cpu") -> "CardGenerator":
-        made = _OriginalGenerator.__new__(cls)
-        made.place = torch.device(device)
-        return made
-
-    def __init__(self, device: Any = "cpu") -> None:
-        super().__init__()
-
-    @property
-    def device(self) -> torch.device:
-        return DEVICE if self.place.type == "cuda" else self.place
-
-    def manual_seed(self, seed: int) -> "CardGenerator":
-        super().manual_seed(seed + OTHER_NUMBERS if self.place.type == "cuda" else seed)
-        return self
-
-
 @contextmanager
 def pretend_card() -> Iterator[Card]:
     """Let everything inside run on a card whose numbers lie in RAM."""
@@ -109,7 +79,6 @@ def pretend_card() -> Iterator[Card]:
         patches.set(functional, "scaled_dot_product_attention", _attend)
         patches.set(nn.Module, "_apply", _apply)
         patches.set(nn.Module, "compile", lambda *_, **__: None)
-        patches.set(torch, "Generator", CardGenerator)
         serial_pools(patches)
         accept_subclasses(patches, CardTensor)
         _wrap_weights(patches)

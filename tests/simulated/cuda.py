@@ -15,6 +15,8 @@ from tests.simulated.gpus import Gpu
 from tests.simulated.patches import Patches
 
 DEVICE = torch.device("cuda:0")
+OTHER_NUMBERS = 1_000_003  # added to the seed of a generator on the card
+_OriginalGenerator = torch.Generator
 
 
 class Host(Protocol):
@@ -108,6 +110,33 @@ class Event:
         return 0.0
 
 
+class _GeneratorKind(type(_OriginalGenerator)):  # type: ignore[misc]
+    """Every generator is one of ours to ``isinstance``."""
+
+    def __instancecheck__(cls, value: Any) -> bool:
+        return isinstance(value, _OriginalGenerator)
+
+
+class Generator(_OriginalGenerator, metaclass=_GeneratorKind):
+    """A generator of random numbers; one for the card draws others than one for the CPU, as on a GPU."""
+
+    def __new__(cls, device: Any = "cpu") -> "Generator":
+        made = _OriginalGenerator.__new__(cls)
+        made.place = torch.device(device)
+        return made
+
+    def __init__(self, device: Any = "cpu") -> None:
+        super().__init__()
+
+    @property
+    def device(self) -> torch.device:
+        return DEVICE if self.place.type == "cuda" else self.place
+
+    def manual_seed(self, seed: int) -> "Generator":
+        super().manual_seed(seed + OTHER_NUMBERS if self.place.type == "cuda" else seed)
+        return self
+
+
 def replace_cuda(patches: Patches, host: Host) -> None:
     """Let ``torch.cuda``, ``torch.accelerator`` and cuDNN answer for a simulated card."""
     default = host.stream
@@ -174,6 +203,7 @@ def replace_cuda(patches: Patches, host: Host) -> None:
     }
     for name, answer in answers.items():
         patches.set(torch.cuda, name, answer)
+    patches.set(torch, "Generator", Generator)
     patches.set(torch.version, "cuda", "12.8")  # torchao asks it for float8
     patches.set(torch.accelerator, "is_available", lambda *_, **__: True)
     patches.set(torch.accelerator, "current_accelerator", lambda *_, **__: torch.device("cuda"))

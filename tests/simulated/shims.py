@@ -9,6 +9,7 @@
 * ``scaled_dot_product_attention``: which kernel is chosen, is decided in C++ for real GPUs only
   (``attention.py``).
 * ``rms_norm``: one kernel on a GPU, several on a CPU, which this build takes fakes for.
+* ``Module.compile`` does nothing: no code can be generated for a card that is not there.
 * Thread pools work one after the other: dispatch modes belong to the thread that entered them.
 * Temporary: ``runtime/memory.py`` and ``runtime/float8.py`` ask ``type(x) is Tensor``, which no subclass of a
   tensor is; there ``type`` answers for a fake as for a tensor. To go when they ask with ``isinstance``.
@@ -51,6 +52,7 @@ def simulated_torch(sim: "running.Sim") -> Iterator[None]:
         patches.set(nn.Module, "_apply", _apply)
         patches.set(functional, "scaled_dot_product_attention", attend)
         patches.set(functional, "rms_norm", _rms_norm)
+        patches.set(nn.Module, "compile", lambda *_, **__: None)
         serial_pools(patches)
         accept_subclasses(patches, FakeTensor)
         yield
