@@ -161,4 +161,4 @@ def fake_buffers(sim: Sim, pipeline: Any) -> None:
         for module in part.modules() if isinstance(part, torch.nn.Module) else ():
             for name, buffer in module._buffers.items():
                 if type(buffer) is Tensor:
-                    module._buffers[name] = sim.with_values(buffer, buffer.device)
+                    module._buffers[name] = sim.with_numbers(buffer, buffer.device)

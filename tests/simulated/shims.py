@@ -130,7 +130,7 @@ def _get_data(tensor: FakeTensor) -> Tensor:
 
 def _set_data(tensor: FakeTensor, new: Tensor) -> None:
     if running.current is not None and not isinstance(new, FakeTensor):
-        new = running.current.with_values(new, new.device)
+        new = running.current.with_numbers(new, new.device)
     _TENSOR_DATA.__set__(tensor, new)
     tensor.fake_device = new.fake_device
     tensor.numbers = getattr(new, "numbers", None)
@@ -139,10 +139,11 @@ def _set_data(tensor: FakeTensor, new: Tensor) -> None:
 def _numpy(tensor: FakeTensor, **_: Any) -> Any:
     if tensor.device.type != "cpu":
         raise TypeError(f"can't convert {tensor.device} device type tensor to numpy")
-    values = getattr(tensor, "numbers", None)
+    numbers = getattr(tensor, "numbers", None)
     with unset_fake_temporarily():
-        one = torch.zeros(1, dtype=tensor.dtype).numpy() if values is None else values.numpy()
-    return one if values is not None else np.zeros(tuple(tensor.shape), one.dtype)
+        if numbers is not None:
+            return numbers.numpy()
+        return np.zeros(tuple(tensor.shape), torch.zeros(1, dtype=tensor.dtype).numpy().dtype)
 
 
 def _apply(module: nn.Module, function: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
@@ -182,9 +183,8 @@ def _rms_norm(
     if sim is None or not fused or input.device.type != "cuda":
         return _original_rms_norm(input, normalized_shape, weight, eps)
     out = torch.empty_like(input)
-    torch.empty(
-        *input.shape[: -len(normalized_shape)], 1, dtype=torch.float32, device=input.device
-    )  # its sums
+    sums = input.shape[: -len(normalized_shape)]  # which live for a moment
+    torch.empty(*sums, 1, dtype=torch.float32, device=input.device)
     sim.ledger.count("_fused_rms_norm", "half", 0, 2 * tensor_bytes(input))
     numbers = [getattr(tensor, "numbers", None) for tensor in (input, weight)]
     out.numbers = None

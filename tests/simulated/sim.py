@@ -22,6 +22,7 @@ from torch._subclasses.fake_tensor import (
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from tests.simulated.call import Call
 from tests.simulated.cuda import Stream
 from tests.simulated.exchange import EXCHANGES, received
 from tests.simulated.gpus import GPUS, product_kind
@@ -32,35 +33,11 @@ SMALL = 1 << 18  # numbers; fakes up to this size keep theirs
 BESIDE = 64 << 10  # bytes; CUDA's non-blocking copies of pageable memory up to this size do not wait
 ASKS_DEVICE = torch.ops.prim.device.default
 PLAIN = {Tensor, FakeTensor, nn.Parameter, nn.Buffer}
-UNKNOWN = {torch.bool: True, torch.float32: 0.5}  # what is answered where nobody knows
 RANDOM = ("rand", "randn", "randn_like", "rand_like", "normal_", "uniform_", "randint")
 
 
-class UnknownValuesError(RuntimeError):
+class UnknownNumbersError(RuntimeError):
     """The code asks for numbers that no fake tensor has."""
-
-
-class Call:
-    """One operator as it was called."""
-
-    def __init__(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.func, self.args, self.kwargs = func, args, kwargs
-        self.name = func._schema.name.split("::")[-1]
-        self.tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        self.fakes = [tensor for tensor in self.tensors if isinstance(tensor, FakeTensor)]
-        device = kwargs.get("device")
-        self.target = None if device is None else torch.device(device)
-
-    @property
-    def on_card(self) -> bool:
-        return any(fake.fake_device.type == "cuda" for fake in self.fakes)
-
-    @property
-    def to_card(self) -> bool:
-        return self.target is not None and self.target.type == "cuda"
-
-    def run(self) -> Any:
-        return self.func(*self.args, **self.kwargs)
 
 
 class Sim(TorchDispatchMode):
@@ -113,7 +90,7 @@ class Sim(TorchDispatchMode):
         finally:
             self._making_fakes = False
 
-    def with_values(self, real: Tensor, device: torch.device) -> Tensor:
+    def with_numbers(self, real: Tensor, device: torch.device) -> Tensor:
         """Return a fake tensor that keeps the numbers of a real one beside it."""
         with self.fake:
             fake = torch.empty_strided(real.shape, real.stride(), dtype=real.dtype, device=device)
@@ -171,7 +148,7 @@ class Sim(TorchDispatchMode):
             with self.fake:
                 out = call.run()
         except (DataDependentOutputException, DynamicOutputShapeException):
-            return self._by_values(call)
+            return self._by_numbers(call)
         outs = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
         before = {id(tensor) for tensor in call.tensors}
         if call.name == "convolution" and call.on_card:
@@ -179,23 +156,23 @@ class Sim(TorchDispatchMode):
         for tensor in outs:
             if id(tensor) not in before:
                 self._hold(tensor)
-        self._keep_values(call, outs)
+        self._keep_numbers(call, outs)
         self._count(call, outs)
         return out
 
-    def _by_values(self, call: Call) -> Any:
+    def _by_numbers(self, call: Call) -> Any:
         """Run an operator whose result depends on numbers, on the numbers: the card waits for it."""
         if call.on_card:
             self.synchronised(call.name)
-        real = self._on_values(call)
+        real = self._on_numbers(call)
         if real is None:
-            raise UnknownValuesError(f"{call.func} needs the numbers of a large tensor")
+            raise UnknownNumbersError(f"{call.func} needs the numbers of a large tensor")
         device = call.fakes[0].device
         return tree_map(
-            lambda leaf: self.with_values(leaf, device) if isinstance(leaf, Tensor) else leaf, real
+            lambda leaf: self.with_numbers(leaf, device) if isinstance(leaf, Tensor) else leaf, real
         )
 
-    def _on_values(self, call: Call) -> Any:
+    def _on_numbers(self, call: Call) -> Any:
         """Return what an operator gives on the numbers kept beside small fakes; None where one has none."""
         known = True
 
@@ -230,10 +207,10 @@ class Sim(TorchDispatchMode):
             self.random = torch.get_rng_state()
             torch.set_rng_state(before)
 
-    def _keep_values(self, call: Call, outs: list[Tensor]) -> None:
+    def _keep_numbers(self, call: Call, outs: list[Tensor]) -> None:
         fakes = [tensor for tensor in outs if isinstance(tensor, FakeTensor)]
         small = bool(fakes) and all(tensor.numel() <= SMALL for tensor in outs)
-        real = self._on_values(call) if small else None
+        real = self._on_numbers(call) if small else None
         kept = [leaf for leaf in tree_leaves(real) if isinstance(leaf, Tensor)] if real is not None else []
         for index, fake in enumerate(fakes):
             fake.numbers = kept[index] if len(kept) == len(fakes) else None
@@ -252,7 +229,7 @@ class Sim(TorchDispatchMode):
             return
         if not self.ledger.counting or call.name in KERNELLESS:
             return
-        written = self._written(call)
+        written = call.written()
         if not any(tensor.device.type == "cuda" for tensor in (*outs, *written)):
             return
         if not written and is_view(call.fakes, outs):
@@ -260,17 +237,6 @@ class Sim(TorchDispatchMode):
         flops, traffic = work_of(call.func, call.args, call.kwargs, call.tensors, outs, written)
         rate = product_kind(call.name, first_float(call.tensors))
         self.ledger.count(call.name, rate, flops, traffic)
-
-    @staticmethod
-    def _written(call: Call) -> list[Tensor]:
-        """Return the tensors that an operator changes in place."""
-        if not call.func._schema.is_mutable:
-            return []
-        named = zip(call.func._schema.arguments, call.args, strict=False)
-        given = [(argument, value) for argument, value in named]
-        given += [(a, call.kwargs[a.name]) for a in call.func._schema.arguments if a.name in call.kwargs]
-        changed = [value for argument, value in given if argument.alias_info and argument.alias_info.is_write]
-        return [leaf for leaf in tree_leaves(changed) if isinstance(leaf, Tensor)]
 
     # --- operators with rules of their own ------------------------------------------------------------------
 
@@ -284,7 +250,7 @@ class Sim(TorchDispatchMode):
                 return kept.item()
         self.note("guessed a number")
         dtype = call.fakes[0].dtype
-        return UNKNOWN.get(dtype, 0.5 if dtype.is_floating_point else 1)
+        return True if dtype == torch.bool else 0.5 if dtype.is_floating_point else 1
 
     def _record_stream(self, call: Call) -> None:
         self.note("record_stream")
@@ -323,7 +289,7 @@ class Sim(TorchDispatchMode):
             dtype = call.kwargs.get("dtype") or source.dtype
             with unset_fake_temporarily():  # a large one is only a shape there
                 real = source.to(dtype, copy=True) if source.numel() <= SMALL else source.to("meta", dtype)
-            return self.with_values(real, target)
+            return self.with_numbers(real, target)
         if into and not isinstance(call.args[0], FakeTensor):  # a fake into real memory
             kept = getattr(source, "numbers", None)
             if kept is None:
@@ -347,10 +313,8 @@ class Sim(TorchDispatchMode):
         ]
         what = ", ".join(words)
         self.ledger.event(self.ledger.copies, what, source.nbytes)
-        small = (
-            target.type == "cuda" and source.nbytes <= BESIDE
-        )  # goes with the command, not from the buffer
-        if not (given and (pinned or small)):  # for pageable memory the host waits, whatever was asked
+        beside = target.type == "cuda" and source.nbytes <= BESIDE  # it goes with the command
+        if not (given and (pinned or beside)):  # for pageable memory the host waits, whatever was asked
             self.synchronised(f"copy {what}")
 
     def _convolved(self, call: Call, out: Tensor) -> Tensor:

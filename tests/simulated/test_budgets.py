@@ -4,8 +4,6 @@ One job stands for all: text_to_video with SkyReels-V2's 14B model at 720P, 121 
 figures are those of the project's goals.
 """
 
-from collections import Counter
-
 import pytest
 
 from tests.simulated.guard import has_compiler
@@ -64,8 +62,9 @@ def test_a_forward_is_near_the_limit_that_its_products_set(forward):
     assert work.limit / work.seconds >= 0.96
 
 
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason=OPERATORS)
 def test_kernels_of_a_forward(forward):
-    assert total(forward.values()).kernels <= 2000
+    assert total(forward.values()).kernels <= 900
 
 
 def test_activations_of_a_forward(job):
@@ -73,17 +72,13 @@ def test_activations_of_a_forward(job):
     assert job.activations / (job.plan.shape.tokens * 5120) <= 22
 
 
-def test_a_forward_waits_for_little(job):
-    """The solver sends its coefficients; distinct noise levels are found on the card."""
-    waits: Counter[tuple[str, str]] = Counter()
-    for event, count in job.sim.ledger.syncs.items():
-        if event.phase == "denoise" and event.step == FORWARD:
-            waits[event.what, event.place.split(":")[0]] += count
-    solver = ("copy cpu to cuda, pageable", "diffusers/schedulers/scheduling_unipc_multistep.py")
-    levels = ("_unique2", "videogen/models/wan_embedders.py")
-    assert waits.keys() <= {solver, levels}
-    assert waits[solver] <= 4
-    assert waits[levels] <= 1
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason="waiting for the card is being mended")
+def test_a_forward_waits_once_at_most(job):
+    """For the noise level, with which the solver goes on; nothing within the network waits."""
+    events = job.sim.ledger.syncs.items()
+    waits = {e: count for e, count in events if (e.phase, e.step) == ("denoise", FORWARD)}
+    assert sum(waits.values()) <= 1, waits
+    assert all("/models/" not in event.place for event in waits)
 
 
 @pytest.mark.xfail(strict=True, raises=AssertionError, reason=DECODER)

@@ -29,7 +29,9 @@ def test_a_job_fits_where_it_is_said_to(task, options, mode):
     assert job.frames >= FRAMES
 
 
-@pytest.mark.xfail(strict=True, raises=RuntimeError, reason="--low_vram dies at the second forward")
+@pytest.mark.xfail(
+    strict=True, raises=(RuntimeError, AssertionError), reason="--low_vram dies at the second forward"
+)
 def test_low_vram_streams_the_weights_in_every_forward():
     options = {"num_inference_steps": 2, "guidance_scale": 1, "low_vram": True}
     with simulate("4090") as sim:
@@ -42,8 +44,7 @@ def test_low_vram_streams_the_weights_in_every_forward():
             streamed[event.step] += size
     weights = job.plan.memory.weights["transformer"] // 2  # a byte each
     assert all(size == pytest.approx(weights, rel=0.05) for size in streamed.values()), streamed
-    pinned = sum(
-        size for event, size in sim.ledger.copies.items() if event.phase == "denoise" and "host" in event.what
-    )
-    assert pinned == 0  # it was pinned once, when the model was loaded
+    denoising = {event.what for event in sim.ledger.copies if event.phase == "denoise"}
+    assert "pinned on the host" not in denoising  # that is done once, when the model is loaded
+    assert not any(event.what == "item" for event in sim.ledger.syncs if event.phase == "denoise")
     assert job.peak <= job.estimate <= job.peak * ROOM
