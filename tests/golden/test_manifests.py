@@ -1,17 +1,14 @@
 """The real checkpoints will load: our modules have exactly their names and shapes, at full size."""
 
-import gzip
-import json
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import GOLDEN
+from tests.manifests import CONFIGS, MANIFESTS
 from videogen.errors import CheckpointError
 from videogen.models.build import COMPONENTS, build_skeleton
 from videogen.models.weights import Entry, rename
 
-MANIFESTS = json.loads(gzip.decompress((GOLDEN / "manifests.json.gz").read_bytes()))
 KINDS = {
     "transformer": ("SkyReels-V2", "transformer_14b", "dit_talking_avatar", "_expert", "ti2v_5b"),
     "vae": ("vae", "VAE"),
@@ -23,28 +20,6 @@ HUNYUAN_KINDS = {
     "hunyuan_vae": ("vae",),
     "llava": ("llava",),
     "clip_text": ("clip",),
-}
-# What the manifests do not hold of a config.json, as published.
-CONFIGS = {
-    "llava": {
-        "image_token_index": 128257,
-        "pad_token_id": 128258,
-        "text_config": {
-            **{"model_type": "llama", "vocab_size": 128320, "intermediate_size": 14336},
-            **{"num_key_value_heads": 8, "rope_theta": 500000.0, "max_position_embeddings": 8192},
-        },
-        "vision_config": {
-            **{"model_type": "clip_vision_model", "hidden_size": 1024, "intermediate_size": 4096},
-            **{"num_hidden_layers": 24, "num_attention_heads": 16, "image_size": 336, "patch_size": 14},
-        },
-        "vision_feature_layer": -2,
-    },
-    "clip_text": {
-        "text_config": {
-            **{"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12},
-            **{"num_attention_heads": 12, "vocab_size": 49408, "projection_dim": 768},
-        }
-    },
 }
 # Classes of transformers, read by transformers; and one that test_sound.py builds.
 OTHER = {name for name in MANIFESTS if "internvl" in name or "wav2vec2" in name}
