@@ -126,11 +126,12 @@ class WanBlock(nn.Module):
         normed = normed.flatten(1, 2)
         if regions is not None:
             shares = self.attn1.shares(normed, rotary_emb, regions)
-        update = self.attn1(normed, rotary_emb=rotary_emb, spans=spans)
-        x, normed = self.norm2(x, update=update, gate=gate_attn)
+        # Updates are not named: what nothing refers to is freed at once.
+        x, normed = self.norm2(x, update=self.attn1(normed, None, rotary_emb, None, spans), gate=gate_attn)
         update = self.attn2(normed.flatten(1, 2), encoder_hidden_states, image_states=image_states)
         if audio_states is not None:
             x, normed = self.norm_x(x, update=update)
+            del update
             update = self.audio_cross_attn(normed, audio_states, shares)
         x, normed = self.norm3(x, update=update, scale=scale_ffn, shift=shift_ffn)
         del update

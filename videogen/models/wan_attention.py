@@ -155,7 +155,8 @@ class WanAttention(AttentionModuleMixin, nn.Module):
         if image_states is not None:
             if isinstance(image_states, Tensor):
                 image_states = self.image_keys_values(image_states)
-            out = out + self.processor(query, *image_states)
+            seen = self.processor(query, *image_states)
+            out = out + seen if torch.is_grad_enabled() else seen.add_(out)
         return out
 
     def shares(self, hidden_states: Tensor, rotary_emb: Tensor, regions: Tensor) -> Tensor:
