@@ -73,7 +73,8 @@ def test_encoding_is_the_same(both, frames):
 def test_bfloat16_is_no_farther_from_float32_than_diffusers(both):
     exact = vae_io.decode(both[0], noise(both[0]))
     for vae in both:
-        vae.decoder.bfloat16(), vae.post_quant_conv.bfloat16()
+        vae.decoder.bfloat16()
+        vae.post_quant_conv.bfloat16()
     plain, ours = ((vae_io.decode(vae, noise(vae)) - exact).abs().mean() for vae in both)
     assert 0 < ours < plain
 
@@ -159,6 +160,18 @@ def test_hunyuan_takes_less_memory(hunyuans):
     assert peaks[1] < peaks[0] * (0.9 if hunyuan_vae.PART > 20_000 else 0.7), peaks
 
 
+@torch.no_grad()
+@pytest.mark.usefixtures("_parts")
+def test_hunyuan_in_bfloat16_is_no_farther_from_float32_than_diffusers(hunyuans):
+    latents = torch.randn(1, 16, 5, 8, 8)
+    exact = hunyuan_decoded(hunyuans[0], latents)
+    for vae in hunyuans:
+        vae.decoder.bfloat16()
+        vae.post_quant_conv.bfloat16()
+    plain, ours = ((hunyuan_decoded(vae, latents) - exact).abs().mean() for vae in hunyuans)
+    assert 0 < ours < plain * 1.05
+
+
 def test_a_norm_of_parts_is_that_of_the_whole(monkeypatch):
     """Also far from zero, where differences of squares would be off, and as it is computed on a GPU."""
     torch.manual_seed(0)
@@ -177,6 +190,11 @@ def test_a_norm_of_parts_is_that_of_the_whole(monkeypatch):
         monkeypatch.setattr(hunyuan_vae, "_moments", form)
         scale, shift = hunyuan_vae._scale_and_shift(x, norm)
         torch.testing.assert_close((x.double() * scale + shift), wanted, atol=1e-3, rtol=0)
+    monkeypatch.undo()
+    x = (torch.randn(2, 12, 7, 5, 6) + 5).bfloat16().contiguous(memory_format=torch.channels_last_3d)
+    scale, shift = hunyuan_vae._scale_and_shift(x, norm)
+    wanted = norm.double()(x.double())
+    torch.testing.assert_close((x.double() * scale + shift), wanted, atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("channels", [3, 8, 40])
