@@ -1,8 +1,10 @@
 """Our layers of the VAEs compute what diffusers' do, in less memory."""
 
+import accelerate
 import pytest
 import torch
 from diffusers import AutoencoderKLWan
+from diffusers.hooks import apply_group_offloading
 from torch import nn
 
 from benchmarks.live_memory import Watch
@@ -77,6 +79,38 @@ def test_bfloat16_is_no_farther_from_float32_than_diffusers(both):
         vae.post_quant_conv.bfloat16()
     plain, ours = ((vae_io.decode(vae, noise(vae)) - exact).abs().mean() for vae in both)
     assert 0 < ours < plain
+
+
+def sequential(vae):
+    accelerate.cpu_offload(vae, execution_device=CPU)
+
+
+def leaf_groups(vae):
+    apply_group_offloading(vae, onload_device=CPU, offload_device=CPU, offload_type="leaf_level")
+
+
+@pytest.mark.parametrize("offload", [sequential, leaf_groups])
+def test_offloaded_layer_by_layer(both, offload):
+    """As in diffusers' recipes: hooks bring the weights of a layer when it is called, and only then."""
+    plain, ours = both
+    latents, video = noise(plain), pictures(plain, 5)
+    wanted = vae_io.decode(plain, latents), vae_io.encode(plain, video)
+    offload(ours)
+    ours.requires_grad_(False)
+    made = ours.decode(vae_io.denormalize(plain, latents)).sample, ours.encode(video).latent_dist.mode()
+    torch.testing.assert_close(made[0], wanted[0], atol=2e-5, rtol=0)
+    torch.testing.assert_close(vae_io.normalize(plain, made[1]), wanted[1], atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize("offload", [sequential, leaf_groups])
+def test_hunyuan_offloaded_layer_by_layer(hunyuans, offload):
+    plain, ours = hunyuans
+    plain.use_tiling = ours.use_tiling = False
+    latents = torch.randn(1, 16, 2, 6, 5)
+    with torch.no_grad():
+        wanted = plain.decode(latents).sample
+        offload(ours)
+        torch.testing.assert_close(ours.decode(latents).sample, wanted, atol=1e-5, rtol=0)
 
 
 @torch.no_grad()

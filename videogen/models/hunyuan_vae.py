@@ -3,7 +3,8 @@
 A tile of the published decode is 65 frames at once, and diffusers holds some five tensors of its size beside
 each other. Here norm, activation, padding and convolution go through a tile part by part, so that only what
 goes into a layer and what comes out of it are held whole. Activations keep the channels of a pixel side by
-side, which the convolutions are fastest with.
+side, which the convolutions are fastest with. Where hooks of an offloaded model have to see every call of
+every layer, layers work as diffusers' own.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,7 +24,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
-from videogen.models.convolution import convolve
+from videogen.models.convolution import convolve, has_hooks
 from videogen.models.fused_vae import BEFORE
 
 PART = 256 << 20  # bytes of a part, about
@@ -37,6 +38,8 @@ class CausalConv(HunyuanVideoCausalConv3d):
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """Convolve [B, C, F, H, W]."""
+        if has_hooks(self.conv):
+            return super().forward(hidden_states)
         if self.conv.kernel_size == (1, 1, 1):
             return convolve(self.conv, hidden_states, (0, 0, 0))
         parts: list[Part] = [(hidden_states.shape, lambda place: place.copy_(hidden_states))]
@@ -135,6 +138,8 @@ class ResnetBlock(HunyuanVideoResnetBlockCausal3D):
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """Frames [B, C, F, H, W] to as many."""
+        if has_hooks(self.conv1.conv):
+            return super().forward(hidden_states)
         x, frames = hidden_states, hidden_states.shape[2]
         hidden = self.conv1.over(activated(x, self.norm1), like=x, frames=frames)
         out = self.conv2.over(activated(hidden, self.norm2), like=x, frames=frames)
@@ -152,6 +157,8 @@ class Upsample(HunyuanVideoUpsampleCausal3D):
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """Frames [B, C, F, h, w] to larger ones."""
+        if has_hooks(self.conv.conv):
+            return super().forward(hidden_states)
         times, rows, columns = (int(factor) for factor in self.upsample_factor)
         frames = times * (hidden_states.shape[2] - 1) + 1
 
@@ -208,6 +215,8 @@ class Decoder(HunyuanVideoDecoder3D):
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """Latent frames [B, C, F, h, w] to video frames; no layer's input is kept longer than needed."""
+        if has_hooks(self.conv_out.conv):
+            return super().forward(hidden_states)
         x = self.mid_block(self.conv_in(hidden_states))
         for block in self.up_blocks:
             for layer in (*block.resnets, *(block.upsamplers or ())):
@@ -220,6 +229,8 @@ class Encoder(HunyuanVideoEncoder3D):
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """Video frames [B, 3, F, H, W] to moments."""
+        if has_hooks(self.conv_out.conv):
+            return super().forward(hidden_states)
         x = self.conv_in(hidden_states)
         for block in self.down_blocks:
             for layer in (*block.resnets, *(block.downsamplers or ())):
