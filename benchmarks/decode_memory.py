@@ -6,6 +6,7 @@ Each run is a process of its own; memory is the peak of its resident set above w
 The C library is told to return freed blocks at once (MALLOC_MMAP_THRESHOLD_), so that what is resident is in
 use; without it small tensors leave gaps that come and go. Random weights. Wan2.1's VAE is streamed frame by
 frame; HunyuanVideo's works in tiles of 16 frames and 64 x 64 pixels here (64 and 256 x 256 as published).
+What is done at once is done by diffusers' layers, the rest by ours.
 """
 
 import argparse
@@ -49,14 +50,17 @@ def decoder(mode: str) -> "Callable[[torch.Tensor], Iterator[torch.Tensor]]":
 
     from videogen.models import hunyuan  # noqa: PLC0415
     from videogen.models.vae import decode_stream, denormalize, onload  # noqa: PLC0415
+    from videogen.runtime.decode import use_fused_layers  # noqa: PLC0415
 
     if mode.startswith("Wan"):
         wan = AutoencoderKLWan(base_dim=BASE_DIM).eval()
         if mode == "Wan streamed":
+            use_fused_layers(wan)
             return lambda latents: decode_stream(wan, latents)
         return lambda latents: iter([wan.decode(denormalize(wan, latents)).sample])
     vae = hunyuan.make_vae(HUNYUAN).eval()
     if mode == "Hunyuan in tiles":
+        use_fused_layers(vae)
         return lambda latents: hunyuan.decode_stream(vae, latents, onload)
     return lambda latents: iter([vae.decode(latents / vae.config.scaling_factor).sample])
 

@@ -1,8 +1,10 @@
 """Our layers of the VAEs compute what diffusers' do, in less memory."""
 
+import accelerate
 import pytest
 import torch
 from diffusers import AutoencoderKLWan
+from diffusers.hooks import apply_group_offloading
 from torch import nn
 
 from benchmarks.live_memory import Watch
@@ -73,9 +75,42 @@ def test_encoding_is_the_same(both, frames):
 def test_bfloat16_is_no_farther_from_float32_than_diffusers(both):
     exact = vae_io.decode(both[0], noise(both[0]))
     for vae in both:
-        vae.decoder.bfloat16(), vae.post_quant_conv.bfloat16()
+        vae.decoder.bfloat16()
+        vae.post_quant_conv.bfloat16()
     plain, ours = ((vae_io.decode(vae, noise(vae)) - exact).abs().mean() for vae in both)
     assert 0 < ours < plain
+
+
+def sequential(vae):
+    accelerate.cpu_offload(vae, execution_device=CPU)
+
+
+def leaf_groups(vae):
+    apply_group_offloading(vae, onload_device=CPU, offload_device=CPU, offload_type="leaf_level")
+
+
+@pytest.mark.parametrize("offload", [sequential, leaf_groups])
+def test_offloaded_layer_by_layer(both, offload):
+    """As in diffusers' recipes: hooks bring the weights of a layer when it is called, and only then."""
+    plain, ours = both
+    latents, video = noise(plain), pictures(plain, 5)
+    wanted = vae_io.decode(plain, latents), vae_io.encode(plain, video)
+    offload(ours)
+    ours.requires_grad_(False)
+    made = ours.decode(vae_io.denormalize(plain, latents)).sample, ours.encode(video).latent_dist.mode()
+    torch.testing.assert_close(made[0], wanted[0], atol=2e-5, rtol=0)
+    torch.testing.assert_close(vae_io.normalize(plain, made[1]), wanted[1], atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize("offload", [sequential, leaf_groups])
+def test_hunyuan_offloaded_layer_by_layer(hunyuans, offload):
+    plain, ours = hunyuans
+    plain.use_tiling = ours.use_tiling = False
+    latents = torch.randn(1, 16, 2, 6, 5)
+    with torch.no_grad():
+        wanted = plain.decode(latents).sample
+        offload(ours)
+        torch.testing.assert_close(ours.decode(latents).sample, wanted, atol=1e-5, rtol=0)
 
 
 @torch.no_grad()
@@ -159,6 +194,18 @@ def test_hunyuan_takes_less_memory(hunyuans):
     assert peaks[1] < peaks[0] * (0.9 if hunyuan_vae.PART > 20_000 else 0.7), peaks
 
 
+@torch.no_grad()
+@pytest.mark.usefixtures("_parts")
+def test_hunyuan_in_bfloat16_is_no_farther_from_float32_than_diffusers(hunyuans):
+    latents = torch.randn(1, 16, 5, 8, 8)
+    exact = hunyuan_decoded(hunyuans[0], latents)
+    for vae in hunyuans:
+        vae.decoder.bfloat16()
+        vae.post_quant_conv.bfloat16()
+    plain, ours = ((hunyuan_decoded(vae, latents) - exact).abs().mean() for vae in hunyuans)
+    assert 0 < ours < plain * 1.05
+
+
 def test_a_norm_of_parts_is_that_of_the_whole(monkeypatch):
     """Also far from zero, where differences of squares would be off, and as it is computed on a GPU."""
     torch.manual_seed(0)
@@ -177,6 +224,11 @@ def test_a_norm_of_parts_is_that_of_the_whole(monkeypatch):
         monkeypatch.setattr(hunyuan_vae, "_moments", form)
         scale, shift = hunyuan_vae._scale_and_shift(x, norm)
         torch.testing.assert_close((x.double() * scale + shift), wanted, atol=1e-3, rtol=0)
+    monkeypatch.undo()
+    x = (torch.randn(2, 12, 7, 5, 6) + 5).bfloat16().contiguous(memory_format=torch.channels_last_3d)
+    scale, shift = hunyuan_vae._scale_and_shift(x, norm)
+    wanted = norm.double()(x.double())
+    torch.testing.assert_close((x.double() * scale + shift), wanted, atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("channels", [3, 8, 40])

@@ -32,3 +32,8 @@ def _suits_onednn(layer: nn.Conv3d, x: Tensor) -> bool:
         and torch.backends.mkldnn.is_available()
         and bool(torch.backends.mkldnn.enabled)
     )
+
+
+def has_hooks(layer: nn.Module) -> bool:
+    """Return whether offloading, of accelerate or diffusers, has to see every call of a layer."""
+    return hasattr(layer, "_hf_hook") or hasattr(layer, "_diffusers_hook")

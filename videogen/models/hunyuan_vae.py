@@ -3,10 +3,12 @@
 A tile of the published decode is 65 frames at once, and diffusers holds some five tensors of its size beside
 each other. Here norm, activation, padding and convolution go through a tile part by part, so that only what
 goes into a layer and what comes out of it are held whole. Activations keep the channels of a pixel side by
-side, which the convolutions are fastest with.
+side, which the convolutions are fastest with. Where hooks of an offloaded model have to see every call of
+every layer, layers work as diffusers' own.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 
 import torch
 from diffusers.models.attention_processor import Attention
@@ -22,10 +24,13 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
-from videogen.models.convolution import convolve
+from videogen.models.convolution import convolve, has_hooks
 from videogen.models.fused_vae import BEFORE
 
 PART = 256 << 20  # bytes of a part, about
+
+Part = tuple[Sequence[int], Callable[[Tensor], object]]
+"""Frames that are yet to be made: their shape [B, C, F, H, W], and what writes them."""
 
 
 class CausalConv(HunyuanVideoCausalConv3d):
@@ -33,17 +38,19 @@ class CausalConv(HunyuanVideoCausalConv3d):
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """Convolve [B, C, F, H, W]."""
-        return self.over(iter([hidden_states]))
-
-    def over(self, parts: Iterator[Tensor], frames: int | None = None) -> Tensor:
-        """Convolve frames that come in parts, ``frames`` in all where there are several parts."""
+        if has_hooks(self.conv):
+            return super().forward(hidden_states)
         if self.conv.kernel_size == (1, 1, 1):
-            return convolve(self.conv, next(parts), (0, 0, 0))
+            return convolve(self.conv, hidden_states, (0, 0, 0))
+        parts: list[Part] = [(hidden_states.shape, lambda place: place.copy_(hidden_states))]
+        return self.over(parts, like=hidden_states)
+
+    def over(self, parts: Iterable[Part], *, like: Tensor, frames: int | None = None) -> Tensor:
+        """Convolve frames that come in parts, ``frames`` in all where there are several parts."""
         out, before, done = None, None, 0
-        for part in parts:
-            joined = _padded(part[:, :, :1] if before is None else before, part)
-            del part
-            done += joined.shape[2] - BEFORE
+        for shape, write in parts:
+            joined = _padded(shape, write, before, like)
+            done += shape[2]
             more = frames is not None and done < frames
             before = joined[:, :, -BEFORE:, 1:-1, 1:-1].clone() if more else None
             made = convolve(self.conv, joined, (0, 0, 0))
@@ -56,12 +63,15 @@ class CausalConv(HunyuanVideoCausalConv3d):
         return out
 
 
-def _padded(before: Tensor, part: Tensor) -> Tensor:
-    """Return a part behind the two frames before it (or one, twice), with its outermost pixels repeated."""
-    batch, channels, frames, height, width = part.shape
-    joined = part.new_empty(batch, BEFORE + frames, height + 2, width + 2, channels).permute(0, 4, 1, 2, 3)
+def _padded(
+    shape: Sequence[int], write: Callable[[Tensor], object], before: Tensor | None, like: Tensor
+) -> Tensor:
+    """Return frames behind the two before them (None: the first of them, twice), edges repeated."""
+    batch, channels, frames, height, width = shape
+    joined = like.new_empty(batch, BEFORE + frames, height + 2, width + 2, channels).permute(0, 4, 1, 2, 3)
     inner = joined[..., 1:-1, 1:-1]
-    inner[:, :, :BEFORE], inner[:, :, BEFORE:] = before, part
+    write(inner[:, :, BEFORE:])
+    inner[:, :, :BEFORE] = inner[:, :, BEFORE : BEFORE + 1] if before is None else before
     for edge, next_to_it in ((0, 1), (-1, -2)):
         joined[..., edge, 1:-1] = joined[..., next_to_it, 1:-1]
     for edge, next_to_it in ((0, 1), (-1, -2)):
@@ -79,11 +89,18 @@ def _split(x: Tensor, larger: int = 1) -> Iterator[Tensor]:
     yield from x.split(max(1, PART * x.shape[2] // (x.nbytes * larger)), dim=2)
 
 
-def activated(x: Tensor, norm: nn.GroupNorm) -> Iterator[Tensor]:
+def activated(x: Tensor, norm: nn.GroupNorm) -> Iterator[Part]:
     """Yield SiLU(norm(x)) part by part."""
     scale, shift = _scale_and_shift(x, norm)
     for part in _split(x):
-        yield functional.silu(torch.addcmul(shift, part, scale), inplace=True).type_as(x)
+        yield part.shape, partial(_write_activated, part, scale, shift)
+
+
+def _write_activated(part: Tensor, scale: Tensor, shift: Tensor, place: Tensor) -> None:
+    if torch.is_grad_enabled():
+        place.copy_(functional.silu(torch.addcmul(shift, part, scale)))
+    else:
+        functional.silu(torch.addcmul(shift, part, scale, out=place), inplace=True)
 
 
 def _scale_and_shift(x: Tensor, norm: nn.GroupNorm) -> tuple[Tensor, Tensor]:
@@ -91,7 +108,7 @@ def _scale_and_shift(x: Tensor, norm: nn.GroupNorm) -> tuple[Tensor, Tensor]:
     sizes = [part.shape[2] for part in _split(x)]
     share = torch.full((len(sizes),), sizes[0] / x.shape[2], device=x.device)
     share[-1] = sizes[-1] / x.shape[2]
-    moments = zip(*(_moments(part.float()) for part in _split(x)), strict=True)
+    moments = zip(*(_moments(part) for part in _split(x)), strict=True)
     variances, means = (
         rearrange(torch.stack(parts), "n b (g c) -> b g c n", g=norm.num_groups) for parts in moments
     )
@@ -104,8 +121,12 @@ def _scale_and_shift(x: Tensor, norm: nn.GroupNorm) -> tuple[Tensor, Tensor]:
 
 
 def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return variances and means [B, C] over all pixels of frames [B, C, F, H, W]."""
+    """Return variances and means [B, C], float32, over all pixels of frames [B, C, F, H, W]."""
     pixels = rearrange(x, "b c f h w -> b (f h w) c")
+    if x.dtype != torch.float32:  # summed without a copy; a difference of squares is exact enough for 8 bits
+        mean = pixels.mean(dim=1, dtype=torch.float32)
+        norm = torch.linalg.vector_norm(pixels, dim=1, dtype=torch.float32)
+        return (norm.square() / pixels.shape[1] - mean.square()).clamp(min=0), mean
     if x.device.type != "cpu":
         return torch.var_mean(pixels, dim=1, correction=0)
     mean = pixels.mean(dim=1, keepdim=True)  # on a CPU in three passes, which are faster than that one
@@ -117,9 +138,11 @@ class ResnetBlock(HunyuanVideoResnetBlockCausal3D):
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """Frames [B, C, F, H, W] to as many."""
+        if has_hooks(self.conv1.conv):
+            return super().forward(hidden_states)
         x, frames = hidden_states, hidden_states.shape[2]
-        hidden = self.conv1.over(activated(x, self.norm1), frames)
-        out = self.conv2.over(activated(hidden, self.norm2), frames)
+        hidden = self.conv1.over(activated(x, self.norm1), like=x, frames=frames)
+        out = self.conv2.over(activated(hidden, self.norm2), like=x, frames=frames)
         del hidden
         done = 0
         for part in _split(x):
@@ -134,18 +157,29 @@ class Upsample(HunyuanVideoUpsampleCausal3D):
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """Frames [B, C, F, h, w] to larger ones."""
-        times, height, width = (int(factor) for factor in self.upsample_factor)
+        if has_hooks(self.conv.conv):
+            return super().forward(hidden_states)
+        times, rows, columns = (int(factor) for factor in self.upsample_factor)
         frames = times * (hidden_states.shape[2] - 1) + 1
 
-        def repeated() -> Iterator[Tensor]:
-            first = times - 1  # repetitions of the first frame that are left out
-            for part in _split(hidden_states, times * height * width):
-                sizes = {"t": times, "u": height, "v": width}
-                large = part[:, :, :, None, :, None, :, None].expand(-1, -1, -1, times, -1, height, -1, width)
-                yield rearrange(large, "b c f t h u w v -> b c (f t) (h u) (w v)", **sizes)[:, :, first:]
-                first = 0
+        def repeated() -> Iterator[Part]:
+            once = 1  # frames that are not repeated
+            for part in _split(hidden_states, times * rows * columns):
+                batch, channels, count, height, width = part.shape
+                shape = (batch, channels, once + times * (count - once), rows * height, columns * width)
+                yield shape, partial(_write_repeated, part, once)
+                once = 0
 
-        return self.conv.over(repeated(), frames)
+        return self.conv.over(repeated(), like=hidden_states, frames=frames)
+
+
+def _write_repeated(part: Tensor, once: int, place: Tensor) -> None:
+    """Write every pixel of a part as often as there is place for it; the first frames ``once``."""
+    for source, target in ((part[:, :, :once], place[:, :, :once]), (part[:, :, once:], place[:, :, once:])):
+        if source.shape[2]:
+            sizes = zip("fhw", source.shape[2:], strict=True)
+            cells = rearrange(target, "b c (f t) (h u) (w v) -> b c f t h u w v", **dict(sizes))
+            cells.copy_(source[:, :, :, None, :, None, :, None])
 
 
 class MidBlock(HunyuanVideoMidBlock3D):
@@ -181,11 +215,13 @@ class Decoder(HunyuanVideoDecoder3D):
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """Latent frames [B, C, F, h, w] to video frames; no layer's input is kept longer than needed."""
+        if has_hooks(self.conv_out.conv):
+            return super().forward(hidden_states)
         x = self.mid_block(self.conv_in(hidden_states))
         for block in self.up_blocks:
             for layer in (*block.resnets, *(block.upsamplers or ())):
                 x = layer(x)
-        return self.conv_out.over(activated(x, self.conv_norm_out), x.shape[2])
+        return self.conv_out.over(activated(x, self.conv_norm_out), like=x, frames=x.shape[2])
 
 
 class Encoder(HunyuanVideoEncoder3D):
@@ -193,12 +229,14 @@ class Encoder(HunyuanVideoEncoder3D):
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """Video frames [B, 3, F, H, W] to moments."""
+        if has_hooks(self.conv_out.conv):
+            return super().forward(hidden_states)
         x = self.conv_in(hidden_states)
         for block in self.down_blocks:
             for layer in (*block.resnets, *(block.downsamplers or ())):
                 x = layer(x)
         x = self.mid_block(x)
-        return self.conv_out.over(activated(x, self.conv_norm_out), x.shape[2])
+        return self.conv_out.over(activated(x, self.conv_norm_out), like=x, frames=x.shape[2])
 
 
 IN_PARTS: dict[type[nn.Module], type[nn.Module]] = {

@@ -6,7 +6,8 @@ of it once, as the convolution reads it. Nothing is copied that a view will do f
 place. Activations keep the channels of a pixel side by side, which the convolutions are fastest with.
 
 ``feat_cache`` and ``feat_idx`` are diffusers': what every causal convolution keeps between calls, and the
-number of the next one. ``runtime/vae.py`` puts these layers in.
+number of the next one. ``runtime/decode.py`` puts these layers in. Where hooks of an offloaded model have to
+see every call of every layer, layers work as diffusers' own.
 """
 
 from typing import Protocol
@@ -29,7 +30,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
-from videogen.models.convolution import convolve
+from videogen.models.convolution import convolve, has_hooks
 from videogen.models.fused_vae import BEFORE, add_biased, append, empty_frames, norm_silu_append
 
 AT_ONCE = 2  # pictures of full size that are encoded at once
@@ -117,10 +118,10 @@ class ResidualBlock(WanResidualBlock):
 
         cuDNN adds a bias in a pass of its own; where there are kernels, they add it with what comes next.
         """
-        index, late = (
-            [0] if feat_idx is None else feat_idx,
-            norm_silu_append.is_used(x) and add_biased.is_used(x),
-        )
+        index = [0] if feat_idx is None else feat_idx
+        if has_hooks(self.conv1):
+            return super().forward(x, feat_cache, index)
+        late = norm_silu_append.is_used(x) and add_biased.is_used(x)
         hidden = self.conv1.stream(x, feat_cache, index, self.norm1, biased=not late)
         joined = self.conv2.join(
             hidden, feat_cache, index, self.norm2, bias=self.conv1.bias if late else None
@@ -140,6 +141,8 @@ class Resample(WanResample):
     def forward(self, x: Tensor, feat_cache: list | None = None, feat_idx: list[int] | None = None) -> Tensor:
         """Frames [B, C, F, H, W]; without a cache, time is left as it is."""
         index = [0] if feat_idx is None else feat_idx
+        if any(has_hooks(layer) for layer in self.modules()):
+            return super().forward(x, feat_cache, index)
         if self.mode.startswith("upsample"):
             return self._upsample(x, feat_cache, index)
         frames = rearrange(x, "b c f h w -> (b f) c h w")
@@ -221,6 +224,8 @@ class Decoder(WanDecoder3d):
     ) -> Tensor:
         """Latent frames [B, C, F, h, w] that follow those of the last call, to video frames."""
         index = [0] if feat_idx is None else feat_idx
+        if has_hooks(self.conv_in):
+            return super().forward(x, feat_cache, index, first_chunk)
         x = self.conv_in.stream(x, feat_cache, index)
         x = self.mid_block(x, feat_cache, index)
         for block in self.up_blocks:
@@ -241,6 +246,8 @@ class Encoder(WanEncoder3d):
         Pictures of full size, which take most memory, are worked on a few at a time.
         """
         index = [0] if feat_idx is None else feat_idx
+        if has_hooks(self.conv_in):
+            return super().forward(x, feat_cache, index)
         start, first = index[0], self._full_size()
         at_once = AT_ONCE if feat_cache is not None and first else x.shape[2]
         parts = []
