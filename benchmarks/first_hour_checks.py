@@ -27,11 +27,13 @@ from videogen.errors import InputError, first_line
 from videogen.models import vae as vae_io
 from videogen.models.wan import FLOAT32_PARTS, WanDiT
 from videogen.options import OPTIONS
+from videogen.runtime import decode as vae_setup
 from videogen.runtime import device as devices
 from videogen.runtime import float8, speed
-from videogen.runtime.decode import prepare_decode
 from videogen.runtime.remember import Memory
 
+# Its name in versions with and without layers of their own for the VAEs.
+prepare_vae = getattr(vae_setup, "prepare_vae", None) or vae_setup.prepare_decode
 DEVICE = torch.device("cuda:0")
 DTYPE = torch.bfloat16
 HEAD = 128
@@ -141,12 +143,12 @@ def decode(size: Size) -> Iterator[Row]:
             rows, columns = rows // 2, columns // 2
         small = torch.randn(1, vae.config.z_dim, 2, max(1, rows // 6), max(1, columns // 6), device=DEVICE)
         plain = vae_io.decode(vae, small)
-        prepare_decode(vae, DEVICE, torch.float32)
+        prepare_vae(vae, DEVICE, torch.float32)
         error = (vae_io.decode(vae, small) - plain).abs().max().item()
         yield Row(f"{name}, float32, order of weights", f"{error:.1e}", "<= 0.02 (TF32)", good=error <= 0.02)
         latents = torch.randn(1, vae.config.z_dim, frames, rows, columns, device=DEVICE)
         for dtype in (torch.float32,) if size.tiny and name == "Wan2.2" else (torch.float32, DTYPE):
-            prepare_decode(vae, DEVICE, dtype)
+            prepare_vae(vae, DEVICE, dtype)
             if dtype == DTYPE:
                 difference = (vae_io.decode(vae, small) - plain).abs().mean().item()
                 yield Row(f"{name}, bfloat16, mean", f"{difference:.1e}", "<= 0.05", good=difference <= 0.05)
