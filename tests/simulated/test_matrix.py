@@ -12,6 +12,7 @@ pytestmark = [
     pytest.mark.skipif(not has_compiler(), reason="needs g++ for the device guard"),
 ]
 
+LONG = {"num_frames": 121, "base_num_frames": 121}
 SMALLER = tuple(
     (f"{task} {size}{more}", task, {"resolution": size, **options})
     for task, sizes, more, options in (
@@ -23,7 +24,7 @@ SMALLER = tuple(
         ("image_to_video", ("480P",), " A14B", {"model_id": f"{WAN}-I2V-A14B"}),
         ("hunyuan_image_to_video", ("360P", "540P"), "", {}),
         ("image_to_video", ("720P",), " 14B", {"model_id": f"{V2}-I2V-14B-720P", "num_frames": 121}),
-        ("diffusion_forcing", ("720P",), " 14B", {"model_id": f"{V2}-DF-14B-720P", "base_num_frames": 121}),
+        ("diffusion_forcing", ("720P",), " 14B", {"model_id": f"{V2}-DF-14B-720P", **LONG}),
     )
     for size in sizes
 )
