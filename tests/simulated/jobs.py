@@ -140,8 +140,7 @@ def run_with_little_room(
 
     Args:
         count: kernels too, not only memory.
-        others: sizes of cards, in shares of the estimate, that are tried when it does not fit; at last
-        there is
+        others: larger cards that are tried when it does not fit, in shares of the estimate; at last one with
             room for anything.
 
     Returns:
