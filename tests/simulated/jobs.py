@@ -7,7 +7,7 @@ The project's own ``run.set_up`` and ``run.generate`` make it. What is replaced:
 import logging
 import tempfile
 import wave
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -126,7 +126,13 @@ def simulate_job(
 
 
 def run_with_little_room(
-    task: str, gpu: str = "H200", *, frames: int | None = None, count: bool = False, **options: Any
+    task: str,
+    gpu: str = "H200",
+    *,
+    frames: int | None = None,
+    count: bool = False,
+    others: Sequence[float] = (),
+    **options: Any,
 ) -> tuple[Job, bool]:
     """Run a job on a card with 5 % more memory than ``--dry_run`` says it takes.
 
@@ -134,16 +140,18 @@ def run_with_little_room(
 
     Args:
         count: kernels too, not only memory.
+        others: larger cards that are tried when it does not fit, in shares of the estimate; at last one with
+            room for anything.
 
     Returns:
-        the job, and whether it fitted; if not, it was run again with room for anything.
+        the job, and whether it fitted at once.
     """
     with planned(task, **options) as plan:
-        room = int(plan.as_json()["memory_bytes"][mode_of(plan)] * ROOM)
-        try:
-            return _run_within(room, gpu, plan, frames, count=count), True
-        except (torch.OutOfMemoryError, errors.OutOfMemoryError):
-            return _run_within(10**12, gpu, plan, frames, count=count), False
+        said = plan.as_json()["memory_bytes"][mode_of(plan)]
+        for share in (ROOM, *others):
+            with suppress(torch.OutOfMemoryError, errors.OutOfMemoryError):
+                return _run_within(int(said * share), gpu, plan, frames, count=count), share == ROOM
+        return _run_within(10**12, gpu, plan, frames, count=count), False
 
 
 def _run_within(capacity: int, gpu: str, plan: Plan, frames: int | None, *, count: bool) -> Job:
