@@ -65,6 +65,20 @@ def test_decoding_is_the_same(both, frames):
     torch.testing.assert_close(ours, plain, atol=2e-5, rtol=0)
 
 
+def test_results_have_the_usual_order_in_memory(both, hunyuans):
+    """A resumed run reads them from a file; what follows may round otherwise in another order."""
+    vae, scale = both[1], both[1].spatial_compression_ratio
+    made = [vae_io.encode(vae, pictures(vae, 5)), *vae_io.decode_stream(vae, noise(vae))]
+    vae.enable_tiling(4 * scale, 4 * scale, 2 * scale, 2 * scale)
+    made += vae_io.decode_stream(vae, noise(vae))
+    ours, latents = hunyuans[1], torch.randn(1, 16, 9, 10, 5)
+    for tiled in (False, True):
+        ours.use_tiling = tiled
+        made += hunyuan.decode_stream(ours, latents, vae_io.onload)
+    made += [hunyuan.encode_image(ours, torch.rand(1, 3, 1, 32, 32), vae_io.onload)]
+    assert all(result.is_contiguous() for result in made)
+
+
 @pytest.mark.usefixtures("_kernels")
 @pytest.mark.parametrize("frames", [1, 5, 13])
 def test_encoding_is_the_same(both, frames):

@@ -203,7 +203,8 @@ def encode_image(vae: AutoencoderKLHunyuanVideo, image: Tensor, onload: Callable
     """An image [B, 3, 1, H, W] in [-1, 1] to scaled latents [B, C, 1, h, w]: the mean, untiled."""
     onload(vae)
     moments = vae.quant_conv(vae.encoder(image.to(vae.device, vae.dtype)))
-    return DiagonalGaussianDistribution(moments).mode().float() * vae.config.scaling_factor
+    latents = DiagonalGaussianDistribution(moments).mode().float() * vae.config.scaling_factor
+    return latents.contiguous()
 
 
 @torch.no_grad()
@@ -233,7 +234,7 @@ def decode_stream(
         shown = frames[:, :, : min(left, stride + (before is None))]
         before, left = frames, left - shown.shape[2]
         for part in shown.split(ratio, dim=2) if shown.shape[2] else ():
-            yield part.to(vae.device)
+            yield part.to(vae.device).contiguous()
 
 
 def _decoded(vae: AutoencoderKLHunyuanVideo, latents: Tensor) -> Tensor:
@@ -241,7 +242,7 @@ def _decoded(vae: AutoencoderKLHunyuanVideo, latents: Tensor) -> Tensor:
     largest = max(latents.shape[-2:]) * vae.spatial_compression_ratio
     if vae.use_tiling and largest > vae.tile_sample_min_height:
         return _decode_tiles(vae, latents)
-    return vae.decoder(vae.post_quant_conv(latents)).float()
+    return vae.decoder(vae.post_quant_conv(latents)).float().contiguous()
 
 
 def _decode_tiles(vae: AutoencoderKLHunyuanVideo, latents: Tensor) -> Tensor:

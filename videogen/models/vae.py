@@ -78,7 +78,7 @@ def encode(
         hidden.append(vae.encoder(chunk, feat_cache=cache, feat_idx=[0]))
     posterior = DiagonalGaussianDistribution(vae.quant_conv(torch.cat(hidden, dim=2)))
     latents = posterior.sample(generator) if sample else posterior.mode()
-    return normalize(vae, latents.float())
+    return normalize(vae, latents.float()).contiguous()
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +133,7 @@ class _CausalDecoder:
         self.first = False
         if self.vae.config.patch_size is not None:
             video = unpatchify(video, patch_size=self.vae.config.patch_size)
-        return video.float().clamp(-1, 1)
+        return video.float().clamp(-1, 1).contiguous()  # as it is when it has been saved and read again
 
 
 def _decode_tiles(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
@@ -189,7 +189,7 @@ def decode_stream(vae: AutoencoderKLWan, latents: Tensor) -> Iterator[Tensor]:
     ):
         video = _decode_tiles(vae, latents)
         for end in range(1, video.shape[2] + 1, 4):
-            yield video[:, :, max(0, end - 4) : end].to(vae.device)
+            yield video[:, :, max(0, end - 4) : end].to(vae.device).contiguous()
         return
     decoder = _whole_decoder(vae, height)
     for frame in latents.split(1, dim=2):
