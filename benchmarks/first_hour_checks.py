@@ -27,14 +27,11 @@ from videogen.errors import InputError, first_line
 from videogen.models import vae as vae_io
 from videogen.models.wan import FLOAT32_PARTS, WanDiT
 from videogen.options import OPTIONS
-from videogen.runtime import decode as vae_setup
 from videogen.runtime import device as devices
-from videogen.runtime import decode as vae_setup
 from videogen.runtime import float8, speed
+from videogen.runtime.decode import prepare_vae
 from videogen.runtime.remember import Memory
 
-# Its name in versions with and without layers of their own for the VAEs.
-prepare_vae = getattr(vae_setup, "prepare_vae", None) or vae_setup.prepare_decode
 DEVICE = torch.device("cuda:0")
 DTYPE = torch.bfloat16
 HEAD = 128

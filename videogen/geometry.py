@@ -61,7 +61,8 @@ class Shape:
     """What one generation looks like: the size it is made in, and its rolls, in order.
 
     ``prepended`` frames of the source come first in the file; ``canvas`` is the (width, height) of the file
-    where it is not the size the video is made in.
+    where it is not the size the video is made in. The VAE encodes ``encoded_frames`` in one piece: 0 is
+    none, 1 a picture, more a video.
     """
 
     height: int
@@ -72,6 +73,7 @@ class Shape:
     prepended: int = 0
     canvas: tuple[int, int] | None = None
     grid: Grid = WAN21_GRID
+    encoded_frames: int = 0
 
     @property
     def file_size(self) -> tuple[int, int]:

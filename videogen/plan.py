@@ -10,7 +10,18 @@ from typing import Any
 
 from videogen import metadata
 from videogen.errors import InputError
-from videogen.estimate import HUNYUAN_VAE_WIDTH, PUBLISHED_VAE_WIDTH, WAN22_VAE_WIDTH, Memory, estimate
+from videogen.estimate import (
+    HUNYUAN_VAE_WIDTH,
+    PUBLISHED_VAE_WIDTH,
+    WAN22_VAE_WIDTH,
+    Memory,
+    Network,
+    Video,
+    estimate,
+    hunyuan_network,
+    vae_memory,
+    wan_network,
+)
 from videogen.geometry import HUNYUAN_GRID, PATCH, WAN22_GRID, Shape
 from videogen.lossy import is_calibration
 from videogen.media.fetch import display_name
@@ -176,20 +187,27 @@ class Plan:
 
     @property
     def memory(self) -> Memory:
-        dit, vae = self.checkpoint.component_config("transformer"), self.checkpoint.component_config("vae")
-        width = dit.get("dim", dit.get("num_attention_heads", 0) * dit.get("attention_head_dim", 0))
-        return estimate(
-            self.shape,
-            checkpoints.parameters(self.checkpoint, self.task),
-            width=width or checkpoints.published(self.checkpoint.name, self.task)["width"],
+        video = Video(
+            shape=self.shape,
             dtype=self.values["dtype"],
-            vae_width=self._vae_width(vae),
-            residuals=self._kept(dit),
-            texts=0 if self.shape.grid == HUNYUAN_GRID else min(2, self.shape.forwards_per_step),
+            vae_width=self._vae_width(self.checkpoint.component_config("vae")),
+            residuals=self._kept(self.checkpoint.component_config("transformer")),
+            texts=min(2, self.shape.forwards_per_step),
             vae_dtype=self.values["vae_dtype"],
             untiled=self.values["vae_tiling"] == "off",
             degrees=self.degrees,
         )
+        parameters = checkpoints.parameters(self.checkpoint, self.task)
+        return estimate(video, parameters, self._network(parameters), vae_memory(self.shape.grid))
+
+    def _network(self, parameters: Mapping[str, int]) -> Network:
+        if self.checkpoint.folder is not None:
+            found: Mapping[str, Any] = checkpoints.traits(self.checkpoint)
+        else:
+            found = checkpoints.published(self.checkpoint.name, self.task)
+        if self.shape.grid == HUNYUAN_GRID:
+            return hunyuan_network(width=found["width"])
+        return wan_network(width=found["width"], ffn=found["ffn"], parameters=parameters["transformer"])
 
     def _kept(self, dit: Mapping[str, Any]) -> int:
         """Token-sized tensors that a step cache keeps."""

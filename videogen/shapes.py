@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from videogen.clips import AVATAR_FPS, TARGET_FRAMES, plan_clips
@@ -54,7 +55,14 @@ def reference_to_video(values: Mapping[str, Any], inputs: Inputs, tables: SizeTa
     frames = choose_num_frames(values, values["fps"], REFERENCE_SLOTS)
     roll = Roll(latent_frames=latent_frames(frames), context_frames=REFERENCE_SLOTS, num_frames=frames)
     forwards = 3 if values["guidance_scale"] > 1 else 1
-    return Shape(height=height, width=width, fps=values["fps"], rolls=(roll,), forwards_per_step=forwards)
+    return Shape(
+        height=height,
+        width=width,
+        fps=values["fps"],
+        rolls=(roll,),
+        forwards_per_step=forwards,
+        encoded_frames=1,
+    )
 
 
 def text_to_video(values: Mapping[str, Any], inputs: Inputs, tables: SizeTables) -> Shape:
@@ -65,12 +73,14 @@ def text_to_video(values: Mapping[str, Any], inputs: Inputs, tables: SizeTables)
 
 def image_to_video(values: Mapping[str, Any], inputs: Inputs, tables: SizeTables) -> Shape:
     """Landscape or portrait as the image is."""
-    return _one_roll(values, tables, _orientation(inputs["input_image"]))
+    shape = _one_roll(values, tables, _orientation(inputs["input_image"]))
+    return replace(shape, encoded_frames=shape.num_frames)
 
 
 def wan22_image_to_video(values: Mapping[str, Any], inputs: Inputs, tables: SizeTables) -> Shape:
     """Wan2.2 A14B: --size and --resolution are areas, the ratio is the image's (spec wan22 section 4)."""
-    return _one_roll(values, tables, LANDSCAPE, fit=area_size, source=_first_frame(inputs))
+    shape = _one_roll(values, tables, LANDSCAPE, fit=area_size, source=_first_frame(inputs))
+    return replace(shape, encoded_frames=shape.num_frames)
 
 
 def wan22_5b_text_to_video(values: Mapping[str, Any], inputs: Inputs, tables: SizeTables) -> Shape:
@@ -82,9 +92,10 @@ def wan22_5b_text_to_video(values: Mapping[str, Any], inputs: Inputs, tables: Si
 def wan22_5b_image_to_video(values: Mapping[str, Any], inputs: Inputs, tables: SizeTables) -> Shape:
     """Wan2.2 5B: the same with the image's ratio."""
     source = _first_frame(inputs)
-    return _one_roll(
+    shape = _one_roll(
         values, tables, LANDSCAPE, fit=covered_size, source=source, grid=WAN22_GRID, after_image=True
     )
+    return replace(shape, encoded_frames=1)
 
 
 def _first_frame(inputs: Inputs) -> Any:
@@ -185,7 +196,13 @@ def diffusion_forcing(values: Mapping[str, Any], inputs: Inputs, tables: SizeTab
         rolls=tuple(rolls),
         forwards_per_step=2 if values["guidance_scale"] > 1 else 1,
         prepended=video[0].count() if video and not values["new_frames_only"] else 0,
+        encoded_frames=_encoded_by_forcing(values, rolls, video=bool(video), image=bool(image)),
     )
+
+
+def _encoded_by_forcing(values: Mapping[str, Any], rolls: Sequence[Roll], *, video: bool, image: bool) -> int:
+    """Return the frames that are encoded in one piece: an overlap, or an image."""
+    return values["overlap_history"] if video or len(rolls) > 1 else int(image)
 
 
 def _check_forcing_inputs(
@@ -281,6 +298,7 @@ def talking_avatar(values: Mapping[str, Any], inputs: Inputs, tables: SizeTables
         fps=AVATAR_FPS,
         rolls=tuple(Roll(latent_frames=latent_frames(clip), num_frames=count) for count in frames),
         forwards_per_step=1 + (values["guidance_scale"] > 1) + (values["guidance_scale_audio"] > 1),
+        encoded_frames=clip,
     )
 
 
@@ -307,6 +325,7 @@ def _hunyuan(values: Mapping[str, Any], inputs: Inputs, tables: SizeTables, *, d
         rolls=(Roll(latent_frames=latent_frames(frames), num_frames=frames - dropped),),
         forwards_per_step=2 if values["guidance_scale"] > 1 else 1,
         grid=HUNYUAN_GRID,
+        encoded_frames=1,
     )
 
 
@@ -382,4 +401,5 @@ def _extension(
         forwards_per_step=2 if values["guidance_scale"] > 1 else 1,
         prepended=frames if whole else 0,
         canvas=(source.width // 2 * 2, source.height // 2 * 2) if whole else None,
+        encoded_frames=condition,
     )

@@ -30,7 +30,7 @@ from tests.simulated.cuda import Stream, replace_cuda
 from tests.simulated.gpus import GPUS
 from tests.simulated.guard import load_guard
 from tests.simulated.patches import Patches
-from tests.simulated.shims import accept_subclasses, float32_precision, load_libraries, serial_pools
+from tests.simulated.shims import float32_precision, load_libraries, serial_pools
 
 HOST_KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]
 _original_attention = functional.scaled_dot_product_attention
@@ -80,7 +80,6 @@ def pretend_card() -> Iterator[Card]:
         patches.set(nn.Module, "_apply", _apply)
         patches.set(nn.Module, "compile", lambda *_, **__: None)
         serial_pools(patches)
-        accept_subclasses(patches, CardTensor)
         _wrap_weights(patches)
         lifted = torch._C._only_lift_cpu_tensors()
         torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor begins on the CPU, and is moved

@@ -54,7 +54,6 @@ def simulated_torch(sim: "running.Sim") -> Iterator[None]:
         patches.set(functional, "rms_norm", _rms_norm)
         patches.set(nn.Module, "compile", lambda *_, **__: None)
         serial_pools(patches)
-        accept_subclasses(patches, FakeTensor)
         yield
 
 
@@ -114,14 +113,6 @@ def serial_pools(patches: Patches) -> None:
     for name, module in list(sys.modules.items()):
         if name.startswith("videogen.") and vars(module).get("ThreadPoolExecutor") is ThreadPoolExecutor:
             patches.set(module, "ThreadPoolExecutor", SerialPool)
-
-
-def accept_subclasses(patches: Patches, kind: type[Tensor]) -> None:
-    """Let modules that ask ``type(x) is Tensor`` take a simulated tensor for one (temporary, see above)."""
-    from videogen.runtime import float8, memory
-
-    for module in (memory, float8):
-        patches.set(module, "type", lambda value: Tensor if type(value) is kind else type(value))
 
 
 def _get_data(tensor: FakeTensor) -> Tensor:

@@ -17,8 +17,6 @@ MODEL = {"model_id": "Skywork/SkyReels-V2-T2V-14B-720P", "num_frames": 121}
 TERABYTE, GIGABYTE = 1e12, 1e9
 FORWARD = 4  # the second step's second branch: whatever is made once per prompt is there
 LATENT_FRAME = 2  # the third: the first is shorter, and the caches are full from the second on
-OPERATORS = "the elementwise operators are being fused"
-DECODER = "the decoder's elementwise passes are being fused"
 
 
 @pytest.fixture(scope="module")
@@ -51,18 +49,15 @@ def test_the_attention_kernel_of_every_layer(job):
     assert kernels == {("cudnn", 40)}
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason=OPERATORS)
 def test_traffic_of_a_forward(forward):
     assert elementwise(forward) <= 1.6 * TERABYTE
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason=OPERATORS)
 def test_a_forward_is_near_the_limit_that_its_products_set(forward):
     work = total(forward.values())
     assert work.limit / work.seconds >= 0.96
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason=OPERATORS)
 def test_kernels_of_a_forward(forward):
     assert total(forward.values()).kernels <= 900
 
@@ -72,7 +67,6 @@ def test_activations_of_a_forward(job):
     assert job.activations / (job.plan.shape.tokens * 5120) <= 22
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="waiting for the card is being mended")
 def test_a_forward_waits_once_at_most(job):
     """For the noise level, with which the solver goes on; nothing within the network waits."""
     events = job.sim.ledger.syncs.items()
@@ -81,7 +75,6 @@ def test_a_forward_waits_once_at_most(job):
     assert all("/models/" not in event.place for event in waits)
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason=DECODER)
 def test_traffic_of_a_latent_frame(job):
     """At most half of what it was, 345 GB."""
     work = total(work_by(select(job.sim.ledger, "decode", LATENT_FRAME), job.sim.gpu).values())

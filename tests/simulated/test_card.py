@@ -29,7 +29,6 @@ def on_card(*words: str) -> subprocess.CompletedProcess:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="--low_vram dies at the second forward")
 def test_what_needs_a_gpu_runs_on_the_card():
     done = on_card("tests/unit/test_gpu.py")
     assert done.returncode == 0, done.stdout[-4000:]

@@ -14,7 +14,6 @@ from tests.simulated.guard import has_compiler
 @pytest.mark.slow
 @pytest.mark.timeout(2500)
 @pytest.mark.skipif(not has_compiler(), reason="needs g++ for the device guard")
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="--low_vram dies at the second forward")
 def test_every_check_on_the_pretend_card(tmp_path):
     done = subprocess.run(
         [ROOT / "benchmarks" / "first_hour.sh", "--dry"],

@@ -15,6 +15,5 @@ pytestmark = [
 @pytest.mark.parametrize(
     ("task", "options"), [row[1:] for row in WAN22_AND_HUNYUAN], ids=[row[0] for row in WAN22_AND_HUNYUAN]
 )
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="estimates and --low_vram are being mended")
 def test_memory_is_what_it_is_said_to_be(task, options):
     assert wrong_modes(task, options) == {}

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import videogen
-from videogen.estimate import Memory, _keys
+from videogen.estimate import MARGIN, Memory
 from videogen.models.weights import _convert, _mover
 from videogen.runtime import memory, turns
 from videogen.runtime.turns import Turns, Visit
@@ -135,17 +135,8 @@ def test_memory_is_that_of_the_worst_moment(activations, decode, plain, offload)
     """Experts stay, encoders do not."""
     weights = {"vae": 1, "text_encoder": 11, "image_encoder": 2, "transformer": 30, "transformer_2": 30}
     sizes = {"activations": activations, "decode": decode, "tiled_decode": 0, "contexts": 2}
-    need = Memory(weights=weights, streamed=0, **sizes)
-    assert (need.peak(), need.peak(offload=True)) == (plain, offload)
-
-
-def test_keys_are_counted():
-    """40 layers of 5120: 512 rows of text are 0.42 GB in bfloat16, and a CLIP image half as much again."""
-    counted = sum(_keys({"transformer": 14_288_901_184, "text_encoder": 1}, 5120)) * 2
-    assert 0.42e9 < counted < 0.46e9
-    assert sum(_keys({"transformer": 1, "image_encoder": 1}, 5120)) > 1.5 * sum(
-        _keys({"transformer": 1}, 5120)
-    )
+    need = Memory(weights=weights, **sizes)
+    assert (need.peak(), need.peak(offload=True)) == (int(MARGIN * plain), int(MARGIN * offload))
 
 
 def test_placing_on_the_cpu_changes_nothing(pipeline):
