@@ -16,7 +16,6 @@ from videogen.ranks import Degrees
 DTYPE_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 FLOAT32 = 4
 TEXT_TOKENS, IMAGE_TOKENS = 512, 257
-LAYER_WEIGHTS = 13  # of one transformer layer, in squares of its width, where the layers cannot be counted
 HEAD_WIDTH = 128
 # Squares of the width that a Wan transformer keeps in float32 beside half precision, to embed noise levels.
 FLOAT32_SQUARES = 7
@@ -61,7 +60,7 @@ class Network:
     Args:
         tensors: token-sized tensors of its width that are alive at once in a forward; ``streamed`` where its
             weights are float8, whose products have their bias added in a copy.
-        layers: blocks with keys and values of texts and images, which are kept while denoising; 0 for none.
+        contexts: whether keys and values of texts and images are kept while denoising.
         float32: weights that stay in float32 beside half precision.
         text_work: what the text encoder takes besides its weights.
         largest_layer: of its text encoder, which alone is on the device where its layers are streamed.
@@ -71,36 +70,35 @@ class Network:
     tensors: float
     streamed: float
     layers: int
-    blocks: int
+    contexts: bool
     float32: int
     text_work: int
     largest_layer: int
 
 
-def wan_network(*, width: int, ffn: int, parameters: int) -> Network:
+def wan_network(*, width: int, ffn: int, layers: int) -> Network:
     """Describe a Wan transformer."""
     ratio = ffn / max(width, 1)
-    layers = max(1, round(parameters / (LAYER_WEIGHTS * max(width, 1) ** 2)))
     return Network(
         width=width,
         tensors=max(5 + ratio, 7.5),
         streamed=max(4 + 2 * ratio, 8.5),
         layers=layers,
-        blocks=layers,
+        contexts=True,
         float32=FLOAT32_SQUARES * width**2,
         text_work=150_000_000,
         largest_layer=2_150_000_000,
     )
 
 
-def hunyuan_network(*, width: int) -> Network:
+def hunyuan_network(*, width: int, layers: int) -> Network:
     """Describe a HunyuanVideo transformer; its text changes from block to block."""
     return Network(
         width=width,
         tensors=17.1,
         streamed=17.1,
-        layers=0,
-        blocks=60,
+        layers=layers,
+        contexts=False,
         float32=0,
         text_work=550_000_000,
         largest_layer=1_100_000_000,
@@ -173,7 +171,7 @@ def estimate(video: Video, parameters: Mapping[str, int], network: Network, vae:
             if name.startswith("transformer"):
                 weights[name] += (FLOAT32 - size) * network.float32
     decode, tiled = _decode(video, vae)
-    block = parameters["transformer"] // network.blocks
+    block = parameters["transformer"] // max(1, network.layers)
     kept = _token_bytes(video) + video.residuals * _per_rank(video) * network.width * size
     return Memory(
         weights=weights,
@@ -211,7 +209,7 @@ def _contexts(video: Video, parameters: Mapping[str, int], network: Network) -> 
     """Yield the keys and values of texts, and of images where there are any, per transformer."""
     tokens = TEXT_TOKENS + ("image_encoder" in parameters) * IMAGE_TOKENS
     for name in parameters:
-        if name.startswith("transformer"):
+        if name.startswith("transformer") and network.contexts:
             yield 2 * video.texts * tokens * network.layers * network.width * DTYPE_BYTES[video.dtype]
 
 

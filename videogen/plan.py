@@ -198,16 +198,16 @@ class Plan:
             degrees=self.degrees,
         )
         parameters = checkpoints.parameters(self.checkpoint, self.task)
-        return estimate(video, parameters, self._network(parameters), vae_memory(self.shape.grid))
+        return estimate(video, parameters, self._network(), vae_memory(self.shape.grid))
 
-    def _network(self, parameters: Mapping[str, int]) -> Network:
+    def _network(self) -> Network:
         if self.checkpoint.folder is not None:
             found: Mapping[str, Any] = checkpoints.traits(self.checkpoint)
         else:
             found = checkpoints.published(self.checkpoint.name, self.task)
         if self.shape.grid == HUNYUAN_GRID:
-            return hunyuan_network(width=found["width"])
-        return wan_network(width=found["width"], ffn=found["ffn"], parameters=parameters["transformer"])
+            return hunyuan_network(width=found["width"], layers=found["layers"])
+        return wan_network(width=found["width"], ffn=found["ffn"], layers=found["layers"])
 
     def _kept(self, dit: Mapping[str, Any]) -> int:
         """Token-sized tensors that a step cache keeps."""

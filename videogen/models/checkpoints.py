@@ -90,6 +90,7 @@ PATCHES = {
     "img_in.proj.weight": "HunyuanVideo",
     "x_embedder.proj.weight": "HunyuanVideo",
 }
+LAYER = re.compile(r"(transformer_|single_transformer_|double_|single_)?blocks\.\d+\.")
 FEED_FORWARDS = ("blocks.0.ffn.0.weight", "blocks.0.ffn.net.0.proj.weight")
 GUIDANCE = ("guidance_in.", "time_text_embed.guidance_embedder.")
 HEAD_DIM = 128  # of every published transformer
@@ -301,6 +302,7 @@ def traits(checkpoint: Checkpoint) -> dict[str, Any]:
         "experts": 1 + _has_second_expert(checkpoint),
         "guidance": any(key.startswith(GUIDANCE) for key in shapes),
         "width": patches[0],
+        "layers": len({layer[0] for key in shapes if (layer := LAYER.match(key))}),
         "ffn": next((shapes[name][0] for name in FEED_FORWARDS if name in shapes), 0),
     }
 
