@@ -48,9 +48,9 @@ def decoder(mode: str) -> "Callable[[torch.Tensor], Iterator[torch.Tensor]]":
     """A mode's way from latents to frames."""
     from diffusers import AutoencoderKLWan  # noqa: PLC0415 - only in the measured process
 
-    from videogen.models import hunyuan  # noqa: PLC0415
-    from videogen.models.vae import decode_stream, denormalize, onload  # noqa: PLC0415
-    from videogen.runtime.decode import use_fused_layers  # noqa: PLC0415
+    from videogen.models.hunyuan import transformer  # noqa: PLC0415
+    from videogen.models.wan.vae import decode_stream, denormalize, onload  # noqa: PLC0415
+    from videogen.runtime.vae import use_fused_layers  # noqa: PLC0415
 
     if mode.startswith("Wan"):
         wan = AutoencoderKLWan(base_dim=BASE_DIM).eval()
@@ -58,10 +58,10 @@ def decoder(mode: str) -> "Callable[[torch.Tensor], Iterator[torch.Tensor]]":
             use_fused_layers(wan)
             return lambda latents: decode_stream(wan, latents)
         return lambda latents: iter([wan.decode(denormalize(wan, latents)).sample])
-    vae = hunyuan.make_vae(HUNYUAN).eval()
+    vae = transformer.make_vae(HUNYUAN).eval()
     if mode == "Hunyuan in tiles":
         use_fused_layers(vae)
-        return lambda latents: hunyuan.decode_stream(vae, latents, onload)
+        return lambda latents: transformer.decode_stream(vae, latents, onload)
     return lambda latents: iter([vae.decode(latents / vae.config.scaling_factor).sample])
 
 
@@ -69,7 +69,7 @@ def run_one(frames: int, mode: str) -> dict[str, int]:
     """Decode and write one video; the figures of this process."""
     import torch  # noqa: PLC0415 - only in the measured process
 
-    from videogen.media.video import open_writer  # noqa: PLC0415
+    from videogen.media.video_writer import open_writer  # noqa: PLC0415
     from videogen.pipelines.base import VideoPipeline  # noqa: PLC0415
 
     torch.manual_seed(0)

@@ -16,7 +16,7 @@ from collections.abc import Callable
 import torch
 from diffusers import WanTransformer3DModel
 
-from videogen.models.wan import FLOAT32_PARTS, WanDiT
+from videogen.models.wan.transformer import FLOAT32_PARTS, WanDiT
 
 SIZES = {
     "small": {

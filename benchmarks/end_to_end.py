@@ -17,13 +17,13 @@ from pathlib import Path
 import torch
 
 from benchmarks.dit_forward import spread
-from videogen.arguments import parse
+from videogen.cli.parser import parse
+from videogen.engine.session import Session, generate
 from videogen.pipelines.base import VideoPipeline
-from videogen.plan import Plan
-from videogen.request import Item, make_plans
-from videogen.run import Session, generate
+from videogen.planning.plan import Plan
+from videogen.planning.request import Item, make_plans
+from videogen.results.output_paths import Existing
 from videogen.runtime.device import device_name
-from videogen.targets import Existing
 
 ROOT = Path(__file__).parent.parent
 # What a task is given unless flags say otherwise; small, for the tiny models.

@@ -22,15 +22,15 @@ from tests.simulated.gpus import GPUS
 from tests.simulated.jobs import Counted, EnoughError, mode_of, planned, quiet
 from tests.simulated.models import OWN, WAN21_VAE, draft, replace_files
 from tests.simulated.patches import Patches
-from videogen import run
+from videogen.engine import session
 from videogen.errors import InputError, first_line
-from videogen.models import vae as vae_io
-from videogen.models.wan import FLOAT32_PARTS, WanDiT
-from videogen.options import OPTIONS
+from videogen.models.wan import vae as vae_io
+from videogen.models.wan.transformer import FLOAT32_PARTS, WanDiT
+from videogen.runtime import apply, float8
 from videogen.runtime import device as devices
-from videogen.runtime import float8, speed
-from videogen.runtime.decode import prepare_vae
-from videogen.runtime.remember import Memory
+from videogen.runtime.cross_attention_cache import Memory
+from videogen.runtime.vae import prepare_vae
+from videogen.tasks.options import OPTIONS
 
 DEVICE = torch.device("cuda:0")
 DTYPE = torch.bfloat16
@@ -96,9 +96,9 @@ def environment(_size: Size) -> Iterator[Row]:
 
 def attention(size: Size) -> Iterator[Row]:
     """Every kernel against float32 arithmetic, at odd lengths; then its speed."""
-    for name in speed.BACKENDS:
+    for name in apply.BACKENDS:
         try:
-            backend = AttentionBackendName(speed.check_attention_backend(name, DEVICE, DTYPE))
+            backend = AttentionBackendName(apply.check_attention_backend(name, DEVICE, DTYPE))
         except InputError as error:
             yield Row(name, f"not here: {first_line(error)[:120]}")
             continue
@@ -109,7 +109,7 @@ def attention(size: Size) -> Iterator[Row]:
             found = dispatch_attention_fn(query, key, value, backend=backend)
             error = _attention_error(query, key, value, found)
             yield Row(f"{name}, {length} tokens", f"{error:.1e}", f"<= {allowed}", good=error <= allowed)
-    auto = AttentionBackendName(speed.check_attention_backend("auto", DEVICE, DTYPE))
+    auto = AttentionBackendName(apply.check_attention_backend("auto", DEVICE, DTYPE))
     states = [_random(1, size.longest, size.heads, HEAD) for _ in range(3)]
     seconds = _timed(lambda: dispatch_attention_fn(*states, backend=auto), 2)
     rate = 4 * size.longest**2 * size.heads * HEAD / seconds
@@ -250,7 +250,7 @@ def make_video(plan: Any, *, published: bool) -> None:
             replace_files(patches, random_weight)
         counted.take_the_place_of_files(patches)
         with suppress(EnoughError):
-            run.generate(plan, run.Session(), show_progress=False)
+            session.generate(plan, session.Session(), show_progress=False)
 
 
 def gpu_tests(size: Size) -> Iterator[Row]:
@@ -275,7 +275,7 @@ def float8_products(size: Size) -> Iterator[Row]:
 def compiled(size: Size) -> Iterator[Row]:
     """Compiled blocks, against the same blocks."""
     model = random_transformer(size, 4)
-    change = lambda: speed.compile_blocks(model, DEVICE, streamed=False)  # noqa: E731
+    change = lambda: apply.compile_blocks(model, DEVICE, streamed=False)  # noqa: E731
     yield from _changed("compiled", model, size, change, EXACT)
 
 
@@ -326,7 +326,7 @@ def random_transformer(size: Size, layers: int) -> WanDiT:
         setattr(model.get_submodule(module), leaf, nn.Parameter(data.normal_(std=0.02), requires_grad=False))
     with suppress(ImportError):  # a version without fused kernels
         import_module("videogen.runtime.kernels").enable_fused_kernels(DEVICE, DTYPE)
-    speed.set_attention_backend(model, OPTIONS["attention_backend"].value("auto"), DEVICE, DTYPE)
+    apply.set_attention_backend(model, OPTIONS["attention_backend"].value("auto"), DEVICE, DTYPE)
     Memory(model)
     return model.eval()
 

@@ -1,4 +1,5 @@
-"""Live tensor bytes at the worst moment of a forward and of a decode: the constants of videogen/estimate.py.
+"""Live tensor bytes at the worst moment of a forward and of a decode:
+the constants of videogen/planning/memory_estimate.py.
 
     python -m benchmarks.live_memory
 
@@ -14,9 +15,9 @@ from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from videogen.models.hunyuan import make_vae
-from videogen.models.vae import decode_stream
-from videogen.models.wan import WanDiT
+from videogen.models.hunyuan.transformer import make_vae
+from videogen.models.wan.transformer import WanDiT
+from videogen.models.wan.vae import decode_stream
 
 HEADS, HEAD_DIM, FFN = 8, 64, 1382  # the 14B's proportions
 GRID = (14, 40, 44)

@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from videogen.models.build import load_component
-from videogen.models.wan import WanDiT
+from videogen.models.components import load_component
+from videogen.models.wan.transformer import WanDiT
 
 SIZES = {"num_attention_heads": 8, "attention_head_dim": 128, "ffn_dim": 4096, "text_dim": 512}
 BLOCK = 16 << 20

@@ -33,10 +33,10 @@ from typing import Any
 
 import numpy as np
 
-from videogen.clips import plan_clips
-from videogen.forcing import segment_lengths
-from videogen.geometry import LATENT_CHANNELS, SPACE_STRIDE, latent_frames
-from videogen.tasks import TASKS
+from videogen.tasks.avatar_clips import plan_clips
+from videogen.tasks.forcing_schedule import segment_lengths
+from videogen.tasks.geometry import LATENT_CHANNELS, SPACE_STRIDE, latent_frames
+from videogen.tasks.table import TASKS
 
 ROOT = Path(__file__).parent.parent
 MEMORY_STEPS = 2
@@ -194,7 +194,7 @@ def run_one(task: str, frames: int, folder: Path) -> dict[str, list[int]]:
     """
     from benchmarks.decode_memory import peak_resident  # noqa: PLC0415 - only in the measured process
     from benchmarks.live_memory import Watch  # noqa: PLC0415
-    from videogen.cli import main as videogen_main  # noqa: PLC0415
+    from videogen.cli.main import main as videogen_main  # noqa: PLC0415
 
     module, name = CASES[task].pipeline
     pipeline = getattr(importlib.import_module(f"videogen.pipelines.{module}"), name)

@@ -29,15 +29,15 @@ from PIL import Image
 
 import videogen
 from benchmarks.teacache import SHORTEST_WAVE, TINY_SIZE, smooth
+from videogen.engine.session import load_loras
 from videogen.errors import VideoGenError, first_line
-from videogen.lossy import PACKAGES
-from videogen.run import load_loras
-from videogen.runtime import float8, speed
-from videogen.runtime.cache_kinds import read_cache
-from videogen.runtime.caches import enable_cache
-from videogen.runtime.coefficients import choose_table
+from videogen.planning.option_rules import PACKAGES
+from videogen.runtime import apply, float8
+from videogen.runtime.step_cache import enable_cache
 from videogen.runtime.teacache import enable_teacache
-from videogen.values import lora
+from videogen.tasks.option_types import lora
+from videogen.tasks.step_caches import read_cache
+from videogen.tasks.teacache_tables import choose_table
 
 PICTURE = Path(__file__).parent.parent / "ref_imgs/robot.png"
 CASES = (
@@ -173,7 +173,7 @@ def sage(bench: Bench) -> Iterator[None]:
 
 def _use(bench: Bench, backend: str) -> None:
     for transformer in bench.pipeline.transformers:
-        speed.set_attention_backend(transformer, backend, bench.pipeline.device, bench.dtype)
+        apply.set_attention_backend(transformer, backend, bench.pipeline.device, bench.dtype)
 
 
 @contextmanager

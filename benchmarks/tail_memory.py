@@ -54,8 +54,8 @@ def run_one(path: Path, decoder: str) -> dict[str, float]:
     import av  # noqa: F401, PLC0415 - only in the measured process, before the baseline
     import numpy as np  # noqa: F401, PLC0415
 
-    from videogen.media.fetch import Fetcher  # noqa: PLC0415
-    from videogen.media.reader import read_video  # noqa: PLC0415
+    from videogen.media.download import Fetcher  # noqa: PLC0415
+    from videogen.media.video_reader import read_video  # noqa: PLC0415
 
     if decoder == "decord":
         import decord  # noqa: F401, PLC0415

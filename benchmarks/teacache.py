@@ -28,8 +28,8 @@ import torch
 from PIL import Image
 
 import videogen
-from videogen.runtime.coefficients import Table, choose_table
 from videogen.runtime.teacache import enable_teacache
+from videogen.tasks.teacache_tables import Table, choose_table
 
 CASES = (
     ("diffusion_forcing", "T2V-1.3B"),

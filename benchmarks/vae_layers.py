@@ -17,9 +17,9 @@ from diffusers import AutoencoderKLWan
 from torch import Tensor, nn
 
 import videogen
-from videogen.models import hunyuan
-from videogen.models import vae as vae_io
-from videogen.runtime.decode import use_fused_layers
+from videogen.models.hunyuan import transformer
+from videogen.models.wan import vae as vae_io
+from videogen.runtime.vae import use_fused_layers
 
 HEIGHT, WIDTH, FRAMES = 96, 160, 25
 HUNYUAN_FRAMES = 17
@@ -40,8 +40,8 @@ def works(vae: nn.Module) -> dict[str, Work]:
         latents = torch.randn(shape, generator=draw)
         image = torch.rand(1, 3, 1, HEIGHT, WIDTH, generator=draw) * 2 - 1
         return {
-            "decode": lambda: torch.cat([*hunyuan.decode_stream(vae, latents, vae_io.onload)], dim=2),
-            "encode": lambda: hunyuan.encode_image(vae, image, vae_io.onload),
+            "decode": lambda: torch.cat([*transformer.decode_stream(vae, latents, vae_io.onload)], dim=2),
+            "encode": lambda: transformer.encode_image(vae, image, vae_io.onload),
         }
     shape = (1, vae.config.z_dim, (FRAMES + 3) // 4, HEIGHT // scale, WIDTH // scale)
     latents = torch.randn(shape, generator=draw)
@@ -60,7 +60,7 @@ def pair(name: str, width: int | None) -> list[nn.Module]:
     ours = videogen.load(*MODELS[name], dtype="float32", device="cpu").vae
     values = {key: value for key, value in ours.config.items() if not key.startswith("_")}
     is_wan = isinstance(ours, AutoencoderKLWan)
-    plain = (AutoencoderKLWan(**values) if is_wan else hunyuan.make_vae(values)).eval()
+    plain = (AutoencoderKLWan(**values) if is_wan else transformer.make_vae(values)).eval()
     plain.load_state_dict(ours.state_dict())
     return [plain, ours]
 

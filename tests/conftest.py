@@ -98,7 +98,7 @@ class Finished:
 @pytest.fixture
 def cli(capsys) -> Callable[..., Finished]:
     """Run the command line in this process."""
-    from videogen.cli import main
+    from videogen.cli.main import main
 
     def run(*arguments: object) -> Finished:
         capsys.readouterr()

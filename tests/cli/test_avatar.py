@@ -18,11 +18,11 @@ from safetensors.torch import load_file
 
 import videogen
 from tests.conftest import REFS, ROOT
-from videogen import config
-from videogen.guidance import guide
-from videogen.media.fetch import Fetcher
-from videogen.media.sound import read_audio
+from videogen.diffusion.guidance import guide
+from videogen.media.audio import read_audio
+from videogen.media.download import Fetcher
 from videogen.pipelines.talking_avatar import TalkingAvatarPipeline
+from videogen.tasks import config
 
 FACE = REFS / "balloon.png"
 

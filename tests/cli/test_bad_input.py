@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.conftest import GOLDEN, REFS, ROOT
-from videogen.lossy import PACKAGES
+from videogen.planning.option_rules import PACKAGES
 
 R2V = GOLDEN / "skyreels_v3/checkpoint-r2v"
 ROBOT = str(REFS / "robot.png")
@@ -275,7 +275,7 @@ def test_message(cli, workplace, name):
 
 DRIVER = """
 import json, sys, time
-from videogen.cli import main
+from videogen.cli.main import main
 for name, words in json.load(open(sys.argv[1])).items():
     started = time.perf_counter()
     code = main(words)

@@ -14,10 +14,10 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from tests.conftest import GOLDEN, REFS, ROOT
-from videogen.arguments import parse
-from videogen.options import CHAIN, FLAG_NAMES, OPTIONS, TASK_NAMES
-from videogen.request import Item, make_plans
-from videogen.targets import Existing
+from videogen.cli.parser import parse
+from videogen.planning.request import Item, make_plans
+from videogen.results.output_paths import Existing
+from videogen.tasks.options import CHAIN, FLAG_NAMES, OPTIONS, TASK_NAMES
 
 # The surface. Adding or renaming a flag is a conscious change of this list.
 FLAGS = """
@@ -58,7 +58,7 @@ def fresh(*arguments):
 
 def test_help_imports_nothing_heavy():
     code = (
-        "import sys; from videogen.cli import main; main(['--help']); "
+        "import sys; from videogen.cli.main import main; main(['--help']); "
         "assert not {'torch', 'diffusers', 'transformers', 'numpy'} & set(sys.modules), 'heavy'"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -76,7 +76,7 @@ def test_help_imports_nothing_heavy():
     ],
 )
 def test_the_allocator_is_set_up_where_the_user_has_not(monkeypatch, system, given, found):
-    from videogen import cli as command_line
+    from videogen.cli import main as command_line
 
     for name in command_line.ALLOCATOR:
         monkeypatch.setenv(name, "")  # so that it is put back
@@ -284,11 +284,11 @@ def test_latents_file(cli, r2v, tmp_path):
 
 
 def test_several_seeds_load_the_model_once(cli, r2v, tmp_path, monkeypatch):
-    from videogen import run
+    from videogen.engine import session
 
     loads = []
-    original = run.load_pipeline
-    monkeypatch.setattr(run, "load_pipeline", lambda *args: (loads.append(1), original(*args))[1])
+    original = session.load_pipeline
+    monkeypatch.setattr(session, "load_pipeline", lambda *args: (loads.append(1), original(*args))[1])
     finished = cli(*r2v, "--seed", "1,2,3", "--output_dir", tmp_path / "out", "--json")
     assert finished.code == 0, finished.err
     records = [json.loads(line) for line in finished.out.splitlines()]
@@ -356,16 +356,16 @@ def test_jobs_of_prompts_and_of_json(cli, r2v, tmp_path):
 
 
 def test_a_failing_item_is_recorded_and_the_rest_goes_on(cli, r2v, tmp_path, monkeypatch):
-    from videogen import run
+    from videogen.engine import session
 
-    original = run.write
+    original = session.write
 
     def fail_on_two(plan, *args, **kwargs):
         if plan.seed == 2:
             raise RuntimeError("boom")
         return original(plan, *args, **kwargs)
 
-    monkeypatch.setattr(run, "write", fail_on_two)
+    monkeypatch.setattr(session, "write", fail_on_two)
     finished = cli(*r2v, "--seed", "1,2,3", "--output_dir", tmp_path)
     assert finished.code == 1
     assert [path.name for path in finished.paths] == ["1_1.mp4", "3_3.mp4"]
@@ -390,7 +390,7 @@ def test_a_failed_video_holds_no_memory(cli, r2v, tmp_path, monkeypatch):
     import gc
     import weakref
 
-    from videogen import run
+    from videogen.engine import session
 
     held, alive = [], []
 
@@ -403,7 +403,7 @@ def test_a_failed_video_holds_no_memory(cli, r2v, tmp_path, monkeypatch):
 
     import torch
 
-    monkeypatch.setattr(run, "write", fail)
+    monkeypatch.setattr(session, "write", fail)
     finished = cli(*r2v, "--seed", "1,2", "--output_dir", tmp_path)
     assert finished.code == 1
     assert "video 2 of 2 failed: out of memory; try a smaller" in finished.err
@@ -411,12 +411,12 @@ def test_a_failed_video_holds_no_memory(cli, r2v, tmp_path, monkeypatch):
 
 
 def test_other_memory_errors_are_not_out_of_memory(cli, r2v, tmp_path, monkeypatch):
-    from videogen import run
+    from videogen.engine import session
 
     def fail(*args, **kwargs):
         raise RuntimeError("CUDA error: an illegal memory access was encountered\nmore")
 
-    monkeypatch.setattr(run, "write", fail)
+    monkeypatch.setattr(session, "write", fail)
     finished = cli(*r2v, "--output", tmp_path / "a.mp4")
     assert finished.code == 1
     assert "illegal memory access was encountered more" in finished.complaint
@@ -488,17 +488,17 @@ def test_default_names_never_collide(cli, r2v, tmp_path, monkeypatch):
 
 def test_two_processes_with_one_default_name_lose_nothing(cli, r2v, tmp_path, monkeypatch):
     """Another process finishes under the name that was free when this one began."""
-    from videogen import results
+    from videogen.engine import generate
 
     monkeypatch.chdir(tmp_path)
-    original = results._record
+    original = generate._record
 
     def meanwhile(plan, pipeline):
         plan.target.path.parent.mkdir(parents=True, exist_ok=True)
         plan.target.path.write_text("theirs")
         return original(plan, pipeline)
 
-    monkeypatch.setattr(results, "_record", meanwhile)
+    monkeypatch.setattr(generate, "_record", meanwhile)
     (path,) = cli(*r2v).paths
     assert path.stem.endswith("_2")
     assert path.with_suffix(".json").is_file()
@@ -543,7 +543,7 @@ def test_lora_flag(cli, r2v, tmp_path):
 
 
 def test_a_lora_path_may_hold_a_colon_and_a_list_may_hold_commas(tmp_path):
-    from videogen.options import OPTIONS
+    from videogen.tasks.options import OPTIONS
 
     (tmp_path / "a:b.safetensors").write_bytes(b"")
     assert OPTIONS["lora"].value(str(tmp_path / "a:b.safetensors"))[0].path == tmp_path / "a:b.safetensors"
@@ -590,12 +590,12 @@ def test_guidance_flags_without_guidance_are_a_warning(cli, r2v):
 
 
 def test_unexpected_errors_are_one_line_and_exit_1(cli, r2v, tmp_path, monkeypatch):
-    from videogen import run
+    from videogen.engine import session
 
     def explode(*args):
         raise RuntimeError("boom\nwith a second line")
 
-    monkeypatch.setattr(run, "load_pipeline", explode)
+    monkeypatch.setattr(session, "load_pipeline", explode)
     finished = cli(*r2v, "--output", tmp_path / "a.mp4")
     assert finished.code == 1
     assert "RuntimeError: boom with a second line" in finished.complaint
@@ -605,16 +605,16 @@ def test_unexpected_errors_are_one_line_and_exit_1(cli, r2v, tmp_path, monkeypat
 def test_out_of_memory_says_what_to_try(cli, r2v, tmp_path, monkeypatch):
     import torch
 
-    from videogen import run
+    from videogen.engine import session
 
     def explode(*args):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(run, "load_pipeline", explode)
+    monkeypatch.setattr(session, "load_pipeline", explode)
     finished = cli(*r2v, "--output", tmp_path / "a.mp4")
     assert finished.code == 4
     assert "try a smaller --resolution or fewer --num_frames" in finished.complaint
 
     plan = make_plans([Item(values=parse(r2v)[0])], Existing(), tmp_path)[0]
-    tries = run.what_to_try(plan, on_gpu=True)
+    tries = session.what_to_try(plan, on_gpu=True)
     assert re.fullmatch(r"--offload \(about .* GB\), --low_vram \(about .* GB\), a smaller .*", tries)

@@ -68,7 +68,7 @@ def test_interrupt_while_the_encoder_starts(long_run, tmp_path):
     script.write_text(
         "import os, signal, sys\n"
         f"sys.path.insert(0, {str(ROOT)!r})\n"
-        "from videogen.cli import main\n"
+        "from videogen.cli.main import main\n"
         "asked = []\n"
         "def interrupt():\n"
         "    asked or asked.append(os.kill(os.getpid(), signal.SIGINT))\n"

@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 from tests.conftest import ROOT
-from videogen.arguments import parse
-from videogen.options import OPTIONS, check_used
-from videogen.tasks import TASKS
+from videogen.cli.parser import parse
+from videogen.tasks.options import OPTIONS, check_used
+from videogen.tasks.table import TASKS
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

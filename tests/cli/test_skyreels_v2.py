@@ -434,7 +434,7 @@ def test_clip_under_the_names_of_transformers(tmp_path):
     """diffusers folders hold it as 'vision_model....' or, written by transformers 5, without."""
     import torch
 
-    from videogen.models.build import load_component
+    from videogen.models.components import load_component
     from videogen.models.tiny import CLIPVisionConfig, CLIPVisionModel
 
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}

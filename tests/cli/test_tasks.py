@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from tests.conftest import REFS
-from videogen import config
-from videogen.geometry import bucket_size
-from videogen.tasks import TASKS
+from videogen.tasks import config
+from videogen.tasks.geometry import bucket_size
+from videogen.tasks.table import TASKS
 
 # What each task is given, and (width, height, frames) that it must make of it. A new task adds its row.
 # "source.mp4" is a video of 160x96 and 30 frames.

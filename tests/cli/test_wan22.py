@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 
 from tests.cli.test_tasks import decoded
 from tests.conftest import GOLDEN, REFS, ROOT
-from videogen.continuous import main as continuous
-from videogen.tasks import VARIANTS
+from videogen.cli.chain import main as continuous
+from videogen.tasks.table import VARIANTS
 
 WAN22 = GOLDEN / "wan22"
 I2V, B5 = WAN22 / "checkpoint-i2v-a14b", WAN22 / "checkpoint-ti2v-5b"

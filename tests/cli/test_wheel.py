@@ -24,7 +24,7 @@ def test_an_installed_videogen_finds_its_configs(tmp_path):
     elsewhere.mkdir()
     done = subprocess.run(
         [
-            *(sys.executable, "-c", "import sys; from videogen.cli import main; sys.exit(main())"),
+            *(sys.executable, "-c", "import sys; from videogen.cli.main import main; sys.exit(main())"),
             *(
                 "--task_type",
                 "reference_to_video",

@@ -8,16 +8,16 @@ import torch
 from safetensors.torch import load_file
 
 from tests.conftest import GOLDEN
-from videogen.geometry import Roll
-from videogen.loading import load_pipeline
+from videogen.checkpoints.resolve import locate
+from videogen.engine.load import load_pipeline
 from videogen.media.color import match_color
-from videogen.media.fetch import Fetcher
-from videogen.media.reader import read_video
-from videogen.models.checkpoints import locate
+from videogen.media.download import Fetcher
+from videogen.media.video_reader import read_video
 from videogen.pipelines.base import frames_tensor
 from videogen.pipelines.single_shot_extension import SingleShotExtensionPipeline
-from videogen.shapes import single_shot_rolls
-from videogen.tasks import TASKS
+from videogen.tasks.geometry import Roll
+from videogen.tasks.sizes import single_shot_rolls
+from videogen.tasks.table import TASKS
 
 CHECKPOINT = GOLDEN / "skyreels_v3/checkpoint-v2v"
 

@@ -10,18 +10,19 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from tests.conftest import GOLDEN
+from videogen.checkpoints import lora
+from videogen.checkpoints.key_maps import HUNYUAN_DIT
+from videogen.checkpoints.tensor_headers import tensor_shapes
+from videogen.diffusion.sampling import euler
 from videogen.errors import CheckpointError
-from videogen.geometry import crop_size, crop_sizes
 from videogen.media.image import crop_bilinear
-from videogen.models import hunyuan, hunyuan_text, lora
-from videogen.models.build import load_component
-from videogen.models.headers import tensor_shapes
-from videogen.models.key_tables import HUNYUAN_DIT
-from videogen.models.vae import onload
-from videogen.models.weights import Entry, rename
+from videogen.models.components import load_component
+from videogen.models.hunyuan import text, transformer
+from videogen.models.wan.vae import onload
+from videogen.models.weight_loader import Entry, rename
 from videogen.pipelines.base import image_tensor
-from videogen.sampling import euler
-from videogen.seeds import video_seeds
+from videogen.planning.seeds import video_seeds
+from videogen.tasks.geometry import crop_size, crop_sizes
 
 PREFIX, DOWN, UP = lora.PUBLISHED, ".lora_down.weight", ".lora_up.weight"
 
@@ -80,10 +81,10 @@ def test_nothing_in_a_prompt_is_special():
     tokenizer = load_component("tokenizer", CHECKPOINT / "text_encoder_i2v")
     for word in ("<image>", "<|end_header_id|>", "<pad>"):
         token = tokenizer.convert_tokens_to_ids(word)
-        ids, _ = hunyuan_text.prompt_ids(tokenizer, f"a red ball {word} on a field")
-        plain, _ = hunyuan_text.prompt_ids(tokenizer, "a red ball on a field")
+        ids, _ = text.prompt_ids(tokenizer, f"a red ball {word} on a field")
+        plain, _ = text.prompt_ids(tokenizer, "a red ball on a field")
         assert (ids == token).sum() == (plain == token).sum()
-    long, start = hunyuan_text.prompt_ids(tokenizer, "<|end_header_id|> " + "a cat " * 300)
+    long, start = text.prompt_ids(tokenizer, "<|end_header_id|> " + "a cat " * 300)
     assert (long.shape, start) == ((1, 359), 359)
 
 
@@ -98,7 +99,7 @@ def test_text_encoders(golden):
     image = Image.open(case.folder / "image.png").convert("RGB")
 
     def check(prompt, seen, interleave, states, mask):
-        made = hunyuan_text.encode_prompt(
+        made = text.encode_prompt(
             load["tokenizer"], processor, load["llava"], prompt, seen, interleave=interleave, device=CPU
         )
         torch.testing.assert_close(made, states[mask > 0][None], atol=1e-4, rtol=1e-4)
@@ -106,7 +107,7 @@ def test_text_encoders(golden):
     for index, prompt in enumerate(case.about["prompts"]):
         states, mask = (case.outputs[f"{kind}_il4_{index}"] for kind in ("hidden", "mask"))
         check(prompt, image, 4, states, mask)
-        summary = hunyuan_text.encode_summary(clip["tokenizer_2"], clip["clip_text"], prompt, device=CPU)
+        summary = text.encode_summary(clip["tokenizer_2"], clip["clip_text"], prompt, device=CPU)
         torch.testing.assert_close(summary, case.outputs[f"clip_pooled_{index}"], atol=1e-5, rtol=1e-5)
     check(case.about["prompts"][0], image, 2, case.outputs["hidden_il2_0"], case.outputs["mask_il2_0"])
     black = Image.new("RGB", image.size)
@@ -127,15 +128,15 @@ def test_the_image_is_encoded_untiled_whatever_was_decoded(golden, vae):
     assert max(height, width) > vae.config.sample_size
     pixels = image_tensor(crop_bilinear(image, width, height))[None, :, None]
     for _ in range(2):
-        made = hunyuan.encode_image(vae, pixels, onload)
+        made = transformer.encode_image(vae, pixels, onload)
         torch.testing.assert_close(made, case.outputs["image_latents_scaled"], atol=1e-5, rtol=1e-5)
-        list(hunyuan.decode_stream(vae, made, onload))
+        list(transformer.decode_stream(vae, made, onload))
 
 
 @pytest.mark.parametrize("name", ["vae_temporal_tiled"])
 def test_decode_in_tiles(golden, vae, name):
     case = golden(f"hunyuan/{name}")
-    chunks = list(hunyuan.decode_stream(vae, case.inputs["z"] * vae.config.scaling_factor, onload))
+    chunks = list(transformer.decode_stream(vae, case.inputs["z"] * vae.config.scaling_factor, onload))
     assert len(chunks) > 1
     torch.testing.assert_close(torch.cat(chunks, dim=2), case.outputs["decoded"], atol=1e-4, rtol=1e-4)
 
@@ -145,7 +146,7 @@ def test_tiles_of_space_and_time_are_those_of_the_library(vae):
     vae.use_framewise_decoding = True
     with torch.no_grad():
         wanted = vae.decode(latents).sample
-    made = torch.cat(list(hunyuan.decode_stream(vae, latents * vae.config.scaling_factor, onload)), dim=2)
+    made = torch.cat(list(transformer.decode_stream(vae, latents * vae.config.scaling_factor, onload)), dim=2)
     torch.testing.assert_close(made, wanted, atol=1e-5, rtol=1e-5)
 
 
@@ -164,7 +165,7 @@ def test_schedule(golden):
 def test_positions_and_riflex(golden):
     case = golden("hunyuan/rope")
     for spec in case.about["specs"][1:]:  # the first, plain and small, is not kept
-        rope = hunyuan.RiflexRotaryEmbed(tuple(spec["rope_dim_list"]), 256.0)
+        rope = transformer.RiflexRotaryEmbed(tuple(spec["rope_dim_list"]), 256.0)
         latents = torch.zeros(1, 1, spec["latent_frames"], spec["height"] // 8, spec["width"] // 8)
         made = rope(latents)
         for part, name in enumerate(("cos", "sin")):
@@ -287,7 +288,7 @@ def test_float8_weights_whatever_their_file_is_called(float8):
     folder, _ = float8
     (folder / "mp_rank_00_model_states_fp8.pt").rename(folder / "mp_rank_00_model_states.pt")
     model = load_component("hunyuan_transformer", folder, arch=ARCH)
-    assert isinstance(model.single_transformer_blocks[0].proj_mlp, hunyuan.ScaledLinear)
+    assert isinstance(model.single_transformer_blocks[0].proj_mlp, transformer.ScaledLinear)
 
 
 def test_a_scale_too_few_is_refused(float8):

@@ -6,8 +6,8 @@ import pytest
 
 from tests.manifests import CONFIGS, MANIFESTS
 from videogen.errors import CheckpointError
-from videogen.models.build import COMPONENTS, build_skeleton
-from videogen.models.weights import Entry, rename
+from videogen.models.components import COMPONENTS, build_skeleton
+from videogen.models.weight_loader import Entry, rename
 
 KINDS = {
     "transformer": ("SkyReels-V2", "transformer_14b", "dit_talking_avatar", "_expert", "ti2v_5b"),

@@ -8,13 +8,13 @@ import torch
 from PIL import Image
 
 from tests.conftest import GOLDEN
-from videogen import sampling
-from videogen.geometry import bucket_size
+from videogen.diffusion import sampling
 from videogen.media.image import fit_on_white
-from videogen.models import vae as vae_io
-from videogen.models.build import load_component
-from videogen.models.text import clean_prompt, encode_prompt
-from videogen.tasks import TASKS
+from videogen.models.components import load_component
+from videogen.models.wan import vae as vae_io
+from videogen.models.wan.text import clean_prompt, encode_prompt
+from videogen.tasks.geometry import bucket_size
+from videogen.tasks.table import TASKS
 
 V2V = GOLDEN / "skyreels_v3/checkpoint-v2v"
 

@@ -9,10 +9,10 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from tests.conftest import GOLDEN, PACKED, ROOT
-from videogen.geometry import latent_frames
-from videogen.loading import load_pipeline
-from videogen.models.checkpoints import locate
-from videogen.tasks import TASKS
+from videogen.checkpoints.resolve import locate
+from videogen.engine.load import load_pipeline
+from videogen.tasks.geometry import latent_frames
+from videogen.tasks.table import TASKS
 
 CHECKPOINT = GOLDEN / "skyreels_v3/checkpoint-r2v"
 REFS = [GOLDEN / f"skyreels_v3/r2v_e2e/ref{i}.png" for i in (0, 1)]

@@ -11,16 +11,16 @@ from safetensors.torch import load_file
 from torch.nn import functional
 
 from tests.conftest import GOLDEN
-from videogen.forcing import forcing_rows
+from videogen.diffusion.sampling import FrameSolver, unipc
 from videogen.media.image import crop_to_ratio
-from videogen.models.build import load_component
-from videogen.models.vision import clip_features
-from videogen.models.wan import WanDiT
+from videogen.models.components import load_component
+from videogen.models.wan.image_encoder import clip_features
+from videogen.models.wan.transformer import WanDiT
 from videogen.pipelines import diffusion_forcing
 from videogen.pipelines.base import image_tensor
 from videogen.pipelines.diffusion_forcing import ConditionNoise, visible_frames
 from videogen.runtime.teacache import Counting
-from videogen.sampling import FrameSolver, unipc
+from videogen.tasks.forcing_schedule import forcing_rows
 
 FOLDER = GOLDEN / "skyreels_v2"
 CLIP = "models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth"
@@ -321,7 +321,7 @@ def test_clip_preprocessing(golden, index):
 
 def test_the_condition_of_image_to_video(golden):
     """Mask and latents beside the noise, and what CLIP says."""
-    from videogen.loading import load
+    from videogen.engine.load import load
 
     case = golden("skyreels_v2/i2v_e2e")
     pipeline = load("image_to_video", str(FOLDER / "checkpoint-SkyReels-V2-I2V-14B-540P"), dtype="float32")

@@ -8,12 +8,12 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from tests.conftest import GOLDEN
-from videogen import config
-from videogen.clips import plan_clips
-from videogen.geometry import bucket_size
 from videogen.media.image import cover_bilinear
-from videogen.models.build import load_component
-from videogen.models.vision import clip_features
+from videogen.models.components import load_component
+from videogen.models.wan.image_encoder import clip_features
+from videogen.tasks import config
+from videogen.tasks.avatar_clips import plan_clips
+from videogen.tasks.geometry import bucket_size
 
 CHECKPOINT = GOLDEN / "talking_avatar/checkpoint-A"
 CLIP = "models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth"

@@ -5,9 +5,9 @@ import torch
 from torch.nn.functional import pad
 
 from tests.conftest import GOLDEN
-from videogen.conditioning import Segment, pack, unpack
-from videogen.models.build import load_component
-from videogen.models.wan import WanDiT
+from videogen.diffusion.conditioning import Segment, pack, unpack
+from videogen.models.components import load_component
+from videogen.models.wan.transformer import WanDiT
 
 TOLERANCE = 1e-4
 

@@ -9,8 +9,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from tests.conftest import GOLDEN
-from videogen.geometry import area_size, covered_size
 from videogen.media.image import cover
+from videogen.tasks.geometry import area_size, covered_size
 
 FOLDER = GOLDEN / "wan22"
 TASKS = {

@@ -17,8 +17,8 @@ from PIL import Image
 
 from tests.conftest import ROOT
 from videogen.errors import InputError
-from videogen.media.fetch import Fetcher
-from videogen.media.reader import Tail, fill_from_keyframe, fill_with_decord, read_video, scaled
+from videogen.media.download import Fetcher
+from videogen.media.video_reader import Tail, fill_from_keyframe, fill_with_decord, read_video, scaled
 
 PICTURE = ("-f", "lavfi", "-i", "testsrc2=size=96x64:rate=24:duration=1.5")
 X264 = ("-c:v", "libx264", "-pix_fmt", "yuv420p", "-g", "12")
@@ -396,6 +396,6 @@ def test_metadata_in_any_encoding(make, tmp_path):
 
 def test_nothing_heavy_is_imported_at_start_up():
     heavy = "{'av', 'decord', 'numpy', 'torch'}"
-    code = f"import sys, videogen.media.reader; sys.exit(bool({heavy} & {{*sys.modules}}))"
+    code = f"import sys, videogen.media.video_reader; sys.exit(bool({heavy} & {{*sys.modules}}))"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from videogen.media.video import OutputError, _Background, clean_stale, open_writer, read_comment
+from videogen.media.video_writer import OutputError, _Background, clean_stale, open_writer, read_comment
 
 FRAMES = np.random.default_rng(0).integers(0, 255, (9, 32, 48, 3), dtype=np.uint8)
 

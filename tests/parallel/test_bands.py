@@ -18,8 +18,8 @@ import sys, torch
 import torch.distributed as dist
 from types import SimpleNamespace
 from diffusers import AutoencoderKLWan
-from videogen.models import vae as vae_io
-from videogen.ranks import Degrees
+from videogen.models.wan import vae as vae_io
+from videogen.distributed import Degrees
 from videogen.runtime import parallel
 
 parallel.join(wanted=True)
@@ -42,8 +42,8 @@ import collections, torch
 import torch.distributed as dist
 from diffusers import AutoencoderKLWan
 from torch.testing._internal.distributed.fake_pg import FakeStore
-from videogen.models import vae as vae_io
-from videogen.runtime import bands
+from videogen.models.wan import vae as vae_io
+from videogen.runtime import vae_parallel as bands
 
 asked = collections.Counter()
 send = dist.P2POp.__new__

@@ -20,15 +20,15 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from tests.conftest import REFS, ROOT
-from videogen import ranks
+from videogen import distributed
 from videogen.runtime import parallel
-from videogen.tasks import TASKS
+from videogen.tasks.table import TASKS
 
 WORKER = """
 import json, sys
-from videogen import cli, continuous
+from videogen.cli import chain, main
 for program, command in json.load(open(sys.argv[1])):
-    code = (continuous if program == "chain" else cli).main(command)
+    code = (chain if program == "chain" else main).main(command)
     assert code == 0, (command, code)
 """
 TOLERANCE = 1e-5  # absolute; of a ring, beyond as much of the value
@@ -193,7 +193,7 @@ def commands(files):
 @pytest.fixture(scope="module")
 def alone(commands, tmp_path_factory):
     """(frames, latents) of every case from one process."""
-    from videogen.cli import main
+    from videogen.cli.main import main
 
     folder = tmp_path_factory.mktemp("alone")
     for index, words in enumerate(commands.values()):
@@ -245,7 +245,7 @@ def test_ranks_make_what_one_makes(ranks, commands, alone, files, tmp_path):
         assert np.abs(frames.astype(int) - wanted_frames).max() <= 1, (name, ways)
     assert max(worst.values()) <= TOLERANCE, worst
     if ranks == 2:
-        from videogen.continuous import main
+        from videogen.cli.chain import main
 
         assert main([*chain, f"{tmp_path}/alone"]) == 0
         pictures = [np.asarray(Image.open(tmp_path / name / "video_02_7.png")) for name in ("chain", "alone")]
@@ -302,12 +302,13 @@ def test_a_failure_of_one_rank_is_told_once(r2v, tmp_path):
     script = tmp_path / "fails.py"
     script.write_text(
         "import os, sys\n"
-        "from videogen import cli, results\n"
+        "from videogen.cli import main\n"
+        "from videogen.engine import generate\n"
         "def full(*_):\n"
         "    raise OSError(28, 'No space left on device')\n"
         "if os.environ['RANK'] == '0':\n"
-        "    results.fit = full\n"
-        "sys.exit(cli.main(sys.argv[1:]))\n"
+        "    generate.fit = full\n"
+        "sys.exit(main.main(sys.argv[1:]))\n"
     )
     process = launch(2, script, *r2v, "--use_usp", "--output", folder / "a.mp4")
     _, err = process.communicate(timeout=120)
@@ -342,11 +343,11 @@ def test_a_failure_of_one_rank_is_told_once(r2v, tmp_path):
 )
 def test_ranks_that_cannot_share(cli, r2v, tmp_path, monkeypatch, ranks, flags, said):
     """Told by rank 0, before torch is imported."""
-    import videogen.ranks
+    import videogen.distributed
 
     cli(*r2v, "--output", tmp_path / "built.mp4")  # the tiny model is there, and its heads known
-    own = videogen.ranks.Ranks(size=ranks, local_size=ranks, launched=ranks > 1)
-    monkeypatch.setattr(videogen.ranks, "here", lambda: own)
+    own = videogen.distributed.Ranks(size=ranks, local_size=ranks, launched=ranks > 1)
+    monkeypatch.setattr(videogen.distributed, "here", lambda: own)
     finished = cli(*r2v, "--device", "auto", *flags, "--output", tmp_path / "a.mp4")
     assert finished.code == 2
     assert re.search(said, finished.complaint)
@@ -357,8 +358,10 @@ def test_ranks_that_cannot_share(cli, r2v, tmp_path, monkeypatch, ranks, flags, 
 def test_the_group_is_told_which_gpu_a_rank_has(monkeypatch, gpus, device):
     """NCCL guesses it otherwise, and connects when the first tensor is sent."""
     given = {}
-    monkeypatch.setattr(ranks, "here", lambda: ranks.Ranks(rank=1, size=2, local_rank=1, local_size=2))
-    monkeypatch.setattr(ranks, "joined", None)
+    monkeypatch.setattr(
+        distributed, "here", lambda: distributed.Ranks(rank=1, size=2, local_rank=1, local_size=2)
+    )
+    monkeypatch.setattr(distributed, "joined", None)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     monkeypatch.setattr(torch.cuda, "set_device", lambda index: None)
     monkeypatch.setattr(parallel.dist, "rendezvous", lambda *_, **__: iter([("store", 1, 2)]))

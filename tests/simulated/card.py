@@ -92,9 +92,9 @@ def pretend_card() -> Iterator[Card]:
 
 def _wrap_weights(patches: Patches) -> None:
     """Let weights that are read into host memory be ``CardTensor``."""
-    from videogen.models import weights
+    from videogen.models import weight_loader
 
-    original = weights.fill
+    original = weight_loader.fill
 
     def fill(*args: Any, **kwargs: Any) -> nn.Module:
         module = original(*args, **kwargs)
@@ -108,7 +108,7 @@ def _wrap_weights(patches: Patches) -> None:
                     part._buffers[name] = CardTensor(buffer, CPU)
         return module
 
-    patches.set(weights, "fill", fill)
+    patches.set(weight_loader, "fill", fill)
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:

@@ -21,14 +21,15 @@ from PIL import Image
 from tests.simulated.models import fake_buffers, replace_files
 from tests.simulated.patches import Patches
 from tests.simulated.sim import Sim, simulate
-from videogen import errors, run
-from videogen.media import video
-from videogen.options import OPTIONS
+from videogen import errors
+from videogen.engine import session as run
+from videogen.media import video_writer
 from videogen.pipelines.base import VideoPipeline
-from videogen.plan import Plan
-from videogen.request import Item, make_plans
+from videogen.planning.plan import Plan
+from videogen.planning.request import Item, make_plans
+from videogen.results.output_paths import Existing
 from videogen.runtime.parallel import ALONE, Team
-from videogen.targets import Existing
+from videogen.tasks.options import OPTIONS
 
 SIZE = (1280, 720)  # of the pictures and videos that are given
 SECONDS = 5  # of the sound
@@ -189,8 +190,8 @@ class Counted:
 
     def take_the_place_of_files(self, patches: Patches) -> None:
         """Let everything that would be written come here."""
-        patches.set(video, "open_writer", self.open_writer)
-        patches.set(video, "save_tensors", lambda *_: None)
+        patches.set(video_writer, "open_writer", self.open_writer)
+        patches.set(video_writer, "save_tensors", lambda *_: None)
 
     def watch(self, pipeline: Any) -> None:
         """Count the forwards of a pipeline's transformers."""
@@ -268,7 +269,7 @@ def _write_sound(file: Path) -> None:
 
 
 def _write_clip(file: Path, count: int = 40) -> None:
-    with video.open_writer(file, "mp4", size=SIZE, fps=24, num_frames=count) as writer:
+    with video_writer.open_writer(file, "mp4", size=SIZE, fps=24, num_frames=count) as writer:
         for _ in range(count):
             writer.write(np.zeros((1, SIZE[1], SIZE[0], 3), np.uint8))
         writer.finish()

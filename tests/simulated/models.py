@@ -17,12 +17,13 @@ from torch import Tensor
 from tests.manifests import CONFIGS, MANIFESTS
 from tests.simulated.patches import Patches
 from tests.simulated.sim import Sim
-from videogen import loading, run
-from videogen.models import checkpoints, tiny
-from videogen.models.build import COMPONENTS, Draft, build_skeleton
-from videogen.models.checkpoints import Checkpoint
-from videogen.models.key_tables import Entry, rename
-from videogen.tasks import TaskSpec
+from videogen.checkpoints import resolve
+from videogen.checkpoints.key_maps import Entry, rename
+from videogen.checkpoints.resolve import Checkpoint
+from videogen.engine import load, session
+from videogen.models import tiny
+from videogen.models.components import COMPONENTS, Draft, build_skeleton
+from videogen.tasks.table import TaskSpec
 
 WAN21_VAE = "skyreels_v3/r2v_vae_diffusers.json"
 UMT5 = "skyreels_v3/umt5_xxl_encoder_pth.json"
@@ -132,7 +133,7 @@ def replace_files(
         make: (shape, dtype) -> a tensor in place of one that would be read.
         finish: is handed every pipeline that was loaded.
     """
-    original = loading.load_pipeline
+    original = load.load_pipeline
 
     def load_pipeline(
         spec: TaskSpec, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device | None = None
@@ -145,14 +146,14 @@ def replace_files(
             return draft(make, name, manifests[name])
 
         with Patches() as inside:
-            inside.set(loading, "draft_component", draft_component)
+            inside.set(load, "draft_component", draft_component)
             pipeline = original(spec, replace(checkpoint, folder=Path()), dtype, device)
         pipeline.checkpoint = checkpoint
         finish(pipeline)
         return pipeline
 
-    patches.set(run, "load_pipeline", load_pipeline)
-    patches.set(checkpoints, "fetch", lambda checkpoint, *_: checkpoint)  # nothing is downloaded
+    patches.set(session, "load_pipeline", load_pipeline)
+    patches.set(resolve, "fetch", lambda checkpoint, *_: checkpoint)  # nothing is downloaded
 
 
 def fake_buffers(sim: Sim, pipeline: Any) -> None:

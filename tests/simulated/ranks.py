@@ -13,8 +13,8 @@ import torch.distributed as dist
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from tests.simulated.patches import Patches
-from videogen import ranks
-from videogen.ranks import Ranks
+from videogen import distributed
+from videogen.distributed import Ranks
 from videogen.runtime.parallel import Team
 
 
@@ -37,14 +37,14 @@ def one_rank_of(size: int, rank: int = 0) -> Iterator[Team]:
     """Be one rank of several, as torchrun says it in the environment."""
     told = {
         name: str({"rank": rank, "local_rank": rank}.get(field, size))
-        for field, name in ranks.VARIABLES.items()
+        for field, name in distributed.VARIABLES.items()
     }
     before = {name: os.environ.get(name) for name in told}
     os.environ.update(told)
     with Patches() as patches:  # it also clears what ranks.here() remembers
         dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=size)
         team = LonelyTeam(Ranks(rank=rank, size=size, local_rank=rank, local_size=size, launched=True))
-        patches.set(ranks, "joined", team)
+        patches.set(distributed, "joined", team)
         try:
             yield team
         finally:

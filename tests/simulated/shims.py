@@ -63,7 +63,7 @@ def load_libraries() -> None:
     import torchao.quantization  # noqa: F401
     import transformers.modeling_utils  # noqa: F401
 
-    import videogen.run  # noqa: F401
+    import videogen.engine.session  # noqa: F401
 
 
 @contextmanager

@@ -9,8 +9,8 @@ from PIL import Image
 from torch import nn
 
 import videogen
-from videogen.runtime import speed
-from videogen.runtime.remember import remember_contexts
+from videogen.runtime import apply
+from videogen.runtime.cross_attention_cache import remember_contexts
 
 pytestmark = [
     pytest.mark.slow,
@@ -38,7 +38,7 @@ def compiled(monkeypatch, tmp_path):
         remember_contexts(pipeline)
         prepare(pipeline)
         for transformer in pipeline.transformers:
-            speed.compile_blocks(transformer, torch.device("cuda"), streamed=False)
+            apply.compile_blocks(transformer, torch.device("cuda"), streamed=False)
         return pipeline
 
     yield load

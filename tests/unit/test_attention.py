@@ -9,7 +9,7 @@ from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_a
 from videogen.errors import InputError
 from videogen.models import attention
 from videogen.models.attention import AttentionProcessor, attend
-from videogen.runtime import speed
+from videogen.runtime import apply
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 
@@ -17,7 +17,7 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 @pytest.fixture(autouse=True)
 def _nothing_remembered():
     yield
-    for function in (speed._problem, speed._say):
+    for function in (apply._problem, apply._say):
         function.cache_clear()
 
 
@@ -70,9 +70,9 @@ def test_calls_can_be_compiled():
     ],
 )
 def test_a_kernel_that_computes_something_else_does_not_run(monkeypatch, change, wrong):
-    original = speed.attend
+    original = apply.attend
     monkeypatch.setattr(
-        speed,
+        apply,
         "attend",
         lambda *given: original(*given) if given[-1] == "_native_math" else change(original(*given)),
     )
@@ -80,9 +80,9 @@ def test_a_kernel_that_computes_something_else_does_not_run(monkeypatch, change,
         with pytest.raises(
             InputError, match=r"native: does not run here, .* \(its result is .*% off for 161"
         ):
-            speed.check_attention_backend("native", CPU, torch.float32)
+            apply.check_attention_backend("native", CPU, torch.float32)
     else:
-        assert speed.check_attention_backend("native", CPU, torch.float32) == "native"
+        assert apply.check_attention_backend("native", CPU, torch.float32) == "native"
 
 
 def test_an_error_that_comes_late_is_caught(monkeypatch):
@@ -93,14 +93,14 @@ def test_an_error_that_comes_late_is_caught(monkeypatch):
 
     monkeypatch.setattr(torch.Tensor, "item", late)
     with pytest.raises(InputError, match=r"native: does not run here.*illegal memory access"):
-        speed.check_attention_backend("native", CPU, torch.float32)
+        apply.check_attention_backend("native", CPU, torch.float32)
 
 
 @pytest.fixture
 def hopper(monkeypatch):
     """A GPU on which torch's kernels run and packages are missing; returns a setter of cuDNN's version."""
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    monkeypatch.setattr(speed, "_problem", lambda name, *_: None if "native" in name else "missing package")
+    monkeypatch.setattr(apply, "_problem", lambda name, *_: None if "native" in name else "missing package")
     return lambda version: monkeypatch.setattr(torch.backends.cudnn, "version", lambda: version)
 
 
@@ -109,7 +109,7 @@ def test_an_old_cudnn_is_not_chosen(hopper, caplog, version, chosen):
     caplog.set_level(logging.INFO, logger="videogen")
     hopper(version)
     for _ in range(2):
-        assert speed.check_attention_backend("auto", CUDA, torch.bfloat16) == chosen
+        assert apply.check_attention_backend("auto", CUDA, torch.bfloat16) == chosen
     (record,) = caplog.records
     assert record.levelno == logging.INFO
     assert "cuDNN 9.1" in record.getMessage()
@@ -119,14 +119,14 @@ def test_an_old_cudnn_is_not_chosen(hopper, caplog, version, chosen):
 def test_a_new_cudnn_is_chosen_in_silence(hopper, caplog):
     caplog.set_level(logging.INFO, logger="videogen")
     hopper(91501)
-    assert speed.check_attention_backend("auto", CUDA, torch.bfloat16) == "_native_cudnn"
+    assert apply.check_attention_backend("auto", CUDA, torch.bfloat16) == "_native_cudnn"
     assert not caplog.records
 
 
 def test_an_old_cudnn_that_was_asked_for_is_used_with_a_warning(hopper, caplog):
     hopper(91002)
     for _ in range(2):
-        assert speed.check_attention_backend("cudnn", CUDA, torch.bfloat16) == "_native_cudnn"
+        assert apply.check_attention_backend("cudnn", CUDA, torch.bfloat16) == "_native_cudnn"
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert "cuDNN 9.10.2 has errors with lengths that are no multiple of 128" in record.getMessage()
@@ -135,9 +135,9 @@ def test_an_old_cudnn_that_was_asked_for_is_used_with_a_warning(hopper, caplog):
 def test_a_kernel_that_fails_its_trial_is_passed_over(hopper, monkeypatch, caplog):
     caplog.set_level(logging.INFO, logger="videogen")
     hopper(91900)
-    monkeypatch.setattr(speed, "_problem", lambda name, *_: None if name == "native" else "34% off")
+    monkeypatch.setattr(apply, "_problem", lambda name, *_: None if name == "native" else "34% off")
     for _ in range(2):
-        assert speed.check_attention_backend("auto", CUDA, torch.bfloat16) == "native"
+        assert apply.check_attention_backend("auto", CUDA, torch.bfloat16) == "native"
     assert [record.getMessage() for record in caplog.records] == [
         f"--attention_backend auto: not {name} (34% off)" for name in ("_native_cudnn", "_native_flash")
     ]  # packages that are not there are no news

@@ -3,8 +3,8 @@
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from videogen.models.wan import FLOAT32_PARTS, WanDiT
-from videogen.models.wan_attention import WanAttnProcessor
+from videogen.models.wan.attention import WanAttnProcessor
+from videogen.models.wan.transformer import FLOAT32_PARTS, WanDiT
 
 FRAMES, ROWS, COLUMNS = 25, 68, 120  # 97 frames of 544 x 960
 TOKENS = FRAMES * ROWS * COLUMNS // 4

@@ -4,15 +4,15 @@ import pytest
 import torch
 from torch import nn
 
-from videogen import lossy
 from videogen.errors import InputError
-from videogen.models.wan import WanDiT
+from videogen.models.wan.transformer import WanDiT
+from videogen.planning import option_rules
 from videogen.runtime import memory
-from videogen.runtime.cache_kinds import KINDS, read_cache, read_ratios, step_cache, write_ratios
-from videogen.runtime.caches import CONFIGS, enable_cache
-from videogen.runtime.streaming import stream
-from videogen.runtime.turns import Copier
-from videogen.values import Reject
+from videogen.runtime.block_streaming import stream
+from videogen.runtime.component_offload import Copier
+from videogen.runtime.step_cache import CONFIGS, enable_cache
+from videogen.tasks.option_types import Reject
+from videogen.tasks.step_caches import KINDS, read_cache, read_ratios, step_cache, write_ratios
 
 ALL = {"first_block": 1e9, "magcache": 1e9, "taylorseer": 3, "taylorseer_lite": 3}
 FLAT = {"steps": 6, "transformers": [{"cond": [1.0] * 6, "uncond": [1.0] * 6}]}
@@ -401,7 +401,7 @@ VALUES = {
 )
 def test_what_does_not_go_together(values, message):
     with pytest.raises(InputError, match=message):
-        lossy.check(VALUES | values)
+        option_rules.check(VALUES | values)
 
 
 @pytest.mark.parametrize(
@@ -414,23 +414,23 @@ def test_what_does_not_go_together(values, message):
     ],
 )
 def test_what_does(values):
-    lossy.check(VALUES | values)
+    option_rules.check(VALUES | values)
 
 
-@pytest.mark.parametrize("name", lossy.PACKAGES)
+@pytest.mark.parametrize("name", option_rules.PACKAGES)
 def test_a_kernel_that_is_not_installed(monkeypatch, name):
-    monkeypatch.setattr(lossy, "find_spec", lambda module: None)
-    package = lossy.PACKAGES[name]
+    monkeypatch.setattr(option_rules, "find_spec", lambda module: None)
+    package = option_rules.PACKAGES[name]
     with pytest.raises(InputError, match=f"{name}: needs the package {package.module}") as refused:
-        lossy.check(VALUES | {"attention_backend": name})
+        option_rules.check(VALUES | {"attention_backend": name})
     assert package.how in str(refused.value)
     with pytest.raises(InputError, match=r"--float8_matmul: needs the package torchao.*pip install"):
-        lossy.check(VALUES | {"float8_matmul": True})
+        option_rules.check(VALUES | {"float8_matmul": True})
 
 
 def test_notes():
     def count(**values):
-        return len(list(lossy.notes(VALUES | values)))
+        return len(list(option_rules.notes(VALUES | values)))
 
     lcm = {"sample_solver": "lcm", "lora": ("x",)}
     assert count() == count(**lcm) == 0

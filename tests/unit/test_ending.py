@@ -10,7 +10,7 @@ from tests.conftest import ROOT
 
 CODE = """
 import atexit, sys, threading, time
-from videogen.ending import end
+from videogen.cli.process_end import end
 atexit.register(lambda: print("cleaned up"))
 def late():
     time.sleep(0.3)
@@ -37,7 +37,7 @@ def test_threads_and_cleaning_come_first(code):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full")
 def test_output_that_cannot_be_written_is_told():
-    code = "from videogen.ending import end; print('x'); end(0)"
+    code = "from videogen.cli.process_end import end; print('x'); end(0)"
     buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with open("/dev/full", "w") as full:  # noqa: PTH123 - a device
         command = [sys.executable, "-c", code]

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from videogen.errors import InputError
-from videogen.models.wan import FLOAT32_PARTS, WanDiT
+from videogen.models.wan.transformer import FLOAT32_PARTS, WanDiT
 from videogen.runtime import float8
 
 CPU = torch.device("cpu")

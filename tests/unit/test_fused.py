@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from tests.conftest import ROOT
-from videogen.models import fused
+from videogen.models.kernels import operators
 from videogen.runtime import kernels
 
 triton = pytest.importorskip("triton", reason="Triton is for Linux")
 
 INTERPRETED = """
 import torch
-from videogen.models import fused
+from videogen.models.kernels import operators as fused
 from videogen.runtime import kernels  # all operators
 for name, op in fused.OPS.items():
     for sample in op.samples:
@@ -44,7 +44,7 @@ def test_kernels_compute_what_their_plain_forms_do():
     )
     assert done.returncode == 0, done.stderr
     seen = [line.split() for line in done.stdout.splitlines()]
-    assert {name for name, _, _ in seen} == fused.OPS.keys()
+    assert {name for name, _, _ in seen} == operators.OPS.keys()
     for name, dtype, difference in seen:
         assert float(difference) <= LIMITS[dtype], (name, dtype, difference)
 
@@ -82,7 +82,8 @@ def test_kernels_compile_for_real_cards(capability):
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from videogen.models import triton_kernels, triton_vae
+    from videogen.models.kernels import triton as triton_kernels
+    from videogen.models.kernels import triton_vae
 
     listed = [(triton_kernels, *variant) for variant in VARIANTS]
     for module, name, constants in listed + [(triton_vae, *variant) for variant in VAE_VARIANTS]:
@@ -101,7 +102,7 @@ def test_kernels_compile_for_real_cards(capability):
 @pytest.fixture
 def pretend(monkeypatch):
     """Let the check run on the CPU, whose registered form is the plain one, and clean up behind it."""
-    monkeypatch.setattr(fused, "ENABLED", set())
+    monkeypatch.setattr(operators, "ENABLED", set())
     monkeypatch.setattr(kernels, "_problem", kernels._problem.__wrapped__)
     monkeypatch.setattr(kernels, "needs_check", lambda device: True)
     return lambda dtype=torch.bfloat16: kernels.enable_fused_kernels(torch.device("cpu"), dtype)
@@ -109,7 +110,7 @@ def pretend(monkeypatch):
 
 def test_kernels_that_agree_are_enabled(pretend, caplog):
     pretend()
-    assert fused.OPS.keys() == fused.ENABLED
+    assert operators.OPS.keys() == operators.ENABLED
     assert not caplog.records
 
 
@@ -119,12 +120,14 @@ def test_a_kernel_that_differs_or_fails_is_dropped_with_a_line(pretend, caplog, 
     def fails(*_):
         raise RuntimeError("no PTX for this card\nand more")
 
-    norm, gate = fused.OPS["layer_norm"], fused.OPS["gated_add"]
-    monkeypatch.setitem(fused.OPS, "layer_norm", replace(norm, op=lambda *given: norm.plain(*given) * 1.1))
-    monkeypatch.setitem(fused.OPS, "gated_add", replace(gate, op=fails))
+    norm, gate = operators.OPS["layer_norm"], operators.OPS["gated_add"]
+    monkeypatch.setitem(
+        operators.OPS, "layer_norm", replace(norm, op=lambda *given: norm.plain(*given) * 1.1)
+    )
+    monkeypatch.setitem(operators.OPS, "gated_add", replace(gate, op=fails))
     with caplog.at_level(logging.WARNING):
         pretend()
-    assert fused.OPS.keys() - {"layer_norm", "gated_add"} == fused.ENABLED
+    assert operators.OPS.keys() - {"layer_norm", "gated_add"} == operators.ENABLED
     differs, broken = (record.message for record in caplog.records)
     assert "layer_norm" in differs
     assert "differ" in differs
@@ -135,4 +138,4 @@ def test_a_kernel_that_differs_or_fails_is_dropped_with_a_line(pretend, caplog, 
 
 def test_nothing_is_enabled_without_a_cuda_device():
     kernels.enable_fused_kernels(torch.device("cpu"), torch.bfloat16)
-    assert not fused.ENABLED
+    assert not operators.ENABLED

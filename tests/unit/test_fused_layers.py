@@ -8,11 +8,12 @@ from diffusers.hooks import apply_group_offloading
 from torch import nn
 
 from benchmarks.live_memory import Watch
-from videogen.models import fused, hunyuan, hunyuan_vae
-from videogen.models import vae as vae_io
-from videogen.models.convolution import convolve
-from videogen.models.wan_vae import FUSED
-from videogen.runtime.decode import use_fused_layers
+from videogen.models.hunyuan import transformer, vae_layers
+from videogen.models.kernels import operators
+from videogen.models.kernels.convolution import convolve
+from videogen.models.wan import vae as vae_io
+from videogen.models.wan.vae_layers import FUSED
+from videogen.runtime.vae import use_fused_layers
 
 CPU = torch.device("cpu")
 WAN21 = {"z_dim": 16}
@@ -55,7 +56,7 @@ def test_every_layer_is_replaced(both):
 def _kernels(request, monkeypatch):
     """Take the way that is taken where there are kernels; on the CPU their plain forms are behind it."""
     if request.param:
-        monkeypatch.setattr(fused.FusedOp, "is_used", lambda op, x: not torch.is_grad_enabled())
+        monkeypatch.setattr(operators.FusedOp, "is_used", lambda op, x: not torch.is_grad_enabled())
 
 
 @pytest.mark.usefixtures("_kernels")
@@ -74,8 +75,8 @@ def test_results_have_the_usual_order_in_memory(both, hunyuans):
     ours, latents = hunyuans[1], torch.randn(1, 16, 9, 10, 5)
     for tiled in (False, True):
         ours.use_tiling = tiled
-        made += hunyuan.decode_stream(ours, latents, vae_io.onload)
-    made += [hunyuan.encode_image(ours, torch.rand(1, 3, 1, 32, 32), vae_io.onload)]
+        made += transformer.decode_stream(ours, latents, vae_io.onload)
+    made += [transformer.encode_image(ours, torch.rand(1, 3, 1, 32, 32), vae_io.onload)]
     assert all(result.is_contiguous() for result in made)
 
 
@@ -156,7 +157,7 @@ HUNYUAN = {
 def hunyuans():
     """HunyuanVideo's VAE with the same weights in diffusers' layers and in ours."""
     torch.manual_seed(0)
-    pair = [hunyuan.make_vae(HUNYUAN).eval() for _ in range(2)]
+    pair = [transformer.make_vae(HUNYUAN).eval() for _ in range(2)]
     for parameter in pair[0].parameters():
         if parameter.ndim == 1:  # norms and biases, so that means are far from zero
             nn.init.normal_(parameter)
@@ -166,12 +167,12 @@ def hunyuans():
 
 
 def hunyuan_decoded(vae, latents):
-    return torch.cat(list(hunyuan.decode_stream(vae, latents, vae_io.onload)), dim=2)
+    return torch.cat(list(transformer.decode_stream(vae, latents, vae_io.onload)), dim=2)
 
 
-@pytest.fixture(params=[hunyuan_vae.PART, 20_000], ids=["whole", "in parts"])
+@pytest.fixture(params=[vae_layers.PART, 20_000], ids=["whole", "in parts"])
 def _parts(request, monkeypatch):
-    monkeypatch.setattr(hunyuan_vae, "PART", request.param)
+    monkeypatch.setattr(vae_layers, "PART", request.param)
 
 
 @torch.no_grad()
@@ -190,7 +191,7 @@ def test_hunyuan_decodes_the_same(hunyuans, tiled, size):
 @pytest.mark.usefixtures("_parts")
 def test_hunyuan_encodes_the_same(hunyuans):
     image = torch.rand(2, 3, 1, 64, 80) * 2 - 1
-    plain, ours = (hunyuan.encode_image(vae, image, vae_io.onload) for vae in hunyuans)
+    plain, ours = (transformer.encode_image(vae, image, vae_io.onload) for vae in hunyuans)
     torch.testing.assert_close(ours, plain, atol=2e-6, rtol=0)
     video = torch.rand(1, 3, 9, 32, 32) * 2 - 1
     plain, ours = (vae.encoder(video) for vae in hunyuans)
@@ -205,7 +206,7 @@ def test_hunyuan_takes_less_memory(hunyuans):
         with Watch() as watch:
             hunyuan_decoded(vae, latents)
         peaks.append(watch.peak)
-    assert peaks[1] < peaks[0] * (0.9 if hunyuan_vae.PART > 20_000 else 0.7), peaks
+    assert peaks[1] < peaks[0] * (0.9 if vae_layers.PART > 20_000 else 0.7), peaks
 
 
 @torch.no_grad()
@@ -229,18 +230,18 @@ def test_a_norm_of_parts_is_that_of_the_whole(monkeypatch):
         nn.init.normal_(parameter)
     wanted = norm.double()(x.double())
     norm.float()
-    monkeypatch.setattr(hunyuan_vae, "PART", x.nbytes // 3)
+    monkeypatch.setattr(vae_layers, "PART", x.nbytes // 3)
     moments = {
-        "cpu": hunyuan_vae._moments,
+        "cpu": vae_layers._moments,
         "gpu": lambda part: torch.var_mean(part, dim=(2, 3, 4), correction=0),
     }
     for form in moments.values():
-        monkeypatch.setattr(hunyuan_vae, "_moments", form)
-        scale, shift = hunyuan_vae._scale_and_shift(x, norm)
+        monkeypatch.setattr(vae_layers, "_moments", form)
+        scale, shift = vae_layers._scale_and_shift(x, norm)
         torch.testing.assert_close((x.double() * scale + shift), wanted, atol=1e-3, rtol=0)
     monkeypatch.undo()
     x = (torch.randn(2, 12, 7, 5, 6) + 5).bfloat16().contiguous(memory_format=torch.channels_last_3d)
-    scale, shift = hunyuan_vae._scale_and_shift(x, norm)
+    scale, shift = vae_layers._scale_and_shift(x, norm)
     wanted = norm.double()(x.double())
     torch.testing.assert_close((x.double() * scale + shift), wanted, atol=1e-3, rtol=0)
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from tests.conftest import REFS
-from videogen import run
-from videogen.models.wan import WanBlocks
-from videogen.options import OPTIONS
-from videogen.runtime.turns import Copier
-from videogen.tasks import VARIANTS
+from videogen.engine import session
+from videogen.models.wan.transformer import WanBlocks
+from videogen.runtime.component_offload import Copier
+from videogen.tasks.options import OPTIONS
+from videogen.tasks.table import VARIANTS
 
 pytestmark = [
     pytest.mark.gpu,
@@ -64,8 +64,10 @@ def test_the_text_encoder_is_gone_while_denoising(monkeypatch, on_gpu):
         return original(blocks, *arguments)
 
     pipelines = []
-    load = run.load_pipeline
-    monkeypatch.setattr(run, "load_pipeline", lambda *args: (pipelines.append(load(*args)), pipelines[-1])[1])
+    load = session.load_pipeline
+    monkeypatch.setattr(
+        session, "load_pipeline", lambda *args: (pipelines.append(load(*args)), pipelines[-1])[1]
+    )
     monkeypatch.setattr(WanBlocks, "forward", forward)
     on_gpu()
     assert set(seen) == {"cpu"}

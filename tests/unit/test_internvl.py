@@ -15,9 +15,9 @@ from PIL import Image
 from tests.conftest import GOLDEN, ROOT
 from tests.tiny_chat import TEXT, tiny_chat_model
 from videogen.errors import CheckpointError, VideoGenError
-from videogen.media.fetch import Fetcher
+from videogen.media.download import Fetcher
 from videogen.media.frames import FrameArray
-from videogen.media.reader import Tail, fill_from_keyframe, fill_with_decord, read_video
+from videogen.media.video_reader import Tail, fill_from_keyframe, fill_with_decord, read_video
 from videogen.prompts import internvl
 from videogen.prompts.chat import FRAMES_CHAT, TEXT_CHAT, Chat, fetch, find_model
 
@@ -250,7 +250,7 @@ def test_a_download_begins_with_the_config(tmp_path, monkeypatch):
                     shutil.copy(file, snapshot)
         return str(snapshot)
 
-    monkeypatch.setattr("videogen.models.hub.snapshot_download", snapshot_download)
+    monkeypatch.setattr("videogen.checkpoints.hub.snapshot_download", snapshot_download)
     served = tmp_path / "original"
     served.mkdir()
     (served / "config.json").write_text(json.dumps(ORIGINAL))

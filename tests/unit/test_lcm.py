@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from videogen.forcing import forcing_rows
-from videogen.sampling import SOLVERS, FrameSolver, denoise, make_solver
+from videogen.diffusion.sampling import SOLVERS, FrameSolver, denoise, make_solver
+from videogen.tasks.forcing_schedule import forcing_rows
 
 LATENTS = torch.randn(1, 16, 3, 2, 2, generator=torch.Generator().manual_seed(7))
 

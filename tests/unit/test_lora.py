@@ -14,9 +14,9 @@ from diffusers.loaders.lora_conversion_utils import (
 from safetensors.torch import save_file
 
 from tests.conftest import GOLDEN
+from videogen.checkpoints import lora
+from videogen.checkpoints.key_maps import TRANSFORMERS
 from videogen.errors import CheckpointError
-from videogen.models import lora
-from videogen.models.key_tables import TRANSFORMERS
 
 MANIFESTS = json.loads(gzip.decompress((GOLDEN / "manifests.json.gz").read_bytes()))
 # Of a block of Wan: published name, and ours.

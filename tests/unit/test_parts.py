@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from videogen.conditioning import Segment, pack, unpack
+from videogen.diffusion.conditioning import Segment, pack, unpack
+from videogen.diffusion.guidance import ClassifierFree, DualGuidance, SinglePass, guide
+from videogen.diffusion.sampling import StopDenoising, denoise, euler, unipc
 from videogen.errors import InputError
-from videogen.geometry import Roll, Shape, choose_num_frames, choose_size
-from videogen.guidance import ClassifierFree, DualGuidance, SinglePass, guide
-from videogen.models.wan_embedders import WanRotaryEmbed, sinusoid
-from videogen.sampling import StopDenoising, denoise, euler, unipc
-from videogen.tasks import TASKS
+from videogen.models.wan.embedders import WanRotaryEmbed, sinusoid
+from videogen.tasks.geometry import Roll, Shape, choose_num_frames, choose_size
+from videogen.tasks.table import TASKS
 
 TABLES = TASKS["reference_to_video"].size_tables()
 

@@ -11,15 +11,15 @@ from safetensors.torch import save_file
 
 import videogen
 from tests.conftest import GOLDEN
+from videogen.engine.session import load_loras
 from videogen.errors import CheckpointError, InputError
-from videogen.estimate import Memory
-from videogen.models.wan import WanDiT
+from videogen.models.wan.transformer import WanDiT
 from videogen.pipelines.reference_to_video import ReferenceToVideoPipeline
-from videogen.run import load_loras
-from videogen.runtime import memory, speed
+from videogen.planning.memory_estimate import Memory
+from videogen.runtime import apply, memory
 from videogen.runtime.precision import is_quantized
-from videogen.tasks import TASKS
-from videogen.values import Lora
+from videogen.tasks.option_types import Lora
+from videogen.tasks.table import TASKS
 
 GOLDEN_T2V = GOLDEN / "wan22/checkpoint-t2v-a14b/high_noise_model"
 
@@ -271,14 +271,14 @@ def test_step_caches_of_diffusers_attach(pipeline, robot, config):
 @pytest.mark.parametrize("name", ["sage", "flash", "cudnn"])
 def test_an_attention_backend_that_does_not_run_is_an_error(pipeline, name):
     cpu = torch.device("cpu")
-    assert speed.set_attention_backend(pipeline.transformer, "auto", cpu, torch.float32) == "native"
+    assert apply.set_attention_backend(pipeline.transformer, "auto", cpu, torch.float32) == "native"
     with pytest.raises(
         InputError, match=f"--attention_backend {name}: does not run here, on cpu in float32"
     ) as no:
-        speed.set_attention_backend(pipeline.transformer, name, cpu, torch.float32)
+        apply.set_attention_backend(pipeline.transformer, name, cpu, torch.float32)
     assert "\n" not in str(no.value)
     with pytest.raises(InputError):
-        speed.check_attention_backend(name, cpu, torch.bfloat16)
+        apply.check_attention_backend(name, cpu, torch.bfloat16)
     assert pipeline.transformer.blocks[0].attn1.processor._attention_backend == "native"
 
 
@@ -286,7 +286,7 @@ def test_attention_backend_touches_this_model_only(pipeline):
     from diffusers.models.attention_dispatch import _AttentionBackendRegistry
 
     before = _AttentionBackendRegistry._active_backend
-    speed.set_attention_backend(pipeline.transformer, "native", torch.device("cpu"), torch.float32)
+    apply.set_attention_backend(pipeline.transformer, "native", torch.device("cpu"), torch.float32)
     assert _AttentionBackendRegistry._active_backend is before
     assert pipeline.transformer.blocks[0].attn1.processor._attention_backend == "native"
 

@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from videogen.models.hunyuan import RiflexRotaryEmbed
-from videogen.models.recent import Recent
-from videogen.models.wan import WanDiT
-from videogen.models.wan_embedders import WanRotaryEmbed
-from videogen.runtime.coefficients import Table
-from videogen.runtime.remember import Memory, remember_contexts
+from videogen.models.hunyuan.transformer import RiflexRotaryEmbed
+from videogen.models.lru import Recent
+from videogen.models.wan.embedders import WanRotaryEmbed
+from videogen.models.wan.transformer import WanDiT
+from videogen.runtime.cross_attention_cache import Memory, remember_contexts
 from videogen.runtime.teacache import enable_teacache
+from videogen.tasks.teacache_tables import Table
 
 LINEAR = Table("T", (1.0, 0.0), (1.0, 0.0))
 

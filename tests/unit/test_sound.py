@@ -18,13 +18,13 @@ from transformers import Wav2Vec2Config
 from transformers.models.wav2vec2.modeling_wav2vec2 import Wav2Vec2FeatureEncoder
 
 from tests.conftest import GOLDEN, ROOT
+from videogen.checkpoints.key_maps import WAV2VEC2
 from videogen.errors import CheckpointError, InputError
-from videogen.media.fetch import Fetcher
-from videogen.media.sound import SAMPLE_RATE, _with_av, normalized, pcm16, read_audio, resampled, waveform
-from videogen.models.audio import audio_features, audio_windows, speech_steps
-from videogen.models.build import build_skeleton, load_component
-from videogen.models.key_tables import WAV2VEC2
-from videogen.models.weights import Entry, rename
+from videogen.media.audio import SAMPLE_RATE, _with_av, normalized, pcm16, read_audio, resampled, waveform
+from videogen.media.download import Fetcher
+from videogen.models.components import build_skeleton, load_component
+from videogen.models.wan.audio_encoder import audio_features, audio_windows, speech_steps
+from videogen.models.weight_loader import Entry, rename
 
 CHIRP, SILENCE = "talking_avatar/audio_front_end_chirp", "talking_avatar/audio_front_end_silence"
 SHORT = "talking_avatar/e2e_single_clip_short_audio"  # at 22050 Hz
@@ -141,7 +141,7 @@ def test_long_sounds_are_heard_in_stretches(monkeypatch, norm):
             for parameter in layer.parameters():
                 parameter.normal_()
         whole = extractor(speech)
-        monkeypatch.setattr("videogen.models.audio.STRETCH", 7)
+        monkeypatch.setattr("videogen.models.wan.audio_encoder.STRETCH", 7)
         stretches = speech_steps(extractor.conv_layers, speech)
     assert stretches.shape == whole.shape
     assert distance(stretches, whole) <= 1e-5 * whole.abs().max()
@@ -347,7 +347,7 @@ def test_damaged(made, tmp_path, name):
 
 def test_start_up_stays_light():
     heavy = {"numpy", "soundfile", "soxr", "pyloudnorm", "scipy", "av"}
-    code = f"import sys, videogen.media.sound; sys.exit({heavy} & set(sys.modules) or 0)"
+    code = f"import sys, videogen.media.audio; sys.exit({heavy} & set(sys.modules) or 0)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch._inductor.runtime.cache_dir_utils import cache_dir, default_cache_dir
 
-from videogen.models.fused import apply_rotary
+from videogen.models.kernels.operators import apply_rotary
+from videogen.runtime.apply import COMPILED, keep_compiled
 from videogen.runtime.precision import set_precision
-from videogen.runtime.speed import COMPILED, keep_compiled
 
 
 @pytest.fixture

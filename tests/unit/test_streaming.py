@@ -7,13 +7,13 @@ import torch
 from torch import nn
 
 import videogen
-from videogen.models.upload import Uploader, staged
-from videogen.models.wan import WanDiT
-from videogen.runtime import memory, streaming
-from videogen.runtime.caches import enable_cache
+from videogen.models.device_copies import Uploader, staged
+from videogen.models.wan.transformer import WanDiT
+from videogen.runtime import block_streaming, memory
+from videogen.runtime.block_streaming import layer_stacks
+from videogen.runtime.component_offload import Copier, tensors_of
 from videogen.runtime.precision import inner_tensors
-from videogen.runtime.streaming import layer_stacks
-from videogen.runtime.turns import Copier, tensors_of
+from videogen.runtime.step_cache import enable_cache
 
 CPU = torch.device("cpu")
 SIZES = {"num_attention_heads": 2, "attention_head_dim": 24, "ffn_dim": 64, "freq_dim": 32, "text_dim": 16}
@@ -54,7 +54,7 @@ def watch(transformer):
 
     for block in memory.blocks(transformer):
         block.attn1.register_forward_pre_hook(look)
-    streaming.stream(transformer, [memory.blocks(transformer)], Copier(CPU))
+    block_streaming.stream(transformer, [memory.blocks(transformer)], Copier(CPU))
     return home, away
 
 
@@ -70,11 +70,11 @@ def test_float8_weights_leave_after_every_block(transformer):
 
 def test_the_next_block_is_on_the_way(transformer, monkeypatch):
     fetched = []
-    visit = streaming.Visit
+    visit = block_streaming.Visit
     monkeypatch.setattr(
-        streaming, "Visit", lambda block, copier: (fetched.append(block), visit(block, copier))[1]
+        block_streaming, "Visit", lambda block, copier: (fetched.append(block), visit(block, copier))[1]
     )
-    streaming.stream(transformer, [memory.blocks(transformer)], Copier(CPU))
+    block_streaming.stream(transformer, [memory.blocks(transformer)], Copier(CPU))
     seen = []
     for block in transformer.blocks:
         block.attn1.register_forward_pre_hook(lambda *_: seen.append(len(fetched)))
@@ -147,7 +147,7 @@ def test_layers_of_an_encoder_come_and_go():
     ids = torch.arange(1, 8)[None]
     expected, home = encoder(ids).last_hidden_state, places(encoder)
     seen = []
-    streaming.stream(encoder, list(layer_stacks(encoder)), Copier(CPU))
+    block_streaming.stream(encoder, list(layer_stacks(encoder)), Copier(CPU))
     encoder.encoder.block[1].layer[0].SelfAttention.register_forward_pre_hook(
         lambda *_: seen.append([a != b for a, b in zip(places(encoder), home, strict=True)])
     )

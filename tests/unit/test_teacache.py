@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from videogen.errors import InputError
-from videogen.models.wan import WanDiT
-from videogen.runtime.coefficients import NAMES, TABLES, Table, choose_table
+from videogen.models.wan.transformer import WanDiT
 from videogen.runtime.teacache import Fixed, Published, enable_teacache
+from videogen.tasks.teacache_tables import NAMES, TABLES, Table, choose_table
 
 TABLE = {table.name: table for table in TABLES}
 LINEAR = Table("linear", (1.0, 0.0), (1.0, 0.0))  # what accumulates is the distance itself

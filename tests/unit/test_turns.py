@@ -5,11 +5,11 @@ import torch
 from torch import nn
 
 import videogen
-from videogen.estimate import MARGIN, Memory
-from videogen.models.weights import _convert, _mover
-from videogen.runtime import memory, turns
-from videogen.runtime.turns import Turns, Visit
-from videogen.tasks import VARIANTS
+from videogen.models.weight_loader import _convert, _mover
+from videogen.planning.memory_estimate import MARGIN, Memory
+from videogen.runtime import component_offload, memory
+from videogen.runtime.component_offload import Turns, Visit
+from videogen.tasks.table import VARIANTS
 
 CPU = torch.device("cpu")
 
@@ -28,7 +28,7 @@ def test_visits_leave_no_trace():
     module[0].weight = nn.Parameter(torch.randn(4, 4).T, requires_grad=False)  # not contiguous
     module.append(module[0])  # tied
     wanted, home = module.eval()(torch.ones(2, 4)), places(module)
-    visit = Visit(module, turns.Copier(CPU))
+    visit = Visit(module, component_offload.Copier(CPU))
     assert places(module) == home  # on the way
     visit.settle()
     assert not set(places(module)) & set(home)
@@ -39,7 +39,7 @@ def test_visits_leave_no_trace():
 
 def take_turns(pipeline, monkeypatch, *, offload, room=True):
     """Who was there with weights on the device whenever somebody worked."""
-    monkeypatch.setattr(turns, "free_memory", lambda _: 1 << 50 if room else 0)
+    monkeypatch.setattr(component_offload, "free_memory", lambda _: 1 << 50 if room else 0)
     order = pipeline.model_cpu_offload_seq.split("->")
     visitors = [name for name in order if name != "vae" and (offload or "_encoder" in name)]
     pipeline.turns = Turns(pipeline, CPU, order, visitors)
@@ -94,7 +94,7 @@ def test_the_next_one_comes_early_where_there_is_room(pipeline, monkeypatch):
     pipeline.turns.take("text_encoder")
     pipeline.turns.take("vae")  # encodes a video, for which there may be no room beside the transformer
     assert not pipeline.turns.visits
-    monkeypatch.setattr(turns, "free_memory", lambda _: 0)
+    monkeypatch.setattr(component_offload, "free_memory", lambda _: 0)
     pipeline.turns.take("text_encoder")
     assert list(pipeline.turns.visits) == ["text_encoder"]
 
@@ -113,7 +113,7 @@ def test_every_encoder_visits():
     """What is called an encoder works briefly; everything else is at work in every step, or is the VAE."""
     for rows in VARIANTS.values():
         for row in rows:
-            others = {name for name in row.components if turns.ENCODER not in name}
+            others = {name for name in row.components if component_offload.ENCODER not in name}
             weightless = {name for name in others if name.startswith(("tokenizer", "image_processor"))}
             assert others - weightless <= {"vae", "transformer", "transformer_2"}
 

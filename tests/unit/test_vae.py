@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from tests.conftest import GOLDEN
-from videogen.models import hunyuan
-from videogen.models import vae as vae_io
-from videogen.models.build import load_component
-from videogen.runtime.decode import order_channels_last, prepare_vae, use_fused_layers
+from videogen.models.components import load_component
+from videogen.models.hunyuan import transformer
+from videogen.models.wan import vae as vae_io
+from videogen.runtime.vae import order_channels_last, prepare_vae, use_fused_layers
 
 IDS = [f"{name}-{layers}" for name in ("2.1", "2.2") for layers in ("diffusers", "ours")]
 FILES = ["skyreels_v3/checkpoint-v2v/Wan2.1_VAE.pth", "wan22/checkpoint-ti2v-5b/Wan2.2_VAE.pth"]
@@ -166,8 +166,8 @@ def test_order_of_weights_does_not_matter(vae):
 def test_hunyuan_decodes_in_bfloat16():
     vae = load_component("hunyuan_vae", GOLDEN / "hunyuan/checkpoint-A/hunyuan-video-i2v-720p/vae")
     latents = torch.randn(1, vae.config.latent_channels, 2, 4, 4)
-    exact = torch.cat([*hunyuan.decode_stream(vae, latents, vae_io.onload)], dim=2)
+    exact = torch.cat([*transformer.decode_stream(vae, latents, vae_io.onload)], dim=2)
     prepare_vae(vae, torch.device("cpu"), torch.bfloat16)
-    rough = torch.cat([*hunyuan.decode_stream(vae, latents, vae_io.onload)], dim=2)
+    rough = torch.cat([*transformer.decode_stream(vae, latents, vae_io.onload)], dim=2)
     assert rough.dtype == torch.float32
     assert 0 < (rough - exact).abs().mean() < 0.05 * exact.std()

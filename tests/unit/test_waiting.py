@@ -6,10 +6,10 @@ The meta device stands in for the GPU: reading from it is an error.
 import pytest
 import torch
 
-from videogen.conditioning import Segment, pack
-from videogen.forcing import forcing_rows
-from videogen.models.wan import WanDiT
-from videogen.sampling import FrameSolver, unipc
+from videogen.diffusion.conditioning import Segment, pack
+from videogen.diffusion.sampling import FrameSolver, unipc
+from videogen.models.wan.transformer import WanDiT
+from videogen.tasks.forcing_schedule import forcing_rows
 
 META = torch.device("meta")
 SIZES = {"num_attention_heads": 2, "attention_head_dim": 24, "ffn_dim": 64, "num_layers": 2}

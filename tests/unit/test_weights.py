@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from tests.conftest import GOLDEN
 from videogen.errors import CheckpointError
-from videogen.models.build import load_component
-from videogen.models.weights import _headers
+from videogen.models.components import load_component
+from videogen.models.weight_loader import _headers
 
 R2V = GOLDEN / "skyreels_v3/checkpoint-r2v"
 SHARD = "diffusion_pytorch_model-00001-of-00002.safetensors"

@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 
 from videogen.errors import InputError
-from videogen.media.fetch import Fetcher
-from videogen.media.reader import InputVideo, read_video, scaled
+from videogen.media.download import Fetcher
+from videogen.media.video_reader import InputVideo, read_video, scaled
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from videogen.errors import InputError
-from videogen.media.fetch import Fetcher, display_name
+from videogen.media.download import Fetcher, display_name
 
 # Formats PIL decodes by itself; others (EPS, say) would start helper programs.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "MPO", "AVIF")

@@ -31,12 +31,12 @@ from transformers import (
 )
 from transformers.utils.logging import disable_progress_bar
 
-from videogen import config
-from videogen.media.video import remove
-from videogen.models.hunyuan import make_vae
-from videogen.models.hunyuan_text import TEMPLATE
-from videogen.models.vae import WAN22_LATENTS_MEAN, WAN22_LATENTS_STD
-from videogen.models.wan import WanDiT
+from videogen.media.video_writer import remove
+from videogen.models.hunyuan.text import TEMPLATE
+from videogen.models.hunyuan.transformer import make_vae
+from videogen.models.wan.transformer import WanDiT
+from videogen.models.wan.vae import WAN22_LATENTS_MEAN, WAN22_LATENTS_STD
+from videogen.tasks import config
 
 UNMASKED = {"mask_time_prob": 0.0, "mask_feature_prob": 0.0}  # masks are for training
 SPECIAL = ("<pad>", "</s>", "<unk>")

@@ -22,23 +22,23 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from videogen.embeddings import kept
+from videogen.checkpoints import lora
+from videogen.checkpoints.resolve import WEIGHTLESS, Checkpoint, fingerprint
+from videogen.diffusion.guidance import Guidance, Velocity, guide, in_turn
+from videogen.diffusion.sampling import StopDenoising
+from videogen.engine.load import load
 from videogen.errors import InputError
-from videogen.guidance import Guidance, Velocity, guide, in_turn
-from videogen.loading import load
-from videogen.media.fetch import Fetcher
+from videogen.media.audio import InputAudio, read_audio
+from videogen.media.download import Fetcher
 from videogen.media.frames import as_video
-from videogen.media.sound import InputAudio, read_audio
-from videogen.models import lora
-from videogen.models.checkpoints import WEIGHTLESS, Checkpoint, fingerprint
-from videogen.models.recent import Recent
-from videogen.models.upload import to_device
-from videogen.options import OPTIONS, merge
-from videogen.runtime.caches import StepCache
-from videogen.runtime.remember import Memory
-from videogen.runtime.turns import Turns
-from videogen.sampling import StopDenoising
-from videogen.tasks import TASKS, TaskSpec, check_scales, variant
+from videogen.models.device_copies import to_device
+from videogen.models.lru import Recent
+from videogen.pipelines.embedding_cache import kept
+from videogen.runtime.component_offload import Turns
+from videogen.runtime.cross_attention_cache import Memory
+from videogen.runtime.step_cache import StepCache
+from videogen.tasks.options import OPTIONS, merge
+from videogen.tasks.table import TASKS, TaskSpec, check_scales, variant
 
 StepCallback = Callable[[Any, int, Tensor, dict[str, Tensor]], Mapping[str, Tensor] | None]
 """diffusers' callback_on_step_end: (pipeline, index, timestep, {"latents": ...}) -> replacements or None."""

@@ -13,15 +13,15 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from videogen.conditioning import Context, Segment
-from videogen.forcing import Row, forcing_rows
-from videogen.geometry import Roll, latent_frames
-from videogen.guidance import Guidance
+from videogen.diffusion.conditioning import Context, Segment
+from videogen.diffusion.guidance import Guidance
+from videogen.diffusion.sampling import NUM_TRAIN_TIMESTEPS, FrameSolver, denoise, make_solver
 from videogen.media.image import crop_to_ratio
-from videogen.media.reader import InputVideo
+from videogen.media.video_reader import InputVideo
 from videogen.pipelines.base import Part, StepCallback, frames_tensor, prompt_of, seeded, truncated
 from videogen.pipelines.wan import WanPipeline
-from videogen.sampling import NUM_TRAIN_TIMESTEPS, FrameSolver, denoise, make_solver
+from videogen.tasks.forcing_schedule import Row, forcing_rows
+from videogen.tasks.geometry import Roll, latent_frames
 
 FPS_CLASS_0 = 16  # frames a second; every other rate is class 1
 STEPS = 1  # purpose of a segment's generator

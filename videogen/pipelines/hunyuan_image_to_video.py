@@ -14,13 +14,14 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import CLIPImageProcessorPil, CLIPTextModel, LlavaModel, PreTrainedTokenizerBase
 
-from videogen.guidance import ClassifierFree, SinglePass
+from videogen.diffusion.guidance import ClassifierFree, SinglePass
+from videogen.diffusion.sampling import denoise, euler
 from videogen.media.image import crop_bilinear
-from videogen.models import hunyuan, hunyuan_text
-from videogen.models.upload import to_device
-from videogen.models.vae import onload
+from videogen.models.device_copies import to_device
+from videogen.models.hunyuan import text as hunyuan_text
+from videogen.models.hunyuan import transformer as hunyuan
+from videogen.models.wan.vae import onload
 from videogen.pipelines.base import Part, StepCallback, VideoPipeline, image_tensor, truncated
-from videogen.sampling import denoise, euler
 
 logger = logging.getLogger(__name__)
 

@@ -8,14 +8,14 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPVisionModel, PreTrainedTokenizerBase, UMT5EncoderModel
 
-from videogen.conditioning import Segment
-from videogen.geometry import latent_frames
+from videogen.diffusion.conditioning import Segment
+from videogen.diffusion.sampling import denoise, make_solver
 from videogen.media.image import crop_to_ratio
-from videogen.models.vision import clip_features
-from videogen.models.wan import WanDiT
+from videogen.models.wan.image_encoder import clip_features
+from videogen.models.wan.transformer import WanDiT
 from videogen.pipelines.base import Part, StepCallback, image_tensor, truncated
 from videogen.pipelines.wan import WanPipeline
-from videogen.sampling import denoise, make_solver
+from videogen.tasks.geometry import latent_frames
 
 
 class ImageToVideoPipeline(WanPipeline):

@@ -6,14 +6,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from videogen.conditioning import Context, Segment
-from videogen.geometry import latent_frames
-from videogen.guidance import DualGuidance, SinglePass
+from videogen.diffusion.conditioning import Context, Segment
+from videogen.diffusion.guidance import DualGuidance, SinglePass
+from videogen.diffusion.sampling import SIGMA_MAX_DOUBLE, denoise, make_solver
 from videogen.media.image import fit_on_white
 from videogen.pipelines.base import Part, StepCallback
 from videogen.pipelines.wan import WanPipeline
-from videogen.sampling import SIGMA_MAX_DOUBLE, denoise, make_solver
-from videogen.shapes import REFERENCE_SLOTS
+from videogen.tasks.geometry import latent_frames
+from videogen.tasks.sizes import REFERENCE_SLOTS
 
 
 class ReferenceToVideoPipeline(WanPipeline):

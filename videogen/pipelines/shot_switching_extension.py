@@ -5,13 +5,13 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from videogen.conditioning import Segment
-from videogen.geometry import Roll
+from videogen.diffusion.conditioning import Segment
+from videogen.diffusion.sampling import denoise, make_solver
 from videogen.media.color import match_color
-from videogen.media.reader import InputVideo
+from videogen.media.video_reader import InputVideo
 from videogen.pipelines.base import Part, StepCallback, frames_tensor, prompt_of, truncated
 from videogen.pipelines.wan import WanPipeline
-from videogen.sampling import denoise, make_solver
+from videogen.tasks.geometry import Roll
 
 SHOT_POSITION = 1024  # in time, of the shot before the cut
 

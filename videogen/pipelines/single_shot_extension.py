@@ -7,15 +7,15 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from videogen.conditioning import Context, Segment
-from videogen.geometry import Roll
-from videogen.guidance import Guidance
+from videogen.diffusion.conditioning import Context, Segment
+from videogen.diffusion.guidance import Guidance
+from videogen.diffusion.sampling import denoise, make_solver
 from videogen.media.color import match_color
-from videogen.media.reader import InputVideo
+from videogen.media.video_reader import InputVideo
 from videogen.pipelines.base import Part, StepCallback, frames_tensor, prompt_of, seeded, truncated
 from videogen.pipelines.wan import WanPipeline
-from videogen.sampling import denoise, make_solver
-from videogen.shapes import CONDITION_FRAMES
+from videogen.tasks.geometry import Roll
+from videogen.tasks.sizes import CONDITION_FRAMES
 
 
 class SingleShotExtensionPipeline(WanPipeline):

@@ -12,19 +12,19 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPVisionModel, PreTrainedTokenizerBase, UMT5EncoderModel, Wav2Vec2Model
 
-from videogen.clips import TARGET_FRAMES, plan_clips
-from videogen.conditioning import Context, Segment
-from videogen.geometry import latent_frames
-from videogen.guidance import ClassifierFree, DualGuidance, Guidance, SinglePass
+from videogen.diffusion.conditioning import Context, Segment
+from videogen.diffusion.guidance import ClassifierFree, DualGuidance, Guidance, SinglePass
+from videogen.diffusion.sampling import Solver, denoise, euler
+from videogen.media.audio import InputAudio, waveform
 from videogen.media.color import match_color
 from videogen.media.image import cover_bilinear
-from videogen.media.sound import InputAudio, waveform
-from videogen.models.audio import audio_features, audio_windows
-from videogen.models.vision import clip_features
-from videogen.models.wan import WanDiT
+from videogen.models.wan.audio_encoder import audio_features, audio_windows
+from videogen.models.wan.image_encoder import clip_features
+from videogen.models.wan.transformer import WanDiT
 from videogen.pipelines.base import Part, StepCallback, image_tensor, seeded, truncated
 from videogen.pipelines.wan import MASK_CHANNELS, WanPipeline
-from videogen.sampling import Solver, denoise, euler
+from videogen.tasks.avatar_clips import TARGET_FRAMES, plan_clips
+from videogen.tasks.geometry import latent_frames
 
 TARGET = "target_"  # before the number of the hidden clip's frame, in a state
 

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from videogen.conditioning import Segment
-from videogen.geometry import latent_frames
+from videogen.diffusion.conditioning import Segment
+from videogen.diffusion.sampling import denoise, make_solver
 from videogen.pipelines.base import Part, StepCallback, truncated
 from videogen.pipelines.wan import WanPipeline
-from videogen.sampling import denoise, make_solver
+from videogen.tasks.geometry import latent_frames
 
 
 class TextToVideoPipeline(WanPipeline):

@@ -9,14 +9,14 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 
-from videogen.conditioning import Context, Segment, pack, unpack
-from videogen.geometry import TIME_STRIDE
-from videogen.guidance import ClassifierFree, Guidance, SinglePass
-from videogen.media.reader import InputVideo
-from videogen.models import vae as vae_io
-from videogen.models.text import encode_prompt
-from videogen.models.wan import WanDiT
+from videogen.diffusion.conditioning import Context, Segment, pack, unpack
+from videogen.diffusion.guidance import ClassifierFree, Guidance, SinglePass
+from videogen.media.video_reader import InputVideo
+from videogen.models.wan import vae as vae_io
+from videogen.models.wan.text import encode_prompt
+from videogen.models.wan.transformer import WanDiT
 from videogen.pipelines.base import VideoPipeline, image_tensor
+from videogen.tasks.geometry import TIME_STRIDE
 
 MASK_CHANNELS = 4  # one per video frame of a latent frame
 

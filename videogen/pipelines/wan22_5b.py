@@ -6,14 +6,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from videogen.conditioning import Segment
-from videogen.geometry import latent_frames
+from videogen.diffusion.conditioning import Segment
+from videogen.diffusion.sampling import denoise, make_solver
 from videogen.media.color import match_color
 from videogen.media.image import cover
-from videogen.media.reader import InputVideo
+from videogen.media.video_reader import InputVideo
 from videogen.pipelines.base import Part, StepCallback, image_tensor, truncated
 from videogen.pipelines.wan import WanPipeline, first_frame
-from videogen.sampling import denoise, make_solver
+from videogen.tasks.geometry import latent_frames
 
 
 class Wan22TI2V5BPipeline(WanPipeline):

@@ -9,15 +9,15 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 
-from videogen.conditioning import Context, Segment
-from videogen.geometry import latent_frames
-from videogen.guidance import ClassifierFree, SinglePass
+from videogen.diffusion.conditioning import Context, Segment
+from videogen.diffusion.guidance import ClassifierFree, SinglePass
+from videogen.diffusion.sampling import NUM_TRAIN_TIMESTEPS, denoise, make_solver
 from videogen.media.color import match_color
-from videogen.media.reader import InputVideo
-from videogen.models.wan import WanDiT
+from videogen.media.video_reader import InputVideo
+from videogen.models.wan.transformer import WanDiT
 from videogen.pipelines.base import Part, StepCallback, image_tensor, truncated
 from videogen.pipelines.wan import WanPipeline, first_frame
-from videogen.sampling import NUM_TRAIN_TIMESTEPS, denoise, make_solver
+from videogen.tasks.geometry import latent_frames
 
 
 class Wan22A14BPipeline(WanPipeline):

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from safetensors import SafetensorError, safe_open
 
+from videogen.checkpoints.resolve import HUB_ID, KINDS, read_json, weight_files
 from videogen.errors import CheckpointError, OutOfMemoryError, VideoGenError, brief, first_line, nearest
-from videogen.models.checkpoints import HUB_ID, KINDS, read_json, weight_files
 
 if TYPE_CHECKING:
     import torch
@@ -107,7 +107,7 @@ def find_model(flag: str, path: str, kind: Kind = TEXT_CHAT) -> FoundModel:
     if re.fullmatch(kind.foreign_ids, path):
         what = "is in its original format, which needs remote code"
         raise CheckpointError(f"{flag} {path}: {what}; use one in the transformers format: {kind.default}")
-    from videogen.models import hub  # noqa: PLC0415 - 0.2 s, only for hub ids
+    from videogen.checkpoints import hub  # noqa: PLC0415 - 0.2 s, only for hub ids
 
     found = FoundModel(flag=flag, name=path, kind=kind)
     if snapshot := hub.cached(path, REVISION, PATTERNS):
@@ -129,7 +129,7 @@ def fetch(found: FoundModel, timeout: float | None = None) -> FoundModel:
     """
     if found.folder is not None:
         return found
-    from videogen.models import hub  # noqa: PLC0415 - 0.2 s, only for hub ids
+    from videogen.checkpoints import hub  # noqa: PLC0415 - 0.2 s, only for hub ids
 
     what, size = f"{found.flag} {found.name}", 0
     try:

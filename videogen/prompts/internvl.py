@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from videogen.media.frames import FrameArray
-    from videogen.media.reader import InputVideo
+    from videogen.media.video_reader import InputVideo
 
 DEFAULT_MODEL = FRAMES_CHAT.default
 NUM_FRAMES = 8

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from videogen.errors import first_line
-from videogen.models import fused, fused_vae  # noqa: F401 - both register their operators
+from videogen.models.kernels import operators, vae_operators  # noqa: F401 - both register their operators
 
 logger = logging.getLogger(__name__)
 
@@ -19,11 +19,11 @@ def enable_fused_kernels(device: torch.device, dtype: torch.dtype) -> None:
 
     Those that fail or differ are disabled, with one warning. Nothing happens where there is no CUDA device.
     """
-    fused.ENABLED.clear()
+    operators.ENABLED.clear()
     if not needs_check(device):
         return
-    problems = {name: _problem(name, device, dtype) for name in fused.OPS}
-    fused.ENABLED.update(name for name, problem in problems.items() if problem is None)
+    problems = {name: _problem(name, device, dtype) for name in operators.OPS}
+    operators.ENABLED.update(name for name, problem in problems.items() if problem is None)
     for problem in dict.fromkeys(filter(None, problems.values())):
         names = ", ".join(name for name, found in problems.items() if found == problem)
         logger.warning("fused kernels %s are not used on %s: %s; slower, same result", names, device, problem)
@@ -37,7 +37,7 @@ def needs_check(device: torch.device) -> bool:
 @cache
 def _problem(name: str, device: torch.device, dtype: torch.dtype) -> str | None:
     """Return why a kernel cannot be used on a device, found by running it; None when it can."""
-    op = fused.OPS[name]
+    op = operators.OPS[name]
     for kind in dict.fromkeys((dtype, *op.dtypes)):
         try:
             with torch.no_grad():

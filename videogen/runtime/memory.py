@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from videogen.estimate import Memory
+from videogen.planning.memory_estimate import Memory
+from videogen.runtime.block_streaming import layer_stacks, stream
+from videogen.runtime.component_offload import ENCODER, Copier, Turns, Visit
 from videogen.runtime.device import free_memory
 from videogen.runtime.precision import is_quantized
-from videogen.runtime.streaming import layer_stacks, stream
-from videogen.runtime.turns import ENCODER, Copier, Turns, Visit
 
 if TYPE_CHECKING:
     from videogen.pipelines.base import VideoPipeline

@@ -25,14 +25,14 @@ from diffusers.models._modeling_parallel import ContextParallelConfig, ParallelC
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
-from videogen import ranks
+from videogen import distributed
+from videogen.diffusion.guidance import Velocity
+from videogen.distributed import Degrees, Ranks
 from videogen.errors import InputError
-from videogen.guidance import Velocity
 from videogen.models.attention import AttentionProcessor, Spans, attend, attend_spans
-from videogen.models.wan import WanDiT
-from videogen.ranks import Degrees, Ranks
-from videogen.runtime.bands import split_decoder
-from videogen.runtime.shares import Axis, Layout, all_gather
+from videogen.models.wan.transformer import WanDiT
+from videogen.runtime.token_sharding import Axis, Layout, all_gather
+from videogen.runtime.vae_parallel import split_decoder
 
 if TYPE_CHECKING:
     from videogen.pipelines.base import VideoPipeline
@@ -96,11 +96,11 @@ def join(*, wanted: bool) -> Team:
     Raises:
         InputError: more ranks than GPUs on a machine.
     """
-    own = ranks.here()
+    own = distributed.here()
     if not wanted or own.size == 1:
         return ALONE
-    if isinstance(ranks.joined, Team):
-        return ranks.joined
+    if isinstance(distributed.joined, Team):
+        return distributed.joined
     gpus = torch.cuda.device_count()
     if gpus:
         if own.local_size > gpus:
@@ -115,7 +115,7 @@ def join(*, wanted: bool) -> Team:
         backend, store=store, rank=rank, world_size=size, timeout=PATIENCE, device_id=device
     )
     atexit.register(dist.destroy_process_group)
-    ranks.joined = team = Team(own, store)
+    distributed.joined = team = Team(own, store)
     return team
 
 

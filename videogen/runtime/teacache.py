@@ -16,8 +16,8 @@ from typing import Any, ClassVar
 from diffusers.hooks.hooks import HookRegistry, ModelHook, StateManager
 from torch import Size, Tensor, nn
 
-from videogen.models.wan import WanDiT
-from videogen.runtime.coefficients import Table
+from videogen.models.wan.transformer import WanDiT
+from videogen.tasks.teacache_tables import Table
 
 HOOK = "videogen_teacache"
 RETAINED = {False: 2, True: 10}  # calls computed at the start, without and with --use_ret_steps; 2 per step

@@ -1,0 +1,157 @@
+"""Options from files: --config (YAML), --from_metadata (JSON or MP4), --jobs (text or JSON lines)."""
+
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from videogen.errors import InputError, nearest
+from videogen.planning.request import Item, Values
+from videogen.results import sidecar
+from videogen.tasks.options import FLAG_NAMES, OPTIONS, Option, merge
+from videogen.tasks.table import TASKS
+
+LARGEST_TEXT = 50_000_000  # bytes
+# What a file may not say: it would have to be known before the file is read.
+COMMAND_LINE_ONLY = ("config", "from_metadata", "list_tasks", "env", "version")
+
+
+def named(spelling: str, source: str) -> Option:
+    """The option of a key in a file; aliases and dashes are understood.
+
+    Raises:
+        InputError: no such option.
+    """
+    name = FLAG_NAMES.get(spelling.lstrip("-").replace("-", "_"))
+    if name is None or name in COMMAND_LINE_ONLY:
+        close = nearest(spelling, FLAG_NAMES)
+        raise InputError(source, spelling, "no such option", f"nearest {close}" if close else "see --help")
+    return OPTIONS[name]
+
+
+def value_of(option: Option, spelling: str, given: object) -> Any:
+    """A checked value; ``base_seed: -1`` (upstream's way of asking for a random seed) means 'random'."""
+    if spelling.lstrip("-").replace("-", "_") == "base_seed" and str(given).strip() == "-1":
+        given = "random"
+    return option.value(given)
+
+
+def from_mapping(content: Mapping[Any, object], source: str, *, one_video: bool) -> Values:
+    """Checked values of a mapping read from a file; ``one_video`` refuses options about the whole run."""
+    values: Values = {}
+    for spelling, given in content.items():
+        option = named(str(spelling), source)
+        if one_video and option.about_run:
+            raise InputError(
+                source, spelling, "is about the whole run", f"give {option.flag} on the command line"
+            )
+        try:
+            values[option.name] = value_of(option, str(spelling), given)
+        except InputError as error:
+            error.args = (f"{source}: {error}",)
+            raise
+    return values
+
+
+def from_config(file: str) -> Values:
+    """Values of a --config file.
+
+    Raises:
+        InputError: unreadable, empty, not a mapping, an unknown key or a bad value.
+    """
+    content = _yaml(file)
+    if not isinstance(content, dict) or not content:
+        state = "is empty" if not content else "must be 'flag: value' lines"
+        raise InputError("--config", file, state, "for example 'prompt: a cat'")
+    return from_mapping(content, f"--config {file}", one_video=False)
+
+
+def from_metadata(file: str, stronger: Mapping[str, Any]) -> Values:
+    """Values of an earlier result. A model or an input that was a private path must be given again.
+
+    Raises:
+        InputError: no metadata in the file, or a local model or input that is not found from here.
+    """
+    request = sidecar.read_request("--from_metadata", file)
+    model = str(request.get("model_id", ""))
+    if model.startswith(sidecar.LOCAL_MODEL):
+        del request["model_id"]
+        if "model_id" not in stronger:
+            name = model.removeprefix(sidecar.LOCAL_MODEL)
+            raise InputError(
+                "--from_metadata",
+                file,
+                f"made with the local model '{name}'",
+                "add --model_id with its folder",
+            )
+    task = TASKS.get(str(request.get("task_type")))
+    for name in task.inputs if task is not None else ():
+        recorded = request.get(name) if name not in stronger else None
+        for item in recorded if isinstance(recorded, list) else ():
+            if "://" not in str(item) and not Path(str(item)).is_file():
+                what = f"was made from {item}, which is not in this folder"
+                raise InputError("--from_metadata", file, what, f"add --{name} with its path")
+    return from_mapping(request, f"--from_metadata {file}", one_video=True)
+
+
+def read_jobs(file: str, base: Values, recorded: Collection[str] = ()) -> list[Item]:
+    """The items of a --jobs file: JSON lines where the first line is a JSON object, else one prompt per line.
+
+    Of the ``base`` values, those ``recorded`` come from an earlier result.
+
+    Raises:
+        InputError: unreadable, empty, or a broken line, with its number.
+    """
+    items: list[Item] = []
+    lines = [(number, line.strip()) for number, line in enumerate(_lines(file), start=1) if line.strip()]
+    if not lines:
+        raise InputError("--jobs", file, "is empty", "one prompt per line, or one JSON object per line")
+    is_json = file.lower().endswith((".jsonl", ".json")) or lines[0][1].startswith("{")
+    for number, line in lines:
+        source = f"--jobs {file} line {number}"
+        own = _json_line(line, source) if is_json else {"prompt": line}
+        items.append(Item(values=merge(base, own), label=source, recorded=set(recorded) - own.keys()))
+    return items
+
+
+def _json_line(line: str, source: str) -> Values:
+    try:
+        content = json.loads(line)
+    except ValueError as error:
+        raise InputError(
+            source, None, f"is not JSON ({error})", 'for example {"prompt": "a cat", "seed": 1}'
+        ) from None
+    if not isinstance(content, dict):
+        raise InputError(source, line, "is not a JSON object", 'for example {"prompt": "a cat", "seed": 1}')
+    return from_mapping(content, source, one_video=True)
+
+
+def _lines(file: str) -> list[str]:
+    return _text("--jobs", file).splitlines()
+
+
+def _yaml(file: str) -> object:
+    try:
+        return yaml.safe_load(_text("--config", file))
+    except yaml.YAMLError as error:
+        line = getattr(getattr(error, "problem_mark", None), "line", None)
+        where = f" at line {line + 1}" if line is not None else ""
+        fix = "write one 'flag: value' per line"
+        raise InputError("--config", file, f"is not YAML{where}", fix) from None
+
+
+def _text(flag: str, file: str) -> str:
+    """A small text file, whole."""
+    path = Path(file).expanduser()
+    try:
+        if path.exists() and not path.is_file():
+            raise InputError(flag, file, "is not a regular file", "give a text file")
+        if path.stat().st_size > LARGEST_TEXT:
+            raise InputError(flag, file, f"larger than {LARGEST_TEXT / 1e6:.0f} MB", "split it")
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InputError(flag, file, f"cannot be read ({error.strerror})", "check the path") from None
+    except UnicodeDecodeError:
+        raise InputError(flag, file, "is not UTF-8 text", "save it as UTF-8") from None

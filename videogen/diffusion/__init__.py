@@ -1,0 +1,1 @@
+"""Sampling, guidance and conditioning: numbers and tensors, no networks."""

@@ -1,0 +1,224 @@
+"""Flow matching: noise schedules, solvers (diffusers' own), and the one denoising loop.
+
+A model predicts the velocity v of x = (1 - sigma) * clean + sigma * noise; timestep = 1000 * sigma.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import (
+    DPMSolverMultistepScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FlowMatchLCMScheduler,
+    SchedulerMixin,
+    UniPCMultistepScheduler,
+)
+from torch import Tensor
+
+from videogen.tasks.forcing_schedule import Row
+
+NUM_TRAIN_TIMESTEPS = 1000
+# The first noise level before the shift. Most published code computes 1 - 1/1000 in float32; SkyReels-V3 R2V
+# goes through diffusers, which has the double (spec skyreels_v3 section 5).
+SIGMA_MAX = float(np.float32(0.999))
+SIGMA_MAX_DOUBLE = 0.999
+UNTOUCHED = 999  # what diffusion forcing calls the level of frames whose turn has not come
+
+
+class StopDenoising(Exception):  # noqa: N818 - a request, not an error
+    """Raised by ``on_step`` to end the loop early with the latents it carries."""
+
+    def __init__(self, latents: Tensor) -> None:
+        super().__init__("denoising was stopped")
+        self.latents = latents
+
+
+@dataclass(frozen=True, slots=True)
+class Solver:
+    """A schedule and the way to take its steps. Stateful: make a new one for every generation."""
+
+    scheduler: SchedulerMixin
+    generator: torch.Generator | None = None
+
+    def __post_init__(self) -> None:
+        # By index, because truncated timesteps repeat when there are many steps.
+        self.scheduler.set_begin_index(0)
+
+    @property
+    def timesteps(self) -> Tensor:
+        """[N], descending."""
+        return self.scheduler.timesteps
+
+    @property
+    def sigmas(self) -> Tensor:
+        """[N + 1], descending to 0."""
+        return self.scheduler.sigmas
+
+    def step(self, velocity: Tensor, timestep: Tensor, latents: Tensor) -> Tensor:
+        """Latents at the next noise level, float32 whatever the velocity's dtype."""
+        return self.scheduler.step(velocity.float(), timestep, latents.float(), return_dict=False)[0]
+
+
+@dataclass(frozen=True, slots=True)
+class LcmSolver(Solver):
+    """Every step goes all the way to the clean latents, and back up with fresh noise.
+
+    Draws in every step, the last included, noise of the shape of the latents, normal, float32.
+    """
+
+    def step(self, velocity: Tensor, timestep: Tensor, latents: Tensor) -> Tensor:
+        taken = self.scheduler.step(
+            velocity.float(), timestep, latents.float(), generator=self.generator, return_dict=False
+        )
+        return taken[0]
+
+
+@dataclass(frozen=True, slots=True)
+class UniPcSolver(Solver):
+    """diffusers' step reads the noise levels on the device of the latents, so they go there once."""
+
+    def step(self, velocity: Tensor, timestep: Tensor, latents: Tensor) -> Tensor:
+        self.scheduler.sigmas = self.scheduler.sigmas.to(latents.device)
+        return Solver.step(self, velocity, timestep, latents)
+
+
+def unipc(steps: int, shift: float, *, sigma_max: float = SIGMA_MAX) -> Solver:
+    """UniPC, order 2, bh2, predicting clean data (spec skyreels_v3 section 5).
+
+    diffusers' own spacing differs from the published one (12 % in the result), so the unshifted levels are
+    given; the scheduler shifts them.
+    """
+    scheduler = UniPCMultistepScheduler(
+        prediction_type="flow_prediction",
+        use_flow_sigmas=True,
+        num_train_timesteps=NUM_TRAIN_TIMESTEPS,
+        flow_shift=shift,
+    )
+    scheduler.set_timesteps(sigmas=np.linspace(sigma_max, 0, steps + 1)[:-1])
+    return UniPcSolver(scheduler)
+
+
+def dpmpp(steps: int, shift: float, *, sigma_max: float = 1.0) -> Solver:
+    """DPM-Solver++, order 2, midpoint (spec wan22 section 8). Its published schedule starts at pure noise."""
+    scheduler = DPMSolverMultistepScheduler(
+        prediction_type="flow_prediction",
+        use_flow_sigmas=True,
+        num_train_timesteps=NUM_TRAIN_TIMESTEPS,
+        flow_shift=shift,
+    )
+    scheduler.set_timesteps(steps)
+    base = np.linspace(sigma_max, 0, steps + 1)[:-1]
+    sigmas = shift * base / (1 + (shift - 1) * base)
+    scheduler.timesteps = torch.from_numpy((sigmas * NUM_TRAIN_TIMESTEPS).astype(np.int64))
+    scheduler.sigmas = torch.from_numpy(np.append(sigmas, 0.0).astype(np.float32))
+    return Solver(scheduler)
+
+
+def euler(
+    steps: int, shift: float, *, sigma_max: float = 1.0, sigma_min: float = 1 / NUM_TRAIN_TIMESTEPS
+) -> Solver:
+    """Flow-match Euler from ``sigma_max`` down to ``sigma_min``, then 0, before the shift.
+
+    Specs talking_avatar section 7, hunyuan section 5.
+    """
+    scheduler = FlowMatchEulerDiscreteScheduler(num_train_timesteps=NUM_TRAIN_TIMESTEPS, shift=shift)
+    scheduler.set_timesteps(sigmas=np.linspace(sigma_max, sigma_min, steps, dtype=np.float32))
+    return Solver(scheduler)
+
+
+def lcm(steps: int, shift: float, *, sigma_max: float = 1.0) -> Solver:
+    """Latent consistency stepping, for weights distilled to it (spec performance, 4-step LoRA).
+
+    Before the shift 4 steps are the levels 1, 0.75, 0.5 and 0.25 that such weights are trained on.
+    """
+    scheduler = FlowMatchLCMScheduler(num_train_timesteps=NUM_TRAIN_TIMESTEPS, shift=shift)
+    scheduler.set_timesteps(sigmas=np.linspace(sigma_max, 0, steps + 1)[:-1])
+    return LcmSolver(scheduler)
+
+
+class FrameSolver:
+    """Steps latent frames on schedules of their own; neighbours with the same history share one solver.
+
+    Args:
+        make: a new solver for every such group.
+        rows: of the diffusion forcing schedule.
+        known: frames from the first on that are never updated, whatever the rows say.
+
+    The published code steps views of one tensor in place, so what UniPC remembers as the last sample turns
+    into the new one, and its corrector starts from there. That is 4-9 % of the result, and kept.
+    """
+
+    def __init__(self, make: Callable[[], Solver], rows: Sequence[Row], known: int) -> None:
+        columns = list(zip(*(row.indices for row in rows), strict=True))
+        self.known = known
+        self.groups: list[tuple[slice, Solver]] = []  # a GPU would wait for a list of frames
+        for _, alike in groupby(range(known, len(columns)), columns.__getitem__):
+            frames = list(alike)
+            self.groups.append((slice(frames[0], frames[-1] + 1), make()))
+        levels = make().timesteps.tolist()
+        self.levels = torch.tensor([UNTOUCHED, *levels, 0])
+
+    def timesteps(self, row: Row) -> Tensor:
+        """Noise level of every frame [F] as the model is told."""
+        levels = self.levels[list(row.indices)]
+        levels[: self.known] = 0
+        return levels
+
+    def step(self, velocity: Tensor, row: Row, latents: Tensor) -> Tensor:
+        """Latents [B, C, F, h, w] with the frames stepped that the row updates."""
+        latents = latents.clone()
+        for frames, solver in self.groups:
+            if row.update[frames.start]:
+                timestep = solver.timesteps[row.indices[frames.start] - 1]
+                before = latents[:, :, frames].float().clone()
+                after = solver.step(velocity[:, :, frames], timestep, before)
+                before.copy_(after)
+                latents[:, :, frames] = after
+        return latents
+
+
+SOLVERS: dict[str, Callable[..., Solver]] = {"unipc": unipc, "dpm++": dpmpp, "euler": euler, "lcm": lcm}
+
+
+def make_solver(
+    name: str, steps: int, shift: float, generator: torch.Generator | None, **options: float
+) -> Solver:
+    """A new solver of SOLVERS; ``generator`` is what it draws from, if it draws (lcm)."""
+    return replace(SOLVERS[name](steps, shift, **options), generator=generator)
+
+
+def denoise(
+    latents: Tensor,
+    schedule: Iterable[Any],
+    predict: Callable[[Tensor, Any], Tensor],
+    step: Callable[[Tensor, Any, Tensor], Tensor],
+    pin: Callable[[Tensor, int], Tensor] | None = None,
+    on_step: Callable[[int, Any, Tensor], Tensor] | None = None,
+) -> Tensor:
+    """The denoising loop of every task.
+
+    Args:
+        latents: noise [B, C, F, h, w].
+        schedule: one row per step; a row is whatever ``predict`` and ``step`` understand (a timestep, say).
+        predict: (latents, row) -> velocity of the latents; guidance lives in here.
+        step: (velocity, row, latents) -> latents at the next noise level.
+        pin: (latents, steps done) -> latents with known frames put back; called before the first step and
+            after every step.
+        on_step: (index, row, latents) -> latents, after every step; may raise StopDenoising.
+    """
+    if pin is not None:
+        latents = pin(latents, 0)
+    for index, row in enumerate(schedule):
+        latents = step(predict(latents, row), row, latents)
+        if pin is not None:
+            latents = pin(latents, index + 1)
+        if on_step is not None:
+            try:
+                latents = on_step(index, row, latents)
+            except StopDenoising as stop:
+                return stop.latents
+    return latents

@@ -1,0 +1,394 @@
+"""From plans to files: load a model once, generate, stream the frames out, keep the metadata.
+
+The command line, chained generation, job lists and Python users all come through here.
+"""
+
+import gc
+import logging
+import re
+import time
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+
+from videogen.checkpoints import lora as lora_files
+from videogen.checkpoints import resolve
+from videogen.checkpoints.resolve import Checkpoint
+from videogen.engine.generate import Result, follow_along, target_of, write
+from videogen.engine.load import load_pipeline
+from videogen.engine.prompt_writer import Writers, shares_device, write_prompts
+from videogen.errors import CheckpointError, InputError, OutOfMemoryError, VideoGenError, first_line
+from videogen.pipelines.base import VideoPipeline
+from videogen.planning.plan import PROMPTS, Plan
+from videogen.runtime import apply, float8, memory, parallel
+from videogen.runtime import device as devices
+from videogen.runtime.cross_attention_cache import remember_contexts
+from videogen.runtime.kernels import enable_fused_kernels
+from videogen.runtime.parallel import ALONE, Team
+from videogen.runtime.precision import set_precision
+from videogen.runtime.vae import prepare_vae
+from videogen.tasks.option_types import Lora
+from videogen.tasks.options import OPTIONS
+
+logger = logging.getLogger(__name__)
+
+# Options that make another pipeline of the same model.
+MODEL_OPTIONS = (
+    *("device", "dtype", "offload", "low_vram", "attention_backend", "compile", "lora", "vae_dtype"),
+    "float8_matmul",
+)
+# What libraries say who have no exception of their own for it.
+OUT_OF_MEMORY = re.compile(r"out of memory|can.t allocate memory|not enough memory", re.IGNORECASE)
+# Of a LoRA's expert: whether it goes into the second transformer; unnamed, into each.
+EXPERTS = {None: (False, True), "high": (False,), "low": (True,)}
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Failure:
+    """One video of several that could not be made; ``trace`` is where it happened, as text."""
+
+    plan: Plan
+    error: Exception
+    trace: str
+
+
+@dataclass
+class Session:
+    """Holds the one loaded pipeline, and loads another when a plan needs it."""
+
+    fetched: dict[tuple, Checkpoint] = field(default_factory=dict)
+    pipeline: VideoPipeline | None = None
+    key: tuple | None = None
+    keep_writers: bool = False
+    team: Team = ALONE
+
+    def __post_init__(self) -> None:
+        self.writers = Writers(keep=self.keep_writers)
+        self.parked = False
+
+    def fetch(self, plan: Plan) -> Plan:
+        """The plan with its model on this machine."""
+        if plan.checkpoint.folder is not None:
+            return plan
+        key = (plan.checkpoint.name, plan.checkpoint.revision)
+        if key not in self.fetched:
+            timeout = plan.values["download_timeout"]
+            self.fetched[key] = resolve.fetch(plan.checkpoint, plan.task, timeout)
+        fetched = self.fetched[key]
+        if fetched.family != plan.task.family:  # only for ids that no table knows
+            what = f"turned out to be a {fetched.family} model, which has other defaults"
+            raise InputError(
+                "--model_id", fetched.name, what, "it is here now: the same command again uses them"
+            )
+        return plan.fetched(fetched)
+
+    def arrive(self, plan: Plan) -> Plan:
+        """The plan with its model on every rank's machine."""
+
+        def here() -> Plan:
+            folder = plan.checkpoint.folder
+            elsewhere = folder is not None and not folder.is_dir()  # on rank 0's machine
+            return self.fetch(plan.fetched(replace(plan.checkpoint, folder=None)) if elsewhere else plan)
+
+        return self.team.once_per_machine(here)
+
+    def dismiss(self) -> None:
+        """Tell the ranks that follow that there is nothing more to make."""
+        self.team.share(None)
+
+    def load(self, plan: Plan) -> VideoPipeline:
+        """The pipeline of a fetched plan, set up as its options say."""
+        if self.pipeline is None or self.key != model_key(plan):
+            if self.pipeline is not None:
+                self.release()
+            self.pipeline, self.key = set_up(plan), model_key(plan)
+        if self.parked:
+            assert self.pipeline.turns is not None
+            self.pipeline.turns.stay()
+            self.parked = False
+        return self.pipeline
+
+    def with_prompt(self, plan: Plan) -> Plan:
+        """The plan with its prompt written; meanwhile a loaded pipeline makes room on a GPU that both use.
+
+        Raises:
+            VideoGenError: no prompt could be written.
+        """
+        if plan.written or not plan.writers:
+            return plan
+        values = plan.values
+        resident = self.pipeline is not None and not (values["offload"] or values["low_vram"])
+        if resident and shares_device(plan) and devices.choose_device(values["device"]).type == "cuda":
+            assert self.pipeline is not None
+            assert self.pipeline.turns is not None
+            self.pipeline.turns.stay(memory.CPU)
+            torch.cuda.empty_cache()
+            self.parked = True
+        (plan,), errors = write_prompts([plan], self.writers)
+        for error in errors.values():
+            raise error
+        return plan
+
+    def close(self) -> None:
+        """Drop everything that is loaded."""
+        self.writers.close()
+        self.release()
+
+    def release(self) -> None:
+        """Drop the loaded pipeline and its memory."""
+        self.pipeline, self.key, self.parked = None, None, False
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def model_key(plan: Plan) -> tuple:
+    """What a loaded pipeline depends on: fetched plans that agree in it share one."""
+    return (
+        plan.task.name,
+        plan.task.family,
+        plan.checkpoint.folder,
+        plan.degrees,
+        *(plan.values[name] for name in MODEL_OPTIONS),
+    )
+
+
+def run(
+    plans: Sequence[Plan], *, resume: bool = False, show_progress: bool = True
+) -> Iterator[Result | Failure]:
+    """Make every plan's video and yield its outcome; of several, a failing one does not stop the rest.
+
+    Args:
+        resume: plans whose result is complete yield it at once.
+
+    Raises:
+        VideoGenError: the only plan failed; or, for all, a model or device that is not to be had.
+    """
+    for plan in plans:
+        check_device(plan)
+    session = Session(team=parallel.join(wanted=any(plan.values["use_usp"] for plan in plans)))
+    plans = [session.fetch(plan) for plan in plans]
+    for plan in plans:
+        _ = plan.teacache_table, plan.mag_ratios, plan.degrees  # or an error, before anything is loaded
+    finished = {plan.index: earlier_result(plan) if resume else None for plan in plans}
+    for plan in plans:
+        if resume and finished[plan.index] is None:  # its hash may not have been known before
+            plan.parts.check(resume=True, overwrite=False)
+    plans, unwritten = _with_prompts(plans, finished, resume=resume)
+    one_model = len({model_key(plan) for plan in plans}) == 1
+    for plan in plans:
+        if (earlier := finished[plan.index]) is not None:
+            logger.info("%s is complete, skipped", earlier.target.path)
+            yield earlier
+            continue
+        try:
+            if plan.index in unwritten:
+                raise unwritten[plan.index]
+            outcome: Result | Failure = generate(plan, session, resume=resume, show_progress=show_progress)
+        except Exception as error:
+            alone = session.team.alone  # else the other ranks cannot be brought back into step
+            if len(plans) == 1 or (one_model and isinstance(error, CheckpointError)) or not alone:
+                raise
+            outcome = Failure(plan=plan, error=error, trace=traceback.format_exc())
+            _let_go(error)
+        if isinstance(outcome, Failure) and isinstance(outcome.error, OutOfMemoryError):
+            session.release()
+        yield outcome
+    session.dismiss()
+
+
+def follow() -> None:
+    """What every rank but the first does: the same as that one, video after video, without writing any."""
+    session = Session(team=parallel.join(wanted=True))
+    while (order := session.team.share(None)) is not None:
+        plan, resume = order
+        _make(plan, session, resume=resume, show_progress=False)
+
+
+def _with_prompts(
+    plans: Sequence[Plan], finished: Mapping[int, Result | None], *, resume: bool
+) -> tuple[list[Plan], dict[int, VideoGenError]]:
+    """Plans with the prompts that models write for them, and errors of those that got none, by index.
+
+    A video that goes on keeps its prompt.
+    """
+    asked = [plan for plan in plans if plan.values.get("captioner") or plan.values.get("prompt_enhancer")]
+    kept = {plan.index: plan.parts.request_kept() for plan in asked if resume}
+    known = [
+        replace(plan, written={name: kept[plan.index][name] for name in PROMPTS if name in kept[plan.index]})
+        if kept.get(plan.index)
+        else plan
+        for plan in plans
+    ]
+    written, errors = write_prompts([plan for plan in known if finished[plan.index] is None])
+    by_index = {plan.index: plan for plan in written}
+    return [by_index.get(plan.index, plan) for plan in known], errors
+
+
+def earlier_result(plan: Plan) -> Result | None:
+    """The complete result of an earlier run of this very plan, if there is one."""
+    record = plan.earlier_record()
+    return None if record is None else Result(target=target_of(plan), record=record)
+
+
+def _let_go(error: BaseException) -> None:
+    """Drop the frames an exception holds on to, and with them the tensors of a failed run."""
+    traceback.clear_frames(error.__traceback__)
+    error.__traceback__ = error.__cause__ = error.__context__ = None
+
+
+def generate(
+    plan: Plan, session: Session | None = None, *, resume: bool = False, show_progress: bool = True
+) -> Result:
+    """Make one video and write it, its latents if asked for, and its sidecar; see ``results.write``.
+
+    Raises:
+        VideoGenError: it could not be made or written; nothing is left under the final names.
+    """
+    session = session or Session()
+    session.team.share((plan, resume))
+    return _make(plan, session, resume=resume, show_progress=show_progress)
+
+
+def _make(plan: Plan, session: Session, *, resume: bool, show_progress: bool) -> Result:
+    """What every rank does for a video; the first one writes it."""
+    started, team = time.perf_counter(), session.team
+    with _out_of_memory_advice(plan):
+        plan = session.arrive(plan)
+        pipeline = session.load(plan)
+        pipeline.seconds.clear()
+        pipeline.step_seconds.clear()
+        pipeline.seconds["load"] = time.perf_counter() - started
+        device, values = pipeline._execution_device, plan.values
+        devices.reset_peak(device)
+        pipeline.embedding_cache = Path(values["embedding_cache"]) if values["embedding_cache"] else None
+        pipeline.set_progress_bar_config(disable=not show_progress, desc="denoising", dynamic_ncols=True)
+        tiled = memory.choose_tiling(
+            pipeline, values["vae_tiling"], plan.memory, device, low_vram=values["low_vram"]
+        )
+        memory.set_tiling(pipeline, tiled=team.share(tiled))
+        ratios = team.share(plan.mag_ratios if team.leads else None)
+        apply.set_step_cache(pipeline, values, table=plan.teacache_table, ratios=ratios)
+        generator = torch.Generator(_noise_device(plan)).manual_seed(plan.seed)
+        try:
+            if not team.leads:
+                follow_along(plan, pipeline, generator, team)
+                return Result(target=target_of(plan), record={})
+            result = write(
+                plan, pipeline, generator, started, team=team, resume=resume, show_progress=show_progress
+            )
+            apply.keep_ratios(pipeline, plan.ratios_file, plan.schedule)
+            return result
+        finally:  # also after a failure: offloading must begin with everything in RAM
+            pipeline.maybe_free_model_hooks()
+
+
+def set_up(plan: Plan) -> VideoPipeline:
+    """Load a plan's pipeline and apply its runtime options, from outside."""
+    values, degrees = plan.values, plan.degrees
+    device, dtype = devices.choose_device(values["device"]), DTYPES[values["dtype"]]
+    need = plan.memory.peak(offload=values["offload"], low_vram=values["low_vram"])
+    if need > (free := devices.free_memory(device)):
+        about = f"this takes about {need / 1e9:.0f} GB, and {device} has {free / 1e9:.0f} GB free"
+        logger.warning("%s; --dry_run shows what other options take", about)
+    check_device(plan)
+    logger.info("loading %s", plan.checkpoint.name)
+    for lora in values["lora"]:  # again, for models that were not here
+        note = lora_files.check(lora.path, plan.checkpoint)
+        if note and note not in plan.notes:
+            logger.warning(note)
+    set_precision(device, dtype)
+    enable_fused_kernels(device, dtype)
+    whole = not (values["offload"] or values["low_vram"])
+    pipeline = load_pipeline(plan.task, plan.checkpoint, dtype, device if whole else memory.CPU)
+    load_loras(pipeline, values["lora"])
+    if values["float8_matmul"]:
+        for transformer in pipeline.transformers:
+            float8.quantize(transformer, device)
+    memory.place(pipeline, device, offload=values["offload"], low_vram=values["low_vram"])
+    prepare_vae(pipeline.vae, device, DTYPES[values["vae_dtype"]])
+    if not values["low_vram"]:
+        remember_contexts(pipeline)
+    for transformer in pipeline.transformers:
+        pipeline.attention_backend = apply.set_attention_backend(
+            transformer, values["attention_backend"], device, dtype, ring=degrees.ring > 1
+        )
+        if values["compile"]:
+            spread = degrees.sequence > 1
+            apply.compile_blocks(transformer, device, streamed=values["low_vram"], spread=spread)
+    parallel.spread(pipeline, degrees, device)
+    return pipeline
+
+
+def load_loras(pipeline: VideoPipeline, loras: Sequence[Lora]) -> None:
+    """Load LoRA files and set their strengths.
+
+    Raises:
+        CheckpointError: a file that holds no LoRA for this model.
+    """
+    names = [f"lora_{index}" for index in range(len(loras))]
+    for name, lora in zip(names, loras, strict=True):
+        experts = EXPERTS[lora.expert][: len(pipeline.transformers)]
+        try:
+            for second in experts:
+                where = {"load_into_transformer_2": True} if second else {}
+                pipeline.load_lora_weights(str(lora.path), adapter_name=name, quiet=True, **where)
+        except CheckpointError:
+            raise
+        except Exception as error:
+            raise CheckpointError(f"--lora {lora.path}: does not fit ({first_line(error)})") from None
+    if names:
+        pipeline.set_adapters(names, [lora.scale for lora in loras])
+
+
+def check_device(plan: Plan) -> None:
+    """Refuse what the devices of this machine cannot do.
+
+    Raises:
+        InputError: the first thing.
+    """
+    device = devices.choose_device(plan.values["device"])
+    _noise_device(plan)
+    apply.check_attention_backend(
+        plan.values["attention_backend"], device, DTYPES[plan.values["dtype"]], ring=plan.degrees.ring > 1
+    )
+    if plan.values["float8_matmul"]:
+        float8.check(device)
+
+
+def _noise_device(plan: Plan) -> str:
+    if plan.values["noise_device"] == "cuda" and not torch.cuda.is_available():
+        raise InputError("--noise_device", "cuda", "there is no CUDA device here", "use cpu")
+    return plan.values["noise_device"]
+
+
+@contextmanager
+def _out_of_memory_advice(plan: Plan) -> Iterator[None]:
+    """Turn every way of running out of memory into one line with what to try."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not known and not OUT_OF_MEMORY.search(str(error)):
+            raise
+        on_gpu = devices.choose_device(plan.values["device"]).type != "cpu"
+        raise OutOfMemoryError(f"out of memory; try {what_to_try(plan, on_gpu=on_gpu)}") from error
+
+
+def what_to_try(plan: Plan, *, on_gpu: bool) -> str:
+    """Options that would make a plan fit in less memory."""
+    need, values = plan.memory, plan.values
+    float8 = values["float8_matmul"]
+    other = float8 or values["use_usp"]  # which --low_vram does not go with
+    ways = (
+        ("--offload", not (values["offload"] or values["low_vram"] or float8), need.peak(offload=True)),
+        ("--low_vram", not (values["low_vram"] or other), need.peak(low_vram=True)),
+    )
+    tries = [f"{flag} (about {size / 1e9:.0f} GB)" for flag, useful, size in ways if on_gpu and useful]
+    shorter = " or fewer --num_frames" if OPTIONS["num_frames"].used_by(plan.task.name) else ""
+    return ", ".join([*tries, f"a smaller --resolution{shorter}"])

@@ -1,0 +1,268 @@
+"""Input sound: any file soundfile or PyAV can decode, as the one waveform the talking avatar is driven by.
+
+What is published (spec talking_avatar section 3): the mean of all channels, resampled to 16 kHz, at -23 LUFS.
+The decoders, the resampler and the meter are imported with the first file.
+"""
+
+import hashlib
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from videogen.errors import InputError, first_line
+from videogen.media.download import Fetcher, display_name
+from videogen.media.probe import FORMATS, PATIENCE
+from videogen.tasks.avatar_clips import AVATAR_FPS, MAX_FRAMES
+
+if TYPE_CHECKING:
+    import av
+    import av.audio.stream
+    import av.container
+    import numpy as np
+
+SAMPLE_RATE = 16000  # of the audio encoder
+SHORTEST = 0.4  # seconds: one block of the loudness meter
+LONGEST = MAX_FRAMES / AVATAR_FPS
+LOUDNESS = -23.0  # LUFS, EBU R 128's target
+SILENCE = 10 ** (-70 / 20)  # peak; -70 LUFS is the meter's gate, below which nothing is counted
+# Containers PyAV may open: those of videos, and of sound alone that libsndfile does not read.
+CONTAINERS = f"{FORMATS},aac,mp3,wav,flac,ac3,eac3,amr,caf,aiff"
+BLOCK = 1 << 18  # samples decoded at a time
+KNOWN = "give a wav, mp3, flac or m4a file, or a video with sound"
+ANOTHER_COPY = "download or save it again, or convert it to wav"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InputAudio:
+    """A sound file, or the sound of a video file, that was decoded once.
+
+    ``rate`` and ``channels`` are the file's own; ``start`` is the seconds from the file's start to the first
+    sample. ``num_samples`` are those at 16 kHz, ``seconds`` what they last. ``silent`` says that nothing can
+    be heard.
+    """
+
+    path: Path
+    name: str
+    rate: int
+    channels: int
+    num_samples: int
+    sha256: str
+    silent: bool
+    start: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Duration at 16 kHz."""
+        return self.num_samples / SAMPLE_RATE
+
+    @property
+    def num_frames(self) -> int:
+        """Video frames it lasts, a part of one counted as one; in floating point, as published."""
+        return math.ceil(self.seconds * AVATAR_FPS)
+
+    def load(self) -> "InputAudio":
+        """Itself: ``waveform`` decodes it when it is needed."""
+        return self
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Decoded:
+    """One channel, float32 [n], at the file's own rate."""
+
+    samples: "np.ndarray"
+    rate: int
+    channels: int
+    start: float = 0.0
+
+
+def read_audio(flag: str, source: str, fetcher: Fetcher) -> InputAudio:
+    """Fetch and fully decode the sound of a file.
+
+    Raises:
+        InputError: no such file, no sound in it, damaged, shorter than 0.4 s or longer than 200 s.
+    """
+    path = fetcher.local(flag, source)
+    decoded = _decode(flag, source, path)
+    count = _resampled_length(len(decoded.samples), decoded.rate)
+    if count < SHORTEST * SAMPLE_RATE or count > LONGEST * SAMPLE_RATE:
+        raise _wrong_length(flag, source, count / SAMPLE_RATE)
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return InputAudio(
+        path=path,
+        name=display_name(source),
+        rate=decoded.rate,
+        channels=decoded.channels,
+        num_samples=count,
+        sha256=digest,
+        silent=bool(abs(decoded.samples).max() < SILENCE),
+        start=decoded.start,
+    )
+
+
+def waveform(audio: InputAudio) -> "np.ndarray":
+    """The sound as the audio encoder hears it, and as the video gets it: float32 [n], 16 kHz, -23 LUFS.
+
+    Raises:
+        InputError: the file cannot be decoded any more.
+    """
+    return normalized(resampled(audio))
+
+
+def resampled(audio: InputAudio) -> "np.ndarray":
+    """The mean of the channels at 16 kHz, float32 [n]; the same bytes as librosa.load(path, sr=16000)."""
+    import numpy as np  # noqa: PLC0415 - this module is loaded at start-up
+    import soxr  # noqa: PLC0415
+
+    decoded = _decode("input audio", audio.name, audio.path)
+    if decoded.rate == SAMPLE_RATE:
+        return decoded.samples
+    samples = soxr.resample(decoded.samples, decoded.rate, SAMPLE_RATE, quality="HQ")
+    count = _resampled_length(len(decoded.samples), decoded.rate)
+    return np.pad(samples[:count], (0, max(0, count - len(samples))))  # soxr rounds, librosa rounds up
+
+
+def normalized(samples: "np.ndarray") -> "np.ndarray":
+    """16 kHz float32 [n] at -23 LUFS (BS.1770-4), peaks left as they come; unchanged if nothing is heard."""
+    import pyloudnorm  # noqa: PLC0415 - this module is loaded at start-up
+
+    loudness = float(pyloudnorm.Meter(SAMPLE_RATE).integrated_loudness(samples))
+    if abs(loudness) > 100:  # silence: minus infinity
+        return samples
+    return (samples * 10 ** ((LOUDNESS - loudness) / 20)).astype("float32")
+
+
+def pcm16(samples: "np.ndarray") -> "np.ndarray":
+    """int16 [n], clipped at full scale: what soundfile writes as PCM_16."""
+    import numpy as np  # noqa: PLC0415 - this module is loaded at start-up
+
+    scaled = np.floor(samples.astype(np.float64) * (0x7FFFFFFF / 0x10000))
+    return np.clip(scaled, -0x8000, 0x7FFF).astype(np.int16)
+
+
+def _resampled_length(count: int, rate: int) -> int:
+    return count if rate == SAMPLE_RATE else math.ceil(count * (SAMPLE_RATE / rate))
+
+
+def _wrong_length(flag: str, source: str, seconds: float) -> InputError:
+    few = seconds < SHORTEST
+    what = f"lasts {seconds:.7g} s, {'less' if few else 'more'} than {SHORTEST if few else LONGEST:g} s"
+    return InputError(flag, source, what, f"give {SHORTEST:g} to {LONGEST:g} s of sound")
+
+
+def _decode(flag: str, source: str, path: Path) -> _Decoded:
+    """With soundfile what it can read, anything else with PyAV."""
+    import numpy as np  # noqa: PLC0415 - this module is loaded at start-up
+
+    decoded = _with_soundfile(flag, source, path) or _with_av(flag, source, path)
+    if not np.isfinite(decoded.samples).all():
+        raise InputError(flag, source, "holds samples that are not finite numbers", ANOTHER_COPY)
+    return decoded
+
+
+def _with_soundfile(flag: str, source: str, path: Path) -> _Decoded | None:
+    """None where libsndfile does not know the format, or how long the file is."""
+    import soundfile  # noqa: PLC0415 - this module is loaded at start-up
+
+    try:
+        sound = soundfile.SoundFile(path)
+    except (soundfile.SoundFileError, TypeError):  # TypeError: a .raw file says nothing of itself
+        return None
+    with sound, _silent_libraries():
+        rate, blocks = sound.samplerate, []
+        if sound.format == "MP3" and not _lasts(path, sound.frames / rate):
+            return None
+        if sound.frames > LONGEST * rate:
+            raise _wrong_length(flag, source, sound.frames / rate)
+        try:
+            while len(block := sound.read(BLOCK, dtype="float32", always_2d=True)):
+                blocks.append(block.mean(axis=1))
+        except soundfile.SoundFileError as error:
+            raise InputError(flag, source, f"cannot be decoded ({first_line(error)})", ANOTHER_COPY) from None
+        return _Decoded(samples=_joined(blocks), rate=rate, channels=sound.channels)
+
+
+@contextmanager
+def _silent_libraries() -> Iterator[None]:
+    """Keep off stderr what libmpg123 writes there of files that are sound."""
+    with Path(os.devnull).open("wb") as nowhere:
+        stderr = os.dup(2)
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
+def _lasts(path: Path, seconds: float) -> bool:
+    """Whether the packets of an MP3 add up to this.
+
+    Where its first frame does not say, libsndfile guesses from the bit rate, and decodes no more than that.
+    """
+    try:
+        with _opened("", "", path) as (container, stream):
+            total = sum((p.duration or 0) * p.time_base for p in container.demux(stream) if p.size)
+    except InputError:
+        return True  # there is nothing better
+    return abs(total - seconds) < PATIENCE
+
+
+@contextmanager
+def _opened(
+    flag: str, source: str, path: Path
+) -> "Iterator[tuple[av.container.InputContainer, av.audio.stream.AudioStream]]":
+    """The container and its first audio stream; what goes wrong in the block too becomes an InputError."""
+    import av  # noqa: PLC0415 - this module is loaded at start-up
+
+    options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
+    try:
+        # "file:" and a path from the root: nothing in the name is a protocol or an option.
+        container = av.open(f"file:{path.absolute()}", container_options=options, metadata_errors="replace")
+    except OSError as error:
+        raise InputError(flag, source, f"cannot be read ({error.strerror})", "check the file") from None
+    except av.FFmpegError:
+        raise InputError(flag, source, "is not audio, or not all of it", KNOWN) from None
+    with container:
+        if not container.streams.audio:
+            what = "has no audio stream" if container.streams.video else "is not audio"
+            raise InputError(flag, source, what, KNOWN)
+        if container.streams.audio[0].codec_context is None:
+            raise InputError(flag, source, "its codec is not known here", "convert it to wav")
+        try:
+            yield container, container.streams.audio[0]
+        except av.FFmpegError as error:
+            what = f"cannot be decoded ({error.strerror or first_line(error)})"
+            raise InputError(flag, source, what, ANOTHER_COPY) from None
+        except ValueError as error:  # its rate or channels change on the way
+            raise InputError(flag, source, f"cannot be decoded ({error})", "convert it to wav") from None
+
+
+def _with_av(flag: str, source: str, path: Path) -> _Decoded:
+    import av  # noqa: PLC0415 - this module is loaded at start-up
+
+    blocks: list[np.ndarray] = []
+    count, rate, channels, start = 0, SAMPLE_RATE, 1, 0.0
+    with _opened(flag, source, path) as (container, stream):
+        planar = av.AudioResampler(format="fltp")
+        for frame in chain(container.decode(stream), [None]):  # None: what the resampler still holds
+            for part in planar.resample(frame):
+                if not blocks and frame is not None and frame.time is not None:
+                    start = max(0.0, frame.time - (container.start_time or 0) / 1e6)
+                blocks.append(part.to_ndarray().mean(axis=0))
+                count, rate, channels = count + part.samples, part.sample_rate, part.layout.nb_channels
+                if count > LONGEST * rate:
+                    declared = float((stream.duration or 0) * (stream.time_base or 0))
+                    raise _wrong_length(flag, source, max(declared, count / rate))
+    return _Decoded(samples=_joined(blocks), rate=rate, channels=channels, start=start)
+
+
+def _joined(blocks: "list[np.ndarray]") -> "np.ndarray":
+    import numpy as np  # noqa: PLC0415 - this module is loaded at start-up
+
+    return np.concatenate(blocks) if blocks else np.zeros(0, np.float32)

@@ -1,0 +1,331 @@
+"""Input videos: any container and codec PyAV can decode, its frames one at a time or only the last few.
+
+PyAV is the reference; decord reads the tail of those files for which it gives the same bytes. Neither is
+imported before a video is read.
+"""
+
+import hashlib
+import logging
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from videogen.errors import InputError, first_line
+from videogen.media.download import Fetcher, display_name
+from videogen.media.probe import (
+    ANOTHER_COPY,
+    Turn,
+    counted,
+    decoded,
+    is_plain,
+    missing_part,
+    opened,
+    surveyed,
+    turn_of,
+    use_threads,
+)
+from videogen.media.timeline import Keyframe, Resampling, Timeline, exact, regular
+
+if TYPE_CHECKING:
+    import av
+    import av.container
+    import av.packet
+    import av.video.stream
+    import numpy as np
+
+logger = logging.getLogger(__name__)
+
+# swscale's SWS_BICUBIC | SWS_FULL_CHR_H_INP; without the second, every other pixel may give no chroma.
+SCALING = 0x4 | 0x2000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InputVideo:
+    """A video file whose packets were all read and whose first frame was decoded.
+
+    ``width`` and ``height`` are upright (display matrix applied), ``fps`` is the average rate,
+    ``start`` the seconds from the file's start to the first frame. ``plain`` says
+    that decord may read it: 8 bits, unrotated, constant frame rate, and what ``is_plain`` adds.
+    """
+
+    path: Path
+    name: str
+    width: int
+    height: int
+    num_frames: int
+    fps: float
+    seconds: float
+    sha256: str
+    has_audio: bool
+    start: float
+    plain: bool
+    timeline: Timeline = field(repr=False, compare=False)
+    turn: Turn = field(repr=False, compare=False)
+
+    def load(self) -> "InputVideo":
+        """Itself: frames are decoded when they are asked for."""
+        return self
+
+    def count(self, *, source_fps: float | None = None, fps: float = 24.0) -> int:
+        """How many frames ``frames`` yields, without decoding."""
+        return self._resampling(source_fps, fps).count
+
+    def frames(
+        self, *, source_fps: float | None = None, fps: float = 24.0, size: tuple[int, int] | None = None
+    ) -> "Iterator[np.ndarray]":
+        """The frames in the order shown, uint8 RGB [H, W, 3], one at a time; not to be written into.
+
+        Args:
+            source_fps: None yields every frame as it is, whatever the rates (as published); 0 resamples by
+                the file's own timestamps; anything else takes frame i to be shown at i / source_fps seconds.
+            fps: frames per second that are yielded when resampling: the source frame nearest to k / fps
+                seconds (of two equally near the later), k = 0, 1, ... until the last source frame ends.
+            size: (width, height) that every frame is scaled to (``scaled``), whatever its aspect ratio; None
+                is the video's own.
+
+        Raises:
+            InputError: the file cannot be decoded to its end.
+        """
+        resampling = self._resampling(source_fps, fps)
+        count, k = resampling.count, 0
+        wanted = resampling.source(k)
+        for index, picture in _pictures(self):
+            if index == wanted:
+                image = _upright(self, picture, size)
+            while index == wanted:
+                yield image
+                k += 1
+                wanted = resampling.source(k) if k < count else -1
+
+    def tail(
+        self,
+        count: int,
+        *,
+        source_fps: float | None = None,
+        fps: float = 24.0,
+        size: tuple[int, int] | None = None,
+    ) -> "np.ndarray":
+        """The last ``count`` items of ``frames``, uint8 [count, H, W, 3], decoded from a keyframe near them.
+
+        Raises:
+            InputError: there are fewer, or the file cannot be decoded.
+        """
+        resampling = self._resampling(source_fps, fps)
+        total = resampling.count
+        if not 0 < count <= total:
+            raise InputError(
+                "input video", self.name, f"has {total} frames, not {count}", "give a longer video"
+            )
+        tail = Tail(self, [resampling.source(k) for k in range(total - count, total)], size)
+        if not fill_from_keyframe(self, tail, may_use_decord=source_fps is None):
+            for index, picture in _pictures(self):
+                tail.take(index, picture)
+        return tail.images
+
+    def _resampling(self, source_fps: float | None, fps: float) -> Resampling:
+        if source_fps is None:
+            return regular(self.num_frames, 1, 1)
+        if source_fps == 0:
+            return Resampling(timeline=self.timeline, fps=exact(fps))
+        return regular(self.num_frames, source_fps, fps)
+
+
+class Tail:
+    """Collects the frames with the indices ``wanted`` in one array, uint8 [len(wanted), H, W, 3].
+
+    H and W are those of ``size`` (width, height) or the video.
+    """
+
+    def __init__(self, video: InputVideo, wanted: Sequence[int], size: tuple[int, int] | None = None) -> None:
+        import numpy as np  # noqa: PLC0415 - this module is loaded at start-up
+
+        self.video, self.first, self.size = video, wanted[0], size
+        self.slots: dict[int, list[int]] = {}
+        for slot, index in enumerate(wanted):
+            self.slots.setdefault(index, []).append(slot)
+        width, height = size or (video.width, video.height)
+        self.images = np.empty((len(wanted), height, width, 3), np.uint8)
+
+    def take(self, index: int, picture: "av.VideoFrame") -> None:
+        """Convert source frame ``index`` if it is wanted."""
+        if slots := self.slots.get(index):
+            self.images[slots] = _upright(self.video, picture, self.size)
+
+
+def read_video(flag: str, source: str, fetcher: Fetcher) -> InputVideo:
+    """Fetch a video, read all of its packets and decode its first frame.
+
+    Only where timestamps are missing or the decoder leaves out frames at the start (raw streams, some cut
+    files) are all frames decoded to count them.
+
+    Raises:
+        InputError: no such file, not a video, truncated, without a video stream or frames.
+    """
+    path = fetcher.local(flag, source)
+    with opened(flag, source, path) as (container, stream):
+        survey = surveyed(container, stream)
+        if missing := missing_part(flag, source, path, (container, stream), survey):
+            raise InputError(flag, source, f"is truncated: {missing}", "download or save it again")
+        if survey.first is None:
+            raise InputError(flag, source, "has no frames", "give another video")
+        declared = stream.average_rate or stream.guessed_rate or Fraction(24)
+        timeline = survey.timeline(declared) or counted(flag, source, path, declared)
+        start = max(0.0, float(timeline.moments[0] * timeline.tick) - (container.start_time or 0) / 1e6)
+        plain, has_audio = is_plain(container, survey, timeline), bool(container.streams.audio)
+    size, turn = (survey.first.width, survey.first.height), turn_of(survey.first)
+    width, height = reversed(size) if turn.transposed else size
+    num_frames, rate = len(timeline.moments), timeline.rate(declared)
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return InputVideo(
+        path=path,
+        name=display_name(source),
+        width=width,
+        height=height,
+        num_frames=num_frames,
+        fps=float(rate),
+        seconds=float(num_frames / rate),
+        sha256=digest,
+        has_audio=has_audio,
+        start=start,
+        plain=plain,
+        timeline=timeline,
+        turn=turn,
+    )
+
+
+def _upright(video: InputVideo, picture: "av.VideoFrame", size: tuple[int, int] | None) -> "np.ndarray":
+    """uint8 RGB [H, W, 3] of ``size``; a frame of another size than the first is brought to that before."""
+    import numpy as np  # noqa: PLC0415 - this module is loaded at start-up
+
+    turn = video.turn
+    width, height = (video.height, video.width) if turn.transposed else (video.width, video.height)
+    image = picture.to_ndarray(format="rgb24", width=width, height=height)
+    if turn.transposed:
+        image = image.transpose(1, 0, 2)
+    if turn.mirrored:
+        image = image[:, ::-1]
+    if turn.flipped:
+        image = image[::-1]
+    return scaled(np.ascontiguousarray(image), size)
+
+
+def scaled(image: "np.ndarray", size: tuple[int, int] | None) -> "np.ndarray":
+    """uint8 RGB [H, W, 3] at ``size`` (width, height), with swscale's bicubic filter.
+
+    From RGB, so that it does not matter who decoded the frame: decord itself can only scale bilinearly.
+    """
+    import av  # noqa: PLC0415 - this module is loaded at start-up
+    import numpy as np  # noqa: PLC0415
+
+    if size in (None, (image.shape[1], image.shape[0])):
+        return image
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image))
+    return frame.reformat(*size, interpolation=SCALING).to_ndarray()
+
+
+def _pictures(video: InputVideo) -> "Iterator[tuple[int, av.VideoFrame]]":
+    """Every frame from the start, with its index."""
+    index = -1
+    with opened("input video", video.name, video.path) as (container, stream):
+        use_threads(stream)
+        for index, picture in enumerate(decoded(container.demux(stream))):
+            yield index, picture
+    if index + 1 != video.num_frames:
+        what = f"{index + 1} frames can be decoded, {video.num_frames} should be there"
+        raise InputError("input video", video.name, what, ANOTHER_COPY)
+
+
+def fill_from_keyframe(video: InputVideo, tail: Tail, *, may_use_decord: bool) -> bool:
+    """Decode from the last keyframe before the tail; False where that does not give the expected frames."""
+    moments, keyframes = video.timeline.moments, video.timeline.keyframes
+    place = bisect_right(keyframes, moments[tail.first], key=lambda keyframe: keyframe.pts) - 1
+    if place < 0:
+        return False
+    start = keyframes[place]
+    try:
+        if may_use_decord and video.plain and _is_clean(video, start) and fill_with_decord(video, tail):
+            return True
+        with opened("input video", video.name, video.path) as (container, stream):
+            use_threads(stream)
+            pictures = decoded(_packets_from(container, stream, start))
+            return _fill(tail, pictures, moments, start.pts)
+    except InputError as error:
+        logger.debug("decoding %s from its start: %s", video.name, error)
+        return False
+
+
+def _is_clean(video: InputVideo, start: Keyframe) -> bool:
+    """Whether ``start`` and all keyframes after it are whole, progressive and of the video's size.
+
+    Where the picture is refreshed bit by bit, unfinished frames are marked as keyframes too: PyAV leaves them
+    out, decord does not.
+    """
+    size = (video.width, video.height)
+    with opened("input video", video.name, video.path) as (container, stream):
+        stream.codec_context.skip_frame = "NONKEY"
+        moments = []
+        for picture in decoded(_packets_from(container, stream, start)):
+            if picture.is_corrupt or picture.interlaced_frame or (picture.width, picture.height) != size:
+                return False
+            moments.append(picture.pts)
+    return moments[:1] == [start.pts]
+
+
+def _packets_from(
+    container: "av.container.InputContainer", stream: "av.video.stream.VideoStream", start: Keyframe
+) -> "Iterator[av.packet.Packet]":
+    """Packets from ``start`` or an earlier keyframe on; none if it cannot be found.
+
+    Containers are indexed by either kind of timestamp.
+    """
+    for moment in (start.pts, start.dts):
+        if moment is None:
+            continue
+        container.seek(moment, stream=stream)
+        packets = container.demux(stream)
+        for packet in packets:
+            if packet.is_keyframe and packet.pts is not None:
+                if packet.pts <= start.pts:
+                    yield packet
+                    yield from packets
+                    return
+                break
+
+
+def _fill(tail: Tail, pictures: "Iterable[av.VideoFrame]", moments: Sequence[int], start: int) -> bool:
+    """Whether the frames from ``start`` on are exactly those the timeline lists, all intact."""
+    index = bisect_left(moments, start)
+    for picture in pictures:
+        if picture.pts is None:
+            return False
+        if picture.pts < start:  # it may refer to frames before the keyframe
+            continue
+        if index == len(moments) or picture.pts != moments[index] or picture.is_corrupt:
+            return False
+        tail.take(index, picture)
+        index += 1
+    return index == len(moments)
+
+
+def fill_with_decord(video: InputVideo, tail: Tail) -> bool:
+    """Read the last frames with decord; False where it is not installed or disagrees about the file."""
+    try:
+        import decord  # noqa: PLC0415 - this module is loaded at start-up, and there are no wheels for ARM
+
+        decord.logging.set_level(decord.logging.QUIET)
+        reader = decord.VideoReader(str(video.path.absolute()), ctx=decord.cpu(0), num_threads=1)
+        if len(reader) != video.num_frames:
+            return False
+        for slot, index in enumerate(range(tail.first, video.num_frames)):
+            image = reader[index].asnumpy()
+            if image.shape != (video.height, video.width, 3):  # rows of 48 pixels come with 4 channels
+                return False
+            tail.images[slot] = scaled(image, tail.size)
+    except Exception as error:  # whatever it is, PyAV can do it
+        logger.debug("%s is not read with decord: %s", video.name, first_line(error))
+        return False
+    return True

@@ -1,0 +1,388 @@
+"""Writing videos as their frames arrive: MP4, GIF, NPY or a folder of PNGs, whole under their name or not at
+all.
+
+Every writer works on a temporary sibling of the target and is renamed into place once it is complete and has
+been read back; whatever goes wrong before that removes the temporary file.
+"""
+
+import glob
+import os
+import queue
+import re
+import shutil
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import av
+import imageio_ffmpeg
+import numpy as np
+from PIL import Image
+
+from videogen.errors import VideoGenError
+from videogen.results.output_paths import numbered
+
+QUALITY = 8  # imageio's scale; x264 at CRF 10, as published (spec skyreels_v3 section 1)
+PNG_NAME = "{:06d}.png"
+WAITING = 2  # chunks of frames between the one being written and the one being made
+
+
+class Audio(NamedTuple):
+    """A stretch of a file's sound, in seconds from the file's start."""
+
+    path: Path
+    start: float
+    seconds: float
+
+
+class OutputError(VideoGenError):
+    """A result that could not be written."""
+
+
+class FrameWriter(Protocol):
+    """Takes uint8 frames [f, H, W, 3] in order."""
+
+    def write(self, frames: np.ndarray) -> None: ...
+
+    def finish(self) -> None:
+        """Flush, and check that everything arrived."""
+
+    def abort(self) -> None:
+        """Let go of files and processes; the caller removes what was written."""
+
+
+class _FfmpegWriter:
+    """MP4 and GIF through the ffmpeg that imageio-ffmpeg brings."""
+
+    def __init__(self, path: Path, size: tuple[int, int], fps: int, options: dict) -> None:
+        self.path, self.count = path, 0
+        self.pipe = imageio_ffmpeg.write_frames(
+            str(path.absolute()), size, fps=fps, macro_block_size=1, ffmpeg_log_level="quiet", **options
+        )
+
+    def write(self, frames: np.ndarray) -> None:
+        if not self.count:
+            self.pipe.send(None)  # starts the encoder
+        for frame in frames:
+            try:
+                self.pipe.send(np.ascontiguousarray(frame))
+            except (OSError, StopIteration):
+                raise OutputError(_reason(self.path)) from None
+            self.count += 1
+
+    def finish(self) -> None:
+        self.pipe.close()  # waits for ffmpeg, but does not tell how it ended
+        try:
+            with av.open(str(self.path.absolute())) as container:
+                stored = sum(1 for packet in container.demux(video=0) if packet.size)
+        except (OSError, av.FFmpegError):
+            stored = -1
+        if stored != self.count:
+            raise OutputError(_reason(self.path))
+
+    def abort(self) -> None:
+        self.pipe.close()
+
+
+def _mp4(path: Path, size: tuple[int, int], fps: int, comment: str, audio: "Audio | None") -> FrameWriter:
+    options: dict = {"quality": QUALITY, "codec": "libx264"}
+    params: list[str] = []
+    if audio is not None:
+        options |= {"audio_path": f"file:{audio.path.absolute()}", "audio_codec": "aac"}
+        trim = f"atrim=start={audio.start:.6f}:end={audio.start + audio.seconds:.6f}"
+        params += ["-af", f"{trim},asetpts=PTS-{audio.start:.6f}/TB"]
+        params += ["-map_chapters", "-1", "-map_metadata", "-1", "-map_metadata:s:a", "-1"]
+    params += ["-metadata", f"comment={comment}"]
+    return _FfmpegWriter(path, size, fps, {**options, "output_params": params})
+
+
+def _gif(path: Path, size: tuple[int, int], fps: int) -> FrameWriter:
+    palette = (
+        "split[a][b];[a]palettegen=stats_mode=single[p];[b][p]paletteuse=new=1"  # per frame: no look-ahead
+    )
+    options = {
+        "quality": None,
+        "codec": "gif",
+        "pix_fmt_out": "pal8",
+        "output_params": ["-filter_complex", palette],
+    }
+    return _FfmpegWriter(path, size, fps, options)
+
+
+class _NpyWriter:
+    """uint8 [F, H, W, 3], lossless."""
+
+    def __init__(self, path: Path, size: tuple[int, int], num_frames: int) -> None:
+        width, height = size
+        self.path, self.expected = path, num_frames * height * width * 3
+        self.file = path.open("xb")
+        header = {"descr": "|u1", "fortran_order": False, "shape": (num_frames, height, width, 3)}
+        np.lib.format.write_array_header_1_0(self.file, header)
+        self.start = self.file.tell()
+
+    def write(self, frames: np.ndarray) -> None:
+        self.file.write(np.ascontiguousarray(frames).data)
+
+    def finish(self) -> None:
+        self.file.flush()
+        written = self.file.tell() - self.start
+        self.file.close()
+        if written != self.expected:
+            raise OutputError(f"{self.path}: {written} bytes of frames instead of {self.expected}")
+
+    def abort(self) -> None:
+        self.file.close()
+
+
+class _PngWriter:
+    """A folder of numbered PNGs."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.count = path, 0
+        path.mkdir()
+
+    def write(self, frames: np.ndarray) -> None:
+        for frame in frames:
+            Image.fromarray(frame).save(self.path / PNG_NAME.format(self.count))
+            self.count += 1
+
+    def finish(self) -> None:
+        pass
+
+    def abort(self) -> None:
+        pass
+
+
+class _Background:
+    """A writer that works in a thread of its own, a few chunks behind: frames are made meanwhile.
+
+    What goes wrong in there is raised by the next call. After ``abort`` no more is written.
+    """
+
+    def __init__(self, writer: FrameWriter) -> None:
+        self.writer, self.stopped = writer, False
+        self.error: BaseException | None = None
+        self.queue: queue.Queue[np.ndarray | None] = queue.Queue(WAITING)
+        self.thread = threading.Thread(target=self._work, name="frames", daemon=True)
+
+    def _work(self) -> None:
+        while (frames := self.queue.get()) is not None:  # to the end in any case: nobody is to wait in vain
+            try:
+                if not self.stopped:
+                    self.writer.write(frames)
+            except BaseException as error:  # whatever it is, it is for the other thread
+                self.error, self.stopped = error, True
+
+    def write(self, frames: np.ndarray) -> None:
+        """Hand frames over, which must not be changed any more."""
+        self._raise()
+        if self.thread.ident is None:
+            self.thread.start()
+        self.queue.put(frames)
+
+    def _raise(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+    def _join(self) -> None:
+        if self.thread.ident is not None:
+            self.queue.put(None)
+            self.thread.join()
+
+    def finish(self) -> None:
+        self._join()
+        self._raise()
+        self.writer.finish()
+
+    def abort(self) -> None:
+        self.stopped = True
+        self._join()
+        self.writer.abort()
+
+
+@contextmanager
+def open_writer(
+    target: Path,
+    kind: str,
+    *,
+    size: tuple[int, int],
+    fps: int,
+    num_frames: int,
+    comment: str = "",
+    audio: "Audio | None" = None,
+) -> Iterator["PendingFile"]:
+    """A writer for ``target``: ``write()`` frames, ``finish()``, then ``publish()``.
+
+    Args:
+        target: final path; its folder must exist.
+        kind: 'mp4', 'gif', 'npy' or 'png' (a folder).
+        size: (width, height) in pixels.
+        num_frames: frames that will be written.
+        comment: stored in the file where the format has a place for it.
+        audio: sound for an MP4.
+
+    What has not been published when the block ends is removed.
+
+    Raises:
+        OutputError: the disk is full, or the encoder failed.
+    """
+    with pending(target) as temporary:
+        writer: FrameWriter
+        with writing(target):
+            if kind == "npy":
+                writer = _NpyWriter(temporary, size, num_frames)
+            elif kind == "png":
+                writer = _PngWriter(temporary)
+            elif kind == "gif":
+                writer = _gif(temporary, size, fps)
+            else:
+                writer = _mp4(temporary, size, fps, comment, audio)
+        handle = PendingFile(temporary, target, _Background(writer))
+        try:
+            yield handle
+        finally:
+            if not handle.done:
+                handle.writer.abort()
+
+
+class PendingFile:
+    """Frames on their way to ``target``."""
+
+    def __init__(self, temporary: Path, target: Path, writer: FrameWriter) -> None:
+        self.temporary, self.target, self.writer, self.done = temporary, target, writer, False
+
+    def write(self, frames: np.ndarray) -> None:
+        with writing(self.target):
+            self.writer.write(frames)
+
+    def finish(self) -> None:
+        """Complete and check the temporary file."""
+        with writing(self.target):
+            self.writer.finish()
+        self.done = True
+
+    def publish(self, *, may_replace: bool = False) -> Path:
+        """Give the finished file its name, or a numbered one if that is taken; returns the name."""
+        assert self.done
+        with writing(self.target):
+            return publish(self.temporary, self.target, may_replace=may_replace)
+
+
+@contextmanager
+def writing(target: Path) -> Iterator[None]:
+    """What goes wrong while a file is written becomes an OutputError that names it."""
+    try:
+        yield
+    except OSError as error:
+        fix = "free some space or choose another --output"
+        raise OutputError(f"{target}: {error.strerror or error}; {fix}") from None
+
+
+def save_tensors(target: Path, tensors: Mapping[str, Any]) -> None:
+    """Write a safetensors file whole."""
+    from safetensors.torch import save  # noqa: PLC0415 - torch
+
+    with pending(target) as temporary, writing(target):
+        temporary.write_bytes(save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}))
+        temporary.replace(target)
+
+
+@contextmanager
+def pending(target: Path) -> Iterator[Path]:
+    """A temporary sibling of ``target``, gone at the end unless it was renamed."""
+    clean_stale(target)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.part{target.suffix}")
+    try:
+        yield temporary
+    finally:
+        remove(temporary)
+
+
+def publish(temporary: Path, target: Path, *, may_replace: bool) -> Path:
+    """Rename a finished file or folder into place, in one step; returns the name it got.
+
+    Where the target exists and may not be replaced (another process was faster), a number is added: nothing
+    that is finished is ever lost.
+    """
+    if may_replace and target.is_dir():
+        aside = target.with_name(f".{target.name}.{os.getpid()}.old")
+        target.rename(aside)
+        temporary.rename(target)
+        remove(aside)
+        return target
+    if may_replace:
+        temporary.replace(target)
+        return target
+    for path in numbered(target):
+        try:
+            _rename_to_new(temporary, path)
+        except FileExistsError:
+            continue
+        return path
+    raise AssertionError("numbers do not end")
+
+
+def _rename_to_new(temporary: Path, path: Path) -> None:
+    """Rename, but fail where the name is taken."""
+    if temporary.is_file():
+        try:
+            path.hardlink_to(temporary)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without hard links
+            pass
+        else:
+            temporary.unlink()
+            return
+    if path.exists():
+        raise FileExistsError(path)
+    temporary.rename(path)
+
+
+def remove(path: Path) -> None:
+    """Delete a file or a folder, if there."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def clean_stale(target: Path) -> None:
+    """Remove what killed processes left behind for this target."""
+    for path in target.parent.glob(f".{glob.escape(target.name)}.*"):
+        match = re.fullmatch(rf"\.{re.escape(target.name)}\.(\d+)\.(part.*|old)", path.name)
+        if match and not _alive(int(match[1])):
+            remove(path)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _reason(path: Path) -> str:
+    """Why the encoder may have failed."""
+    free = shutil.disk_usage(path.parent).free
+    name = path.name.removeprefix(".").partition(f".{os.getpid()}.")[0]
+    if free < 1 << 20:
+        return f"{path.parent / name}: the disk is full; free some space or choose another --output"
+    return (
+        f"{path.parent / name}: the video encoder failed; try another suffix (.npy, .gif) or free some space"
+    )
+
+
+def read_comment(path: Path) -> str | None:
+    """The comment of a video file, if it has one.
+
+    Raises:
+        OSError, av.FFmpegError: the file cannot be read as a video.
+    """
+    with av.open(str(path.absolute())) as container:
+        return container.metadata.get("comment")

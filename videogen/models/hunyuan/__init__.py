@@ -1,0 +1,1 @@
+"""The HunyuanVideo transformer, its VAE and its text encoders."""

@@ -1,0 +1,319 @@
+"""HunyuanVideo's networks: what diffusers' classes need to be told, and its VAE as a stream of frames.
+
+The classes are diffusers' own, verified against the published code (spec hunyuan section 0). What they lack
+is here: RIFLEx positions, a decode whose memory does not grow with the length of the video, and float8
+weights with a scale each.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoTransformer3DModel
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+from diffusers.models.transformers.transformer_hunyuan_video import HunyuanVideoAttnProcessor2_0
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional
+
+from videogen.models.attention import AttentionProcessor
+from videogen.models.host_copies import HostCopies
+from videogen.models.kernels import operators
+from videogen.models.lru import Recent
+
+# By input channels: how the first frame gets into the network.
+CONDITIONS = {16: "token_replace", 33: "latent_concat"}
+ROPE_DIMS = (16, 56, 56)  # of the published head of 128; no shape tells
+TILE, TILE_FRAMES = 256, 64  # of the published VAE: pixels each side, video frames
+STRIDE = 0.75  # of a tile, to the next
+# RIFLEx: from this many latent frames on, and the period that the slow temporal frequency then has.
+LONG = 49
+PERIOD = 0.9
+
+
+def dit_config(config: Mapping[str, Any], shapes: Any) -> dict[str, Any]:
+    """HunyuanVideoTransformer3DModel's arguments (spec hunyuan section 6).
+
+    Raises:
+        ValueError: a config that contradicts the weights.
+    """
+    dim, channels = shapes["x_embedder.proj.weight"][:2]
+    (head_dim,) = shapes["transformer_blocks.0.attn.norm_q.weight"]
+    condition = CONDITIONS.get(channels)
+    said = config.get("image_condition_type", condition)
+    if condition is None or said != condition:
+        raise ValueError(f"{channels} input channels are {condition or 'no known kind'}, not {said}")
+    return {
+        "in_channels": channels,
+        "out_channels": shapes["proj_out.weight"][0] // 4,
+        "num_attention_heads": dim // head_dim,
+        "attention_head_dim": head_dim,
+        "num_layers": shapes.count("transformer_blocks."),
+        "num_single_layers": shapes.count("single_transformer_blocks."),
+        "num_refiner_layers": shapes.count("context_embedder.token_refiner.refiner_blocks."),
+        "mlp_ratio": shapes["transformer_blocks.0.ff.net.0.proj.weight"][0] / dim,
+        "guidance_embeds": "time_text_embed.guidance_embedder.linear_1.weight" in shapes,
+        "text_embed_dim": shapes["context_embedder.proj_in.weight"][1],
+        "pooled_projection_dim": shapes["time_text_embed.text_embedder.linear_1.weight"][1],
+        "rope_axes_dim": tuple(config.get("rope_axes_dim", config.get("rope_dim_list", ROPE_DIMS))),
+        "rope_theta": config.get("rope_theta", 256.0),
+        "image_condition_type": condition,
+    }
+
+
+def make_dit(values: dict[str, Any]) -> HunyuanVideoTransformer3DModel:
+    """Build the transformer from its arguments."""
+    model = HunyuanVideoTransformer3DModel(**values)
+    take_over(model)
+    return model
+
+
+def take_over(transformer: HunyuanVideoTransformer3DModel) -> None:
+    """Give a transformer RIFLEx positions, and attention for texts without padding."""
+    config = transformer.config
+    if not isinstance(transformer.rope, RiflexRotaryEmbed):
+        transformer.rope = RiflexRotaryEmbed(tuple(config.rope_axes_dim), config.rope_theta)
+    for module in transformer.modules():
+        if isinstance(getattr(module, "processor", None), HunyuanVideoAttnProcessor2_0):
+            module.processor = HunyuanAttnProcessor()
+
+
+class HunyuanAttnProcessor(AttentionProcessor):
+    """Attention of image and text tokens to each other, for texts without padding.
+
+    Without a mask every kernel can be used, and tokens can be spread over ranks in any order.
+    """
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor,
+        attention_mask: Tensor | None = None,  # noqa: ARG002 - as diffusers calls it
+        image_rotary_emb: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Image tokens [B, L, D] and text tokens [B, T, D], attended and projected.
+
+        The image's are rotated by ``image_rotary_emb`` [L, 1, K/2, 2].
+        """
+        image, text = hidden_states, encoder_hidden_states
+        own = attn.add_q_proj is not None  # whether text has projections of its own
+        read = image if own else torch.cat([image, text], dim=1)
+        query = operators.rms_norm_rotary(
+            attn.to_q(read), attn.norm_q.weight, image_rotary_emb, attn.heads, attn.norm_q.eps
+        )
+        key = operators.rms_norm_rotary(
+            attn.to_k(read), attn.norm_k.weight, image_rotary_emb, attn.heads, attn.norm_k.eps
+        )
+        value = _split(attn.to_v(read), attn.heads)
+        if own:
+            layers = (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj)
+            heads = [_split(layer(text), attn.heads) for layer in layers]
+            query = torch.cat([query, attn.norm_added_q(heads[0])], dim=1)
+            key = torch.cat([key, attn.norm_added_k(heads[1])], dim=1)
+            value = torch.cat([value, heads[2]], dim=1)
+        out = self.attend(query, key, value, sharded=True).flatten(2).type_as(query)
+        image, text = out.split([image.shape[1], text.shape[1]], dim=1)
+        if own:
+            image, text = attn.to_out[0](image), attn.to_add_out(text)
+        return image, text
+
+
+def _split(x: Tensor, heads: int) -> Tensor:
+    return rearrange(x, "b l (n k) -> b l n k", n=heads)
+
+
+class RiflexRotaryEmbed(nn.Module):
+    """Positions of tokens (frame, row, column); beyond 192 frames with RIFLEx, where ``riflex`` is set.
+
+    The temporal frequency that would come round within the video is slowed down, so that it does not begin
+    anew (Zhao et al. 2025, https://arxiv.org/abs/2502.15894; spec hunyuan section 6).
+    """
+
+    def __init__(self, dims: tuple[int, int, int], theta: float) -> None:
+        super().__init__()
+        self.dims, self.theta, self.riflex = dims, theta, True
+        self.tables = Recent(1)
+
+    def slowed(self, frames: int) -> int | None:
+        """The temporal frequency that is slowed down for latent frames, counted from 0; None for none."""
+        slow = min(max(4, 2 + (4 * (frames - 1) + 4) // 100), 8) - 1
+        return slow if self.riflex and frames >= LONG else None
+
+    def idle(self, frames: int) -> str | None:
+        """Why RIFLEx changes nothing where it should, in words."""
+        slow, has = self.slowed(frames), self.dims[0] // 2
+        if slow is None or slow < has:
+            return None
+        return f"RIFLEx changes nothing: it needs {slow + 1} temporal frequencies, and the model has {has}"
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """Return the rotation of latents [B, C, F, h, w], made once per shape.
+
+        Cosines and sines of every channel pair [F * h/2 * w/2, 1, K/2, 2], float32.
+        """
+        frames, height, width = hidden_states.shape[2:]
+        sizes, device = (frames, height // 2, width // 2), hidden_states.device
+        return self.tables.get((sizes, device, self.riflex), lambda: self._table(sizes, device))
+
+    def _table(self, sizes: tuple[int, int, int], device: torch.device) -> Tensor:
+        frames = sizes[0]
+        axes = [torch.arange(size, device=device, dtype=torch.float32) for size in sizes]
+        grid = torch.meshgrid(*axes, indexing="ij")
+        angles = []
+        for dim, positions in zip(self.dims, grid, strict=True):
+            frequencies = 1.0 / self.theta ** (torch.arange(0, dim, 2, device=device).float() / dim)
+            angles.append(torch.outer(positions.reshape(-1), frequencies))
+        if (slow := self.slowed(frames)) is not None and slow < angles[0].shape[1]:
+            angles[0][:, slow] = grid[0].reshape(-1) * (PERIOD * 2 * torch.pi / frames)
+        angle = torch.cat(angles, dim=1)[:, None]
+        return torch.stack([angle.cos(), angle.sin()], dim=-1)
+
+
+def vae_config(config: Mapping[str, Any], shapes: Any) -> dict[str, Any]:
+    """AutoencoderKLHunyuanVideo's arguments, and the tile sizes (spec hunyuan section 4)."""
+    blocks = shapes.count("encoder.down_blocks.")
+    widths = [shapes[f"encoder.down_blocks.{i}.resnets.0.conv1.conv.weight"][0] for i in range(blocks)]
+    return {
+        "latent_channels": shapes["post_quant_conv.weight"][0],
+        "block_out_channels": tuple(widths),
+        "layers_per_block": shapes.count("encoder.down_blocks.0.resnets."),
+        "norm_num_groups": config.get("norm_num_groups", 32),
+        "scaling_factor": config.get("scaling_factor", 0.476986),
+        "mid_block_add_attention": config.get("mid_block_add_attention", True),
+        "sample_size": config.get("sample_size", TILE),
+        "sample_tsize": config.get("sample_tsize", TILE_FRAMES),
+    }
+
+
+def make_vae(values: dict[str, Any]) -> AutoencoderKLHunyuanVideo:
+    """The VAE with the tiles of its config; tiling is switched by ``use_tiling``, for decoding alone."""
+    tiles = {name: values[name] for name in ("sample_size", "sample_tsize")}
+    vae = AutoencoderKLHunyuanVideo(**{name: value for name, value in values.items() if name not in tiles})
+    vae.register_to_config(**tiles)
+    size, frames = tiles.values()
+    vae.enable_tiling(size, size, frames, int(STRIDE * size), int(STRIDE * size), int(STRIDE * frames))
+    return vae
+
+
+@torch.no_grad()
+def encode_image(vae: AutoencoderKLHunyuanVideo, image: Tensor, onload: Callable[[Any], None]) -> Tensor:
+    """An image [B, 3, 1, H, W] in [-1, 1] to scaled latents [B, C, 1, h, w]: the mean, untiled."""
+    onload(vae)
+    moments = vae.quant_conv(vae.encoder(image.to(vae.device, vae.dtype)))
+    latents = DiagonalGaussianDistribution(moments).mode().float() * vae.config.scaling_factor
+    return latents.contiguous()
+
+
+@torch.no_grad()
+def decode_stream(
+    vae: AutoencoderKLHunyuanVideo, latents: Tensor, onload: Callable[[Any], None]
+) -> Iterator[Tensor]:
+    """Scaled latents [B, C, F, h, w] to video [B, 3, f, H, W] in about [-1, 1], 4 (F-1) + 1 frames in all.
+
+    With ``vae.use_tiling`` as published: overlapping tiles in space within overlapping tiles in time, each
+    blended with the one before it. No more than two tiles in time are ever held, and they lie in RAM.
+    """
+    onload(vae)
+    latents = latents.to(vae.device).float() / vae.config.scaling_factor
+    latents = latents.to(vae.post_quant_conv.weight.dtype)
+    ratio, tile = vae.temporal_compression_ratio, vae.tile_sample_min_num_frames
+    stride = vae.tile_sample_stride_num_frames
+    if not vae.use_tiling or latents.shape[2] <= tile // ratio:
+        yield _decoded(vae, latents)
+        return
+    left = ratio * (latents.shape[2] - 1) + 1
+    before: Tensor | None = None
+    for start in range(0, latents.shape[2], stride // ratio):
+        frames = _decoded(vae, latents[:, :, start : start + tile // ratio + 1])
+        if before is not None:
+            frames = frames[:, :, 1:]
+            blend_edge(before, frames, tile - stride, dim=2)
+        shown = frames[:, :, : min(left, stride + (before is None))]
+        before, left = frames, left - shown.shape[2]
+        for part in shown.split(ratio, dim=2) if shown.shape[2] else ():
+            yield part.to(vae.device).contiguous()
+
+
+def _decoded(vae: AutoencoderKLHunyuanVideo, latents: Tensor) -> Tensor:
+    """Return float32 video: in tiles of space, blended in RAM, where the picture is larger than one."""
+    largest = max(latents.shape[-2:]) * vae.spatial_compression_ratio
+    if vae.use_tiling and largest > vae.tile_sample_min_height:
+        return _decode_tiles(vae, latents)
+    return vae.decoder(vae.post_quant_conv(latents)).float().contiguous()
+
+
+def _decode_tiles(vae: AutoencoderKLHunyuanVideo, latents: Tensor) -> Tensor:
+    """Return the blended tiles as the VAE's own ``tiled_decode`` does; the device holds one at a time."""
+    (_, _, frames, height, width), ratio = latents.shape, vae.spatial_compression_ratio
+    tile, stride = vae.tile_sample_min_height, vae.tile_sample_stride_height
+    frames = vae.temporal_compression_ratio * (frames - 1) + 1
+    video = torch.empty(len(latents), vae.config.out_channels, frames, height * ratio, width * ratio)
+    copies = HostCopies(latents.device)
+    above: list[Tensor] = []  # tiles of the row above, blended already
+    row: list[Tensor] = []
+
+    def blend(top: int, left: int, decoded: Tensor) -> None:
+        nonlocal above, row
+        if left == 0:
+            above, row = row, []
+        decoded = decoded.to(torch.float32, copy=True)
+        if above:
+            blend_edge(above[len(row)], decoded, tile - stride, dim=3)
+        if row:
+            blend_edge(row[-1], decoded, tile - stride, dim=4)
+        row.append(decoded)
+        place = video[..., top : top + stride, left : left + stride]
+        place.copy_(decoded[..., : place.shape[3], : place.shape[4]])
+
+    for top in range(0, height, stride // ratio):
+        for left in range(0, width, stride // ratio):
+            part = latents[..., top : top + tile // ratio, left : left + tile // ratio]
+            decoded = vae.decoder(vae.post_quant_conv(part))
+            copies.start(decoded, partial(blend, top * ratio, left * ratio))
+            del decoded
+    copies.finish()
+    return video
+
+
+def blend_edge(before: Tensor, after: Tensor, extent: int, *, dim: int) -> None:
+    """Let ``after`` begin as ``before`` ends, and become itself over ``extent`` items of an axis."""
+    extent = min(before.shape[dim], after.shape[dim], extent)
+    shape = [extent if axis == dim else 1 for axis in range(after.ndim)]
+    ramp = (torch.arange(extent, dtype=torch.float64, device=after.device) / extent).view(shape)
+    end, begin = before.narrow(dim, before.shape[dim] - extent, extent), after.narrow(dim, 0, extent)
+    begin.copy_(end * (1 - ramp).float() + begin * ramp.float())
+
+
+def use_scale(layer: nn.Module, scale: Tensor) -> None:
+    """Let a layer with a float8 weight compute with its scale."""
+    layer.__class__ = ScaledLinear
+    layer.register_buffer("scale", scale.to(layer.get_parameter("weight").device, copy=True))
+
+
+@contextmanager
+def pretend_dtype(transformer: HunyuanVideoTransformer3DModel) -> Iterator[None]:
+    """Show float8 layers in the compute dtype while adapters are made, which take theirs from them."""
+    dtype = transformer.x_embedder.proj.weight.dtype
+    layers = [module for module in transformer.modules() if isinstance(module, ScaledLinear)]
+    weights = [layer.weight for layer in layers]
+    try:
+        for layer in layers:
+            shown = torch.empty(1, dtype=dtype, device=layer.weight.device).expand_as(layer.weight)
+            layer.weight = nn.Parameter(shown, requires_grad=False)
+        yield
+    finally:
+        for layer, weight in zip(layers, weights, strict=True):
+            layer.weight = weight
+
+
+class ScaledLinear(nn.Linear):
+    """A linear layer whose float8 weight has a scale; it computes in its input's dtype (spec section 12)."""
+
+    scale: Tensor
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        weight = self.weight.to(hidden_states.dtype) * self.scale.to(hidden_states.dtype)
+        return functional.linear(hidden_states, weight, self.bias)

@@ -1,0 +1,1 @@
+"""Operators that the networks are built from, and their GPU kernels."""

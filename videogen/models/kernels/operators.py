@@ -1,0 +1,248 @@
+"""Elementwise passes of the transformers, each one operator: norms with residual, modulation and rotary.
+
+In plain PyTorch such a pass reads and writes the tokens several times, in float32, which takes a tenth of a
+forward. Every operator here has a plain form, which defines what it computes and runs everywhere, and on
+CUDA a Triton kernel of the same name (triton_kernels.py) that reads and writes the tokens once. A kernel is
+used only after ``runtime/kernels.py`` has compared it with the plain form on the device. With gradients and
+inside compiled code the plain form runs; the compiler fuses it itself.
+
+Letters in shapes as in wan.py.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import Tensor
+from torch.nn import functional
+
+KERNELS = "videogen.models.kernels.triton"
+ENABLED: set[str] = set()  # names of the operators whose kernels are used
+OPS: "dict[str, FusedOp]" = {}
+
+Sample = Callable[[torch.device, torch.dtype], tuple[Any, ...]]
+"""(device, dtype) -> arguments to compare a kernel with its plain form."""
+
+
+@dataclass(frozen=True, slots=True)
+class FusedOp:
+    """One operator: its plain form, and the registered one, which on CUDA is a kernel."""
+
+    name: str
+    plain: Callable[..., Any]
+    op: Callable[..., Any]
+    kernels: str
+    samples: tuple[Sample, ...]
+    dtypes: tuple[torch.dtype, ...]
+    changed: tuple[int, ...]
+
+    def kernel(self, *arguments: Any) -> Any:
+        """Run the kernel itself, whatever is enabled."""
+        return getattr(import_module(self.kernels), self.name)(*arguments)
+
+    def outcome(self, run: Callable[..., Any], sample: Sample, *where: Any) -> tuple[Tensor, ...]:
+        """Return the results of ``run`` for a sample, and the arguments that it has changed."""
+        arguments = sample(*where)
+        results = run(*arguments)
+        changed = (arguments[place] for place in self.changed if arguments[place] is not None)
+        return (*(results if isinstance(results, tuple) else (results,)), *changed)
+
+    def is_used(self, x: Tensor) -> bool:
+        """Return whether the kernel runs for ``x``: where it is enabled, and ``x`` is on CUDA."""
+        return (
+            self.name in ENABLED
+            and x.device.type == "cuda"
+            and not torch.is_grad_enabled()
+            and not torch.compiler.is_compiling()
+        )
+
+    def __call__(self, x: Tensor, *others: Any) -> Any:
+        """Run the kernel where it is used for ``x``, else the plain form."""
+        return (self.op if self.is_used(x) else self.plain)(x, *others)
+
+
+def register(
+    name: str,
+    schema: str,
+    *,
+    plain: Callable[..., Any],
+    fake: Callable[..., Any],
+    samples: tuple[Sample, ...],
+    kernels: str = KERNELS,
+    dtypes: tuple[torch.dtype, ...] = (),
+) -> FusedOp:
+    """Register an operator as ``torch.ops.videogen.<name>`` and in ``OPS``.
+
+    Args:
+        schema: its arguments and results, in PyTorch's notation; the first is a tensor.
+        fake: (arguments) -> empty tensors like the results.
+        kernels: module that holds the function of this name for CUDA; it is imported when first used.
+        dtypes: in which it is compared besides that of the transformers.
+    """
+    arguments = torch._C.parse_schema(f"{name}{schema}").arguments
+    changed = [i for i, one in enumerate(arguments) if one.alias_info is not None and one.alias_info.is_write]
+
+    def launch(x: Tensor, *others: Any) -> Any:
+        with torch.cuda.device_of(x):  # Triton launches on the current device
+            return OPS[name].kernel(x, *others)
+
+    op = torch.library.custom_op(
+        f"videogen::{name}",
+        launch,
+        mutates_args=[arguments[place].name for place in changed],
+        device_types="cuda",
+        schema=schema,
+    )
+    op.register_kernel("cpu", plain)
+    op.register_fake(fake)
+    OPS[name] = FusedOp(name, plain, op, kernels, samples, dtypes, tuple(changed))
+    return OPS[name]
+
+
+def apply_rotary(x: Tensor, rotary_emb: Tensor) -> Tensor:
+    """Rotate adjacent channel pairs of x [B, L, N, K] by cosines and sines [L, 1, K/2, 2], or any that fit.
+
+    Without gradients the memory of ``x`` may be reused.
+    """
+    if torch.compiler.is_compiling() or torch.is_grad_enabled():  # the compiler fuses real numbers only
+        real, imaginary = rearrange(x.float(), "b l n (k two) -> two b l n k", two=2)
+        cosine, sine = rotary_emb.unbind(-1)
+        rotated = [real * cosine - imaginary * sine, real * sine + imaginary * cosine]
+        return torch.stack(rotated, dim=-1).flatten(-2).type_as(x)
+    pairs = torch.view_as_complex(rearrange(x.float(), "b l n (k two) -> b l n k two", two=2))
+    return torch.view_as_real(pairs.mul_(torch.view_as_complex(rotary_emb))).flatten(-2).type_as(x)
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """RMS norm over the last axis; on a CPU, which has no fused kernel for it, in three passes, not six."""
+    if x.device.type != "cpu":
+        return functional.rms_norm(x, x.shape[-1:], weight, eps)
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+    scale = torch.rsqrt(norm.square() / x.shape[-1] + eps)
+    return (x * scale * weight).type_as(x)
+
+
+def _layer_norm(x: Tensor, scale: Tensor | None, shift: Tensor | None, offset: float, eps: float) -> Tensor:
+    if scale is None or shift is None:
+        return functional.layer_norm(x.float(), x.shape[-1:], eps=eps).type_as(x)
+    if offset == 0:
+        return functional.layer_norm(x.float(), x.shape[-1:], scale.float(), shift.float(), eps).type_as(x)
+    normed = functional.layer_norm(x.float(), x.shape[-1:], eps=eps)
+    return torch.addcmul(shift, normed, offset + scale).type_as(x)
+
+
+def _gated_add(x: Tensor, update: Tensor, gate: Tensor | None) -> Tensor:
+    return x + update if gate is None else torch.addcmul(x, update, gate).type_as(x)
+
+
+def _add_layer_norm(x: Tensor, update: Tensor, gate: Tensor | None, *norm: Any) -> tuple[Tensor, Tensor]:
+    added = _gated_add(x, update, gate)
+    return added, _layer_norm(added, *norm)
+
+
+def _rms_norm_rotary(x: Tensor, weight: Tensor, rotary_emb: Tensor, heads: int, eps: float) -> Tensor:
+    split = partial(rearrange, pattern="b l (n k) -> b l n k", n=heads)
+    per_head = len(weight) < x.shape[-1]
+    x = rms_norm(split(x), weight, eps) if per_head else split(rms_norm(x, weight, eps))
+    rotated, others = x.split([len(rotary_emb), x.shape[1] - len(rotary_emb)], dim=1)
+    rotated = apply_rotary(rotated, rotary_emb)
+    return torch.cat([rotated, others], dim=1) if others.shape[1] else rotated
+
+
+FRAMES, TOKENS, WIDTH, HEADS = 3, 5, 160, 5  # of the samples: odd, and no powers of two
+
+
+def _normal(seed: int, *shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def _tokens(seed: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    return _normal(seed, 2, FRAMES, TOKENS, WIDTH).to(device, dtype)
+
+
+def _modulation(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Return scale, shift and gate of every frame, as parts of one tensor."""
+    scale, shift, gate = _normal(2, 2, FRAMES, 3, WIDTH).to(device).chunk(3, dim=-2)
+    return scale, shift, gate
+
+
+def _weights(device: torch.device) -> tuple[Tensor, Tensor]:
+    return _normal(3, WIDTH).to(device), _normal(4, WIDTH).to(device)
+
+
+def _modulated_sample(device: torch.device, dtype: torch.dtype) -> tuple[Any, ...]:
+    scale, shift, _ = _modulation(device)
+    return _tokens(0, device, dtype), scale, shift, 1.0, 1e-6
+
+
+def _affine_sample(device: torch.device, dtype: torch.dtype) -> tuple[Any, ...]:
+    return _tokens(0, device, dtype), *_weights(device), 0.0, 1e-6
+
+
+def _add_modulated_sample(device: torch.device, dtype: torch.dtype) -> tuple[Any, ...]:
+    scale, shift, gate = _modulation(device)
+    return _tokens(0, device, dtype), _tokens(1, device, dtype), gate, scale, shift, 1.0, 1e-6
+
+
+def _add_affine_sample(device: torch.device, dtype: torch.dtype) -> tuple[Any, ...]:
+    return _tokens(0, device, dtype), _tokens(1, device, dtype), None, *_weights(device), 0.0, 1e-6
+
+
+def _gated_sample(device: torch.device, dtype: torch.dtype) -> tuple[Any, ...]:
+    return _tokens(0, device, dtype), _tokens(1, device, dtype), _modulation(device)[2]
+
+
+def _rotary_sample(width: int, device: torch.device, dtype: torch.dtype) -> tuple[Any, ...]:
+    """Return tokens of which half are rotated, with a weight of ``width``."""
+    angles = _normal(5, TOKENS, 1, WIDTH // HEADS // 2)
+    tokens = _tokens(0, device, dtype)[:, :2].flatten(1, 2)
+    rotary_emb = torch.stack([angles.cos(), angles.sin()], dim=-1).to(device)
+    return tokens, _normal(3, width).to(device, dtype), rotary_emb, HEADS, 1e-6
+
+
+layer_norm = register(
+    "layer_norm",
+    "(Tensor x, Tensor? scale, Tensor? shift, float offset, float eps) -> Tensor",
+    plain=_layer_norm,
+    fake=lambda x, *_: torch.empty_like(x),
+    samples=(_modulated_sample, _affine_sample),
+)
+"""Layer norm of x [B, F, S, D] in float32, times (offset + scale), plus shift; x's dtype.
+
+Scale and shift [B or 1, F or 1, 1, D] or [D] may both be None.
+"""
+
+add_layer_norm = register(
+    "add_layer_norm",
+    "(Tensor x, Tensor update, Tensor? gate, Tensor? scale, Tensor? shift, float offset, float eps)"
+    " -> (Tensor, Tensor)",
+    plain=_add_layer_norm,
+    fake=lambda x, *_: (torch.empty_like(x), torch.empty_like(x)),
+    samples=(_add_modulated_sample, _add_affine_sample),
+)
+"""x + gate * update as in ``gated_add``, and ``layer_norm`` of that."""
+
+gated_add = register(
+    "gated_add",
+    "(Tensor x, Tensor update, Tensor? gate) -> Tensor",
+    plain=_gated_add,
+    fake=lambda x, *_: torch.empty_like(x),
+    samples=(_gated_sample,),
+)
+"""x + gate * update for x and update [B, F, S, D], in the dtype of x; gate [B or 1, F or 1, 1, D] or None."""
+
+rms_norm_rotary = register(
+    "rms_norm_rotary",
+    "(Tensor x, Tensor weight, Tensor rotary_emb, int heads, float eps) -> Tensor",
+    plain=_rms_norm_rotary,
+    fake=lambda x, _weight, _rotary_emb, heads, _eps: x.new_empty(*x.shape[:2], heads, x.shape[2] // heads),
+    samples=(partial(_rotary_sample, WIDTH), partial(_rotary_sample, WIDTH // HEADS)),
+)
+"""RMS norm of x [B, L, D] over the full width (weight [D]) or over each head (weight [K]), then rotary.
+
+The first l tokens are rotated by ``rotary_emb`` [l, 1, K/2, 2] float32; the heads come apart: [B, L, N, K].
+"""

@@ -1,0 +1,1 @@
+"""The Wan transformer, its VAE and its encoders."""

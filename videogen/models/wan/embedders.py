@@ -1,0 +1,147 @@
+"""What comes before the blocks of the Wan transformer: positions, noise levels, text, image and audio.
+
+Letters in shapes as in wan.py. Source: specs skyreels_v3 section 6, talking_avatar section 6.
+"""
+
+import torch
+from diffusers.models.attention import FeedForward
+from diffusers.models.embeddings import PixArtAlphaTextProjection, TimestepEmbedding
+from diffusers.models.normalization import FP32LayerNorm
+from einops import rearrange, repeat
+from torch import Tensor, nn
+from torch.nn import functional
+
+from videogen.models.device_copies import to_device
+from videogen.models.lru import Recent
+
+ROPE_THETA = 10000.0
+TIME_THETA = 10000.0
+IMAGE_TOKEN_EPS = 1e-5
+TABLES = 2  # shapes whose angles are remembered: guidance branches may have different frames
+
+
+def _exact(device: torch.device) -> torch.dtype:
+    """Float64 wherever the device has it (Apple's MPS does not)."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+class WanRotaryEmbed(nn.Module):
+    """Angles of the (frame, row, column) position of every token, as unit complex numbers.
+
+    A head's K/2 complex channels are split over the axes as K/2 - 2c, c, c with c = K // 6.
+    """
+
+    def __init__(self, head_dim: int) -> None:
+        super().__init__()
+        spatial = head_dim // 6
+        self.widths = (head_dim // 2 - 2 * spatial, spatial, spatial)
+        self.tables = Recent(TABLES)
+
+    def forward(
+        self, frame_positions: Tensor, rows: int, columns: int, device: torch.device | None = None
+    ) -> Tensor:
+        """Frame positions [F] (any integers) and a rows x columns grid to complex64 [F, S, 1, K/2].
+
+        The last few tables are remembered. Positions on the CPU keep a GPU from waiting for it.
+        """
+        device = device or frame_positions.device
+        positions = frame_positions.tolist()
+        key = (*positions, rows, columns, device)
+        return self.tables.get(key, lambda: self._table(positions, rows, columns, device))
+
+    def _table(self, positions: list[int], rows: int, columns: int, device: torch.device) -> Tensor:
+        exact = _exact(device)
+        axes = (positions, [*range(rows)], [*range(columns)])
+        tables = []
+        for places, width in zip(axes, self.widths, strict=True):
+            position = torch.tensor(places, dtype=exact, device=device)
+            frequency = ROPE_THETA ** -(torch.arange(width, dtype=exact, device=device) / width)
+            angle = torch.outer(position, frequency)
+            tables.append(torch.polar(torch.ones_like(angle), angle).to(torch.complex64))
+        frame, row, column = tables
+        return torch.cat(
+            [
+                repeat(frame, "f k -> f (r c) 1 k", r=rows, c=columns),
+                repeat(row, "r k -> f (r c) 1 k", f=len(frame), c=columns),
+                repeat(column, "c k -> f (r c) 1 k", f=len(frame), r=rows),
+            ],
+            dim=-1,
+        )
+
+
+def sinusoid(timestep: Tensor, dim: int) -> Tensor:
+    """Timesteps [n] (0..1000) to their embedding [n, dim], float32: cosines first, then sines."""
+    exact = _exact(timestep.device)
+    exponent = torch.arange(dim // 2, dtype=exact, device=timestep.device) / (dim // 2)
+    angle = timestep.to(exact)[:, None] * TIME_THETA**-exponent
+    return torch.cat([angle.cos(), angle.sin()], dim=-1).float()
+
+
+class WanConditionEmbedder(nn.Module):
+    """The small MLPs that bring noise levels, text and image features to the width of the network."""
+
+    def __init__(self, dim: int, freq_dim: int, text_dim: int, image_dim: int | None) -> None:
+        super().__init__()
+        self.freq_dim = freq_dim
+        self.time_embedder = TimestepEmbedding(in_channels=freq_dim, time_embed_dim=dim)
+        self.time_proj = nn.Linear(dim, 6 * dim)
+        self.text_embedder = PixArtAlphaTextProjection(text_dim, dim, act_fn="gelu_tanh")
+        if image_dim is not None:
+            self.image_embedder = WanImageEmbedding(image_dim, dim)
+
+    def forward(self, timestep: Tensor) -> tuple[Tensor, Tensor]:
+        """Noise levels [B, F] to (embedding [B, F, D], modulation [B, F, 6, D]), once per distinct level.
+
+        Levels on the CPU keep a GPU from waiting for it.
+        """
+        levels, level_of = torch.unique(timestep.cpu(), return_inverse=True)
+        weight = self.time_embedder.linear_1.weight
+        waves = to_device(sinusoid(levels, self.freq_dim).to(weight.dtype), weight.device)
+        level_of = to_device(level_of, weight.device)
+        embedding = self.time_embedder(waves)
+        modulation = self.time_proj(functional.silu(embedding).to(self.time_proj.weight.dtype))
+        modulation = rearrange(modulation.float(), "n (m d) -> n m d", m=6)
+        return embedding.float()[level_of], modulation[level_of]
+
+
+class WanImageEmbedding(nn.Module):
+    """CLIP image features [B, I, image_dim] to image tokens [B, I, D]."""
+
+    def __init__(self, image_dim: int, dim: int) -> None:
+        super().__init__()
+        self.norm1 = FP32LayerNorm(image_dim, IMAGE_TOKEN_EPS)
+        self.ff = FeedForward(image_dim, dim, mult=1, activation_fn="gelu")
+        self.norm2 = FP32LayerNorm(dim, IMAGE_TOKEN_EPS)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.norm2(self.ff(self.norm1(image)))
+
+
+class WanAudioProjection(nn.Module):
+    """Windows of audio features around every video frame to A audio tokens per latent frame.
+
+    The first latent frame stands for one video frame and sees its whole window. Each later one stands for
+    four; from their windows it takes the leading half of the first, the centre of the middle two and the
+    trailing half of the last.
+    """
+
+    def __init__(
+        self, *, window: int, features: int, hidden: int, tokens: int, audio_dim: int, stride: int
+    ) -> None:
+        super().__init__()
+        self.tokens, self.stride = tokens, stride
+        self.proj1 = nn.Linear(window * features, hidden)
+        self.proj1_vf = nn.Linear((window + stride - 1) * features, hidden)
+        self.proj2 = nn.Linear(hidden, hidden)
+        self.proj3 = nn.Linear(hidden, tokens * audio_dim)
+        self.norm = nn.LayerNorm(audio_dim)
+
+    def forward(self, audio: Tensor) -> Tensor:
+        """Windows [B, 4(F-1)+1, window, layers, channels] to audio tokens [B, F, A, audio_dim]."""
+        centre = audio.shape[2] // 2
+        groups = rearrange(audio[:, 1:], "b (f v) w l c -> b f v w l c", v=self.stride)
+        parts = [groups[:, :, 0, : centre + 1], groups[:, :, 1:-1, centre], groups[:, :, -1, centre:]]
+        first = functional.relu(self.proj1(audio[:, :1].flatten(2)))
+        later = functional.relu(self.proj1_vf(torch.cat(parts, dim=2).flatten(2)))
+        hidden = functional.relu(self.proj2(torch.cat([first, later], dim=1)))
+        return self.norm(rearrange(self.proj3(hidden), "b f (a d) -> b f a d", a=self.tokens))

@@ -1,0 +1,310 @@
+"""The Wan diffusion transformer, once, for the whole family.
+
+SkyReels-V2 (text, image, diffusion forcing, fps), SkyReels-V3 (references, extension, avatar) and Wan2.2
+(A14B experts, TI2V-5B) are this one network with different configs. What is notable about it:
+
+* Tokens stay grouped by latent frame, ``[B, F, S, D]``. A noise level belongs to a frame, so modulation is
+  ``[B, F, 1, D]`` (``F`` is 1 when all frames share one level) and broadcasts over the tokens of its frame.
+* Positions are integers handed in by the caller; nothing is tabulated, so any temporal start is legal.
+* The time MLP runs once per distinct noise level.
+* Parameters carry diffusers' Wan names, so Wan LoRAs, diffusers-layout checkpoints, offloading, layerwise
+  casting, regional compilation, step caches and context parallelism from diffusers work unchanged.
+
+Shapes: B batch, C latent channels, F latent frames, h/w latent height/width, S = h/2 * w/2 tokens per frame,
+L = F * S tokens, D width, N heads, K = D / N head width, T text tokens, I image tokens, A audio tokens per
+frame.
+
+Source: specs skyreels_v3 section 6, skyreels_v2 section 5, wan22 section 9, talking_avatar section 6.
+"""
+
+import math
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockRegistry
+from diffusers.loaders import FromOriginalModelMixin, PeftAdapterMixin
+from diffusers.models._modeling_parallel import ContextParallelInput, ContextParallelOutput
+from diffusers.models.attention import AttentionMixin, FeedForward
+from diffusers.models.cache_utils import CacheMixin
+from diffusers.models.modeling_outputs import Transformer2DModelOutput
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.models.normalization import FP32LayerNorm
+from diffusers.utils import apply_lora_scale
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional
+
+from videogen.models.attention import Spans
+from videogen.models.kernels import operators
+from videogen.models.wan.attention import (
+    KeysValues,
+    WanAttention,
+    WanAudioAttention,
+    causal_spans,
+    speaker_regions,
+)
+from videogen.models.wan.embedders import WanAudioProjection, WanConditionEmbedder, WanRotaryEmbed
+
+# Kept in float32 whatever the compute dtype: noise levels, modulation, norms.
+FLOAT32_PARTS = ["time_embedder", "time_proj", "scale_shift_table", "norm1", "norm2", "norm3", "norm_x"]
+
+
+class WanFeedForward(FeedForward):
+    """Linear, tanh-GELU, linear; without gradients the activation needs no memory of its own."""
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        widen, _, narrow = self.net
+        gelu = functional.gelu if torch.is_grad_enabled() else torch.ops.aten.gelu_
+        return narrow(gelu(widen.proj(hidden_states), approximate="tanh"))
+
+
+class WanLayerNorm(FP32LayerNorm):
+    """Layer norm in float32, with what comes before it (a residual) and after it (modulation) in one pass."""
+
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        update: Tensor | None = None,
+        gate: Tensor | None = None,
+        scale: Tensor | None = None,
+        shift: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return (x + gate * update, its norm * (1 + scale) + shift), both like x [B, F, S, D].
+
+        Gate, scale and shift [B, F or 1, 1, D] may be None; without an update [..., D] x is returned.
+        A norm with weights of its own is not modulated.
+        """
+        norm = (
+            (scale, shift, 1.0, self.eps) if self.weight is None else (self.weight, self.bias, 0.0, self.eps)
+        )
+        if update is None:
+            return x, operators.layer_norm(x, *norm)
+        return operators.add_layer_norm(x, update.view_as(x), gate, *norm)
+
+
+class WanBlock(nn.Module):
+    """Self-, cross- and (where configured) audio attention, then feed-forward, all on a residual stream."""
+
+    def __init__(
+        self, dim: int, ffn_dim: int, heads: int, eps: float, image_dim: int | None, audio_dim: int | None
+    ) -> None:
+        super().__init__()
+        self.norm1 = WanLayerNorm(dim, eps, elementwise_affine=False)
+        self.attn1 = WanAttention(dim, heads, eps)
+        self.norm2 = WanLayerNorm(dim, eps)
+        self.attn2 = WanAttention(dim, heads, eps, image_dim)
+        if audio_dim is not None:
+            self.norm_x = WanLayerNorm(dim, eps)
+            self.audio_cross_attn = WanAudioAttention(dim, heads, audio_dim)
+        self.norm3 = WanLayerNorm(dim, eps, elementwise_affine=False)
+        self.ffn = WanFeedForward(dim, inner_dim=ffn_dim, activation_fn="gelu-approximate")
+        self.scale_shift_table = nn.Parameter(torch.randn(1, 6, dim) / dim**0.5)
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | KeysValues,
+        temb: Tensor,
+        rotary_emb: Tensor,
+        image_states: Tensor | KeysValues | None = None,
+        audio_states: Tensor | None = None,
+        spans: Spans | None = None,
+        regions: Tensor | None = None,
+    ) -> Tensor:
+        """hidden_states [B, F, S, D], text [B, T, D], temb [B, F or 1, 6, D], rotary_emb [L, 1, K/2, 2].
+
+        Text and image may come as keys and values of ``attn2``. ``regions`` [3, S]: where two speakers are in
+        the first frame.
+        """
+        table = self.scale_shift_table + temb
+        shift_attn, scale_attn, gate_attn, shift_ffn, scale_ffn, gate_ffn = table.chunk(6, dim=-2)
+        x, shares = hidden_states, None
+        _, normed = self.norm1(x, scale=scale_attn, shift=shift_attn)
+        normed = normed.flatten(1, 2)
+        if regions is not None:
+            shares = self.attn1.shares(normed, rotary_emb, regions)
+        # Updates are not named: what nothing refers to is freed at once.
+        x, normed = self.norm2(x, update=self.attn1(normed, None, rotary_emb, None, spans), gate=gate_attn)
+        update = self.attn2(normed.flatten(1, 2), encoder_hidden_states, image_states=image_states)
+        if audio_states is not None:
+            x, normed = self.norm_x(x, update=update)
+            del update
+            update = self.audio_cross_attn(normed, audio_states, shares)
+        x, normed = self.norm3(x, update=update, scale=scale_ffn, shift=shift_ffn)
+        del update
+        return operators.gated_add(x, self.ffn(normed), gate_ffn)
+
+
+TransformerBlockRegistry.register(
+    WanBlock, TransformerBlockMetadata(return_hidden_states_index=0, return_encoder_hidden_states_index=None)
+)
+
+
+class WanBlocks(nn.ModuleList):
+    """All blocks, one after the other: the place where a step cache can leave them out."""
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        text: Tensor | list[KeysValues],
+        temb: Tensor,
+        rotary_emb: Tensor,
+        image: Tensor | list[KeysValues] | None = None,
+        *others: Any,
+    ) -> Tensor:
+        """As ``WanBlock.forward``; of text and image there may be one entry for every block."""
+        for index, block in enumerate(self):
+            own = (context[index] if isinstance(context, list) else context for context in (text, image))
+            hidden_states = block(hidden_states, next(own), temb, rotary_emb, next(own), *others)
+        return hidden_states
+
+
+class WanDiT(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin, FromOriginalModelMixin, AttentionMixin):
+    """The network. Optional parts exist when the config names their width.
+
+    Args:
+        patch_size: (frames, rows, columns) of a token; the family uses (1, 2, 2).
+        in_channels: latent channels plus, for image-conditioned models, the 20 mask and image channels.
+        image_dim: width of CLIP image features; adds their embedding.
+        added_kv_proj_dim: width of the image tokens (D); adds attention to them.
+        inject_sample_info: adds the embedding of the frame-rate class (0: 16 fps, 1: any other).
+        audio_dim: width of the audio tokens; adds audio cross-attention. ``audio_window`` windows of
+            ``audio_features`` (layers x channels) each become ``audio_tokens`` tokens per latent frame.
+    """
+
+    _supports_gradient_checkpointing = False
+    _skip_layerwise_casting_patterns: ClassVar = ["patch_embedding", "condition_embedder", "norm"]
+    _no_split_modules: ClassVar = ["WanBlock"]
+    _repeated_blocks: ClassVar = ["WanBlock"]
+    _keep_in_fp32_modules: ClassVar = FLOAT32_PARTS
+    _cp_plan: ClassVar = {  # ranks share the tokens of every frame
+        "rope": {0: ContextParallelInput(split_dim=1, expected_dims=4, split_output=True)},
+        "blocks": {"hidden_states": ContextParallelInput(split_dim=2, expected_dims=4)},
+        "proj_out": ContextParallelOutput(gather_dim=2, expected_dims=4),
+    }
+
+    @register_to_config
+    def __init__(  # noqa: PLR0913, PLR0917 - diffusers keeps a model's config as its keyword arguments
+        self,
+        patch_size: tuple[int, int, int] = (1, 2, 2),
+        num_attention_heads: int = 40,
+        attention_head_dim: int = 128,
+        in_channels: int = 16,
+        out_channels: int = 16,
+        text_dim: int = 4096,
+        freq_dim: int = 256,
+        ffn_dim: int = 13824,
+        num_layers: int = 40,
+        eps: float = 1e-6,
+        image_dim: int | None = None,
+        added_kv_proj_dim: int | None = None,
+        inject_sample_info: bool = False,
+        audio_dim: int | None = None,
+        audio_window: int = 5,
+        audio_features: int = 12 * 768,
+        audio_hidden_dim: int = 512,
+        audio_tokens: int = 32,
+        audio_stride: int = 4,
+    ) -> None:
+        super().__init__()
+        dim = num_attention_heads * attention_head_dim
+        self.rope = WanRotaryEmbed(attention_head_dim)
+        self.patch_embedding = nn.Conv3d(in_channels, dim, kernel_size=patch_size, stride=patch_size)
+        self.condition_embedder = WanConditionEmbedder(dim, freq_dim, text_dim, image_dim)
+        if inject_sample_info:
+            self.fps_embedding = nn.Embedding(2, dim)
+            self.fps_projection = FeedForward(dim, dim_out=6 * dim, mult=1, activation_fn="linear-silu")
+        if audio_dim is not None:
+            self.audio_proj = WanAudioProjection(
+                window=audio_window,
+                features=audio_features,
+                hidden=audio_hidden_dim,
+                tokens=audio_tokens,
+                audio_dim=audio_dim,
+                stride=audio_stride,
+            )
+        self.blocks = WanBlocks(
+            WanBlock(dim, ffn_dim, num_attention_heads, eps, added_kv_proj_dim, audio_dim)
+            for _ in range(num_layers)
+        )
+        self.norm_out = WanLayerNorm(dim, eps, elementwise_affine=False)
+        self.proj_out = nn.Linear(dim, out_channels * math.prod(patch_size))
+        self.scale_shift_table = nn.Parameter(torch.randn(1, 2, dim) / dim**0.5)
+
+    @classmethod
+    def from_single_file(cls, path: str | Path, torch_dtype: torch.dtype = torch.bfloat16) -> "WanDiT":
+        """Load one weight file (or a folder of shards) under the published or diffusers' names."""
+        from videogen.models.components import load_component  # noqa: PLC0415 - builds on this file
+
+        model = load_component("transformer", Path(path), torch_dtype)
+        assert isinstance(model, cls)
+        return model
+
+    @apply_lora_scale("attention_kwargs")
+    def forward(  # noqa: PLR0913, PLR0917 - the conditions of the whole family, under diffusers' names
+        self,
+        hidden_states: Tensor,
+        timestep: Tensor,
+        encoder_hidden_states: Tensor,
+        encoder_hidden_states_image: Tensor | None = None,
+        encoder_hidden_states_audio: Tensor | None = None,
+        fps: Tensor | None = None,
+        frame_positions: Tensor | None = None,
+        visible_frames: Tensor | None = None,
+        speaker_masks: Tensor | None = None,
+        return_dict: bool = True,
+        attention_kwargs: dict[str, Any] | None = None,  # noqa: ARG002 - read by the decorator
+    ) -> Transformer2DModelOutput | tuple[Tensor]:
+        """Predict the velocity of every latent frame.
+
+        Args:
+            hidden_states: latents [B, C, F, h, w]; h and w even.
+            timestep: noise level in 0..1000, [B] for all frames alike or [B, F] per frame.
+            encoder_hidden_states: text [B, T, text_dim], all rows attended (zero padding included).
+            encoder_hidden_states_image: CLIP features [B, I, image_dim].
+            encoder_hidden_states_audio: feature windows [B, 4(F-1)+1, window, layers, channels]; of two
+                speakers [2B, ...], one after the other.
+            fps: frame-rate class [B], for models with ``inject_sample_info``.
+            frame_positions: temporal position of every frame [F], best on the CPU; default 0..F-1.
+            visible_frames: how many frames, from the first on, every frame attends to [F]; default all.
+            speaker_masks: where in the first frame each of two speakers is, and where neither [3, h, w].
+            attention_kwargs: ``{"scale": s}`` scales loaded LoRA layers, as in diffusers.
+
+        Returns:
+            velocity [B, out_channels, F, h, w] in the dtype of ``hidden_states``.
+        """
+        _, rows, columns = self.config.patch_size
+        frames, height, width = hidden_states.shape[2:]
+        if frame_positions is None:
+            frame_positions = torch.arange(frames)
+        angles = self.rope(frame_positions, height // rows, width // columns, hidden_states.device)
+        rotary_emb = torch.view_as_real(angles.flatten(0, 1))
+
+        embedding, temb = self.condition_embedder(timestep if timestep.ndim > 1 else timestep[:, None])
+        if fps is not None:
+            rate = self.fps_projection(self.fps_embedding(fps))
+            temb = temb + rearrange(rate.float(), "b (m d) -> b 1 m d", m=6)
+        text = self.condition_embedder.text_embedder(encoder_hidden_states)
+        image = audio = None
+        if encoder_hidden_states_image is not None:
+            image = self.condition_embedder.image_embedder(encoder_hidden_states_image)
+        if encoder_hidden_states_audio is not None:
+            audio = self.audio_proj(encoder_hidden_states_audio)
+            audio = rearrange(audio, "(b p) f a d -> b f (p a) d", b=len(hidden_states))
+
+        x = rearrange(self.patch_embedding(hidden_states), "b d f r c -> b f (r c) d").contiguous()
+        spans = None if visible_frames is None else causal_spans(visible_frames, x.shape[2])
+        regions = None
+        if speaker_masks is not None:
+            regions = speaker_regions(speaker_masks, height // rows, width // columns)
+        x = self.blocks(x, text, temb, rotary_emb, image, audio, spans, regions)
+
+        shift, scale = (self.scale_shift_table + embedding.unsqueeze(-2)).chunk(2, dim=-2)
+        _, x = self.norm_out(x, scale=scale, shift=shift)
+        x = self.proj_out(x)
+        grid = {"r": height // rows, "c": width // columns, "q": rows, "p": columns}
+        sample = rearrange(x, "b f (r c) (q p ch) -> b ch f (r q) (c p)", **grid)
+        return Transformer2DModelOutput(sample=sample) if return_dict else (sample,)

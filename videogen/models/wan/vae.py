@@ -1,0 +1,208 @@
+"""Wan's causal video VAEs (diffusers' AutoencoderKLWan, 2.1 and 2.2): encode, and decode as a stream of
+frames.
+
+The decoder is causal: a latent frame needs only what came before it, kept in a small cache per convolution.
+So frames are yielded as they are made, and memory does not grow with the length of the video.
+
+Source: specs skyreels_v3 section 4, wan22 section 10.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from diffusers import AutoencoderKLWan
+from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, patchify, unpatchify
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+from torch import Tensor, nn
+
+from videogen.models.device_copies import to_device
+from videogen.models.host_copies import HostCopies
+
+# Statistics of the 48 channels of Wan2.2's VAE; the 16 of Wan2.1 are AutoencoderKLWan's defaults.
+WAN22_LATENTS_MEAN = (
+    -0.2289, -0.0052, -0.1323, -0.2339, -0.2799, 0.0174, 0.1838, 0.1557, -0.1382, 0.0542, 0.2813, 0.0891,
+    0.1570, -0.0098, 0.0375, -0.1825, -0.2246, -0.1207, -0.0698, 0.5109, 0.2665, -0.2108, -0.2158, 0.2502,
+    -0.2055, -0.0322, 0.1109, 0.1567, -0.0729, 0.0899, -0.2799, -0.1230, -0.0313, -0.1649, 0.0117, 0.0723,
+    -0.2839, -0.2083, -0.0520, 0.3748, 0.0152, 0.1957, 0.1433, -0.2944, 0.3573, -0.0548, -0.1681, -0.0667,
+)  # fmt: skip
+WAN22_LATENTS_STD = (
+    0.4765, 1.0364, 0.4514, 1.1677, 0.5313, 0.4990, 0.4818, 0.5013, 0.8158, 1.0344, 0.5894, 1.0901,
+    0.6885, 0.6165, 0.8454, 0.4978, 0.5759, 0.3523, 0.7135, 0.6804, 0.5833, 1.4146, 0.8986, 0.5659,
+    0.7069, 0.5338, 0.4889, 0.4917, 0.4069, 0.4999, 0.6866, 0.4093, 0.5709, 0.6065, 0.6415, 0.4944,
+    0.5726, 1.2042, 0.5458, 1.6887, 0.3971, 1.0600, 0.3943, 0.5537, 0.5444, 0.4089, 0.7468, 0.7744,
+)  # fmt: skip
+
+
+def _statistics(vae: AutoencoderKLWan, like: Tensor) -> tuple[Tensor, Tensor]:
+    shape = (1, -1, 1, 1, 1)
+    mean, std = (
+        torch.tensor(values).to(like).view(shape)
+        for values in (vae.config.latents_mean, vae.config.latents_std)
+    )
+    return mean, std
+
+
+def normalize(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
+    """VAE latents [B, C, F, h, w] to the range the transformer works in."""
+    mean, std = _statistics(vae, latents)
+    return (latents - mean) / std
+
+
+def denormalize(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
+    """The inverse of ``normalize``."""
+    mean, std = _statistics(vae, latents)
+    return latents * std + mean
+
+
+@torch.no_grad()
+def encode(
+    vae: AutoencoderKLWan, video: Tensor, *, sample: bool = False, generator: torch.Generator | None = None
+) -> Tensor:
+    """Video [B, 3, F, H, W] in [-1, 1] to normalised latents [B, C, 1 + (F-1)//4, h, w], float32.
+
+    Frames beyond 4k+1 are dropped, as published. The mean of the posterior is taken, or with ``sample`` one
+    draw from it (normal, float32, the shape of the latents). Never tiled, whatever the decoder does. Video
+    may be elsewhere than the VAE: at most four frames are on its device at a time.
+    """
+    onload(vae)
+    causal = sum(isinstance(module, WanCausalConv3d) for module in vae.encoder.modules())
+    cache = [None] * causal if video.shape[2] > 4 else None  # one frame is followed by none
+    hidden = []
+    for end in range(1, video.shape[2] + 1, 4):
+        chunk = video[:, :, max(0, end - 4) : end].to(vae.device, vae.dtype)
+        if vae.config.patch_size is not None:
+            chunk = patchify(chunk, patch_size=vae.config.patch_size)
+        hidden.append(vae.encoder(chunk, feat_cache=cache, feat_idx=[0]))
+    posterior = DiagonalGaussianDistribution(vae.quant_conv(torch.cat(hidden, dim=2)))
+    latents = posterior.sample(generator) if sample else posterior.mode()
+    return normalize(vae, latents.float()).contiguous()
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """One tile along one axis: where it lies and the weight of each of its pixels."""
+
+    start: int  # latent pixels
+    stop: int
+    weight: Tensor  # output pixels
+
+    def pixels(self, scale: int) -> slice:
+        return slice(self.start * scale, self.stop * scale)
+
+
+def spans(length: int, tile: int, stride: int, scale: int) -> list[Span]:
+    """Tiles of one axis, in latent pixels: of equal length, evenly spread, at most ``stride`` apart.
+
+    Weights rise and fall linearly over the overlaps and sum to 1 everywhere, so blended tiles show no seam.
+    """
+    tile = min(tile, length)
+    gaps = math.ceil((length - tile) / stride)
+    starts = [round(index * (length - tile) / gaps) for index in range(gaps + 1)] if gaps else [0]
+    weights = torch.ones(len(starts), tile * scale)
+    for index, (left, right) in enumerate(pairwise(starts)):
+        overlap = (left + tile - right) * scale
+        ramp = (torch.arange(overlap) + 0.5) / overlap
+        weights[index, tile * scale - overlap :] *= 1 - ramp
+        weights[index + 1, :overlap] *= ramp
+    total = torch.zeros(length * scale)  # 1 where two tiles meet, other where a third comes in
+    for start, weight in zip(starts, weights, strict=True):
+        total[start * scale : (start + tile) * scale] += weight
+    return [
+        Span(start, start + tile, weight / total[start * scale : (start + tile) * scale])
+        for start, weight in zip(starts, weights, strict=True)
+    ]
+
+
+class _CausalDecoder:
+    """The decoder of one region: feed latent frames in order, get video frames."""
+
+    def __init__(self, vae: AutoencoderKLWan) -> None:
+        self.vae = vae
+        self.cache: list = [None] * sum(
+            isinstance(module, WanCausalConv3d) for module in vae.decoder.modules()
+        )
+        self.first = True
+
+    def __call__(self, frame: Tensor) -> Tensor:
+        """One latent frame [B, C, 1, h, w] to video frames [B, 3, 1 or 4, H, W] in [-1, 1], float32."""
+        hidden = self.vae.post_quant_conv(frame)
+        video = self.vae.decoder(hidden, feat_cache=self.cache, feat_idx=[0], first_chunk=self.first)
+        self.first = False
+        if self.vae.config.patch_size is not None:
+            video = unpatchify(video, patch_size=self.vae.config.patch_size)
+        return video.float().clamp(-1, 1).contiguous()  # as it is when it has been saved and read again
+
+
+def _decode_tiles(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
+    """Overlapping tiles, blended into one video [B, 3, 4(F-1)+1, H, W] in RAM.
+
+    One tile after the other goes through all frames, so that the device holds the caches of one alone, and
+    none is ever moved. The video takes 12 bytes per pixel and frame, which is less than the caches of all
+    tiles together up to some 1,400 frames.
+    """
+    (batch, _, frames, height, width), scale = latents.shape, vae.spatial_compression_ratio
+    tile = (vae.tile_sample_min_height // scale, vae.tile_sample_min_width // scale)
+    stride = (vae.tile_sample_stride_height // scale, vae.tile_sample_stride_width // scale)
+    video = torch.zeros(batch, 3, 4 * (frames - 1) + 1, height * scale, width * scale)
+    copies = HostCopies(vae.device)
+    for row in spans(height, tile[0], stride[0], scale):
+        for column in spans(width, tile[1], stride[1], scale):
+            decoder, done = _CausalDecoder(vae), 0
+            weight = to_device(torch.outer(row.weight, column.weight), vae.device)
+            place = video[..., row.pixels(scale), column.pixels(scale)]
+            for frame in latents[..., row.start : row.stop, column.start : column.stop].split(1, dim=2):
+                piece = decoder(frame) * weight
+                copies.start(piece, place[:, :, done : done + piece.shape[2]].add_)
+                done += piece.shape[2]
+    copies.finish()
+    return video
+
+
+def _whole_decoder(vae: AutoencoderKLWan, height: int) -> Callable[[Tensor], Tensor]:
+    """A decoder of whole pictures; on several ranks, each decodes a band of it (see runtime/bands.py)."""
+    bands = getattr(vae, "bands", None)
+    decoder = _CausalDecoder(vae)
+    return bands.decoder(decoder) if bands is not None and bands.fits(height) else decoder
+
+
+@torch.no_grad()
+def decode_stream(vae: AutoencoderKLWan, latents: Tensor) -> Iterator[Tensor]:
+    """Normalised latents [B, C, F, h, w] to video, one latent frame at a time.
+
+    Yields:
+        frames [B, 3, 1, H, W], then [B, 3, 4, H, W] for every further latent frame, in [-1, 1], float32,
+        whatever the decoder computes in.
+
+    Equal to the one-shot ``vae.decode``; where the VAE's tiling is on (``vae.enable_tiling()``) and the
+    picture is larger than a tile, tiles are blended and the result is close, not equal. All tiles are then
+    decoded before the first frames are given.
+    """
+    onload(vae)
+    latents = denormalize(vae, latents.to(vae.device).float()).to(vae.post_quant_conv.weight.dtype)
+    height, width = latents.shape[-2:]
+    scale = vae.spatial_compression_ratio
+    if vae.use_tiling and (
+        height * scale > vae.tile_sample_min_height or width * scale > vae.tile_sample_min_width
+    ):
+        video = _decode_tiles(vae, latents)
+        for end in range(1, video.shape[2] + 1, 4):
+            yield video[:, :, max(0, end - 4) : end].to(vae.device).contiguous()
+        return
+    decoder = _whole_decoder(vae, height)
+    for frame in latents.split(1, dim=2):
+        yield decoder(frame)
+
+
+def decode(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
+    """All of ``decode_stream`` at once: [B, 3, 4(F-1)+1, H, W]."""
+    return torch.cat(list(decode_stream(vae, latents)), dim=2)
+
+
+def onload(vae: nn.Module) -> None:
+    """Bring an offloaded VAE to its device; streaming enters below the methods diffusers' hooks watch."""
+    hook = getattr(vae, "_hf_hook", None)
+    if hook is not None and hasattr(hook, "pre_forward"):
+        hook.pre_forward(vae)

@@ -1,0 +1,324 @@
+"""The layers of Wan's VAEs with fewer passes over their activations: diffusers' weights, and its results.
+
+A causal convolution sees two frames before its own. diffusers normalises, activates, puts these frames in
+front, pads and keeps copies for the next call, each a pass of its own; here ``norm_silu_append`` writes all
+of it once, as the convolution reads it. Nothing is copied that a view will do for, and sums are made in
+place. Activations keep the channels of a pixel side by side, which the convolutions are fastest with.
+
+``feat_cache`` and ``feat_idx`` are diffusers': what every causal convolution keeps between calls, and the
+number of the next one. ``runtime/decode.py`` puts these layers in. Where hooks of an offloaded model have to
+see every call of every layer, layers work as diffusers' own.
+"""
+
+from typing import Protocol
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl_wan import (
+    AvgDown3D,
+    DupUp3D,
+    WanCausalConv3d,
+    WanDecoder3d,
+    WanEncoder3d,
+    WanResample,
+    WanResidualBlock,
+    WanResidualDownBlock,
+    WanResidualUpBlock,
+    WanRMS_norm,
+    WanUpBlock,
+)
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional
+
+from videogen.models.kernels.convolution import convolve, has_hooks
+from videogen.models.kernels.vae_operators import BEFORE, add_biased, append, empty_frames, norm_silu_append
+
+AT_ONCE = 2  # pictures of full size that are encoded at once
+FIRST = "Rep"  # kept by a convolution over time that has not been called for its first frame
+
+
+class Neighbours(Protocol):
+    """Those who have the rows above and below; see ``runtime/bands.py``."""
+
+    @property
+    def margin(self) -> int:
+        """Rows on each side that come from others: 1, or 0 where the picture is whole."""
+
+    def fill(self, frames: Tensor) -> None:
+        """Write the first and the last row of frames [..., H, W, C]."""
+
+
+class CausalConv(WanCausalConv3d):
+    """A causal convolution that writes its own input."""
+
+    neighbours: Neighbours | None = None
+
+    def forward(self, x: Tensor, cache_x: Tensor | None = None) -> Tensor:
+        """Convolve [B, C, F, H, W] as diffusers' own, with the frames before in ``cache_x``."""
+        return super().forward(x, cache_x) if any(self._padding) else convolve(self, x, (0, 0, 0))
+
+    def stream(
+        self,
+        x: Tensor,
+        feat_cache: list | None,
+        feat_idx: list[int],
+        norm: WanRMS_norm | None = None,
+        *,
+        biased: bool = True,
+    ) -> Tensor:
+        """Convolve frames that follow those of the last call; with ``norm``, normalised and activated.
+
+        Without ``biased`` the bias is left to what comes next.
+        """
+        return self.over(self.join(x, feat_cache, feat_idx, norm), biased=biased)
+
+    def join(
+        self,
+        x: Tensor,
+        feat_cache: list | None,
+        feat_idx: list[int],
+        norm: WanRMS_norm | None = None,
+        *,
+        bias: Tensor | None = None,
+    ) -> Tensor:
+        """Return what ``over`` reads: frames behind those before them, of which the last are kept.
+
+        ``bias``: of the convolution that made ``x``, where it is still to be added.
+        """
+        before = None
+        if feat_cache is not None:
+            before = feat_cache[feat_idx[0]]
+            if not isinstance(before, Tensor):
+                before = feat_cache[feat_idx[0]] = empty_frames(x, BEFORE, x.shape[3]).zero_()
+            feat_idx[0] += 1
+        if norm is None:
+            joined = append(x, before, self._margin)
+        else:
+            joined = norm_silu_append(x, bias, norm.gamma, before, self._margin)
+        if self._margin:
+            assert self.neighbours is not None
+            self.neighbours.fill(joined.permute(0, 2, 3, 4, 1))
+        return joined
+
+    def over(self, joined: Tensor, *, biased: bool = True) -> Tensor:
+        """Convolve what ``join`` returns."""
+        padding = (0, self._padding[2] - self._margin, self._padding[0])
+        return convolve(self, joined, padding, biased=biased)
+
+    @property
+    def _margin(self) -> int:
+        return self.neighbours.margin if self.neighbours is not None and self._padding[2] else 0
+
+
+class ResidualBlock(WanResidualBlock):
+    """Two convolutions and what they are added to."""
+
+    def forward(self, x: Tensor, feat_cache: list | None = None, feat_idx: list[int] | None = None) -> Tensor:
+        """Frames [B, C, F, H, W] to as many; what is not needed any more is dropped at once.
+
+        cuDNN adds a bias in a pass of its own; where there are kernels, they add it with what comes next.
+        """
+        index = [0] if feat_idx is None else feat_idx
+        if has_hooks(self.conv1):
+            return super().forward(x, feat_cache, index)
+        late = norm_silu_append.is_used(x) and add_biased.is_used(x)
+        hidden = self.conv1.stream(x, feat_cache, index, self.norm1, biased=not late)
+        joined = self.conv2.join(
+            hidden, feat_cache, index, self.norm2, bias=self.conv1.bias if late else None
+        )
+        del hidden
+        hidden = self.conv2.over(joined, biased=not late)
+        del joined
+        shortcut = self.conv_shortcut(x)
+        return add_biased(hidden, self.conv2.bias, shortcut) if late else hidden.add_(shortcut)
+
+
+class Resample(WanResample):
+    """Twice as many or half as many pixels, and frames."""
+
+    neighbours: Neighbours | None = None
+
+    def forward(self, x: Tensor, feat_cache: list | None = None, feat_idx: list[int] | None = None) -> Tensor:
+        """Frames [B, C, F, H, W]; without a cache, time is left as it is."""
+        index = [0] if feat_idx is None else feat_idx
+        if any(has_hooks(layer) for layer in self.modules()):
+            return super().forward(x, feat_cache, index)
+        if self.mode.startswith("upsample"):
+            return self._upsample(x, feat_cache, index)
+        frames = rearrange(x, "b c f h w -> (b f) c h w")
+        x = rearrange(self.resample(frames), "(b f) c h w -> b c f h w", b=len(x))
+        if self.mode != "downsample3d" or feat_cache is None:
+            return x
+        kept, last = feat_cache[index[0]], x[:, :, -1:].clone()
+        feat_cache[index[0]] = last
+        index[0] += 1
+        return x if kept is None else convolve(self.time_conv, torch.cat([kept, x], dim=2), (0, 0, 0))
+
+    def _upsample(self, x: Tensor, feat_cache: list | None, index: list[int]) -> Tensor:
+        batch, channels = x.shape[:2]
+        if self.mode == "upsample3d" and feat_cache is not None:
+            if feat_cache[index[0]] is None:  # the first frame stays one
+                feat_cache[index[0]] = FIRST
+                index[0] += 1
+            else:
+                x = self.time_conv.stream(x, feat_cache, index)
+        pixels = rearrange(x, "b (two c) f h w -> b f two h w c", c=channels)
+        x = self._convolve_doubled(pixels)
+        return rearrange(x, "(b f) c h w -> b c f h w", b=batch)
+
+    def _convolve_doubled(self, pixels: Tensor) -> Tensor:
+        """Convolve frames [B, F, 1 or 2, h, w, C] with every pixel doubled both ways: [B * F, C, H, W]."""
+        batch, frames, two, height, width, channels = pixels.shape
+        margin = self.neighbours.margin if self.neighbours is not None else 0
+        large = pixels.new_empty(batch * frames * two, 2 * height + 2 * margin, 2 * width, channels)
+        inner = large[:, margin : 2 * height + margin]
+        inner.view(batch, frames, two, height, 2, width, 2, channels).copy_(pixels[:, :, :, :, None, :, None])
+        if margin:
+            assert self.neighbours is not None
+            self.neighbours.fill(large)
+        layer = self.resample[1]
+        return functional.conv2d(large.permute(0, 3, 1, 2), layer.weight, layer.bias, padding=(1 - margin, 1))
+
+
+class ResidualUpBlock(WanResidualUpBlock):
+    """Wan2.2's: its input, repeated, is added to its output."""
+
+    def forward(
+        self,
+        x: Tensor,
+        feat_cache: list | None = None,
+        feat_idx: list[int] | None = None,
+        first_chunk: bool = False,
+    ) -> Tensor:
+        """Frames [B, C, F, h, w] to larger ones, and more of them."""
+        index, given = [0] if feat_idx is None else feat_idx, x
+        for resnet in self.resnets:
+            x = resnet(x, feat_cache, index)
+        if self.upsampler is None:
+            return x
+        return add_repeated(self.upsampler(x, feat_cache, index), given, self.avg_shortcut, first=first_chunk)
+
+
+class ResidualDownBlock(WanResidualDownBlock):
+    """Wan2.2's: its input, averaged, is added to its output."""
+
+    def forward(self, x: Tensor, feat_cache: list | None = None, feat_idx: list[int] | None = None) -> Tensor:
+        """Frames [B, C, F, H, W] to smaller ones, and fewer of them."""
+        index, given = [0] if feat_idx is None else feat_idx, x
+        for resnet in self.resnets:
+            x = resnet(x, feat_cache, index)
+        if self.downsampler is not None:
+            x = self.downsampler(x, feat_cache, index)
+        return add_averaged(x, given, self.avg_shortcut)
+
+
+class Decoder(WanDecoder3d):
+    """Latent frames to video frames."""
+
+    def forward(
+        self,
+        x: Tensor,
+        feat_cache: list | None = None,
+        feat_idx: list[int] | None = None,
+        first_chunk: bool = False,
+    ) -> Tensor:
+        """Latent frames [B, C, F, h, w] that follow those of the last call, to video frames."""
+        index = [0] if feat_idx is None else feat_idx
+        if has_hooks(self.conv_in):
+            return super().forward(x, feat_cache, index, first_chunk)
+        x = self.conv_in.stream(x, feat_cache, index)
+        x = self.mid_block(x, feat_cache, index)
+        for block in self.up_blocks:
+            if isinstance(block, WanUpBlock):  # layer by layer here, so that its input is not kept
+                for layer in (*block.resnets, *(block.upsamplers or ())):
+                    x = layer(x, feat_cache, index)
+            else:
+                x = block(x, feat_cache, index, first_chunk=first_chunk)
+        return self.conv_out.stream(x, feat_cache, index, self.norm_out)
+
+
+class Encoder(WanEncoder3d):
+    """Video frames to the moments of latent frames."""
+
+    def forward(self, x: Tensor, feat_cache: list | None = None, feat_idx: list[int] | None = None) -> Tensor:
+        """Video frames [B, 3, F, H, W] that follow those of the last call.
+
+        Pictures of full size, which take most memory, are worked on a few at a time.
+        """
+        index = [0] if feat_idx is None else feat_idx
+        if has_hooks(self.conv_in):
+            return super().forward(x, feat_cache, index)
+        start, first = index[0], self._full_size()
+        at_once = AT_ONCE if feat_cache is not None and first else x.shape[2]
+        parts = []
+        for part in x.split(at_once, dim=2):
+            index[0] = start
+            parts.append(
+                self._through(first, self.conv_in.stream(part, feat_cache, index), feat_cache, index)
+            )
+        x = torch.cat(parts, dim=2) if len(parts) > 1 else parts[0]
+        del parts
+        x = self._through(self.down_blocks[len(first) :], x, feat_cache, index)
+        x = self.mid_block(x, feat_cache, index)
+        return self.conv_out.stream(x, feat_cache, index, self.norm_out)
+
+    def _full_size(self) -> nn.ModuleList:
+        """Return the layers up to that which halves the pictures, where it leaves their number as it is."""
+        for number, layer in enumerate(self.down_blocks, 1):
+            resample = layer if isinstance(layer, WanResample) else getattr(layer, "downsampler", None)
+            if resample is not None:
+                return self.down_blocks[: number if resample.mode == "downsample2d" else 0]
+        return self.down_blocks[:0]
+
+    @staticmethod
+    def _through(layers: nn.ModuleList, x: Tensor, feat_cache: list | None, index: list[int]) -> Tensor:
+        for layer in layers:
+            x = layer(x, feat_cache, index)
+        return x
+
+
+def add_repeated(x: Tensor, given: Tensor, shortcut: DupUp3D, *, first: bool) -> Tensor:
+    """Add ``shortcut(given)`` to ``x`` in place, without making it."""
+    times, sides = shortcut.factor_t, shortcut.factor_s
+    kept = _without(shortcut.repeats, times, sides)
+    if kept is None or (first and given.shape[2] > 1):
+        return x.add_(shortcut(given, first_chunk=first))
+    part = rearrange(given, "b (c t u v) f h w -> b c f t h u w v", **kept)
+    if first:  # the last of the repeated frames
+        part, times = part[:, :, :, -1:], 1
+    rearrange(x, "b c (f t) (h u) (w v) -> b c f t h u w v", t=times, u=sides, v=sides).add_(part)
+    return x
+
+
+def add_averaged(x: Tensor, given: Tensor, shortcut: AvgDown3D) -> Tensor:
+    """Add ``shortcut(given)`` to ``x`` in place."""
+    times, sides = shortcut.factor_t, shortcut.factor_s
+    kept = _without(shortcut.group_size, times, sides)
+    if kept is None:
+        return x.add_(shortcut(given))
+    given = functional.pad(given, (0, 0, 0, 0, -given.shape[2] % times, 0)) if times > 1 else given
+    parts = rearrange(given, "b c (f t) (h u) (w v) -> b c f t h u w v", t=times, u=sides, v=sides)
+    over = [axis for axis, name in ((3, "t"), (5, "u"), (7, "v")) if kept[name] == 1]
+    rearrange(x, "b (c t u v) f h w -> b c f t h u w v", **kept).add_(parts.mean(over, keepdim=True))
+    return x
+
+
+def _without(count: int, times: int, sides: int) -> dict[str, int] | None:
+    """Return the sizes of a cell [t, u, v] with its innermost axes, ``count`` places in all, made 1."""
+    kept = {"t": times, "u": sides, "v": sides}
+    for name in "vut":
+        if count > 1 and count % kept[name] == 0:
+            count, kept[name] = count // kept[name], 1
+    return kept if count == 1 else None
+
+
+FUSED: dict[type[nn.Module], type[nn.Module]] = {
+    WanCausalConv3d: CausalConv,
+    WanResidualBlock: ResidualBlock,
+    WanResample: Resample,
+    WanResidualUpBlock: ResidualUpBlock,
+    WanResidualDownBlock: ResidualDownBlock,
+    WanDecoder3d: Decoder,
+    WanEncoder3d: Encoder,
+}
+"""diffusers' layers, and ours for them."""

@@ -1,0 +1,212 @@
+"""Reading weight files: names and shapes first, tensors after; mapped, strict, never running a pickle.
+
+A checkpoint's own tensor names become ours through the tables of ``key_tables``. ``skeleton`` builds a module
+without memory for its parameters and compares every name and shape; ``fill`` assigns the mapped tensors,
+moved and cast a few at a time where that is asked for: no second copy of the weights ever stands in memory.
+"""
+
+import json
+import math
+import pickle
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+import torch
+from accelerate import init_empty_weights
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from videogen.checkpoints.key_maps import Entry, KeyTable, Shape, rename
+from videogen.checkpoints.resolve import SCALES, weight_files
+from videogen.checkpoints.tensor_headers import unwrapped
+from videogen.errors import CheckpointError, first_line
+from videogen.models.device_copies import Uploader
+
+FLOAT8 = torch.float8_e4m3fn
+STORED = {  # in safetensors files; what else there is, the library reads
+    "F32": torch.float32,
+    "BF16": torch.bfloat16,
+    "F16": torch.float16,
+    "F8_E4M3": FLOAT8,
+}
+LISTED = 5  # problems named in one error
+READERS = 4  # tensors read at a time
+
+
+def read_entries(place: Path, tables: Iterable[KeyTable]) -> dict[str, Entry]:
+    """Our name -> where it lies, over all weight files of a component. Reads headers only.
+
+    Raises:
+        CheckpointError: an unreadable, truncated or unsafe file, or names that no table knows.
+    """
+    return rename(place, [entry for file in weight_files(place) for entry in _headers(file)], tables)
+
+
+def _headers(file: Path) -> Iterator[Entry]:
+    """Every tensor of a file, unread."""
+    if file.suffix != ".safetensors":
+        for key, tensor in _load_pickle(file).items():
+            if isinstance(tensor, Tensor):
+                yield Entry(key, tuple(tensor.shape), partial(_identity, tensor), tensor.dtype == FLOAT8)
+        return
+    try:
+        handle, places = safe_open(file, framework="pt"), _places(file)
+        size = file.stat().st_size
+        content = torch.from_file(str(file), shared=False, size=size, dtype=torch.uint8)  # mapped, not read
+        for key in handle.keys():  # noqa: SIM118 - not a dict
+            view, place = handle.get_slice(key), places[key]
+            shape, float8 = tuple(view.get_shape()), view.get_dtype() == "F8_E4M3"
+            dtype = STORED.get(view.get_dtype())
+            read: Callable[[], Tensor] = partial(handle.get_tensor, key)
+            if dtype is not None and place % dtype.itemsize == 0:
+                read = partial(_mapped, content, place, dtype, shape)
+            yield Entry(key, shape, read, float8)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{file}: broken or truncated ({error}); download it again") from None
+
+
+def _identity(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def _places(file: Path) -> dict[str, int]:
+    """Where in a safetensors file, known to be whole, every tensor begins."""
+    with file.open("rb") as opened:
+        length = int.from_bytes(opened.read(8), "little")
+        header = json.loads(opened.read(length))
+    return {
+        key: 8 + length + about["data_offsets"][0] for key, about in header.items() if key != "__metadata__"
+    }
+
+
+def _mapped(content: Tensor, place: int, dtype: torch.dtype, shape: Shape) -> Tensor:
+    """A tensor in a mapped file; the library's own way reads ahead, and with it what is never used."""
+    size = math.prod(shape) * dtype.itemsize
+    return content[place : place + size].view(dtype).view(shape)
+
+
+def _load_pickle(file: Path) -> Mapping[str, object]:
+    """A .pth state dict, memory-mapped; a pickle that holds anything but plain data is refused."""
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+    except Exception as error:
+        if isinstance(error, pickle.UnpicklingError) and "unsupported" in str(error).lower():
+            raise CheckpointError(
+                f"{file}: refused, because reading this pickle would run code; convert it to safetensors"
+            ) from None
+        raise CheckpointError(
+            f"{file}: broken or truncated ({first_line(error)}); download it again"
+        ) from None
+    content = unwrapped(content)
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"{file}: holds a {type(content).__name__}, not a table of tensors")
+    return content
+
+
+def read_scales(place: Path, table: KeyTable, found: Mapping[str, Entry]) -> dict[str, Tensor]:
+    """The scale of every layer whose weight is float8, from the map beside the weights.
+
+    Raises:
+        CheckpointError: a layer without a scale, or a scale without a layer.
+    """
+    layers = {name.removesuffix(".weight") for name, entry in found.items() if entry.float8}
+    if not layers:
+        return {}
+    folder = place if place.is_dir() else place.parent
+    maps = sorted(folder.glob(SCALES))
+    if not maps:
+        name = f"{weight_files(place)[0].stem}_map.pt"
+        raise CheckpointError(f"{place}: float8 weights without scales; {name} is missing")
+    scales = {
+        ours.removesuffix(".weight"): torch.as_tensor(scale)
+        for name, scale in _load_pickle(maps[0]).items()
+        if isinstance(scale, Tensor | float | int)
+        for ours in table.names(f"{name}.weight")
+    }
+    if different := sorted(layers ^ scales.keys()):
+        listed = ", ".join(different[:LISTED])
+        raise CheckpointError(f"{maps[0]}: its scales are not those of the float8 layers ({listed})")
+    return scales
+
+
+def skeleton(build: Callable[[], nn.Module], place: Path, found: Mapping[str, Entry]) -> nn.Module:
+    """Build a module without memory for its parameters, and compare every name and shape with a checkpoint.
+
+    Raises:
+        CheckpointError: missing, unexpected or wrong-shaped tensors; the first few are listed.
+    """
+    with init_empty_weights():
+        module = build()
+    expected = {name: tuple(tensor.shape) for name, tensor in _weights(module)}
+    missing = [f"missing {name}" for name in expected if name not in found]
+    unexpected = [f"unexpected {entry.key}" for name, entry in found.items() if name not in expected]
+    shapes = [
+        f"{entry.key} is {list(entry.shape)}, expected {list(expected[name])}"
+        for name, entry in found.items()
+        if name in expected and not _same(expected[name], entry.shape)
+    ]
+    problems = missing + unexpected + shapes
+    if problems:
+        more = f" and {len(problems) - LISTED} more" if len(problems) > LISTED else ""
+        listed = "; ".join(problems[:LISTED])
+        raise CheckpointError(f"{place}: does not fit the model: {listed}{more}; check --model_id")
+    return module
+
+
+def _same(expected: Shape, found: Shape) -> bool:
+    """Equal, or with leading ones that ours has not (published embeddings keep a batch axis)."""
+    extra = len(found) - len(expected)
+    return expected == found or (extra > 0 and set(found[:extra]) == {1} and found[extra:] == expected)
+
+
+def fill(
+    module: nn.Module,
+    found: Mapping[str, Entry],
+    dtype_of: Callable[[str], torch.dtype],
+    device: torch.device | None = None,
+) -> nn.Module:
+    """Give a skeleton its tensors: mapped as they are where the dtype fits, else moved and cast.
+
+    Args:
+        device: where they go; None is the CPU. They are cast there, after the move.
+    """
+
+    move = _mover(device)
+
+    def converted(item: tuple[str, Tensor]) -> tuple[str, Tensor]:
+        name, tensor = item
+        return name, _convert(found[name].read().view(tensor.shape), dtype_of(name), move)
+
+    with ThreadPoolExecutor(READERS) as pool:  # a disk is fastest when several read
+        state = dict(pool.map(converted, _weights(module)))
+    module.load_state_dict(state, strict=False, assign=True)  # skeleton() has been strict; tied names follow
+    if hasattr(module, "tie_weights"):
+        cast(PreTrainedModel, module).tie_weights()
+    left = [name for name, tensor in (*module.named_parameters(), *module.named_buffers()) if tensor.is_meta]
+    assert not left, left
+    return module.eval().requires_grad_(False)
+
+
+def _weights(module: nn.Module) -> list[tuple[str, Tensor]]:
+    """The module's own tensors, each once: tied names count as the one they are tied to."""
+    tied = set(getattr(module, "_tied_weights_keys", None) or ())
+    return [(name, tensor) for name, tensor in module.state_dict().items() if name not in tied]
+
+
+def _mover(device: torch.device | None) -> Callable[[Tensor], Tensor]:
+    """Return what brings a tensor to a device; None is the CPU, where it stays mapped."""
+    if device is None:
+        return _identity
+    return Uploader(device) if device.type == "cuda" else lambda tensor: tensor.to(device)
+
+
+def _convert(tensor: Tensor, dtype: torch.dtype, move: Callable[[Tensor], Tensor]) -> Tensor:
+    """In the dtype that is wanted, unless it is float8: that has a scale, and is nothing without it."""
+    keeps = tensor.dtype == FLOAT8 or not tensor.is_floating_point()
+    moved = move(tensor)
+    return moved if keeps else moved.to(dtype)

@@ -1,0 +1,1 @@
+"""From what was asked to everything that is decided before weights are read."""

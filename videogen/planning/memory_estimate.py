@@ -1,0 +1,245 @@
+"""How much memory a video takes on the device, by arithmetic.
+
+Every figure is that of the tensors alive at once at the peak of a phase, found by simulation at full size
+(tests/simulated) and held to it there: never below the simulated peak, and at most 5 % above. What simulation
+cannot see comes on top: the CUDA context (0.5-0.8 GB), workspaces of libraries, fragmentation.
+
+Units: bytes; b bytes of the compute dtype, D width of the transformer, r width of the feed-forward over D.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from videogen.distributed import Degrees
+from videogen.tasks.geometry import Grid, Shape
+
+DTYPE_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
+FLOAT32 = 4
+TEXT_TOKENS, IMAGE_TOKENS = 512, 257
+HEAD_WIDTH = 128
+# Squares of the width that a Wan transformer keeps in float32 beside half precision, to embed noise levels.
+FLOAT32_SQUARES = 7
+TILE = 256  # pixels, each side
+# Of latents [C, F, h, w], float32: the noise, every branch's prediction, what the solver keeps.
+LATENT_COPIES = 8
+# Per output pixel: the frames of a latent frame in float32 on their way to 8 bits, four times over.
+PICTURE_BYTES = 192
+PUBLISHED_VAE_WIDTH = 96
+HUNYUAN_VAE_WIDTH = 128
+WAN22_VAE_WIDTH = 256
+MARGIN = 1.015  # for small things that are not counted
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VaeMemory:
+    """What a VAE takes while it works, in float32, per pixel and unit of its base width.
+
+    Args:
+        decode: one latent frame after the other.
+        decode_frame: of a VAE that decodes many frames at once, per frame; ``decode`` is what does not
+            depend on their number.
+        picture: encoding a single picture.
+        video: encoding any number of frames.
+    """
+
+    decode: float
+    decode_frame: float = 0.0
+    picture: float
+    video: float
+
+
+WAN21_VAE = VaeMemory(decode=156.0, picture=20.3, video=93.5)
+WAN22_VAE = VaeMemory(decode=209.5, picture=15.4, video=64.2)
+HUNYUAN_VAE = VaeMemory(decode=114.0, decode_frame=16.1, picture=24.4, video=24.4)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Network:
+    """What of a transformer decides how much memory its forward takes.
+
+    Args:
+        tensors: token-sized tensors of its width that are alive at once in a forward; ``streamed`` where its
+            weights are float8, whose products have their bias added in a copy.
+        contexts: whether keys and values of texts and images are kept while denoising.
+        float32: weights that stay in float32 beside half precision.
+        text_work: what the text encoder takes besides its weights.
+        largest_layer: of its text encoder, which alone is on the device where its layers are streamed.
+    """
+
+    width: int
+    tensors: float
+    streamed: float
+    layers: int
+    contexts: bool
+    float32: int
+    text_work: int
+    largest_layer: int
+
+
+def wan_network(*, width: int, ffn: int, layers: int) -> Network:
+    """Describe a Wan transformer."""
+    ratio = ffn / max(width, 1)
+    return Network(
+        width=width,
+        tensors=max(5 + ratio, 7.5),
+        streamed=max(4 + 2 * ratio, 8.5),
+        layers=layers,
+        contexts=True,
+        float32=FLOAT32_SQUARES * width**2,
+        text_work=150_000_000,
+        largest_layer=2_150_000_000,
+    )
+
+
+def hunyuan_network(*, width: int, layers: int) -> Network:
+    """Describe a HunyuanVideo transformer; its text changes from block to block."""
+    return Network(
+        width=width,
+        tensors=17.1,
+        streamed=17.1,
+        layers=layers,
+        contexts=False,
+        float32=0,
+        text_work=550_000_000,
+        largest_layer=1_100_000_000,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Memory:
+    """Bytes on the device, by what takes them and by memory mode."""
+
+    weights: Mapping[str, int]
+    activations: int
+    decode: int
+    tiled_decode: int
+    contexts: int = 0  # keys and values of texts and images
+    encode: int = 0  # what the VAE takes to encode the input
+    text: int = 0  # what an encoder takes besides its weights
+    resident: int = 0  # of a transformer whose blocks are streamed
+    streamed: int = 0  # its activations, and two blocks
+    largest_layer: int = 0  # of an encoder whose layers are streamed
+
+    def peak(self, *, offload: bool = False, low_vram: bool = False, tiled: bool = False) -> int:
+        """Return the highest sum over the phases of a run: encoding, denoising, decoding."""
+        return int(MARGIN * self._peak(offload=offload, low_vram=low_vram, tiled=tiled))
+
+    def _peak(self, *, offload: bool, low_vram: bool, tiled: bool) -> int:
+        decode = self.tiled_decode if tiled or low_vram else self.decode
+        vae, denoising = self.weights["vae"], self.activations + self.contexts
+        transformers = [size for name, size in self.weights.items() if name.startswith("transformer")]
+        encoder = max(size for name, size in self.weights.items() if "_encoder" in name) + self.text
+        if low_vram:
+            encoder = min(encoder, self.largest_layer + self.text)
+            return vae + self.resident + max(encoder, self.encode, self.streamed, decode)
+        if offload:
+            return vae + max(encoder, self.encode, max(transformers) + denoising, decode)
+        return vae + sum(transformers) + max(encoder, self.encode, denoising, decode)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Video:
+    """What is made, and how.
+
+    Args:
+        dtype: compute dtype; the VAE's weights are float32 always.
+        vae_width: base width of the VAE, per output pixel.
+        residuals: token-sized tensors that a step cache keeps.
+        texts: of which keys and values are kept while denoising.
+        vae_dtype: of the decode.
+        untiled: whether a decode that works in tiles is to do without.
+        degrees: how ranks share it; the bytes are those of each.
+    """
+
+    shape: Shape
+    dtype: str
+    vae_width: float
+    residuals: int = 0
+    texts: int = 0
+    vae_dtype: str = "float32"
+    untiled: bool = False
+    degrees: Degrees = Degrees()  # noqa: RUF009 - frozen
+
+
+def estimate(video: Video, parameters: Mapping[str, int], network: Network, vae: VaeMemory) -> Memory:
+    """Return the memory of one generation; ``parameters`` are the weights of every component."""
+    size = DTYPE_BYTES[video.dtype]
+    per_weight = dict.fromkeys(("vae", "audio_encoder"), FLOAT32)
+    weights = {name: count * per_weight.get(name, size) for name, count in parameters.items()}
+    if size < FLOAT32:
+        for name in weights:
+            if name.startswith("transformer"):
+                weights[name] += (FLOAT32 - size) * network.float32
+    decode, tiled = _decode(video, vae)
+    block = parameters["transformer"] // max(1, network.layers)
+    kept = _token_bytes(video) + video.residuals * _per_rank(video) * network.width * size
+    return Memory(
+        weights=weights,
+        activations=_activations(video, network, network.tensors) + kept,
+        contexts=sum(_contexts(video, parameters, network)),
+        encode=int(_encode(video, vae)),
+        text=network.text_work,
+        resident=int(1.3 * network.float32) + 60_000_000,
+        streamed=_activations(video, network, network.streamed) + kept + 2 * block,
+        largest_layer=network.largest_layer,
+        decode=decode,
+        tiled_decode=tiled,
+    )
+
+
+def _per_rank(video: Video) -> int:
+    return -(-video.shape.tokens // video.degrees.sequence)
+
+
+def _activations(video: Video, network: Network, tensors: float) -> int:
+    """Return the bytes of a forward; of several ranks each holds all tokens before and after the blocks."""
+    whole = 2 * video.shape.tokens if video.degrees.sequence > 1 else 0
+    return int((tensors * _per_rank(video) + whole) * network.width * DTYPE_BYTES[video.dtype])
+
+
+def _token_bytes(video: Video) -> int:
+    """Return the bytes of latents and positions while denoising."""
+    shape = video.shape
+    _, channels, *_ = shape.latent_shape
+    latents = shape.tokens * 4 * channels * FLOAT32 * (LATENT_COPIES + 2 * shape.forwards_per_step)
+    return latents + shape.tokens * HEAD_WIDTH * FLOAT32
+
+
+def _contexts(video: Video, parameters: Mapping[str, int], network: Network) -> Iterator[int]:
+    """Yield the keys and values of texts, and of images where there are any, per transformer."""
+    tokens = TEXT_TOKENS + ("image_encoder" in parameters) * IMAGE_TOKENS
+    for name in parameters:
+        if name.startswith("transformer") and network.contexts:
+            yield 2 * video.texts * tokens * network.layers * network.width * DTYPE_BYTES[video.dtype]
+
+
+def _encode(video: Video, vae: VaeMemory) -> float:
+    shape = video.shape
+    per_pixel = {0: 0.0, 1: vae.picture}.get(shape.encoded_frames, vae.video)
+    return shape.height * shape.width * video.vae_width * per_pixel
+
+
+def _decode(video: Video, vae: VaeMemory) -> tuple[int, int]:
+    """Return what a decode takes, and one in tiles."""
+    shape, pixels = video.shape, video.shape.height * video.shape.width
+    share = DTYPE_BYTES[video.vae_dtype] / FLOAT32
+    tile = min(pixels, TILE * TILE) * video.vae_width
+    at_once = shape.grid.frames_at_once
+    if at_once is None:
+        tiled = int(tile * vae.decode * share) + pixels * PICTURE_BYTES
+        whole = int(pixels * video.vae_width * vae.decode * share) // video.degrees.size
+        return whole + pixels * PICTURE_BYTES, tiled
+    frames = min(at_once, 4 * (shape.latent_shape[2] - 1) + 1)
+    tiled = int(tile * (vae.decode + vae.decode_frame * frames * share)) + pixels * PICTURE_BYTES
+    if not video.untiled:
+        return tiled, tiled
+    made = 4 * (shape.latent_shape[2] - 1) + 1
+    at_once_bytes = pixels * video.vae_width * vae.decode_frame * made * share + tile * vae.decode
+    return int(at_once_bytes) + pixels * PICTURE_BYTES, tiled
+
+
+def vae_memory(grid: Grid) -> VaeMemory:
+    """Return the figures of the VAE whose latents a grid describes."""
+    if grid.frames_at_once is not None:
+        return HUNYUAN_VAE
+    return WAN22_VAE if grid.channels > 16 else WAN21_VAE

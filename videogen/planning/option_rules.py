@@ -1,0 +1,108 @@
+"""Options that trade quality for speed, or need packages: what they contradict, and what is to be known.
+
+Without torch: packages are looked for, not imported.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+from videogen.errors import InputError
+from videogen.tasks.step_caches import CALIBRATE, KINDS, read_cache
+
+DISTILLED_STEPS = 8  # the most that weights made for LCM's stepping are published with
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """What a kernel needs: a module, and how to get it."""
+
+    module: str
+    how: str
+
+
+# Of kernels that torch does not have itself.
+PACKAGES = {
+    "flash": Package("flash_attn", "pip install flash-attn --no-build-isolation"),
+    "flash3": Package(
+        "flash_attn_interface", "build flash-attention 3 (hopper/ of github.com/Dao-AILab/flash-attention)"
+    ),
+    "sage": Package("sageattention", "build sageattention 2.1.1 or newer (github.com/thu-ml/SageAttention)"),
+    "xformers": Package("xformers", "pip install xformers"),
+}
+TORCHAO = Package("torchao", "pip install torchao")
+
+
+def check(values: Mapping[str, Any]) -> None:
+    """Refuse what cannot be, as far as that is known without torch.
+
+    Raises:
+        InputError: the first thing.
+    """
+    _check_backend(values["attention_backend"], values["device"])
+    if values["cache"] is not None:
+        _check_cache(values)
+    if values["float8_matmul"]:
+        _check_float8(values)
+
+
+def _check_backend(name: str, device: str) -> None:
+    if (package := PACKAGES.get(name)) is not None:
+        _check_package("--attention_backend", name, package)
+    if name not in ("auto", "native") and device in ("cpu", "mps"):
+        raise InputError(
+            "--attention_backend", name, f"does not run on {device}", "use native, or leave it out"
+        )
+
+
+def _check_package(flag: str, given: str | None, package: Package) -> None:
+    if find_spec(package.module) is None:
+        raise InputError(flag, given, f"needs the package {package.module}, not installed", package.how)
+
+
+def _check_cache(values: Mapping[str, Any]) -> None:
+    name, threshold = read_cache(values["cache"])
+    if values["compile"] and KINDS[name].in_blocks:
+        what = "works inside the blocks, so not together with --compile"
+        raise InputError("--cache", name, what, "use taylorseer_lite, or leave one of the two out")
+    if values["use_usp"] and (threshold is None or KINDS[name].local):
+        given = values["cache"] if threshold is None else name
+        what = "must see all tokens, so not together with --use_usp"
+        raise InputError(
+            "--cache", given, what, "measure on one GPU" if threshold is None else "use magcache"
+        )
+
+
+def _check_float8(values: Mapping[str, Any]) -> None:
+    flag = "--float8_matmul"
+    if values["device"] in ("cpu", "mps"):
+        what = f"needs a GPU of compute capability 8.9 or more, not {values['device']}"
+        raise InputError(flag, None, what, "leave it out")
+    if values["dtype"] != "bfloat16":
+        raise InputError(flag, None, f"needs bfloat16 weights, not {values['dtype']}", "add --dtype bfloat16")
+    _check_package(flag, None, TORCHAO)
+
+
+def notes(values: Mapping[str, Any]) -> Iterator[str]:
+    """Warnings, one line each."""
+    if values.get("sample_solver") == "lcm":
+        yield from _lcm_notes(values)
+    if values["float8_matmul"] and not values["compile"]:
+        yield "--float8_matmul gains little without --compile, which joins converting with multiplying"
+
+
+def _lcm_notes(values: Mapping[str, Any]) -> Iterator[str]:
+    """Stepping for weights that were distilled to it (Wan's four-step LoRA: shift 5, no guidance)."""
+    scale = values["guidance_scale"]
+    if not values["lora"]:
+        yield "--sample_solver lcm is for weights distilled to a few steps, usually a --lora; others blur"
+    if max(scale if isinstance(scale, tuple) else (scale,)) > 1:
+        yield "--sample_solver lcm: distilled weights want --guidance_scale 1, which is also faster"
+    if (steps := values["num_inference_steps"]) > DISTILLED_STEPS:
+        yield f"--sample_solver lcm takes {steps} steps; distilled weights want their own number, usually 4"
+
+
+def is_calibration(cache: str | None) -> bool:
+    """Whether a ``--cache`` measures, and skips nothing."""
+    return cache is not None and cache.endswith(f":{CALIBRATE}")

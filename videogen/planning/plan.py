@@ -1,0 +1,433 @@
+"""A Plan: one video, fully decided before anything heavy is imported. Everything else about it is derived."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from videogen.checkpoints import resolve
+from videogen.checkpoints.resolve import Checkpoint
+from videogen.distributed import Degrees, choose_degrees
+from videogen.engine.prompt_writer import find_writers
+from videogen.errors import InputError
+from videogen.media.download import display_name
+from videogen.planning.memory_estimate import (
+    HUNYUAN_VAE_WIDTH,
+    PUBLISHED_VAE_WIDTH,
+    WAN22_VAE_WIDTH,
+    Memory,
+    Network,
+    Video,
+    estimate,
+    hunyuan_network,
+    vae_memory,
+    wan_network,
+)
+from videogen.planning.option_rules import is_calibration
+from videogen.prompts.chat import FoundModel
+from videogen.results import sidecar
+from videogen.results.output_paths import Target
+from videogen.results.resume_store import Parts
+from videogen.tasks.geometry import HUNYUAN_GRID, PATCH, WAN22_GRID, Shape
+from videogen.tasks.step_caches import KINDS, SCHEDULE, Ratios, ratios_name, read_cache, read_ratios
+from videogen.tasks.table import Inputs, TaskSpec
+from videogen.tasks.teacache_tables import Table, choose_table
+from videogen.tasks.warnings import RATE_TOLERANCE
+
+# Options that do not change a result: where it runs, how it is stored, and what is hashed by its content
+# instead.
+NOT_IN_HASH = {
+    "task_type", "model_id", "revision", "download_timeout", "device", "offload", "compile", "use_usp",
+    "ulysses_degree", "ring_degree", "cfg_parallel",
+    "output", "output_dir", "save_latents", "save_last_frame", "resolution", "size", "height", "width",
+    "duration", "num_frames", "seed", "lora", "keep_parts", "vlm_device", "num_videos", "embedding_cache",
+}  # fmt: skip
+# Options about one place and moment, not about the video.
+NOT_IN_REQUEST = {
+    "task_type",
+    "model_id",
+    "seed",
+    "num_videos",
+    "download_timeout",
+    "device",
+    "use_usp",
+    "ulysses_degree",
+    "ring_degree",
+    "cfg_parallel",
+    "output",
+    "output_dir",
+    "save_latents",
+    "save_last_frame",
+    "vlm_path",
+    "vlm_device",
+    "embedding_cache",
+}
+LISTED_ROLLS = 12
+PROMPTS = ("prompt", "roll_prompts")
+# Folders that are hashed and recorded by their own name, not by where they are.
+FOLDERS = ("prompt_enhancer", "vlm_path")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """``values``: every option the task uses, defaults filled in; ``notes``: warnings for the user.
+
+    ``written``: what models wrote in place of the prompt (see prompts/write.py).
+    """
+
+    task: TaskSpec
+    values: Mapping[str, Any]
+    shape: Shape
+    checkpoint: Checkpoint
+    inputs: Inputs
+    notes: tuple[str, ...] = ()
+    seed: int = 0
+    index: int = 1
+    target: Target | None = None
+    written: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def forwards(self) -> int:
+        """Calls of the transformer."""
+        steps = sum(roll.steps or self.values["num_inference_steps"] for roll in self.shape.rolls)
+        return steps * self.shape.forwards_per_step
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What the pipeline's ``parts`` takes besides inputs, generator and callback."""
+        return self.task.pick({**self.values, **self.prompts}, self.shape)
+
+    @property
+    def prompts(self) -> dict[str, Any]:
+        """What takes the place of the prompt options."""
+        return {name: self.written[name] for name in PROMPTS if name in self.written}
+
+    @property
+    def writers(self) -> dict[str, FoundModel]:
+        """Models that write its prompt, by role.
+
+        Raises:
+            CheckpointError: one that is not a model of the right kind.
+        """
+        described = self.task.describes and self.values.get("prompt") is None
+        return find_writers(self.values, needed=("describer",) if described else ())
+
+    @property
+    def teacache_table(self) -> Table | None:
+        """TeaCache's coefficients, where it is on.
+
+        Raises:
+            InputError: none are known for the model.
+        """
+        if not self.values.get("teacache"):
+            return None
+        here = self.checkpoint.folder is not None
+        found: dict[str, Any] = {"width": None, "image": False}
+        found |= resolve.traits(self.checkpoint) if here else {}
+        model = str(self.values.get("model_id", self.task.default_model))
+        if here and not self.checkpoint.revision and not self.checkpoint.tiny:
+            model = str(Path(model).expanduser().absolute())  # "." has a name as well
+        return choose_table(self.values["teacache_model"], model, found["width"], found["image"])
+
+    @property
+    def degrees(self) -> Degrees:
+        """How the ranks share it.
+
+        Raises:
+            InputError: they cannot.
+        """
+        _, _, _, height, width = self.shape.latent_shape
+        return choose_degrees(
+            self.values,
+            branches=self.shape.forwards_per_step,
+            heads=resolve.heads(self.checkpoint, self.task),
+            tokens=(height // PATCH) * (width // PATCH),
+        )
+
+    @property
+    def schedule(self) -> dict[str, Any]:
+        """What MagCache's ratios depend on besides the weights: noise levels, branches, and LoRA."""
+        known = {name: self.values[name] for name in SCHEDULE if name in self.values}
+        known |= {"task": self.task.name, "branches": self.shape.forwards_per_step}
+        return known | {
+            "lora": [[_digest(lora.path), lora.scale, lora.expert] for lora in self.values["lora"]]
+        }
+
+    @property
+    def ratios_file(self) -> Path | None:
+        """Where MagCache's ratios are kept; None while the model is not on this machine."""
+        weights = resolve.fingerprint(self.checkpoint)
+        name = None if weights is None else ratios_name(weights, self.schedule)
+        return None if name is None else resolve.cache_root() / "magcache" / name
+
+    @property
+    def mag_ratios(self) -> Ratios | None:
+        """MagCache's ratios, where it is on and the model is here.
+
+        Raises:
+            InputError: none were measured.
+        """
+        name, threshold = read_cache(self.values["cache"]) if self.values.get("cache") else ("", None)
+        if threshold is None or not KINDS[name].calibrated or (file := self.ratios_file) is None:
+            return None
+        if (found := read_ratios(file)) is None:
+            like = "steps, shift, solver, guidance, length and LoRA"
+            what = f"was not measured for this model with these {like} on this machine"
+            raise InputError("--cache", name, what, f"run once with --cache {name}:calibrate, which is exact")
+        return found
+
+    @property
+    def _cache_values(self) -> dict[str, str]:
+        """What stands for --teacache_model in records: the table it came to."""
+        table = self.teacache_table
+        return {"teacache_model": table.name} if table is not None else {}
+
+    @property
+    def memory(self) -> Memory:
+        video = Video(
+            shape=self.shape,
+            dtype=self.values["dtype"],
+            vae_width=self._vae_width(self.checkpoint.component_config("vae")),
+            residuals=self._kept(self.checkpoint.component_config("transformer")),
+            texts=min(2, self.shape.forwards_per_step),
+            vae_dtype=self.values["vae_dtype"],
+            untiled=self.values["vae_tiling"] == "off",
+            degrees=self.degrees,
+        )
+        parameters = resolve.parameters(self.checkpoint, self.task)
+        return estimate(video, parameters, self._network(), vae_memory(self.shape.grid))
+
+    def _network(self) -> Network:
+        if self.checkpoint.folder is not None:
+            found: Mapping[str, Any] = resolve.traits(self.checkpoint)
+        else:
+            found = resolve.published(self.checkpoint.name, self.task)
+        if self.shape.grid == HUNYUAN_GRID:
+            return hunyuan_network(width=found["width"], layers=found["layers"])
+        return wan_network(width=found["width"], ffn=found["ffn"], layers=found["layers"])
+
+    def _kept(self, dit: Mapping[str, Any]) -> int:
+        """Token-sized tensors that a step cache keeps."""
+        branches = self.shape.forwards_per_step
+        if self.values.get("teacache"):
+            return max(2, branches)
+        if self.values.get("cache") is None:
+            return 0
+        kind = KINDS[read_cache(self.values["cache"])[0]]
+        if self.shape.grid == HUNYUAN_GRID:  # of a block attention and feed-forward, or one for both
+            outputs = 2 * dit.get("num_layers", 20) + dit.get("num_single_layers", 40)
+        else:  # attention to itself and to the text, feed-forward
+            outputs = 3 * dit.get("num_layers", 40)
+        return branches * (kind.kept + kind.per_output * outputs)
+
+    def _vae_width(self, config: Mapping[str, Any]) -> float:
+        """Decoder width per output pixel; Wan2.2's VAE decodes pictures of half the size."""
+        if self.shape.grid == HUNYUAN_GRID:
+            return next(iter(config.get("block_out_channels", ())), HUNYUAN_VAE_WIDTH)
+        if self.shape.grid == WAN22_GRID:
+            return config.get("decoder_base_dim", WAN22_VAE_WIDTH) / 4
+        return config.get("base_dim", PUBLISHED_VAE_WIDTH)
+
+    @property
+    def request(self) -> dict[str, Any]:
+        """The options as plain JSON without private paths: what ``--from_metadata`` reads back."""
+        values = {**self.values, **self.prompts}
+        if self.written:  # the prompt says it all
+            values |= dict.fromkeys(("prompt_enhancer", "captioner", "custom_prompt"))
+        values |= self._cache_values
+        recorded = {
+            name: value
+            for name, value in values.items()
+            if name not in NOT_IN_REQUEST and value is not None and self.task.uses(name)
+        }
+        recorded |= {name: display_name(recorded[name]) for name in FOLDERS if name in recorded}
+        recorded |= {name: [item.name for item in items] for name, items in self.inputs.items() if items}
+        if loras := self.values["lora"]:
+            recorded["lora"] = [
+                ":".join([display_name(str(path)), str(scale), *([expert] if expert else [])])
+                for path, scale, expert in loras
+            ]
+        model = self.checkpoint.name
+        if self.checkpoint.folder is not None and not (self.checkpoint.revision or self.checkpoint.tiny):
+            model = sidecar.LOCAL_MODEL + model
+        if self.values.get("source_fps") == 0:
+            recorded["source_fps"] = "auto"
+        if self.checkpoint.revision:  # the commit, so that the same files are found again
+            recorded["revision"] = self.checkpoint.revision
+        return {"task_type": self.task.name, "model_id": model, "seed": self.seed, **recorded}
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All that determines the result, as plain JSON: option values, and content for files."""
+        values = {k: Path(v).name if k in FOLDERS and v else v for k, v in self.values.items()}
+        values |= self._cache_values
+        skipped = NOT_IN_HASH | set(self.inputs)
+        content = {
+            "task": self.task.name,
+            "weights": resolve.fingerprint(self.checkpoint),
+            "seed": self.seed,
+            "shape": [self.shape.height, self.shape.width, self.shape.num_frames],
+            "rolls": [[roll.latent_frames, roll.num_frames] for roll in self.shape.rolls],
+            "inputs": {name: [item.sha256 for item in items] for name, items in self.inputs.items()},
+            "lora": self.schedule["lora"],
+            **({"ratios": ratios} if (ratios := self.mag_ratios) is not None else {}),
+            "values": {name: value for name, value in values.items() if name not in skipped},
+        }
+        return json.loads(json.dumps(content, default=str))
+
+    @property
+    def plan_hash(self) -> str | None:
+        """Digest of ``identity``; None while the model is not on this machine."""
+        identity = self.identity
+        if identity["weights"] is None:
+            return None
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def parts(self) -> Parts:
+        """Where its finished rolls are kept while it is unfinished."""
+        assert self.target is not None
+        return Parts(self.target.parts, self.plan_hash, self.request)
+
+    @property
+    def audio(self) -> tuple[Path, float, float] | None:
+        """Sound that goes with the video: file, first second, number of seconds."""
+        if "input_audio" in self.inputs:
+            (sound,) = self.inputs["input_audio"]
+            return sound.path, sound.start, self.shape.num_frames / self.shape.fps
+        if not self.values.get("keep_audio"):
+            return None
+        (source,) = self.inputs["input_video"]
+        return source.path, source.start, self.shape.prepended / self.shape.fps
+
+    def earlier_record(self) -> dict[str, Any] | None:
+        """The sidecar of a complete result of this plan; None if there is none.
+
+        Raises:
+            InputError: the result is there, but another plan made it.
+        """
+        assert self.target is not None
+        if not all(path.exists() for path in self.target.paths):
+            return None
+        record = sidecar.read_record(self.target.sidecar) or {}
+        if record.get("plan_hash") == self.plan_hash:
+            return record
+        was, now = dict(record.get("request", {})), self.request
+        if self.writers:  # its prompt is still to be written
+            was, now = ({k: v for k, v in request.items() if k not in PROMPTS} for request in (was, now))
+        what = f"was made with {sidecar.differences(was, now)}"
+        raise InputError("--resume", self.target.path, what, "use another name, or --overwrite")
+
+    def fetched(self, checkpoint: Checkpoint) -> "Plan":
+        """The same plan with its model on this machine."""
+        return replace(self, checkpoint=checkpoint)
+
+    def as_json(self) -> dict[str, Any]:
+        """The plan for programs (--dry_run --json)."""
+        shape, memory = self.shape, self.memory
+        return {
+            "task_type": self.task.name,
+            "model": {
+                "id": self.checkpoint.name,
+                "revision": self.checkpoint.revision,
+                "layout": self.checkpoint.layout,
+                "present": self.checkpoint.folder is not None,
+                "bytes": dict(self.checkpoint.sizes),
+            },
+            "request": self.request,
+            "width": shape.width,
+            "height": shape.height,
+            "num_frames": shape.num_frames,
+            "fps": shape.fps,
+            "file": {
+                "width": shape.file_size[0],
+                "height": shape.file_size[1],
+                "num_frames": shape.file_frames,
+                "prepended": shape.prepended,
+            },
+            "seconds": round(shape.num_frames / shape.fps, 3),
+            "rolls": [asdict(roll) for roll in shape.rolls],
+            "latent_shape": list(shape.latent_shape),
+            "tokens": shape.tokens,
+            "ranks": asdict(self.degrees),
+            "forwards": self.forwards,
+            "memory_bytes": {
+                "plain": memory.peak(),
+                "offload": memory.peak(offload=True),
+                **({} if self.degrees.size > 1 else {"low_vram": memory.peak(low_vram=True)}),
+            },
+            "output": None if self.target is None else self.target.path.as_posix(),
+            "plan_hash": self.plan_hash,
+            "notes": list(self.notes),
+        }
+
+    def _file(self) -> str:
+        """What the file holds, where that is more than what is made."""
+        (source,), shape = self.inputs["input_video"], self.shape
+        width, height = shape.file_size
+        rate = self.values.get("source_fps")
+        how = f" (not {source.fps:g})" if abs(source.fps - shape.fps) > RATE_TOLERANCE else ""
+        if rate is not None:
+            how = f" (resampled from {rate or source.fps:g})"
+        sound = ", with its sound" if self.values.get("keep_audio") else ""
+        return (
+            f"{width}x{height}, {shape.file_frames} frames: {shape.prepended} of {source.name} "
+            f"at {shape.fps} fps{how}{sound}, then the new ones"
+        )
+
+    def describe(self) -> str:
+        """The plan for people (--dry_run)."""
+        plan, shape, model = self.as_json(), self.shape, self.checkpoint
+        where = "here" if model.folder else "to be built" if model.tiny else "to be downloaded"
+        name = f"{model.name}@{model.revision}" if model.revision else model.name
+        sizes = ", ".join(f"{part} {_amount(size)}" for part, size in model.sizes.items())
+        skips = self.values.get("cache") and not is_calibration(self.values["cache"])
+        steps = f"{self.forwards // shape.forwards_per_step} steps x {shape.forwards_per_step}"
+        memory = ", ".join(f"{mode} {_amount(size)}" for mode, size in plan["memory_bytes"].items())
+        rows = {
+            "task": self.task.name,
+            "model": f"{name} ({model.layout}, {where})",
+            "files": sizes or ("tiny" if model.tiny else "sizes unknown until downloaded"),
+            "video": f"{shape.width}x{shape.height}, {shape.num_frames} frames at {shape.fps} fps",
+            **({"file": self._file()} if shape.prepended else {}),
+            **({"rolls": _rolls(shape)} if len(shape.rolls) > 1 else {}),
+            "latents": "x".join(map(str, shape.latent_shape)),
+            "tokens": f"{shape.tokens} per forward",
+            **({"ranks": _ranks(self.degrees)} if self.degrees.size > 1 else {}),
+            "forwards": f"{self.forwards} ({steps})"
+            + (", fewer with the cache" if self.teacache_table or skips else ""),
+            "seed": str(self.seed),
+            "memory": f"about {memory}" + (" on each GPU" if self.degrees.size > 1 else ""),
+            "output": plan["output"] or "",
+        }
+        lines = [f"{name:<9} {value}" for name, value in rows.items()]
+        return "\n".join([*lines, *(f"note      {note}" for note in self.notes)])
+
+
+def _ranks(degrees: Degrees) -> str:
+    ways = {"branches": degrees.cfg, "Ulysses": degrees.ulysses, "Ring": degrees.ring}
+    return f"{degrees.size}: " + " x ".join(f"{name} {count}" for name, count in ways.items() if count > 1)
+
+
+def _rolls(shape: Shape) -> str:
+    """Frames of every roll; of many, the first and the last."""
+    frames = [str(roll.num_frames or "0 (not shown)") for roll in shape.rolls]
+    if len(frames) > LISTED_ROLLS:
+        return f"{len(frames)} of {', '.join(frames[: LISTED_ROLLS - 2])}, ..., {frames[-1]} frames"
+    return f"{', '.join(frames)} frames"
+
+
+@cache
+def _digest(path: Path) -> str:
+    """Digest of a LoRA: of the file, or of the safetensors in its folder."""
+    digest = hashlib.sha256()
+    for file in [path] if path.is_file() else sorted(path.glob("*.safetensors")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _amount(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size > 1e9 else f"{size / 1e6:.1f} MB"

@@ -1,0 +1,243 @@
+"""Where results go: names from patterns, kinds from suffixes, and making sure that nothing is in the way."""
+
+import glob
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from videogen.errors import InputError
+from videogen.results import sidecar as metadata
+
+PNG_FILE = re.compile(r"\d{6,}\.png")
+LONGEST_NAME = 200  # bytes; file systems allow 255, and temporary names are longer
+SEED_MARK, INDEX_MARK = "{seed}", "{index}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Existing:
+    """How outputs that exist already are met."""
+
+    overwrite: bool = False
+    resume: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Target:
+    """Where a result goes: the file or folder, its kind (see ``kind_of``), and the latents if wanted.
+
+    ``may_replace`` allows it to take the place of an earlier result; otherwise one that appears meanwhile
+    keeps its name, and this one gets a number.
+    """
+
+    path: Path
+    kind: str
+    latents: Path | None = None
+    last_frame: Path | None = None
+    may_replace: bool = False
+
+    @property
+    def sidecar(self) -> Path:
+        return self.path.with_name(f"{self.name}.json")
+
+    @property
+    def name(self) -> str:
+        """What results, records and parts of one video share."""
+        return self.path.name if self.kind == "png" else self.path.stem
+
+    @property
+    def parts(self) -> Path:
+        """Folder of the finished rolls of an unfinished video."""
+        return self.path.with_name(f"{self.name}.parts")
+
+    @property
+    def paths(self) -> list[Path]:
+        """Everything that will be written."""
+        return [self.path, self.sidecar, *(path for path in (self.latents, self.last_frame) if path)]
+
+
+def kind_of(path: str) -> str | None:
+    """'mp4', 'gif', 'npy' or 'png' (a folder: no suffix, or a trailing slash); None for any other suffix."""
+    if Path(path).name.lower() in (".mp4", ".gif", ".npy"):
+        return None  # a suffix without a name
+    if path.endswith("/") or not Path(path).suffix:
+        return "png"
+    suffix = Path(path).suffix.lower().removeprefix(".")
+    return suffix if suffix in ("mp4", "gif", "npy") else None
+
+
+def choose_target(values: Mapping[str, Any], *, task: str, index: int, seed: int | str, stamp: str) -> Target:
+    """The target of one video, from --output, --output_dir or the default name.
+
+    Args:
+        index: of the video in the run, from 1.
+        seed: its seed, or what stands for it.
+        stamp: date and time, for the default name.
+
+    Raises:
+        InputError: an unknown suffix.
+    """
+    output, folder, latents, last = (
+        values.get(name) for name in ("output", "output_dir", "save_latents", "save_last_frame")
+    )
+
+    def filled(pattern: str) -> Path:
+        named = pattern.replace(SEED_MARK, str(seed)).replace(INDEX_MARK, str(index))
+        return Path(named).expanduser()
+
+    if latents and Path(latents).suffix != ".safetensors":
+        fix = f"try {Path(latents).stem}.safetensors"
+        raise InputError("--save_latents", latents, "must end in .safetensors", fix)
+    if output:
+        kind, path = kind_of(output), filled(output)
+        if kind is None:
+            name = f"{path.name.partition('.')[0] or 'video'}.mp4"
+            raise InputError(
+                "--output", output, "must be .mp4, .gif, .npy or a folder", f"try {path.with_name(name)}"
+            )
+    else:
+        name = f"{index}_{seed}.mp4" if folder else f"{seed}_{stamp}.mp4"
+        kind, path = "mp4", Path(folder or f"result/{task}").expanduser() / name
+    if last and Path(last).suffix != ".png":
+        raise InputError("--save_last_frame", last, "must end in .png", f"try {Path(last).stem}.png")
+    return Target(
+        path=path,
+        kind=kind,
+        latents=filled(latents) if latents else None,
+        last_frame=filled(last) if last else None,
+    )
+
+
+def check_pattern(values: Mapping[str, Any], *, many: bool, resume: bool) -> None:
+    """Refuse names that cannot serve the run.
+
+    Raises:
+        InputError: one name for several videos, or --resume with a name that changes every time.
+    """
+    if resume and not (values.get("output") or values.get("output_dir")):
+        raise InputError("--resume", None, "needs names that stay the same", "give --output or --output_dir")
+    for name in ("output", "save_latents", "save_last_frame"):
+        pattern = values.get(name)
+        if many and pattern and SEED_MARK not in pattern and INDEX_MARK not in pattern:
+            raise InputError(
+                f"--{name}", pattern, "several videos need {seed} or {index} in it", "or give --output_dir"
+            )
+
+
+def claim(
+    target: Target, values: Mapping[str, Any], taken: set[Path], existing: Existing, sources: Iterable[Path]
+) -> Target:
+    """The target, if it is free; for default names the next free one.
+
+    Args:
+        sources: files it is made from.
+
+    Raises:
+        InputError: it exists, is one of the sources, another video of the run has it, or its folder cannot
+            be written.
+    """
+    if not (values.get("output") or values.get("output_dir")):
+        target = _next_free(target, taken)
+    target = replace(target, may_replace=existing.overwrite or existing.resume)
+    for path in target.paths:
+        named = {target.latents: "--save_latents", target.last_frame: "--save_last_frame"}
+        flag = named.get(path) or ("--output" if values.get("output") else "--output_dir")
+        if len(os.fsencode(path.name)) > LONGEST_NAME:
+            raise InputError(flag, path.name, f"names may have {LONGEST_NAME} bytes", "choose a shorter one")
+        if path.absolute() in {source.absolute() for source in sources}:
+            raise InputError(flag, path, "is an input of this very video", "choose another name")
+        if path in taken:
+            raise InputError(flag, path, "two videos would get this name", "use {seed} and {index} in it")
+        if _is_taken(path) and not (existing.overwrite or existing.resume):
+            what = "exists already" if path != target.sidecar else f"its record {path.name} exists already"
+            given = path if path != target.sidecar else target.path
+            raise InputError(flag, given, what, "add --overwrite, or choose another name")
+        if existing.resume and path not in named and path.exists() and not _is_ours(target):
+            raise InputError(
+                flag, path, "is no earlier result of videogen", "move it, or choose another name"
+            )
+        _check_replaceable(flag, path, folder=path == target.path and target.kind == "png")
+        check_writable(flag, path.parent)
+    return target
+
+
+def _is_taken(path: Path) -> bool:
+    return path.exists() or path.is_symlink()
+
+
+def _is_ours(target: Target) -> bool:
+    """Whether a sidecar, or failing that the file itself, says that videogen made this target."""
+    return _known(target) is not None
+
+
+def _known(target: Target) -> dict[str, Any] | None:
+    """What a sidecar, else the file itself, else the rolls that were kept say of a target."""
+    if target.sidecar.exists():
+        return metadata.read_record(target.sidecar)
+    own = metadata.read_record(target.path) if target.kind == "mp4" else None
+    return own or metadata.read_record(target.parts / "state.json")
+
+
+def earlier_seed(values: Mapping[str, Any], task: str, index: int) -> int | None:
+    """The seed that an earlier run drew for this video, from the record beside its result."""
+    target = choose_target(values, task=task, index=index, seed="*", stamp="")
+    pattern = "*".join(glob.escape(part) for part in target.path.name.split("*"))
+    for path in sorted(target.path.parent.glob(pattern)):
+        if (record := _known(replace(target, path=path))) is not None:
+            return record["seed"]
+    unfinished = f"{'*'.join(glob.escape(part) for part in target.name.split('*'))}.parts"
+    for folder in sorted(target.path.parent.glob(unfinished)):
+        if (state := metadata.read_record(folder / "state.json")) is not None:
+            return state["seed"]
+    return None
+
+
+def _next_free(target: Target, taken: set[Path]) -> Target:
+    for path in numbered(target.path):
+        target = replace(target, path=path)
+        if not any(path in taken or _is_taken(path) for path in (target.path, target.sidecar)):
+            break
+    return target
+
+
+def numbered(path: Path) -> Iterator[Path]:
+    """a.mp4, a_2.mp4, a_3.mp4, ..."""
+    yield path
+    for number in count(2):
+        yield path.with_name(f"{path.stem}_{number}{path.suffix}")
+
+
+def _check_replaceable(flag: str, path: Path, *, folder: bool) -> None:
+    """Overwriting may replace a file by a file, and a folder of frames by a folder of frames."""
+    if path.is_dir() and not (folder and all(PNG_FILE.fullmatch(entry.name) for entry in path.iterdir())):
+        raise InputError(flag, path, "is a folder with other files in it", "choose another name")
+    if folder and path.is_file():
+        raise InputError(flag, path, "is a file; without a suffix a folder is meant", f"try {path}.mp4")
+
+
+def check_writable(flag: str, folder: Path) -> None:
+    """Make sure that files can be made in ``folder``, or that it can be made; leaves nothing behind.
+
+    Raises:
+        InputError: it cannot.
+    """
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    problem = None
+    if not there.is_dir():
+        problem = f"{there} is a file"
+    elif not there.stat().st_mode & 0o222 or not os.access(
+        there, os.W_OK
+    ):  # root could, but was asked not to
+        problem = "is not writable"
+    else:
+        try:
+            with tempfile.TemporaryFile(dir=there):
+                pass
+        except OSError as error:
+            problem = f"is not writable ({error.strerror})"
+    if problem:
+        raise InputError(flag, folder, problem, "choose another folder")

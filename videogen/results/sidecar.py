@@ -1,0 +1,124 @@
+"""What is kept about a result: the JSON beside it, the short form inside the MP4, and reading both back.
+
+Neither holds absolute paths, tokens or anything else about the machine's owner.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from videogen.errors import InputError
+
+SCHEMA = 1
+COMMENT_LIMIT = 100_000  # bytes; one program argument may have 128 KiB
+LOCAL_MODEL = "local:"
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file whole: a temporary sibling, then a rename."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def comment(content: Mapping[str, Any]) -> str:
+    """The short form of a sidecar for the file's own comment: what is needed to make it again."""
+    short = {
+        key: content[key] for key in ("schema", "videogen", "request", "model", "plan_hash") if key in content
+    }
+    text = json.dumps(short, ensure_ascii=False, separators=(",", ":"))
+    if len(text.encode()) > COMMENT_LIMIT:  # a prompt of novel length stays in the sidecar only
+        short["request"] = {k: v for k, v in short["request"].items() if "prompt" not in k}
+        text = json.dumps(short, ensure_ascii=False, separators=(",", ":"))
+    return text
+
+
+def beside(path: Path) -> Path:
+    """The sidecar of a result that cannot hold metadata itself (a folder, .gif, .npy); else the path."""
+    if path.is_dir():
+        return path.with_name(f"{path.name}.json")
+    return path.with_suffix(".json") if path.suffix.lower() in (".gif", ".npy") else path
+
+
+def read_record(path: Path) -> dict[str, Any] | None:
+    """What a sidecar, a state.json or an MP4 says; None if it is not there or not ours."""
+    try:
+        content = _parse(_text("", str(path), path))
+    except InputError:
+        return None
+    return content if isinstance(content, dict) and content.get("schema") == SCHEMA else None
+
+
+def differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What differs between two requests, in words."""
+    now = json.loads(json.dumps(now))
+    names = sorted(name for name in {*was, *now} if was.get(name) != now.get(name))
+    return f"another {', '.join(names) or 'model or input'}"
+
+
+def read_request(flag: str, file: str) -> dict[str, Any]:
+    """The request recorded in a sidecar or an MP4, as option name -> plain value.
+
+    Raises:
+        InputError: no such file, or no metadata of ours in it.
+    """
+    path = beside(Path(file).expanduser())
+    if not path.is_file():
+        raise InputError(flag, file, "no such file", "give a .json or .mp4 made by videogen")
+    content = _parse(_text(flag, file, path))
+    request = content.get("request") if isinstance(content, dict) else None
+    if not isinstance(request, dict) or not request:
+        raise InputError(
+            flag, file, "holds no videogen metadata", "give the .json beside a result, or its .mp4"
+        )
+    if content.get("schema") != SCHEMA:
+        raise InputError(
+            flag, file, f"has metadata of schema {content.get('schema')}", f"this version reads {SCHEMA}"
+        )
+    return request
+
+
+def changed_inputs(file: str, inputs: Mapping[str, Sequence[Any]]) -> list[str]:
+    """Names of input files whose content is not what the earlier run recorded under the same name."""
+    path = beside(Path(file).expanduser())
+    record = read_record(path.with_suffix(".json") if path.suffix.lower() == ".mp4" else path) or {}
+    earlier = {item["name"]: item["sha256"] for items in record.get("inputs", {}).values() for item in items}
+    now = [item for items in inputs.values() for item in items]
+    return [item.name for item in now if earlier.get(item.name, item.sha256) != item.sha256]
+
+
+def _text(flag: str, file: str, path: Path) -> str:
+    if path.suffix.lower() != ".mp4":
+        try:
+            return path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            raise InputError(
+                flag, file, "is not a text file", "give the .json beside a result, or its .mp4"
+            ) from None
+    import av  # noqa: PLC0415 - 0.1 s, only for videos
+
+    from videogen.media.video_writer import read_comment  # noqa: PLC0415
+
+    try:
+        return read_comment(path) or ""
+    except (OSError, av.FFmpegError):
+        raise InputError(
+            flag, file, "is not a readable video", "give the .json beside a result, or its .mp4"
+        ) from None
+
+
+def _parse(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None

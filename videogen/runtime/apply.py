@@ -1,0 +1,230 @@
+"""Speed options, applied to a built transformer: the attention kernel, step caches, regional compilation."""
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from diffusers.models.attention_dispatch import (
+    AttentionBackendName,
+    _check_attention_backend_requirements,
+    _maybe_download_kernel_for_backend,
+)
+from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+from videogen.checkpoints.resolve import HEAD_DIM, cache_root
+from videogen.errors import InputError, first_line
+from videogen.models.attention import TORCH_KERNELS, attend
+from videogen.models.wan.transformer import WanDiT
+from videogen.runtime.memory import blocks
+from videogen.runtime.parallel import works_in_ring
+from videogen.runtime.step_cache import DiffusersCache, enable_cache
+from videogen.runtime.teacache import enable_teacache
+from videogen.tasks.step_caches import Ratios, read_cache, write_ratios
+from videogen.tasks.teacache_tables import Table
+
+if TYPE_CHECKING:
+    from videogen.pipelines.base import VideoPipeline
+
+logger = logging.getLogger(__name__)
+
+# Our words for diffusers' kernels.
+BACKENDS = {
+    "native": "native",
+    "cudnn": "_native_cudnn",
+    "flash": "flash",
+    "flash3": "_flash_3",
+    "sage": "sage",
+    "xformers": "xformers",
+}
+HOPPER = (9, 0)
+CUDNN_WRONG = 91500  # the last version that torch does not trust
+# What a kernel is tried with: no length is a multiple of 128.
+PROBE_TOKENS, PROBE_HEADS = 161, 3
+PROBE_KEYS = (161, 77)
+# Largest relative error of a row. In bfloat16 it is 0.3 %; a tile of padding that is attended to makes 30 %.
+EXACT = 0.01
+LARGEST_ERROR = {"sage": 0.15}
+COMPILED = "TORCHINDUCTOR_CACHE_DIR"  # torch's own name for where compiled code is kept
+
+
+def set_attention_backend(
+    transformer: WanDiT, name: str, device: torch.device, dtype: torch.dtype, *, ring: bool = False
+) -> str:
+    """Use the named kernel, or for 'auto' the best that runs; the choice is returned.
+
+    Only this model's layers are touched (diffusers' own setter also changes a global). ``ring``: it must work
+    in a ring of ranks.
+
+    Raises:
+        InputError: the named kernel does not run here.
+    """
+    found: list[Any] = [getattr(module, "processor", None) for module in transformer.modules()]
+    processors = [processor for processor in found if hasattr(processor, "_attention_backend")]
+    head_dim = transformer.config.attention_head_dim
+    chosen = check_attention_backend(name, device, dtype, head_dim, ring=ring)
+    for processor in processors:
+        processor._attention_backend = AttentionBackendName(chosen)
+    return chosen
+
+
+def check_attention_backend(
+    name: str, device: torch.device, dtype: torch.dtype, head_dim: int = HEAD_DIM, *, ring: bool = False
+) -> str:
+    """The kernel that a name comes to, in diffusers' words, found out by running it.
+
+    Raises:
+        InputError: the named kernel does not run here.
+    """
+    for candidate in _candidates(name, device, dtype):
+        problem = _problem(candidate, head_dim, device, dtype)
+        if ring and problem is None and not works_in_ring(candidate, device):
+            problem = "it cannot work in a ring of ranks"
+        if problem is None:
+            return candidate
+        if name != "auto":
+            what = f"does not run here, on {device} in {str(dtype).removeprefix('torch.')} ({problem})"
+            raise InputError("--attention_backend", name, what, "leave it out")
+        level = logging.INFO if candidate in TORCH_KERNELS else logging.DEBUG  # other packages may be missing
+        _say(level, f"--attention_backend auto: not {candidate} ({problem})")
+    if ring and device.type != "cpu":
+        what = f"no kernel that works in a ring runs on {device} in {str(dtype).removeprefix('torch.')}"
+        raise InputError("--ring_degree", None, what, "use --ulysses_degree alone, or --dtype bfloat16")
+    return "native"
+
+
+def _candidates(name: str, device: torch.device, dtype: torch.dtype) -> Iterator[str]:
+    """Kernels to try, best first. Lossy ones (sage) are never chosen unasked."""
+    if name != "auto":
+        if name == "cudnn":
+            _is_outdated(name, device)
+        yield BACKENDS[name]
+        return
+    if device.type == "cuda" and dtype in (torch.bfloat16, torch.float16):
+        if torch.cuda.get_device_capability(device) >= HOPPER:
+            yield "_flash_3"
+            if not _is_outdated(name, device):
+                yield "_native_cudnn"
+        yield from ("flash", "_native_flash")
+    yield "native"
+
+
+def _is_outdated(name: str, device: torch.device) -> bool:
+    """Whether this cuDNN is too old for attention; says so, as a warning where it was asked for by name.
+
+    torch itself prefers cuDNN on Hopper only when it is newer than 9.15.0, which mended an error with lengths
+    that are no multiple of 128 (pytorch issue 169849); nearly all of ours are such.
+    """
+    found = torch.backends.cudnn.version() if device.type == "cuda" else None
+    if found is None or found > CUDNN_WRONG:
+        return False
+    version = f"{found // 10000}.{found // 100 % 100}.{found % 100}"
+    level, used = (logging.INFO, ", and is not used") if name == "auto" else (logging.WARNING, "")
+    what = f"cuDNN {version} has errors with lengths that are no multiple of 128 (9.15.1 has none)"
+    _say(level, f"--attention_backend {name}: {what}{used}")
+    return True
+
+
+@cache
+def _say(level: int, message: str) -> None:
+    """Log a message once, though kernels are asked for several times per video."""
+    logger.log(level, message)
+
+
+@cache  # it takes a second, and is asked for every video
+def _problem(backend: str, head_dim: int, device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why a kernel does not work here, found out by running it; None when it does.
+
+    Its input is laid out as in the transformers, to themselves and to text, with odd lengths; what comes out
+    is compared with plain products.
+    """
+    generator = torch.Generator().manual_seed(0)
+    try:
+        kernel = AttentionBackendName(backend)
+        _check_attention_backend_requirements(kernel)
+        _maybe_download_kernel_for_backend(kernel)
+        for keys in PROBE_KEYS:
+            shapes = [(1, tokens, PROBE_HEADS, head_dim) for tokens in (PROBE_TOKENS, keys, keys)]
+            query, key, value = (
+                torch.randn(shape, generator=generator).to(device, dtype) for shape in shapes
+            )
+            wanted = attend(query.float(), key.float(), value.float(), "_native_math")
+            off = (attend(query, key, value, kernel).float() - wanted).norm(dim=-1) / wanted.norm(dim=-1)
+            error = off.max().item()  # waits, so that what went wrong on the GPU shows here
+            if not error <= LARGEST_ERROR.get(backend, EXACT):
+                return f"its result is {error:.0%} off for {PROBE_TOKENS} queries and {keys} keys"
+    except Exception as error:
+        return first_line(error)
+    return None
+
+
+def set_step_cache(
+    pipeline: "VideoPipeline",
+    values: Mapping[str, Any],
+    *,
+    table: Table | None = None,
+    ratios: Ratios | None = None,
+) -> None:
+    """The step cache that a plan's values ask for; an earlier one is taken off.
+
+    Args:
+        table: TeaCache's coefficients, where it is on.
+        ratios: MagCache's, where it is on.
+    """
+    if pipeline.step_cache is not None:
+        pipeline.step_cache.disable()
+        pipeline.step_cache = None
+    if table is not None:
+        pipeline.step_cache = enable_teacache(
+            pipeline.transformer,
+            table,
+            threshold=values["teacache_thresh"],
+            use_ret_steps=values["use_ret_steps"],
+            fixed=values["teacache_fixed"],
+            agree=pipeline.agree,
+        )
+    elif values["cache"] is not None:
+        name, threshold = read_cache(values["cache"])
+        narrow = torch.float32 if values["dtype"] == "float32" else torch.bfloat16
+        pipeline.step_cache = enable_cache(
+            pipeline.transformers, name, threshold, dtype=narrow, ratios=ratios
+        )
+
+
+def keep_ratios(pipeline: "VideoPipeline", file: Path | None, schedule: Mapping[str, Any]) -> None:
+    """Keep on disk what a calibrating MagCache measured, if one did."""
+    cache = pipeline.step_cache
+    if file is not None and isinstance(cache, DiffusersCache) and cache.ratios:
+        try:
+            write_ratios(file, cache.ratios, schedule)
+        except OSError as error:
+            logger.warning("--cache magcache: what was measured could not be kept (%s)", first_line(error))
+            return
+        logger.info("--cache magcache: measured, and used from now on (%s)", file)
+
+
+def keep_compiled() -> None:
+    """Have compiled code kept in the user's cache folder, unless TORCHINDUCTOR_CACHE_DIR says where."""
+    if os.environ.get(COMPILED, default_cache_dir()) == default_cache_dir():  # torch fills its own in
+        os.environ[COMPILED] = str(cache_root() / "compiled")
+
+
+def compile_blocks(
+    transformer: WanDiT, device: torch.device, *, streamed: bool, spread: bool = False
+) -> None:
+    """Compile the repeated block once (regional compilation), where that applies; the code is kept.
+
+    A block whose tokens are ``spread`` over ranks is compiled in pieces, around their exchange.
+    """
+    if device.type == "cpu":
+        logger.warning("--compile: skipped on the CPU, where compiling takes longer than it saves")
+        return
+    if streamed:
+        logger.warning("--compile: skipped with --low_vram, whose streamed blocks cannot be compiled whole")
+        return
+    keep_compiled()
+    for block in blocks(transformer):
+        block.compile(fullgraph=not spread)

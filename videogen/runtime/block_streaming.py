@@ -1,0 +1,90 @@
+"""Blocks of a transformer and layers of an encoder that are on the device only while they work.
+
+Their weights rest in RAM as they were loaded, in mapped files or not, and nothing else is pinned than the
+uploader's buffers. While a block works, the next of its stack is on the way; a block that is not called (a
+step cache left it out) is not fetched, and one that was fetched for nothing leaves at once. So two blocks are
+there at most, and none after the forward.
+
+diffusers' group offload is not used: it keeps torchao's weights on the device (its issue 14433), needs all of
+them in pinned memory, of which torch makes a power of two for each, and lets the host wait for every block.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from diffusers.hooks.hooks import HookRegistry, ModelHook
+from torch import nn
+
+from videogen.runtime.component_offload import Copier, Visit
+
+HOOK = "videogen_streaming"
+
+
+class Stack:
+    """Modules that work one after the other, each on the device for its own forward alone."""
+
+    def __init__(self, modules: Sequence[nn.Module], copier: Copier) -> None:
+        self.modules, self.copier = modules, copier
+        self.visits: dict[int, Visit] = {}
+        for index, module in enumerate(modules):
+            # diffusers' kind of hook: those of a step cache lie around it, and decide whether it is reached.
+            HookRegistry.check_if_exists_or_initialize(module).register_hook(_Streamed(self, index), HOOK)
+
+    def enter(self, index: int) -> None:
+        """Wait for a module's weights, and fetch those of the one after it."""
+        visit = self.visits.pop(index, None) or self._fetch(index)
+        self.clear()
+        self.visits[index] = visit
+        visit.settle()
+        if index + 1 < len(self.modules):
+            self.visits[index + 1] = self._fetch(index + 1)
+
+    def leave(self, index: int) -> None:
+        """Put a module's weights back into RAM."""
+        self.visits.pop(index).end()
+
+    def clear(self) -> None:
+        """Put everything back into RAM."""
+        while self.visits:
+            self.visits.popitem()[1].end()
+
+    def _fetch(self, index: int) -> Visit:
+        return Visit(self.modules[index], self.copier)
+
+
+class _Streamed(ModelHook):
+    """Brings one module of a stack to the device for its forward."""
+
+    def __init__(self, stack: Stack, index: int) -> None:
+        super().__init__()
+        self.stack, self.index = stack, index
+
+    def pre_forward(self, _module: nn.Module, *args: Any, **kwargs: Any) -> tuple[tuple, dict]:
+        self.stack.enter(self.index)
+        return args, kwargs
+
+    def post_forward(self, _module: nn.Module, output: Any) -> Any:
+        self.stack.leave(self.index)
+        return output
+
+
+def stream(module: nn.Module, stacks: Sequence[Sequence[nn.Module]], copier: Copier) -> None:
+    """Stream stacks of modules within ``module``; all is in RAM again when its forward ends or fails."""
+    streamed = [Stack(modules, copier) for modules in stacks]
+
+    def clear(*_: object) -> None:
+        for stack in streamed:
+            stack.clear()
+
+    module.register_forward_hook(clear, always_call=True)
+
+
+def layer_stacks(module: nn.Module) -> Iterator[list[nn.Module]]:
+    """Split a module's weights: every list of layers is a stack, and so is each module beside them."""
+    for child in module.children():
+        if isinstance(child, nn.ModuleList):
+            yield list(child)
+        elif [*child.parameters(recurse=False), *child.buffers(recurse=False)]:
+            yield [child]
+        else:
+            yield from layer_stacks(child)

@@ -1,0 +1,1 @@
+"""The tasks, their options, sizes and defaults."""

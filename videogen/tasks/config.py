@@ -1,0 +1,31 @@
+"""The YAML files of ``configs/``: the published defaults and models of every task, and the tiny models."""
+
+import functools
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from videogen.errors import VideoGenError
+
+
+def root() -> Path:
+    """The configs folder: inside the installed package, or beside it in a checkout."""
+    here = Path(__file__).parent.parent  # the package
+    return next(path for path in (here / "configs", here.parent / "configs") if path.is_dir())
+
+
+@functools.cache
+def read(name: str) -> dict[str, Any]:
+    """One config by name ('reference_to_video', 'tiny/skyreels-v3-r2v'); shared, so not to be changed."""
+    file = root() / f"{name}.yaml"
+    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise VideoGenError(f"{file}: not a mapping; restore it from the repository")
+    return content
+
+
+def tiny_digest(name: str) -> str:
+    """A short digest of a tiny model's config: a changed config is another model."""
+    return hashlib.sha256((root() / "tiny" / f"{name}.yaml").read_bytes()).hexdigest()[:8]

@@ -1,0 +1,200 @@
+"""Parsers of flag values: text in, value out, or a verdict that says what is allowed and the nearest fix."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from videogen.errors import nearest
+from videogen.tasks.geometry import SIZE_UNIT
+
+MAX_SEED = 2**63 - 1
+
+
+class Reject(Exception):  # noqa: N818 - a verdict; the caller knows the flag and makes an InputError of it
+    """A value that is refused: what is allowed, and the nearest fix."""
+
+    def __init__(self, allowed: str, fix: str) -> None:
+        super().__init__(allowed)
+        self.allowed, self.fix = allowed, fix
+
+
+def text(value: str) -> str:
+    """Any text, also none."""
+    return value
+
+
+def word(value: str) -> str:
+    """A text that is not empty, and could be a path."""
+    if not value.strip():
+        raise Reject("must not be empty", "give a value or leave the flag out")
+    if any(ord(character) < 32 for character in value):
+        raise Reject("must not hold line breaks or control characters", "leave them out")
+    return value
+
+
+def upper(value: str) -> str:
+    """A word in capitals (480p is 480P)."""
+    return word(value).upper()
+
+
+def whole(least: int, most: int | None = None, *, example: int | None = None) -> Callable[[str], int]:
+    """A parser of whole numbers in a range; ``example`` is offered where ``least`` would often be refused."""
+    allowed = f"must be a whole number from {least}" + (" on" if most is None else f" to {most}")
+
+    def parse(value: str) -> int:
+        try:
+            number = int(value)
+        except ValueError:
+            raise Reject(allowed, f"nearest {_rounded(value, least, most)}") from None
+        if number < least and example is not None:
+            raise Reject(allowed, f"for example {example}")
+        if number < least or (most is not None and number > most):
+            raise Reject(allowed, f"nearest {least if number < least else most}")
+        return number
+
+    return parse
+
+
+def _rounded(value: str, least: int, most: int | None) -> int:
+    """The whole number in range that is nearest to what looks like a number, else the smallest."""
+    try:
+        number = max(least, round(float(value)))
+        return number if most is None else min(number, most)
+    except (ValueError, OverflowError):
+        return least
+
+
+def real(
+    least: float = 0.0, most: float = math.inf, *, above: bool = False, example: float = 1.0
+) -> Callable[[str], float]:
+    """A parser of finite numbers in a range; ``above`` leaves the lower end out."""
+    start = f"number above {least:g}" if above else f"number, {least:g} or more"
+    allowed = f"must be a {start}" + ("" if most == math.inf else f" to {most:g}")
+
+    def parse(value: str) -> float:
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not (least <= number <= most and math.isfinite(number)) or (above and number == least):
+            raise Reject(allowed, f"nearest {most:g}" if number > most else f"for example {example:g}")
+        return number
+
+    return parse
+
+
+def guidance(value: str) -> float | tuple[float, float]:
+    """A scale, or two: for low and for high noise."""
+    scales = [real(0, 1000)(part) for part in value.split(",")]
+    if len(scales) > 2:
+        raise Reject("must be one number, or LOW,HIGH", f"nearest {scales[0]:g},{scales[1]:g}")
+    return scales[0] if len(scales) == 1 else (scales[0], scales[1])
+
+
+def pixels(value: str) -> int:
+    """A side in pixels, a multiple of 16."""
+    number = whole(1)(value)
+    if number % SIZE_UNIT:
+        low = number // SIZE_UNIT * SIZE_UNIT
+        fix = f"nearest {low} or {low + SIZE_UNIT}" if low else f"nearest {SIZE_UNIT}"
+        raise Reject(f"must be a multiple of {SIZE_UNIT}", fix)
+    return number
+
+
+def size(value: str) -> tuple[int, int]:
+    """W*H (or WxH) to (width, height) in pixels."""
+    parts = value.lower().replace("x", "*").split("*")
+    if len(parts) != 2:
+        raise Reject("must be WIDTH*HEIGHT", "for example 1280*720")
+    return whole(1)(parts[0]), whole(1)(parts[1])
+
+
+def seeds(value: str) -> tuple[int, ...]:
+    """Seeds as given; none of them for 'random', which draws one."""
+    if value == "random":
+        return ()
+    try:
+        numbers = tuple(int(part) for part in value.split(","))
+    except ValueError:
+        raise Reject("must be whole numbers, separated by commas", "for example 1,2,3, or random") from None
+    if any(not 0 <= number <= MAX_SEED for number in numbers):
+        raise Reject(f"must lie between 0 and {MAX_SEED}", "random draws one")
+    if len(set(numbers)) < len(numbers):
+        raise Reject("must name each seed once", "remove the repeated one")
+    return numbers
+
+
+def paths(value: str) -> tuple[str, ...]:
+    """Comma-separated paths or URLs; a path that exists as it stands may hold a comma."""
+    if Path(value).expanduser().is_file():
+        return (value,)
+    return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+def prompts(value: str) -> tuple[str, ...]:
+    """A file of prompts, one per line; a blank line repeats the one before."""
+    try:
+        lines = Path(value).expanduser().read_text(encoding="utf-8-sig").rstrip("\n").split("\n")
+    except OSError as error:
+        raise Reject(f"cannot be read ({error.strerror})", "check the path") from None
+    except UnicodeDecodeError:
+        raise Reject("is not UTF-8 text", "save it as UTF-8") from None
+    if not any(line.strip() for line in lines):
+        raise Reject("is empty", "write one prompt per line")
+    found: list[str] = []
+    for line in lines:
+        if not line.strip() and not found:
+            raise Reject("begins with a blank line", "the first line must be a prompt")
+        found.append(" ".join(line.split()) or found[-1])
+    return tuple(found)
+
+
+def rate(value: str) -> float:
+    """Frames a second, or 0 for 'auto': the file's own."""
+    return 0.0 if value == "auto" else real(above=True, example=30)(value)
+
+
+class Lora(NamedTuple):
+    """LoRA weights: file or folder, strength, and the expert they are for ('high', 'low' or None)."""
+
+    path: Path
+    scale: float
+    expert: str | None
+
+
+def lora(value: str) -> Lora:
+    """PATH[:scale[:high|low]]"""
+    path, expert, strength = value, None, 1.0
+    if Path(value).expanduser().exists():
+        return Lora(Path(value).expanduser(), strength, expert)
+    head, _, tail = path.rpartition(":")
+    if head and tail in ("high", "low"):
+        path, expert = head, tail
+        head, _, tail = path.rpartition(":")
+    if head:
+        try:
+            path, strength = head, float(tail)
+        except ValueError:
+            raise Reject("must be PATH[:scale[:high|low]]", f"'{tail}' is not a number") from None
+    if not math.isfinite(strength):
+        raise Reject("must be PATH[:scale[:high|low]]", "the scale must be a finite number")
+    return Lora(Path(path).expanduser(), strength, expert)
+
+
+def one_of(*choices: str, **synonyms: str) -> Callable[[str], str]:
+    """A parser of a fixed set of words."""
+
+    def parse(value: str) -> str:
+        if value in choices or value in synonyms:
+            return synonyms.get(value, value)
+        close = nearest(value, choices) or choices[0]
+        raise Reject(f"must be one of {', '.join(choices)}", f"nearest {close}")
+
+    parse.choices = choices  # type: ignore[attr-defined]  # read by the help text
+    return parse
+
+
+def split(value: Any) -> str:
+    """A value of several parts from a YAML or JSON list, as it would be typed."""
+    return ",".join(str(part) for part in value) if isinstance(value, list | tuple) else str(value)
