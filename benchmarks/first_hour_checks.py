@@ -28,7 +28,7 @@ from videogen.models.wan import vae as vae_io
 from videogen.models.wan.transformer import FLOAT32_PARTS, WanDiT
 from videogen.runtime import apply, float8
 from videogen.runtime import device as devices
-from videogen.runtime.cross_attention_cache import Memory
+from videogen.runtime.cross_attention_cache import CrossAttentionCache
 from videogen.runtime.vae import prepare_vae
 from videogen.tasks.options import OPTIONS
 
@@ -327,7 +327,7 @@ def random_transformer(size: Size, layers: int) -> WanDiT:
     with suppress(ImportError):  # a version without fused kernels
         import_module("videogen.runtime.kernels").enable_fused_kernels(DEVICE, DTYPE)
     apply.set_attention_backend(model, OPTIONS["attention_backend"].value("auto"), DEVICE, DTYPE)
-    Memory(model)
+    CrossAttentionCache(model)
     return model.eval()
 
 

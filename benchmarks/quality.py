@@ -29,7 +29,7 @@ from PIL import Image
 
 import videogen
 from benchmarks.teacache import SHORTEST_WAVE, TINY_SIZE, smooth
-from videogen.engine.session import load_loras
+from videogen.engine.load import load_loras
 from videogen.errors import VideoGenError, first_line
 from videogen.planning.option_rules import PACKAGES
 from videogen.runtime import apply, float8

@@ -605,7 +605,7 @@ def test_unexpected_errors_are_one_line_and_exit_1(cli, r2v, tmp_path, monkeypat
 def test_out_of_memory_says_what_to_try(cli, r2v, tmp_path, monkeypatch):
     import torch
 
-    from videogen.engine import session
+    from videogen.engine import out_of_memory, session
 
     def explode(*args):
         raise torch.OutOfMemoryError("CUDA out of memory")
@@ -616,5 +616,5 @@ def test_out_of_memory_says_what_to_try(cli, r2v, tmp_path, monkeypatch):
     assert "try a smaller --resolution or fewer --num_frames" in finished.complaint
 
     plan = make_plans([Item(values=parse(r2v)[0])], Existing(), tmp_path)[0]
-    tries = session.what_to_try(plan, on_gpu=True)
+    tries = out_of_memory.what_to_try(plan, on_gpu=True)
     assert re.fullmatch(r"--offload \(about .* GB\), --low_vram \(about .* GB\), a smaller .*", tries)

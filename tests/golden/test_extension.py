@@ -10,10 +10,10 @@ from safetensors.torch import load_file
 from tests.conftest import GOLDEN
 from videogen.checkpoints.resolve import locate
 from videogen.engine.load import load_pipeline
-from videogen.media.color import match_color
 from videogen.media.download import Fetcher
 from videogen.media.video_reader import read_video
-from videogen.pipelines.base import frames_tensor
+from videogen.pipelines.color import match_color
+from videogen.pipelines.pixels import frames_tensor
 from videogen.pipelines.single_shot_extension import SingleShotExtensionPipeline
 from videogen.tasks.geometry import Roll
 from videogen.tasks.sizes import single_shot_rolls

@@ -20,7 +20,7 @@ from videogen.models.components import load_component
 from videogen.models.hunyuan import text, transformer
 from videogen.models.wan.vae import onload
 from videogen.models.weight_loader import Entry, rename
-from videogen.pipelines.base import image_tensor
+from videogen.pipelines.pixels import image_tensor
 from videogen.planning.seeds import video_seeds
 from videogen.tasks.geometry import crop_size, crop_sizes
 

@@ -17,8 +17,8 @@ from videogen.models.components import load_component
 from videogen.models.wan.image_encoder import clip_features
 from videogen.models.wan.transformer import WanDiT
 from videogen.pipelines import diffusion_forcing
-from videogen.pipelines.base import image_tensor
 from videogen.pipelines.diffusion_forcing import ConditionNoise, visible_frames
+from videogen.pipelines.pixels import image_tensor
 from videogen.runtime.teacache import Counting
 from videogen.tasks.forcing_schedule import forcing_rows
 

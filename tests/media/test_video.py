@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from videogen.media.video_writer import OutputError, _Background, clean_stale, open_writer, read_comment
+from videogen.files import OutputError, clean_stale
+from videogen.media.video_reader import read_comment
+from videogen.media.video_writer import _Background, open_writer
 
 FRAMES = np.random.default_rng(0).integers(0, 255, (9, 32, 48, 3), dtype=np.uint8)
 

@@ -22,6 +22,7 @@ from tests.simulated.models import fake_buffers, replace_files
 from tests.simulated.patches import Patches
 from tests.simulated.sim import Sim, simulate
 from videogen import errors
+from videogen.engine import load
 from videogen.engine import session as run
 from videogen.media import video_writer
 from videogen.pipelines.base import VideoPipeline
@@ -108,7 +109,7 @@ def run_job(
         _watch_stages(patches, sim, counted)
         session = run.Session(team=team)
         with ledger.phase("load"):
-            pipeline = run.set_up(plan)
+            pipeline = load.set_up(plan)
         session.pipeline, session.key = pipeline, run.model_key(plan)
         counted.watch(pipeline)
         for transformer in pipeline.transformers:

@@ -19,7 +19,7 @@ from tests.simulated.patches import Patches
 from tests.simulated.sim import Sim
 from videogen.checkpoints import resolve
 from videogen.checkpoints.key_maps import Entry, rename
-from videogen.checkpoints.resolve import Checkpoint
+from videogen.checkpoints.layouts import Checkpoint
 from videogen.engine import load, session
 from videogen.models import tiny
 from videogen.models.components import COMPONENTS, Draft, build_skeleton

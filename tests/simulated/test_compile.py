@@ -10,7 +10,7 @@ from torch import nn
 
 import videogen
 from videogen.runtime import apply
-from videogen.runtime.cross_attention_cache import remember_contexts
+from videogen.runtime.cross_attention_cache import cache_cross_attention
 
 pytestmark = [
     pytest.mark.slow,
@@ -35,7 +35,7 @@ def compiled(monkeypatch, tmp_path):
     def load(task, model="tiny", prepare=lambda pipeline: None):
         pipeline = videogen.load(task, model, dtype="bfloat16", device="cpu")
         pipeline.set_progress_bar_config(disable=True)
-        remember_contexts(pipeline)
+        cache_cross_attention(pipeline)
         prepare(pipeline)
         for transformer in pipeline.transformers:
             apply.compile_blocks(transformer, torch.device("cuda"), streamed=False)

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 import videogen
 from tests.conftest import GOLDEN
-from videogen.engine.session import load_loras
+from videogen.engine.load import load_loras
 from videogen.errors import CheckpointError, InputError
 from videogen.models.wan.transformer import WanDiT
 from videogen.pipelines.reference_to_video import ReferenceToVideoPipeline

@@ -7,7 +7,7 @@ from videogen.models.hunyuan.transformer import RiflexRotaryEmbed
 from videogen.models.lru import Recent
 from videogen.models.wan.embedders import WanRotaryEmbed
 from videogen.models.wan.transformer import WanDiT
-from videogen.runtime.cross_attention_cache import Memory, remember_contexts
+from videogen.runtime.cross_attention_cache import CrossAttentionCache, cache_cross_attention
 from videogen.runtime.teacache import enable_teacache
 from videogen.tasks.teacache_tables import Table
 
@@ -55,7 +55,7 @@ def test_keys_of_text_and_image_are_made_once(image):
     texts["uncond"]["encoder_hidden_states"] = torch.randn(1, 9, 16)
     levels = [torch.tensor([level]) for level in (900.0, 500.0, 100.0)]
     wanted = [model(timestep=level, **given).sample for level in levels for given in texts.values()]
-    memory = Memory(model)
+    memory = CrossAttentionCache(model)
     attention = model.blocks[1].attn2
     calls = count_calls(attention.to_k, attention.to_v, model.condition_embedder.text_embedder.linear_1)
     found = []
@@ -65,7 +65,7 @@ def test_keys_of_text_and_image_are_made_once(image):
                 found.append(model(timestep=level, **given).sample)
     assert all(torch.equal(one, two) for one, two in zip(wanted, found, strict=True))
     assert len(calls) == 3 * 2
-    memory.forget()
+    memory.clear()
     assert not any(hook.kept.made for hook in memory.hooks)
 
 
@@ -86,7 +86,7 @@ def test_with_a_step_cache_before_the_blocks():
         return made, skipped
 
     wanted, skipped = run()
-    Memory(model)
+    CrossAttentionCache(model)
     found, again = run()
     assert skipped == again > 0
     assert all(torch.equal(one, two) for one, two in zip(wanted, found, strict=True))
@@ -96,7 +96,7 @@ def test_with_a_step_cache_before_the_blocks():
 def test_blocks_given_keys_compile_whole():
     model, given = network(), inputs(timestep=torch.tensor([500.0]))
     wanted = model(**given).sample
-    Memory(model)
+    CrossAttentionCache(model)
     for block in model.blocks:
         block.compile(fullgraph=True, backend="eager")
     assert torch.allclose(model(**given).sample, wanted, atol=1e-5)
@@ -105,8 +105,8 @@ def test_blocks_given_keys_compile_whole():
 def test_pipelines_forget_with_the_loop_and_after_callbacks(tiny_pipeline, robot):
     arguments = {"ref_imgs": [robot], "height": 32, "width": 32, "num_frames": 5, "num_inference_steps": 3}
     wanted = tiny_pipeline("x", **arguments, generator=torch.Generator().manual_seed(0), output_type="latent")
-    remember_contexts(tiny_pipeline)
-    (memory,) = tiny_pipeline.memories
+    cache_cross_attention(tiny_pipeline)
+    (memory,) = tiny_pipeline.context_caches
     calls = count_calls(tiny_pipeline.transformer.blocks[0].attn2.to_k)
     kept = []
 
@@ -129,7 +129,7 @@ def test_pipelines_forget_with_the_loop_and_after_callbacks(tiny_pipeline, robot
         assert run(lambda *_: {})[1] == 3
         assert kept == [0, 0]
     finally:
-        tiny_pipeline.memories = ()
+        tiny_pipeline.context_caches = ()
         memory.remove()
 
 

@@ -8,7 +8,7 @@ import videogen
 from videogen.models.weight_loader import _convert, _mover
 from videogen.planning.memory_estimate import MARGIN, Memory
 from videogen.runtime import component_offload, memory
-from videogen.runtime.component_offload import Turns, Visit
+from videogen.runtime.component_offload import ComponentOffload, Upload
 from videogen.tasks.table import VARIANTS
 
 CPU = torch.device("cpu")
@@ -28,12 +28,12 @@ def test_visits_leave_no_trace():
     module[0].weight = nn.Parameter(torch.randn(4, 4).T, requires_grad=False)  # not contiguous
     module.append(module[0])  # tied
     wanted, home = module.eval()(torch.ones(2, 4)), places(module)
-    visit = Visit(module, component_offload.Copier(CPU))
+    upload = Upload(module, component_offload.Copier(CPU))
     assert places(module) == home  # on the way
-    visit.settle()
+    upload.wait()
     assert not set(places(module)) & set(home)
     assert torch.allclose(module(torch.ones(2, 4)), wanted)
-    visit.end()
+    upload.evict()
     assert places(module) == home
 
 
@@ -41,12 +41,12 @@ def take_turns(pipeline, monkeypatch, *, offload, room=True):
     """Who was there with weights on the device whenever somebody worked."""
     monkeypatch.setattr(component_offload, "free_memory", lambda _: 1 << 50 if room else 0)
     order = pipeline.model_cpu_offload_seq.split("->")
-    visitors = [name for name in order if name != "vae" and (offload or "_encoder" in name)]
-    pipeline.turns = Turns(pipeline, CPU, order, visitors)
+    transient = [name for name in order if name != "vae" and (offload or "_encoder" in name)]
+    pipeline.component_offload = ComponentOffload(pipeline, CPU, order, transient)
     seen = []
 
     def present():
-        return {name for name, visit in pipeline.turns.visits.items() if visit.settled}
+        return {name for name, upload in pipeline.component_offload.uploads.items() if upload.ready}
 
     for name in order:
         module = getattr(pipeline, name)
@@ -72,7 +72,7 @@ def test_the_result_is_the_same_and_one_visitor_is_there(pipeline, robot, monkey
     assert seen[0] == ("text_encoder", {"text_encoder"})
     assert ("transformer", {"transformer"} if offload else set()) in seen
     assert all(present <= {name} for name, present in seen)
-    assert not pipeline.turns.visits  # all at rest
+    assert not pipeline.component_offload.uploads  # all at rest
     assert (places(pipeline.text_encoder), places(pipeline.transformer)) == home
     seen.clear()
     assert (make() == wanted).all()
@@ -81,22 +81,24 @@ def test_the_result_is_the_same_and_one_visitor_is_there(pipeline, robot, monkey
 
 def test_the_next_one_comes_early_where_there_is_room(pipeline, monkeypatch):
     take_turns(pipeline, monkeypatch, offload=True)
-    pipeline.turns.take("text_encoder")
-    assert {name: visit.settled for name, visit in pipeline.turns.visits.items()} == {
+    pipeline.component_offload.make_resident("text_encoder")
+    assert {name: upload.ready for name, upload in pipeline.component_offload.uploads.items()} == {
         "text_encoder": True,
         "transformer": False,
     }
-    early = pipeline.turns.visits["transformer"]
-    pipeline.turns.take("transformer")
-    assert pipeline.turns.visits["transformer"] is early
-    pipeline.turns.take("vae")
-    assert not pipeline.turns.visits
-    pipeline.turns.take("text_encoder")
-    pipeline.turns.take("vae")  # encodes a video, for which there may be no room beside the transformer
-    assert not pipeline.turns.visits
+    early = pipeline.component_offload.uploads["transformer"]
+    pipeline.component_offload.make_resident("transformer")
+    assert pipeline.component_offload.uploads["transformer"] is early
+    pipeline.component_offload.make_resident("vae")
+    assert not pipeline.component_offload.uploads
+    pipeline.component_offload.make_resident("text_encoder")
+    pipeline.component_offload.make_resident(
+        "vae"
+    )  # encodes a video, for which there may be no room beside the transformer
+    assert not pipeline.component_offload.uploads
     monkeypatch.setattr(component_offload, "free_memory", lambda _: 0)
-    pipeline.turns.take("text_encoder")
-    assert list(pipeline.turns.visits) == ["text_encoder"]
+    pipeline.component_offload.make_resident("text_encoder")
+    assert list(pipeline.component_offload.uploads) == ["text_encoder"]
 
 
 def test_experts_never_meet(monkeypatch):
@@ -141,4 +143,4 @@ def test_memory_is_that_of_the_worst_moment(activations, decode, plain, offload)
 
 def test_placing_on_the_cpu_changes_nothing(pipeline):
     memory.place(pipeline, CPU, offload=True, low_vram=False)
-    assert pipeline.turns is None
+    assert pipeline.component_offload is None

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import safe_open
 
 from videogen.checkpoints.key_maps import TRANSFORMERS, Entry, KeyTable, rename
-from videogen.checkpoints.resolve import Checkpoint, weight_files
+from videogen.checkpoints.layouts import Checkpoint, weight_files
 from videogen.checkpoints.tensor_headers import Shape, tensor_shapes
 from videogen.errors import CheckpointError
 

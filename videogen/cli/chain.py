@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from videogen import __version__
-from videogen.checkpoints import resolve
+from videogen import __version__, files
+from videogen.checkpoints import layouts, resolve
 from videogen.cli import main as cli
 from videogen.cli.parser import Program, help_text, parse
 from videogen.cli.process_end import end
@@ -236,7 +236,7 @@ def _task(values: Mapping[str, Any]) -> str:
             raise InputError("--task_type", asked, f"must be one of {', '.join(V2V)}", f"nearest {V2V[0]}")
         return asked
     model, problems = str(values["model_id"]), []
-    layout = resolve.detect(Path(model).expanduser()) if Path(model).expanduser().is_dir() else None
+    layout = layouts.detect(Path(model).expanduser()) if Path(model).expanduser().is_dir() else None
     # The task whose folders look like this one first: what is wrong with it is said about that.
     for name in sorted(V2V, key=lambda name: layout not in TASKS[name].layouts):
         try:
@@ -348,7 +348,7 @@ def _is_whole(result: "Result", workdir: Path) -> bool:
 def _save_state(chain: Chain, first: Plan) -> None:
     settings = _settings(chain, first)
     content = {"schema": sidecar.SCHEMA, "base_seed": chain.base_seed, "settings": settings}
-    sidecar.write_json(chain.folder / STATE, content)
+    files.write_json(chain.folder / STATE, content)
 
 
 def _remove_others(folder: Path, first: "Result") -> None:
@@ -368,7 +368,7 @@ def _save_log(folder: Path) -> None:
         if record is not None:
             prompt = " ".join(str(record["request"].get("prompt", "")).split())
             lines.append(f"{record['output']}: {prompt}\n")
-    sidecar.write_text(folder / LOG, "".join(lines))
+    files.write_text(folder / LOG, "".join(lines))
 
 
 def _join(chain: Chain, done: "Sequence[Result]") -> Path:

@@ -20,12 +20,13 @@ from videogen import __version__, distributed
 from videogen.cli.parser import help_text, parse
 from videogen.cli.process_end import end
 from videogen.cli.sources import from_config, from_metadata, read_jobs
-from videogen.engine.prompt_writer import find_writers, write_only
+from videogen.engine.prompt_writer import write_only
 from videogen.errors import InputError, VideoGenError, one_line
 from videogen.media.download import Fetcher
 from videogen.media.video_reader import read_video
 from videogen.planning.plan import Plan
 from videogen.planning.request import RUNTIME_DEFAULTS, Item, check_runtime, make_plans
+from videogen.prompts.roles import find_writers
 from videogen.results.output_paths import Existing
 from videogen.results.sidecar import changed_inputs
 from videogen.tasks.options import OPTIONS, merge

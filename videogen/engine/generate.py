@@ -16,11 +16,13 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from videogen import __version__
-from videogen.checkpoints import resolve
+from videogen import __version__, files
+from videogen.checkpoints import model_features
 from videogen.errors import VideoGenError
+from videogen.files import write_json
 from videogen.media import audio, video_writer
-from videogen.pipelines.base import Part, VideoPipeline, frames_tensor
+from videogen.pipelines.base import Part, VideoPipeline
+from videogen.pipelines.pixels import frames_tensor
 from videogen.planning.plan import Plan
 from videogen.results import sidecar
 from videogen.results.output_paths import Target
@@ -97,8 +99,8 @@ def write(
             _save_picture(target.last_frame, last)
         target = replace(target, path=output.publish(may_replace=target.may_replace))
         record["output"] = target.path.name
-        with video_writer.writing(target.sidecar):
-            sidecar.write_json(target.sidecar, record)
+        with files.writing(target.sidecar):
+            write_json(target.sidecar, record)
     if not plan.values.get("keep_parts"):
         plan.parts.remove()
     return Result(target=target, record=record)
@@ -269,7 +271,7 @@ def _check_finite(latents: torch.Tensor) -> None:
 
 
 def _save_picture(target: Path, frame: np.ndarray) -> None:
-    with video_writer.pending(target) as temporary, video_writer.writing(target):
+    with files.pending(target) as temporary, files.writing(target):
         Image.fromarray(frame).save(temporary, format="PNG")
         temporary.replace(target)
 
@@ -277,7 +279,7 @@ def _save_picture(target: Path, frame: np.ndarray) -> None:
 def _save_latents(target: Path, latents: Sequence[torch.Tensor]) -> None:
     """float32 [1, C, F, h, w]: 'latents', or 'latents_0', 'latents_1', ... for several parts."""
     names = [f"latents_{i}" for i in range(len(latents))] if len(latents) > 1 else ["latents"]
-    video_writer.save_tensors(target, dict(zip(names, latents, strict=True)))
+    files.save_tensors(target, dict(zip(names, latents, strict=True)))
 
 
 def _prompts(plan: Plan) -> dict[str, Any]:
@@ -299,7 +301,7 @@ def _record(plan: Plan, pipeline: VideoPipeline) -> dict[str, Any]:
             "id": checkpoint.name,
             "revision": checkpoint.revision,
             "layout": checkpoint.layout,
-            "fingerprint": resolve.fingerprint(checkpoint),
+            "fingerprint": model_features.fingerprint(checkpoint),
         },
         **({"prompts": _prompts(plan)} if plan.written else {}),
         "seed": plan.seed,

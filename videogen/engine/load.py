@@ -1,22 +1,42 @@
 """From a model's name to a pipeline, ready to call."""
 
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
 from importlib import import_module
-from typing import TYPE_CHECKING
 
 import torch
 
+from videogen.checkpoints import lora as lora_files
 from videogen.checkpoints import resolve
-from videogen.checkpoints.resolve import Checkpoint, read_json
+from videogen.checkpoints.layouts import (
+    Checkpoint,
+    component_sizes,
+)
+from videogen.checkpoints.resolve import inspect, patterns, row_of, spellings, tiny_folder
+from videogen.errors import CheckpointError, InputError, first_line
+from videogen.files import read_json
 from videogen.models.components import draft_component
+from videogen.pipelines.base import VideoPipeline
+from videogen.planning.plan import Plan
+from videogen.runtime import apply, float8, memory, parallel
+from videogen.runtime import device as devices
 from videogen.runtime.component_offload import ENCODER
+from videogen.runtime.cross_attention_cache import cache_cross_attention
 from videogen.runtime.device import choose_device
 from videogen.runtime.kernels import enable_fused_kernels
+from videogen.runtime.precision import set_precision
 from videogen.runtime.vae import prepare_vae
+from videogen.tasks.option_types import Lora
 from videogen.tasks.options import OPTIONS
 from videogen.tasks.table import TaskSpec, find, variant
 
-if TYPE_CHECKING:
-    from videogen.pipelines.base import VideoPipeline
+logger = logging.getLogger(__name__)
+
+# Of a LoRA's expert: whether it goes into the second transformer; unnamed, into each.
+EXPERTS = {None: (False, True), "high": (False,), "low": (True,)}
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+
 
 # What a checkpoint's tiny_arch.json calls our components.
 ARCH_NAMES = {"transformer": "dit", "image_encoder": "clip"}
@@ -29,7 +49,7 @@ def load(
     revision: str | None = None,
     dtype: torch.dtype | str = torch.bfloat16,
     device: str = "auto",
-) -> "VideoPipeline":
+) -> VideoPipeline:
     """A task's pipeline, ready to call.
 
     Args:
@@ -44,7 +64,7 @@ def load(
     """
     spec, place = find(task), choose_device(device)
     dtype = getattr(torch, OPTIONS["dtype"].value(dtype)) if isinstance(dtype, str) else dtype
-    checkpoint = resolve.fetch(resolve.locate(str(model or spec.default_model), revision, spec), spec)
+    checkpoint = fetch(resolve.locate(str(model or spec.default_model), revision, spec), spec)
     enable_fused_kernels(place, dtype)
     pipeline = load_pipeline(variant(spec.name, checkpoint.family), checkpoint, dtype, place).to(place)
     prepare_vae(pipeline.vae, place, torch.float32)
@@ -53,7 +73,7 @@ def load(
 
 def load_pipeline(
     spec: TaskSpec, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device | None = None
-) -> "VideoPipeline":
+) -> VideoPipeline:
     """A task's pipeline with the components of a checkpoint that is on this machine.
 
     Args:
@@ -78,3 +98,105 @@ def load_pipeline(
     pipeline = getattr(import_module(module), class_name)(**components)
     pipeline.checkpoint, pipeline.spec = checkpoint, spec
     return pipeline
+
+
+def fetch(checkpoint: Checkpoint, task: TaskSpec, timeout: float | None = None) -> Checkpoint:
+    """Bring a model to this machine, by download or, for a tiny one, by making it.
+
+    Raises:
+        CheckpointError: no network, no such repository or revision, no space.
+    """
+    if checkpoint.folder is not None:
+        return checkpoint
+    if checkpoint.tiny is not None:
+        from videogen.models import tiny  # noqa: PLC0415 - needs torch
+
+        folder = tiny.build(checkpoint.tiny, tiny_folder(checkpoint.tiny))
+        return replace(
+            checkpoint, folder=folder, sizes=component_sizes(folder, checkpoint.layout, checkpoint.components)
+        )
+    from videogen.checkpoints import hub  # noqa: PLC0415
+
+    names = list(spellings(checkpoint.name, task))
+    revision = checkpoint.revision or row_of(checkpoint.name, task).revision
+    snapshot, name = hub.download(names, revision, patterns(task), sum(checkpoint.sizes.values()), timeout)
+    return replace(inspect(snapshot, task, name=name), revision=snapshot.name)
+
+
+def set_up(plan: Plan) -> VideoPipeline:
+    """Load a plan's pipeline and apply its runtime options, from outside."""
+    values, degrees = plan.values, plan.degrees
+    device, dtype = devices.choose_device(values["device"]), DTYPES[values["dtype"]]
+    need = plan.memory.peak(offload=values["offload"], low_vram=values["low_vram"])
+    if need > (free := devices.free_memory(device)):
+        about = f"this takes about {need / 1e9:.0f} GB, and {device} has {free / 1e9:.0f} GB free"
+        logger.warning("%s; --dry_run shows what other options take", about)
+    check_device(plan)
+    logger.info("loading %s", plan.checkpoint.name)
+    for lora in values["lora"]:  # again, for models that were not here
+        note = lora_files.check(lora.path, plan.checkpoint)
+        if note and note not in plan.notes:
+            logger.warning(note)
+    set_precision(device, dtype)
+    enable_fused_kernels(device, dtype)
+    whole = not (values["offload"] or values["low_vram"])
+    pipeline = load_pipeline(plan.task, plan.checkpoint, dtype, device if whole else memory.CPU)
+    load_loras(pipeline, values["lora"])
+    if values["float8_matmul"]:
+        for transformer in pipeline.transformers:
+            float8.quantize(transformer, device)
+    memory.place(pipeline, device, offload=values["offload"], low_vram=values["low_vram"])
+    prepare_vae(pipeline.vae, device, DTYPES[values["vae_dtype"]])
+    if not values["low_vram"]:
+        cache_cross_attention(pipeline)
+    for transformer in pipeline.transformers:
+        pipeline.attention_backend = apply.set_attention_backend(
+            transformer, values["attention_backend"], device, dtype, ring=degrees.ring > 1
+        )
+        if values["compile"]:
+            spread = degrees.sequence > 1
+            apply.compile_blocks(transformer, device, streamed=values["low_vram"], spread=spread)
+    parallel.spread(pipeline, degrees, device)
+    return pipeline
+
+
+def load_loras(pipeline: VideoPipeline, loras: Sequence[Lora]) -> None:
+    """Load LoRA files and set their strengths.
+
+    Raises:
+        CheckpointError: a file that holds no LoRA for this model.
+    """
+    names = [f"lora_{index}" for index in range(len(loras))]
+    for name, lora in zip(names, loras, strict=True):
+        experts = EXPERTS[lora.expert][: len(pipeline.transformers)]
+        try:
+            for second in experts:
+                where = {"load_into_transformer_2": True} if second else {}
+                pipeline.load_lora_weights(str(lora.path), adapter_name=name, quiet=True, **where)
+        except CheckpointError:
+            raise
+        except Exception as error:
+            raise CheckpointError(f"--lora {lora.path}: does not fit ({first_line(error)})") from None
+    if names:
+        pipeline.set_adapters(names, [lora.scale for lora in loras])
+
+
+def check_device(plan: Plan) -> None:
+    """Refuse what the devices of this machine cannot do.
+
+    Raises:
+        InputError: the first thing.
+    """
+    device = devices.choose_device(plan.values["device"])
+    noise_device(plan)
+    apply.check_attention_backend(
+        plan.values["attention_backend"], device, DTYPES[plan.values["dtype"]], ring=plan.degrees.ring > 1
+    )
+    if plan.values["float8_matmul"]:
+        float8.check(device)
+
+
+def noise_device(plan: Plan) -> str:
+    if plan.values["noise_device"] == "cuda" and not torch.cuda.is_available():
+        raise InputError("--noise_device", "cuda", "there is no CUDA device here", "use cpu")
+    return plan.values["noise_device"]

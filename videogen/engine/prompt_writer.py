@@ -4,14 +4,15 @@ All of it happens before the video model is loaded, with one writing model on th
 """
 
 import logging
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from videogen.errors import CheckpointError, OutOfMemoryError, VideoGenError
-from videogen.prompts.chat import FRAMES_CHAT, TEXT_CHAT, VIDEO_CHAT, Chat, FoundModel, find_model
+from videogen.prompts.chat import Chat, FoundModel
+from videogen.prompts.roles import find_writers
 
 if TYPE_CHECKING:
     from videogen.media.video_reader import InputVideo
@@ -20,34 +21,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SEED = 0  # a prompt is written once, whatever the seeds of its videos
-# Role -> the option that names its model, and what kind of model that is.
-WRITERS = {
-    "captioner": ("vlm_path", VIDEO_CHAT),
-    "enhancer": ("prompt_enhancer", TEXT_CHAT),
-    "describer": ("vlm_path", FRAMES_CHAT),
-}
 CAPTION_SIZE = (360, 420)  # width, height of the frames a captioner sees; spec skyreels_v2 section 11
-
-
-def find_writers(values: Mapping[str, Any], *, needed: Collection[str] = ()) -> dict[str, FoundModel]:
-    """The models that a request needs to have its prompt written, by their role; often none.
-
-    'captioner' and 'enhancer' follow from the options; ``needed`` adds roles, as 'describer' for v2v tasks.
-
-    Raises:
-        CheckpointError: one that is not a model of the right kind.
-    """
-    roles = {
-        "captioner": bool(values.get("captioner")),
-        "enhancer": bool(values.get("captioner") or values.get("prompt_enhancer")),
-        "describer": False,
-    }
-    found = {}
-    for role, (option, kind) in WRITERS.items():
-        if roles[role] or role in needed:
-            flag = f"--{option}" if values.get(option) or role != "enhancer" else "--captioner"
-            found[role] = find_model(flag, values.get(option) or kind.default, kind)
-    return found
 
 
 class Writers:

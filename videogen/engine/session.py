@@ -5,34 +5,25 @@ The command line, chained generation, job lists and Python users all come throug
 
 import gc
 import logging
-import re
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 
-from videogen.checkpoints import lora as lora_files
-from videogen.checkpoints import resolve
-from videogen.checkpoints.resolve import Checkpoint
+from videogen.checkpoints.layouts import Checkpoint
 from videogen.engine.generate import Result, follow_along, target_of, write
-from videogen.engine.load import load_pipeline
+from videogen.engine.load import check_device, fetch, noise_device, set_up
+from videogen.engine.out_of_memory import advise_when_out_of_memory
 from videogen.engine.prompt_writer import Writers, shares_device, write_prompts
-from videogen.errors import CheckpointError, InputError, OutOfMemoryError, VideoGenError, first_line
+from videogen.errors import CheckpointError, InputError, OutOfMemoryError, VideoGenError
 from videogen.pipelines.base import VideoPipeline
 from videogen.planning.plan import PROMPTS, Plan
-from videogen.runtime import apply, float8, memory, parallel
+from videogen.runtime import apply, memory, parallel
 from videogen.runtime import device as devices
-from videogen.runtime.cross_attention_cache import remember_contexts
-from videogen.runtime.kernels import enable_fused_kernels
 from videogen.runtime.parallel import ALONE, Team
-from videogen.runtime.precision import set_precision
-from videogen.runtime.vae import prepare_vae
-from videogen.tasks.option_types import Lora
-from videogen.tasks.options import OPTIONS
 
 logger = logging.getLogger(__name__)
 
@@ -41,11 +32,6 @@ MODEL_OPTIONS = (
     *("device", "dtype", "offload", "low_vram", "attention_backend", "compile", "lora", "vae_dtype"),
     "float8_matmul",
 )
-# What libraries say who have no exception of their own for it.
-OUT_OF_MEMORY = re.compile(r"out of memory|can.t allocate memory|not enough memory", re.IGNORECASE)
-# Of a LoRA's expert: whether it goes into the second transformer; unnamed, into each.
-EXPERTS = {None: (False, True), "high": (False,), "low": (True,)}
-DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,7 +64,7 @@ class Session:
         key = (plan.checkpoint.name, plan.checkpoint.revision)
         if key not in self.fetched:
             timeout = plan.values["download_timeout"]
-            self.fetched[key] = resolve.fetch(plan.checkpoint, plan.task, timeout)
+            self.fetched[key] = fetch(plan.checkpoint, plan.task, timeout)
         fetched = self.fetched[key]
         if fetched.family != plan.task.family:  # only for ids that no table knows
             what = f"turned out to be a {fetched.family} model, which has other defaults"
@@ -108,8 +94,8 @@ class Session:
                 self.release()
             self.pipeline, self.key = set_up(plan), model_key(plan)
         if self.parked:
-            assert self.pipeline.turns is not None
-            self.pipeline.turns.stay()
+            assert self.pipeline.component_offload is not None
+            self.pipeline.component_offload.place_residents()
             self.parked = False
         return self.pipeline
 
@@ -125,8 +111,8 @@ class Session:
         resident = self.pipeline is not None and not (values["offload"] or values["low_vram"])
         if resident and shares_device(plan) and devices.choose_device(values["device"]).type == "cuda":
             assert self.pipeline is not None
-            assert self.pipeline.turns is not None
-            self.pipeline.turns.stay(memory.CPU)
+            assert self.pipeline.component_offload is not None
+            self.pipeline.component_offload.place_residents(memory.CPU)
             torch.cuda.empty_cache()
             self.parked = True
         (plan,), errors = write_prompts([plan], self.writers)
@@ -258,7 +244,7 @@ def generate(
 def _make(plan: Plan, session: Session, *, resume: bool, show_progress: bool) -> Result:
     """What every rank does for a video; the first one writes it."""
     started, team = time.perf_counter(), session.team
-    with _out_of_memory_advice(plan):
+    with advise_when_out_of_memory(plan):
         plan = session.arrive(plan)
         pipeline = session.load(plan)
         pipeline.seconds.clear()
@@ -274,7 +260,7 @@ def _make(plan: Plan, session: Session, *, resume: bool, show_progress: bool) ->
         memory.set_tiling(pipeline, tiled=team.share(tiled))
         ratios = team.share(plan.mag_ratios if team.leads else None)
         apply.set_step_cache(pipeline, values, table=plan.teacache_table, ratios=ratios)
-        generator = torch.Generator(_noise_device(plan)).manual_seed(plan.seed)
+        generator = torch.Generator(noise_device(plan)).manual_seed(plan.seed)
         try:
             if not team.leads:
                 follow_along(plan, pipeline, generator, team)
@@ -286,109 +272,3 @@ def _make(plan: Plan, session: Session, *, resume: bool, show_progress: bool) ->
             return result
         finally:  # also after a failure: offloading must begin with everything in RAM
             pipeline.maybe_free_model_hooks()
-
-
-def set_up(plan: Plan) -> VideoPipeline:
-    """Load a plan's pipeline and apply its runtime options, from outside."""
-    values, degrees = plan.values, plan.degrees
-    device, dtype = devices.choose_device(values["device"]), DTYPES[values["dtype"]]
-    need = plan.memory.peak(offload=values["offload"], low_vram=values["low_vram"])
-    if need > (free := devices.free_memory(device)):
-        about = f"this takes about {need / 1e9:.0f} GB, and {device} has {free / 1e9:.0f} GB free"
-        logger.warning("%s; --dry_run shows what other options take", about)
-    check_device(plan)
-    logger.info("loading %s", plan.checkpoint.name)
-    for lora in values["lora"]:  # again, for models that were not here
-        note = lora_files.check(lora.path, plan.checkpoint)
-        if note and note not in plan.notes:
-            logger.warning(note)
-    set_precision(device, dtype)
-    enable_fused_kernels(device, dtype)
-    whole = not (values["offload"] or values["low_vram"])
-    pipeline = load_pipeline(plan.task, plan.checkpoint, dtype, device if whole else memory.CPU)
-    load_loras(pipeline, values["lora"])
-    if values["float8_matmul"]:
-        for transformer in pipeline.transformers:
-            float8.quantize(transformer, device)
-    memory.place(pipeline, device, offload=values["offload"], low_vram=values["low_vram"])
-    prepare_vae(pipeline.vae, device, DTYPES[values["vae_dtype"]])
-    if not values["low_vram"]:
-        remember_contexts(pipeline)
-    for transformer in pipeline.transformers:
-        pipeline.attention_backend = apply.set_attention_backend(
-            transformer, values["attention_backend"], device, dtype, ring=degrees.ring > 1
-        )
-        if values["compile"]:
-            spread = degrees.sequence > 1
-            apply.compile_blocks(transformer, device, streamed=values["low_vram"], spread=spread)
-    parallel.spread(pipeline, degrees, device)
-    return pipeline
-
-
-def load_loras(pipeline: VideoPipeline, loras: Sequence[Lora]) -> None:
-    """Load LoRA files and set their strengths.
-
-    Raises:
-        CheckpointError: a file that holds no LoRA for this model.
-    """
-    names = [f"lora_{index}" for index in range(len(loras))]
-    for name, lora in zip(names, loras, strict=True):
-        experts = EXPERTS[lora.expert][: len(pipeline.transformers)]
-        try:
-            for second in experts:
-                where = {"load_into_transformer_2": True} if second else {}
-                pipeline.load_lora_weights(str(lora.path), adapter_name=name, quiet=True, **where)
-        except CheckpointError:
-            raise
-        except Exception as error:
-            raise CheckpointError(f"--lora {lora.path}: does not fit ({first_line(error)})") from None
-    if names:
-        pipeline.set_adapters(names, [lora.scale for lora in loras])
-
-
-def check_device(plan: Plan) -> None:
-    """Refuse what the devices of this machine cannot do.
-
-    Raises:
-        InputError: the first thing.
-    """
-    device = devices.choose_device(plan.values["device"])
-    _noise_device(plan)
-    apply.check_attention_backend(
-        plan.values["attention_backend"], device, DTYPES[plan.values["dtype"]], ring=plan.degrees.ring > 1
-    )
-    if plan.values["float8_matmul"]:
-        float8.check(device)
-
-
-def _noise_device(plan: Plan) -> str:
-    if plan.values["noise_device"] == "cuda" and not torch.cuda.is_available():
-        raise InputError("--noise_device", "cuda", "there is no CUDA device here", "use cpu")
-    return plan.values["noise_device"]
-
-
-@contextmanager
-def _out_of_memory_advice(plan: Plan) -> Iterator[None]:
-    """Turn every way of running out of memory into one line with what to try."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        known = isinstance(error, MemoryError | torch.OutOfMemoryError)
-        if not known and not OUT_OF_MEMORY.search(str(error)):
-            raise
-        on_gpu = devices.choose_device(plan.values["device"]).type != "cpu"
-        raise OutOfMemoryError(f"out of memory; try {what_to_try(plan, on_gpu=on_gpu)}") from error
-
-
-def what_to_try(plan: Plan, *, on_gpu: bool) -> str:
-    """Options that would make a plan fit in less memory."""
-    need, values = plan.memory, plan.values
-    float8 = values["float8_matmul"]
-    other = float8 or values["use_usp"]  # which --low_vram does not go with
-    ways = (
-        ("--offload", not (values["offload"] or values["low_vram"] or float8), need.peak(offload=True)),
-        ("--low_vram", not (values["low_vram"] or other), need.peak(low_vram=True)),
-    )
-    tries = [f"{flag} (about {size / 1e9:.0f} GB)" for flag, useful, size in ways if on_gpu and useful]
-    shorter = " or fewer --num_frames" if OPTIONS["num_frames"].used_by(plan.task.name) else ""
-    return ", ".join([*tries, f"a smaller --resolution{shorter}"])

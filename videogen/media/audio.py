@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING
 from videogen.errors import InputError, first_line
 from videogen.media.download import Fetcher, display_name
 from videogen.media.probe import FORMATS, PATIENCE
-from videogen.tasks.avatar_clips import AVATAR_FPS, MAX_FRAMES
+
+AVATAR_FPS = 25
+MAX_FRAMES = 5000
 
 if TYPE_CHECKING:
     import av

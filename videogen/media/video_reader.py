@@ -13,6 +13,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import av
+import numpy as np
+
 from videogen.errors import InputError, first_line
 from videogen.media.download import Fetcher, display_name
 from videogen.media.probe import (
@@ -329,3 +332,13 @@ def fill_with_decord(video: InputVideo, tail: Tail) -> bool:
         logger.debug("%s is not read with decord: %s", video.name, first_line(error))
         return False
     return True
+
+
+def read_comment(path: Path) -> str | None:
+    """The comment of a video file, if it has one.
+
+    Raises:
+        OSError, av.FFmpegError: the file cannot be read as a video.
+    """
+    with av.open(str(path.absolute())) as container:
+        return container.metadata.get("comment")

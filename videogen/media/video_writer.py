@@ -5,24 +5,21 @@ Every writer works on a temporary sibling of the target and is renamed into plac
 been read back; whatever goes wrong before that removes the temporary file.
 """
 
-import glob
 import os
 import queue
-import re
 import shutil
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import av
 import imageio_ffmpeg
 import numpy as np
 from PIL import Image
 
-from videogen.errors import VideoGenError
-from videogen.results.output_paths import numbered
+from videogen.files import OutputError, pending, publish, writing
 
 QUALITY = 8  # imageio's scale; x264 at CRF 10, as published (spec skyreels_v3 section 1)
 PNG_NAME = "{:06d}.png"
@@ -35,10 +32,6 @@ class Audio(NamedTuple):
     path: Path
     start: float
     seconds: float
-
-
-class OutputError(VideoGenError):
-    """A result that could not be written."""
 
 
 class FrameWriter(Protocol):
@@ -270,103 +263,6 @@ class PendingFile:
             return publish(self.temporary, self.target, may_replace=may_replace)
 
 
-@contextmanager
-def writing(target: Path) -> Iterator[None]:
-    """What goes wrong while a file is written becomes an OutputError that names it."""
-    try:
-        yield
-    except OSError as error:
-        fix = "free some space or choose another --output"
-        raise OutputError(f"{target}: {error.strerror or error}; {fix}") from None
-
-
-def save_tensors(target: Path, tensors: Mapping[str, Any]) -> None:
-    """Write a safetensors file whole."""
-    from safetensors.torch import save  # noqa: PLC0415 - torch
-
-    with pending(target) as temporary, writing(target):
-        temporary.write_bytes(save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}))
-        temporary.replace(target)
-
-
-@contextmanager
-def pending(target: Path) -> Iterator[Path]:
-    """A temporary sibling of ``target``, gone at the end unless it was renamed."""
-    clean_stale(target)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.part{target.suffix}")
-    try:
-        yield temporary
-    finally:
-        remove(temporary)
-
-
-def publish(temporary: Path, target: Path, *, may_replace: bool) -> Path:
-    """Rename a finished file or folder into place, in one step; returns the name it got.
-
-    Where the target exists and may not be replaced (another process was faster), a number is added: nothing
-    that is finished is ever lost.
-    """
-    if may_replace and target.is_dir():
-        aside = target.with_name(f".{target.name}.{os.getpid()}.old")
-        target.rename(aside)
-        temporary.rename(target)
-        remove(aside)
-        return target
-    if may_replace:
-        temporary.replace(target)
-        return target
-    for path in numbered(target):
-        try:
-            _rename_to_new(temporary, path)
-        except FileExistsError:
-            continue
-        return path
-    raise AssertionError("numbers do not end")
-
-
-def _rename_to_new(temporary: Path, path: Path) -> None:
-    """Rename, but fail where the name is taken."""
-    if temporary.is_file():
-        try:
-            path.hardlink_to(temporary)
-        except FileExistsError:
-            raise
-        except OSError:  # a file system without hard links
-            pass
-        else:
-            temporary.unlink()
-            return
-    if path.exists():
-        raise FileExistsError(path)
-    temporary.rename(path)
-
-
-def remove(path: Path) -> None:
-    """Delete a file or a folder, if there."""
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def clean_stale(target: Path) -> None:
-    """Remove what killed processes left behind for this target."""
-    for path in target.parent.glob(f".{glob.escape(target.name)}.*"):
-        match = re.fullmatch(rf"\.{re.escape(target.name)}\.(\d+)\.(part.*|old)", path.name)
-        if match and not _alive(int(match[1])):
-            remove(path)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
 def _reason(path: Path) -> str:
     """Why the encoder may have failed."""
     free = shutil.disk_usage(path.parent).free
@@ -376,13 +272,3 @@ def _reason(path: Path) -> str:
     return (
         f"{path.parent / name}: the video encoder failed; try another suffix (.npy, .gif) or free some space"
     )
-
-
-def read_comment(path: Path) -> str | None:
-    """The comment of a video file, if it has one.
-
-    Raises:
-        OSError, av.FFmpegError: the file cannot be read as a video.
-    """
-    with av.open(str(path.absolute())) as container:
-        return container.metadata.get("comment")

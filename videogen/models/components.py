@@ -33,8 +33,10 @@ from transformers import (
 
 from videogen.checkpoints import key_maps
 from videogen.checkpoints.key_maps import Entry, KeyTable
-from videogen.checkpoints.resolve import HEAD_DIM, WEIGHTLESS, read_json
+from videogen.checkpoints.layouts import WEIGHTLESS
+from videogen.checkpoints.model_features import HEAD_DIM
 from videogen.errors import CheckpointError, first_line
+from videogen.files import read_json
 from videogen.media.audio import SAMPLE_RATE
 from videogen.models import weight_loader
 from videogen.models.hunyuan import transformer
@@ -345,6 +347,13 @@ def load_component(
 ) -> Any:
     """One component of a checkpoint, checked and read (see ``draft_component``)."""
     return draft_component(name, place, arch).fill(dtype, device)
+
+
+def _read_transformer(file: Path, dtype: torch.dtype) -> WanDiT:
+    return load_component("transformer", file, dtype)
+
+
+WanDiT.read_file = staticmethod(_read_transformer)
 
 
 def build_skeleton(

@@ -31,7 +31,7 @@ from transformers import (
 )
 from transformers.utils.logging import disable_progress_bar
 
-from videogen.media.video_writer import remove
+from videogen.files import remove
 from videogen.models.hunyuan.text import TEMPLATE
 from videogen.models.hunyuan.transformer import make_vae
 from videogen.models.wan.transformer import WanDiT

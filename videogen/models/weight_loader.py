@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from videogen.checkpoints.key_maps import Entry, KeyTable, Shape, rename
-from videogen.checkpoints.resolve import SCALES, weight_files
+from videogen.checkpoints.layouts import SCALES, weight_files
 from videogen.checkpoints.tensor_headers import unwrapped
 from videogen.errors import CheckpointError, first_line
 from videogen.models.device_copies import Uploader

@@ -13,30 +13,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from diffusers import DiffusionPipeline
-from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
-from PIL import Image
 from torch import Tensor
-from torch.nn import functional
 
 from videogen.checkpoints import lora
-from videogen.checkpoints.resolve import WEIGHTLESS, Checkpoint, fingerprint
+from videogen.checkpoints.layouts import WEIGHTLESS, Checkpoint
+from videogen.checkpoints.model_features import fingerprint
 from videogen.diffusion.guidance import Guidance, Velocity, guide, in_turn
 from videogen.diffusion.sampling import StopDenoising
-from videogen.engine.load import load
 from videogen.errors import InputError
-from videogen.media.audio import InputAudio, read_audio
-from videogen.media.download import Fetcher
-from videogen.media.frames import as_video
 from videogen.models.device_copies import to_device
+from videogen.models.interface import ContextCache, OffloadedComponents, StepCache
 from videogen.models.lru import Recent
 from videogen.pipelines.embedding_cache import kept
-from videogen.runtime.component_offload import Turns
-from videogen.runtime.cross_attention_cache import Memory
-from videogen.runtime.step_cache import StepCache
+from videogen.pipelines.pixels import VideoOutput, collect, rounded
+from videogen.planning.python_call import ACCEPT
 from videogen.tasks.options import OPTIONS, merge
 from videogen.tasks.table import TASKS, TaskSpec, check_scales, variant
 
@@ -64,23 +57,6 @@ class Part:
     state: Callable[[], dict[str, Tensor]] = dict
 
 
-@dataclass
-class VideoOutput(BaseOutput):
-    """frames: one video per batch entry, in the form ``output_type`` asked for."""
-
-    frames: Any
-
-
-def rounded(frames: Tensor) -> Tensor:
-    """Frames in [-1, 1] to 0..255, rounded to the nearest level."""
-    return (frames / 2 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8)
-
-
-def truncated(frames: Tensor) -> Tensor:
-    """Frames in [-1, 1] to 0..255, cut off to whole levels."""
-    return (frames / 2 + 0.5).clamp(0, 1).mul(255).to(torch.uint8)
-
-
 class VideoPipeline(DiffusionPipeline):
     """Base of all pipelines. ``task`` names the row of TASKS a pipeline implements."""
 
@@ -92,8 +68,8 @@ class VideoPipeline(DiffusionPipeline):
     embedding_cache: Path | None = None  # folder for encoded prompts
     attention_backend = "native"  # for the record; see runtime/speed.py
     step_cache: StepCache | None = None
-    memories: Sequence[Memory] = ()  # what the transformers remember of text and image
-    turns: Turns | None = None  # who is on the device; see runtime/memory.py
+    context_caches: Sequence[ContextCache] = ()
+    component_offload: OffloadedComponents | None = None
     always_tiled: ClassVar[bool] = False  # whether the published decode is
 
     def __init__(self) -> None:
@@ -156,7 +132,7 @@ class VideoPipeline(DiffusionPipeline):
                 [part.latents if one else _drained(part).latents for part in parts], dim=2
             )
         else:
-            frames = _collect((chunk for part in parts for chunk in part.frames), output_type, self.to_uint8)
+            frames = collect((chunk for part in parts for chunk in part.frames), output_type, self.to_uint8)
         self.maybe_free_model_hooks()
         return VideoOutput(frames=frames) if return_dict else (frames,)
 
@@ -193,7 +169,9 @@ class VideoPipeline(DiffusionPipeline):
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> "VideoPipeline":
         """``videogen.load`` under diffusers' name; takes ``torch_dtype``, ``revision`` and ``device``."""
         dtype = options.pop("torch_dtype", options.pop("dtype", torch.bfloat16))
-        pipeline = load(cls.task, model=str(pretrained_model_name_or_path), dtype=dtype, **options)
+        import videogen  # noqa: PLC0415 - the package loads; pipelines know no loader
+
+        pipeline = videogen.load(cls.task, model=str(pretrained_model_name_or_path), dtype=dtype, **options)
         if not isinstance(pipeline, cls):
             kind, other = cls.__name__, type(pipeline).__name__
             what = f"is a model for {other}, not for {kind}"
@@ -235,8 +213,8 @@ class VideoPipeline(DiffusionPipeline):
     def maybe_free_model_hooks(self) -> None:
         """As diffusers' own: what is not to stay leaves the device."""
         super().maybe_free_model_hooks()
-        if self.turns is not None:
-            self.turns.rest()
+        if self.component_offload is not None:
+            self.component_offload.evict_all()
 
     @property
     def interrupt(self) -> bool:
@@ -315,7 +293,7 @@ class VideoPipeline(DiffusionPipeline):
                     latents = (callback(self, index, timestep, {"latents": latents}) or {}).get(
                         "latents", latents
                     )
-                    self._forget_contexts()  # it may have changed weights
+                    self._clear_contexts()  # it may have changed weights
                 if self._interrupt:
                     raise StopDenoising(latents)
                 return latents
@@ -324,17 +302,17 @@ class VideoPipeline(DiffusionPipeline):
 
     @contextmanager
     def _cached_steps(self) -> Iterator[None]:
-        self._forget_contexts()
+        self._clear_contexts()
         try:
             yield
         finally:
-            self._forget_contexts()
+            self._clear_contexts()
             if self.step_cache is not None:
                 self.step_cache.end_loop()
 
-    def _forget_contexts(self) -> None:
-        for memory in self.memories:
-            memory.forget()
+    def _clear_contexts(self) -> None:
+        for cache in self.context_caches:
+            cache.clear()
 
     def reset_cache(self, num_steps: int) -> None:
         """Tell a step cache that a generation begins, and how many steps it is to expect."""
@@ -347,17 +325,6 @@ class VideoPipeline(DiffusionPipeline):
             last.extend(self.to_uint8(chunk)[0].permute(1, 2, 3, 0).cpu())
             if index >= skip:
                 yield chunk
-
-
-def frames_tensor(frames: np.ndarray | Tensor, height: int | None = None, width: int | None = None) -> Tensor:
-    """8-bit frames [F, H, W, 3] as float32 [1, 3, F, H, W] in [-1, 1].
-
-    With a size they are stretched to it, nearest neighbour (spec skyreels_v3 section 2).
-    """
-    video = torch.as_tensor(frames).permute(3, 0, 1, 2)[None]
-    if height is not None and width is not None:  # before the conversion: source frames may be large
-        video = functional.interpolate(video, size=(video.shape[2], height, width))
-    return video.float() / 127.5 - 1
 
 
 def seeded(generator: torch.Generator | None) -> torch.Generator:
@@ -377,42 +344,3 @@ def _drained(part: Part) -> Part:
     for _ in part.frames:
         pass
     return part
-
-
-def _as_image(name: str, given: Any) -> Image.Image:
-    if not isinstance(given, Image.Image):
-        raise InputError(f"{name}=", type(given).__name__, "must be PIL images", "use load_image(path)")
-    return given
-
-
-def _as_audio(name: str, given: Any) -> InputAudio:
-    if isinstance(given, InputAudio):
-        return given
-    if not isinstance(given, str | Path) or "://" in str(given):
-        raise InputError(f"{name}=", type(given).__name__, "must be a sound file", "give its path")
-    return read_audio(f"{name}=", str(given), Fetcher(folder=Path()))
-
-
-ACCEPT: dict[str, Callable[[str, Any], Any]] = {"image": _as_image, "video": as_video, "audio": _as_audio}
-"""What Python callers may give for an input of a kind: (name, given) -> what the pipeline takes."""
-
-
-def image_tensor(image: Image.Image) -> Tensor:
-    """An RGB image as float32 [3, H, W] in [-1, 1], computed as x/255, then (x - 0.5) / 0.5."""
-    unit = np.asarray(image, dtype=np.float32).transpose(2, 0, 1) / np.float32(255)
-    return torch.from_numpy((unit - np.float32(0.5)) / np.float32(0.5))
-
-
-def _collect(chunks: Iterator[Tensor], output_type: str, to_uint8: Callable[[Tensor], Tensor]) -> Any:
-    """All frames in the form asked for."""
-    if output_type == "uint8":
-        return torch.cat([to_uint8(chunk).cpu() for chunk in chunks], dim=2).permute(0, 2, 3, 4, 1).numpy()
-    video = torch.cat([(chunk / 2 + 0.5).clamp(0, 1).float().cpu() for chunk in chunks], dim=2).transpose(
-        1, 2
-    )
-    if output_type == "pt":
-        return video
-    array = video.permute(0, 1, 3, 4, 2).numpy()
-    if output_type == "np":
-        return array
-    return [[Image.fromarray((frame * 255).round().astype(np.uint8)) for frame in frames] for frames in array]

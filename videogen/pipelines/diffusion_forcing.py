@@ -18,7 +18,8 @@ from videogen.diffusion.guidance import Guidance
 from videogen.diffusion.sampling import NUM_TRAIN_TIMESTEPS, FrameSolver, denoise, make_solver
 from videogen.media.image import crop_to_ratio
 from videogen.media.video_reader import InputVideo
-from videogen.pipelines.base import Part, StepCallback, frames_tensor, prompt_of, seeded, truncated
+from videogen.pipelines.base import Part, StepCallback, prompt_of, seeded
+from videogen.pipelines.pixels import frames_tensor, truncated
 from videogen.pipelines.wan import WanPipeline
 from videogen.tasks.forcing_schedule import Row, forcing_rows
 from videogen.tasks.geometry import Roll, latent_frames

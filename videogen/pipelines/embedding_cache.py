@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from videogen.media.video_writer import pending
+from videogen.files import pending
 
 logger = logging.getLogger(__name__)
 

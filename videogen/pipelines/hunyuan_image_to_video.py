@@ -21,7 +21,8 @@ from videogen.models.device_copies import to_device
 from videogen.models.hunyuan import text as hunyuan_text
 from videogen.models.hunyuan import transformer as hunyuan
 from videogen.models.wan.vae import onload
-from videogen.pipelines.base import Part, StepCallback, VideoPipeline, image_tensor, truncated
+from videogen.pipelines.base import Part, StepCallback, VideoPipeline
+from videogen.pipelines.pixels import image_tensor, truncated
 
 logger = logging.getLogger(__name__)
 

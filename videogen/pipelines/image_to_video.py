@@ -13,7 +13,8 @@ from videogen.diffusion.sampling import denoise, make_solver
 from videogen.media.image import crop_to_ratio
 from videogen.models.wan.image_encoder import clip_features
 from videogen.models.wan.transformer import WanDiT
-from videogen.pipelines.base import Part, StepCallback, image_tensor, truncated
+from videogen.pipelines.base import Part, StepCallback
+from videogen.pipelines.pixels import image_tensor, truncated
 from videogen.pipelines.wan import WanPipeline
 from videogen.tasks.geometry import latent_frames
 

@@ -7,9 +7,10 @@ from torch import Tensor
 
 from videogen.diffusion.conditioning import Segment
 from videogen.diffusion.sampling import denoise, make_solver
-from videogen.media.color import match_color
 from videogen.media.video_reader import InputVideo
-from videogen.pipelines.base import Part, StepCallback, frames_tensor, prompt_of, truncated
+from videogen.pipelines.base import Part, StepCallback, prompt_of
+from videogen.pipelines.color import match_color
+from videogen.pipelines.pixels import frames_tensor, truncated
 from videogen.pipelines.wan import WanPipeline
 from videogen.tasks.geometry import Roll
 

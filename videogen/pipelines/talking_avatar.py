@@ -16,12 +16,13 @@ from videogen.diffusion.conditioning import Context, Segment
 from videogen.diffusion.guidance import ClassifierFree, DualGuidance, Guidance, SinglePass
 from videogen.diffusion.sampling import Solver, denoise, euler
 from videogen.media.audio import InputAudio, waveform
-from videogen.media.color import match_color
 from videogen.media.image import cover_bilinear
 from videogen.models.wan.audio_encoder import audio_features, audio_windows
 from videogen.models.wan.image_encoder import clip_features
 from videogen.models.wan.transformer import WanDiT
-from videogen.pipelines.base import Part, StepCallback, image_tensor, seeded, truncated
+from videogen.pipelines.base import Part, StepCallback, seeded
+from videogen.pipelines.color import match_color
+from videogen.pipelines.pixels import image_tensor, truncated
 from videogen.pipelines.wan import MASK_CHANNELS, WanPipeline
 from videogen.tasks.avatar_clips import TARGET_FRAMES, plan_clips
 from videogen.tasks.geometry import latent_frames

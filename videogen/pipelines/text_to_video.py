@@ -7,7 +7,8 @@ from torch import Tensor
 
 from videogen.diffusion.conditioning import Segment
 from videogen.diffusion.sampling import denoise, make_solver
-from videogen.pipelines.base import Part, StepCallback, truncated
+from videogen.pipelines.base import Part, StepCallback
+from videogen.pipelines.pixels import truncated
 from videogen.pipelines.wan import WanPipeline
 from videogen.tasks.geometry import latent_frames
 

@@ -15,7 +15,8 @@ from videogen.media.video_reader import InputVideo
 from videogen.models.wan import vae as vae_io
 from videogen.models.wan.text import encode_prompt
 from videogen.models.wan.transformer import WanDiT
-from videogen.pipelines.base import VideoPipeline, image_tensor
+from videogen.pipelines.base import VideoPipeline
+from videogen.pipelines.pixels import image_tensor
 from videogen.tasks.geometry import TIME_STRIDE
 
 MASK_CHANNELS = 4  # one per video frame of a latent frame

@@ -8,10 +8,11 @@ from torch import Tensor
 
 from videogen.diffusion.conditioning import Segment
 from videogen.diffusion.sampling import denoise, make_solver
-from videogen.media.color import match_color
 from videogen.media.image import cover
 from videogen.media.video_reader import InputVideo
-from videogen.pipelines.base import Part, StepCallback, image_tensor, truncated
+from videogen.pipelines.base import Part, StepCallback
+from videogen.pipelines.color import match_color
+from videogen.pipelines.pixels import image_tensor, truncated
 from videogen.pipelines.wan import WanPipeline, first_frame
 from videogen.tasks.geometry import latent_frames
 

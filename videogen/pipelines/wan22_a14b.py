@@ -12,10 +12,11 @@ from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 from videogen.diffusion.conditioning import Context, Segment
 from videogen.diffusion.guidance import ClassifierFree, SinglePass
 from videogen.diffusion.sampling import NUM_TRAIN_TIMESTEPS, denoise, make_solver
-from videogen.media.color import match_color
 from videogen.media.video_reader import InputVideo
 from videogen.models.wan.transformer import WanDiT
-from videogen.pipelines.base import Part, StepCallback, image_tensor, truncated
+from videogen.pipelines.base import Part, StepCallback
+from videogen.pipelines.color import match_color
+from videogen.pipelines.pixels import image_tensor, truncated
 from videogen.pipelines.wan import WanPipeline, first_frame
 from videogen.tasks.geometry import latent_frames
 

@@ -8,10 +8,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from videogen.checkpoints import resolve
-from videogen.checkpoints.resolve import Checkpoint
+from videogen import files
+from videogen.checkpoints import model_features
+from videogen.checkpoints.layouts import Checkpoint
 from videogen.distributed import Degrees, choose_degrees
-from videogen.engine.prompt_writer import find_writers
 from videogen.errors import InputError
 from videogen.media.download import display_name
 from videogen.planning.memory_estimate import (
@@ -28,6 +28,7 @@ from videogen.planning.memory_estimate import (
 )
 from videogen.planning.option_rules import is_calibration
 from videogen.prompts.chat import FoundModel
+from videogen.prompts.roles import find_writers
 from videogen.results import sidecar
 from videogen.results.output_paths import Target
 from videogen.results.resume_store import Parts
@@ -126,7 +127,7 @@ class Plan:
             return None
         here = self.checkpoint.folder is not None
         found: dict[str, Any] = {"width": None, "image": False}
-        found |= resolve.traits(self.checkpoint) if here else {}
+        found |= model_features.traits(self.checkpoint) if here else {}
         model = str(self.values.get("model_id", self.task.default_model))
         if here and not self.checkpoint.revision and not self.checkpoint.tiny:
             model = str(Path(model).expanduser().absolute())  # "." has a name as well
@@ -143,7 +144,7 @@ class Plan:
         return choose_degrees(
             self.values,
             branches=self.shape.forwards_per_step,
-            heads=resolve.heads(self.checkpoint, self.task),
+            heads=model_features.heads(self.checkpoint, self.task),
             tokens=(height // PATCH) * (width // PATCH),
         )
 
@@ -159,9 +160,9 @@ class Plan:
     @property
     def ratios_file(self) -> Path | None:
         """Where MagCache's ratios are kept; None while the model is not on this machine."""
-        weights = resolve.fingerprint(self.checkpoint)
+        weights = model_features.fingerprint(self.checkpoint)
         name = None if weights is None else ratios_name(weights, self.schedule)
-        return None if name is None else resolve.cache_root() / "magcache" / name
+        return None if name is None else files.cache_root() / "magcache" / name
 
     @property
     def mag_ratios(self) -> Ratios | None:
@@ -197,14 +198,14 @@ class Plan:
             untiled=self.values["vae_tiling"] == "off",
             degrees=self.degrees,
         )
-        parameters = resolve.parameters(self.checkpoint, self.task)
+        parameters = model_features.parameters(self.checkpoint, self.task)
         return estimate(video, parameters, self._network(), vae_memory(self.shape.grid))
 
     def _network(self) -> Network:
         if self.checkpoint.folder is not None:
-            found: Mapping[str, Any] = resolve.traits(self.checkpoint)
+            found: Mapping[str, Any] = model_features.traits(self.checkpoint)
         else:
-            found = resolve.published(self.checkpoint.name, self.task)
+            found = model_features.published(self.checkpoint.name, self.task)
         if self.shape.grid == HUNYUAN_GRID:
             return hunyuan_network(width=found["width"], layers=found["layers"])
         return wan_network(width=found["width"], ffn=found["ffn"], layers=found["layers"])
@@ -267,7 +268,7 @@ class Plan:
         skipped = NOT_IN_HASH | set(self.inputs)
         content = {
             "task": self.task.name,
-            "weights": resolve.fingerprint(self.checkpoint),
+            "weights": model_features.fingerprint(self.checkpoint),
             "seed": self.seed,
             "shape": [self.shape.height, self.shape.width, self.shape.num_frames],
             "rolls": [[roll.latent_frames, roll.num_frames] for roll in self.shape.rolls],

@@ -12,8 +12,8 @@ from safetensors import SafetensorError, safe_open
 
 from videogen import distributed
 from videogen.checkpoints import lora as lora_files
-from videogen.checkpoints import resolve
-from videogen.checkpoints.resolve import Checkpoint
+from videogen.checkpoints import model_features, resolve
+from videogen.checkpoints.layouts import Checkpoint
 from videogen.errors import InputError, VideoGenError
 from videogen.media.audio import read_audio
 from videogen.media.download import Fetcher
@@ -216,7 +216,7 @@ def _as_the_weights_are(task: TaskSpec, checkpoint: Checkpoint, explicit: Mappin
             raise InputError(OPTIONS[name].flag, explicit[name], what, f"nearest {value}")
     if not task.needs or checkpoint.folder is None:
         return dict(task.decided)
-    found = resolve.traits(checkpoint)
+    found = model_features.traits(checkpoint)
     useless = [name for name, trait in task.needs.items() if not found[trait]]
     for name in useless:
         if name in explicit:

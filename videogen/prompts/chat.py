@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 from safetensors import SafetensorError, safe_open
 
-from videogen.checkpoints.resolve import HUB_ID, KINDS, read_json, weight_files
+from videogen.checkpoints.layouts import KINDS, weight_files
+from videogen.checkpoints.resolve import HUB_ID
 from videogen.errors import CheckpointError, OutOfMemoryError, VideoGenError, brief, first_line, nearest
+from videogen.files import read_json
 
 if TYPE_CHECKING:
     import torch

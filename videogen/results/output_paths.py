@@ -4,13 +4,13 @@ import glob
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 from videogen.errors import InputError
+from videogen.files import numbered
 from videogen.results import sidecar as metadata
 
 PNG_FILE = re.compile(r"\d{6,}\.png")
@@ -202,13 +202,6 @@ def _next_free(target: Target, taken: set[Path]) -> Target:
         if not any(path in taken or _is_taken(path) for path in (target.path, target.sidecar)):
             break
     return target
-
-
-def numbered(path: Path) -> Iterator[Path]:
-    """a.mp4, a_2.mp4, a_3.mp4, ..."""
-    yield path
-    for number in count(2):
-        yield path.with_name(f"{path.stem}_{number}{path.suffix}")
 
 
 def _check_replaceable(flag: str, path: Path, *, folder: bool) -> None:

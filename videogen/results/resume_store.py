@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from videogen.errors import InputError
+from videogen.files import write_json
 from videogen.results import sidecar
 
 CHUNK = 16  # frames read at a time
@@ -112,7 +113,7 @@ class Parts:
             "effective": dict(effective),
             "finished": index + 1,
         }
-        sidecar.write_json(self.folder / STATE_FILE, content)
+        write_json(self.folder / STATE_FILE, content)
 
     def remove(self) -> None:
         """Delete what is ours, and the folder if nothing else is in it."""
@@ -171,7 +172,7 @@ class Recording:
 
     def finish(self, latents: Any, state: Mapping[str, Any], effective: Mapping[str, Any]) -> None:
         """Keep the roll: its files get their names, then it counts."""
-        from videogen.media.video_writer import save_tensors, writing  # noqa: PLC0415 - numpy
+        from videogen.files import save_tensors, writing  # noqa: PLC0415 - numpy
 
         tensors = {"latents": latents, **{STATE + name: tensor for name, tensor in state.items()}}
         save_tensors(self.parts._file(self.index, "safetensors"), tensors)

@@ -4,7 +4,6 @@ Neither holds absolute paths, tokens or anything else about the machine's owner.
 """
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,21 +13,6 @@ from videogen.errors import InputError
 SCHEMA = 1
 COMMENT_LIMIT = 100_000  # bytes; one program argument may have 128 KiB
 LOCAL_MODEL = "local:"
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file whole: a temporary sibling, then a rename."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def comment(content: Mapping[str, Any]) -> str:
@@ -107,7 +91,7 @@ def _text(flag: str, file: str, path: Path) -> str:
             ) from None
     import av  # noqa: PLC0415 - 0.1 s, only for videos
 
-    from videogen.media.video_writer import read_comment  # noqa: PLC0415
+    from videogen.media.video_reader import read_comment  # noqa: PLC0415
 
     try:
         return read_comment(path) or ""

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from diffusers.models.attention_dispatch import (
@@ -15,9 +15,11 @@ from diffusers.models.attention_dispatch import (
 )
 from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
-from videogen.checkpoints.resolve import HEAD_DIM, cache_root
+from videogen.checkpoints.model_features import HEAD_DIM
 from videogen.errors import InputError, first_line
+from videogen.files import cache_root
 from videogen.models.attention import TORCH_KERNELS, attend
+from videogen.models.interface import Pipeline
 from videogen.models.wan.transformer import WanDiT
 from videogen.runtime.memory import blocks
 from videogen.runtime.parallel import works_in_ring
@@ -25,9 +27,6 @@ from videogen.runtime.step_cache import DiffusersCache, enable_cache
 from videogen.runtime.teacache import enable_teacache
 from videogen.tasks.step_caches import Ratios, read_cache, write_ratios
 from videogen.tasks.teacache_tables import Table
-
-if TYPE_CHECKING:
-    from videogen.pipelines.base import VideoPipeline
 
 logger = logging.getLogger(__name__)
 
@@ -162,7 +161,7 @@ def _problem(backend: str, head_dim: int, device: torch.device, dtype: torch.dty
 
 
 def set_step_cache(
-    pipeline: "VideoPipeline",
+    pipeline: Pipeline,
     values: Mapping[str, Any],
     *,
     table: Table | None = None,
@@ -194,7 +193,7 @@ def set_step_cache(
         )
 
 
-def keep_ratios(pipeline: "VideoPipeline", file: Path | None, schedule: Mapping[str, Any]) -> None:
+def keep_ratios(pipeline: Pipeline, file: Path | None, schedule: Mapping[str, Any]) -> None:
     """Keep on disk what a calibrating MagCache measured, if one did."""
     cache = pipeline.step_cache
     if file is not None and isinstance(cache, DiffusersCache) and cache.ratios:

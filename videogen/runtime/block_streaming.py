@@ -15,7 +15,7 @@ from typing import Any
 from diffusers.hooks.hooks import HookRegistry, ModelHook
 from torch import nn
 
-from videogen.runtime.component_offload import Copier, Visit
+from videogen.runtime.component_offload import Copier, Upload
 
 HOOK = "videogen_streaming"
 
@@ -25,31 +25,31 @@ class Stack:
 
     def __init__(self, modules: Sequence[nn.Module], copier: Copier) -> None:
         self.modules, self.copier = modules, copier
-        self.visits: dict[int, Visit] = {}
+        self.uploads: dict[int, Upload] = {}
         for index, module in enumerate(modules):
             # diffusers' kind of hook: those of a step cache lie around it, and decide whether it is reached.
             HookRegistry.check_if_exists_or_initialize(module).register_hook(_Streamed(self, index), HOOK)
 
     def enter(self, index: int) -> None:
         """Wait for a module's weights, and fetch those of the one after it."""
-        visit = self.visits.pop(index, None) or self._fetch(index)
+        upload = self.uploads.pop(index, None) or self._fetch(index)
         self.clear()
-        self.visits[index] = visit
-        visit.settle()
+        self.uploads[index] = upload
+        upload.wait()
         if index + 1 < len(self.modules):
-            self.visits[index + 1] = self._fetch(index + 1)
+            self.uploads[index + 1] = self._fetch(index + 1)
 
     def leave(self, index: int) -> None:
         """Put a module's weights back into RAM."""
-        self.visits.pop(index).end()
+        self.uploads.pop(index).evict()
 
     def clear(self) -> None:
         """Put everything back into RAM."""
-        while self.visits:
-            self.visits.popitem()[1].end()
+        while self.uploads:
+            self.uploads.popitem()[1].evict()
 
-    def _fetch(self, index: int) -> Visit:
-        return Visit(self.modules[index], self.copier)
+    def _fetch(self, index: int) -> Upload:
+        return Upload(self.modules[index], self.copier)
 
 
 class _Streamed(ModelHook):

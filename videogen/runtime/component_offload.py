@@ -1,15 +1,15 @@
-"""Components that take turns on a device: some stay there, the others come to work and leave again.
+"""Component offload: encoders, transformers and the VAE are on the device only while they work.
 
-Weights are never modified, so leaving is letting go of the copy on the device: parameters point at the
-tensors in RAM again, which are the mapped files where the dtype fits. Nothing is ever copied back. Arrivals
-go through pinned memory on a stream of their own, and where there is room the next component comes while an
-encoder works. Pipelines encode known frames before they ask encoders: at 720P that takes 13 GB, and no
-weights that came early may be in its way.
+Weights are never modified, so evicting a component is letting go of its copy on the device: its parameters
+point at the tensors in RAM again, which are the mapped files where the dtype fits. Nothing is ever copied
+back. Uploads go through pinned memory on a stream of their own, and where there is room the next component
+is uploaded while an encoder works. Pipelines encode known frames before they run encoders: at 720P that takes
+13 GB, and no weights that were uploaded early may be in its way.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from accelerate.hooks import ModelHook, add_hook_to_module
@@ -17,15 +17,13 @@ from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
 from videogen.models.device_copies import Uploader
+from videogen.models.interface import Pipeline
 from videogen.runtime.device import free_memory
 from videogen.runtime.precision import inner_tensors
 
-if TYPE_CHECKING:
-    from videogen.pipelines.base import VideoPipeline
-
 # In the names of components that work briefly, and need little room besides their weights.
 ENCODER = "_encoder"
-# Bytes left to an encoder at work when the next component comes early; by simulation it takes 0.5 GB at most.
+# Bytes left to an encoder when the next component is uploaded early; by simulation it takes 0.5 GB at most.
 HEADROOM = 2 << 30
 
 
@@ -33,17 +31,17 @@ class Copier:
     """Copies tensors to a device in the background; at once where the device has no streams."""
 
     def __init__(self, device: torch.device) -> None:
-        self.device, self.upload = device, Uploader(device)
+        self.device, self.uploader = device, Uploader(device)
         self.pool = ThreadPoolExecutor(1, "weights") if device.type == "cuda" else None
 
     def start(self, sources: Sequence[Tensor]) -> Callable[[], list[Tensor]]:
         """Begin to copy; the returned function waits for the copies (contiguous) and gives them."""
-        targets = self.upload.allocate(sources)
+        targets = self.uploader.allocate(sources)
         if self.pool is None:
             for source, target in zip(sources, targets, strict=True):
                 target.copy_(source)
             return lambda: targets
-        copying = self.pool.submit(self.upload.send, sources, targets, self.upload.now())
+        copying = self.pool.submit(self.uploader.send, sources, targets, self.uploader.now())
 
         def arrived() -> list[Tensor]:
             torch.cuda.current_stream(self.device).wait_event(copying.result())
@@ -52,8 +50,8 @@ class Copier:
         return arrived
 
 
-class Visit:
-    """A component on its way to the device, or there."""
+class Upload:
+    """One component whose weights are on their way to the device, or there."""
 
     def __init__(self, module: nn.Module, copier: Copier) -> None:
         self.homes = [
@@ -62,17 +60,17 @@ class Visit:
             for name in inner_tensors(tensor)
         ]
         self.arrived = copier.start([home for *_, home in self.homes])
-        self.settled = False
+        self.ready = False
 
-    def settle(self) -> None:
-        """Wait until it is there, and let it compute there."""
-        if not self.settled:
+    def wait(self) -> None:
+        """Wait for the copies and let the component compute with them."""
+        if not self.ready:
             for (tensor, name, _), copy in zip(self.homes, self.arrived(), strict=True):
                 setattr(tensor, name, copy)
-        self.settled = True
+        self.ready = True
 
-    def end(self) -> None:
-        """Back to RAM, the copies forgotten."""
+    def evict(self) -> None:
+        """Point the component at its weights in RAM again and drop the copies."""
         self.arrived()
         for tensor, name, home in self.homes:
             setattr(tensor, name, home)
@@ -84,75 +82,75 @@ def tensors_of(module: nn.Module) -> Iterator[Tensor]:
     yield from module.buffers()
 
 
-class Turns:
-    """Who of a pipeline is on the device.
+class ComponentOffload:
+    """Keeps one transient component of a pipeline on the device at a time, beside the resident ones.
 
     Args:
         order: names of the components in order of use.
-        visitors: those of them that come and go, one at a time; all others stay.
+        transient: those that are uploaded to work and evicted again; all others are resident.
     """
 
     def __init__(
-        self, pipeline: "VideoPipeline", device: torch.device, order: Sequence[str], visitors: Sequence[str]
+        self, pipeline: Pipeline, device: torch.device, order: Sequence[str], transient: Sequence[str]
     ) -> None:
         self.device, self.copier = device, Copier(device)
         modules = {name: part for name, part in pipeline.components.items() if isinstance(part, nn.Module)}
-        self.visitors = {name: modules[name] for name in order if name in visitors}
-        self.residents = {name: part for name, part in modules.items() if name not in self.visitors}
-        self.visits: dict[str, Visit] = {}
-        self.stay()
+        self.transient = {name: modules[name] for name in order if name in transient}
+        self.residents = {name: part for name, part in modules.items() if name not in self.transient}
+        self.uploads: dict[str, Upload] = {}
+        self.place_residents()
         for name, module in modules.items():
-            add_hook_to_module(module, _Turn(self, name))
+            add_hook_to_module(module, _MakeResident(self, name))
 
-    def stay(self, device: torch.device | None = None) -> None:
-        """Bring those that stay to their device, or to another."""
+    def place_residents(self, device: torch.device | None = None) -> None:
+        """Move the resident components to the device, or to another."""
         for module in self.residents.values():
             module.to(device or self.device)
 
-    def take(self, name: str) -> bool:
-        """One component is about to work: the others leave. Returns whether it has just come.
+    def make_resident(self, name: str) -> bool:
+        """Make ``name`` resident and evict the others; True if it was just uploaded.
 
-        Who came early may wait for its turn while an encoder works; a transformer and the VAE need the room.
+        What was uploaded early may stay while an encoder works; a transformer and the VAE need the room.
         """
-        visit = self.visits.get(name)
-        came = name in self.visitors and (visit is None or not visit.settled)
-        crowded = ENCODER not in name or (visit is None and came and not self._fits(name))
-        for other in [other for other in self.visits if other != name]:
-            if crowded or self.visits[other].settled:
-                self.visits.pop(other).end()
-        if came:
-            self._come(name).settle()
-        if came and ENCODER in name:
-            names = list(self.visitors)
+        upload = self.uploads.get(name)
+        uploaded = name in self.transient and (upload is None or not upload.ready)
+        crowded = ENCODER not in name or (upload is None and uploaded and not self._fits(name))
+        for other in [other for other in self.uploads if other != name]:
+            if crowded or self.uploads[other].ready:
+                self.uploads.pop(other).evict()
+        if uploaded:
+            self._upload(name).wait()
+        if uploaded and ENCODER in name:
+            names = list(self.transient)
             for follower in names[names.index(name) + 1 :][:1]:
                 if self._fits(follower):
-                    self._come(follower)
-        return came
+                    self._upload(follower)
+        return uploaded
 
-    def _come(self, name: str) -> Visit:
-        if name not in self.visits:
-            self.visits[name] = Visit(self.visitors[name], self.copier)
-        return self.visits[name]
+    def _upload(self, name: str) -> Upload:
+        if name not in self.uploads:
+            self.uploads[name] = Upload(self.transient[name], self.copier)
+        return self.uploads[name]
 
     def _fits(self, name: str) -> bool:
-        size = sum(tensor.nbytes for tensor in tensors_of(self.visitors[name]))
+        size = sum(tensor.nbytes for tensor in tensors_of(self.transient[name]))
         return size + HEADROOM < free_memory(self.device)
 
-    def rest(self) -> None:
-        """All visitors leave."""
-        while self.visits:
-            self.visits.popitem()[1].end()
+    def evict_all(self) -> None:
+        """Evict every transient component."""
+        while self.uploads:
+            self.uploads.popitem()[1].evict()
 
 
-class _Turn(ModelHook):
-    """Says whose turn it is. diffusers reads off it where a pipeline computes."""
+class _MakeResident(ModelHook):
+    """Makes a component resident before its forward; diffusers reads off it where a pipeline computes."""
 
-    def __init__(self, turns: Turns, name: str) -> None:
-        self.turns, self.name, self.execution_device = turns, name, turns.device
+    def __init__(self, offload: ComponentOffload, name: str) -> None:
+        self.offload, self.name, self.execution_device = offload, name, offload.device
 
     def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> tuple[tuple, dict]:  # noqa: ARG002
-        came = self.turns.take(self.name)
-        if came and ENCODER in self.name:  # what it is given may have been made where its weights were
+        uploaded = self.offload.make_resident(self.name)
+        if uploaded and ENCODER in self.name:  # what it is given may have been made where its weights were
             device = self.execution_device
             return send_to_device(args, device), send_to_device(kwargs, device)
         return args, kwargs

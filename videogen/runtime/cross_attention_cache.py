@@ -1,23 +1,22 @@
-"""What a transformer makes of text and image in every step alike, made once per prompt. Exact.
+"""Cross-attention KV cache: text and image projections do not depend on the step, so compute them once per
+prompt. Bit-exact.
 
-Applied from outside to a built transformer: its embedders and its stack of blocks are asked with the same
-tensors in every step (the pipelines keep them), and answer with what they made the first time. The keys and
-values of cross-attention are made before the blocks run, so blocks may be compiled; they may not be streamed,
-because then their weights are elsewhere.
+Applied from outside to a built transformer: its embedders and its stack of blocks are called with the same
+tensors in every step (the pipelines keep them) and return what they computed the first time. Keys and values
+are computed before the blocks run, so blocks may be compiled; they may not be streamed, because then their
+weights are elsewhere.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from diffusers.hooks.hooks import HookRegistry, ModelHook
 from torch import Tensor, nn
 
+from videogen.models.interface import Pipeline
 from videogen.models.lru import Recent
 from videogen.models.wan.transformer import WanDiT
 
-if TYPE_CHECKING:
-    from videogen.pipelines.base import VideoPipeline
-
-HOOK = "videogen_remember"
+HOOK = "videogen_cross_attention_cache"
 CONTEXTS = 2  # distinct texts of the guidance branches, and as many images
 
 
@@ -56,8 +55,8 @@ class _Blocks(ModelHook):
         return self.fn_ref.original_forward(hidden_states, keys, temb, rotary_emb, more, *others)
 
 
-class Memory:
-    """What one transformer remembers. Nothing may outlive a change of its weights: then ``forget``."""
+class CrossAttentionCache:
+    """The cache of one transformer; ``clear`` it whenever weights change."""
 
     def __init__(self, transformer: WanDiT) -> None:
         embedder = transformer.condition_embedder
@@ -71,20 +70,22 @@ class Memory:
             HookRegistry.check_if_exists_or_initialize(module).register_hook(hook, HOOK)
         self.modules, self.hooks = [module for module, _ in places], [hook for _, hook in places]
 
-    def forget(self) -> None:
-        """Give the memory back."""
+    def clear(self) -> None:
+        """Drop everything that is cached."""
         for hook in self.hooks:
             hook.kept.clear()
 
     def remove(self) -> None:
-        """Leave the transformer without it; what was put before the blocks later must be gone already."""
-        self.forget()
+        """Take the cache off; hooks that were registered on the blocks later must be gone already."""
+        self.clear()
         for module in self.modules:
             HookRegistry.check_if_exists_or_initialize(module).remove_hook(HOOK, recurse=False)
 
 
-def remember_contexts(pipeline: "VideoPipeline") -> None:
-    """Let the transformers of the Wan family remember (HunyuanVideo's text changes with every block)."""
-    pipeline.memories = [
-        Memory(transformer) for transformer in pipeline.transformers if isinstance(transformer, WanDiT)
+def cache_cross_attention(pipeline: Pipeline) -> None:
+    """Cache keys and values in every transformer of the Wan family; HunyuanVideo's text changes per block."""
+    pipeline.context_caches = [
+        CrossAttentionCache(transformer)
+        for transformer in pipeline.transformers
+        if isinstance(transformer, WanDiT)
     ]

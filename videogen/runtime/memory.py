@@ -1,19 +1,16 @@
 """Memory options, applied from outside to a built pipeline: offloading, float8 weights, tiled decoding."""
 
 import logging
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
+from videogen.models.interface import Pipeline
 from videogen.planning.memory_estimate import Memory
 from videogen.runtime.block_streaming import layer_stacks, stream
-from videogen.runtime.component_offload import ENCODER, Copier, Turns, Visit
+from videogen.runtime.component_offload import ENCODER, ComponentOffload, Copier, Upload
 from videogen.runtime.device import free_memory
 from videogen.runtime.precision import is_quantized
-
-if TYPE_CHECKING:
-    from videogen.pipelines.base import VideoPipeline
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +18,7 @@ CPU = torch.device("cpu")
 STREAMED_ENCODERS = ("text_encoder", "text_encoder_2", "image_encoder")  # others are small, and stay in RAM
 
 
-def place(pipeline: "VideoPipeline", device: torch.device, *, offload: bool, low_vram: bool) -> None:
+def place(pipeline: Pipeline, device: torch.device, *, offload: bool, low_vram: bool) -> None:
     """Put a pipeline on its device; encoders are there while they work.
 
     Args:
@@ -42,8 +39,8 @@ def place(pipeline: "VideoPipeline", device: torch.device, *, offload: bool, low
             logger.warning("--offload: has no effect on the CPU, where everything is in RAM anyway")
     else:
         order = pipeline.model_cpu_offload_seq.split("->")
-        visitors = [name for name in order if name != "vae" and (offload or ENCODER in name)]
-        pipeline.turns = Turns(pipeline, device, order, visitors)
+        transient = [name for name in order if name != "vae" and (offload or ENCODER in name)]
+        pipeline.component_offload = ComponentOffload(pipeline, device, order, transient)
 
 
 def quantize(transformer: nn.Module, device: torch.device) -> None:
@@ -58,10 +55,10 @@ def quantize(transformer: nn.Module, device: torch.device) -> None:
 
     copier = Copier(device)
     for block in blocks(transformer):
-        visit = Visit(block, copier)
-        visit.settle()
+        upload = Upload(block, copier)
+        upload.wait()
         quantize_(block, Float8WeightOnlyConfig(), filter_fn=suits)
-        visit.end()  # what was not converted is where it was
+        upload.evict()  # what was not converted is where it was
         block.to(CPU)
     quantize_(transformer, Float8WeightOnlyConfig(), filter_fn=suits)
 
@@ -72,7 +69,7 @@ def blocks(transformer: nn.Module) -> list[nn.Module]:
     return [block for stack in stacks for block in stack]
 
 
-def stream_blocks(pipeline: "VideoPipeline", device: torch.device) -> None:
+def stream_blocks(pipeline: Pipeline, device: torch.device) -> None:
     """Let blocks and encoders rest in RAM; each block comes to the device for its own forward."""
     copier = Copier(device)
     for transformer in pipeline.transformers:
@@ -89,7 +86,7 @@ def stream_blocks(pipeline: "VideoPipeline", device: torch.device) -> None:
 
 
 def choose_tiling(
-    pipeline: "VideoPipeline", mode: str, memory: Memory, device: torch.device, *, low_vram: bool
+    pipeline: Pipeline, mode: str, memory: Memory, device: torch.device, *, low_vram: bool
 ) -> bool:
     """Whether the decode is tiled; with 'auto', where the untiled decode would not fit."""
     fits = memory.decode <= free_memory(device)
@@ -102,7 +99,7 @@ def choose_tiling(
     return tiled
 
 
-def set_tiling(pipeline: "VideoPipeline", *, tiled: bool) -> None:
+def set_tiling(pipeline: Pipeline, *, tiled: bool) -> None:
     """Switch tiled decoding on or off."""
     if tiled:
         pipeline.vae.enable_tiling()

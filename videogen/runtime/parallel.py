@@ -15,7 +15,7 @@ import logging
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import cached_property, lru_cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -30,12 +30,10 @@ from videogen.diffusion.guidance import Velocity
 from videogen.distributed import Degrees, Ranks
 from videogen.errors import InputError
 from videogen.models.attention import AttentionProcessor, Spans, attend, attend_spans
+from videogen.models.interface import Pipeline
 from videogen.models.wan.transformer import WanDiT
 from videogen.runtime.token_sharding import Axis, Layout, all_gather
 from videogen.runtime.vae_parallel import split_decoder
-
-if TYPE_CHECKING:
-    from videogen.pipelines.base import VideoPipeline
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +117,7 @@ def join(*, wanted: bool) -> Team:
     return team
 
 
-def spread(pipeline: "VideoPipeline", degrees: Degrees, device: torch.device) -> None:
+def spread(pipeline: Pipeline, degrees: Degrees, device: torch.device) -> None:
     """Let all ranks work at what a pipeline makes; every rank calls this."""
     if degrees.size == 1:
         return

@@ -7,7 +7,7 @@ a state of its own, and all begin anew with every denoising loop.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import torch
 from diffusers.hooks import FirstBlockCacheConfig, MagCacheConfig, TaylorSeerCacheConfig
@@ -28,29 +28,6 @@ EXTRAPOLATED = [
     r"single_transformer_blocks\.\d+\.proj_out",
 ]
 LEFT_OUT = [r"single_transformer_blocks\.\d+\.(attn|proj_mlp)"]
-
-
-class StepCache(Protocol):
-    """What pipelines and records know of a step cache; as in ``TeaCache``."""
-
-    recorded_as: ClassVar[str]
-
-    @property
-    def computed(self) -> int: ...
-
-    @property
-    def skipped(self) -> int: ...
-
-    @property
-    def needs_pairs(self) -> bool: ...
-
-    def reset(self, num_steps: int) -> None: ...
-
-    def start_loop(self, num_steps: int, published_steps: int | None = None) -> None: ...
-
-    def end_loop(self) -> None: ...
-
-    def disable(self) -> None: ...
 
 
 class _Counter(ModelHook):

@@ -5,8 +5,6 @@ Source: spec talking_avatar section 8.
 
 from dataclasses import dataclass
 
-AVATAR_FPS = 25
-MAX_FRAMES = 5000
 TARGET_FRAMES = 5  # at the end of a clip, that show the keyframe it works towards
 
 

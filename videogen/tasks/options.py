@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from videogen.errors import InputError, brief
-from videogen.tasks.avatar_clips import MAX_FRAMES
+from videogen.media.audio import MAX_FRAMES
 from videogen.tasks.option_types import (
     Reject,
     guidance,

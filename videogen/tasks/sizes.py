@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from videogen.errors import InputError
-from videogen.tasks.avatar_clips import AVATAR_FPS, TARGET_FRAMES, plan_clips
+from videogen.media.audio import AVATAR_FPS
+from videogen.tasks.avatar_clips import TARGET_FRAMES, plan_clips
 from videogen.tasks.forcing_schedule import count_rows, segment_lengths
 from videogen.tasks.geometry import (
     HUNYUAN_GRID,

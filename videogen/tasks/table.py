@@ -6,7 +6,7 @@ Nothing here imports torch: a row names its pipeline class, and its ``shape`` fu
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from videogen.errors import InputError, nearest
 from videogen.tasks import config, sizes
@@ -23,8 +23,15 @@ from videogen.tasks.warnings import (
     unguided_notes,
 )
 
-if TYPE_CHECKING:
-    from videogen.checkpoints.resolve import Checkpoint
+
+class Found(Protocol):
+    """What decides the defaults of a checkpoint: its name, and of a tiny model that of its config."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def tiny(self) -> str | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +147,7 @@ class TaskSpec:
     def revision(self) -> str:
         return self.config["revision"]
 
-    def defaults(self, checkpoint: "Checkpoint | None" = None) -> dict[str, Any]:
+    def defaults(self, checkpoint: Found | None = None) -> dict[str, Any]:
         """Published defaults for the checkpoint found; a tiny model has its own size and length."""
         model = self.model(checkpoint.name) if checkpoint is not None else None
         own = model.defaults if model is not None else {}
@@ -168,7 +175,7 @@ class TaskSpec:
             for name, files in self.inputs.items()
         }
 
-    def size_tables(self, checkpoint: "Checkpoint | None" = None) -> SizeTables:
+    def size_tables(self, checkpoint: Found | None = None) -> SizeTables:
         """Size classes for the checkpoint found."""
         names = [self.config["sizes"], *([_tiny(checkpoint)["sizes"]] if _tiny(checkpoint) else [])]
         return {
@@ -185,7 +192,7 @@ def settle_hunyuan(values: dict[str, Any]) -> dict[str, Any]:
     return {**values, "i2v_stability": stable, "no_i2v_stability": not stable, "shift": shift}
 
 
-def _tiny(checkpoint: "Checkpoint | None") -> Mapping[str, Any]:
+def _tiny(checkpoint: Found | None) -> Mapping[str, Any]:
     """The config of a tiny checkpoint; empty for any other."""
     return config.read(f"tiny/{checkpoint.tiny}") if checkpoint is not None and checkpoint.tiny else {}
 

@@ -18,6 +18,7 @@ Source: specs skyreels_v3 section 6, skyreels_v2 section 5, wan22 section 9, tal
 """
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -176,6 +177,7 @@ class WanDiT(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin, FromOriginal
     """
 
     _supports_gradient_checkpointing = False
+    read_file: ClassVar[Callable[[Path, torch.dtype], "WanDiT"]]  # set by models/components.py
     _skip_layerwise_casting_patterns: ClassVar = ["patch_embedding", "condition_embedder", "norm"]
     _no_split_modules: ClassVar = ["WanBlock"]
     _repeated_blocks: ClassVar = ["WanBlock"]
@@ -237,11 +239,7 @@ class WanDiT(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin, FromOriginal
     @classmethod
     def from_single_file(cls, path: str | Path, torch_dtype: torch.dtype = torch.bfloat16) -> "WanDiT":
         """Load one weight file (or a folder of shards) under the published or diffusers' names."""
-        from videogen.models.components import load_component  # noqa: PLC0415 - builds on this file
-
-        model = load_component("transformer", Path(path), torch_dtype)
-        assert isinstance(model, cls)
-        return model
+        return cls.read_file(Path(path), torch_dtype)
 
     @apply_lora_scale("attention_kwargs")
     def forward(  # noqa: PLR0913, PLR0917 - the conditions of the whole family, under diffusers' names

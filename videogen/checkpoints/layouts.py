@@ -1,0 +1,206 @@
+"""How the files of a model lie in its folder."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from videogen.files import read_json
+
+# Component -> place, per layout. A place ending in "/" is a folder with its own config or tokenizer files
+# ("./" is the model folder itself); anything else is one weight file. Specs skyreels_v3 section 11,
+# skyreels_v2 section 1, talking_avatar section 2, wan22 section 1.
+_WAN21 = {
+    "vae": "Wan2.1_VAE.pth",
+    "text_encoder": "models_t5_umt5-xxl-enc-bf16.pth",
+    "tokenizer": "google/umt5-xxl/",
+}
+
+
+_CLIP = "models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth"
+
+
+_HUNYUAN = "hunyuan-video-i2v-720p/"
+
+
+LAYOUTS: dict[str, dict[str, str]] = {
+    "diffusers": {
+        "transformer": "transformer/",
+        "shot_transformer": "transformer/",
+        "transformer_2": "transformer_2/",
+        "vae": "vae/",
+        "text_encoder": "text_encoder/",
+        "tokenizer": "tokenizer/",
+        "image_encoder": "image_encoder/",
+        "audio_encoder": "audio_encoder/",
+        "hunyuan_transformer": "transformer/",
+        "hunyuan_vae": "vae/",
+        "llava": "text_encoder/",
+        "clip_text": "text_encoder_2/",
+        "tokenizer_2": "tokenizer_2/",
+        "image_processor": "image_processor/",
+    },
+    "HunyuanVideo-I2V": {
+        "hunyuan_transformer": f"{_HUNYUAN}transformers/",
+        "hunyuan_vae": f"{_HUNYUAN}vae/",
+        "llava": "text_encoder_i2v/",
+        "tokenizer": "text_encoder_i2v/",
+        "image_processor": "text_encoder_i2v/",
+        "clip_text": "text_encoder_2/",
+        "tokenizer_2": "text_encoder_2/",
+    },
+    "SkyReels-V3 extension": {
+        "transformer": "transformer/",
+        "shot_transformer": "shot_transformer/",
+        **_WAN21,
+    },
+    "Wan2.2 A14B": {"transformer": "high_noise_model/", "transformer_2": "low_noise_model/", **_WAN21},
+    "SkyReels-V3 avatar": {
+        "transformer": "./",
+        "image_encoder": _CLIP,
+        "audio_encoder": "chinese-wav2vec2-base/",
+        **_WAN21,
+    },
+    "Wan2.2 5B": {"transformer": "./", **_WAN21, "vae": "Wan2.2_VAE.pth"},
+    "SkyReels-V2": {"transformer": "./", "image_encoder": _CLIP, **_WAN21},
+}
+
+
+# What tells a layout: the first row of which one path exists decides.
+MARKERS: dict[str, tuple[str, ...]] = {
+    "HunyuanVideo-I2V": ("hunyuan-video-i2v-720p", "text_encoder_i2v"),
+    "diffusers": ("model_index.json", "vae", "text_encoder"),
+    "SkyReels-V3 extension": ("shot_transformer", "transformer"),
+    "Wan2.2 A14B": ("high_noise_model", "low_noise_model"),
+    "SkyReels-V3 avatar": ("chinese-wav2vec2-base",),
+    "Wan2.2 5B": ("Wan2.2_VAE.pth",),
+    "SkyReels-V2": ("Wan2.1_VAE.pth", "config.json"),
+}
+
+
+# Read where a component's folder has no safetensors; the first kind that is there.
+PICKLES = ("pytorch_model.bin", "pytorch_model.pt", "*_model_states.pt", "*_model_states_fp8.pt")
+
+
+FLOAT8 = "_fp8.pt"  # how the names of float8 weights end
+
+
+SCALES = "*_map.pt"  # of such weights
+
+
+# Of the files in a component's folder.
+KINDS = ("*.json", "*.safetensors", "*.model", "*.txt", *PICKLES, SCALES)
+
+
+# Components without weights -> the files of which one must be there.
+WEIGHTLESS = {
+    "tokenizer": ("tokenizer.json", "spiece.model", "tokenizer.model"),
+    "tokenizer_2": ("tokenizer.json", "vocab.json"),
+    "image_processor": ("preprocessor_config.json",),
+}
+
+
+WEIGHTS = (".safetensors", ".pth", ".pt", ".bin")
+
+
+LIGHT = (".json", ".model", ".txt")  # suffixes of what they are made of
+
+
+WITHOUT_CONFIG = ("transformers",)  # folders whose weights say it all
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A model as found (``folder`` set) or as it will be fetched (``folder`` None)."""
+
+    name: str
+    layout: str
+    family: str
+    components: Mapping[str, str]
+    folder: Path | None = None
+    revision: str | None = None
+    tiny: str | None = None
+    sizes: Mapping[str, int] = field(default_factory=dict)
+
+    def place(self, component: str) -> Path:
+        """Folder or file of what the pipeline calls ``component`` (the model must be here)."""
+        assert self.folder is not None
+        return self.folder / LAYOUTS[self.layout][self.components[component]]
+
+    def component_config(self, component: str) -> dict:
+        """A component's config.json; empty where there is none, or the model is not here yet."""
+        file = self.place(component) / "config.json" if self.folder is not None else None
+        return read_json(file) if file is not None and file.is_file() else {}
+
+
+def detect(folder: Path) -> str | None:
+    """Name of the layout whose marker files are present, or None."""
+    for layout, markers in MARKERS.items():
+        if any((folder / marker).exists() for marker in markers):
+            return layout
+    return None
+
+
+def files(checkpoint: Checkpoint, *names: str) -> list[Path]:
+    """Every file of the checkpoint's components, or of some of them by name, in a fixed order."""
+    assert checkpoint.folder is not None
+    layout = LAYOUTS[checkpoint.layout]
+    return [
+        file
+        for name, component in checkpoint.components.items()
+        if not names or name in names
+        for file in _files(checkpoint.folder, layout[component])
+    ]
+
+
+def weight_files(place: Path) -> list[Path]:
+    """Weight files of a component: the file itself, or the safetensors of its folder, else its pickle."""
+    if place.is_file():
+        return [place]
+    for kind in ("*.safetensors", *PICKLES):
+        if found := sorted(place.glob(kind)):
+            return found
+    return []
+
+
+def places_of(layout: str, components: Mapping[str, str]) -> list[str]:
+    return [LAYOUTS[layout][component] for component in components.values()]
+
+
+def _files(folder: Path, place: str) -> list[Path]:
+    path = folder / place
+    if not place.endswith("/"):
+        return [path]
+    return sorted(file for kind in KINDS for file in path.glob(kind) if file.is_file())
+
+
+def component_sizes(folder: Path, layout: str, components: Mapping[str, str]) -> dict[str, int]:
+    return {
+        name: sum(
+            file.stat().st_size
+            for file in _files(folder, LAYOUTS[layout][component])
+            if component not in WEIGHTLESS or file.suffix in LIGHT
+        )
+        for name, component in components.items()
+    }
+
+
+def missing_part(folder: Path, place: str, component: str) -> str | None:
+    """What a component lacks, in words; None when it is complete."""
+    path = folder / place
+    if not place.endswith("/"):
+        return None if path.is_file() else place
+    if files := WEIGHTLESS.get(component):
+        return None if any((path / name).is_file() for name in files) else f"{place}{files[0]}"
+    if not path.is_dir():
+        return place
+    if not (path / "config.json").is_file() and path.name not in WITHOUT_CONFIG:
+        return f"{place}config.json"
+    for index in path.glob("*.safetensors.index.json"):
+        shards = set(read_json(index).get("weight_map", {}).values())
+        absent = sorted(shard for shard in shards if not (path / shard).is_file())
+        if absent:
+            return f"{place}{absent[0]}" + (f" and {len(absent) - 1} more shards" if len(absent) > 1 else "")
+    weights = weight_files(path)
+    unscaled = [file for file in weights if file.name.endswith(FLOAT8) and not any(path.glob(SCALES))]
+    lost = f"{unscaled[0].stem}_map.pt" if unscaled else "*.safetensors (or .pt)"
+    return None if weights and not unscaled else place + lost

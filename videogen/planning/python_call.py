@@ -1,0 +1,30 @@
+"""What Python callers give, made into the arguments of a pipeline."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from videogen.errors import InputError
+from videogen.media.audio import InputAudio, read_audio
+from videogen.media.download import Fetcher
+from videogen.media.frames import as_video
+
+
+def _as_image(name: str, given: Any) -> Image.Image:
+    if not isinstance(given, Image.Image):
+        raise InputError(f"{name}=", type(given).__name__, "must be PIL images", "use load_image(path)")
+    return given
+
+
+def _as_audio(name: str, given: Any) -> InputAudio:
+    if isinstance(given, InputAudio):
+        return given
+    if not isinstance(given, str | Path) or "://" in str(given):
+        raise InputError(f"{name}=", type(given).__name__, "must be a sound file", "give its path")
+    return read_audio(f"{name}=", str(given), Fetcher(folder=Path()))
+
+
+ACCEPT: dict[str, Callable[[str, Any], Any]] = {"image": _as_image, "video": as_video, "audio": _as_audio}
+"""What Python callers may give for an input of a kind: (name, given) -> what the pipeline takes."""

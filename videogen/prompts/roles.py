@@ -1,0 +1,38 @@
+"""Which models write the prompt of a request, and in what role."""
+
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
+
+from videogen.prompts.chat import FRAMES_CHAT, TEXT_CHAT, VIDEO_CHAT, FoundModel, find_model
+
+if TYPE_CHECKING:
+    pass
+
+
+# Role -> the option that names its model, and what kind of model that is.
+WRITERS = {
+    "captioner": ("vlm_path", VIDEO_CHAT),
+    "enhancer": ("prompt_enhancer", TEXT_CHAT),
+    "describer": ("vlm_path", FRAMES_CHAT),
+}
+
+
+def find_writers(values: Mapping[str, Any], *, needed: Collection[str] = ()) -> dict[str, FoundModel]:
+    """The models that a request needs to have its prompt written, by their role; often none.
+
+    'captioner' and 'enhancer' follow from the options; ``needed`` adds roles, as 'describer' for v2v tasks.
+
+    Raises:
+        CheckpointError: one that is not a model of the right kind.
+    """
+    roles = {
+        "captioner": bool(values.get("captioner")),
+        "enhancer": bool(values.get("captioner") or values.get("prompt_enhancer")),
+        "describer": False,
+    }
+    found = {}
+    for role, (option, kind) in WRITERS.items():
+        if roles[role] or role in needed:
+            flag = f"--{option}" if values.get(option) or role != "enhancer" else "--captioner"
+            found[role] = find_model(flag, values.get(option) or kind.default, kind)
+    return found
