@@ -17,7 +17,7 @@ from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
 from videogen.models.upload import Uploader
-from videogen.runtime.device import free_memory
+from videogen.runtime.device import free_memory, total_memory
 from videogen.runtime.precision import inner_tensors
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 ENCODER = "_encoder"
 # Bytes left to an encoder at work when the next component comes early; by simulation it takes 0.5 GB at most.
 HEADROOM = 2 << 30
+SHARE_LEFT = 1 / 20  # of the device's memory, besides: coming early is no reason to run short
 
 
 class Copier:
@@ -136,7 +137,8 @@ class Turns:
 
     def _fits(self, name: str) -> bool:
         size = sum(tensor.nbytes for tensor in tensors_of(self.visitors[name]))
-        return size + HEADROOM < free_memory(self.device)
+        left = HEADROOM + SHARE_LEFT * total_memory(self.device)
+        return size + left < free_memory(self.device)
 
     def rest(self) -> None:
         """All visitors leave."""
