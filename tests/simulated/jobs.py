@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from tests.simulated.models import fake_buffers, replace_files
 from tests.simulated.patches import Patches
@@ -25,6 +26,9 @@ from videogen import errors
 from videogen.engine import load
 from videogen.engine import session as run
 from videogen.media import video_writer
+from videogen.models import device_copies
+from videogen.models.hunyuan import transformer as hunyuan
+from videogen.models.wan import vae
 from videogen.pipelines.base import VideoPipeline
 from videogen.planning.plan import Plan
 from videogen.planning.request import Item, make_plans
@@ -99,6 +103,8 @@ def run_job(
 
     Args:
         frames: stop after decoding so many video frames; later ones take the same as the third latent frame.
+            Where kernels are not counted, tiles end there too (HunyuanVideo's after the first tile), and
+            weights are copied without their buffers.
         forwards: stop after so many forwards.
         team: the ranks that make it together.
     """
@@ -107,6 +113,8 @@ def run_job(
         replace_files(patches, sim.host_tensor, partial(fake_buffers, sim))
         counted.take_the_place_of_files(patches)
         _watch_stages(patches, sim, counted)
+        if frames is not None and not ledger.counting:
+            _leave_out_repetitions(patches, frames)
         session = run.Session(team=team)
         with ledger.phase("load"):
             pipeline = load.set_up(plan)
@@ -227,6 +235,34 @@ class Counted:
 
 class _Forgetful(Counted):
     """A writer of frames that are not counted: of a finished part of a long video."""
+
+
+def _leave_out_repetitions(patches: Patches, frames: int) -> None:
+    """Do without most of the work that takes no more memory than what came before it."""
+    tiles = {module: module._decode_tiles for module in (vae, hunyuan)}
+
+    def first_frames(model: Any, latents: Tensor) -> Tensor:
+        return _filled(tiles[vae](model, latents[:, :, : frames // 4 + 1]), latents, model)
+
+    def first_tile(model: Any, latents: Tensor) -> Tensor:
+        size = model.tile_sample_min_height // model.spatial_compression_ratio
+        return _filled(tiles[hunyuan](model, latents[..., :size, :size]), latents, model)
+
+    patches.set(vae, "_decode_tiles", first_frames)
+    patches.set(hunyuan, "_decode_tiles", first_tile)
+    patches.set(device_copies, "staged", _copied_at_once)
+
+
+def _filled(video: Tensor, latents: Tensor, model: Any) -> Tensor:
+    """Return a video of the size that all of the latents have."""
+    *_, frames, height, width = latents.shape
+    scale = model.spatial_compression_ratio
+    return video.new_empty(*video.shape[:2], 4 * (frames - 1) + 1, height * scale, width * scale)
+
+
+def _copied_at_once(sources: Sequence[Tensor], targets: Sequence[Tensor], _: object) -> None:
+    for source, target in zip(sources, targets, strict=True):
+        target.copy_(source)
 
 
 def _watch_stages(patches: Patches, sim: Sim, counted: Counted) -> None:

@@ -127,7 +127,7 @@ def set_up(plan: Plan) -> VideoPipeline:
     """Load a plan's pipeline and apply its runtime options, from outside."""
     values, degrees = plan.values, plan.degrees
     device, dtype = devices.choose_device(values["device"]), DTYPES[values["dtype"]]
-    need = plan.memory.peak(offload=values["offload"], low_vram=values["low_vram"])
+    need = plan.memory.peak(offload=values["offload"], low_vram=values["low_vram"], tiled=plan.tiled)
     if need > (free := devices.free_memory(device)):
         about = f"this takes about {need / 1e9:.0f} GB, and {device} has {free / 1e9:.0f} GB free"
         logger.warning("%s; --dry_run shows what other options take", about)

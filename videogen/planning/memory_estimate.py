@@ -61,7 +61,9 @@ class Network:
         tensors: token-sized tensors of its width that are alive at once in a forward; ``streamed`` where its
             weights are float8, whose products have their bias added in a copy.
         contexts: whether keys and values of texts and images are kept while denoising.
+        known_first: that many more where the first latent frame has a noise level of its own.
         float32: weights that stay in float32 beside half precision.
+        resident: bytes of a transformer that stay on the device where its blocks are streamed.
         text_work: what the text encoder takes besides its weights.
         largest_layer: of its text encoder, which alone is on the device where its layers are streamed.
     """
@@ -71,7 +73,9 @@ class Network:
     streamed: float
     layers: int
     contexts: bool
+    known_first: float
     float32: int
+    resident: int
     text_work: int
     largest_layer: int
 
@@ -85,7 +89,9 @@ def wan_network(*, width: int, ffn: int, layers: int) -> Network:
         streamed=max(4 + 2 * ratio, 8.5),
         layers=layers,
         contexts=True,
+        known_first=0,
         float32=FLOAT32_SQUARES * width**2,
+        resident=int(1.3 * FLOAT32_SQUARES * width**2),
         text_work=150_000_000,
         largest_layer=2_150_000_000,
     )
@@ -95,11 +101,13 @@ def hunyuan_network(*, width: int, layers: int) -> Network:
     """Describe a HunyuanVideo transformer; its text changes from block to block."""
     return Network(
         width=width,
-        tensors=17.1,
-        streamed=17.1,
+        tensors=16.2,
+        streamed=16.2,
         layers=layers,
         contexts=False,
+        known_first=0.9,
         float32=0,
+        resident=200_000_000,
         text_work=550_000_000,
         largest_layer=1_100_000_000,
     )
@@ -171,6 +179,7 @@ def estimate(video: Video, parameters: Mapping[str, int], network: Network, vae:
             if name.startswith("transformer"):
                 weights[name] += (FLOAT32 - size) * network.float32
     decode, tiled = _decode(video, vae)
+    experts = sum(name.startswith("transformer") for name in parameters)
     block = parameters["transformer"] // max(1, network.layers)
     kept = _token_bytes(video) + video.residuals * _per_rank(video) * network.width * size
     return Memory(
@@ -179,7 +188,7 @@ def estimate(video: Video, parameters: Mapping[str, int], network: Network, vae:
         contexts=sum(_contexts(video, parameters, network)),
         encode=int(_encode(video, vae)),
         text=network.text_work,
-        resident=int(1.3 * network.float32) + 60_000_000,
+        resident=network.resident * experts + 60_000_000,
         streamed=_activations(video, network, network.streamed) + kept + 2 * block,
         largest_layer=network.largest_layer,
         decode=decode,
@@ -194,6 +203,7 @@ def _per_rank(video: Video) -> int:
 def _activations(video: Video, network: Network, tensors: float) -> int:
     """Return the bytes of a forward; of several ranks each holds all tokens before and after the blocks."""
     whole = 2 * video.shape.tokens if video.degrees.sequence > 1 else 0
+    tensors += network.known_first * video.shape.known_first
     return int((tensors * _per_rank(video) + whole) * network.width * DTYPE_BYTES[video.dtype])
 
 

@@ -201,6 +201,11 @@ class Plan:
         parameters = model_features.parameters(self.checkpoint, self.task)
         return estimate(video, parameters, self._network(), vae_memory(self.shape.grid))
 
+    @property
+    def tiled(self) -> bool:
+        """Whether a decode in tiles was asked for."""
+        return self.values["vae_tiling"] == "on"
+
     def _network(self) -> Network:
         if self.checkpoint.folder is not None:
             found: Mapping[str, Any] = model_features.traits(self.checkpoint)
@@ -356,8 +361,8 @@ class Plan:
             "ranks": asdict(self.degrees),
             "forwards": self.forwards,
             "memory_bytes": {
-                "plain": memory.peak(),
-                "offload": memory.peak(offload=True),
+                "plain": memory.peak(tiled=self.tiled),
+                "offload": memory.peak(offload=True, tiled=self.tiled),
                 **({} if self.degrees.size > 1 else {"low_vram": memory.peak(low_vram=True)}),
             },
             "output": None if self.target is None else self.target.path.as_posix(),

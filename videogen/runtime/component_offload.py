@@ -18,13 +18,14 @@ from torch import Tensor, nn
 
 from videogen.models.device_copies import Uploader
 from videogen.models.interface import Pipeline
-from videogen.runtime.device import free_memory
+from videogen.runtime.device import free_memory, total_memory
 from videogen.runtime.precision import inner_tensors
 
 # In the names of components that work briefly, and need little room besides their weights.
 ENCODER = "_encoder"
 # Bytes left to an encoder when the next component is uploaded early; by simulation it takes 0.5 GB at most.
 HEADROOM = 2 << 30
+SHARE_LEFT = 1 / 20  # of the device's memory, besides: an early upload is no reason to run short
 
 
 class Copier:
@@ -134,7 +135,8 @@ class ComponentOffload:
 
     def _fits(self, name: str) -> bool:
         size = sum(tensor.nbytes for tensor in tensors_of(self.transient[name]))
-        return size + HEADROOM < free_memory(self.device)
+        left = HEADROOM + SHARE_LEFT * total_memory(self.device)
+        return size + left < free_memory(self.device)
 
     def evict_all(self) -> None:
         """Evict every transient component."""

@@ -51,6 +51,13 @@ def free_memory(device: torch.device) -> int:
     return psutil.virtual_memory().available
 
 
+def total_memory(device: torch.device) -> int:
+    """Return the bytes that a device has in all."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[1]
+    return psutil.virtual_memory().total
+
+
 def reset_peak(device: torch.device) -> None:
     """Start a new measurement of ``peak_memory``."""
     with suppress(OSError):

@@ -62,7 +62,7 @@ class Shape:
 
     ``prepended`` frames of the source come first in the file; ``canvas`` is the (width, height) of the file
     where it is not the size the video is made in. The VAE encodes ``encoded_frames`` in one piece: 0 is
-    none, 1 a picture, more a video.
+    none, 1 a picture, more a video. ``known_first``: the first latent frame has a noise level of its own.
     """
 
     height: int
@@ -74,6 +74,7 @@ class Shape:
     canvas: tuple[int, int] | None = None
     grid: Grid = WAN21_GRID
     encoded_frames: int = 0
+    known_first: bool = False
 
     @property
     def file_size(self) -> tuple[int, int]:

@@ -327,6 +327,7 @@ def _hunyuan(values: Mapping[str, Any], inputs: Inputs, tables: SizeTables, *, d
         forwards_per_step=2 if values["guidance_scale"] > 1 else 1,
         grid=HUNYUAN_GRID,
         encoded_frames=1,
+        known_first=not dropped,
     )
 
 
