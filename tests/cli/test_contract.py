@@ -284,11 +284,11 @@ def test_latents_file(cli, r2v, tmp_path):
 
 
 def test_several_seeds_load_the_model_once(cli, r2v, tmp_path, monkeypatch):
-    from videogen.engine import session
+    from videogen.engine import load
 
     loads = []
-    original = session.load_pipeline
-    monkeypatch.setattr(session, "load_pipeline", lambda *args: (loads.append(1), original(*args))[1])
+    original = load.load_pipeline
+    monkeypatch.setattr(load, "load_pipeline", lambda *args: (loads.append(1), original(*args))[1])
     finished = cli(*r2v, "--seed", "1,2,3", "--output_dir", tmp_path / "out", "--json")
     assert finished.code == 0, finished.err
     records = [json.loads(line) for line in finished.out.splitlines()]
@@ -590,12 +590,12 @@ def test_guidance_flags_without_guidance_are_a_warning(cli, r2v):
 
 
 def test_unexpected_errors_are_one_line_and_exit_1(cli, r2v, tmp_path, monkeypatch):
-    from videogen.engine import session
+    from videogen.engine import load
 
     def explode(*args):
         raise RuntimeError("boom\nwith a second line")
 
-    monkeypatch.setattr(session, "load_pipeline", explode)
+    monkeypatch.setattr(load, "load_pipeline", explode)
     finished = cli(*r2v, "--output", tmp_path / "a.mp4")
     assert finished.code == 1
     assert "RuntimeError: boom with a second line" in finished.complaint
@@ -605,12 +605,12 @@ def test_unexpected_errors_are_one_line_and_exit_1(cli, r2v, tmp_path, monkeypat
 def test_out_of_memory_says_what_to_try(cli, r2v, tmp_path, monkeypatch):
     import torch
 
-    from videogen.engine import out_of_memory, session
+    from videogen.engine import load, out_of_memory
 
     def explode(*args):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(session, "load_pipeline", explode)
+    monkeypatch.setattr(load, "load_pipeline", explode)
     finished = cli(*r2v, "--output", tmp_path / "a.mp4")
     assert finished.code == 4
     assert "try a smaller --resolution or fewer --num_frames" in finished.complaint

@@ -314,7 +314,7 @@ def test_a_lora_that_does_not_fit(cli, tmp_path, case):
 def test_a_lora_for_a_tiny_model_that_is_not_built(cli, tmp_path, monkeypatch):
     """What could not be judged at the start is judged before the weights are read."""
     monkeypatch.setenv("VIDEOGEN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("videogen.engine.session.load_pipeline", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr("videogen.engine.load.load_pipeline", lambda *_: pytest.fail("loaded"))
     save_file({f"{PREFIX}nowhere{x}": torch.ones(2, 2) for x in (UP, DOWN)}, tmp_path / "lora.safetensors")
     refused(cli, tmp_path, 3, "0 of its 1 layers belong", "--lora", tmp_path / "lora.safetensors")
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from tests.simulated.models import fake_buffers, replace_files
 from tests.simulated.patches import Patches
 from tests.simulated.sim import Sim, simulate
-from videogen import errors
+from videogen import errors, files
 from videogen.engine import load
 from videogen.engine import session as run
 from videogen.media import video_writer
@@ -200,7 +200,7 @@ class Counted:
     def take_the_place_of_files(self, patches: Patches) -> None:
         """Let everything that would be written come here."""
         patches.set(video_writer, "open_writer", self.open_writer)
-        patches.set(video_writer, "save_tensors", lambda *_: None)
+        patches.set(files, "save_tensors", lambda *_: None)
 
     def watch(self, pipeline: Any) -> None:
         """Count the forwards of a pipeline's transformers."""

@@ -17,7 +17,6 @@ from torch import Tensor
 from tests.manifests import CONFIGS, MANIFESTS
 from tests.simulated.patches import Patches
 from tests.simulated.sim import Sim
-from videogen.checkpoints import resolve
 from videogen.checkpoints.key_maps import Entry, rename
 from videogen.checkpoints.layouts import Checkpoint
 from videogen.engine import load, session
@@ -152,8 +151,8 @@ def replace_files(
         finish(pipeline)
         return pipeline
 
-    patches.set(session, "load_pipeline", load_pipeline)
-    patches.set(resolve, "fetch", lambda checkpoint, *_: checkpoint)  # nothing is downloaded
+    patches.set(load, "load_pipeline", load_pipeline)
+    patches.set(session, "fetch", lambda checkpoint, *_: checkpoint)  # nothing is downloaded
 
 
 def fake_buffers(sim: Sim, pipeline: Any) -> None:

@@ -83,7 +83,7 @@ def test_known_prompts_need_no_encoder(cli, monkeypatch, tmp_path, task):
     files = {file: load_file(file)["embedding"] for file in (tmp_path / "kept").iterdir()}
     assert len(files) == (1 if task == "reference_to_video" else 2)
 
-    original, spied = videogen.engine.session.load_pipeline, []
+    original, spied = videogen.engine.load.load_pipeline, []
 
     def load(*arguments):
         pipeline = original(*arguments)
@@ -92,7 +92,7 @@ def test_known_prompts_need_no_encoder(cli, monkeypatch, tmp_path, task):
                 getattr(pipeline, name).register_forward_pre_hook(lambda *_: spied.append(1))
         return pipeline
 
-    monkeypatch.setattr(videogen.engine.session, "load_pipeline", load)
+    monkeypatch.setattr(videogen.engine.load, "load_pipeline", load)
     assert cli(*words, "--prompt", "x", "--output", tmp_path / "b.npy").code == 0
     assert not spied
     assert (tmp_path / "a.npy").read_bytes() == (tmp_path / "b.npy").read_bytes()

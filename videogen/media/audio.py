@@ -18,9 +18,6 @@ from videogen.errors import InputError, first_line
 from videogen.media.download import Fetcher, display_name
 from videogen.media.probe import FORMATS, PATIENCE
 
-AVATAR_FPS = 25
-MAX_FRAMES = 5000
-
 if TYPE_CHECKING:
     import av
     import av.audio.stream
@@ -29,6 +26,8 @@ if TYPE_CHECKING:
 
 SAMPLE_RATE = 16000  # of the audio encoder
 SHORTEST = 0.4  # seconds: one block of the loudness meter
+AVATAR_FPS = 25  # video frames for every second of sound
+MAX_FRAMES = 5000
 LONGEST = MAX_FRAMES / AVATAR_FPS
 LOUDNESS = -23.0  # LUFS, EBU R 128's target
 SILENCE = 10 ** (-70 / 20)  # peak; -70 LUFS is the meter's gate, below which nothing is counted

@@ -13,9 +13,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import av
-import numpy as np
-
 from videogen.errors import InputError, first_line
 from videogen.media.download import Fetcher, display_name
 from videogen.media.probe import (
@@ -340,5 +337,7 @@ def read_comment(path: Path) -> str | None:
     Raises:
         OSError, av.FFmpegError: the file cannot be read as a video.
     """
+    import av  # noqa: PLC0415 - 0.1 s
+
     with av.open(str(path.absolute())) as container:
         return container.metadata.get("comment")
