@@ -17,7 +17,8 @@ from tests.conftest import GOLDEN, REFS, ROOT
 from videogen.cli.parser import parse
 from videogen.planning.request import Item, make_plans
 from videogen.results.output_paths import Existing
-from videogen.tasks.options import CHAIN, FLAG_NAMES, OPTIONS, TASK_NAMES
+from videogen.tasks.options import FLAG_NAMES, OPTIONS
+from videogen.tasks.table import ROWS, users_of
 
 # The surface. Adding or renaming a flag is a conscious change of this list.
 FLAGS = """
@@ -42,8 +43,10 @@ neg_prompt i2v_resolution i2v_image_path use_cpu_offload save_path
 
 def test_the_surface_is_frozen():
     assert sorted(FLAG_NAMES) == sorted(FLAGS.split())
-    for option in OPTIONS.values():
-        assert set(option.tasks or ()) <= {*TASK_NAMES, *CHAIN}
+    for row in ROWS:
+        assert {*row.options, *row.inputs} <= {*OPTIONS}
+    for name, option in OPTIONS.items():
+        assert option.about_run or option.chain or users_of(name), f"nobody uses --{name}"
 
 
 def fresh(*arguments):

@@ -15,8 +15,8 @@ from videogen.media.video_reader import read_video
 from videogen.pipelines.color import match_color
 from videogen.pipelines.pixels import frames_tensor
 from videogen.pipelines.single_shot_extension import SingleShotExtensionPipeline
+from videogen.tasks.families.skyreels_v3 import single_shot_rolls
 from videogen.tasks.geometry import Roll
-from videogen.tasks.sizes import single_shot_rolls
 from videogen.tasks.table import TASKS
 
 CHECKPOINT = GOLDEN / "skyreels_v3/checkpoint-v2v"

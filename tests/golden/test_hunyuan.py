@@ -22,7 +22,7 @@ from videogen.models.wan.vae import onload
 from videogen.models.weight_loader import Entry, rename
 from videogen.pipelines.pixels import image_tensor
 from videogen.planning.seeds import video_seeds
-from videogen.tasks.geometry import crop_size, crop_sizes
+from videogen.tasks.families.hunyuan import crop_size, crop_sizes
 
 PREFIX, DOWN, UP = lora.PUBLISHED, ".lora_down.weight", ".lora_up.weight"
 

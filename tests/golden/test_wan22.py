@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 
 from tests.conftest import GOLDEN
 from videogen.media.image import cover
-from videogen.tasks.geometry import area_size, covered_size
+from videogen.tasks.families.wan22 import covered_size
+from videogen.tasks.geometry import area_size
 
 FOLDER = GOLDEN / "wan22"
 TASKS = {

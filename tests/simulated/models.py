@@ -22,7 +22,7 @@ from videogen.checkpoints.layouts import Checkpoint
 from videogen.engine import load, session
 from videogen.models import tiny
 from videogen.models.components import COMPONENTS, Draft, build_skeleton
-from videogen.tasks.table import TaskSpec
+from videogen.tasks.task_spec import TaskSpec
 
 WAN21_VAE = "skyreels_v3/r2v_vae_diffusers.json"
 UMT5 = "skyreels_v3/umt5_xxl_encoder_pth.json"

@@ -11,7 +11,6 @@ from tests.conftest import REFS
 from videogen.engine import session
 from videogen.models.wan.transformer import WanBlocks
 from videogen.runtime.component_offload import Copier
-from videogen.tasks.options import OPTIONS
 from videogen.tasks.table import VARIANTS
 
 pytestmark = [
@@ -103,7 +102,7 @@ def test_every_task_in_every_memory_mode(cli, make_video, speech, tmp_path, task
     inputs = [f"--{name}={given[files.kind]}" for name, files in row.inputs.items() if files.fewest]
     lengths = {"talking_avatar": ("--num_frames", 29)}
     length = ("--duration", 2) if "extension" in task else lengths.get(task, ("--num_frames", 5))
-    usable = OPTIONS["teacache"].used_by(task) and "teacache" not in row.unused
+    usable = row.uses("teacache")
     cached = ("--teacache", "--teacache_model", "T2V-14B") if usable else ("--cache", "first_block:1")
     finished = cli(
         *(

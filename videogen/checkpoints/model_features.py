@@ -10,7 +10,7 @@ from typing import Any
 from videogen.checkpoints.layouts import LAYOUTS, WEIGHTLESS, Checkpoint, files, weight_files
 from videogen.checkpoints.tensor_headers import tensor_shapes
 from videogen.files import read_json
-from videogen.tasks.table import TaskSpec
+from videogen.tasks.task_spec import TaskSpec
 
 # The tensor that makes tokens of latents, and whose it is; then how the names of an embedding of the guidance
 # scale begin.

@@ -25,7 +25,8 @@ from videogen.checkpoints.tensor_headers import check as check_header
 from videogen.errors import CheckpointError, InputError, nearest
 from videogen.files import cache_root
 from videogen.tasks import config
-from videogen.tasks.table import TASKS, VARIANTS, TaskSpec
+from videogen.tasks.table import TASKS, VARIANTS
+from videogen.tasks.task_spec import TaskSpec
 
 TRAITS = {
     "kind": "a {} transformer",

@@ -24,12 +24,14 @@ from videogen.planning.request import Item, make_plans
 from videogen.results import sidecar
 from videogen.results.output_paths import Existing, check_writable
 from videogen.tasks.option_types import MAX_SEED
-from videogen.tasks.options import CHAIN, OPTIONS, V2V
+from videogen.tasks.options import OPTIONS
 from videogen.tasks.table import TASKS, find
 
 if TYPE_CHECKING:
     from videogen.engine.generate import Result
 
+# What a chain is made of: tasks in which a model describes the video that goes on.
+V2V = tuple(name for name, task in TASKS.items() if task.describes)
 # Options of the chain itself, and what they are unless given.
 OWN: dict[str, Any] = {
     "num_videos": 12,
@@ -59,7 +61,7 @@ example:
   generate_continuous.py --video first.mp4 --ckpt_dir ./Wan2.2-I2V-A14B --num_videos 12 --base_seed 42 \\
       --custom_prompt "continue video" --sample_steps 40 --sample_guide_scale 5.0 --vlm_device cuda:1
 """,
-    tasks=CHAIN,
+    chain=True,
     hidden=NAMED_BY_THE_CHAIN,
     helps={
         "task_type": "v2v-14B or v2v-5B; follows from the model unless given",

@@ -25,11 +25,11 @@ from videogen.errors import InputError, VideoGenError, one_line
 from videogen.media.download import Fetcher
 from videogen.media.video_reader import read_video
 from videogen.planning.plan import Plan
-from videogen.planning.request import RUNTIME_DEFAULTS, Item, check_runtime, make_plans
+from videogen.planning.request import Item, check_runtime, make_plans
 from videogen.prompts.roles import find_writers
 from videogen.results.output_paths import Existing
 from videogen.results.sidecar import changed_inputs
-from videogen.tasks.options import OPTIONS, merge
+from videogen.tasks.options import OPTIONS, defaults, merge
 from videogen.tasks.table import TASKS, find
 
 logger = logging.getLogger("videogen")
@@ -165,7 +165,7 @@ def _generate(given: dict[str, Any], workdir: Path) -> int:
 
 def _caption(values: dict[str, Any], workdir: Path, *, dry_run: bool) -> int:
     """Print what the models that write prompts say, and no more."""
-    values = merge(RUNTIME_DEFAULTS, values)
+    values = merge(defaults(), values)
     check_runtime(values)
     given = values.get("input_video")
     if given is None and not (values.get("prompt") and values.get("prompt_enhancer")):

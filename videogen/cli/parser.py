@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from videogen.errors import InputError, nearest
-from videogen.planning.request import RUNTIME_DEFAULTS
 from videogen.tasks.option_types import guidance, paths, seeds, size
-from videogen.tasks.options import FLAG_NAMES, GROUPS, OPTIONS, Option
-from videogen.tasks.table import TASKS, TaskSpec, find
+from videogen.tasks.options import FLAG_NAMES, GROUPS, OPTIONS, Option, defaults
+from videogen.tasks.table import TASKS, find, users_of
+from videogen.tasks.task_spec import TaskSpec
 
 DESCRIPTION = "Generate video with the Wan-family models."
 EPILOG = """examples:
@@ -103,7 +103,7 @@ class Program:
     usage: str
     description: str
     epilog: str
-    tasks: tuple[str, ...] = ()
+    chain: bool = False
     hidden: tuple[str, ...] = ()
     helps: Mapping[str, str] = field(default_factory=dict)
 
@@ -118,7 +118,7 @@ def help_text(task_name: str | None, program: Program | None = None) -> str:
         description=f"{task.name}: {task.summary}." if task else DESCRIPTION,
         epilog=EPILOG.replace("generate_video.py", name),
     )
-    tasks = [*([task.name] if task else TASKS), *program.tasks]
+    tasks = [task.name] if task else list(TASKS)
     parser = argparse.ArgumentParser(
         prog=program.name,
         description=program.description,
@@ -128,7 +128,11 @@ def help_text(task_name: str | None, program: Program | None = None) -> str:
         add_help=False,
     )
     for title, options in GROUPS.items():
-        used = [option for option in options if any(option.used_by(name) for name in tasks)]
+        used = [
+            option
+            for option in options
+            if option.about_run or (program.chain and option.chain) or {*users_of(option.name)} & {*tasks}
+        ]
         shown = [option for option in used if option.name not in program.hidden]
         if not shown:
             continue
@@ -152,12 +156,11 @@ def _described(option: Option, task: TaskSpec | None) -> str:
     if choices := getattr(option.parse, "choices", None):
         text += f" ({', '.join(choices)})"
     if task is None:
-        users = [name for name in TASKS if option.used_by(name)]
-        return text if option.tasks is None else f"{text} [{', '.join(users)}]"
+        return text if option.common or option.about_run else f"{text} [{', '.join(users_of(option.name))}]"
     if option.name == "resolution":
         text += f" ({', '.join(task.size_tables())})"
     model = {"model_id": task.default_model, "revision": task.revision}
-    default = {**RUNTIME_DEFAULTS, **task.defaults(), **model}.get(option.name)
+    default = {**defaults(), **task.defaults(), **model}.get(option.name)
     if option.parse in (size, guidance) and isinstance(default, tuple):
         default = ("*" if option.parse is size else ",").join(f"{part:g}" for part in default)
     return text if default in (None, (), False) else f"{text} (default {default!r})"

@@ -29,7 +29,8 @@ from videogen.runtime.precision import set_precision
 from videogen.runtime.vae import prepare_vae
 from videogen.tasks.option_types import Lora
 from videogen.tasks.options import OPTIONS
-from videogen.tasks.table import TaskSpec, find, variant
+from videogen.tasks.table import find, variant
+from videogen.tasks.task_spec import TaskSpec
 
 logger = logging.getLogger(__name__)
 

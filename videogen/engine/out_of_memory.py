@@ -9,7 +9,6 @@ import torch
 from videogen.errors import OutOfMemoryError
 from videogen.planning.plan import Plan
 from videogen.runtime import device as devices
-from videogen.tasks.options import OPTIONS
 
 # What libraries say who have no exception of their own for it.
 OUT_OF_MEMORY = re.compile(r"out of memory|can.t allocate memory|not enough memory", re.IGNORECASE)
@@ -38,5 +37,5 @@ def what_to_try(plan: Plan, *, on_gpu: bool) -> str:
         ("--low_vram", not (values["low_vram"] or other), need.peak(low_vram=True)),
     )
     tries = [f"{flag} (about {size / 1e9:.0f} GB)" for flag, useful, size in ways if on_gpu and useful]
-    shorter = " or fewer --num_frames" if OPTIONS["num_frames"].used_by(plan.task.name) else ""
+    shorter = " or fewer --num_frames" if plan.task.uses("num_frames") else ""
     return ", ".join([*tries, f"a smaller --resolution{shorter}"])

@@ -24,14 +24,9 @@ from videogen.planning.plan import PROMPTS, Plan
 from videogen.runtime import apply, memory, parallel
 from videogen.runtime import device as devices
 from videogen.runtime.parallel import ALONE, Team
+from videogen.tasks.options import OPTIONS
 
 logger = logging.getLogger(__name__)
-
-# Options that make another pipeline of the same model.
-MODEL_OPTIONS = (
-    *("device", "dtype", "offload", "low_vram", "attention_backend", "compile", "lora", "vae_dtype"),
-    "float8_matmul",
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -140,7 +135,7 @@ def model_key(plan: Plan) -> tuple:
         plan.task.family,
         plan.checkpoint.folder,
         plan.degrees,
-        *(plan.values[name] for name in MODEL_OPTIONS),
+        *(plan.values[name] for name, option in OPTIONS.items() if option.reloads),
     )
 
 

@@ -31,7 +31,8 @@ from videogen.pipelines.embedding_cache import kept
 from videogen.pipelines.pixels import VideoOutput, collect, rounded
 from videogen.planning.python_call import ACCEPT
 from videogen.tasks.options import OPTIONS, merge
-from videogen.tasks.table import TASKS, TaskSpec, check_scales, variant
+from videogen.tasks.table import TASKS, variant
+from videogen.tasks.task_spec import TaskSpec, check_scales
 
 StepCallback = Callable[[Any, int, Tensor, dict[str, Tensor]], Mapping[str, Tensor] | None]
 """diffusers' callback_on_step_end: (pipeline, index, timestep, {"latents": ...}) -> replacements or None."""

@@ -12,8 +12,8 @@ from videogen.diffusion.sampling import SIGMA_MAX_DOUBLE, denoise, make_solver
 from videogen.media.image import fit_on_white
 from videogen.pipelines.base import Part, StepCallback
 from videogen.pipelines.wan import WanPipeline
+from videogen.tasks.families.skyreels_v3 import REFERENCE_SLOTS
 from videogen.tasks.geometry import latent_frames
-from videogen.tasks.sizes import REFERENCE_SLOTS
 
 
 class ReferenceToVideoPipeline(WanPipeline):

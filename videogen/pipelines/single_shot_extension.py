@@ -15,8 +15,8 @@ from videogen.pipelines.base import Part, StepCallback, prompt_of, seeded
 from videogen.pipelines.color import match_color
 from videogen.pipelines.pixels import frames_tensor, truncated
 from videogen.pipelines.wan import WanPipeline
+from videogen.tasks.families.skyreels_v3 import CONDITION_FRAMES
 from videogen.tasks.geometry import Roll
-from videogen.tasks.sizes import CONDITION_FRAMES
 
 
 class SingleShotExtensionPipeline(WanPipeline):

@@ -11,106 +11,19 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from videogen.distributed import Degrees
-from videogen.tasks.geometry import Grid, Shape
+from videogen.tasks.geometry import Shape
+from videogen.tasks.memory_model import Network, VaeMemory
 
 DTYPE_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 FLOAT32 = 4
 TEXT_TOKENS, IMAGE_TOKENS = 512, 257
 HEAD_WIDTH = 128
-# Squares of the width that a Wan transformer keeps in float32 beside half precision, to embed noise levels.
-FLOAT32_SQUARES = 7
 TILE = 256  # pixels, each side
 # Of latents [C, F, h, w], float32: the noise, every branch's prediction, what the solver keeps.
 LATENT_COPIES = 8
 # Per output pixel: the frames of a latent frame in float32 on their way to 8 bits, four times over.
 PICTURE_BYTES = 192
-PUBLISHED_VAE_WIDTH = 96
-HUNYUAN_VAE_WIDTH = 128
-WAN22_VAE_WIDTH = 256
 MARGIN = 1.015  # for small things that are not counted
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class VaeMemory:
-    """What a VAE takes while it works, in float32, per pixel and unit of its base width.
-
-    Args:
-        decode: one latent frame after the other.
-        decode_frame: of a VAE that decodes many frames at once, per frame; ``decode`` is what does not
-            depend on their number.
-        picture: encoding a single picture.
-        video: encoding any number of frames.
-    """
-
-    decode: float
-    decode_frame: float = 0.0
-    picture: float
-    video: float
-
-
-WAN21_VAE = VaeMemory(decode=156.0, picture=20.3, video=93.5)
-WAN22_VAE = VaeMemory(decode=209.5, picture=15.4, video=64.2)
-HUNYUAN_VAE = VaeMemory(decode=114.0, decode_frame=16.1, picture=24.4, video=24.4)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Network:
-    """What of a transformer decides how much memory its forward takes.
-
-    Args:
-        tensors: token-sized tensors of its width that are alive at once in a forward; ``streamed`` where its
-            weights are float8, whose products have their bias added in a copy.
-        contexts: whether keys and values of texts and images are kept while denoising.
-        known_first: that many more where the first latent frame has a noise level of its own.
-        float32: weights that stay in float32 beside half precision.
-        resident: bytes of a transformer that stay on the device where its blocks are streamed.
-        text_work: what the text encoder takes besides its weights.
-        largest_layer: of its text encoder, which alone is on the device where its layers are streamed.
-    """
-
-    width: int
-    tensors: float
-    streamed: float
-    layers: int
-    contexts: bool
-    known_first: float
-    float32: int
-    resident: int
-    text_work: int
-    largest_layer: int
-
-
-def wan_network(*, width: int, ffn: int, layers: int) -> Network:
-    """Describe a Wan transformer."""
-    ratio = ffn / max(width, 1)
-    return Network(
-        width=width,
-        tensors=max(5 + ratio, 7.5),
-        streamed=max(4 + 2 * ratio, 8.5),
-        layers=layers,
-        contexts=True,
-        known_first=0,
-        float32=FLOAT32_SQUARES * width**2,
-        resident=int(1.3 * FLOAT32_SQUARES * width**2),
-        text_work=150_000_000,
-        largest_layer=2_150_000_000,
-    )
-
-
-def hunyuan_network(*, width: int, layers: int) -> Network:
-    """Describe a HunyuanVideo transformer; its text changes from block to block."""
-    return Network(
-        width=width,
-        tensors=16.2,
-        streamed=16.2,
-        layers=layers,
-        contexts=False,
-        known_first=0.9,
-        float32=0,
-        resident=200_000_000,
-        text_work=550_000_000,
-        largest_layer=1_100_000_000,
-    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -246,10 +159,3 @@ def _decode(video: Video, vae: VaeMemory) -> tuple[int, int]:
     made = 4 * (shape.latent_shape[2] - 1) + 1
     at_once_bytes = pixels * video.vae_width * vae.decode_frame * made * share + tile * vae.decode
     return int(at_once_bytes) + pixels * PICTURE_BYTES, tiled
-
-
-def vae_memory(grid: Grid) -> VaeMemory:
-    """Return the figures of the VAE whose latents a grid describes."""
-    if grid.frames_at_once is not None:
-        return HUNYUAN_VAE
-    return WAN22_VAE if grid.channels > 16 else WAN21_VAE

@@ -14,62 +14,24 @@ from videogen.checkpoints.layouts import Checkpoint
 from videogen.distributed import Degrees, choose_degrees
 from videogen.errors import InputError
 from videogen.media.download import display_name
-from videogen.planning.memory_estimate import (
-    HUNYUAN_VAE_WIDTH,
-    PUBLISHED_VAE_WIDTH,
-    WAN22_VAE_WIDTH,
-    Memory,
-    Network,
-    Video,
-    estimate,
-    hunyuan_network,
-    vae_memory,
-    wan_network,
-)
+from videogen.planning.memory_estimate import Memory, Video, estimate
 from videogen.planning.option_rules import is_calibration
 from videogen.prompts.chat import FoundModel
 from videogen.prompts.roles import find_writers
 from videogen.results import sidecar
 from videogen.results.output_paths import Target
 from videogen.results.resume_store import Parts
-from videogen.tasks.geometry import HUNYUAN_GRID, PATCH, WAN22_GRID, Shape
+from videogen.tasks.geometry import PATCH, Shape
+from videogen.tasks.memory_model import Network
+from videogen.tasks.options import OPTIONS
+from videogen.tasks.sizes import Inputs
 from videogen.tasks.step_caches import KINDS, SCHEDULE, Ratios, ratios_name, read_cache, read_ratios
-from videogen.tasks.table import Inputs, TaskSpec
+from videogen.tasks.task_spec import TaskSpec
 from videogen.tasks.teacache_tables import Table, choose_table
 from videogen.tasks.warnings import RATE_TOLERANCE
 
-# Options that do not change a result: where it runs, how it is stored, and what is hashed by its content
-# instead.
-NOT_IN_HASH = {
-    "task_type", "model_id", "revision", "download_timeout", "device", "offload", "compile", "use_usp",
-    "ulysses_degree", "ring_degree", "cfg_parallel",
-    "output", "output_dir", "save_latents", "save_last_frame", "resolution", "size", "height", "width",
-    "duration", "num_frames", "seed", "lora", "keep_parts", "vlm_device", "num_videos", "embedding_cache",
-}  # fmt: skip
-# Options about one place and moment, not about the video.
-NOT_IN_REQUEST = {
-    "task_type",
-    "model_id",
-    "seed",
-    "num_videos",
-    "download_timeout",
-    "device",
-    "use_usp",
-    "ulysses_degree",
-    "ring_degree",
-    "cfg_parallel",
-    "output",
-    "output_dir",
-    "save_latents",
-    "save_last_frame",
-    "vlm_path",
-    "vlm_device",
-    "embedding_cache",
-}
 LISTED_ROLLS = 12
 PROMPTS = ("prompt", "roll_prompts")
-# Folders that are hashed and recorded by their own name, not by where they are.
-FOLDERS = ("prompt_enhancer", "vlm_path")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -191,7 +153,7 @@ class Plan:
         video = Video(
             shape=self.shape,
             dtype=self.values["dtype"],
-            vae_width=self._vae_width(self.checkpoint.component_config("vae")),
+            vae_width=self.task.memory.vae_width(self.checkpoint.component_config("vae")),
             residuals=self._kept(self.checkpoint.component_config("transformer")),
             texts=min(2, self.shape.forwards_per_step),
             vae_dtype=self.values["vae_dtype"],
@@ -199,7 +161,7 @@ class Plan:
             degrees=self.degrees,
         )
         parameters = model_features.parameters(self.checkpoint, self.task)
-        return estimate(video, parameters, self._network(), vae_memory(self.shape.grid))
+        return estimate(video, parameters, self._network(), self.task.memory.vae)
 
     @property
     def tiled(self) -> bool:
@@ -211,9 +173,7 @@ class Plan:
             found: Mapping[str, Any] = model_features.traits(self.checkpoint)
         else:
             found = model_features.published(self.checkpoint.name, self.task)
-        if self.shape.grid == HUNYUAN_GRID:
-            return hunyuan_network(width=found["width"], layers=found["layers"])
-        return wan_network(width=found["width"], ffn=found["ffn"], layers=found["layers"])
+        return self.task.memory.network(found)
 
     def _kept(self, dit: Mapping[str, Any]) -> int:
         """Token-sized tensors that a step cache keeps."""
@@ -223,19 +183,7 @@ class Plan:
         if self.values.get("cache") is None:
             return 0
         kind = KINDS[read_cache(self.values["cache"])[0]]
-        if self.shape.grid == HUNYUAN_GRID:  # of a block attention and feed-forward, or one for both
-            outputs = 2 * dit.get("num_layers", 20) + dit.get("num_single_layers", 40)
-        else:  # attention to itself and to the text, feed-forward
-            outputs = 3 * dit.get("num_layers", 40)
-        return branches * (kind.kept + kind.per_output * outputs)
-
-    def _vae_width(self, config: Mapping[str, Any]) -> float:
-        """Decoder width per output pixel; Wan2.2's VAE decodes pictures of half the size."""
-        if self.shape.grid == HUNYUAN_GRID:
-            return next(iter(config.get("block_out_channels", ())), HUNYUAN_VAE_WIDTH)
-        if self.shape.grid == WAN22_GRID:
-            return config.get("decoder_base_dim", WAN22_VAE_WIDTH) / 4
-        return config.get("base_dim", PUBLISHED_VAE_WIDTH)
+        return branches * (kind.kept + kind.per_output * self.task.memory.cached_outputs(dit))
 
     @property
     def request(self) -> dict[str, Any]:
@@ -247,9 +195,9 @@ class Plan:
         recorded = {
             name: value
             for name, value in values.items()
-            if name not in NOT_IN_REQUEST and value is not None and self.task.uses(name)
+            if OPTIONS[name].recorded and value is not None and self.task.uses(name)
         }
-        recorded |= {name: display_name(recorded[name]) for name in FOLDERS if name in recorded}
+        recorded |= {name: display_name(value) for name, value in recorded.items() if OPTIONS[name].by_name}
         recorded |= {name: [item.name for item in items] for name, items in self.inputs.items() if items}
         if loras := self.values["lora"]:
             recorded["lora"] = [
@@ -268,9 +216,7 @@ class Plan:
     @property
     def identity(self) -> dict[str, Any]:
         """All that determines the result, as plain JSON: option values, and content for files."""
-        values = {k: Path(v).name if k in FOLDERS and v else v for k, v in self.values.items()}
-        values |= self._cache_values
-        skipped = NOT_IN_HASH | set(self.inputs)
+        values = {**self.values, **self._cache_values}
         content = {
             "task": self.task.name,
             "weights": model_features.fingerprint(self.checkpoint),
@@ -280,7 +226,11 @@ class Plan:
             "inputs": {name: [item.sha256 for item in items] for name, items in self.inputs.items()},
             "lora": self.schedule["lora"],
             **({"ratios": ratios} if (ratios := self.mag_ratios) is not None else {}),
-            "values": {name: value for name, value in values.items() if name not in skipped},
+            "values": {
+                name: Path(value).name if OPTIONS[name].by_name else value
+                for name, value in values.items()
+                if OPTIONS[name].hashed and name not in self.inputs and value != OPTIONS[name].neutral
+            },
         }
         return json.loads(json.dumps(content, default=str))
 

@@ -23,37 +23,14 @@ from videogen.planning import option_rules
 from videogen.planning.plan import Plan
 from videogen.planning.seeds import video_seeds
 from videogen.results.output_paths import Existing, check_pattern, choose_target, claim, earlier_seed
+from videogen.tasks import options
 from videogen.tasks.option_types import MAX_SEED, Lora
-from videogen.tasks.options import OPTIONS, check_used, merge, typed
-from videogen.tasks.table import TASKS, VARIANTS, Files, TaskSpec, check_scales, find, variant
+from videogen.tasks.options import OPTIONS, check_conflicts, merge, typed
+from videogen.tasks.table import VARIANTS, check_used, find, variant
+from videogen.tasks.task_spec import Files, TaskSpec, check_scales
 
 Values = dict[str, Any]
 
-# Pairs that contradict each other.
-CONFLICTS = (
-    *(("size", "height"), ("size", "width"), ("resolution", "size"), ("resolution", "height")),
-    *(("i2v_stability", "no_i2v_stability"), ("offload", "float8_matmul")),
-    *(("teacache", "cache"), ("low_vram", "float8_matmul")),
-    *(("resolution", "width"), ("output", "output_dir"), ("low_vram", "use_usp"), ("prompt", "roll_prompts")),
-)
-RUNTIME_DEFAULTS: Values = {
-    "device": "auto",
-    "dtype": "bfloat16",
-    "noise_device": "cpu",
-    "attention_backend": "auto",
-    "vae_tiling": "auto",
-    "vae_dtype": "float32",
-    "embedding_cache": None,
-    "download_timeout": 30.0,
-    "lora": (),
-    **dict.fromkeys(("offload", "low_vram", "use_usp", "cfg_parallel", "compile", "float8_matmul"), False),
-    **dict.fromkeys(("ulysses_degree", "ring_degree")),
-    **dict.fromkeys(("teacache", "use_ret_steps", "teacache_fixed", "captioner"), False),
-    "teacache_thresh": 0.2,
-    **dict.fromkeys(
-        ("cache", "teacache_model", "prompt_enhancer", "vlm_path", "vlm_device", "custom_prompt")
-    ),
-}
 READERS = {"image": read_image, "video": read_video, "audio": read_audio}
 
 
@@ -131,14 +108,14 @@ def check(explicit: Mapping[str, Any], workdir: Path, recorded: Collection[str] 
         InputError, CheckpointError: the first thing that will not work.
     """
     task = find(explicit.get("task_type"))
-    check_used(task.name, explicit, TASKS)
-    _check_conflicts(explicit)
+    check_used(task.name, explicit)
+    check_conflicts(explicit)
     checkpoint = resolve.locate(explicit.get("model_id", task.default_model), explicit.get("revision"), task)
     task = variant(task.name, checkpoint.family)
     check_unused(task, explicit)
-    general = {name: value for name, value in RUNTIME_DEFAULTS.items() if task.uses(name)}
+    general = {name: value for name, value in options.defaults().items() if task.uses(name)}
     defaults = {**general, **task.defaults(checkpoint)}
-    values = task.settle(merge({"seed": ()}, defaults, explicit))
+    values = task.settle(merge(defaults, explicit))
     values |= _as_the_weights_are(task, checkpoint, explicit)
     _check_prompt(task, values)
     check_runtime(values)
@@ -176,7 +153,7 @@ def _without_effect(task: TaskSpec, values: Values, asked: Values) -> Iterator[s
         yield "--prompt_enhancer is not used with an image, as published"
     if not values.get("teacache"):
         useless = [name for name in asked if name.startswith("teacache_") or name == "use_ret_steps"]
-        changed = [name for name in useless if asked[name] != RUNTIME_DEFAULTS[name]]
+        changed = [name for name in useless if asked[name] != OPTIONS[name].default]
         yield from (f"--{name} has no effect without --teacache" for name in changed)
     if asked.get("vlm_path") and not (values.get("captioner") or task.describes):
         yield "--vlm_path has no effect without --captioner"
@@ -191,8 +168,8 @@ def check_unused(task: TaskSpec, explicit: Mapping[str, Any]) -> None:
     Raises:
         InputError: the first one.
     """
-    for name in task.unused:
-        if name in explicit:
+    for name in explicit:
+        if not task.uses(name):
             what = f"not used by {task.name} with {task.family} models"
             raise InputError(OPTIONS[name].flag, typed(explicit[name]), what, "leave it out")
     check_scales(task, explicit)
@@ -245,12 +222,6 @@ def _other_tasks_model(task: TaskSpec, checkpoint: Checkpoint) -> Iterator[str]:
             raise InputError("--model_id", name, f"is published for {other.name}", use)
         yield f"{name} is published for {other.name}; {use}"
         return
-
-
-def _check_conflicts(explicit: Mapping[str, Any]) -> None:
-    for one, other in CONFLICTS:
-        if explicit.get(one) and explicit.get(other):
-            raise InputError(OPTIONS[one].flag, None, f"not together with --{other}", "choose one of the two")
 
 
 def _check_prompt(task: TaskSpec, values: Mapping[str, Any]) -> None:

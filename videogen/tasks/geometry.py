@@ -33,8 +33,7 @@ class Grid:
         return self.stride * PATCH
 
 
-WAN21_GRID, WAN22_GRID = Grid(), Grid(channels=48, stride=16)
-HUNYUAN_GRID = Grid(frames_at_once=65)
+WAN21_GRID = Grid()
 
 Bucket = tuple[float, int, int]  # ratio height/width, height, width
 
@@ -126,31 +125,6 @@ def bucket_size(table: Sequence[Bucket], width: int, height: int) -> tuple[int, 
     return floor_to_unit(rows), floor_to_unit(columns)
 
 
-CROP_UNIT, CROP_RATIO = 32, 4  # pixels; height to width or width to height at most
-
-
-def crop_sizes(base: int) -> list[Bucket]:
-    """HunyuanVideo's sizes of about ``base`` squared, the highest first (spec hunyuan section 3)."""
-    patches = round((base / CROP_UNIT) ** 2)
-    sizes, high, wide = [], patches, 1
-    while high > 0:
-        if max(high, wide) / min(high, wide) <= CROP_RATIO:
-            sizes.append((round(high / wide, 5), high * CROP_UNIT, wide * CROP_UNIT))
-        if high * (wide + 1) <= patches:
-            wide += 1
-        else:
-            high -= 1
-    return sizes
-
-
-def crop_size(table: Sequence[Bucket], width: int, height: int) -> tuple[int, int]:
-    """(height, width) of the row nearest in ratio of those less elongated than the source."""
-    ratio = height / width
-    fitting = [row for row in table if (row[0] <= ratio if ratio >= 1 else row[0] > ratio)]
-    _, rows, columns = min(fitting or table, key=lambda row: abs(row[0] - ratio))
-    return rows, columns
-
-
 def area_size(area: int, width: int, height: int) -> tuple[int, int]:
     """(height, width) of about ``area`` pixels in an image's ratio, for Wan2.2 A14B (spec wan22 section 4).
 
@@ -160,27 +134,6 @@ def area_size(area: int, width: int, height: int) -> tuple[int, int]:
     return tuple(  # type: ignore[return-value]
         int(math.sqrt(pixels) // SPACE_STRIDE // PATCH) * SIZE_UNIT for pixels in (area * ratio, area / ratio)
     )
-
-
-def covered_size(area: int, width: int, height: int) -> tuple[int, int]:
-    """(height, width) of at most ``area`` pixels near an image's ratio, for Wan2.2 5B (spec wan22 section 4).
-
-    Of the two sizes that round the width or the height first, the one nearer in ratio.
-
-    Raises:
-        ValueError: an image too narrow for any.
-    """
-    unit, ratio = WAN22_GRID.unit, width / height
-    ideal = math.sqrt(area * ratio)
-    try:
-        wide = int(ideal // unit) * unit
-        first = (int(area / wide // unit) * unit, wide)
-        high = int(area / ideal // unit) * unit
-        second = (high, int(area / high // unit) * unit)
-        errors = [max(ratio / (w / h), (w / h) / ratio) for h, w in (first, second)]
-    except ZeroDivisionError:
-        raise ValueError("too narrow") from None
-    return first if errors[0] < errors[1] else second
 
 
 def supported_sizes(tables: Mapping[str, Sequence[Bucket]]) -> list[tuple[int, int]]:

@@ -1,0 +1,176 @@
+"""HunyuanVideo-I2V, with both ways in which the image gets in."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from videogen.tasks.families.wan import check_unit
+from videogen.tasks.geometry import (
+    TIME_STRIDE,
+    Bucket,
+    Grid,
+    Roll,
+    Shape,
+    choose_num_frames,
+    choose_size,
+    latent_frames,
+)
+from videogen.tasks.memory_model import FamilyMemory, Network, VaeMemory
+from videogen.tasks.sizes import Inputs, SizeTables
+from videogen.tasks.task_spec import Files, TaskSpec
+from videogen.tasks.warnings import guidance_notes
+
+HUNYUAN_GRID = Grid(frames_at_once=65)
+CROP_UNIT, CROP_RATIO = 32, 4  # pixels; height to width or width to height at most
+
+HUNYUAN_VAE_WIDTH = 128
+HUNYUAN_VAE = VaeMemory(decode=114.0, decode_frame=16.1, picture=24.4, video=24.4)
+
+STABLE_SHIFT, DYNAMIC_SHIFT = 7.0, 17.0
+
+LAST_PLAIN = 192  # frames; spec hunyuan section 6
+
+
+def hunyuan_token_replace(values: Mapping[str, Any], inputs: Inputs, tables: SizeTables) -> Shape:
+    """HunyuanVideo-I2V whose first latent frame is the image (spec hunyuan section 3)."""
+    return _hunyuan(values, inputs, tables, dropped=0)
+
+
+def hunyuan_latent_concat(values: Mapping[str, Any], inputs: Inputs, tables: SizeTables) -> Shape:
+    """HunyuanVideo-I2V with the image beside the noise: what becomes of its latent frame is not shown."""
+    return _hunyuan(values, inputs, tables, dropped=TIME_STRIDE)
+
+
+def _hunyuan(values: Mapping[str, Any], inputs: Inputs, tables: SizeTables, *, dropped: int) -> Shape:
+    (image,) = inputs["input_image"]
+    source = (image.width, image.height)
+    height, width = choose_size(values, tables, source, HUNYUAN_GRID, crop_size)
+    check_unit(height, width, HUNYUAN_GRID)
+    frames = choose_num_frames(values, values["fps"], after_image=True)
+    return Shape(
+        height=height,
+        width=width,
+        fps=values["fps"],
+        rolls=(Roll(latent_frames=latent_frames(frames), num_frames=frames - dropped),),
+        forwards_per_step=2 if values["guidance_scale"] > 1 else 1,
+        grid=HUNYUAN_GRID,
+        encoded_frames=1,
+        known_first=not dropped,
+    )
+
+
+def hunyuan_notes(values: Mapping[str, Any], explicit: Mapping[str, Any], inputs: Inputs) -> Iterator[str]:
+    """Also: positions that are for long videos."""
+    yield from guidance_notes(values, explicit, inputs)
+    if explicit.get("no_riflex") and (values.get("num_frames") or 0) <= LAST_PLAIN:
+        yield f"--no_riflex has no effect on videos of {LAST_PLAIN} frames or less"
+
+
+def concat_notes(values: Mapping[str, Any], explicit: Mapping[str, Any], inputs: Inputs) -> Iterator[str]:
+    """Also: frames that are not shown."""
+    yield from hunyuan_notes(values, explicit, inputs)
+    yield "the first 4 frames stand for the image and are left out, as published"
+
+
+def settle_hunyuan(values: dict[str, Any]) -> dict[str, Any]:
+    """Stability unless it was refused, and the shift recommended with it (spec hunyuan section 1)."""
+    stable = not values.get("no_i2v_stability", not values.get("i2v_stability", True))
+    shift = values.get("shift") or (STABLE_SHIFT if stable else DYNAMIC_SHIFT)
+    return {**values, "i2v_stability": stable, "no_i2v_stability": not stable, "shift": shift}
+
+
+def hunyuan_network(features: Mapping[str, Any]) -> Network:
+    """Describe a HunyuanVideo transformer; its text changes from block to block."""
+    return Network(
+        width=features["width"],
+        tensors=16.2,
+        streamed=16.2,
+        layers=features["layers"],
+        contexts=False,
+        known_first=0.9,
+        float32=0,
+        resident=200_000_000,
+        text_work=550_000_000,
+        largest_layer=1_100_000_000,
+    )
+
+
+def crop_sizes(base: int) -> list[Bucket]:
+    """HunyuanVideo's sizes of about ``base`` squared, the highest first (spec hunyuan section 3)."""
+    patches = round((base / CROP_UNIT) ** 2)
+    sizes, high, wide = [], patches, 1
+    while high > 0:
+        if max(high, wide) / min(high, wide) <= CROP_RATIO:
+            sizes.append((round(high / wide, 5), high * CROP_UNIT, wide * CROP_UNIT))
+        if high * (wide + 1) <= patches:
+            wide += 1
+        else:
+            high -= 1
+    return sizes
+
+
+def crop_size(table: Sequence[Bucket], width: int, height: int) -> tuple[int, int]:
+    """(height, width) of the row nearest in ratio of those less elongated than the source."""
+    ratio = height / width
+    fitting = [row for row in table if (row[0] <= ratio if ratio >= 1 else row[0] > ratio)]
+    _, rows, columns = min(fitting or table, key=lambda row: abs(row[0] - ratio))
+    return rows, columns
+
+
+def size_class(base: Any) -> list[Bucket]:
+    """Return the sizes of a class: a table as it is, or those of about ``base`` squared."""
+    return crop_sizes(base) if isinstance(base, int) else base
+
+
+HUNYUAN: dict[str, Any] = {
+    "name": "hunyuan_image_to_video",
+    "summary": "a video that begins with an image (HunyuanVideo)",
+    "pipeline": "videogen.pipelines.hunyuan_image_to_video:HunyuanImageToVideoPipeline",
+    "layouts": ("HunyuanVideo-I2V", "diffusers"),
+    "components": {
+        "transformer": "hunyuan_transformer",
+        "vae": "hunyuan_vae",
+        "text_encoder": "llava",
+        "tokenizer": "tokenizer",
+        "image_processor": "image_processor",
+        "text_encoder_2": "clip_text",
+        "tokenizer_2": "tokenizer_2",
+    },
+    "inputs": {"input_image": Files("image", 1, 1)},
+    "arguments": (
+        *("prompt", "negative_prompt", "height", "width", "latent_frames", "num_inference_steps", "shift"),
+        *("guidance_scale", "embedded_cfg_scale", "i2v_stability", "no_riflex"),
+    ),
+    "options": ("duration", "fps", "num_frames", "num_videos", "no_i2v_stability", "i2v_condition_type"),
+    "needs": {"embedded_cfg_scale": "guidance"},
+    "settle": settle_hunyuan,
+    "size_class": size_class,
+    "memory": FamilyMemory(
+        vae=HUNYUAN_VAE,
+        vae_width=lambda config: next(iter(config.get("block_out_channels", ())), HUNYUAN_VAE_WIDTH),
+        network=hunyuan_network,
+        # Of a block attention and feed-forward, or one for both.
+        cached_outputs=lambda config: 2 * config.get("num_layers", 20) + config.get("num_single_layers", 40),
+    ),
+}
+TASKS = (
+    TaskSpec(
+        family="HunyuanVideo-I2V",
+        shape=hunyuan_token_replace,
+        tiny={"hunyuan": "hunyuan"},
+        network={"kind": "HunyuanVideo", "in_channels": 16},
+        decided={"i2v_condition_type": "token_replace"},
+        notes=hunyuan_notes,
+        config_name="hunyuan",
+        **HUNYUAN,
+    ),
+    TaskSpec(
+        family="HunyuanVideo-I2V latent_concat",
+        shape=hunyuan_latent_concat,
+        tiny={"hunyuan-latent-concat": "hunyuan-latent-concat"},
+        network={"kind": "HunyuanVideo", "in_channels": 33},
+        decided={"i2v_condition_type": "latent_concat"},
+        notes=concat_notes,
+        config_name="hunyuan-33ch",
+        **HUNYUAN,
+    ),
+)

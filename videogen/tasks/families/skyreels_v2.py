@@ -1,0 +1,249 @@
+"""SkyReels-V2: text and image to video, and diffusion forcing."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from videogen.errors import InputError
+from videogen.tasks.families.wan import (
+    SIZE_AND_LENGTH,
+    TEACACHE,
+    TEXT_ONLY,
+    WAN_ARGUMENTS,
+    WAN_COMPONENTS,
+    WAN_MEMORY,
+    one_roll,
+    orientation_of,
+    text_to_video,
+)
+from videogen.tasks.forcing_schedule import count_rows, segment_lengths
+from videogen.tasks.geometry import (
+    MAX_POSITIONS,
+    TIME_STRIDE,
+    Roll,
+    Shape,
+    choose_num_frames,
+    choose_size,
+    floor_frames,
+    latent_frames,
+    not_4k1,
+)
+from videogen.tasks.sizes import Inputs, SizeTables
+from videogen.tasks.task_spec import Files, TaskSpec
+from videogen.tasks.warnings import unguided_notes
+
+if TYPE_CHECKING:
+    pass
+from videogen.tasks.warnings import RATE_TOLERANCE, guidance_notes
+
+HIGHEST_ADDNOISE = 60  # of 1000; spec skyreels_v2 section 3
+
+
+OVERLAP = 17  # frames; published with diffusion forcing
+
+
+def image_to_video(values: Mapping[str, Any], inputs: Inputs, tables: SizeTables) -> Shape:
+    """Landscape or portrait as the image is."""
+    shape = one_roll(values, tables, orientation_of(inputs["input_image"]))
+    return replace(shape, encoded_frames=shape.num_frames)
+
+
+def diffusion_forcing(values: Mapping[str, Any], inputs: Inputs, tables: SizeTables) -> Shape:
+    """Segments of at most --base_num_frames (spec skyreels_v2 section 9)."""
+    video, image, end = (inputs[name] for name in ("input_video", "input_image", "end_image"))
+    _check_forcing_inputs(values, video, image, end)
+    height, width = choose_size(values, tables, orientation_of(video or image))
+    if video and values.get("num_frames"):
+        values = {**values, "num_frames": floor_frames(values["num_frames"])}
+    frames = choose_num_frames(values, values["fps"], None)
+    base, overlap = _check_window(values, frames, continued=bool(video))
+    lengths = segment_lengths(latent_frames(frames), base, overlap, continued=bool(video))
+    if not lengths:
+        least = values["overlap_history"] + TIME_STRIDE
+        what = f"counts the overlap of {values['overlap_history']} and leaves no new frame"
+        raise InputError("--num_frames", frames, what, f"at least {least}")
+    _check_blocks(values, lengths, overlap if video or len(lengths) > 1 else 0)
+    rolls = []
+    for index, length in enumerate(lengths):
+        shared = overlap if video or index else 0
+        known = shared // values["causal_block_size"] * values["causal_block_size"] or (1 if image else 0)
+        if known >= length:
+            what = "is the input image alone" if image else "leaves nothing to make"
+            raise InputError("--num_frames", frames, what, f"at least {frames + TIME_STRIDE}")
+        rows = count_rows(
+            length,
+            values["num_inference_steps"],
+            ar_step=values["ar_step"],
+            block=values["causal_block_size"],
+            ready=known,
+        )
+        new = TIME_STRIDE * (length - shared) if shared else TIME_STRIDE * (length - 1) + 1
+        seen_besides = len(end) if index == len(lengths) - 1 else 0
+        rolls.append(Roll(latent_frames=length, context_frames=seen_besides, num_frames=new, steps=rows))
+    return Shape(
+        height=height,
+        width=width,
+        fps=values["fps"],
+        rolls=tuple(rolls),
+        forwards_per_step=2 if values["guidance_scale"] > 1 else 1,
+        prepended=video[0].count() if video and not values["new_frames_only"] else 0,
+        encoded_frames=_encoded_by_forcing(values, rolls, video=bool(video), image=bool(image)),
+    )
+
+
+def _encoded_by_forcing(values: Mapping[str, Any], rolls: Sequence[Roll], *, video: bool, image: bool) -> int:
+    """Return the frames that are encoded in one piece: an overlap, or an image."""
+    return values["overlap_history"] if video or len(rolls) > 1 else int(image)
+
+
+def _check_forcing_inputs(
+    values: Mapping[str, Any], video: Sequence[Any], image: Sequence[Any], end: Sequence[Any]
+) -> None:
+    if video and (image or end):
+        flag = "--input_image" if image else "--end_image"
+        raise InputError(flag, None, "not together with --input_video", "choose one of the two")
+    if end and not image:
+        raise InputError("--end_image", _name(end), "needs a start image", "add --input_image")
+    if end and values["causal_attention"]:
+        what = "no frame would see it with --causal_attention"
+        raise InputError("--end_image", _name(end), what, "leave one of the two out")
+    if values["new_frames_only"] and not video:
+        raise InputError("--new_frames_only", None, "needs --input_video", "leave it out")
+    overlap = values["overlap_history"]
+    if not video:
+        return
+    if overlap is None:
+        most = max(1, min(OVERLAP, values["base_num_frames"] - TIME_STRIDE, floor_frames(video[0].count())))
+        fix = f"add --overlap_history {most}"
+        raise InputError("--input_video", _name(video), "needs --overlap_history", fix)
+    if (count := video[0].count()) < overlap:
+        what = f"has {count} frames, fewer than --overlap_history {overlap}"
+        fix = f"use --overlap_history {floor_frames(count)}" if count else "give a longer video"
+        raise InputError("--input_video", _name(video), what, fix)
+
+
+def _name(sources: Sequence[Any]) -> str | None:
+    """Of an input file; what Python callers hand over may have none."""
+    return getattr(sources[0], "name", None)
+
+
+def _check_window(values: Mapping[str, Any], frames: int, *, continued: bool) -> tuple[int, int]:
+    """(latent frames of a full segment, latent frames that segments share)."""
+    base, overlap = values["base_num_frames"], values["overlap_history"]
+    if base % TIME_STRIDE != 1:
+        raise not_4k1("--base_num_frames", base)
+    if overlap is not None and base == 1:
+        raise InputError("--base_num_frames", base, "leaves nothing to make beside an overlap", "at least 5")
+    if latent_frames(base) >= MAX_POSITIONS:
+        most = TIME_STRIDE * (MAX_POSITIONS - 2) + 1
+        raise InputError("--base_num_frames", base, f"at most {most}", f"nearest {most}")
+    if overlap is not None and overlap % TIME_STRIDE != 1:
+        raise not_4k1("--overlap_history", overlap)
+    if overlap is not None and overlap >= base:
+        what = f"must be less than --base_num_frames {base}"
+        raise InputError("--overlap_history", overlap, what, f"nearest {base - TIME_STRIDE}")
+    if overlap is None and not continued and frames > base:
+        what = f"more than --base_num_frames {base} needs --overlap_history"
+        flag = "--num_frames" if values.get("num_frames") else "--duration"
+        given = frames if values.get("num_frames") else f"{values['duration']:g} ({frames} frames)"
+        most = min(OVERLAP, base - TIME_STRIDE)
+        share = f"add --overlap_history {most}, or " if most > 0 else ""
+        raise InputError(flag, given, what, f"{share}nearest --num_frames {base}")
+    return latent_frames(base), latent_frames(overlap) if overlap is not None else 0
+
+
+def _check_blocks(values: Mapping[str, Any], lengths: Sequence[int], overlap: int) -> None:
+    """Every segment, and at least one block of what segments share, must be whole blocks."""
+    block, common = values["causal_block_size"], math.gcd(*lengths)
+    if common % block:
+        sizes = [size for size in range(1, common + 1) if common % size == 0]
+        latents = " and ".join(str(length) for length in sorted(set(lengths)))
+        what = f"does not divide the segments of {latents} latent frames"
+        near = min(sizes, key=lambda size: abs(size - block))
+        fix = f"sizes that do: {', '.join(map(str, sizes))}; nearest {near}"
+        raise InputError("--causal_block_size", block, what, fix)
+    if 0 < overlap < block:
+        least = TIME_STRIDE * (block - 1) + 1
+        what = f"holds no whole block of {block} latent frames"
+        raise InputError("--overlap_history", values["overlap_history"], what, f"at least {least}")
+
+
+def forcing_notes(values: Mapping[str, Any], explicit: Mapping[str, Any], inputs: Inputs) -> Iterator[str]:
+    """Diffusion forcing: what the model was not made for, and how a source is taken."""
+    yield from guidance_notes(values, explicit, inputs)
+    if values["causal_attention"]:
+        yield "--causal_attention: the released weights were not trained for it; expect worse video"
+    if values["addnoise_condition"] > HIGHEST_ADDNOISE:
+        yield f"--addnoise_condition above {HIGHEST_ADDNOISE} blurs the transition; 20 is published"
+    for source in inputs["input_video"]:
+        if (given := values.get("num_frames")) and given % TIME_STRIDE != 1:
+            yield f"--num_frames {given} counts the overlap and is rounded down to {floor_frames(given)}"
+        other_rate = abs(source.fps - values["fps"]) > RATE_TOLERANCE and "fps" not in explicit
+        if not values["new_frames_only"] and other_rate:
+            yield (
+                f"{source.name} has {source.fps:g} frames a second and the file will have {values['fps']}, "
+                "as published; --fps changes it"
+            )
+
+
+V2: dict[str, Any] = {"family": "SkyReels-V2", "layouts": ("SkyReels-V2", "diffusers"), "memory": WAN_MEMORY}
+V2_OPTIONS = (*SIZE_AND_LENGTH, *TEACACHE, "teacache_fixed", "prompt_enhancer", "vlm_device")
+TASKS = (
+    TaskSpec(
+        name="text_to_video",
+        config_name="text_to_video",
+        summary="a video from a text (SkyReels-V2, Wan2.2)",
+        pipeline="videogen.pipelines.text_to_video:TextToVideoPipeline",
+        components=WAN_COMPONENTS,
+        tiny={"skyreels-v2-t2v": "skyreels-v2-t2v"},
+        inputs={},
+        arguments=WAN_ARGUMENTS,
+        options=V2_OPTIONS,
+        shape=text_to_video,
+        network={**TEXT_ONLY, "fps": False},
+        notes=unguided_notes,
+        **V2,
+    ),
+    TaskSpec(
+        name="image_to_video",
+        config_name="image_to_video",
+        summary="a video that begins with an image (SkyReels-V2, Wan2.2)",
+        pipeline="videogen.pipelines.image_to_video:ImageToVideoPipeline",
+        components=WAN_COMPONENTS | {"image_encoder": "image_encoder"},
+        tiny={"skyreels-v2-i2v": "skyreels-v2-i2v"},
+        inputs={"input_image": Files("image", 1, 1)},
+        arguments=WAN_ARGUMENTS,
+        options=V2_OPTIONS,
+        shape=image_to_video,
+        network={**TEXT_ONLY, "in_channels": 36, "image": True},
+        notes=unguided_notes,
+        **V2,
+    ),
+    TaskSpec(
+        name="diffusion_forcing",
+        config_name="diffusion_forcing",
+        summary="a long video from a text, an image, two images or a video (SkyReels-V2)",
+        pipeline="videogen.pipelines.diffusion_forcing:DiffusionForcingPipeline",
+        components=WAN_COMPONENTS,
+        tiny={"skyreels-v2-df": "skyreels-v2-df"},
+        inputs={
+            "input_image": Files("image", 0, 1),
+            "end_image": Files("image", 0, 1),
+            "input_video": Files("video", 0, 1),
+        },
+        arguments=(
+            *("prompt", "negative_prompt", "height", "width", "rolls", "fps", "num_inference_steps", "shift"),
+            *("sample_solver", "guidance_scale", "ar_step", "causal_block_size", "causal_attention"),
+            *("base_num_frames", "overlap_history", "addnoise_condition"),
+        ),
+        options=(
+            *V2_OPTIONS,
+            *("num_frames", "roll_prompts", "captioner", "vlm_path", "new_frames_only", "keep_parts"),
+        ),
+        shape=diffusion_forcing,
+        network=TEXT_ONLY,
+        notes=forcing_notes,
+        **V2,
+    ),
+)

@@ -1,0 +1,291 @@
+"""SkyReels-V3: reference to video, extensions, and the talking avatar."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from videogen.errors import InputError
+from videogen.media.audio import AVATAR_FPS
+from videogen.tasks.avatar_clips import TARGET_FRAMES, plan_clips
+from videogen.tasks.families.wan import SIZE_AND_LENGTH, TEACACHE, TEXT_ONLY, WAN_COMPONENTS, WAN_MEMORY
+from videogen.tasks.geometry import (
+    SIZE_UNIT,
+    TIME_STRIDE,
+    Roll,
+    Shape,
+    choose_num_frames,
+    choose_size,
+    floor_frames,
+    latent_frames,
+)
+from videogen.tasks.sizes import Inputs, SizeTables
+
+if TYPE_CHECKING:
+    from videogen.media.video_reader import InputVideo
+
+from videogen.tasks.task_spec import Files, TaskSpec
+from videogen.tasks.warnings import RATE_TOLERANCE, guidance_notes
+
+REFERENCE_SLOTS = 4  # the network always sees four reference frames; unused ones are zero
+
+
+# Both extensions (spec skyreels_v3 sections 7 and 8).
+EXTENSION_FPS = 24
+
+
+LATENTS_PER_SECOND = 6
+
+
+LONGEST_ROLL = 5  # seconds
+
+
+CONDITION_FRAMES = 25
+
+
+LATENT_UNIT = 8  # a roll's latent frames, condition included, are a multiple of it
+
+
+SHOT_CONDITION_FRAMES = {2: 9, 3: 17, 4: 25, 5: 33}  # by seconds
+
+
+def reference_to_video(values: Mapping[str, Any], inputs: Inputs, tables: SizeTables) -> Shape:
+    """Size from the first reference; three forwards per step with guidance (spec skyreels_v3 section 9)."""
+    first = inputs["ref_imgs"][0]
+    height, width = choose_size(values, tables, (first.width, first.height))
+    frames = choose_num_frames(values, values["fps"], REFERENCE_SLOTS)
+    roll = Roll(latent_frames=latent_frames(frames), context_frames=REFERENCE_SLOTS, num_frames=frames)
+    forwards = 3 if values["guidance_scale"] > 1 else 1
+    return Shape(
+        height=height,
+        width=width,
+        fps=values["fps"],
+        rolls=(roll,),
+        forwards_per_step=forwards,
+        encoded_frames=1,
+    )
+
+
+def talking_avatar(values: Mapping[str, Any], inputs: Inputs, tables: SizeTables) -> Shape:
+    """Size from the portrait, length from the sound: a hidden clip, then those that are seen."""
+    (image,), (audio,) = inputs["input_image"], inputs["input_audio"]
+    height, width = choose_size(values, tables, (image.width, image.height))
+    _check_ratio(image, height, width)
+    clip, motion, drop = (values[name] for name in ("num_frames", "motion_frame", "drop_frame"))
+    choose_num_frames({"num_frames": clip}, AVATAR_FPS)
+    if motion + max(drop, TARGET_FRAMES) >= clip:
+        ends = f"--drop_frame {drop}" if drop > TARGET_FRAMES else f"the {TARGET_FRAMES} that show the target"
+        least = floor_frames(motion + max(drop, TARGET_FRAMES)) + TIME_STRIDE
+        what = f"leaves nothing of a clip of {clip} frames beside {ends}"
+        raise InputError("--motion_frame", motion, what, f"smaller ones, or --num_frames {least} at least")
+    rows = min(values["max_frames_num"], audio.num_frames)
+    seen = [found.stop - found.first for found in plan_clips(rows, clip, motion=motion, drop=drop).clips]
+    frames = [0, *seen] if seen else [rows]
+    return Shape(
+        height=height,
+        width=width,
+        fps=AVATAR_FPS,
+        rolls=tuple(Roll(latent_frames=latent_frames(clip), num_frames=count) for count in frames),
+        forwards_per_step=1 + (values["guidance_scale"] > 1) + (values["guidance_scale_audio"] > 1),
+        encoded_frames=clip,
+    )
+
+
+def _check_ratio(image: Any, height: int, width: int) -> None:
+    """Refuse a portrait of which more than half would be cut off."""
+    ratio = (image.width / image.height) / (width / height)
+    if max(ratio, 1 / ratio) > 2:
+        what = f"is {image.width}x{image.height}, and more than half is cut off for {width}x{height}"
+        raise InputError("--input_image", getattr(image, "name", None), what, "crop it")
+
+
+def single_shot_extension(values: Mapping[str, Any], inputs: Inputs, tables: SizeTables) -> Shape:
+    """Size from the source; rolls of up to five seconds."""
+    seconds = _seconds(values, range(1, 31))
+    return _extension(values, inputs, tables, single_shot_rolls(seconds), CONDITION_FRAMES)
+
+
+def shot_switching_extension(values: Mapping[str, Any], inputs: Inputs, tables: SizeTables) -> Shape:
+    """Size from the source; one roll of two to five seconds."""
+    seconds = _seconds(values, SHOT_CONDITION_FRAMES)
+    condition, frames = SHOT_CONDITION_FRAMES[seconds], EXTENSION_FPS * seconds + 1
+    roll = Roll(
+        latent_frames=latent_frames(frames), context_frames=latent_frames(condition), num_frames=frames
+    )
+    return _extension(values, inputs, tables, (roll,), condition)
+
+
+def single_shot_rolls(seconds: int) -> tuple[Roll, ...]:
+    """Rolls whose latent frames, condition included, are multiples of eight.
+
+    What a roll makes beyond its seconds to get there, later ones give back (spec skyreels_v3 section 7).
+    """
+    condition, surplus, rolls = latent_frames(CONDITION_FRAMES), 0, []
+    for start in range(0, seconds, LONGEST_ROLL):
+        latents = LATENTS_PER_SECOND * min(LONGEST_ROLL, seconds - start)
+        beyond = (latents + condition) % LATENT_UNIT
+        change = LATENT_UNIT - beyond if beyond > surplus else -beyond
+        latents, surplus = latents + change, surplus + change
+        rolls.append(Roll(latent_frames=latents, context_frames=condition, num_frames=4 * latents))
+    return tuple(rolls)
+
+
+def _seconds(values: Mapping[str, Any], allowed: Sequence[int] | Mapping[int, int]) -> int:
+    """Whole seconds in the task's range."""
+    given = values["duration"]
+    if given not in allowed:
+        near = min(allowed, key=lambda seconds: abs(seconds - given))
+        text = f"must be whole seconds from {min(allowed)} to {max(allowed)}"
+        raise InputError("--duration", f"{given:g}", text, f"nearest {near}")
+    return int(given)
+
+
+def _extension(
+    values: Mapping[str, Any], inputs: Inputs, tables: SizeTables, rolls: tuple[Roll, ...], condition: int
+) -> Shape:
+    """What both extensions have in common."""
+    (source,) = inputs["input_video"]
+    if min(source.width, source.height) < SIZE_UNIT:
+        size = f"is {source.width}x{source.height} pixels, and {SIZE_UNIT}x{SIZE_UNIT} are the least"
+        raise InputError("--input_video", source.name, size, "give a larger video")
+    frames = source.count(source_fps=values["source_fps"], fps=EXTENSION_FPS)
+    if frames < condition:
+        rated = "" if values["source_fps"] is None else f" at {EXTENSION_FPS} fps"
+        what = f"has {frames} frames{rated}, and {condition} are needed to continue it"
+        raise InputError("--input_video", source.name, what, "give a longer video")
+    height, width = choose_size(values, tables, (source.width, source.height))
+    whole = values["prepend_input"]
+    return Shape(
+        height=height,
+        width=width,
+        fps=EXTENSION_FPS,
+        rolls=rolls,
+        forwards_per_step=2 if values["guidance_scale"] > 1 else 1,
+        prepended=frames if whole else 0,
+        canvas=(source.width // 2 * 2, source.height // 2 * 2) if whole else None,
+        encoded_frames=condition,
+    )
+
+
+def extension_notes(values: Mapping[str, Any], explicit: Mapping[str, Any], inputs: Inputs) -> Iterator[str]:
+    """Also: what happens to the source's frame rate, and whether its sound can be kept."""
+    yield from guidance_notes(values, explicit, inputs)
+    if values.get("handover") == "mp4":
+        raise InputError("--handover", "mp4", "is for generate_continuous.py", "nearest frames")
+    (source,) = inputs["input_video"]
+    if values["prepend_input"] and (source.width % 2 or source.height % 2):
+        yield f"{source.name} is {source.width}x{source.height}; a film needs even sizes, so it loses a line"
+    if values["keep_audio"]:
+        _check_audio(values, source)
+    if values["source_fps"] is None and abs(source.fps - EXTENSION_FPS) > RATE_TOLERANCE:
+        yield (
+            f"{source.name} has {source.fps:g} frames a second and is continued as if it had "
+            f"{EXTENSION_FPS}, as published; --source_fps auto resamples it"
+        )
+
+
+def _check_audio(values: Mapping[str, Any], source: "InputVideo") -> None:
+    if not values["prepend_input"]:
+        raise InputError("--keep_audio", None, "the new frames have no sound", "add --prepend_input")
+    if not source.has_audio:
+        raise InputError("--keep_audio", None, f"{source.name} has no sound", "leave it out")
+    if values.get("output") and not values["output"].lower().endswith(".mp4"):
+        raise InputError("--keep_audio", None, "only an .mp4 has sound", "give --output an .mp4")
+    given = values["source_fps"]
+    played = EXTENSION_FPS if given is None else given or source.fps
+    if abs(source.fps - played) > RATE_TOLERANCE:
+        what = f"the sound would not fit {source.fps:g} frames a second played as {played:g}"
+        raise InputError("--keep_audio", None, what, "add --source_fps auto")
+
+
+def avatar_notes(values: Mapping[str, Any], explicit: Mapping[str, Any], inputs: Inputs) -> Iterator[str]:
+    """Sound that says nothing, and a prompt that little follows from."""
+    if values["guidance_scale"] <= 1 and explicit.get("negative_prompt"):
+        yield "--negative_prompt has no effect while --guidance_scale is 1 or less"
+    (audio,) = inputs["input_audio"]
+    if audio.silent:
+        cancelled = ", or its channels cancel each other" if audio.channels > 1 else ""
+        yield f"{audio.name} is silent{cancelled}; the portrait will hardly speak"
+    if audio.num_frames > values["max_frames_num"]:
+        yield f"{audio.name} lasts {audio.num_frames} frames, cut to {values['max_frames_num']}"
+    if (output := values.get("output")) and not output.lower().endswith(".mp4"):
+        yield "only an .mp4 has sound"
+    if min(audio.num_frames, values["max_frames_num"]) < values["num_frames"]:
+        if "connection_prompt" in explicit:
+            yield "--connection_prompt has no effect: there is but one clip, which follows --prompt"
+    elif "connection_prompt" not in explicit:
+        yield f"what is seen follows --connection_prompt '{values['connection_prompt']}', as published"
+
+
+V3: dict[str, Any] = {"family": "SkyReels-V3", "memory": WAN_MEMORY}
+EXTENSION: dict[str, Any] = V3 | {
+    "layouts": ("SkyReels-V3 extension", "diffusers"),
+    "tiny": {"skyreels-v3-v2v": "skyreels-v3-v2v"},
+    "inputs": {"input_video": Files("video", 1, 1)},
+    "options": ("duration", "roll_prompts", "prepend_input", "keep_audio", "keep_parts", *TEACACHE),
+    "network": TEXT_ONLY,
+    "notes": extension_notes,
+}
+EXTENSION_ARGUMENTS = (
+    *("prompt", "negative_prompt", "height", "width", "rolls", "num_inference_steps", "shift"),
+    *("sample_solver", "guidance_scale", "source_fps", "color_match"),
+)
+TASKS = (
+    TaskSpec(
+        name="reference_to_video",
+        summary="a video of the subjects in 1-4 reference images (SkyReels-V3)",
+        pipeline="videogen.pipelines.reference_to_video:ReferenceToVideoPipeline",
+        layouts=("diffusers",),
+        components=WAN_COMPONENTS,
+        config_name="reference_to_video",
+        tiny={"skyreels-v3-r2v": "skyreels-v3-r2v"},
+        inputs={"ref_imgs": Files("image", 1, REFERENCE_SLOTS)},
+        arguments=(
+            *("prompt", "negative_prompt", "height", "width", "num_frames", "num_inference_steps"),
+            *("shift", "sample_solver", "guidance_scale", "guidance_scale_img"),
+        ),
+        options=(*SIZE_AND_LENGTH, *TEACACHE),
+        shape=reference_to_video,
+        network=TEXT_ONLY,
+        notes=guidance_notes,
+        **V3,
+    ),
+    TaskSpec(
+        name="single_shot_extension",
+        config_name="single_shot_extension",
+        summary="a video goes on in the same shot, 1-30 s (SkyReels-V3)",
+        pipeline="videogen.pipelines.single_shot_extension:SingleShotExtensionPipeline",
+        components=WAN_COMPONENTS,
+        arguments=(*EXTENSION_ARGUMENTS, "handover"),
+        shape=single_shot_extension,
+        **EXTENSION,
+    ),
+    TaskSpec(
+        name="shot_switching_extension",
+        config_name="shot_switching_extension",
+        summary="a video goes on with a cut to another shot, 2-5 s (SkyReels-V3)",
+        pipeline="videogen.pipelines.shot_switching_extension:ShotSwitchingExtensionPipeline",
+        components=WAN_COMPONENTS | {"transformer": "shot_transformer"},
+        arguments=EXTENSION_ARGUMENTS,
+        shape=shot_switching_extension,
+        **EXTENSION,
+    ),
+    TaskSpec(
+        name="talking_avatar",
+        config_name="talking_avatar",
+        summary="a portrait speaks (SkyReels-V3)",
+        pipeline="videogen.pipelines.talking_avatar:TalkingAvatarPipeline",
+        layouts=("SkyReels-V3 avatar", "diffusers"),
+        components=WAN_COMPONENTS | {"image_encoder": "image_encoder", "audio_encoder": "audio_encoder"},
+        tiny={"skyreels-v3-avatar": "skyreels-v3-avatar"},
+        inputs={"input_image": Files("image", 1, 1), "input_audio": Files("audio", 1, 1)},
+        arguments=(
+            *("prompt", "negative_prompt", "height", "width", "num_inference_steps", "shift"),
+            *("guidance_scale", "guidance_scale_audio", "connection_prompt", "motion_frame", "drop_frame"),
+            *("max_frames_num", "clip_frames"),
+        ),
+        options=("num_frames", "audio_track", "keep_parts"),
+        shape=talking_avatar,
+        network={**TEXT_ONLY, "in_channels": 36, "image": True, "audio": True},
+        notes=avatar_notes,
+        **V3,
+    ),
+)

@@ -1,0 +1,131 @@
+"""What families with Wan's transformer have in common."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from videogen.errors import InputError
+from videogen.tasks.geometry import (
+    MAX_POSITIONS,
+    WAN21_GRID,
+    Grid,
+    Roll,
+    Shape,
+    choose_num_frames,
+    choose_size,
+    latent_frames,
+)
+from videogen.tasks.memory_model import FamilyMemory, Network, VaeMemory
+from videogen.tasks.sizes import Inputs, SizeTables
+
+# Squares of the width that a Wan transformer keeps in float32 beside half precision, to embed noise levels.
+FLOAT32_SQUARES = 7
+PUBLISHED_VAE_WIDTH = 96
+WAN21_VAE = VaeMemory(decode=156.0, picture=20.3, video=93.5)
+
+LANDSCAPE = (16, 9)  # width, height
+
+
+WAN_COMPONENTS = {name: name for name in ("transformer", "vae", "text_encoder", "tokenizer")}
+
+
+# A transformer that sees latents and text, nothing else.
+TEXT_ONLY = {"kind": "Wan", "in_channels": 16, "image": False, "audio": False, "experts": 1}
+
+
+WAN_ARGUMENTS = (
+    *("prompt", "negative_prompt", "height", "width", "num_frames", "num_inference_steps", "shift"),
+    *("sample_solver", "guidance_scale"),
+)
+
+
+def text_to_video(values: Mapping[str, Any], inputs: Inputs, tables: SizeTables) -> Shape:
+    """Landscape unless --size or --height --width say otherwise."""
+    del inputs
+    return one_roll(values, tables, LANDSCAPE)
+
+
+def first_frame_of(inputs: Inputs) -> Any:
+    """What the first frame is: an image, or the last of a video."""
+    return (*inputs.get("input_image", ()), *inputs.get("input_video", ()))[0]
+
+
+def one_roll(
+    values: Mapping[str, Any],
+    tables: SizeTables,
+    orientation: tuple[int, int],
+    *,
+    fit: Callable[[int, int, int], tuple[int, int]] | None = None,
+    source: Any = None,
+    grid: Grid = WAN21_GRID,
+    after_image: bool = False,
+) -> Shape:
+    """One roll; where ``fit`` is given, (area, width, height) -> size in the ratio of ``source``."""
+    height, width = choose_size(values, tables, orientation, grid)
+    if values.get("height") is not None:
+        check_unit(height, width, grid)
+    elif fit is not None:
+        height, width = _fitted(fit, height * width, source, grid)
+    frames = choose_num_frames(values, values["fps"], after_image=after_image)
+    roll = Roll(latent_frames=latent_frames(frames), num_frames=frames)
+    paired = values.get("teacache") and not values["teacache_fixed"]  # it counts calls in pairs
+    scale = values["guidance_scale"]
+    forwards = 1 if scale in (1, (1, 1)) and not paired else 2
+    return Shape(
+        height=height, width=width, fps=values["fps"], rolls=(roll,), forwards_per_step=forwards, grid=grid
+    )
+
+
+def check_unit(height: int, width: int, grid: Grid) -> None:
+    for flag, pixels in (("--height", height), ("--width", width)):
+        if pixels % grid.unit:
+            near = max(grid.unit, round(pixels / grid.unit) * grid.unit)
+            raise InputError(flag, pixels, f"must be a multiple of {grid.unit}", f"nearest {near}")
+
+
+def _fitted(
+    fit: Callable[[int, int, int], tuple[int, int]], area: int, source: Any, grid: Grid
+) -> tuple[int, int]:
+    try:
+        height, width = fit(area, source.width, source.height)
+    except ValueError:
+        height = width = 0
+    if min(height, width) < grid.unit or max(height, width) > MAX_POSITIONS * grid.unit:
+        what = f"is {source.width}x{source.height}, too narrow for any size"
+        raise InputError(
+            "input image", getattr(source, "name", None), what, "crop it, or give --height --width"
+        )
+    return height, width
+
+
+def orientation_of(sources: Sequence[Any]) -> tuple[int, int]:
+    """(width, height) of 16:9, upright where the source is higher than wide (spec skyreels_v2 section 1)."""
+    upright = any(source.height > source.width for source in sources)
+    return (LANDSCAPE[1], LANDSCAPE[0]) if upright else LANDSCAPE
+
+
+def wan_network(features: Mapping[str, Any]) -> Network:
+    """Describe a Wan transformer."""
+    width, layers = features["width"], features["layers"]
+    ratio = features["ffn"] / max(width, 1)
+    return Network(
+        width=width,
+        tensors=max(5 + ratio, 7.5),
+        streamed=max(4 + 2 * ratio, 8.5),
+        layers=layers,
+        contexts=True,
+        known_first=0,
+        float32=FLOAT32_SQUARES * width**2,
+        resident=int(1.3 * FLOAT32_SQUARES * width**2),
+        text_work=150_000_000,
+        largest_layer=2_150_000_000,
+    )
+
+
+WAN_MEMORY = FamilyMemory(
+    vae=WAN21_VAE,
+    vae_width=lambda config: config.get("base_dim", PUBLISHED_VAE_WIDTH),
+    network=wan_network,
+    cached_outputs=lambda config: 3 * config.get("num_layers", 40),  # attention twice, and feed-forward
+)
+SIZE_AND_LENGTH = ("duration", "fps")  # options
+TEACACHE = ("teacache", "teacache_thresh", "use_ret_steps", "teacache_model")  # with published coefficients

@@ -1,0 +1,162 @@
+"""Wan2.2: the 14B models with two experts, and the 5B model."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from videogen.tasks.families.wan import (
+    LANDSCAPE,
+    SIZE_AND_LENGTH,
+    TEXT_ONLY,
+    WAN_ARGUMENTS,
+    WAN_COMPONENTS,
+    WAN_MEMORY,
+    first_frame_of,
+    one_roll,
+    text_to_video,
+)
+from videogen.tasks.geometry import Grid, Shape, area_size
+from videogen.tasks.memory_model import VaeMemory
+from videogen.tasks.sizes import Inputs, SizeTables
+from videogen.tasks.task_spec import Files, TaskSpec
+from videogen.tasks.warnings import unguided_notes
+
+WAN22_GRID = Grid(channels=48, stride=16)
+
+WAN22_VAE_WIDTH = 256
+WAN22_VAE = VaeMemory(decode=209.5, picture=15.4, video=64.2)
+
+TWO_EXPERTS = {**TEXT_ONLY, "experts": 2}
+TWO_IMAGE_EXPERTS = {**TWO_EXPERTS, "in_channels": 36}
+
+
+def wan22_image_to_video(values: Mapping[str, Any], inputs: Inputs, tables: SizeTables) -> Shape:
+    """Wan2.2 A14B: --size and --resolution are areas, the ratio is the image's (spec wan22 section 4)."""
+    shape = one_roll(values, tables, LANDSCAPE, fit=area_size, source=first_frame_of(inputs))
+    return replace(shape, encoded_frames=shape.num_frames)
+
+
+def wan22_5b_text_to_video(values: Mapping[str, Any], inputs: Inputs, tables: SizeTables) -> Shape:
+    """Wan2.2 5B: as --size says."""
+    del inputs
+    return one_roll(values, tables, LANDSCAPE, grid=WAN22_GRID)
+
+
+def wan22_5b_image_to_video(values: Mapping[str, Any], inputs: Inputs, tables: SizeTables) -> Shape:
+    """Wan2.2 5B: the same with the image's ratio."""
+    source = first_frame_of(inputs)
+    shape = one_roll(
+        values, tables, LANDSCAPE, fit=covered_size, source=source, grid=WAN22_GRID, after_image=True
+    )
+    return replace(shape, encoded_frames=1)
+
+
+def covered_size(area: int, width: int, height: int) -> tuple[int, int]:
+    """(height, width) of at most ``area`` pixels near an image's ratio, for Wan2.2 5B (spec wan22 section 4).
+
+    Of the two sizes that round the width or the height first, the one nearer in ratio.
+
+    Raises:
+        ValueError: an image too narrow for any.
+    """
+    unit, ratio = WAN22_GRID.unit, width / height
+    ideal = math.sqrt(area * ratio)
+    try:
+        wide = int(ideal // unit) * unit
+        first = (int(area / wide // unit) * unit, wide)
+        high = int(area / ideal // unit) * unit
+        second = (high, int(area / high // unit) * unit)
+        errors = [max(ratio / (w / h), (w / h) / ratio) for h, w in (first, second)]
+    except ZeroDivisionError:
+        raise ValueError("too narrow") from None
+    return first if errors[0] < errors[1] else second
+
+
+A14B_ARGUMENTS = (*WAN_ARGUMENTS, "boundary")
+A14B: dict[str, Any] = {
+    "family": "Wan2.2 A14B",
+    "pipeline": "videogen.pipelines.wan22_a14b:Wan22A14BPipeline",
+    "layouts": ("Wan2.2 A14B", "diffusers"),
+    "components": WAN_COMPONENTS | {"transformer_2": "transformer_2"},
+    "notes": unguided_notes,
+    "memory": WAN_MEMORY,
+}
+A14B_FROM_IMAGE: dict[str, Any] = A14B | {
+    "config_name": "wan22-i2v-a14b",
+    "shape": wan22_image_to_video,
+    "network": TWO_IMAGE_EXPERTS,
+    "tiny": {"wan22-a14b": "wan22-i2v-a14b"},
+}
+TI2V_5B: dict[str, Any] = {
+    "family": "Wan2.2 5B",
+    "config_name": "wan22-5b",
+    "pipeline": "videogen.pipelines.wan22_5b:Wan22TI2V5BPipeline",
+    "layouts": ("Wan2.2 5B", "diffusers"),
+    "components": WAN_COMPONENTS,
+    "tiny": {"wan22-5b": "wan22-5b"},
+    "network": {**TEXT_ONLY, "in_channels": 48},
+    "notes": unguided_notes,
+    "memory": replace(
+        WAN_MEMORY,
+        vae=WAN22_VAE,
+        # Per output pixel: this VAE decodes pictures of half the size.
+        vae_width=lambda config: config.get("decoder_base_dim", WAN22_VAE_WIDTH) / 4,
+    ),
+}
+FROM_VIDEO: dict[str, Any] = {
+    "inputs": {"input_video": Files("video", 1, 1), "input_image": Files("image", 0, 1)},
+    "options": (*SIZE_AND_LENGTH, "vlm_path", "vlm_device", "custom_prompt", "save_last_frame"),
+    "describes": True,
+}
+TASKS = (
+    TaskSpec(
+        name="text_to_video",
+        config_name="wan22-t2v-a14b",
+        inputs={},
+        arguments=A14B_ARGUMENTS,
+        options=SIZE_AND_LENGTH,
+        shape=text_to_video,
+        network=TWO_EXPERTS,
+        tiny={"wan22-a14b": "wan22-t2v-a14b"},
+        **A14B,
+    ),
+    TaskSpec(
+        name="text_to_video",
+        inputs={},
+        arguments=WAN_ARGUMENTS,
+        options=SIZE_AND_LENGTH,
+        shape=wan22_5b_text_to_video,
+        **TI2V_5B,
+    ),
+    TaskSpec(
+        name="image_to_video",
+        inputs={"input_image": Files("image", 1, 1)},
+        arguments=A14B_ARGUMENTS,
+        options=SIZE_AND_LENGTH,
+        **A14B_FROM_IMAGE,
+    ),
+    TaskSpec(
+        name="image_to_video",
+        inputs={"input_image": Files("image", 1, 1)},
+        arguments=WAN_ARGUMENTS,
+        options=SIZE_AND_LENGTH,
+        shape=wan22_5b_image_to_video,
+        **TI2V_5B,
+    ),
+    TaskSpec(
+        name="v2v-14B",
+        summary="a video goes on from the last frame of another (Wan2.2 I2V-A14B)",
+        arguments=(*A14B_ARGUMENTS, "color_match"),
+        **FROM_VIDEO,
+        **A14B_FROM_IMAGE,
+    ),
+    TaskSpec(
+        name="v2v-5B",
+        summary="a video goes on from the last frame of another (Wan2.2 TI2V-5B)",
+        arguments=(*WAN_ARGUMENTS, "color_match"),
+        shape=wan22_5b_image_to_video,
+        **FROM_VIDEO,
+        **TI2V_5B,
+    ),
+)

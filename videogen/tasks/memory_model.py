@@ -1,0 +1,68 @@
+"""What decides how much memory the models of a family take."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VaeMemory:
+    """What a VAE takes while it works, in float32, per pixel and unit of its base width.
+
+    Args:
+        decode: one latent frame after the other.
+        decode_frame: of a VAE that decodes many frames at once, per frame; ``decode`` is what does not
+            depend on their number.
+        picture: encoding a single picture.
+        video: encoding any number of frames.
+    """
+
+    decode: float
+    decode_frame: float = 0.0
+    picture: float
+    video: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Network:
+    """What of a transformer decides how much memory its forward takes.
+
+    Args:
+        tensors: token-sized tensors of its width that are alive at once in a forward; ``streamed`` where its
+            weights are float8, whose products have their bias added in a copy.
+        contexts: whether keys and values of texts and images are kept while denoising.
+        known_first: that many more where the first latent frame has a noise level of its own.
+        float32: weights that stay in float32 beside half precision.
+        resident: bytes of a transformer that stay on the device where its blocks are streamed.
+        text_work: what the text encoder takes besides its weights.
+        largest_layer: of its text encoder, which alone is on the device where its layers are streamed.
+    """
+
+    width: int
+    tensors: float
+    streamed: float
+    layers: int
+    contexts: bool
+    known_first: float
+    float32: int
+    resident: int
+    text_work: int
+    largest_layer: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FamilyMemory:
+    """What the estimate asks about the models of a family.
+
+    Args:
+        vae: figures of its VAE.
+        vae_width: config.json of the VAE -> base width of its decoder, per output pixel.
+        network: features of a checkpoint (``checkpoints.model_features``), or a row of
+            configs/published.yaml -> its transformer.
+        cached_outputs: config.json of the transformer -> outputs of layers that TaylorSeer extrapolates.
+    """
+
+    vae: VaeMemory
+    vae_width: Callable[[Mapping[str, Any]], float]
+    network: Callable[[Mapping[str, Any]], Network]
+    cached_outputs: Callable[[Mapping[str, Any]], int]
