@@ -14,14 +14,8 @@ _WAN21 = {
     "text_encoder": "models_t5_umt5-xxl-enc-bf16.pth",
     "tokenizer": "google/umt5-xxl/",
 }
-
-
 _CLIP = "models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth"
-
-
 _HUNYUAN = "hunyuan-video-i2v-720p/"
-
-
 LAYOUTS: dict[str, dict[str, str]] = {
     "diffusers": {
         "transformer": "transformer/",
@@ -63,8 +57,6 @@ LAYOUTS: dict[str, dict[str, str]] = {
     "Wan2.2 5B": {"transformer": "./", **_WAN21, "vae": "Wan2.2_VAE.pth"},
     "SkyReels-V2": {"transformer": "./", "image_encoder": _CLIP, **_WAN21},
 }
-
-
 # What tells a layout: the first row of which one path exists decides.
 MARKERS: dict[str, tuple[str, ...]] = {
     "HunyuanVideo-I2V": ("hunyuan-video-i2v-720p", "text_encoder_i2v"),
@@ -75,36 +67,20 @@ MARKERS: dict[str, tuple[str, ...]] = {
     "Wan2.2 5B": ("Wan2.2_VAE.pth",),
     "SkyReels-V2": ("Wan2.1_VAE.pth", "config.json"),
 }
-
-
 # Read where a component's folder has no safetensors; the first kind that is there.
 PICKLES = ("pytorch_model.bin", "pytorch_model.pt", "*_model_states.pt", "*_model_states_fp8.pt")
-
-
 FLOAT8 = "_fp8.pt"  # how the names of float8 weights end
-
-
 SCALES = "*_map.pt"  # of such weights
-
-
 # Of the files in a component's folder.
 KINDS = ("*.json", "*.safetensors", "*.model", "*.txt", *PICKLES, SCALES)
-
-
 # Components without weights -> the files of which one must be there.
 WEIGHTLESS = {
     "tokenizer": ("tokenizer.json", "spiece.model", "tokenizer.model"),
     "tokenizer_2": ("tokenizer.json", "vocab.json"),
     "image_processor": ("preprocessor_config.json",),
 }
-
-
 WEIGHTS = (".safetensors", ".pth", ".pt", ".bin")
-
-
 LIGHT = (".json", ".model", ".txt")  # suffixes of what they are made of
-
-
 WITHOUT_CONFIG = ("transformers",)  # folders whose weights say it all
 
 

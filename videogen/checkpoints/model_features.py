@@ -19,26 +19,14 @@ PATCHES = {
     "img_in.proj.weight": "HunyuanVideo",
     "x_embedder.proj.weight": "HunyuanVideo",
 }
-
-
 LAYER = re.compile(r"(transformer_|single_transformer_|double_|single_)?blocks\.\d+\.")
-
-
 FEED_FORWARDS = ("blocks.0.ffn.0.weight", "blocks.0.ffn.net.0.proj.weight")
-
-
 GUIDANCE = ("guidance_in.", "time_text_embed.guidance_embedder.")
-
-
 HEAD_DIM = 128  # of every published transformer
-
-
 HEAD_NORMS = (
     "img_attn_q_norm.weight",
     "transformer_blocks.0.attn.norm_q.weight",
 )  # as long as a head is wide
-
-
 _EDGE = 1 << 16  # bytes read at either end of a file for its fingerprint
 
 

@@ -37,8 +37,6 @@ logger = logging.getLogger(__name__)
 # Of a LoRA's expert: whether it goes into the second transformer; unnamed, into each.
 EXPERTS = {None: (False, True), "high": (False,), "low": (True,)}
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
-
-
 # What a checkpoint's tiny_arch.json calls our components.
 ARCH_NAMES = {"transformer": "dit", "image_encoder": "clip"}
 

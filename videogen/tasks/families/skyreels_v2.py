@@ -31,15 +31,12 @@ from videogen.tasks.geometry import (
 )
 from videogen.tasks.sizes import Inputs, SizeTables
 from videogen.tasks.task_spec import Files, TaskSpec
-from videogen.tasks.warnings import unguided_notes
+from videogen.tasks.warnings import RATE_TOLERANCE, guidance_notes, unguided_notes
 
 if TYPE_CHECKING:
     pass
-from videogen.tasks.warnings import RATE_TOLERANCE, guidance_notes
 
 HIGHEST_ADDNOISE = 60  # of 1000; spec skyreels_v2 section 3
-
-
 OVERLAP = 17  # frames; published with diffusion forcing
 
 

@@ -18,32 +18,20 @@ from videogen.tasks.geometry import (
     latent_frames,
 )
 from videogen.tasks.sizes import Inputs, SizeTables
+from videogen.tasks.task_spec import Files, TaskSpec
+from videogen.tasks.warnings import RATE_TOLERANCE, guidance_notes
 
 if TYPE_CHECKING:
     from videogen.media.video_reader import InputVideo
 
-from videogen.tasks.task_spec import Files, TaskSpec
-from videogen.tasks.warnings import RATE_TOLERANCE, guidance_notes
 
 REFERENCE_SLOTS = 4  # the network always sees four reference frames; unused ones are zero
-
-
 # Both extensions (spec skyreels_v3 sections 7 and 8).
 EXTENSION_FPS = 24
-
-
 LATENTS_PER_SECOND = 6
-
-
 LONGEST_ROLL = 5  # seconds
-
-
 CONDITION_FRAMES = 25
-
-
 LATENT_UNIT = 8  # a roll's latent frames, condition included, are a multiple of it
-
-
 SHOT_CONDITION_FRAMES = {2: 9, 3: 17, 4: 25, 5: 33}  # by seconds
 
 

@@ -23,15 +23,9 @@ PUBLISHED_VAE_WIDTH = 96
 WAN21_VAE = VaeMemory(decode=156.0, picture=20.3, video=93.5)
 
 LANDSCAPE = (16, 9)  # width, height
-
-
 WAN_COMPONENTS = {name: name for name in ("transformer", "vae", "text_encoder", "tokenizer")}
-
-
 # A transformer that sees latents and text, nothing else.
 TEXT_ONLY = {"kind": "Wan", "in_channels": 16, "image": False, "audio": False, "experts": 1}
-
-
 WAN_ARGUMENTS = (
     *("prompt", "negative_prompt", "height", "width", "num_frames", "num_inference_steps", "shift"),
     *("sample_solver", "guidance_scale"),
