@@ -172,7 +172,7 @@ def _run_within(capacity: int, gpu: str, plan: Plan, frames: int | None, *, coun
 
 def mode_of(plan: Plan) -> str:
     """Return the memory mode of a plan: 'plain', 'offload' or 'low_vram'."""
-    return next((mode for mode in ("low_vram", "offload") if plan.values[mode]), "plain")
+    return next((mode for mode in ("low_vram", "offload") if getattr(plan.options, mode)), "plain")
 
 
 @contextmanager

@@ -21,7 +21,7 @@ def test_a_task_costs_a_row_a_yaml_file_and_a_pipeline(tmp_path):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "generate_video.py", tmp_path)
     family = tmp_path / "videogen/tasks/families/skyreels_v2.py"
-    family.write_text(f"{family.read_text()}\n\nfrom dataclasses import replace\n\n{piece('row')}")
+    family.write_text(f"{family.read_text()}\n\n{piece('row')}")
     (tmp_path / "configs/five_frames.yaml").write_text(piece("yaml"))
     (tmp_path / "videogen/pipelines/five_frames.py").write_text(piece("pipeline"))
     words = ["--task_type", "five_frames", "--model_id", "tiny", "--prompt", "a robot", "--device", "cpu"]

@@ -12,6 +12,7 @@ from videogen.runtime.block_streaming import stream
 from videogen.runtime.component_offload import Copier
 from videogen.runtime.step_cache import CONFIGS, enable_cache
 from videogen.tasks.option_types import Reject
+from videogen.tasks.options import Options
 from videogen.tasks.step_caches import KINDS, read_cache, read_ratios, step_cache, write_ratios
 
 ALL = {"first_block": 1e9, "magcache": 1e9, "taylorseer": 3, "taylorseer_lite": 3}
@@ -374,18 +375,7 @@ def test_hunyuan(kind, name, computed):
 # --- what goes together
 
 
-VALUES = {
-    "attention_backend": "auto",
-    "device": "auto",
-    "cache": None,
-    "float8_matmul": False,
-    "compile": False,
-    "use_usp": False,
-    "dtype": "bfloat16",
-    "lora": (),
-    "guidance_scale": 1.0,
-    "num_inference_steps": 4,
-}
+OPTIONS = Options(guidance_scale=1.0, num_inference_steps=4)
 
 
 @pytest.mark.parametrize(
@@ -401,7 +391,7 @@ VALUES = {
 )
 def test_what_does_not_go_together(values, message):
     with pytest.raises(InputError, match=message):
-        option_rules.check(VALUES | values)
+        option_rules.check(OPTIONS.but(**values))
 
 
 @pytest.mark.parametrize(
@@ -414,7 +404,7 @@ def test_what_does_not_go_together(values, message):
     ],
 )
 def test_what_does(values):
-    option_rules.check(VALUES | values)
+    option_rules.check(OPTIONS.but(**values))
 
 
 @pytest.mark.parametrize("name", option_rules.PACKAGES)
@@ -422,15 +412,15 @@ def test_a_kernel_that_is_not_installed(monkeypatch, name):
     monkeypatch.setattr(option_rules, "find_spec", lambda module: None)
     package = option_rules.PACKAGES[name]
     with pytest.raises(InputError, match=f"{name}: needs the package {package.module}") as refused:
-        option_rules.check(VALUES | {"attention_backend": name})
+        option_rules.check(OPTIONS.but(attention_backend=name))
     assert package.how in str(refused.value)
     with pytest.raises(InputError, match=r"--float8_matmul: needs the package torchao.*pip install"):
-        option_rules.check(VALUES | {"float8_matmul": True})
+        option_rules.check(OPTIONS.but(float8_matmul=True))
 
 
 def test_notes():
     def count(**values):
-        return len(list(option_rules.notes(VALUES | values)))
+        return len(list(option_rules.notes(OPTIONS.but(**values))))
 
     lcm = {"sample_solver": "lcm", "lora": ("x",)}
     assert count() == count(**lcm) == 0

@@ -8,7 +8,9 @@ from videogen.diffusion.guidance import ClassifierFree, DualGuidance, SinglePass
 from videogen.diffusion.sampling import StopDenoising, denoise, euler, unipc
 from videogen.errors import InputError
 from videogen.models.wan.embedders import WanRotaryEmbed, sinusoid
-from videogen.tasks.geometry import Roll, Shape, choose_num_frames, choose_size
+from videogen.tasks.geometry import Roll, Shape
+from videogen.tasks.options import Size
+from videogen.tasks.sizes import choose_num_frames, choose_size
 from videogen.tasks.table import TASKS
 
 TABLES = TASKS["reference_to_video"].size_tables()
@@ -108,7 +110,7 @@ def test_sinusoid_has_cosines_first():
     ],
 )
 def test_choose_size(values, source, size):
-    assert choose_size(values, TABLES, source) == size
+    assert choose_size(Size(**values), TABLES, source) == size
 
 
 @pytest.mark.parametrize(
@@ -121,7 +123,7 @@ def test_choose_size(values, source, size):
 )
 def test_sizes_that_do_not_exist(values, message):
     with pytest.raises(InputError, match=message):
-        choose_size(values, TABLES, (16, 9))
+        choose_size(Size(**values), TABLES, (16, 9))
 
 
 @pytest.mark.parametrize(
@@ -129,13 +131,13 @@ def test_sizes_that_do_not_exist(values, message):
     [(5, 24, 121), (1, 24, 25), (2.5, 24, 61), (0.1, 24, 1), (5, 16, 81), (5.05, 24, 121)],
 )
 def test_duration_is_the_largest_4k1(duration, fps, frames):
-    assert choose_num_frames({"duration": duration}, fps) == frames
-    assert choose_num_frames({"duration": duration, "num_frames": 9}, fps) == 9
+    assert choose_num_frames(Size(duration=duration), fps) == frames
+    assert choose_num_frames(Size(duration=duration, num_frames=9), fps) == 9
 
 
 def test_frames_beyond_the_tabulated_positions():
     with pytest.raises(InputError, match="at most 4077"):
-        choose_num_frames({"num_frames": 5001}, 24, context_frames=4)
+        choose_num_frames(Size(num_frames=5001), 24, context_frames=4)
 
 
 def test_shape_counts_what_the_network_sees():

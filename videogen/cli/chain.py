@@ -305,7 +305,7 @@ def run_chain(chain: Chain, first: Plan, *, as_json: bool = False) -> Iterator[s
     from videogen.runtime.parallel import join  # noqa: PLC0415
 
     chain.folder.mkdir(parents=True, exist_ok=True)
-    session = Session(keep_writers=True, team=join(wanted=first.values["use_usp"]))
+    session = Session(keep_writers=True, team=join(wanted=first.options.use_usp))
     done: list[Result] = []
     try:
         for index in range(1, chain.num_videos + 1):

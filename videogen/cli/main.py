@@ -29,7 +29,7 @@ from videogen.planning.request import Item, check_runtime, make_plans
 from videogen.prompts.roles import find_writers
 from videogen.results.output_paths import Existing
 from videogen.results.sidecar import changed_inputs
-from videogen.tasks.options import OPTIONS, defaults, merge
+from videogen.tasks.options import OPTIONS, Options, defaults, merge
 from videogen.tasks.table import TASKS, find
 
 logger = logging.getLogger("videogen")
@@ -165,24 +165,26 @@ def _generate(given: dict[str, Any], workdir: Path) -> int:
 
 def _caption(values: dict[str, Any], workdir: Path, *, dry_run: bool) -> int:
     """Print what the models that write prompts say, and no more."""
-    values = merge(defaults(), values)
-    check_runtime(values)
-    given = values.get("input_video")
-    if given is None and not (values.get("prompt") and values.get("prompt_enhancer")):
+    options = Options.of(merge(defaults(), values))
+    check_runtime(options)
+    given = options.input_video
+    if given is None and not (options.prompt and options.prompt_enhancer):
         fix = "give one of the two"
         raise InputError(
             "--caption_only", None, "needs --input_video, or --prompt with --prompt_enhancer", fix
         )
-    task = find(values["task_type"]) if "task_type" in values else None
+    task = find(options.task_type) if options.task_type else None
     role = "describer" if task is not None and task.describes else "captioner"
-    writers = find_writers(values, needed=() if given is None else (role,))
-    fetcher = Fetcher(folder=workdir, timeout=values["download_timeout"])
+    writers = find_writers(options, needed=() if given is None else (role,))
+    fetcher = Fetcher(folder=workdir, timeout=options.download_timeout)
     video = None if given is None else read_video("--input_video", given, fetcher)
     for found in writers.values():
         if found.note:
             logger.warning(found.note)
     said = (
-        {role: found.title for role, found in writers.items()} if dry_run else write_only(values, video, role)
+        {role: found.title for role, found in writers.items()}
+        if dry_run
+        else write_only(options, video, role)
     )
     print(json.dumps(said, indent=2, ensure_ascii=False))
     return 0

@@ -3,7 +3,7 @@
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -127,7 +127,8 @@ def help_text(task_name: str | None, program: Program | None = None) -> str:
         usage=program.usage,
         add_help=False,
     )
-    for title, options in GROUPS.items():
+    for title, group_of_options in GROUPS.items():
+        options = [OPTIONS[field.name] for field in fields(group_of_options)]
         used = [
             option
             for option in options
@@ -163,4 +164,4 @@ def _described(option: Option, task: TaskSpec | None) -> str:
     default = {**defaults(), **task.defaults(), **model}.get(option.name)
     if option.parse in (size, guidance) and isinstance(default, tuple):
         default = ("*" if option.parse is size else ",").join(f"{part:g}" for part in default)
-    return text if default in (None, (), False) else f"{text} (default {default!r})"
+    return text if default is True or default in (None, (), False) else f"{text} (default {default!r})"

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from videogen.errors import InputError, nearest
-from videogen.planning.request import Item, Values
+from videogen.planning.request import Item
 from videogen.results import sidecar
 from videogen.tasks.options import FLAG_NAMES, OPTIONS, Option, merge
 from videogen.tasks.table import TASKS
@@ -38,9 +38,9 @@ def value_of(option: Option, spelling: str, given: object) -> Any:
     return option.value(given)
 
 
-def from_mapping(content: Mapping[Any, object], source: str, *, one_video: bool) -> Values:
+def from_mapping(content: Mapping[Any, object], source: str, *, one_video: bool) -> dict[str, Any]:
     """Checked values of a mapping read from a file; ``one_video`` refuses options about the whole run."""
-    values: Values = {}
+    values: dict[str, Any] = {}
     for spelling, given in content.items():
         option = named(str(spelling), source)
         if one_video and option.about_run:
@@ -55,7 +55,7 @@ def from_mapping(content: Mapping[Any, object], source: str, *, one_video: bool)
     return values
 
 
-def from_config(file: str) -> Values:
+def from_config(file: str) -> dict[str, Any]:
     """Values of a --config file.
 
     Raises:
@@ -68,7 +68,7 @@ def from_config(file: str) -> Values:
     return from_mapping(content, f"--config {file}", one_video=False)
 
 
-def from_metadata(file: str, stronger: Mapping[str, Any]) -> Values:
+def from_metadata(file: str, stronger: Mapping[str, Any]) -> dict[str, Any]:
     """Values of an earlier result. A model or an input that was a private path must be given again.
 
     Raises:
@@ -96,7 +96,7 @@ def from_metadata(file: str, stronger: Mapping[str, Any]) -> Values:
     return from_mapping(request, f"--from_metadata {file}", one_video=True)
 
 
-def read_jobs(file: str, base: Values, recorded: Collection[str] = ()) -> list[Item]:
+def read_jobs(file: str, base: dict[str, Any], recorded: Collection[str] = ()) -> list[Item]:
     """The items of a --jobs file: JSON lines where the first line is a JSON object, else one prompt per line.
 
     Of the ``base`` values, those ``recorded`` come from an earlier result.
@@ -116,7 +116,7 @@ def read_jobs(file: str, base: Values, recorded: Collection[str] = ()) -> list[I
     return items
 
 
-def _json_line(line: str, source: str) -> Values:
+def _json_line(line: str, source: str) -> dict[str, Any]:
     try:
         content = json.loads(line)
     except ValueError as error:

@@ -101,7 +101,7 @@ def write(
         record["output"] = target.path.name
         with files.writing(target.sidecar):
             write_json(target.sidecar, record)
-    if not plan.values.get("keep_parts"):
+    if not plan.options.keep_parts:
         plan.parts.remove()
     return Result(target=target, record=record)
 
@@ -154,7 +154,7 @@ def _say_what_is_kept(plan: Plan) -> Iterator[None]:
         yield
     except BaseException:
         if count := plan.parts.finished():
-            named = plan.values.get("output") or plan.values.get("output_dir")
+            named = plan.options.output or plan.options.output_dir
             again = "--resume" if named else f"--output {target_of(plan).path} --resume"
             advice = f"the same command with {again} (and without --overwrite) goes on behind them"
             logger.warning("%d finished rolls are kept in %s; %s", count, plan.parts.folder, advice)
@@ -198,7 +198,7 @@ def _effective(pipeline: VideoPipeline) -> dict[str, Any]:
 @contextmanager
 def _sound(plan: Plan) -> Iterator[video_writer.Audio | None]:
     """Sound for the file: a stretch of an input, or what the model heard of it."""
-    if plan.audio is None or plan.values.get("audio_track") != "normalized":
+    if plan.audio is None or plan.options.audio_track != "normalized":
         yield video_writer.Audio(*plan.audio) if plan.audio is not None else None
         return
     (source,), (*_, seconds) = plan.inputs["input_audio"], plan.audio
@@ -222,7 +222,7 @@ def _source_frames(plan: Plan, pipeline: VideoPipeline) -> Iterator[np.ndarray]:
         return
     (source,), (width, height) = plan.inputs["input_video"], plan.shape.file_size
     if plan.shape.canvas is not None:
-        for frame in source.frames(source_fps=plan.values["source_fps"], fps=plan.shape.fps):
+        for frame in source.frames(source_fps=plan.options.source_fps, fps=plan.shape.fps):
             yield frame[None, :height, :width]
         return
     grey = frames_tensor(np.arange(256, dtype=np.uint8).repeat(3).reshape(256, 1, 1, 3))
@@ -284,7 +284,7 @@ def _save_latents(target: Path, latents: Sequence[torch.Tensor]) -> None:
 
 def _prompts(plan: Plan) -> dict[str, Any]:
     """What was asked for, what models made of it, and which."""
-    given = plan.values.get("roll_prompts") or plan.values.get("prompt")
+    given = plan.options.roll_prompts or plan.options.prompt
     models = {role: found.title for role, found in plan.writers.items()}
     return {"given": given, "models": models, **plan.written}
 
@@ -315,7 +315,7 @@ def _record(plan: Plan, pipeline: VideoPipeline) -> dict[str, Any]:
             for name, items in plan.inputs.items()
         },
         "device": devices.device_name(pipeline._execution_device),
-        "dtype": plan.values["dtype"],
+        "dtype": plan.options.dtype,
         **({"ranks": asdict(plan.degrees)} if plan.degrees.size > 1 else {}),
         **_effective(pipeline),
         "versions": devices.versions() | {"platform": platform.system()},

@@ -124,37 +124,37 @@ def fetch(checkpoint: Checkpoint, task: TaskSpec, timeout: float | None = None) 
 
 def set_up(plan: Plan) -> VideoPipeline:
     """Load a plan's pipeline and apply its runtime options, from outside."""
-    values, degrees = plan.values, plan.degrees
-    device, dtype = devices.choose_device(values["device"]), DTYPES[values["dtype"]]
-    need = plan.memory.peak(offload=values["offload"], low_vram=values["low_vram"], tiled=plan.tiled)
+    options, degrees = plan.options, plan.degrees
+    device, dtype = devices.choose_device(options.device), DTYPES[options.dtype]
+    need = plan.memory.peak(offload=options.offload, low_vram=options.low_vram, tiled=plan.tiled)
     if need > (free := devices.free_memory(device)):
         about = f"this takes about {need / 1e9:.0f} GB, and {device} has {free / 1e9:.0f} GB free"
         logger.warning("%s; --dry_run shows what other options take", about)
     check_device(plan)
     logger.info("loading %s", plan.checkpoint.name)
-    for lora in values["lora"]:  # again, for models that were not here
+    for lora in options.lora:  # again, for models that were not here
         note = lora_files.check(lora.path, plan.checkpoint)
         if note and note not in plan.notes:
             logger.warning(note)
     set_precision(device, dtype)
     enable_fused_kernels(device, dtype)
-    whole = not (values["offload"] or values["low_vram"])
+    whole = not (options.offload or options.low_vram)
     pipeline = load_pipeline(plan.task, plan.checkpoint, dtype, device if whole else memory.CPU)
-    load_loras(pipeline, values["lora"])
-    if values["float8_matmul"]:
+    load_loras(pipeline, options.lora)
+    if options.float8_matmul:
         for transformer in pipeline.transformers:
             float8.quantize(transformer, device)
-    memory.place(pipeline, device, offload=values["offload"], low_vram=values["low_vram"])
-    prepare_vae(pipeline.vae, device, DTYPES[values["vae_dtype"]])
-    if not values["low_vram"]:
+    memory.place(pipeline, device, offload=options.offload, low_vram=options.low_vram)
+    prepare_vae(pipeline.vae, device, DTYPES[options.vae_dtype])
+    if not options.low_vram:
         cache_cross_attention(pipeline)
     for transformer in pipeline.transformers:
         pipeline.attention_backend = apply.set_attention_backend(
-            transformer, values["attention_backend"], device, dtype, ring=degrees.ring > 1
+            transformer, options.attention_backend, device, dtype, ring=degrees.ring > 1
         )
-        if values["compile"]:
+        if options.compile:
             spread = degrees.sequence > 1
-            apply.compile_blocks(transformer, device, streamed=values["low_vram"], spread=spread)
+            apply.compile_blocks(transformer, device, streamed=options.low_vram, spread=spread)
     parallel.spread(pipeline, degrees, device)
     return pipeline
 
@@ -186,16 +186,16 @@ def check_device(plan: Plan) -> None:
     Raises:
         InputError: the first thing.
     """
-    device = devices.choose_device(plan.values["device"])
+    device = devices.choose_device(plan.options.device)
     noise_device(plan)
     apply.check_attention_backend(
-        plan.values["attention_backend"], device, DTYPES[plan.values["dtype"]], ring=plan.degrees.ring > 1
+        plan.options.attention_backend, device, DTYPES[plan.options.dtype], ring=plan.degrees.ring > 1
     )
-    if plan.values["float8_matmul"]:
+    if plan.options.float8_matmul:
         float8.check(device)
 
 
 def noise_device(plan: Plan) -> str:
-    if plan.values["noise_device"] == "cuda" and not torch.cuda.is_available():
+    if plan.options.noise_device == "cuda" and not torch.cuda.is_available():
         raise InputError("--noise_device", "cuda", "there is no CUDA device here", "use cpu")
-    return plan.values["noise_device"]
+    return plan.options.noise_device

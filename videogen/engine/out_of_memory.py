@@ -23,18 +23,18 @@ def advise_when_out_of_memory(plan: Plan) -> Iterator[None]:
         known = isinstance(error, MemoryError | torch.OutOfMemoryError)
         if not known and not OUT_OF_MEMORY.search(str(error)):
             raise
-        on_gpu = devices.choose_device(plan.values["device"]).type != "cpu"
+        on_gpu = devices.choose_device(plan.options.device).type != "cpu"
         raise OutOfMemoryError(f"out of memory; try {what_to_try(plan, on_gpu=on_gpu)}") from error
 
 
 def what_to_try(plan: Plan, *, on_gpu: bool) -> str:
     """Options that would make a plan fit in less memory."""
-    need, values = plan.memory, plan.values
-    float8 = values["float8_matmul"]
-    other = float8 or values["use_usp"]  # which --low_vram does not go with
+    need, options = plan.memory, plan.options
+    float8 = options.float8_matmul
+    other = float8 or options.use_usp  # which --low_vram does not go with
     ways = (
-        ("--offload", not (values["offload"] or values["low_vram"] or float8), need.peak(offload=True)),
-        ("--low_vram", not (values["low_vram"] or other), need.peak(low_vram=True)),
+        ("--offload", not (options.offload or options.low_vram or float8), need.peak(offload=True)),
+        ("--low_vram", not (options.low_vram or other), need.peak(low_vram=True)),
     )
     tries = [f"{flag} (about {size / 1e9:.0f} GB)" for flag, useful, size in ways if on_gpu and useful]
     shorter = " or fewer --num_frames" if plan.task.uses("num_frames") else ""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from videogen.errors import CheckpointError, OutOfMemoryError, VideoGenError
 from videogen.prompts.chat import Chat, FoundModel
 from videogen.prompts.roles import find_writers
+from videogen.tasks.options import Options
 
 if TYPE_CHECKING:
     from videogen.media.video_reader import InputVideo
@@ -38,7 +39,7 @@ class Writers:
     @contextmanager
     def model(self, role: str, plan: "Plan") -> Iterator[Chat]:
         """The model that a plan needs for a role, on its device."""
-        chat = _chat(plan.writers[role], plan.values)
+        chat = _chat(plan.writers[role], plan.options)
         if not self.keep:
             with chat:
                 yield chat
@@ -62,9 +63,9 @@ class Writers:
 
 def shares_device(plan: "Plan") -> bool:
     """Whether the models that write work where the video model does."""
-    own, other = (_device(plan.values.get(name) or "auto") for name in ("vlm_device", "device"))
+    own, other = (_device(name or "auto") for name in (plan.options.vlm_device, plan.options.device))
     same = own.type == other.type and (own.index or 0) == (other.index or 0)
-    return plan.values.get("vlm_device") is None or same
+    return plan.options.vlm_device is None or same
 
 
 def write_prompts(
@@ -99,15 +100,15 @@ def write_prompts(
 
 def _asked(plan: "Plan") -> tuple:
     videos = tuple(source.sha256 for source in plan.inputs.get("input_video", ()))
-    names = ("prompt", "roll_prompts", "custom_prompt")
-    return (*(plan.values.get(name) for name in names), videos)
+    options = plan.options
+    return options.prompt, options.roll_prompts, options.custom_prompt, videos
 
 
 def _by_model(role: str, plans: "Sequence[Plan]") -> "list[list[Plan]]":
     """Plans grouped by the model they need."""
     groups: dict[tuple, list[Plan]] = {}
     for plan in plans:
-        key = (plan.writers[role].name, plan.values["vlm_device"], plan.values["device"])
+        key = (plan.writers[role].name, plan.options.vlm_device, plan.options.device)
         groups.setdefault(key, []).append(plan)
     return list(groups.values())
 
@@ -125,7 +126,7 @@ def _describe(plan: "Plan", written: Mapping[str, Any], model: Chat) -> dict[str
     (source,) = plan.inputs["input_video"]
     text = internvl.describe(source, model, seed=SEED)
     logger.info("description: %s", text)
-    first = plan.values.get("custom_prompt")
+    first = plan.options.custom_prompt
     return {**written, "description": text, "prompt": f"{first}, {text}" if first else text}
 
 
@@ -138,11 +139,11 @@ def _prompt(plan: "Plan", written: Mapping[str, Any], model: Chat) -> dict[str, 
         if texts == ("-",):
             raise VideoGenError("--captioner: saw no subject in the video; give a --prompt")
     else:
-        given = plan.values.get("roll_prompts") or (plan.values["prompt"],)
+        given = plan.options.roll_prompts or (plan.options.prompt or "",)
         texts = tuple(enhance.enhance(text, model, seed=SEED) for text in given)
     for text in texts:
         logger.info("prompt: %s", text)
-    several = plan.values.get("roll_prompts")
+    several = plan.options.roll_prompts
     return {**written, **({"roll_prompts": texts} if several else {"prompt": texts[0]})}
 
 
@@ -162,36 +163,36 @@ def describe_video(source: "InputVideo", model: Chat) -> dict[str, Any]:
     return caption.describe(np.stack([pictures[index] for index in indices]), model, seed=SEED)
 
 
-def write_only(values: Mapping[str, Any], source: "InputVideo | None", role: str) -> dict[str, Any]:
+def write_only(options: Options, source: "InputVideo | None", role: str) -> dict[str, Any]:
     """What --caption_only prints: the description of a video and, with a chat model, its captions in prose;
     or a prompt made longer. ``role``: who describes, 'captioner' or 'describer'."""
     from videogen.prompts import caption, enhance, internvl  # noqa: PLC0415 - not before a prompt is written
 
-    found = find_writers(values, needed=() if source is None else (role,))
+    found = find_writers(options, needed=() if source is None else (role,))
     said: dict[str, Any] = {}
     if source is not None:
-        with _chat(found[role], values) as model:
+        with _chat(found[role], options) as model:
             said["input_video"] = source.name
             if role == "describer":
                 said["description"] = internvl.describe(source, model, seed=SEED)
             else:
                 said["structural_caption"] = describe_video(source, model)
-    if values.get("prompt_enhancer"):
-        with _chat(found["enhancer"], values) as model:
+    if options.prompt_enhancer:
+        with _chat(found["enhancer"], options) as model:
             for variant in ("t2v", "i2v") if "structural_caption" in said else ():
                 fused = caption.fuse(said["structural_caption"], variant, model, seed=SEED)
                 said[f"{variant}_fusion_caption"] = fused
-            if values.get("prompt"):
-                said["prompt"] = values["prompt"]
-                said["enhanced_prompt"] = enhance.enhance(values["prompt"], model, seed=SEED)
+            if options.prompt:
+                said["prompt"] = options.prompt
+                said["enhanced_prompt"] = enhance.enhance(options.prompt, model, seed=SEED)
     return said
 
 
-def _chat(found: FoundModel, values: Mapping[str, Any]) -> Chat:
-    own = values.get("vlm_device")
-    device = _device(own or values.get("device") or "auto", "--vlm_device" if own else "--device")
+def _chat(found: FoundModel, options: Options) -> Chat:
+    own = options.vlm_device
+    device = _device(own or options.device or "auto", "--vlm_device" if own else "--device")
     logger.info("using %s", found.title)
-    return Chat(found, device, timeout=values.get("download_timeout"))
+    return Chat(found, device, timeout=options.download_timeout)
 
 
 def _device(name: str, flag: str = "--device") -> Any:

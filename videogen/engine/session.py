@@ -58,7 +58,7 @@ class Session:
             return plan
         key = (plan.checkpoint.name, plan.checkpoint.revision)
         if key not in self.fetched:
-            timeout = plan.values["download_timeout"]
+            timeout = plan.options.download_timeout
             self.fetched[key] = fetch(plan.checkpoint, plan.task, timeout)
         fetched = self.fetched[key]
         if fetched.family != plan.task.family:  # only for ids that no table knows
@@ -102,9 +102,9 @@ class Session:
         """
         if plan.written or not plan.writers:
             return plan
-        values = plan.values
-        resident = self.pipeline is not None and not (values["offload"] or values["low_vram"])
-        if resident and shares_device(plan) and devices.choose_device(values["device"]).type == "cuda":
+        options = plan.options
+        resident = self.pipeline is not None and not (options.offload or options.low_vram)
+        if resident and shares_device(plan) and devices.choose_device(options.device).type == "cuda":
             assert self.pipeline is not None
             assert self.pipeline.component_offload is not None
             self.pipeline.component_offload.place_residents(memory.CPU)
@@ -135,7 +135,7 @@ def model_key(plan: Plan) -> tuple:
         plan.task.family,
         plan.checkpoint.folder,
         plan.degrees,
-        *(plan.values[name] for name, option in OPTIONS.items() if option.reloads),
+        *(getattr(plan.options, name) for name, option in OPTIONS.items() if option.reloads),
     )
 
 
@@ -152,7 +152,7 @@ def run(
     """
     for plan in plans:
         check_device(plan)
-    session = Session(team=parallel.join(wanted=any(plan.values["use_usp"] for plan in plans)))
+    session = Session(team=parallel.join(wanted=any(plan.options.use_usp for plan in plans)))
     plans = [session.fetch(plan) for plan in plans]
     for plan in plans:
         _ = plan.teacache_table, plan.mag_ratios, plan.degrees  # or an error, before anything is loaded
@@ -198,7 +198,7 @@ def _with_prompts(
 
     A video that goes on keeps its prompt.
     """
-    asked = [plan for plan in plans if plan.values.get("captioner") or plan.values.get("prompt_enhancer")]
+    asked = [plan for plan in plans if plan.options.captioner or plan.options.prompt_enhancer]
     kept = {plan.index: plan.parts.request_kept() for plan in asked if resume}
     known = [
         replace(plan, written={name: kept[plan.index][name] for name in PROMPTS if name in kept[plan.index]})
@@ -245,16 +245,16 @@ def _make(plan: Plan, session: Session, *, resume: bool, show_progress: bool) ->
         pipeline.seconds.clear()
         pipeline.step_seconds.clear()
         pipeline.seconds["load"] = time.perf_counter() - started
-        device, values = pipeline._execution_device, plan.values
+        device, options = pipeline._execution_device, plan.options
         devices.reset_peak(device)
-        pipeline.embedding_cache = Path(values["embedding_cache"]) if values["embedding_cache"] else None
+        pipeline.embedding_cache = Path(options.embedding_cache) if options.embedding_cache else None
         pipeline.set_progress_bar_config(disable=not show_progress, desc="denoising", dynamic_ncols=True)
         tiled = memory.choose_tiling(
-            pipeline, values["vae_tiling"], plan.memory, device, low_vram=values["low_vram"]
+            pipeline, options.vae_tiling, plan.memory, device, low_vram=options.low_vram
         )
         memory.set_tiling(pipeline, tiled=team.share(tiled))
         ratios = team.share(plan.mag_ratios if team.leads else None)
-        apply.set_step_cache(pipeline, values, table=plan.teacache_table, ratios=ratios)
+        apply.set_step_cache(pipeline, options, table=plan.teacache_table, ratios=ratios)
         generator = torch.Generator(noise_device(plan)).manual_seed(plan.seed)
         try:
             if not team.leads:

@@ -30,7 +30,7 @@ from videogen.models.lru import Recent
 from videogen.pipelines.embedding_cache import kept
 from videogen.pipelines.pixels import VideoOutput, collect, rounded
 from videogen.planning.python_call import ACCEPT
-from videogen.tasks.options import OPTIONS, merge
+from videogen.tasks.options import OPTIONS, Options, defaults, merge
 from videogen.tasks.table import TASKS, variant
 from videogen.tasks.task_spec import TaskSpec, check_scales
 
@@ -158,13 +158,14 @@ class VideoPipeline(DiffusionPipeline):
             for name, value in given.items()
             if value is not None and name not in (*others, *inputs)
         }
-        values = spec.settle(merge(spec.defaults(self.checkpoint), asked))
-        check_scales(spec, values)
-        shape = spec.shape(values, inputs, spec.size_tables(self.checkpoint))
+        usual = {**defaults(), **spec.defaults(self.checkpoint)}
+        options = spec.settle(Options.of(merge(usual, asked)))
+        check_scales(spec, options.guidance_scale)
+        shape = spec.shape(options, inputs, spec.size_tables(self.checkpoint))
         if isinstance(prompt := given.get("prompt"), list | tuple) and len(prompt) > len(shape.rolls):
             what = f"has {len(prompt)} prompts, and there are {len(shape.rolls)} rolls"
             raise InputError("prompt=", None, what, f"leave out {len(prompt) - len(shape.rolls)}")
-        return {**others, **spec.pick(values, shape), **spec.inputs_of(inputs)}
+        return {**others, **spec.pick(options, shape), **spec.inputs_of(inputs)}
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> "VideoPipeline":

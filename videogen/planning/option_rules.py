@@ -3,12 +3,12 @@
 Without torch: packages are looked for, not imported.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any
 
 from videogen.errors import InputError
+from videogen.tasks.options import Options
 from videogen.tasks.step_caches import CALIBRATE, KINDS, read_cache
 
 DISTILLED_STEPS = 8  # the most that weights made for LCM's stepping are published with
@@ -34,17 +34,17 @@ PACKAGES = {
 TORCHAO = Package("torchao", "pip install torchao")
 
 
-def check(values: Mapping[str, Any]) -> None:
+def check(options: Options) -> None:
     """Refuse what cannot be, as far as that is known without torch.
 
     Raises:
         InputError: the first thing.
     """
-    _check_backend(values["attention_backend"], values["device"])
-    if values["cache"] is not None:
-        _check_cache(values)
-    if values["float8_matmul"]:
-        _check_float8(values)
+    _check_backend(options.attention_backend, options.device)
+    if options.cache is not None:
+        _check_cache(options.cache, options)
+    if options.float8_matmul:
+        _check_float8(options)
 
 
 def _check_backend(name: str, device: str) -> None:
@@ -61,45 +61,45 @@ def _check_package(flag: str, given: str | None, package: Package) -> None:
         raise InputError(flag, given, f"needs the package {package.module}, not installed", package.how)
 
 
-def _check_cache(values: Mapping[str, Any]) -> None:
-    name, threshold = read_cache(values["cache"])
-    if values["compile"] and KINDS[name].in_blocks:
+def _check_cache(cache: str, options: Options) -> None:
+    name, threshold = read_cache(cache)
+    if options.compile and KINDS[name].in_blocks:
         what = "works inside the blocks, so not together with --compile"
         raise InputError("--cache", name, what, "use taylorseer_lite, or leave one of the two out")
-    if values["use_usp"] and (threshold is None or KINDS[name].local):
-        given = values["cache"] if threshold is None else name
+    if options.use_usp and (threshold is None or KINDS[name].local):
+        given = cache if threshold is None else name
         what = "must see all tokens, so not together with --use_usp"
         raise InputError(
             "--cache", given, what, "measure on one GPU" if threshold is None else "use magcache"
         )
 
 
-def _check_float8(values: Mapping[str, Any]) -> None:
+def _check_float8(options: Options) -> None:
     flag = "--float8_matmul"
-    if values["device"] in ("cpu", "mps"):
-        what = f"needs a GPU of compute capability 8.9 or more, not {values['device']}"
+    if options.device in ("cpu", "mps"):
+        what = f"needs a GPU of compute capability 8.9 or more, not {options.device}"
         raise InputError(flag, None, what, "leave it out")
-    if values["dtype"] != "bfloat16":
-        raise InputError(flag, None, f"needs bfloat16 weights, not {values['dtype']}", "add --dtype bfloat16")
+    if options.dtype != "bfloat16":
+        raise InputError(flag, None, f"needs bfloat16 weights, not {options.dtype}", "add --dtype bfloat16")
     _check_package(flag, None, TORCHAO)
 
 
-def notes(values: Mapping[str, Any]) -> Iterator[str]:
+def notes(options: Options) -> Iterator[str]:
     """Warnings, one line each."""
-    if values.get("sample_solver") == "lcm":
-        yield from _lcm_notes(values)
-    if values["float8_matmul"] and not values["compile"]:
+    if options.sample_solver == "lcm":
+        yield from _lcm_notes(options)
+    if options.float8_matmul and not options.compile:
         yield "--float8_matmul gains little without --compile, which joins converting with multiplying"
 
 
-def _lcm_notes(values: Mapping[str, Any]) -> Iterator[str]:
+def _lcm_notes(options: Options) -> Iterator[str]:
     """Stepping for weights that were distilled to it (Wan's four-step LoRA: shift 5, no guidance)."""
-    scale = values["guidance_scale"]
-    if not values["lora"]:
+    scale = options.guidance_scale
+    if not options.lora:
         yield "--sample_solver lcm is for weights distilled to a few steps, usually a --lora; others blur"
     if max(scale if isinstance(scale, tuple) else (scale,)) > 1:
         yield "--sample_solver lcm: distilled weights want --guidance_scale 1, which is also faster"
-    if (steps := values["num_inference_steps"]) > DISTILLED_STEPS:
+    if (steps := options.num_inference_steps) > DISTILLED_STEPS:
         yield f"--sample_solver lcm takes {steps} steps; distilled weights want their own number, usually 4"
 
 

@@ -11,11 +11,12 @@ from typing import Any
 from videogen import files
 from videogen.checkpoints import model_features
 from videogen.checkpoints.layouts import Checkpoint
-from videogen.distributed import Degrees, choose_degrees
+from videogen.distributed import Degrees
 from videogen.errors import InputError
 from videogen.media.download import display_name
 from videogen.planning.memory_estimate import Memory, Video, estimate
 from videogen.planning.option_rules import is_calibration
+from videogen.planning.parallelism import choose_degrees
 from videogen.prompts.chat import FoundModel
 from videogen.prompts.roles import find_writers
 from videogen.results import sidecar
@@ -23,7 +24,7 @@ from videogen.results.output_paths import Target
 from videogen.results.resume_store import Parts
 from videogen.tasks.geometry import PATCH, Shape
 from videogen.tasks.memory_model import Network
-from videogen.tasks.options import OPTIONS
+from videogen.tasks.options import OPTIONS, Options
 from videogen.tasks.sizes import Inputs
 from videogen.tasks.step_caches import KINDS, SCHEDULE, Ratios, ratios_name, read_cache, read_ratios
 from videogen.tasks.task_spec import TaskSpec
@@ -36,13 +37,13 @@ PROMPTS = ("prompt", "roll_prompts")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """``values``: every option the task uses, defaults filled in; ``notes``: warnings for the user.
+    """``options``: complete, with defaults; ``notes``: warnings for the user.
 
     ``written``: what models wrote in place of the prompt (see prompts/write.py).
     """
 
     task: TaskSpec
-    values: Mapping[str, Any]
+    options: Options
     shape: Shape
     checkpoint: Checkpoint
     inputs: Inputs
@@ -55,13 +56,13 @@ class Plan:
     @property
     def forwards(self) -> int:
         """Calls of the transformer."""
-        steps = sum(roll.steps or self.values["num_inference_steps"] for roll in self.shape.rolls)
+        steps = sum(roll.steps or self.options.num_inference_steps for roll in self.shape.rolls)
         return steps * self.shape.forwards_per_step
 
     @property
     def arguments(self) -> dict[str, Any]:
         """What the pipeline's ``parts`` takes besides inputs, generator and callback."""
-        return self.task.pick({**self.values, **self.prompts}, self.shape)
+        return self.task.pick(self.options.but(**self.prompts), self.shape)
 
     @property
     def prompts(self) -> dict[str, Any]:
@@ -75,8 +76,8 @@ class Plan:
         Raises:
             CheckpointError: one that is not a model of the right kind.
         """
-        described = self.task.describes and self.values.get("prompt") is None
-        return find_writers(self.values, needed=("describer",) if described else ())
+        described = self.task.describes and self.options.prompt is None
+        return find_writers(self.options, needed=("describer",) if described else ())
 
     @property
     def teacache_table(self) -> Table | None:
@@ -85,15 +86,15 @@ class Plan:
         Raises:
             InputError: none are known for the model.
         """
-        if not self.values.get("teacache"):
+        if not self.options.teacache:
             return None
         here = self.checkpoint.folder is not None
         found: dict[str, Any] = {"width": None, "image": False}
         found |= model_features.traits(self.checkpoint) if here else {}
-        model = str(self.values.get("model_id", self.task.default_model))
+        model = str(self.options.model_id or self.task.default_model)
         if here and not self.checkpoint.revision and not self.checkpoint.tiny:
             model = str(Path(model).expanduser().absolute())  # "." has a name as well
-        return choose_table(self.values["teacache_model"], model, found["width"], found["image"])
+        return choose_table(self.options.teacache_model, model, found["width"], found["image"])
 
     @property
     def degrees(self) -> Degrees:
@@ -104,7 +105,7 @@ class Plan:
         """
         _, _, _, height, width = self.shape.latent_shape
         return choose_degrees(
-            self.values,
+            self.options,
             branches=self.shape.forwards_per_step,
             heads=model_features.heads(self.checkpoint, self.task),
             tokens=(height // PATCH) * (width // PATCH),
@@ -113,11 +114,9 @@ class Plan:
     @property
     def schedule(self) -> dict[str, Any]:
         """What MagCache's ratios depend on besides the weights: noise levels, branches, and LoRA."""
-        known = {name: self.values[name] for name in SCHEDULE if name in self.values}
+        known = {name: getattr(self.options, name) for name in SCHEDULE if self.task.uses(name)}
         known |= {"task": self.task.name, "branches": self.shape.forwards_per_step}
-        return known | {
-            "lora": [[_digest(lora.path), lora.scale, lora.expert] for lora in self.values["lora"]]
-        }
+        return known | {"lora": [[_digest(lora.path), lora.scale, lora.expert] for lora in self.options.lora]}
 
     @property
     def ratios_file(self) -> Path | None:
@@ -133,7 +132,7 @@ class Plan:
         Raises:
             InputError: none were measured.
         """
-        name, threshold = read_cache(self.values["cache"]) if self.values.get("cache") else ("", None)
+        name, threshold = read_cache(self.options.cache) if self.options.cache else ("", None)
         if threshold is None or not KINDS[name].calibrated or (file := self.ratios_file) is None:
             return None
         if (found := read_ratios(file)) is None:
@@ -152,12 +151,12 @@ class Plan:
     def memory(self) -> Memory:
         video = Video(
             shape=self.shape,
-            dtype=self.values["dtype"],
+            dtype=self.options.dtype,
             vae_width=self.task.memory.vae_width(self.checkpoint.component_config("vae")),
             residuals=self._kept(self.checkpoint.component_config("transformer")),
             texts=min(2, self.shape.forwards_per_step),
-            vae_dtype=self.values["vae_dtype"],
-            untiled=self.values["vae_tiling"] == "off",
+            vae_dtype=self.options.vae_dtype,
+            untiled=self.options.vae_tiling == "off",
             degrees=self.degrees,
         )
         parameters = model_features.parameters(self.checkpoint, self.task)
@@ -166,7 +165,7 @@ class Plan:
     @property
     def tiled(self) -> bool:
         """Whether a decode in tiles was asked for."""
-        return self.values["vae_tiling"] == "on"
+        return self.options.vae_tiling == "on"
 
     def _network(self) -> Network:
         if self.checkpoint.folder is not None:
@@ -178,28 +177,31 @@ class Plan:
     def _kept(self, dit: Mapping[str, Any]) -> int:
         """Token-sized tensors that a step cache keeps."""
         branches = self.shape.forwards_per_step
-        if self.values.get("teacache"):
+        if self.options.teacache:
             return max(2, branches)
-        if self.values.get("cache") is None:
+        if self.options.cache is None:
             return 0
-        kind = KINDS[read_cache(self.values["cache"])[0]]
+        kind = KINDS[read_cache(self.options.cache)[0]]
         return branches * (kind.kept + kind.per_output * self.task.memory.cached_outputs(dit))
+
+    @property
+    def _used(self) -> dict[str, Any]:
+        """The options that the task uses, by name."""
+        return {name: getattr(self.options, name) for name in OPTIONS if self.task.uses(name)}
 
     @property
     def request(self) -> dict[str, Any]:
         """The options as plain JSON without private paths: what ``--from_metadata`` reads back."""
-        values = {**self.values, **self.prompts}
+        values = {**self._used, **self.prompts}
         if self.written:  # the prompt says it all
             values |= dict.fromkeys(("prompt_enhancer", "captioner", "custom_prompt"))
         values |= self._cache_values
         recorded = {
-            name: value
-            for name, value in values.items()
-            if OPTIONS[name].recorded and value is not None and self.task.uses(name)
+            name: value for name, value in values.items() if OPTIONS[name].recorded and value is not None
         }
         recorded |= {name: display_name(value) for name, value in recorded.items() if OPTIONS[name].by_name}
         recorded |= {name: [item.name for item in items] for name, items in self.inputs.items() if items}
-        if loras := self.values["lora"]:
+        if loras := self.options.lora:
             recorded["lora"] = [
                 ":".join([display_name(str(path)), str(scale), *([expert] if expert else [])])
                 for path, scale, expert in loras
@@ -207,7 +209,7 @@ class Plan:
         model = self.checkpoint.name
         if self.checkpoint.folder is not None and not (self.checkpoint.revision or self.checkpoint.tiny):
             model = sidecar.LOCAL_MODEL + model
-        if self.values.get("source_fps") == 0:
+        if self.options.source_fps == 0:
             recorded["source_fps"] = "auto"
         if self.checkpoint.revision:  # the commit, so that the same files are found again
             recorded["revision"] = self.checkpoint.revision
@@ -215,8 +217,8 @@ class Plan:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """All that determines the result, as plain JSON: option values, and content for files."""
-        values = {**self.values, **self._cache_values}
+        """All that determines the result, as plain JSON: values of options, and content for files."""
+        values = {**self._used, **self._cache_values}
         content = {
             "task": self.task.name,
             "weights": model_features.fingerprint(self.checkpoint),
@@ -254,7 +256,7 @@ class Plan:
         if "input_audio" in self.inputs:
             (sound,) = self.inputs["input_audio"]
             return sound.path, sound.start, self.shape.num_frames / self.shape.fps
-        if not self.values.get("keep_audio"):
+        if not self.options.keep_audio:
             return None
         (source,) = self.inputs["input_video"]
         return source.path, source.start, self.shape.prepended / self.shape.fps
@@ -324,11 +326,11 @@ class Plan:
         """What the file holds, where that is more than what is made."""
         (source,), shape = self.inputs["input_video"], self.shape
         width, height = shape.file_size
-        rate = self.values.get("source_fps")
+        rate = self.options.source_fps
         how = f" (not {source.fps:g})" if abs(source.fps - shape.fps) > RATE_TOLERANCE else ""
         if rate is not None:
             how = f" (resampled from {rate or source.fps:g})"
-        sound = ", with its sound" if self.values.get("keep_audio") else ""
+        sound = ", with its sound" if self.options.keep_audio else ""
         return (
             f"{width}x{height}, {shape.file_frames} frames: {shape.prepended} of {source.name} "
             f"at {shape.fps} fps{how}{sound}, then the new ones"
@@ -340,7 +342,7 @@ class Plan:
         where = "here" if model.folder else "to be built" if model.tiny else "to be downloaded"
         name = f"{model.name}@{model.revision}" if model.revision else model.name
         sizes = ", ".join(f"{part} {_amount(size)}" for part, size in model.sizes.items())
-        skips = self.values.get("cache") and not is_calibration(self.values["cache"])
+        skips = self.options.cache and not is_calibration(self.options.cache)
         steps = f"{self.forwards // shape.forwards_per_step} steps x {shape.forwards_per_step}"
         memory = ", ".join(f"{mode} {_amount(size)}" for mode, size in plan["memory_bytes"].items())
         rows = {

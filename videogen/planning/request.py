@@ -10,7 +10,6 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from videogen import distributed
 from videogen.checkpoints import lora as lora_files
 from videogen.checkpoints import model_features, resolve
 from videogen.checkpoints.layouts import Checkpoint
@@ -19,17 +18,15 @@ from videogen.media.audio import read_audio
 from videogen.media.download import Fetcher
 from videogen.media.image import read_image
 from videogen.media.video_reader import read_video
-from videogen.planning import option_rules
+from videogen.planning import option_rules, parallelism
 from videogen.planning.plan import Plan
 from videogen.planning.seeds import video_seeds
 from videogen.results.output_paths import Existing, check_pattern, choose_target, claim, earlier_seed
-from videogen.tasks import options
+from videogen.tasks.option import typed
 from videogen.tasks.option_types import MAX_SEED, Lora
-from videogen.tasks.options import OPTIONS, check_conflicts, merge, typed
+from videogen.tasks.options import OPTIONS, Options, check_conflicts, defaults, merge
 from videogen.tasks.table import VARIANTS, check_used, find, variant
 from videogen.tasks.task_spec import Files, TaskSpec, check_scales
-
-Values = dict[str, Any]
 
 READERS = {"image": read_image, "video": read_video, "audio": read_audio}
 
@@ -62,14 +59,15 @@ def make_plans(items: Sequence[Item], existing: Existing, workdir: Path) -> list
     for item in items:
         with _labelled(item.label):
             draft = check(item.values, workdir, item.recorded)
-            drafts += [(item.label, replace(draft, seed=seed)) for seed in _seeds(draft.values, drawn)]
+            drafts += [(item.label, replace(draft, seed=seed)) for seed in _seeds(draft.options, drawn)]
     plans: list[Plan] = []
     taken: set[Path] = set()
     for index, (label, draft) in enumerate(drafts, start=1):
         with _labelled(label):
-            values, task = draft.values, draft.task.name
+            asked, task = draft.options, draft.task.name
+            values = vars(asked)
             check_pattern(values, many=len(drafts) > 1, resume=existing.resume)
-            earlier = None if values["seed"] or not existing.resume else earlier_seed(values, task, index)
+            earlier = None if asked.seed or not existing.resume else earlier_seed(values, task, index)
             seed = draft.seed if earlier is None else earlier
             target = choose_target(values, task=task, index=index, seed=seed, stamp=stamp)
             sources = [source.path for files in draft.inputs.values() for source in files]
@@ -84,9 +82,9 @@ def make_plans(items: Sequence[Item], existing: Existing, workdir: Path) -> list
     return plans
 
 
-def _seeds(values: Mapping[str, Any], drawn: int) -> Sequence[int]:
+def _seeds(asked: Options, drawn: int) -> Sequence[int]:
     """One for every video: those given, or with --num_videos as many as that."""
-    seeds, videos = values["seed"], values.get("num_videos")
+    seeds, videos = asked.seed, asked.num_videos
     if videos is None:
         return seeds or (drawn,)
     try:
@@ -113,32 +111,33 @@ def check(explicit: Mapping[str, Any], workdir: Path, recorded: Collection[str] 
     checkpoint = resolve.locate(explicit.get("model_id", task.default_model), explicit.get("revision"), task)
     task = variant(task.name, checkpoint.family)
     check_unused(task, explicit)
-    general = {name: value for name, value in options.defaults().items() if task.uses(name)}
-    defaults = {**general, **task.defaults(checkpoint)}
-    values = task.settle(merge(defaults, explicit))
-    values |= _as_the_weights_are(task, checkpoint, explicit)
-    _check_prompt(task, values)
-    check_runtime(values)
-    option_rules.check(values)
-    if values.get("prompt_enhancer") and (values.get("input_image") or values.get("end_image")):
-        values["prompt_enhancer"] = None  # as published
-    fetcher = Fetcher(folder=workdir, timeout=values["download_timeout"])
+    values = merge(defaults(), task.defaults(checkpoint), explicit)
+    options = task.settle(Options.of(values)).but(**_as_the_weights_are(task, checkpoint, explicit))
+    _check_prompt(task, options)
+    check_runtime(options)
+    option_rules.check(options)
+    fetcher = Fetcher(folder=workdir, timeout=options.download_timeout)
     inputs = {
-        name: _read(task, name, values.get(name), files, fetcher) for name, files in task.inputs.items()
+        name: _read(task, name, getattr(options, name), files, fetcher) for name, files in task.inputs.items()
     }
-    shape = task.shape(values, inputs, task.size_tables(checkpoint))
-    asked = {k: v for k, v in explicit.items() if not (k in recorded and v == defaults.get(k))}
-    notes = [*task.notes(values, asked, inputs), *_other_tasks_model(task, checkpoint)]
-    notes += option_rules.notes(values)
-    if prompts := values.get("roll_prompts"):
-        notes += _check_roll_prompts(prompts, len(shape.rolls))
-    if values.get("revision") and checkpoint.folder is not None and not checkpoint.revision:
+    shape = task.shape(options, inputs, task.size_tables(checkpoint))
+    usual = merge(defaults(), task.defaults(checkpoint))
+    asked = {k for k, v in explicit.items() if not (k in recorded and v == usual.get(k))}
+    notes = [*task.notes(options, asked, inputs), *_other_tasks_model(task, checkpoint)]
+    notes += option_rules.notes(options)
+    if options.roll_prompts:
+        notes += _check_roll_prompts(options.roll_prompts, len(shape.rolls))
+    if options.revision and checkpoint.folder is not None and not checkpoint.revision:
         notes.append("--revision has no effect on a folder or a tiny model")
-    notes += _without_effect(task, values, asked)
+    if options.prompt_enhancer and (options.input_image or options.end_image):
+        options = options.but(prompt_enhancer=None)
+        if "prompt_enhancer" in asked:
+            notes.append("--prompt_enhancer is not used with an image, as published")
+    notes += _without_effect(task, options, asked)
     if checkpoint.folder is not None:
-        notes += [note for lora in values["lora"] if (note := lora_files.check(lora.path, checkpoint))]
+        notes += [note for lora in options.lora if (note := lora_files.check(lora.path, checkpoint))]
     plan = Plan(
-        task=task, values=values, shape=shape, checkpoint=checkpoint, inputs=inputs, notes=tuple(notes)
+        task=task, options=options, shape=shape, checkpoint=checkpoint, inputs=inputs, notes=tuple(notes)
     )
     if checkpoint.folder is not None or checkpoint.sizes or checkpoint.tiny:
         _ = plan.teacache_table, plan.mag_ratios  # or an error, while it is early
@@ -147,18 +146,16 @@ def check(explicit: Mapping[str, Any], workdir: Path, recorded: Collection[str] 
     return replace(plan, notes=(*plan.notes, *to_fetch))
 
 
-def _without_effect(task: TaskSpec, values: Values, asked: Values) -> Iterator[str]:
+def _without_effect(task: TaskSpec, options: Options, asked: Collection[str]) -> Iterator[str]:
     """Options that mean nothing without others."""
-    if asked.get("prompt_enhancer") and not values["prompt_enhancer"]:
-        yield "--prompt_enhancer is not used with an image, as published"
-    if not values.get("teacache"):
-        useless = [name for name in asked if name.startswith("teacache_") or name == "use_ret_steps"]
-        changed = [name for name in useless if asked[name] != OPTIONS[name].default]
-        yield from (f"--{name} has no effect without --teacache" for name in changed)
-    if asked.get("vlm_path") and not (values.get("captioner") or task.describes):
+    given = [name for name in OPTIONS if name in asked and getattr(options, name) != OPTIONS[name].neutral]
+    if not options.teacache:
+        useless = [name for name in given if name.startswith("teacache_") or name == "use_ret_steps"]
+        yield from (f"--{name} has no effect without --teacache" for name in useless)
+    if "vlm_path" in given and not (options.captioner or task.describes):
         yield "--vlm_path has no effect without --captioner"
-    if task.describes and values.get("prompt") is not None:
-        unused = [name for name in ("vlm_path", "vlm_device", "custom_prompt") if asked.get(name)]
+    if task.describes and options.prompt is not None:
+        unused = [name for name in ("vlm_path", "vlm_device", "custom_prompt") if name in given]
         yield from (f"--{name} has no effect with a --prompt" for name in unused)
 
 
@@ -172,14 +169,16 @@ def check_unused(task: TaskSpec, explicit: Mapping[str, Any]) -> None:
         if not task.uses(name):
             what = f"not used by {task.name} with {task.family} models"
             raise InputError(OPTIONS[name].flag, typed(explicit[name]), what, "leave it out")
-    check_scales(task, explicit)
+    check_scales(task, explicit.get("guidance_scale"))
     for lora in explicit.get("lora", ()):
         if lora.expert is not None and task.network.get("experts") != 2:
             what = f"':{lora.expert}' is for models with two experts"
             raise InputError("--lora", lora.path, what, "leave it out")
 
 
-def _as_the_weights_are(task: TaskSpec, checkpoint: Checkpoint, explicit: Mapping[str, Any]) -> Values:
+def _as_the_weights_are(
+    task: TaskSpec, checkpoint: Checkpoint, explicit: Mapping[str, Any]
+) -> dict[str, Any]:
     """Options that the weights decide, and None for those that they have no place for.
 
     Raises:
@@ -224,15 +223,15 @@ def _other_tasks_model(task: TaskSpec, checkpoint: Checkpoint) -> Iterator[str]:
         return
 
 
-def _check_prompt(task: TaskSpec, values: Mapping[str, Any]) -> None:
-    prompt = values.get("prompt")
-    if values.get("captioner"):
-        if prompt is not None or values.get("roll_prompts"):
+def _check_prompt(task: TaskSpec, options: Options) -> None:
+    prompt = options.prompt
+    if options.captioner:
+        if prompt is not None or options.roll_prompts:
             raise InputError("--captioner", None, "writes the prompt itself", "leave the prompt out")
-        if not values.get("input_video"):
+        if not options.input_video:
             raise InputError("--captioner", None, "needs --input_video", "give a video, or a --prompt")
         return
-    if values.get("roll_prompts") or (prompt is None and task.describes):
+    if options.roll_prompts or (prompt is None and task.describes):
         return
     if prompt is None:
         raise InputError("--prompt", None, f"required by {task.name}", "say what the video shows")
@@ -249,23 +248,23 @@ def _check_roll_prompts(prompts: Sequence[str], rolls: int) -> list[str]:
     return [few] if len(prompts) < rolls else []
 
 
-def check_runtime(values: Mapping[str, Any]) -> None:
+def check_runtime(options: Options) -> None:
     """Refuse devices and LoRA files that cannot be.
 
     Raises:
         InputError: the first one.
     """
-    distributed.check_launch(values)
+    parallelism.check_launch(options)
     for name in ("device", "vlm_device"):
-        device = str(values.get(name) or "auto")
+        device = str(getattr(options, name) or "auto")
         kind, _, number = device.partition(":")
         if kind not in ("auto", "cpu", "cuda", "mps") or (
             number and not (kind == "cuda" and number.isdigit())
         ):
             raise InputError(f"--{name}", device, "must be auto, cpu, cuda, cuda:N or mps", "try auto")
-    if (folder := values["embedding_cache"]) and Path(folder).exists() and not Path(folder).is_dir():
+    if (folder := options.embedding_cache) and Path(folder).exists() and not Path(folder).is_dir():
         raise InputError("--embedding_cache", folder, "is not a folder", "give a folder, or a new name")
-    for lora in values["lora"]:
+    for lora in options.lora:
         _check_lora(lora)
 
 

@@ -1,9 +1,10 @@
 """Which models write the prompt of a request, and in what role."""
 
-from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection
+from typing import TYPE_CHECKING
 
 from videogen.prompts.chat import FRAMES_CHAT, TEXT_CHAT, VIDEO_CHAT, FoundModel, find_model
+from videogen.tasks.options import Options
 
 if TYPE_CHECKING:
     pass
@@ -17,7 +18,7 @@ WRITERS = {
 }
 
 
-def find_writers(values: Mapping[str, Any], *, needed: Collection[str] = ()) -> dict[str, FoundModel]:
+def find_writers(options: Options, *, needed: Collection[str] = ()) -> dict[str, FoundModel]:
     """The models that a request needs to have its prompt written, by their role; often none.
 
     'captioner' and 'enhancer' follow from the options; ``needed`` adds roles, as 'describer' for v2v tasks.
@@ -26,13 +27,13 @@ def find_writers(values: Mapping[str, Any], *, needed: Collection[str] = ()) -> 
         CheckpointError: one that is not a model of the right kind.
     """
     roles = {
-        "captioner": bool(values.get("captioner")),
-        "enhancer": bool(values.get("captioner") or values.get("prompt_enhancer")),
+        "captioner": bool(options.captioner),
+        "enhancer": bool(options.captioner or options.prompt_enhancer),
         "describer": False,
     }
     found = {}
     for role, (option, kind) in WRITERS.items():
         if roles[role] or role in needed:
-            flag = f"--{option}" if values.get(option) or role != "enhancer" else "--captioner"
-            found[role] = find_model(flag, values.get(option) or kind.default, kind)
+            flag = f"--{option}" if getattr(options, option) or role != "enhancer" else "--captioner"
+            found[role] = find_model(flag, getattr(options, option) or kind.default, kind)
     return found

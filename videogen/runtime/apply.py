@@ -25,6 +25,7 @@ from videogen.runtime.memory import blocks
 from videogen.runtime.parallel import works_in_ring
 from videogen.runtime.step_cache import DiffusersCache, enable_cache
 from videogen.runtime.teacache import enable_teacache
+from videogen.tasks.options import Options
 from videogen.tasks.step_caches import Ratios, read_cache, write_ratios
 from videogen.tasks.teacache_tables import Table
 
@@ -162,12 +163,12 @@ def _problem(backend: str, head_dim: int, device: torch.device, dtype: torch.dty
 
 def set_step_cache(
     pipeline: Pipeline,
-    values: Mapping[str, Any],
+    options: Options,
     *,
     table: Table | None = None,
     ratios: Ratios | None = None,
 ) -> None:
-    """The step cache that a plan's values ask for; an earlier one is taken off.
+    """The step cache that a plan's options ask for; an earlier one is taken off.
 
     Args:
         table: TeaCache's coefficients, where it is on.
@@ -180,14 +181,14 @@ def set_step_cache(
         pipeline.step_cache = enable_teacache(
             pipeline.transformer,
             table,
-            threshold=values["teacache_thresh"],
-            use_ret_steps=values["use_ret_steps"],
-            fixed=values["teacache_fixed"],
+            threshold=options.teacache_thresh,
+            use_ret_steps=options.use_ret_steps,
+            fixed=options.teacache_fixed,
             agree=pipeline.agree,
         )
-    elif values["cache"] is not None:
-        name, threshold = read_cache(values["cache"])
-        narrow = torch.float32 if values["dtype"] == "float32" else torch.bfloat16
+    elif options.cache is not None:
+        name, threshold = read_cache(options.cache)
+        narrow = torch.float32 if options.dtype == "float32" else torch.bfloat16
         pipeline.step_cache = enable_cache(
             pipeline.transformers, name, threshold, dtype=narrow, ratios=ratios
         )

@@ -1,13 +1,149 @@
-"""What each task's video will be: one function per task, (option values, inputs, size tables) -> Shape."""
+"""Size and length of a video, from the options and the size tables of a model."""
 
-from collections.abc import Mapping, Sequence
+import math
+import string
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from videogen.errors import InputError
 from videogen.tasks.geometry import (
+    MAX_POSITIONS,
+    SIZE_UNIT,
+    TIME_STRIDE,
+    WAN21_GRID,
     Bucket,
+    Grid,
+    bucket_size,
+    floor_frames,
+    floor_to_unit,
 )
+from videogen.tasks.options import Size
+
+LISTED_SIZES = 8  # named in a message
+LONGEST = 1_000_001  # frames; half a day
 
 Inputs = Mapping[str, Sequence[Any]]
 """Input files of a request, opened and checked (InputImage, InputVideo), by the name of their flag."""
 SizeTables = Mapping[str, Sequence[Bucket]]
 """Size classes of a model, by name."""
+
+
+def supported_sizes(tables: Mapping[str, Sequence[Bucket]]) -> list[tuple[int, int]]:
+    """Every (height, width) that the size tables can give."""
+    return sorted({(floor_to_unit(h), floor_to_unit(w)) for table in tables.values() for _, h, w in table})
+
+
+def choose_size(
+    options: Size,
+    tables: Mapping[str, Sequence[Bucket]],
+    source: tuple[int, int],
+    grid: Grid = WAN21_GRID,
+    pick: Callable[[Sequence[Bucket], int, int], tuple[int, int]] = bucket_size,
+) -> tuple[int, int]:
+    """(height, width) from --height --width, --size, or --resolution and the (width, height) of the input.
+
+    Args:
+        pick: (rows of the class, width, height of the input) -> size.
+
+    Raises:
+        InputError: half a size, two ways of giving one, a size or class the model does not have.
+    """
+    height, width, size = options.height, options.width, options.size
+    if (height is None) != (width is None):
+        given, other = ("--height", "--width") if width is None else ("--width", "--height")
+        raise InputError(given, height or width, "needs its partner", f"give {other} as well")
+    if height is not None and size is not None:
+        raise InputError(
+            "--size", _times(size), "not together with --height and --width", "give one of the two"
+        )
+    if isinstance(height, int) and isinstance(width, int):
+        for flag, pixels in (("--height", height), ("--width", width)):
+            if pixels > MAX_POSITIONS * SIZE_UNIT:
+                most = MAX_POSITIONS * SIZE_UNIT
+                raise InputError(flag, pixels, f"at most {most}", f"nearest {most}")
+        return height, width
+    if isinstance(size, tuple):
+        return _supported(size, tables, grid)
+    resolution = str(options.resolution)
+    if resolution not in tables:
+        near = min(tables, key=lambda name: abs(_lines(name) - _lines(resolution)))
+        raise InputError("--resolution", resolution, f"this model has {', '.join(tables)}", f"nearest {near}")
+    return pick(tables[resolution], *source)
+
+
+def not_4k1(flag: str, given: int, least: int = 1) -> InputError:
+    """The complaint about a number of frames that is not 4k+1."""
+    low = floor_frames(given)
+    near = [str(count) for count in (low, low + TIME_STRIDE) if count >= least]
+    return InputError(flag, given, "must be 4k+1", f"nearest {' or '.join(near)}")
+
+
+def _lines(resolution: str) -> int:
+    """720 of 720P."""
+    return int("".join(character for character in resolution if character in string.digits) or 0)
+
+
+def _supported(size: tuple[int, int], tables: Mapping[str, Sequence[Bucket]], grid: Grid) -> tuple[int, int]:
+    width, height = size
+    sizes = supported_sizes(tables)
+    if (height, width) in sizes:
+        return height, width
+    near = min(sizes, key=lambda other: abs(other[0] - height) + abs(other[1] - width))
+    raise InputError(
+        "--size",
+        f"{width}*{height}",
+        f"must be {_listed(sizes)} (W*H)",
+        f"nearest {near[1]}*{near[0]}; --height and --width take any multiple of {grid.unit}",
+    )
+
+
+def _listed(sizes: Sequence[tuple[int, int]]) -> str:
+    if len(sizes) > LISTED_SIZES:
+        return f"one of the model's {len(sizes)} sizes"
+    return "one of " + ", ".join(f"{width}*{height}" for height, width in sizes)
+
+
+def _times(size: object) -> str:
+    return "*".join(str(pixels) for pixels in size) if isinstance(size, tuple) else str(size)
+
+
+def choose_num_frames(
+    options: Size, fps: int, context_frames: int | None = 0, *, after_image: bool = False
+) -> int:
+    """Frames from --num_frames (4k+1), else the largest 4k+1 that is at most duration * fps + 1.
+
+    Args:
+        context_frames: latent frames that the network sees besides the video; None where the video is made
+            in segments, and may be of any length.
+        after_image: the first frame is an input image, and there must be others.
+
+    Raises:
+        InputError: frames not 4k+1, too few, or more than the positions the network knows.
+    """
+    least = 1 + TIME_STRIDE * after_image
+    frames = _asked_frames(options, fps, context_frames, least)
+    if frames < least:
+        raise InputError("--num_frames", frames, "is the input image alone", f"at least {least}")
+    return frames
+
+
+def _asked_frames(options: Size, fps: int, context_frames: int | None, least: int) -> int:
+    most = LONGEST if context_frames is None else (MAX_POSITIONS - context_frames - 1) * TIME_STRIDE + 1
+    given = options.num_frames
+    if isinstance(given, int):
+        if given % TIME_STRIDE != 1:
+            raise not_4k1("--num_frames", given, least)
+        if given > most:
+            raise InputError("--num_frames", given, f"at most {most}", f"nearest {most}")
+        return given
+    duration = float(str(options.duration))
+    whole = math.floor(round(duration * fps, 6))  # 9.12 s at 25 fps are 228 frames, not 227.99999
+    frames = whole // TIME_STRIDE * TIME_STRIDE + 1
+    if frames > most:
+        raise InputError(
+            "--duration",
+            f"{duration:g}",
+            f"at most {math.floor(10 * most / fps) / 10:g} s at {fps} fps",
+            "make several clips",
+        )
+    return frames

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 from videogen.errors import InputError, nearest
 from videogen.tasks.families import hunyuan, skyreels_v2, skyreels_v3, wan22
-from videogen.tasks.options import OPTIONS, typed
+from videogen.tasks.option import typed
+from videogen.tasks.options import OPTIONS
 from videogen.tasks.task_spec import TaskSpec
 
 FAMILIES = (skyreels_v3, skyreels_v2, wan22, hunyuan)

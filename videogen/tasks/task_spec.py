@@ -1,6 +1,6 @@
 """What a row of the task table holds."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -9,7 +9,7 @@ from videogen.errors import InputError
 from videogen.tasks import config
 from videogen.tasks.geometry import Bucket, Shape
 from videogen.tasks.memory_model import FamilyMemory
-from videogen.tasks.options import OPTIONS, merge
+from videogen.tasks.options import OPTIONS, Options, Scale, merge
 from videogen.tasks.sizes import Inputs, SizeTables
 
 
@@ -82,14 +82,14 @@ class TaskSpec:
         arguments: options, and fields of the shape, handed to the pipeline under their own names.
         options: further ones that these models have a use for; those that are common to all tasks need not be
             named.
-        shape: (option values, inputs, size tables) -> what the video will be.
+        shape: (options, inputs, size tables) -> what the video will be.
         network: what the transformer must be like (see ``checkpoints.traits``), for checkpoints of the same
             layout to be told apart.
         notes: see notes.py.
         describes: without a prompt, a model describes the input video.
         size_class: an entry of configs/sizes.yaml -> its sizes.
         memory: how much memory the models take.
-        settle: option values -> the same with those that depend on others.
+        settle: options -> the same with those that depend on others.
         decided: option -> the only value that these models allow.
         needs: option -> what the transformer must have for it to mean something (see ``checkpoints.traits``).
     """
@@ -104,14 +104,14 @@ class TaskSpec:
     inputs: Mapping[str, Files]
     arguments: tuple[str, ...]
     options: tuple[str, ...]
-    shape: Callable[[Mapping[str, Any], Inputs, SizeTables], Shape]
+    shape: Callable[[Options, Inputs, SizeTables], Shape]
     network: Mapping[str, Any]
-    notes: Callable[[Mapping[str, Any], Mapping[str, Any], Inputs], Iterator[str]]
+    notes: Callable[[Options, Collection[str], Inputs], Iterator[str]]
     memory: FamilyMemory
     summary: str = ""
     describes: bool = False
     size_class: Callable[[Any], Sequence[Bucket]] = list
-    settle: Callable[[dict[str, Any]], dict[str, Any]] = dict
+    settle: Callable[[Options], Options] = lambda options: options
     needs: Mapping[str, str] = field(default_factory=dict)
     decided: Mapping[str, Any] = field(default_factory=dict)
 
@@ -151,17 +151,12 @@ class TaskSpec:
             name: value if value is None else OPTIONS[name].value(value) for name, value in values.items()
         }
 
-    def pick(self, values: Mapping[str, Any], shape: Shape) -> dict[str, Any]:
-        """The arguments of the pipeline."""
-        prompt = values.get("roll_prompts") or values.get("prompt")
-        known = (
-            dict(values)
-            | {"prompt": prompt}
-            | {"clip_frames": values.get("num_frames")}
-            | {name: getattr(shape, name) for name in ("height", "width", "num_frames", "rolls")}
-            | {"latent_frames": shape.latent_shape[2]}
-        )
-        return {name: known[name] for name in self.arguments}
+    def pick(self, options: Options, shape: Shape) -> dict[str, Any]:
+        """Return the arguments of the pipeline."""
+        known = {name: getattr(shape, name) for name in ("height", "width", "num_frames", "rolls")}
+        known |= {"latent_frames": shape.latent_shape[2], "clip_frames": options.num_frames}
+        known |= {"prompt": options.roll_prompts or options.prompt}
+        return {name: known[name] if name in known else getattr(options, name) for name in self.arguments}
 
     def inputs_of(self, inputs: Inputs) -> dict[str, Any]:
         """Inputs as the pipeline takes them: a list, or where there can be only one, that one or None."""
@@ -185,13 +180,13 @@ def _tiny(checkpoint: Found | None) -> Mapping[str, Any]:
     return config.read(f"tiny/{checkpoint.tiny}") if checkpoint is not None and checkpoint.tiny else {}
 
 
-def check_scales(task: TaskSpec, values: Mapping[str, Any]) -> None:
+def check_scales(task: TaskSpec, scale: Scale | None) -> None:
     """Two guidance scales need two experts.
 
     Raises:
         InputError: there is one.
     """
-    if isinstance(values.get("guidance_scale"), tuple) and task.network.get("experts") != 2:
-        low, high = values["guidance_scale"]
+    if isinstance(scale, tuple) and task.network.get("experts") != 2:
+        low, high = scale
         what = "two scales are for models with two experts"
         raise InputError("--guidance_scale", f"{low:g},{high:g}", what, f"nearest {high:g}")

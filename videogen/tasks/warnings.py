@@ -1,11 +1,12 @@
 """What a user should know about a plan, and what its options contradict: one function per kind of task.
 
-(option values, those given explicitly, inputs) -> warnings, one line each.
+(options, names of those asked for, inputs) -> warnings, one line each.
 """
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING
 
+from videogen.tasks.options import Options
 from videogen.tasks.sizes import Inputs
 
 if TYPE_CHECKING:
@@ -14,16 +15,21 @@ if TYPE_CHECKING:
 RATE_TOLERANCE = 0.01  # frames a second
 
 
-def guidance_notes(values: Mapping[str, Any], explicit: Mapping[str, Any], inputs: Inputs) -> Iterator[str]:
+def guidance_notes(options: Options, asked: Collection[str], inputs: Inputs) -> Iterator[str]:
     """Options that have no effect without guidance."""
     del inputs
-    if values["guidance_scale"] <= 1:
-        for name in ("guidance_scale_img", "negative_prompt"):
-            if explicit.get(name) not in (None, "", 1.0):
-                yield f"--{name} has no effect while --guidance_scale is 1 or less"
+    if options.guided:
+        return
+    without_effect = {
+        "guidance_scale_img": options.guidance_scale_img != 1,
+        "negative_prompt": bool(options.negative_prompt),
+    }
+    for name, given in without_effect.items():
+        if given and name in asked:
+            yield f"--{name} has no effect while --guidance_scale is 1 or less"
 
 
-def unguided_notes(values: Mapping[str, Any], explicit: Mapping[str, Any], inputs: Inputs) -> Iterator[str]:
+def unguided_notes(options: Options, asked: Collection[str], inputs: Inputs) -> Iterator[str]:
     """The same for tasks that are unguided only at a scale of exactly 1."""
-    if values["guidance_scale"] in (1, (1, 1)):
-        yield from guidance_notes({**values, "guidance_scale": 1}, explicit, inputs)
+    if options.guidance_scale in (1, (1, 1)):
+        yield from guidance_notes(options, asked, inputs)

@@ -1,21 +1,13 @@
 """HunyuanVideo-I2V, with both ways in which the image gets in."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from videogen.tasks.families.wan import check_unit
-from videogen.tasks.geometry import (
-    TIME_STRIDE,
-    Bucket,
-    Grid,
-    Roll,
-    Shape,
-    choose_num_frames,
-    choose_size,
-    latent_frames,
-)
+from videogen.tasks.geometry import TIME_STRIDE, Bucket, Grid, Roll, Shape, latent_frames
 from videogen.tasks.memory_model import FamilyMemory, Network, VaeMemory
-from videogen.tasks.sizes import Inputs, SizeTables
+from videogen.tasks.options import Options
+from videogen.tasks.sizes import Inputs, SizeTables, choose_num_frames, choose_size
 from videogen.tasks.task_spec import Files, TaskSpec
 from videogen.tasks.warnings import guidance_notes
 
@@ -30,52 +22,52 @@ STABLE_SHIFT, DYNAMIC_SHIFT = 7.0, 17.0
 LAST_PLAIN = 192  # frames; spec hunyuan section 6
 
 
-def hunyuan_token_replace(values: Mapping[str, Any], inputs: Inputs, tables: SizeTables) -> Shape:
+def hunyuan_token_replace(options: Options, inputs: Inputs, tables: SizeTables) -> Shape:
     """HunyuanVideo-I2V whose first latent frame is the image (spec hunyuan section 3)."""
-    return _hunyuan(values, inputs, tables, dropped=0)
+    return _hunyuan(options, inputs, tables, dropped=0)
 
 
-def hunyuan_latent_concat(values: Mapping[str, Any], inputs: Inputs, tables: SizeTables) -> Shape:
+def hunyuan_latent_concat(options: Options, inputs: Inputs, tables: SizeTables) -> Shape:
     """HunyuanVideo-I2V with the image beside the noise: what becomes of its latent frame is not shown."""
-    return _hunyuan(values, inputs, tables, dropped=TIME_STRIDE)
+    return _hunyuan(options, inputs, tables, dropped=TIME_STRIDE)
 
 
-def _hunyuan(values: Mapping[str, Any], inputs: Inputs, tables: SizeTables, *, dropped: int) -> Shape:
+def _hunyuan(options: Options, inputs: Inputs, tables: SizeTables, *, dropped: int) -> Shape:
     (image,) = inputs["input_image"]
     source = (image.width, image.height)
-    height, width = choose_size(values, tables, source, HUNYUAN_GRID, crop_size)
+    height, width = choose_size(options, tables, source, HUNYUAN_GRID, crop_size)
     check_unit(height, width, HUNYUAN_GRID)
-    frames = choose_num_frames(values, values["fps"], after_image=True)
+    frames = choose_num_frames(options, options.fps, after_image=True)
     return Shape(
         height=height,
         width=width,
-        fps=values["fps"],
+        fps=options.fps,
         rolls=(Roll(latent_frames=latent_frames(frames), num_frames=frames - dropped),),
-        forwards_per_step=2 if values["guidance_scale"] > 1 else 1,
+        forwards_per_step=2 if options.guided else 1,
         grid=HUNYUAN_GRID,
         encoded_frames=1,
         known_first=not dropped,
     )
 
 
-def hunyuan_notes(values: Mapping[str, Any], explicit: Mapping[str, Any], inputs: Inputs) -> Iterator[str]:
+def hunyuan_notes(options: Options, asked: Collection[str], inputs: Inputs) -> Iterator[str]:
     """Also: positions that are for long videos."""
-    yield from guidance_notes(values, explicit, inputs)
-    if explicit.get("no_riflex") and (values.get("num_frames") or 0) <= LAST_PLAIN:
+    yield from guidance_notes(options, asked, inputs)
+    if options.no_riflex and "no_riflex" in asked and (options.num_frames or 0) <= LAST_PLAIN:
         yield f"--no_riflex has no effect on videos of {LAST_PLAIN} frames or less"
 
 
-def concat_notes(values: Mapping[str, Any], explicit: Mapping[str, Any], inputs: Inputs) -> Iterator[str]:
+def concat_notes(options: Options, asked: Collection[str], inputs: Inputs) -> Iterator[str]:
     """Also: frames that are not shown."""
-    yield from hunyuan_notes(values, explicit, inputs)
+    yield from hunyuan_notes(options, asked, inputs)
     yield "the first 4 frames stand for the image and are left out, as published"
 
 
-def settle_hunyuan(values: dict[str, Any]) -> dict[str, Any]:
+def settle_hunyuan(options: Options) -> Options:
     """Stability unless it was refused, and the shift recommended with it (spec hunyuan section 1)."""
-    stable = not values.get("no_i2v_stability", not values.get("i2v_stability", True))
-    shift = values.get("shift") or (STABLE_SHIFT if stable else DYNAMIC_SHIFT)
-    return {**values, "i2v_stability": stable, "no_i2v_stability": not stable, "shift": shift}
+    stable = options.i2v_stability and not options.no_i2v_stability
+    shift = options.shift or (STABLE_SHIFT if stable else DYNAMIC_SHIFT)
+    return options.but(i2v_stability=stable, no_i2v_stability=not stable, shift=shift)
 
 
 def hunyuan_network(features: Mapping[str, Any]) -> Network:

@@ -1,7 +1,7 @@
 """SkyReels-V2: text and image to video, and diffusion forcing."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,18 +18,9 @@ from videogen.tasks.families.wan import (
     text_to_video,
 )
 from videogen.tasks.forcing_schedule import count_rows, segment_lengths
-from videogen.tasks.geometry import (
-    MAX_POSITIONS,
-    TIME_STRIDE,
-    Roll,
-    Shape,
-    choose_num_frames,
-    choose_size,
-    floor_frames,
-    latent_frames,
-    not_4k1,
-)
-from videogen.tasks.sizes import Inputs, SizeTables
+from videogen.tasks.geometry import MAX_POSITIONS, TIME_STRIDE, Roll, Shape, floor_frames, latent_frames
+from videogen.tasks.options import Options
+from videogen.tasks.sizes import Inputs, SizeTables, choose_num_frames, choose_size, not_4k1
 from videogen.tasks.task_spec import Files, TaskSpec
 from videogen.tasks.warnings import RATE_TOLERANCE, guidance_notes, unguided_notes
 
@@ -40,39 +31,39 @@ HIGHEST_ADDNOISE = 60  # of 1000; spec skyreels_v2 section 3
 OVERLAP = 17  # frames; published with diffusion forcing
 
 
-def image_to_video(values: Mapping[str, Any], inputs: Inputs, tables: SizeTables) -> Shape:
+def image_to_video(options: Options, inputs: Inputs, tables: SizeTables) -> Shape:
     """Landscape or portrait as the image is."""
-    shape = one_roll(values, tables, orientation_of(inputs["input_image"]))
+    shape = one_roll(options, tables, orientation_of(inputs["input_image"]))
     return replace(shape, encoded_frames=shape.num_frames)
 
 
-def diffusion_forcing(values: Mapping[str, Any], inputs: Inputs, tables: SizeTables) -> Shape:
+def diffusion_forcing(options: Options, inputs: Inputs, tables: SizeTables) -> Shape:
     """Segments of at most --base_num_frames (spec skyreels_v2 section 9)."""
     video, image, end = (inputs[name] for name in ("input_video", "input_image", "end_image"))
-    _check_forcing_inputs(values, video, image, end)
-    height, width = choose_size(values, tables, orientation_of(video or image))
-    if video and values.get("num_frames"):
-        values = {**values, "num_frames": floor_frames(values["num_frames"])}
-    frames = choose_num_frames(values, values["fps"], None)
-    base, overlap = _check_window(values, frames, continued=bool(video))
+    _check_forcing_inputs(options, video, image, end)
+    height, width = choose_size(options, tables, orientation_of(video or image))
+    if video and options.num_frames:
+        options = options.but(num_frames=floor_frames(options.num_frames))
+    frames = choose_num_frames(options, options.fps, None)
+    base, overlap = _check_window(options, frames, continued=bool(video))
     lengths = segment_lengths(latent_frames(frames), base, overlap, continued=bool(video))
     if not lengths:
-        least = values["overlap_history"] + TIME_STRIDE
-        what = f"counts the overlap of {values['overlap_history']} and leaves no new frame"
+        least = (options.overlap_history or 0) + TIME_STRIDE
+        what = f"counts the overlap of {options.overlap_history} and leaves no new frame"
         raise InputError("--num_frames", frames, what, f"at least {least}")
-    _check_blocks(values, lengths, overlap if video or len(lengths) > 1 else 0)
+    _check_blocks(options, lengths, overlap if video or len(lengths) > 1 else 0)
     rolls = []
     for index, length in enumerate(lengths):
         shared = overlap if video or index else 0
-        known = shared // values["causal_block_size"] * values["causal_block_size"] or (1 if image else 0)
+        known = shared // options.causal_block_size * options.causal_block_size or (1 if image else 0)
         if known >= length:
             what = "is the input image alone" if image else "leaves nothing to make"
             raise InputError("--num_frames", frames, what, f"at least {frames + TIME_STRIDE}")
         rows = count_rows(
             length,
-            values["num_inference_steps"],
-            ar_step=values["ar_step"],
-            block=values["causal_block_size"],
+            options.num_inference_steps,
+            ar_step=options.ar_step,
+            block=options.causal_block_size,
             ready=known,
         )
         new = TIME_STRIDE * (length - shared) if shared else TIME_STRIDE * (length - 1) + 1
@@ -81,37 +72,37 @@ def diffusion_forcing(values: Mapping[str, Any], inputs: Inputs, tables: SizeTab
     return Shape(
         height=height,
         width=width,
-        fps=values["fps"],
+        fps=options.fps,
         rolls=tuple(rolls),
-        forwards_per_step=2 if values["guidance_scale"] > 1 else 1,
-        prepended=video[0].count() if video and not values["new_frames_only"] else 0,
-        encoded_frames=_encoded_by_forcing(values, rolls, video=bool(video), image=bool(image)),
+        forwards_per_step=2 if options.guided else 1,
+        prepended=video[0].count() if video and not options.new_frames_only else 0,
+        encoded_frames=_encoded_by_forcing(options, rolls, video=bool(video), image=bool(image)),
     )
 
 
-def _encoded_by_forcing(values: Mapping[str, Any], rolls: Sequence[Roll], *, video: bool, image: bool) -> int:
+def _encoded_by_forcing(options: Options, rolls: Sequence[Roll], *, video: bool, image: bool) -> int:
     """Return the frames that are encoded in one piece: an overlap, or an image."""
-    return values["overlap_history"] if video or len(rolls) > 1 else int(image)
+    return (options.overlap_history or 0) if video or len(rolls) > 1 else int(image)
 
 
 def _check_forcing_inputs(
-    values: Mapping[str, Any], video: Sequence[Any], image: Sequence[Any], end: Sequence[Any]
+    options: Options, video: Sequence[Any], image: Sequence[Any], end: Sequence[Any]
 ) -> None:
     if video and (image or end):
         flag = "--input_image" if image else "--end_image"
         raise InputError(flag, None, "not together with --input_video", "choose one of the two")
     if end and not image:
         raise InputError("--end_image", _name(end), "needs a start image", "add --input_image")
-    if end and values["causal_attention"]:
+    if end and options.causal_attention:
         what = "no frame would see it with --causal_attention"
         raise InputError("--end_image", _name(end), what, "leave one of the two out")
-    if values["new_frames_only"] and not video:
+    if options.new_frames_only and not video:
         raise InputError("--new_frames_only", None, "needs --input_video", "leave it out")
-    overlap = values["overlap_history"]
+    overlap = options.overlap_history
     if not video:
         return
     if overlap is None:
-        most = max(1, min(OVERLAP, values["base_num_frames"] - TIME_STRIDE, floor_frames(video[0].count())))
+        most = max(1, min(OVERLAP, options.base_num_frames - TIME_STRIDE, floor_frames(video[0].count())))
         fix = f"add --overlap_history {most}"
         raise InputError("--input_video", _name(video), "needs --overlap_history", fix)
     if (count := video[0].count()) < overlap:
@@ -125,9 +116,9 @@ def _name(sources: Sequence[Any]) -> str | None:
     return getattr(sources[0], "name", None)
 
 
-def _check_window(values: Mapping[str, Any], frames: int, *, continued: bool) -> tuple[int, int]:
+def _check_window(options: Options, frames: int, *, continued: bool) -> tuple[int, int]:
     """(latent frames of a full segment, latent frames that segments share)."""
-    base, overlap = values["base_num_frames"], values["overlap_history"]
+    base, overlap = options.base_num_frames, options.overlap_history
     if base % TIME_STRIDE != 1:
         raise not_4k1("--base_num_frames", base)
     if overlap is not None and base == 1:
@@ -142,17 +133,17 @@ def _check_window(values: Mapping[str, Any], frames: int, *, continued: bool) ->
         raise InputError("--overlap_history", overlap, what, f"nearest {base - TIME_STRIDE}")
     if overlap is None and not continued and frames > base:
         what = f"more than --base_num_frames {base} needs --overlap_history"
-        flag = "--num_frames" if values.get("num_frames") else "--duration"
-        given = frames if values.get("num_frames") else f"{values['duration']:g} ({frames} frames)"
+        flag = "--num_frames" if options.num_frames else "--duration"
+        given = frames if options.num_frames else f"{options.duration:g} ({frames} frames)"
         most = min(OVERLAP, base - TIME_STRIDE)
         share = f"add --overlap_history {most}, or " if most > 0 else ""
         raise InputError(flag, given, what, f"{share}nearest --num_frames {base}")
     return latent_frames(base), latent_frames(overlap) if overlap is not None else 0
 
 
-def _check_blocks(values: Mapping[str, Any], lengths: Sequence[int], overlap: int) -> None:
+def _check_blocks(options: Options, lengths: Sequence[int], overlap: int) -> None:
     """Every segment, and at least one block of what segments share, must be whole blocks."""
-    block, common = values["causal_block_size"], math.gcd(*lengths)
+    block, common = options.causal_block_size, math.gcd(*lengths)
     if common % block:
         sizes = [size for size in range(1, common + 1) if common % size == 0]
         latents = " and ".join(str(length) for length in sorted(set(lengths)))
@@ -163,23 +154,23 @@ def _check_blocks(values: Mapping[str, Any], lengths: Sequence[int], overlap: in
     if 0 < overlap < block:
         least = TIME_STRIDE * (block - 1) + 1
         what = f"holds no whole block of {block} latent frames"
-        raise InputError("--overlap_history", values["overlap_history"], what, f"at least {least}")
+        raise InputError("--overlap_history", options.overlap_history, what, f"at least {least}")
 
 
-def forcing_notes(values: Mapping[str, Any], explicit: Mapping[str, Any], inputs: Inputs) -> Iterator[str]:
+def forcing_notes(options: Options, asked: Collection[str], inputs: Inputs) -> Iterator[str]:
     """Diffusion forcing: what the model was not made for, and how a source is taken."""
-    yield from guidance_notes(values, explicit, inputs)
-    if values["causal_attention"]:
+    yield from guidance_notes(options, asked, inputs)
+    if options.causal_attention:
         yield "--causal_attention: the released weights were not trained for it; expect worse video"
-    if values["addnoise_condition"] > HIGHEST_ADDNOISE:
+    if options.addnoise_condition > HIGHEST_ADDNOISE:
         yield f"--addnoise_condition above {HIGHEST_ADDNOISE} blurs the transition; 20 is published"
     for source in inputs["input_video"]:
-        if (given := values.get("num_frames")) and given % TIME_STRIDE != 1:
+        if (given := options.num_frames) and given % TIME_STRIDE != 1:
             yield f"--num_frames {given} counts the overlap and is rounded down to {floor_frames(given)}"
-        other_rate = abs(source.fps - values["fps"]) > RATE_TOLERANCE and "fps" not in explicit
-        if not values["new_frames_only"] and other_rate:
+        other_rate = abs(source.fps - options.fps) > RATE_TOLERANCE and "fps" not in asked
+        if not options.new_frames_only and other_rate:
             yield (
-                f"{source.name} has {source.fps:g} frames a second and the file will have {values['fps']}, "
+                f"{source.name} has {source.fps:g} frames a second and the file will have {options.fps}, "
                 "as published; --fps changes it"
             )
 

@@ -1,23 +1,15 @@
 """SkyReels-V3: reference to video, extensions, and the talking avatar."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from videogen.errors import InputError
 from videogen.media.audio import AVATAR_FPS
 from videogen.tasks.avatar_clips import TARGET_FRAMES, plan_clips
 from videogen.tasks.families.wan import SIZE_AND_LENGTH, TEACACHE, TEXT_ONLY, WAN_COMPONENTS, WAN_MEMORY
-from videogen.tasks.geometry import (
-    SIZE_UNIT,
-    TIME_STRIDE,
-    Roll,
-    Shape,
-    choose_num_frames,
-    choose_size,
-    floor_frames,
-    latent_frames,
-)
-from videogen.tasks.sizes import Inputs, SizeTables
+from videogen.tasks.geometry import SIZE_UNIT, TIME_STRIDE, Roll, Shape, floor_frames, latent_frames
+from videogen.tasks.options import Options, Size
+from videogen.tasks.sizes import Inputs, SizeTables, choose_num_frames, choose_size
 from videogen.tasks.task_spec import Files, TaskSpec
 from videogen.tasks.warnings import RATE_TOLERANCE, guidance_notes
 
@@ -35,36 +27,36 @@ LATENT_UNIT = 8  # a roll's latent frames, condition included, are a multiple of
 SHOT_CONDITION_FRAMES = {2: 9, 3: 17, 4: 25, 5: 33}  # by seconds
 
 
-def reference_to_video(values: Mapping[str, Any], inputs: Inputs, tables: SizeTables) -> Shape:
+def reference_to_video(options: Options, inputs: Inputs, tables: SizeTables) -> Shape:
     """Size from the first reference; three forwards per step with guidance (spec skyreels_v3 section 9)."""
     first = inputs["ref_imgs"][0]
-    height, width = choose_size(values, tables, (first.width, first.height))
-    frames = choose_num_frames(values, values["fps"], REFERENCE_SLOTS)
+    height, width = choose_size(options, tables, (first.width, first.height))
+    frames = choose_num_frames(options, options.fps, REFERENCE_SLOTS)
     roll = Roll(latent_frames=latent_frames(frames), context_frames=REFERENCE_SLOTS, num_frames=frames)
-    forwards = 3 if values["guidance_scale"] > 1 else 1
+    forwards = 3 if options.guided else 1
     return Shape(
         height=height,
         width=width,
-        fps=values["fps"],
+        fps=options.fps,
         rolls=(roll,),
         forwards_per_step=forwards,
         encoded_frames=1,
     )
 
 
-def talking_avatar(values: Mapping[str, Any], inputs: Inputs, tables: SizeTables) -> Shape:
+def talking_avatar(options: Options, inputs: Inputs, tables: SizeTables) -> Shape:
     """Size from the portrait, length from the sound: a hidden clip, then those that are seen."""
     (image,), (audio,) = inputs["input_image"], inputs["input_audio"]
-    height, width = choose_size(values, tables, (image.width, image.height))
+    height, width = choose_size(options, tables, (image.width, image.height))
     _check_ratio(image, height, width)
-    clip, motion, drop = (values[name] for name in ("num_frames", "motion_frame", "drop_frame"))
-    choose_num_frames({"num_frames": clip}, AVATAR_FPS)
+    motion, drop = options.motion_frame, options.drop_frame
+    clip = choose_num_frames(Size(num_frames=options.num_frames), AVATAR_FPS)
     if motion + max(drop, TARGET_FRAMES) >= clip:
         ends = f"--drop_frame {drop}" if drop > TARGET_FRAMES else f"the {TARGET_FRAMES} that show the target"
         least = floor_frames(motion + max(drop, TARGET_FRAMES)) + TIME_STRIDE
         what = f"leaves nothing of a clip of {clip} frames beside {ends}"
         raise InputError("--motion_frame", motion, what, f"smaller ones, or --num_frames {least} at least")
-    rows = min(values["max_frames_num"], audio.num_frames)
+    rows = min(options.max_frames_num, audio.num_frames)
     seen = [found.stop - found.first for found in plan_clips(rows, clip, motion=motion, drop=drop).clips]
     frames = [0, *seen] if seen else [rows]
     return Shape(
@@ -72,7 +64,7 @@ def talking_avatar(values: Mapping[str, Any], inputs: Inputs, tables: SizeTables
         width=width,
         fps=AVATAR_FPS,
         rolls=tuple(Roll(latent_frames=latent_frames(clip), num_frames=count) for count in frames),
-        forwards_per_step=1 + (values["guidance_scale"] > 1) + (values["guidance_scale_audio"] > 1),
+        forwards_per_step=1 + options.guided + (options.guidance_scale_audio > 1),
         encoded_frames=clip,
     )
 
@@ -85,20 +77,20 @@ def _check_ratio(image: Any, height: int, width: int) -> None:
         raise InputError("--input_image", getattr(image, "name", None), what, "crop it")
 
 
-def single_shot_extension(values: Mapping[str, Any], inputs: Inputs, tables: SizeTables) -> Shape:
+def single_shot_extension(options: Options, inputs: Inputs, tables: SizeTables) -> Shape:
     """Size from the source; rolls of up to five seconds."""
-    seconds = _seconds(values, range(1, 31))
-    return _extension(values, inputs, tables, single_shot_rolls(seconds), CONDITION_FRAMES)
+    seconds = _seconds(options, range(1, 31))
+    return _extension(options, inputs, tables, single_shot_rolls(seconds), CONDITION_FRAMES)
 
 
-def shot_switching_extension(values: Mapping[str, Any], inputs: Inputs, tables: SizeTables) -> Shape:
+def shot_switching_extension(options: Options, inputs: Inputs, tables: SizeTables) -> Shape:
     """Size from the source; one roll of two to five seconds."""
-    seconds = _seconds(values, SHOT_CONDITION_FRAMES)
+    seconds = _seconds(options, SHOT_CONDITION_FRAMES)
     condition, frames = SHOT_CONDITION_FRAMES[seconds], EXTENSION_FPS * seconds + 1
     roll = Roll(
         latent_frames=latent_frames(frames), context_frames=latent_frames(condition), num_frames=frames
     )
-    return _extension(values, inputs, tables, (roll,), condition)
+    return _extension(options, inputs, tables, (roll,), condition)
 
 
 def single_shot_rolls(seconds: int) -> tuple[Roll, ...]:
@@ -116,9 +108,9 @@ def single_shot_rolls(seconds: int) -> tuple[Roll, ...]:
     return tuple(rolls)
 
 
-def _seconds(values: Mapping[str, Any], allowed: Sequence[int] | Mapping[int, int]) -> int:
+def _seconds(options: Options, allowed: Sequence[int] | Mapping[int, int]) -> int:
     """Whole seconds in the task's range."""
-    given = values["duration"]
+    given = options.duration or 0
     if given not in allowed:
         near = min(allowed, key=lambda seconds: abs(seconds - given))
         text = f"must be whole seconds from {min(allowed)} to {max(allowed)}"
@@ -127,80 +119,80 @@ def _seconds(values: Mapping[str, Any], allowed: Sequence[int] | Mapping[int, in
 
 
 def _extension(
-    values: Mapping[str, Any], inputs: Inputs, tables: SizeTables, rolls: tuple[Roll, ...], condition: int
+    options: Options, inputs: Inputs, tables: SizeTables, rolls: tuple[Roll, ...], condition: int
 ) -> Shape:
     """What both extensions have in common."""
     (source,) = inputs["input_video"]
     if min(source.width, source.height) < SIZE_UNIT:
         size = f"is {source.width}x{source.height} pixels, and {SIZE_UNIT}x{SIZE_UNIT} are the least"
         raise InputError("--input_video", source.name, size, "give a larger video")
-    frames = source.count(source_fps=values["source_fps"], fps=EXTENSION_FPS)
+    frames = source.count(source_fps=options.source_fps, fps=EXTENSION_FPS)
     if frames < condition:
-        rated = "" if values["source_fps"] is None else f" at {EXTENSION_FPS} fps"
+        rated = "" if options.source_fps is None else f" at {EXTENSION_FPS} fps"
         what = f"has {frames} frames{rated}, and {condition} are needed to continue it"
         raise InputError("--input_video", source.name, what, "give a longer video")
-    height, width = choose_size(values, tables, (source.width, source.height))
-    whole = values["prepend_input"]
+    height, width = choose_size(options, tables, (source.width, source.height))
+    whole = options.prepend_input
     return Shape(
         height=height,
         width=width,
         fps=EXTENSION_FPS,
         rolls=rolls,
-        forwards_per_step=2 if values["guidance_scale"] > 1 else 1,
+        forwards_per_step=2 if options.guided else 1,
         prepended=frames if whole else 0,
         canvas=(source.width // 2 * 2, source.height // 2 * 2) if whole else None,
         encoded_frames=condition,
     )
 
 
-def extension_notes(values: Mapping[str, Any], explicit: Mapping[str, Any], inputs: Inputs) -> Iterator[str]:
+def extension_notes(options: Options, asked: Collection[str], inputs: Inputs) -> Iterator[str]:
     """Also: what happens to the source's frame rate, and whether its sound can be kept."""
-    yield from guidance_notes(values, explicit, inputs)
-    if values.get("handover") == "mp4":
+    yield from guidance_notes(options, asked, inputs)
+    if options.handover == "mp4":
         raise InputError("--handover", "mp4", "is for generate_continuous.py", "nearest frames")
     (source,) = inputs["input_video"]
-    if values["prepend_input"] and (source.width % 2 or source.height % 2):
+    if options.prepend_input and (source.width % 2 or source.height % 2):
         yield f"{source.name} is {source.width}x{source.height}; a film needs even sizes, so it loses a line"
-    if values["keep_audio"]:
-        _check_audio(values, source)
-    if values["source_fps"] is None and abs(source.fps - EXTENSION_FPS) > RATE_TOLERANCE:
+    if options.keep_audio:
+        _check_audio(options, source)
+    if options.source_fps is None and abs(source.fps - EXTENSION_FPS) > RATE_TOLERANCE:
         yield (
             f"{source.name} has {source.fps:g} frames a second and is continued as if it had "
             f"{EXTENSION_FPS}, as published; --source_fps auto resamples it"
         )
 
 
-def _check_audio(values: Mapping[str, Any], source: "InputVideo") -> None:
-    if not values["prepend_input"]:
+def _check_audio(options: Options, source: "InputVideo") -> None:
+    if not options.prepend_input:
         raise InputError("--keep_audio", None, "the new frames have no sound", "add --prepend_input")
     if not source.has_audio:
         raise InputError("--keep_audio", None, f"{source.name} has no sound", "leave it out")
-    if values.get("output") and not values["output"].lower().endswith(".mp4"):
+    if options.output and not options.output.lower().endswith(".mp4"):
         raise InputError("--keep_audio", None, "only an .mp4 has sound", "give --output an .mp4")
-    given = values["source_fps"]
+    given = options.source_fps
     played = EXTENSION_FPS if given is None else given or source.fps
     if abs(source.fps - played) > RATE_TOLERANCE:
         what = f"the sound would not fit {source.fps:g} frames a second played as {played:g}"
         raise InputError("--keep_audio", None, what, "add --source_fps auto")
 
 
-def avatar_notes(values: Mapping[str, Any], explicit: Mapping[str, Any], inputs: Inputs) -> Iterator[str]:
+def avatar_notes(options: Options, asked: Collection[str], inputs: Inputs) -> Iterator[str]:
     """Sound that says nothing, and a prompt that little follows from."""
-    if values["guidance_scale"] <= 1 and explicit.get("negative_prompt"):
+    if not options.guided and "negative_prompt" in asked and options.negative_prompt:
         yield "--negative_prompt has no effect while --guidance_scale is 1 or less"
     (audio,) = inputs["input_audio"]
     if audio.silent:
         cancelled = ", or its channels cancel each other" if audio.channels > 1 else ""
         yield f"{audio.name} is silent{cancelled}; the portrait will hardly speak"
-    if audio.num_frames > values["max_frames_num"]:
-        yield f"{audio.name} lasts {audio.num_frames} frames, cut to {values['max_frames_num']}"
-    if (output := values.get("output")) and not output.lower().endswith(".mp4"):
+    if audio.num_frames > options.max_frames_num:
+        yield f"{audio.name} lasts {audio.num_frames} frames, cut to {options.max_frames_num}"
+    if (output := options.output) and not output.lower().endswith(".mp4"):
         yield "only an .mp4 has sound"
-    if min(audio.num_frames, values["max_frames_num"]) < values["num_frames"]:
-        if "connection_prompt" in explicit:
+    if min(audio.num_frames, options.max_frames_num) < (options.num_frames or 0):
+        if "connection_prompt" in asked:
             yield "--connection_prompt has no effect: there is but one clip, which follows --prompt"
-    elif "connection_prompt" not in explicit:
-        yield f"what is seen follows --connection_prompt '{values['connection_prompt']}', as published"
+    elif "connection_prompt" not in asked:
+        yield f"what is seen follows --connection_prompt '{options.connection_prompt}', as published"
 
 
 V3: dict[str, Any] = {"family": "SkyReels-V3", "memory": WAN_MEMORY}

@@ -4,18 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from videogen.errors import InputError
-from videogen.tasks.geometry import (
-    MAX_POSITIONS,
-    WAN21_GRID,
-    Grid,
-    Roll,
-    Shape,
-    choose_num_frames,
-    choose_size,
-    latent_frames,
-)
+from videogen.tasks.geometry import MAX_POSITIONS, WAN21_GRID, Grid, Roll, Shape, latent_frames
 from videogen.tasks.memory_model import FamilyMemory, Network, VaeMemory
-from videogen.tasks.sizes import Inputs, SizeTables
+from videogen.tasks.options import Options
+from videogen.tasks.sizes import Inputs, SizeTables, choose_num_frames, choose_size
 
 # Squares of the width that a Wan transformer keeps in float32 beside half precision, to embed noise levels.
 FLOAT32_SQUARES = 7
@@ -32,10 +24,10 @@ WAN_ARGUMENTS = (
 )
 
 
-def text_to_video(values: Mapping[str, Any], inputs: Inputs, tables: SizeTables) -> Shape:
+def text_to_video(options: Options, inputs: Inputs, tables: SizeTables) -> Shape:
     """Landscape unless --size or --height --width say otherwise."""
     del inputs
-    return one_roll(values, tables, LANDSCAPE)
+    return one_roll(options, tables, LANDSCAPE)
 
 
 def first_frame_of(inputs: Inputs) -> Any:
@@ -44,7 +36,7 @@ def first_frame_of(inputs: Inputs) -> Any:
 
 
 def one_roll(
-    values: Mapping[str, Any],
+    options: Options,
     tables: SizeTables,
     orientation: tuple[int, int],
     *,
@@ -54,18 +46,18 @@ def one_roll(
     after_image: bool = False,
 ) -> Shape:
     """One roll; where ``fit`` is given, (area, width, height) -> size in the ratio of ``source``."""
-    height, width = choose_size(values, tables, orientation, grid)
-    if values.get("height") is not None:
+    height, width = choose_size(options, tables, orientation, grid)
+    if options.height is not None:
         check_unit(height, width, grid)
     elif fit is not None:
         height, width = _fitted(fit, height * width, source, grid)
-    frames = choose_num_frames(values, values["fps"], after_image=after_image)
+    frames = choose_num_frames(options, options.fps, after_image=after_image)
     roll = Roll(latent_frames=latent_frames(frames), num_frames=frames)
-    paired = values.get("teacache") and not values["teacache_fixed"]  # it counts calls in pairs
-    scale = values["guidance_scale"]
+    paired = options.teacache and not options.teacache_fixed  # it counts calls in pairs
+    scale = options.guidance_scale
     forwards = 1 if scale in (1, (1, 1)) and not paired else 2
     return Shape(
-        height=height, width=width, fps=values["fps"], rolls=(roll,), forwards_per_step=forwards, grid=grid
+        height=height, width=width, fps=options.fps, rolls=(roll,), forwards_per_step=forwards, grid=grid
     )
 
 

@@ -1,7 +1,6 @@
 """Wan2.2: the 14B models with two experts, and the 5B model."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +17,7 @@ from videogen.tasks.families.wan import (
 )
 from videogen.tasks.geometry import Grid, Shape, area_size
 from videogen.tasks.memory_model import VaeMemory
+from videogen.tasks.options import Options
 from videogen.tasks.sizes import Inputs, SizeTables
 from videogen.tasks.task_spec import Files, TaskSpec
 from videogen.tasks.warnings import unguided_notes
@@ -31,23 +31,23 @@ TWO_EXPERTS = {**TEXT_ONLY, "experts": 2}
 TWO_IMAGE_EXPERTS = {**TWO_EXPERTS, "in_channels": 36}
 
 
-def wan22_image_to_video(values: Mapping[str, Any], inputs: Inputs, tables: SizeTables) -> Shape:
+def wan22_image_to_video(options: Options, inputs: Inputs, tables: SizeTables) -> Shape:
     """Wan2.2 A14B: --size and --resolution are areas, the ratio is the image's (spec wan22 section 4)."""
-    shape = one_roll(values, tables, LANDSCAPE, fit=area_size, source=first_frame_of(inputs))
+    shape = one_roll(options, tables, LANDSCAPE, fit=area_size, source=first_frame_of(inputs))
     return replace(shape, encoded_frames=shape.num_frames)
 
 
-def wan22_5b_text_to_video(values: Mapping[str, Any], inputs: Inputs, tables: SizeTables) -> Shape:
+def wan22_5b_text_to_video(options: Options, inputs: Inputs, tables: SizeTables) -> Shape:
     """Wan2.2 5B: as --size says."""
     del inputs
-    return one_roll(values, tables, LANDSCAPE, grid=WAN22_GRID)
+    return one_roll(options, tables, LANDSCAPE, grid=WAN22_GRID)
 
 
-def wan22_5b_image_to_video(values: Mapping[str, Any], inputs: Inputs, tables: SizeTables) -> Shape:
+def wan22_5b_image_to_video(options: Options, inputs: Inputs, tables: SizeTables) -> Shape:
     """Wan2.2 5B: the same with the image's ratio."""
     source = first_frame_of(inputs)
     shape = one_roll(
-        values, tables, LANDSCAPE, fit=covered_size, source=source, grid=WAN22_GRID, after_image=True
+        options, tables, LANDSCAPE, fit=covered_size, source=source, grid=WAN22_GRID, after_image=True
     )
     return replace(shape, encoded_frames=1)
 

@@ -1,0 +1,118 @@
+"""What is true of one option: the row from which parser, help, checks, hashes and records are made."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass, field
+from enum import Enum
+from typing import Any
+
+from videogen.errors import InputError, brief
+from videogen.tasks.option_types import Reject, paths, prompts, split, word
+
+
+class Unset(Enum):
+    """The default of an option that has none of its own: each task gives it one, or it may be left out."""
+
+    UNSET = "unset"
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One flag with all that is true of it; ``parse`` is None for switches.
+
+    Args:
+        metavar: what stands for the value in the help text.
+        aliases: further spellings.
+        common: every task uses it; others are named by the rows of the tasks that do.
+        chain: generate_continuous.py takes it, whether its tasks use it or not.
+        about_run: it speaks about the whole run, not about one video; no job line or metadata file holds it.
+        repeat: every occurrence counts.
+        bare: the value of a flag that stands alone.
+        default: its value unless given; tasks may have others (configs/*.yaml).
+        hashed: its value changes the result, and is part of ``plan_hash``. Files are hashed by content.
+        recorded: it belongs into the metadata of a result, as far as it is used.
+        by_name: a folder that is hashed and recorded by its own name, not by where it is.
+        reloads: another value needs the model loaded again.
+        excludes: options that it contradicts.
+        instead_of: other ways of saying the same, which it silences in weaker sources.
+    """
+
+    name: str
+    parse: Callable[[str], Any] | None
+    help: str
+    _: KW_ONLY
+    metavar: str = ""
+    aliases: tuple[str, ...] = ()
+    common: bool = False
+    chain: bool = False
+    about_run: bool = False
+    repeat: bool = False
+    bare: str | None = None
+    default: Any = Unset.UNSET
+    hashed: bool = True
+    recorded: bool = True
+    by_name: bool = False
+    reloads: bool = False
+    excludes: tuple[str, ...] = ()
+    instead_of: tuple[str, ...] = ()
+
+    @property
+    def flag(self) -> str:
+        return f"--{self.name}"
+
+    @property
+    def neutral(self) -> Any:
+        """Return what it is where nobody speaks of it; not hashed, so that a new option changes no hash."""
+        return None if self.default is Unset.UNSET else self.default
+
+    def value(self, given: object) -> Any:
+        """Check and convert a value from any source (command line, YAML, JSON).
+
+        Raises:
+            InputError: the flag, what was given, what is allowed, and the nearest fix.
+        """
+        if self.parse is None:
+            if isinstance(given, bool):
+                return given
+            raise InputError(self.flag, given, "is a switch", "give true or false")
+        if self.bare is not None and isinstance(given, bool):
+            return self.bare if given else None
+        if self.repeat:
+            return tuple(
+                self._parsed(item) for item in (given if isinstance(given, list | tuple) else [given])
+            )
+        return self._parsed(given)
+
+    def _parsed(self, given: object) -> Any:
+        assert self.parse is not None
+        if isinstance(given, bool) and "on" in getattr(self.parse, "choices", ()):  # on and off in YAML
+            given = "on" if given else "off"
+        if given is None or isinstance(given, bool | Mapping):
+            raise InputError(self.flag, given, "needs a value", "give one, or leave the flag out")
+        try:
+            split(given).encode()
+            if self.parse in (paths, prompts) and isinstance(given, list | tuple):
+                return tuple(word(" ".join(str(item).split())) for item in given)
+            return self.parse(split(given))
+        except UnicodeEncodeError:
+            raise InputError(self.flag, given, "is not UTF-8 text", "check the terminal's encoding") from None
+        except Reject as verdict:
+            raise InputError(self.flag, given, verdict.allowed, verdict.fix) from None
+
+
+def row(parse: Callable[[str], Any] | None, help: str, **facts: Any) -> Any:  # noqa: A002 - as it is called
+    """Return the field of an option in a group of options; ``facts`` are those of ``Option``."""
+    option = Option("", parse, help, **facts)
+    return field(default=option.neutral, metadata={"option": option})
+
+
+def switch(help: str, **facts: Any) -> Any:  # noqa: A002 - as it is called
+    """Return the field of a flag without a value."""
+    return row(None, help, **{"default": False, **facts})
+
+
+def typed(value: object) -> str | None:
+    """A value about as it was given; nothing for a switch."""
+    if value is True:
+        return None
+    parts = value if isinstance(value, list | tuple) else [value]
+    return brief(split([f"{part:g}" if isinstance(part, float) else part for part in parts]))
