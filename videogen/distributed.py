@@ -1,7 +1,8 @@
-"""Several processes at one video: which of them this is, and how they share the work. Without torch.
+"""Ranks of one job: which one this process is, and how they share the work. Needs no torch.
 
-torchrun starts N ranks of the same command and tells each its number. Rank 0 leads: it alone reads the
-options, plans, writes and prints; the others follow it (see run.py and runtime/parallel.py).
+torchrun starts N ranks of the same command and tells each its number. Rank 0 is the main process: it alone
+reads the options, plans, writes and prints; the others are workers that follow it (see engine/session.py and
+runtime/parallel.py).
 """
 
 import os
@@ -36,12 +37,12 @@ class Ranks:
     launched: bool = False
 
     @property
-    def leads(self) -> bool:
+    def is_main_process(self) -> bool:
         return self.rank == 0
 
 
 @cache
-def here() -> Ranks:
+def get_ranks() -> Ranks:
     """As the environment says; one process without torchrun."""
     found = {field: os.environ.get(name, "") for field, name in VARIABLES.items()}
     if not all(word.isdigit() for word in found.values()):
@@ -73,7 +74,7 @@ def check_launch(values: Mapping[str, Any]) -> None:
     Raises:
         InputError: --use_usp without torchrun, torchrun without --use_usp, a device for all ranks.
     """
-    ranks = here()
+    ranks = get_ranks()
     if not values["use_usp"]:
         if ranks.size > 1:
             what = f"torchrun started {ranks.size} processes, which would all do the same"
@@ -100,7 +101,7 @@ def choose_degrees(values: Mapping[str, Any], *, branches: int, heads: int, toke
     Raises:
         InputError: numbers that do not go together; says which do.
     """
-    size = here().size if values["use_usp"] else 1
+    size = get_ranks().size if values["use_usp"] else 1
     cfg = _branch_groups(values, size, branches)
     sequence = size // cfg
     ring, ulysses = _sequence_degrees(values, sequence)
@@ -171,35 +172,35 @@ def _check_ring(values: Mapping[str, Any], degrees: Degrees) -> None:
         raise InputError("--ring_degree", degrees.ring, what, fix)
 
 
-class Joined(Protocol):
+class FailureReporter(Protocol):
     """The process group, once there is one (see runtime/parallel.py)."""
 
-    def first_to_fail(self) -> bool: ...
+    def is_first_failure(self) -> bool: ...
 
 
 LOST = re.compile(r"gloo|NCCL|Connection (reset|closed|refused)|Broken pipe", re.IGNORECASE)
 
 
-def lost_another(error: BaseException) -> bool:
+def is_peer_loss(error: BaseException) -> bool:
     """Whether an error says no more than that another rank is gone."""
-    return joined is not None and isinstance(error, RuntimeError) and bool(LOST.search(str(error)))
+    return communicator is not None and isinstance(error, RuntimeError) and bool(LOST.search(str(error)))
 
 
-joined: Joined | None = None  # set by runtime/parallel.py
+communicator: FailureReporter | None = None  # set by runtime/parallel.py
 
 
-def may_complain() -> bool:
+def should_report_error() -> bool:
     """Whether it is up to this rank to say what went wrong: one of them does."""
-    if joined is not None:
-        return joined.first_to_fail()
-    if not here().leads:
+    if communicator is not None:
+        return communicator.is_first_failure()
+    if not get_ranks().is_main_process:
         time.sleep(GRACE)  # rank 0 finds the same, and its end ends all of them
     return True
 
 
-def leave(code: int) -> None:
+def exit_after_failure(code: int) -> None:
     """After a failure: go at once, for the others may never answer again; torchrun then ends them."""
-    if joined is not None and here().size > 1:
+    if communicator is not None and get_ranks().size > 1:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

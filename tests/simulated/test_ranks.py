@@ -32,11 +32,11 @@ def made(request):
     options = {**MODEL, **LAYOUTS[request.param], "use_usp": True}
     rank = RANKS - 1 if request.param == "ring 8" else 0  # the last may hold less
     with (
-        one_rank_of(RANKS, rank) as team,
+        one_rank_of(RANKS, rank) as communicator,
         simulate("H100", gpus=RANKS) as sim,
         planned("text_to_video", **options) as plan,
     ):
-        job = run_job(sim, plan, frames=9, team=team)
+        job = run_job(sim, plan, frames=9, communicator=communicator)
         return job, plan.degrees, job.estimate
 
 

@@ -38,7 +38,7 @@ def test_every_layer_is_known_in_every_spelling(network):
     published = [
         name
         for kind, manifest in MANIFESTS.items()
-        if any(re.search(table.sign, name) for name in manifest["tensors"])
+        if any(re.search(table.fingerprint, name) for name in manifest["tensors"])
         and not re.search(r"t5|clip", kind)
         for name in matrices(manifest["tensors"])
     ]

@@ -15,28 +15,29 @@ class KeyTable:
     """How one published naming becomes ours.
 
     Args:
-        sign: a pattern some name must match for the table to apply.
+        fingerprint: a pattern some name must match for the table to apply.
         rules: (pattern, replacement), applied in order to every name.
-        unused: names (as published) that the network does not need.
-        stacked: (pattern of renamed names, names for its "{}"): rows of several tensors, one under the other.
+        ignored: names (as published) that the network does not need.
+        fused_qkv: (pattern of renamed names, names for its "{}"): several projections (mostly q, k and v)
+            stored as one tensor, rows one below the other.
         width: the tensor (as published) that has as many rows as each of them but the last.
-        swapped: pattern of names (as published) whose two halves of rows change places.
+        swap_halves: pattern of names (as published) whose two halves of rows change places.
     """
 
-    sign: str
+    fingerprint: str
     rules: tuple[tuple[str, str], ...] = ()
-    unused: str = r"(?!)"
-    stacked: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    ignored: str = r"(?!)"
+    fused_qkv: tuple[tuple[str, tuple[str, ...]], ...] = ()
     width: str = ""
-    swapped: str = r"(?!)"
+    swap_halves: str = r"(?!)"
 
     def names(self, name: str) -> list[str]:
         """Our names for a published one: none, one, or one for each of the tensors stacked in it."""
-        if re.search(self.unused, name):
+        if re.search(self.ignored, name):
             return []
         for pattern, replacement in self.rules:
             name = re.sub(pattern, replacement, name)
-        for pattern, parts in self.stacked:
+        for pattern, parts in self.fused_qkv:
             if re.search(pattern, name):
                 return [name.format(part) for part in parts]
         return [name]
@@ -53,12 +54,12 @@ class Entry:
 
 
 def rename(place: Path, published: Sequence[Entry], tables: Iterable[KeyTable]) -> dict[str, Entry]:
-    """Published entries under our names, by the one table whose sign they bear.
+    """Published entries under our names, by the one table whose fingerprint they match.
 
     Raises:
         CheckpointError: names that no table knows.
     """
-    table = next((t for t in tables if any(re.search(t.sign, entry.key) for entry in published)), None)
+    table = next((t for t in tables if any(re.search(t.fingerprint, entry.key) for entry in published)), None)
     if table is None:
         some = ", ".join(entry.key for entry in published[:3]) or "no tensors at all"
         raise CheckpointError(f"{place}: tensor names of no known model ({some}); is this the right file?")
@@ -70,7 +71,7 @@ def renamed(entry: Entry, table: KeyTable, width: int) -> Iterator[tuple[str, En
     """What becomes of one entry: nothing, one, or several that were stacked, of ``width`` rows each."""
     names = table.names(entry.key)
     if len(names) == 1:
-        yield names[0], _swapped(entry) if re.search(table.swapped, entry.key) else entry
+        yield names[0], _swap_halves(entry) if re.search(table.swap_halves, entry.key) else entry
         return
     for index, name in enumerate(names):
         end = (index + 1) * width if index + 1 < len(names) else entry.shape[0]
@@ -81,7 +82,7 @@ def _rows(entry: Entry, start: int, end: int) -> Entry:
     return replace(entry, shape=(end - start, *entry.shape[1:]), read=lambda: entry.read()[start:end])
 
 
-def _swapped(entry: Entry) -> Entry:
+def _swap_halves(entry: Entry) -> Entry:
     """With its two halves of rows in the other order."""
     return replace(entry, read=lambda: entry.read().roll(entry.shape[0] // 2, dims=0))
 
@@ -89,7 +90,7 @@ def _swapped(entry: Entry) -> Entry:
 # Verified maps: specs skyreels_v3 section 12, skyreels_v2 section 12, talking_avatar section 13, wan22
 # sections 9, 10.
 WAN_DIT = KeyTable(
-    sign=r"^blocks\.\d+\.self_attn\.",
+    fingerprint=r"^blocks\.\d+\.self_attn\.",
     rules=(
         (r"^time_embedding\.0\.", "condition_embedder.time_embedder.linear_1."),
         (r"^time_embedding\.2\.", "condition_embedder.time_embedder.linear_2."),
@@ -114,7 +115,7 @@ WAN_DIT = KeyTable(
         (r"\b(ffn|fps_projection)\.2\.", r"\1.net.2."),
     ),
 )
-DIFFUSERS_DIT = KeyTable(sign=r"^blocks\.\d+\.attn1\.", unused=r"\.norm_added_q\.")
+DIFFUSERS_DIT = KeyTable(fingerprint=r"^blocks\.\d+\.attn1\.", ignored=r"\.norm_added_q\.")
 
 _VAE_LEAVES = (
     (r"^conv1\.", "quant_conv."),
@@ -140,11 +141,11 @@ _VAE21_UP = tuple(
     for unit in range(4)
 )
 WAN21_VAE = KeyTable(
-    sign=r"^decoder\.upsamples\.0\.residual\.",
+    fingerprint=r"^decoder\.upsamples\.0\.residual\.",
     rules=(*_VAE21_UP, (r"^encoder\.downsamples\.", "encoder.down_blocks."), *_VAE_LEAVES),
 )
 WAN22_VAE = KeyTable(
-    sign=r"^decoder\.upsamples\.0\.upsamples\.",
+    fingerprint=r"^decoder\.upsamples\.0\.upsamples\.",
     rules=(
         (
             r"^encoder\.downsamples\.(\d+)\.downsamples\.\d+\.(resample|time_conv)",
@@ -159,10 +160,10 @@ WAN22_VAE = KeyTable(
         *_VAE_LEAVES,
     ),
 )
-DIFFUSERS_VAE = KeyTable(sign=r"^decoder\.up_blocks\.")
+DIFFUSERS_VAE = KeyTable(fingerprint=r"^decoder\.up_blocks\.")
 
 WAN_UMT5 = KeyTable(
-    sign=r"^blocks\.\d+\.pos_embedding\.",
+    fingerprint=r"^blocks\.\d+\.pos_embedding\.",
     rules=(
         (r"^token_embedding\.", "shared."),
         (r"^norm\.", "encoder.final_layer_norm."),
@@ -180,13 +181,14 @@ WAN_UMT5 = KeyTable(
 )
 # The embedding is tied; a file holds it under one name or both.
 DIFFUSERS_UMT5 = KeyTable(
-    sign=r"^encoder\.block\.\d+\.layer\.0\.SelfAttention\.", rules=((r"^encoder\.embed_tokens\.", "shared."),)
+    fingerprint=r"^encoder\.block\.\d+\.layer\.0\.SelfAttention\.",
+    rules=((r"^encoder\.embed_tokens\.", "shared."),),
 )
 
 WAN_CLIP = KeyTable(
-    sign=r"^visual\.transformer\.",
-    unused=r"^(textual\.|log_scale$|visual\.head$)",
-    stacked=((r"\.self_attn\.\{\}_proj\.", ("q", "k", "v")),),
+    fingerprint=r"^visual\.transformer\.",
+    ignored=r"^(textual\.|log_scale$|visual\.head$)",
+    fused_qkv=((r"\.self_attn\.\{\}_proj\.", ("q", "k", "v")),),
     width="visual.patch_embedding.weight",
     rules=(
         (r"^visual\.", ""),
@@ -205,8 +207,8 @@ WAN_CLIP = KeyTable(
 )
 # transformers puts the tower below "vision_model." or, from version 5 on, at the top.
 DIFFUSERS_CLIP = KeyTable(
-    sign=r"\bencoder\.layers\.\d+\.self_attn\.",
-    unused=r"\.position_ids$|^(text_model|text_projection|visual_projection|logit_scale)\b",
+    fingerprint=r"\bencoder\.layers\.\d+\.self_attn\.",
+    ignored=r"\.position_ids$|^(text_model|text_projection|visual_projection|logit_scale)\b",
     rules=((r"^vision_model\.", ""),),
 )
 
@@ -224,7 +226,7 @@ _HUNYUAN_STREAM = (
     (r"\.txt_mlp\.", ".ff_context."),
 )
 HUNYUAN_DIT = KeyTable(
-    sign=r"^double_blocks\.\d+\.img_attn_qkv\.",
+    fingerprint=r"^double_blocks\.\d+\.img_attn_qkv\.",
     rules=(
         (r"^img_in\.proj\.", "x_embedder.proj."),
         (r"^txt_in\.input_embedder\.", "context_embedder.proj_in."),
@@ -255,14 +257,14 @@ HUNYUAN_DIT = KeyTable(
         (r"^final_layer\.linear\.", "proj_out."),
         (r"^final_layer\.adaLN_modulation\.1\.", "norm_out.linear."),
     ),
-    stacked=(
+    fused_qkv=(
         (r"\.attn\.(to_\{\}|add_\{\}_proj)\.", ("q", "k", "v")),
         (r"^single_transformer_blocks\.\d+\.\{\}\.", ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp")),
     ),
     width="img_in.proj.weight",
-    swapped=r"^final_layer\.adaLN_modulation\.1\.",  # diffusers has scale before shift
+    swap_halves=r"^final_layer\.adaLN_modulation\.1\.",  # diffusers has scale before shift
 )
-DIFFUSERS_HUNYUAN_DIT = KeyTable(sign=r"^single_transformer_blocks\.\d+\.attn\.")
+DIFFUSERS_HUNYUAN_DIT = KeyTable(fingerprint=r"^single_transformer_blocks\.\d+\.attn\.")
 # Network -> its tables: the published naming, and diffusers', which is ours.
 TRANSFORMERS = {
     "Wan": (WAN_DIT, DIFFUSERS_DIT),
@@ -270,14 +272,14 @@ TRANSFORMERS = {
 }
 # Names are diffusers'. Some files hold more than the VAE, and name it.
 HUNYUAN_VAE = KeyTable(
-    sign=r"^(vae\.)?decoder\.up_blocks\.",
+    fingerprint=r"^(vae\.)?decoder\.up_blocks\.",
     rules=((r"^vae\.", ""),),
-    unused=r"^(?!vae\.|encoder\.|decoder\.|quant_conv\.|post_quant_conv\.)",
+    ignored=r"^(?!vae\.|encoder\.|decoder\.|quant_conv\.|post_quant_conv\.)",
 )
 # Before transformers 5 the towers lay one level deeper; what makes words of states is not needed.
 LLAVA = KeyTable(
-    sign=r"\blanguage_model\.(model\.)?layers\.\d+\.",
-    unused=r"(\.position_ids|\brotary_emb\.inv_freq)$|^(language_model\.)?lm_head\.",
+    fingerprint=r"\blanguage_model\.(model\.)?layers\.\d+\.",
+    ignored=r"(\.position_ids|\brotary_emb\.inv_freq)$|^(language_model\.)?lm_head\.",
     rules=(
         (r"^model\.", ""),
         (r"^language_model\.model\.", "language_model."),
@@ -285,16 +287,16 @@ LLAVA = KeyTable(
     ),
 )
 CLIP_TEXT = KeyTable(
-    sign=r"\bencoder\.layers\.\d+\.self_attn\.",
-    unused=r"\.position_ids$|^(vision_model|text_projection|visual_projection|logit_scale)\b",
+    fingerprint=r"\bencoder\.layers\.\d+\.self_attn\.",
+    ignored=r"\.position_ids$|^(vision_model|text_projection|visual_projection|logit_scale)\b",
     rules=((r"^text_model\.", ""),),
 )
 
 # Weight norm's magnitude and direction have these names since torch 2.0's parametrizations. Without training
 # nothing is masked, quantized or projected.
 WAV2VEC2 = KeyTable(
-    sign=r"\bencoder\.pos_conv_embed\.conv\.",
-    unused=r"\bmasked_spec_embed$|^(quantizer|project_hid|project_q|lm_head)\b",
+    fingerprint=r"\bencoder\.pos_conv_embed\.conv\.",
+    ignored=r"\bmasked_spec_embed$|^(quantizer|project_hid|project_q|lm_head)\b",
     rules=(
         (r"^wav2vec2\.", ""),
         (r"\.weight_g$", ".parametrizations.weight.original0"),

@@ -61,7 +61,7 @@ class Layer:
     keys: Mapping[str, str]
 
     @property
-    def plain(self) -> bool:
+    def is_diffusers_format(self) -> bool:
         """Whether diffusers reads it as it is."""
         pair = {f"{self.name}.lora_{part}" for part in ("A.weight", "B.weight", "B.bias")}
         return self.name == OURS + self.ours[0] and pair.issuperset(self.keys.values())
@@ -83,7 +83,7 @@ def check(path: Path, checkpoint: Checkpoint) -> str | None:
     if not published:  # a pickle that only torch can look into
         return None
     found = rename(place, published, [table for tables in TRANSFORMERS.values() for table in tables])
-    return _judged(path, _matrices((name, entry.shape) for name, entry in found.items()))[1]
+    return _validate(path, _matrices((name, entry.shape) for name, entry in found.items()))[1]
 
 
 def read(path: Path, transformer: "nn.Module") -> "tuple[dict[str, Tensor] | None, str | None]":
@@ -96,8 +96,8 @@ def read(path: Path, transformer: "nn.Module") -> "tuple[dict[str, Tensor] | Non
     """
     weights = ((name, getattr(module, "weight", None)) for name, module in transformer.named_modules())
     model = _matrices((f"{name}.weight", tuple(w.shape)) for name, w in weights if w is not None)
-    layers, note = _judged(path, model)
-    if all(layer.plain for layer in layers):
+    layers, note = _validate(path, model)
+    if all(layer.is_diffusers_format for layer in layers):
         return None, note
     table = _table(model)
     state: dict[str, Tensor] = {}
@@ -135,11 +135,13 @@ def _table(model: Iterable[str]) -> KeyTable:
     """How layers of the network that has these came to our names."""
     names = "\n".join(model)
     return next(
-        published for published, ours in TRANSFORMERS.values() if re.search(ours.sign, names, re.MULTILINE)
+        published
+        for published, ours in TRANSFORMERS.values()
+        if re.search(ours.fingerprint, names, re.MULTILINE)
     )
 
 
-def _judged(path: Path, model: Mapping[str, Shape]) -> tuple[list[Layer], str | None]:
+def _validate(path: Path, model: Mapping[str, Shape]) -> tuple[list[Layer], str | None]:
     """(Layers of a file that are the model's, what to say if there are others).
 
     Raises:
@@ -211,7 +213,7 @@ def _converted(
     later: dict[str, Any] = {"weight": up}
     if "bias" in tensors:
         later["bias"] = tensors["bias"]
-    if re.search(table.swapped, f"{layer.published}.weight"):
+    if re.search(table.swap_halves, f"{layer.published}.weight"):
         later = {kind: rows.roll(len(rows) // 2, dims=0) for kind, rows in later.items()}
     for name in layer.ours:
         yield f"{OURS}{name}.lora_A.weight", down.reshape(-1, *model[name][1:])

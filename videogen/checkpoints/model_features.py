@@ -42,7 +42,7 @@ HEAD_NORMS = (
 _EDGE = 1 << 16  # bytes read at either end of a file for its fingerprint
 
 
-def traits(checkpoint: Checkpoint) -> dict[str, Any]:
+def read_features(checkpoint: Checkpoint) -> dict[str, Any]:
     """What tells Wan transformers of one layout apart, from the headers of the weight files.
 
     Raises:
@@ -79,7 +79,7 @@ def heads(checkpoint: Checkpoint, task: TaskSpec) -> int:
         return int(found)
     shapes = tensor_shapes(weight_files(checkpoint.place("transformer")))
     head = next((shape[0] for name, shape in shapes.items() if name.endswith(HEAD_NORMS)), HEAD_DIM)
-    return traits(checkpoint)["width"] // head
+    return read_features(checkpoint)["width"] // head
 
 
 def _has_second_expert(checkpoint: Checkpoint) -> bool:

@@ -20,14 +20,14 @@ from videogen.checkpoints.layouts import (
     missing_part,
     places_of,
 )
-from videogen.checkpoints.model_features import published, traits
+from videogen.checkpoints.model_features import published, read_features
 from videogen.checkpoints.tensor_headers import check as check_header
 from videogen.errors import CheckpointError, InputError, nearest
 from videogen.files import cache_root
 from videogen.tasks import config
 from videogen.tasks.table import TASKS, VARIANTS, TaskSpec
 
-TRAITS = {
+FEATURES = {
     "kind": "a {} transformer",
     "in_channels": "{} input channels",
     "image": "image features",
@@ -156,26 +156,27 @@ def _fitting(rows: Sequence[TaskSpec], folder: Path, layout: str, name: str) -> 
     Raises:
         InputError: there is none: a model for another task.
     """
-    drafts = {
+    candidates = {
         row.family: Checkpoint(
             name=name, layout=layout, family=row.family, components=row.components, folder=folder
         )
         for row in rows
     }
-    found = traits(drafts[rows[0].family])
+    found = read_features(candidates[rows[0].family])
     if not found["in_channels"]:
         return rows[0]  # not a transformer at all: what is missing is said later
     differing = {
-        row.family: [trait for trait, wanted in row.network.items() if found[trait] != wanted] for row in rows
+        row.family: [feature for feature, wanted in row.network.items() if found[feature] != wanted]
+        for row in rows
     }
     for row in rows:
         if not differing[row.family]:
             return row
     row = min(rows, key=lambda row: len(differing[row.family]))
-    trait = differing[row.family][0]
-    says = drafts[row.family].component_config("transformer").get("model_type")
+    feature = differing[row.family][0]
+    says = candidates[row.family].component_config("transformer").get("model_type")
     kind = f"model_type {says}, " if says else ""
-    has = f"{'no ' if found[trait] is False else ''}{TRAITS[trait].format(found[trait])}"
+    has = f"{'no ' if found[feature] is False else ''}{FEATURES[feature].format(found[feature])}"
     what = f"is a model for another task ({kind}{has}), not for {row.name}"
     raise InputError("--model_id", folder, what, f"use {row.default_model}")
 

@@ -71,7 +71,7 @@ def _pickled(file: Path) -> Iterator[tuple[str, Shape]]:
             if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > LONGEST:
                 return  # not as torch writes it: torch may judge
             with archive.open(entry) as stream:
-                content = _Outline(stream).load()
+                content = ShapeUnpickler(stream).load()
     except Exception as error:
         raise CheckpointError(f"{file}: broken or truncated ({error}); download it again") from None
     table = unwrapped(content)
@@ -116,7 +116,7 @@ class _Call:
         pass
 
 
-class _Outline(pickle.Unpickler):
+class ShapeUnpickler(pickle.Unpickler):
     """Tensors become their shapes. No name is ever looked up, so nothing in the pickle can run."""
 
     def find_class(self, module: str, name: str) -> Any:

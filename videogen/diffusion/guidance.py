@@ -63,7 +63,7 @@ Velocity = Callable[[str], Tensor]
 """A branch's name to its velocity."""
 
 
-def in_turn(branches: Sequence[str], velocity: Velocity) -> list[Tensor]:
+def evaluate_sequentially(branches: Sequence[str], velocity: Velocity) -> list[Tensor]:
     """Every branch evaluated here, one after the other, in float32."""
     return [velocity(branch).float() for branch in branches]
 
@@ -71,7 +71,7 @@ def in_turn(branches: Sequence[str], velocity: Velocity) -> list[Tensor]:
 def guide(
     guidance: Guidance,
     velocity: Velocity,
-    evaluate: Callable[[Sequence[str], Velocity], Sequence[Tensor]] = in_turn,
+    evaluate: Callable[[Sequence[str], Velocity], Sequence[Tensor]] = evaluate_sequentially,
 ) -> Tensor:
     """Evaluate every branch and combine, in float32."""
     return guidance.combine(*evaluate(guidance.branches, velocity))

@@ -289,7 +289,7 @@ COMPONENTS: dict[str, Component] = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Draft:
+class ComponentPlan:
     """A component checked but not yet read: ``module`` has no memory for its parameters."""
 
     name: str
@@ -297,7 +297,7 @@ class Draft:
     found: Mapping[str, Entry]
     scales: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
-    def fill(self, dtype: torch.dtype, device: torch.device | None = None) -> Any:
+    def load_weights(self, dtype: torch.dtype, device: torch.device | None = None) -> Any:
         """The module with its weights on a device (None: the CPU); parts that need float32 keep it."""
         if self.name in WEIGHTLESS:
             return self.module
@@ -306,7 +306,7 @@ class Draft:
         dtype = torch.bfloat16 if self.name == "text_encoder" and dtype == torch.float16 else dtype
         dtype = torch.float16 if self.name in HALF and dtype == torch.bfloat16 else dtype
         float32 = COMPONENTS[self.name].float32
-        module = weight_loader.fill(
+        module = weight_loader.load_weights(
             self.module, self.found, lambda key: torch.float32 if re.search(float32, key) else dtype, device
         )
         for name, scale in self.scales.items():
@@ -314,7 +314,7 @@ class Draft:
         return module
 
 
-def draft_component(name: str, place: Path, arch: Mapping[str, Any] | None = None) -> Draft:
+def plan_component(name: str, place: Path, arch: Mapping[str, Any] | None = None) -> ComponentPlan:
     """Check one component of a checkpoint: names and shapes of its tensors against the module it will fill.
 
     Args:
@@ -326,13 +326,13 @@ def draft_component(name: str, place: Path, arch: Mapping[str, Any] | None = Non
         CheckpointError: unreadable files, or tensors that do not fit.
     """
     if name in WEIGHTLESS:
-        return Draft(name=name, module=_load_weightless(name, place), found={})
+        return ComponentPlan(name=name, module=_load_weightless(name, place), found={})
     found = weight_loader.read_entries(place, COMPONENTS[name].tables)
     scales = weight_loader.read_scales(place, COMPONENTS[name].tables[0], found)
     config = read_json(place / "config.json") if (place / "config.json").is_file() else {}
-    return Draft(
+    return ComponentPlan(
         name=name,
-        module=build_skeleton(name, place, found, {**config, **(arch or {})}),
+        module=build_meta_module(name, place, found, {**config, **(arch or {})}),
         found=found,
         scales=scales,
     )
@@ -345,8 +345,8 @@ def load_component(
     arch: Mapping[str, Any] | None = None,
     device: torch.device | None = None,
 ) -> Any:
-    """One component of a checkpoint, checked and read (see ``draft_component``)."""
-    return draft_component(name, place, arch).fill(dtype, device)
+    """One component of a checkpoint, checked and read (see ``plan_component``)."""
+    return plan_component(name, place, arch).load_weights(dtype, device)
 
 
 def _read_transformer(file: Path, dtype: torch.dtype) -> WanDiT:
@@ -356,18 +356,18 @@ def _read_transformer(file: Path, dtype: torch.dtype) -> WanDiT:
 WanDiT.read_file = staticmethod(_read_transformer)
 
 
-def build_skeleton(
+def build_meta_module(
     name: str, place: Path, found: Mapping[str, Entry], config: Mapping[str, Any]
 ) -> nn.Module:
     """A component without memory for its parameters, checked against the tensors that will fill it.
 
     Raises:
-        CheckpointError: see ``weights.skeleton``; or a config that describes no such component.
+        CheckpointError: see ``weight_loader.meta_module``; or a config that describes no such component.
     """
     component = COMPONENTS[name]
     try:
         values = component.config(config, Shapes(place, found))
-        return weight_loader.skeleton(lambda: component.make(values), place, found)
+        return weight_loader.meta_module(lambda: component.make(values), place, found)
     except (TypeError, ValueError, ZeroDivisionError, IndexError) as error:
         raise CheckpointError(
             f"{place}: its config does not describe a {name} ({first_line(error)})"

@@ -57,7 +57,7 @@ class Pipeline(Protocol):
     context_caches: Sequence[ContextCache]
     step_cache: StepCache | None
     evaluate: Callable[..., Any]
-    agree: Callable[[float], float]
+    sync_scalar: Callable[[float], float]
 
     @property
     def transformers(self) -> list[Any]: ...

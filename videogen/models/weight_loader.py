@@ -1,8 +1,8 @@
 """Reading weight files: names and shapes first, tensors after; mapped, strict, never running a pickle.
 
-A checkpoint's own tensor names become ours through the tables of ``key_tables``. ``skeleton`` builds a module
-without memory for its parameters and compares every name and shape; ``fill`` assigns the mapped tensors,
-moved and cast a few at a time where that is asked for: no second copy of the weights ever stands in memory.
+Published tensor names are mapped to ours by the tables of ``checkpoints/key_maps.py``. ``meta_module`` builds
+a module on the meta device and compares every name and shape; ``load_weights`` assigns the mapped tensors,
+moved and cast a few at a time if asked, so the weights never exist twice in memory.
 """
 
 import json
@@ -134,7 +134,7 @@ def read_scales(place: Path, table: KeyTable, found: Mapping[str, Entry]) -> dic
     return scales
 
 
-def skeleton(build: Callable[[], nn.Module], place: Path, found: Mapping[str, Entry]) -> nn.Module:
+def meta_module(build: Callable[[], nn.Module], place: Path, found: Mapping[str, Entry]) -> nn.Module:
     """Build a module without memory for its parameters, and compare every name and shape with a checkpoint.
 
     Raises:
@@ -164,13 +164,13 @@ def _same(expected: Shape, found: Shape) -> bool:
     return expected == found or (extra > 0 and set(found[:extra]) == {1} and found[extra:] == expected)
 
 
-def fill(
+def load_weights(
     module: nn.Module,
     found: Mapping[str, Entry],
     dtype_of: Callable[[str], torch.dtype],
     device: torch.device | None = None,
 ) -> nn.Module:
-    """Give a skeleton its tensors: mapped as they are where the dtype fits, else moved and cast.
+    """Give a meta_module its tensors: mapped as they are where the dtype fits, else moved and cast.
 
     Args:
         device: where they go; None is the CPU. They are cast there, after the move.
@@ -184,7 +184,7 @@ def fill(
 
     with ThreadPoolExecutor(READERS) as pool:  # a disk is fastest when several read
         state = dict(pool.map(converted, _weights(module)))
-    module.load_state_dict(state, strict=False, assign=True)  # skeleton() has been strict; tied names follow
+    module.load_state_dict(state, strict=False, assign=True)  # meta_module() has checked; tied names follow
     if hasattr(module, "tie_weights"):
         cast(PreTrainedModel, module).tie_weights()
     left = [name for name, tensor in (*module.named_parameters(), *module.named_buffers()) if tensor.is_meta]

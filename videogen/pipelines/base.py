@@ -21,13 +21,13 @@ from torch import Tensor
 from videogen.checkpoints import lora
 from videogen.checkpoints.layouts import WEIGHTLESS, Checkpoint
 from videogen.checkpoints.model_features import fingerprint
-from videogen.diffusion.guidance import Guidance, Velocity, guide, in_turn
+from videogen.diffusion.guidance import Guidance, Velocity, evaluate_sequentially, guide
 from videogen.diffusion.sampling import StopDenoising
 from videogen.errors import InputError
 from videogen.models.device_copies import to_device
+from videogen.models.fifo_cache import FifoCache
 from videogen.models.interface import ContextCache, OffloadedComponents, StepCache
-from videogen.models.lru import Recent
-from videogen.pipelines.embedding_cache import kept
+from videogen.pipelines.embedding_cache import get_or_compute
 from videogen.pipelines.pixels import VideoOutput, collect, rounded
 from videogen.planning.python_call import ACCEPT
 from videogen.tasks.options import OPTIONS, merge
@@ -39,7 +39,7 @@ StepCallback = Callable[[Any, int, Tensor, dict[str, Tensor]], Mapping[str, Tens
 
 logger = logging.getLogger(__name__)
 
-REMEMBERED_PROMPTS = 16
+CACHED_EMBEDDINGS = 16
 TRANSFORMERS = ("transformer", "transformer_2")
 LOG_EVERY = 30.0  # seconds, where there is no progress bar
 
@@ -76,7 +76,7 @@ class VideoPipeline(DiffusionPipeline):
         super().__init__()
         self.seconds: dict[str, float] = defaultdict(float)
         self.step_seconds: list[float] = []
-        self._remembered = Recent(REMEMBERED_PROMPTS)
+        self._embeddings = FifoCache(CACHED_EMBEDDINGS)
         self._interrupt = False
 
     @property
@@ -89,10 +89,10 @@ class VideoPipeline(DiffusionPipeline):
 
     to_uint8 = staticmethod(rounded)
 
-    evaluate: Callable[[Sequence[str], Velocity], Sequence[Tensor]] = staticmethod(in_turn)
+    evaluate: Callable[[Sequence[str], Velocity], Sequence[Tensor]] = staticmethod(evaluate_sequentially)
     """How the branches of a guidance are evaluated; set from outside, see runtime/parallel.py."""
 
-    agree: Callable[[float], float] = staticmethod(float)
+    sync_scalar: Callable[[float], float] = staticmethod(float)
     """Of a number that decides something: the one that all ranks go by."""
 
     def guide(self, guidance: Guidance, velocity: Velocity) -> Tensor:
@@ -230,7 +230,7 @@ class VideoPipeline(DiffusionPipeline):
         finally:
             self.seconds[name] += time.perf_counter() - started
 
-    def remembered(self, encoder: str, said: str, make: Callable[[], Tensor]) -> Tensor:
+    def cached_embedding(self, encoder: str, said: str, make: Callable[[], Tensor]) -> Tensor:
         """What ``make`` makes of a prompt with an encoder, on the device.
 
         ``said`` is all that it depends on besides the encoder. The last few are remembered, and all are kept
@@ -248,9 +248,9 @@ class VideoPipeline(DiffusionPipeline):
                     "dtype": str(getattr(self, encoder).dtype),
                     "said": said,
                 }
-                return kept(self.embedding_cache, made_of, make)
+                return get_or_compute(self.embedding_cache, made_of, make)
 
-        return self._remembered.get((encoder, said), encoded).to(self._execution_device)
+        return self._embeddings.get_or_compute((encoder, said), encoded).to(self._execution_device)
 
     def draw(self, shape: Sequence[int], generator: torch.Generator | None) -> Tensor:
         """One normal draw, float32, made on the generator's device."""
@@ -319,7 +319,9 @@ class VideoPipeline(DiffusionPipeline):
         if self.step_cache is not None:
             self.step_cache.reset(num_steps)
 
-    def remember(self, chunks: Iterator[Tensor], last: deque[Tensor], *, skip: int) -> Iterator[Tensor]:
+    def keep_last_frames(
+        self, chunks: Iterator[Tensor], last: deque[Tensor], *, skip: int
+    ) -> Iterator[Tensor]:
         """Keep the newest 8-bit frames [H, W, 3] in ``last``; pass chunks on after the first ``skip``."""
         for index, chunk in enumerate(chunks):
             last.extend(self.to_uint8(chunk)[0].permute(1, 2, 3, 0).cpu())

@@ -124,7 +124,7 @@ class DiffusionForcingPipeline(WanPipeline):
             chunks = self.decode(latents)
             for _ in range(latent_frames(overlap) if continued else 0):
                 next(chunks)
-            frames = remembered(chunks, history)
+            frames = record_frames(chunks, history)
             yield Part(latents, frames, lambda: {"frames": torch.cat(list(history), dim=2)})
             deque(frames, maxlen=0)  # what the reader left
             if self.interrupt:
@@ -212,7 +212,7 @@ def visible_frames(frames: int, block: int) -> Tensor:
     return (torch.arange(frames) // block + 1) * block
 
 
-def remembered(chunks: Iterator[Tensor], history: deque[Tensor]) -> Iterator[Tensor]:
+def record_frames(chunks: Iterator[Tensor], history: deque[Tensor]) -> Iterator[Tensor]:
     """Pass chunks [1, 3, f, H, W] on, keeping the newest frames."""
     for chunk in chunks:
         history.extend(chunk.float().cpu().split(1, dim=2))

@@ -24,13 +24,13 @@ SCHEMA = 1  # to be counted up when encoding changes
 NAME = "embedding"
 
 
-def kept(folder: Path, made_of: Mapping[str, str], make: Callable[[], Tensor]) -> Tensor:
-    """What ``make`` makes, on the CPU: from the file it was kept in, else made and kept."""
+def get_or_compute(folder: Path, made_of: Mapping[str, str], compute: Callable[[], Tensor]) -> Tensor:
+    """What ``compute`` makes, on the CPU: from the file it was kept in, else made and kept."""
     said = json.dumps({"schema": SCHEMA, **made_of}, sort_keys=True)
     file = folder / f"{hashlib.sha256(said.encode()).hexdigest()[:32]}.safetensors"
     if (found := _read(file)) is not None:
         return found
-    made = make().cpu().contiguous()
+    made = compute().cpu().contiguous()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with pending(file) as temporary:

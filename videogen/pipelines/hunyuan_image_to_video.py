@@ -148,7 +148,7 @@ class HunyuanImageToVideoPipeline(VideoPipeline, HunyuanVideoLoraLoaderMixin):
 
         seen = hashlib.sha256(f"{image.mode} {image.size}".encode() + image.tobytes()).hexdigest()
         interleave = INTERLEAVE[self.transformer.config.image_condition_type]
-        return self.remembered("text_encoder", f"{interleave} {seen} {prompt}", rows)
+        return self.cached_embedding("text_encoder", f"{interleave} {seen} {prompt}", rows)
 
     def summarize(self, prompt: str) -> Tensor:
         """A prompt as one vector [1, dim]."""
@@ -158,7 +158,7 @@ class HunyuanImageToVideoPipeline(VideoPipeline, HunyuanVideoLoraLoaderMixin):
                 self.tokenizer_2, self.text_encoder_2, prompt, device=self._execution_device
             )
 
-        return self.remembered("text_encoder_2", prompt, summary)
+        return self.cached_embedding("text_encoder_2", prompt, summary)
 
     def velocity(
         self,

@@ -97,7 +97,7 @@ class SingleShotExtensionPipeline(WanPipeline):
             def handed_over(last: deque = last, rest: dict = rest) -> dict[str, Tensor]:
                 return {"frames": torch.stack(list(last)), **rest}
 
-            frames = self.remember(chunks, last, skip=roll.context_frames)
+            frames = self.keep_last_frames(chunks, last, skip=roll.context_frames)
             yield Part(latents, frames, handed_over)
             deque(frames, maxlen=0)  # what the reader left
             if self.interrupt:

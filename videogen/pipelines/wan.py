@@ -45,7 +45,7 @@ class WanPipeline(VideoPipeline, WanLoraLoaderMixin):
         def encoded() -> Tensor:
             return encode_prompt(self.tokenizer, self.text_encoder, prompt, self._execution_device)
 
-        return self.remembered("text_encoder", prompt, encoded).to(self.model_dtype)
+        return self.cached_embedding("text_encoder", prompt, encoded).to(self.model_dtype)
 
     def text_guidance(
         self,

@@ -183,7 +183,7 @@ def set_step_cache(
             threshold=values["teacache_thresh"],
             use_ret_steps=values["use_ret_steps"],
             fixed=values["teacache_fixed"],
-            agree=pipeline.agree,
+            sync_scalar=pipeline.sync_scalar,
         )
     elif values["cache"] is not None:
         name, threshold = read_cache(values["cache"])
@@ -212,11 +212,11 @@ def keep_compiled() -> None:
 
 
 def compile_blocks(
-    transformer: WanDiT, device: torch.device, *, streamed: bool, spread: bool = False
+    transformer: WanDiT, device: torch.device, *, streamed: bool, sharded: bool = False
 ) -> None:
     """Compile the repeated block once (regional compilation), where that applies; the code is kept.
 
-    A block whose tokens are ``spread`` over ranks is compiled in pieces, around their exchange.
+    A block whose tokens are ``sharded`` over ranks is compiled in pieces, around their exchange.
     """
     if device.type == "cpu":
         logger.warning("--compile: skipped on the CPU, where compiling takes longer than it saves")
@@ -226,4 +226,4 @@ def compile_blocks(
         return
     keep_compiled()
     for block in blocks(transformer):
-        block.compile(fullgraph=not spread)
+        block.compile(fullgraph=not sharded)

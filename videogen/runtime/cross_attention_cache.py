@@ -12,8 +12,8 @@ from typing import Any
 from diffusers.hooks.hooks import HookRegistry, ModelHook
 from torch import Tensor, nn
 
+from videogen.models.fifo_cache import FifoCache
 from videogen.models.interface import Pipeline
-from videogen.models.lru import Recent
 from videogen.models.wan.transformer import WanDiT
 
 HOOK = "videogen_cross_attention_cache"
@@ -25,10 +25,10 @@ class _Embedder(ModelHook):
 
     def __init__(self) -> None:
         super().__init__()
-        self.kept = Recent(CONTEXTS)
+        self.cache = FifoCache(CONTEXTS)
 
     def new_forward(self, _module: nn.Module, states: Tensor) -> Tensor:
-        return self.kept.of(states, lambda: self.fn_ref.original_forward(states))
+        return self.cache.get_or_compute_for(states, lambda: self.fn_ref.original_forward(states))
 
 
 class _Blocks(ModelHook):
@@ -36,7 +36,7 @@ class _Blocks(ModelHook):
 
     def __init__(self) -> None:
         super().__init__()
-        self.kept = Recent(2 * CONTEXTS)
+        self.cache = FifoCache(2 * CONTEXTS)
 
     def new_forward(
         self,
@@ -48,10 +48,14 @@ class _Blocks(ModelHook):
         image: Tensor | None = None,
         *others: Any,
     ) -> Tensor:
-        keys = self.kept.of(text, lambda: [block.attn2.keys_values(text) for block in blocks])
+        keys = self.cache.get_or_compute_for(
+            text, lambda: [block.attn2.keys_values(text) for block in blocks]
+        )
         more: Any = image
         if image is not None:
-            more = self.kept.of(image, lambda: [block.attn2.image_keys_values(image) for block in blocks])
+            more = self.cache.get_or_compute_for(
+                image, lambda: [block.attn2.image_keys_values(image) for block in blocks]
+            )
         return self.fn_ref.original_forward(hidden_states, keys, temb, rotary_emb, more, *others)
 
 
@@ -73,7 +77,7 @@ class CrossAttentionCache:
     def clear(self) -> None:
         """Drop everything that is cached."""
         for hook in self.hooks:
-            hook.kept.clear()
+            hook.cache.clear()
 
     def remove(self) -> None:
         """Take the cache off; hooks that were registered on the blocks later must be gone already."""

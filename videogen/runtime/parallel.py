@@ -32,8 +32,8 @@ from videogen.errors import InputError
 from videogen.models.attention import AttentionProcessor, Spans, attend, attend_spans
 from videogen.models.interface import Pipeline
 from videogen.models.wan.transformer import WanDiT
-from videogen.runtime.token_sharding import Axis, Layout, all_gather
-from videogen.runtime.vae_parallel import split_decoder
+from videogen.runtime.token_sharding import SequenceSharding, ShardSpec, all_gather
+from videogen.runtime.vae_parallel import shard_decoder
 
 logger = logging.getLogger(__name__)
 
@@ -41,43 +41,43 @@ PATIENCE = timedelta(days=1)  # while rank 0 downloads or writes; torchrun watch
 CPU = torch.device("cpu")
 
 
-class Team:
-    """The ranks at work; one process alone is a team of one."""
+class Communicator:
+    """The ranks at work; one process alone is a group of one."""
 
     def __init__(self, own: Ranks, store: dist.Store | None = None) -> None:
         self.own, self.store = own, store
 
     @property
-    def leads(self) -> bool:
+    def is_main_process(self) -> bool:
         """Whether this rank is the one that plans, writes and prints."""
-        return self.own.leads
+        return self.own.is_main_process
 
     @property
-    def alone(self) -> bool:
+    def is_single(self) -> bool:
         return self.own.size == 1
 
-    def share(self, content: Any) -> Any:
+    def broadcast(self, content: Any) -> Any:
         """What rank 0 has, on every rank."""
-        if self.alone:
+        if self.is_single:
             return content
-        box = [content if self.leads else None]
+        box = [content if self.is_main_process else None]
         dist.broadcast_object_list(box, src=0, device=CPU)
         return box[0]
 
-    def once_per_machine(self, make: Callable[[], Any]) -> Any:
+    def local_rank_first(self, make: Callable[[], Any]) -> Any:
         """What ``make`` makes, on every rank; on each machine the first rank goes first."""
-        if self.alone:
+        if self.is_single:
             return make()
         made = make() if self.own.local_rank == 0 else None
-        dist.barrier(self.waiting)
+        dist.barrier(self.cpu_group)
         return make() if self.own.local_rank else made
 
     @cached_property
-    def waiting(self) -> dist.ProcessGroup:
+    def cpu_group(self) -> dist.ProcessGroup:
         """All ranks, for waiting on the CPU."""
         return dist.new_group(backend="gloo", timeout=PATIENCE)
 
-    def first_to_fail(self) -> bool:
+    def is_first_failure(self) -> bool:
         """Whether no other rank has failed before."""
         try:
             return self.store is None or self.store.add("videogen/failed", 1) == 1
@@ -85,20 +85,20 @@ class Team:
             return False
 
 
-ALONE = Team(Ranks())
+SINGLE_PROCESS = Communicator(Ranks())
 
 
-def join(*, wanted: bool) -> Team:
+def init_communicator(*, wanted: bool) -> Communicator:
     """The team of this process, made at the first call; ``wanted`` is what rank 0 decides.
 
     Raises:
         InputError: more ranks than GPUs on a machine.
     """
-    own = distributed.here()
+    own = distributed.get_ranks()
     if not wanted or own.size == 1:
-        return ALONE
-    if isinstance(distributed.joined, Team):
-        return distributed.joined
+        return SINGLE_PROCESS
+    if isinstance(distributed.communicator, Communicator):
+        return distributed.communicator
     gpus = torch.cuda.device_count()
     if gpus:
         if own.local_size > gpus:
@@ -113,17 +113,17 @@ def join(*, wanted: bool) -> Team:
         backend, store=store, rank=rank, world_size=size, timeout=PATIENCE, device_id=device
     )
     atexit.register(dist.destroy_process_group)
-    distributed.joined = team = Team(own, store)
-    return team
+    distributed.communicator = communicator = Communicator(own, store)
+    return communicator
 
 
-def spread(pipeline: Pipeline, degrees: Degrees, device: torch.device) -> None:
+def apply_parallelism(pipeline: Pipeline, degrees: Degrees, device: torch.device) -> None:
     """Let all ranks work at what a pipeline makes; every rank calls this."""
     if degrees.size == 1:
         return
     mesh = mesh_of(degrees, device.type)
     if degrees.cfg > 1:
-        pipeline.evaluate = SideBySide(mesh["cfg"].get_group())
+        pipeline.evaluate = CfgParallel(mesh["cfg"].get_group())
     if degrees.sequence > 1:
         config = ParallelConfig(
             context_parallel_config=ContextParallelConfig(
@@ -131,11 +131,11 @@ def spread(pipeline: Pipeline, degrees: Degrees, device: torch.device) -> None:
             )
         )
         config.setup(dist.get_rank(), dist.get_world_size(), device, mesh=mesh)
-        pipeline.agree = Agreement(config.context_parallel_config._flattened_mesh.get_group())
+        pipeline.sync_scalar = ScalarSync(config.context_parallel_config._flattened_mesh.get_group())
         for transformer in pipeline.transformers:
-            split_tokens(transformer, config)
+            shard_tokens(transformer, config)
     if isinstance(pipeline.vae, AutoencoderKLWan):
-        split_decoder(pipeline.vae, mesh._flatten("all").get_group())
+        shard_decoder(pipeline.vae, mesh._flatten("all").get_group())
 
 
 @lru_cache  # groups of ranks are not for the taking: a job may load many models
@@ -145,7 +145,7 @@ def mesh_of(degrees: Degrees, kind: str) -> DeviceMesh:
     return init_device_mesh(kind, shape, mesh_dim_names=("cfg", "ring", "ulysses"))
 
 
-class Agreement:
+class ScalarSync:
     """A number of the first rank of those that share a sequence, for all: others may round otherwise."""
 
     def __init__(self, group: dist.ProcessGroup) -> None:
@@ -157,14 +157,14 @@ class Agreement:
         return box.item()
 
 
-class SideBySide:
+class CfgParallel:
     """Branches of a guidance on different ranks: a turn for every branch, dealt out in order."""
 
     def __init__(self, group: dist.ProcessGroup) -> None:
         self.group = group
 
     def __call__(self, branches: Sequence[str], velocity: Velocity) -> Sequence[Tensor]:
-        """As ``guidance.in_turn``."""
+        """As ``guidance.evaluate_sequentially``."""
         groups, own = dist.get_world_size(self.group), dist.get_rank(self.group)
         if len(branches) == 1:
             return [velocity(branches[0]).float()]
@@ -180,7 +180,7 @@ class Exchange:
 
     def __init__(self, config: ParallelConfig) -> None:
         self.config = config
-        self.layout = Layout(())  # of the forward at work
+        self.sharding = SequenceSharding(())  # of the forward at work
 
     @property
     def cp(self) -> ContextParallelConfig:
@@ -214,12 +214,12 @@ class Exchange:
         kernel = partial(attend, backend=backend)
 
         def forward(_context: Any, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> Tensor:
-            order = self.layout.order(0, self.ranks, query.device)
+            order = self.sharding.sequence_order(0, self.ranks, query.device)
             key, value = key.index_select(1, order), value.index_select(1, order)
             if spans is None:
                 return kernel(query, key, value)
             out = attend_spans(kernel, query.index_select(1, order), key, value, spans)
-            return out.index_select(1, self.layout.back(self.ranks, query.device))
+            return out.index_select(1, self.sharding.shard_order(self.ranks, query.device))
 
         return forward
 
@@ -232,7 +232,7 @@ class Exchange:
             _context: Any, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any
         ) -> tuple[Tensor, Tensor]:
             first = next(hops) % self.cp.ring_degree * self.cp.ulysses_degree
-            order = self.layout.order(first, first + self.cp.ulysses_degree, key.device)
+            order = self.sharding.sequence_order(first, first + self.cp.ulysses_degree, key.device)
             return kernel(query, key.index_select(1, order), value.index_select(1, order))
 
         return forward
@@ -275,68 +275,68 @@ def works_in_ring(backend: str, device: torch.device) -> bool:
     return backend in RING_KERNELS and (backend != "native" or device.type == "cpu")
 
 
-def split_tokens(transformer: nn.Module, config: ParallelConfig) -> None:
+def shard_tokens(transformer: nn.Module, config: ParallelConfig) -> None:
     """Split a transformer's tokens over ranks before its blocks and put them together behind its head."""
     exchange = Exchange(config)
     for module in transformer.modules():
         if isinstance(processor := getattr(module, "processor", None), AttentionProcessor):
             processor.exchange = exchange
-    split = next(split for network, split in SPLITS.items() if isinstance(transformer, network))
-    split(transformer, exchange)
+    shard = next(shard for network, shard in SHARD_FUNCTIONS.items() if isinstance(transformer, network))
+    shard(transformer, exchange)
 
 
-def _split_wan(transformer: Any, exchange: Exchange) -> None:
+def _shard_wan(transformer: Any, exchange: Exchange) -> None:
     """Tokens [B, F, S, D] along S; see ``WanBlock.forward``."""
 
     def enter(_module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         tokens, text, temb, rotary, *others = arguments
         if others[-1] is not None:
             raise ValueError("two speakers are not implemented on several ranks")
-        frames, axis = tokens.shape[1], Axis(tokens.shape[2], exchange.ranks)
-        exchange.layout = Layout(((frames, axis),))
-        rotary = axis.split(rotary.unflatten(0, (frames, -1)), 1, exchange.rank).flatten(0, 1)
-        return axis.split(tokens, 2, exchange.rank).contiguous(), text, temb, rotary, *others
+        frames, spec = tokens.shape[1], ShardSpec(tokens.shape[2], exchange.ranks)
+        exchange.sharding = SequenceSharding(((frames, spec),))
+        rotary = spec.shard(rotary.unflatten(0, (frames, -1)), 1, exchange.rank).flatten(0, 1)
+        return spec.shard(tokens, 2, exchange.rank).contiguous(), text, temb, rotary, *others
 
     def leave(_module: nn.Module, _arguments: Any, output: Tensor) -> Tensor:
-        ((_, axis),) = exchange.layout.sections
-        return axis.gather(output, 2, exchange.group)
+        ((_, spec),) = exchange.sharding.sections
+        return spec.unshard(output, 2, exchange.group)
 
     transformer.blocks.register_forward_pre_hook(enter)
     transformer.proj_out.register_forward_hook(leave)
 
 
-def _split_hunyuan(transformer: Any, exchange: Exchange) -> None:
+def _shard_hunyuan(transformer: Any, exchange: Exchange) -> None:
     """Image tokens [B, F * S, D] along S and text tokens [B, T, D] along T: each rank has a share of both,
     and attention, which has no mask, takes them as one sequence."""
 
-    def shares() -> tuple[int, Axis, Axis]:
-        (frames, image), (_, text) = exchange.layout.sections
+    def specs() -> tuple[int, ShardSpec, ShardSpec]:
+        (frames, image), (_, text) = exchange.sharding.sections
         return frames, image, text
 
     def begin(_module: nn.Module, _arguments: Any, named: dict[str, Any]) -> None:
         _, _, frames, height, width = named["hidden_states"].shape
         patch = transformer.config.patch_size
-        image = Axis(height // patch * (width // patch), exchange.ranks)
-        text = Axis(named["encoder_hidden_states"].shape[1], exchange.ranks)
-        exchange.layout = Layout(((frames, image), (1, text)))
+        image = ShardSpec(height // patch * (width // patch), exchange.ranks)
+        text = ShardSpec(named["encoder_hidden_states"].shape[1], exchange.ranks)
+        exchange.sharding = SequenceSharding(((frames, image), (1, text)))
 
     def positions(_module: nn.Module, _arguments: Any, rotary: Tensor) -> Tensor:
-        frames, image, _ = shares()
-        return image.split(rotary.unflatten(0, (frames, -1)), 1, exchange.rank).flatten(0, 1)
+        frames, image, _ = specs()
+        return image.shard(rotary.unflatten(0, (frames, -1)), 1, exchange.rank).flatten(0, 1)
 
     def enter(_module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         tokens, rows, *others = arguments
-        frames, image, text = shares()
-        tokens = image.split(tokens.unflatten(1, (frames, -1)), 2, exchange.rank).flatten(1, 2)
-        return tokens, text.split(rows, 1, exchange.rank), *others
+        frames, image, text = specs()
+        tokens = image.shard(tokens.unflatten(1, (frames, -1)), 2, exchange.rank).flatten(1, 2)
+        return tokens, text.shard(rows, 1, exchange.rank), *others
 
     def count(_module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         *others, _first_frames_tokens = arguments
-        return *others, shares()[1].share
+        return *others, specs()[1].shard_length
 
     def leave(_module: nn.Module, _arguments: Any, output: Tensor) -> Tensor:
-        frames, image, _ = shares()
-        return image.gather(output.unflatten(1, (frames, -1)), 2, exchange.group).flatten(1, 2)
+        frames, image, _ = specs()
+        return image.unshard(output.unflatten(1, (frames, -1)), 2, exchange.group).flatten(1, 2)
 
     transformer.register_forward_pre_hook(begin, with_kwargs=True)
     transformer.rope.register_forward_hook(positions)
@@ -346,7 +346,7 @@ def _split_hunyuan(transformer: Any, exchange: Exchange) -> None:
     transformer.proj_out.register_forward_hook(leave)
 
 
-SPLITS: dict[type, Callable[[Any, Exchange], None]] = {
-    WanDiT: _split_wan,
-    HunyuanVideoTransformer3DModel: _split_hunyuan,
+SHARD_FUNCTIONS: dict[type, Callable[[Any, Exchange], None]] = {
+    WanDiT: _shard_wan,
+    HunyuanVideoTransformer3DModel: _shard_hunyuan,
 }

@@ -90,8 +90,8 @@ def _compile_inside(block: nn.Module) -> None:
         block._compiled_call_impl = None
         processors = (getattr(module, "processor", None) for module in block.modules())
         # Tokens that are exchanged between ranks are not compiled.
-        spread = any(getattr(processor, "exchange", None) is not None for processor in processors)
-        block.forward = torch.compile(block.forward, fullgraph=not spread)
+        sharded = any(getattr(processor, "exchange", None) is not None for processor in processors)
+        block.forward = torch.compile(block.forward, fullgraph=not sharded)
 
 
 class DiffusersCache:

@@ -143,10 +143,10 @@ class TeaCache(ModelHook):
     _is_stateful = True  # so that cache_context reaches the branch below
 
     def __init__(
-        self, transformer: WanDiT, counting: Counting, agree: Callable[[float], float] = float
+        self, transformer: WanDiT, counting: Counting, sync_scalar: Callable[[float], float] = float
     ) -> None:
         super().__init__()
-        self.transformer, self.counting, self.agree = transformer, counting, agree
+        self.transformer, self.counting, self.sync_scalar = transformer, counting, sync_scalar
         self.branch = _Branch()
         self.log: list[Decision] = []
         self.signals: dict[str, Tensor] = {}
@@ -233,7 +233,7 @@ class TeaCache(ModelHook):
         if residual is None or residual.shape != shape:
             return None
         previous = self.signals[state]
-        return self.agree(((signal - previous).abs().mean() / previous.abs().mean()).item())
+        return self.sync_scalar(((signal - previous).abs().mean() / previous.abs().mean()).item())
 
     def _listen(self, _embedder: nn.Module, _arguments: Any, outputs: tuple[Tensor, Tensor]) -> None:
         self._embedding = outputs[0]
@@ -255,7 +255,7 @@ def enable_teacache(
     threshold: float,
     use_ret_steps: bool,
     fixed: bool,
-    agree: Callable[[float], float] = float,
+    sync_scalar: Callable[[float], float] = float,
 ) -> TeaCache:
     """Put TeaCache before the blocks of a transformer. Compiled, streamed or quantised blocks stay so.
 
@@ -266,7 +266,7 @@ def enable_teacache(
         threshold: accumulated change below which a call is skipped (0.1 about 2x, 0.2 about 3x as fast).
         use_ret_steps: take the modulation as signal, not the time embedding, and compute more at the start.
         fixed: count steps per guidance branch and loop, not calls as published.
-        agree: of a distance, the one that all ranks go by.
+        sync_scalar: of a distance, the one that all ranks go by.
 
     Raises:
         ValueError: it is enabled already.
@@ -274,4 +274,4 @@ def enable_teacache(
     counting = (Fixed if fixed else Published)(
         table.coefficients(use_ret_steps), threshold=threshold, use_ret_steps=use_ret_steps
     )
-    return TeaCache(transformer, counting, agree)
+    return TeaCache(transformer, counting, sync_scalar)

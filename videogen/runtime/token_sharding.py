@@ -17,84 +17,86 @@ def all_gather(x: Tensor, group: dist.ProcessGroup) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class Axis:
+class ShardSpec:
     """``length`` items in shares as equal as can be; a share that is one shorter is padded with its last."""
 
     length: int
     ranks: int
 
     @property
-    def share(self) -> int:
+    def shard_length(self) -> int:
         """Items of a share, padding included."""
         return -(-self.length // self.ranks)
 
-    def owned(self, rank: int) -> range:
+    def local_range(self, rank: int) -> range:
         """The items of a rank's own."""
         base, longer = divmod(self.length, self.ranks)
         first = rank * base + min(rank, longer)
         return range(first, first + base + (rank < longer))
 
-    def split(self, x: Tensor, dim: int, rank: int) -> Tensor:
+    def shard(self, x: Tensor, dim: int, rank: int) -> Tensor:
         """A rank's share of ``x``."""
         if self.length % self.ranks == 0:
-            return x.narrow(dim, rank * self.share, self.share)
-        return x.index_select(dim, _share(self, rank, x.device))
+            return x.narrow(dim, rank * self.shard_length, self.shard_length)
+        return x.index_select(dim, _shard_indices(self, rank, x.device))
 
-    def gather(self, x: Tensor, dim: int, group: dist.ProcessGroup) -> Tensor:
+    def unshard(self, x: Tensor, dim: int, group: dist.ProcessGroup) -> Tensor:
         """The whole, on every rank, of shares."""
         whole = torch.cat(list(all_gather(x, group)), dim=dim)
         if self.length % self.ranks == 0:
             return whole
-        return whole.index_select(dim, _unpadded(self, x.device))
+        return whole.index_select(dim, _unshard_indices(self, x.device))
 
 
 @lru_cache
-def _share(axis: Axis, rank: int, device: torch.device) -> Tensor:
-    owned = axis.owned(rank)
-    return torch.arange(axis.share, device=device).clamp(max=len(owned) - 1) + owned.start
+def _shard_indices(spec: ShardSpec, rank: int, device: torch.device) -> Tensor:
+    local = spec.local_range(rank)
+    return torch.arange(spec.shard_length, device=device).clamp(max=len(local) - 1) + local.start
 
 
 @lru_cache
-def _unpadded(axis: Axis, device: torch.device) -> Tensor:
+def _unshard_indices(spec: ShardSpec, device: torch.device) -> Tensor:
     """Where every item is in padded shares, one after the other."""
     places = [
-        rank * axis.share + index for rank in range(axis.ranks) for index in range(len(axis.owned(rank)))
+        rank * spec.shard_length + index
+        for rank in range(spec.ranks)
+        for index in range(len(spec.local_range(rank)))
     ]
     return torch.tensor(places, device=device)
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class SequenceSharding:
     """Which tokens a rank holds: of each section (groups of equal length, one after the other) its share of
     every group."""
 
-    sections: tuple[tuple[int, Axis], ...]
+    sections: tuple[tuple[int, ShardSpec], ...]
 
     @lru_cache  # noqa: B019 - layouts are values, and few
-    def ids(self, first: int, end: int) -> Tensor:
+    def token_ids(self, first: int, end: int) -> Tensor:
         """Number of every token that ranks ``first`` to ``end`` hold, rank by rank; -1 is padding."""
         numbers = []
         for rank in range(first, end):
             before = 0
-            for groups, axis in self.sections:
-                owned = axis.owned(rank)
-                held = torch.full((groups, axis.share), -1)
-                starts = before + torch.arange(groups)[:, None] * axis.length
-                held[:, : len(owned)] = starts + torch.tensor(owned)
-                numbers.append(held.flatten())
-                before += groups * axis.length
+            for groups, spec in self.sections:
+                local = spec.local_range(rank)
+                ids = torch.full((groups, spec.shard_length), -1)
+                starts = before + torch.arange(groups)[:, None] * spec.length
+                ids[:, : len(local)] = starts + torch.tensor(local)
+                numbers.append(ids.flatten())
+                before += groups * spec.length
         return torch.cat(numbers)
 
     @lru_cache  # noqa: B019
-    def order(self, first: int, end: int, device: torch.device) -> Tensor:
+    def sequence_order(self, first: int, end: int, device: torch.device) -> Tensor:
         """Places of the tokens of those ranks in the order of their numbers, without padding.
 
         In that order attention adds up as it does in one process.
         """
-        ids = self.ids(first, end)
+        ids = self.token_ids(first, end)
         return ids.argsort(stable=True)[int((ids < 0).sum()) :].to(device)
 
     @lru_cache  # noqa: B019
-    def back(self, size: int, device: torch.device) -> Tensor:
+    def shard_order(self, size: int, device: torch.device) -> Tensor:
         """From the order of all tokens to the shares of ``size`` ranks, padded with anything."""
-        return self.ids(0, size).clamp(min=0).to(device)
+        return self.token_ids(0, size).clamp(min=0).to(device)

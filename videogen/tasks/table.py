@@ -92,14 +92,15 @@ class TaskSpec:
         inputs: flag -> files it takes.
         arguments: options, and fields of the shape, handed to the pipeline under their own names.
         shape: (option values, inputs, size tables) -> what the video will be.
-        network: what the transformer must be like (see ``checkpoints.traits``), for checkpoints of the same
-            layout to be told apart.
+        network: what the transformer must be like (see ``checkpoints.model_features``), for checkpoints of
+            the same layout to be told apart.
         notes: see notes.py.
         unused: options of the task that these models have no use for.
         describes: without a prompt, a model describes the input video.
         settle: option values -> the same with those that depend on others.
         decided: option -> the only value that these models allow.
-        needs: option -> what the transformer must have for it to mean something (see ``checkpoints.traits``).
+        needs: option -> what the transformer must have for it to mean something (see
+            ``checkpoints.model_features``).
     """
 
     name: str

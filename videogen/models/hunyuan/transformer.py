@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from videogen.models.attention import AttentionProcessor
+from videogen.models.fifo_cache import FifoCache
 from videogen.models.host_copies import HostCopies
 from videogen.models.kernels import operators
-from videogen.models.lru import Recent
 
 # By input channels: how the first frame gets into the network.
 CONDITIONS = {16: "token_replace", 33: "latent_concat"}
@@ -135,7 +135,7 @@ class RiflexRotaryEmbed(nn.Module):
     def __init__(self, dims: tuple[int, int, int], theta: float) -> None:
         super().__init__()
         self.dims, self.theta, self.riflex = dims, theta, True
-        self.tables = Recent(1)
+        self.tables = FifoCache(1)
 
     def slowed(self, frames: int) -> int | None:
         """The temporal frequency that is slowed down for latent frames, counted from 0; None for none."""
@@ -156,7 +156,7 @@ class RiflexRotaryEmbed(nn.Module):
         """
         frames, height, width = hidden_states.shape[2:]
         sizes, device = (frames, height // 2, width // 2), hidden_states.device
-        return self.tables.get((sizes, device, self.riflex), lambda: self._table(sizes, device))
+        return self.tables.get_or_compute((sizes, device, self.riflex), lambda: self._table(sizes, device))
 
     def _table(self, sizes: tuple[int, int, int], device: torch.device) -> Tensor:
         frames = sizes[0]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from videogen.models.device_copies import to_device
-from videogen.models.lru import Recent
+from videogen.models.fifo_cache import FifoCache
 
 ROPE_THETA = 10000.0
 TIME_THETA = 10000.0
@@ -35,7 +35,7 @@ class WanRotaryEmbed(nn.Module):
         super().__init__()
         spatial = head_dim // 6
         self.widths = (head_dim // 2 - 2 * spatial, spatial, spatial)
-        self.tables = Recent(TABLES)
+        self.tables = FifoCache(TABLES)
 
     def forward(
         self, frame_positions: Tensor, rows: int, columns: int, device: torch.device | None = None
@@ -47,7 +47,7 @@ class WanRotaryEmbed(nn.Module):
         device = device or frame_positions.device
         positions = frame_positions.tolist()
         key = (*positions, rows, columns, device)
-        return self.tables.get(key, lambda: self._table(positions, rows, columns, device))
+        return self.tables.get_or_compute(key, lambda: self._table(positions, rows, columns, device))
 
     def _table(self, positions: list[int], rows: int, columns: int, device: torch.device) -> Tensor:
         exact = _exact(device)

@@ -163,9 +163,9 @@ def _decode_tiles(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
 
 def _whole_decoder(vae: AutoencoderKLWan, height: int) -> Callable[[Tensor], Tensor]:
     """A decoder of whole pictures; on several ranks, each decodes a band of it (see runtime/bands.py)."""
-    bands = getattr(vae, "bands", None)
+    sharding = getattr(vae, "spatial_sharding", None)
     decoder = _CausalDecoder(vae)
-    return bands.decoder(decoder) if bands is not None and bands.fits(height) else decoder
+    return sharding.shard(decoder) if sharding is not None and sharding.has_enough_rows(height) else decoder
 
 
 @torch.no_grad()

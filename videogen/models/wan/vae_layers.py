@@ -37,21 +37,21 @@ AT_ONCE = 2  # pictures of full size that are encoded at once
 FIRST = "Rep"  # kept by a convolution over time that has not been called for its first frame
 
 
-class Neighbours(Protocol):
+class HaloExchange(Protocol):
     """Those who have the rows above and below; see ``runtime/bands.py``."""
 
     @property
-    def margin(self) -> int:
+    def halo(self) -> int:
         """Rows on each side that come from others: 1, or 0 where the picture is whole."""
 
-    def fill(self, frames: Tensor) -> None:
+    def fill_halo(self, frames: Tensor) -> None:
         """Write the first and the last row of frames [..., H, W, C]."""
 
 
 class CausalConv(WanCausalConv3d):
     """A causal convolution that writes its own input."""
 
-    neighbours: Neighbours | None = None
+    halo_exchange: HaloExchange | None = None
 
     def forward(self, x: Tensor, cache_x: Tensor | None = None) -> Tensor:
         """Convolve [B, C, F, H, W] as diffusers' own, with the frames before in ``cache_x``."""
@@ -92,22 +92,22 @@ class CausalConv(WanCausalConv3d):
                 before = feat_cache[feat_idx[0]] = empty_frames(x, BEFORE, x.shape[3]).zero_()
             feat_idx[0] += 1
         if norm is None:
-            joined = append(x, before, self._margin)
+            joined = append(x, before, self._halo)
         else:
-            joined = norm_silu_append(x, bias, norm.gamma, before, self._margin)
-        if self._margin:
-            assert self.neighbours is not None
-            self.neighbours.fill(joined.permute(0, 2, 3, 4, 1))
+            joined = norm_silu_append(x, bias, norm.gamma, before, self._halo)
+        if self._halo:
+            assert self.halo_exchange is not None
+            self.halo_exchange.fill_halo(joined.permute(0, 2, 3, 4, 1))
         return joined
 
     def over(self, joined: Tensor, *, biased: bool = True) -> Tensor:
         """Convolve what ``join`` returns."""
-        padding = (0, self._padding[2] - self._margin, self._padding[0])
+        padding = (0, self._padding[2] - self._halo, self._padding[0])
         return convolve(self, joined, padding, biased=biased)
 
     @property
-    def _margin(self) -> int:
-        return self.neighbours.margin if self.neighbours is not None and self._padding[2] else 0
+    def _halo(self) -> int:
+        return self.halo_exchange.halo if self.halo_exchange is not None and self._padding[2] else 0
 
 
 class ResidualBlock(WanResidualBlock):
@@ -136,7 +136,7 @@ class ResidualBlock(WanResidualBlock):
 class Resample(WanResample):
     """Twice as many or half as many pixels, and frames."""
 
-    neighbours: Neighbours | None = None
+    halo_exchange: HaloExchange | None = None
 
     def forward(self, x: Tensor, feat_cache: list | None = None, feat_idx: list[int] | None = None) -> Tensor:
         """Frames [B, C, F, H, W]; without a cache, time is left as it is."""
@@ -169,15 +169,15 @@ class Resample(WanResample):
     def _convolve_doubled(self, pixels: Tensor) -> Tensor:
         """Convolve frames [B, F, 1 or 2, h, w, C] with every pixel doubled both ways: [B * F, C, H, W]."""
         batch, frames, two, height, width, channels = pixels.shape
-        margin = self.neighbours.margin if self.neighbours is not None else 0
-        large = pixels.new_empty(batch * frames * two, 2 * height + 2 * margin, 2 * width, channels)
-        inner = large[:, margin : 2 * height + margin]
+        halo = self.halo_exchange.halo if self.halo_exchange is not None else 0
+        large = pixels.new_empty(batch * frames * two, 2 * height + 2 * halo, 2 * width, channels)
+        inner = large[:, halo : 2 * height + halo]
         inner.view(batch, frames, two, height, 2, width, 2, channels).copy_(pixels[:, :, :, :, None, :, None])
-        if margin:
-            assert self.neighbours is not None
-            self.neighbours.fill(large)
+        if halo:
+            assert self.halo_exchange is not None
+            self.halo_exchange.fill_halo(large)
         layer = self.resample[1]
-        return functional.conv2d(large.permute(0, 3, 1, 2), layer.weight, layer.bias, padding=(1 - margin, 1))
+        return functional.conv2d(large.permute(0, 3, 1, 2), layer.weight, layer.bias, padding=(1 - halo, 1))
 
 
 class ResidualUpBlock(WanResidualUpBlock):
