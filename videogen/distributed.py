@@ -28,7 +28,7 @@ GRACE = 10.0  # seconds in which rank 0 has said what is wrong with a command
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ranks:
-    """This process among those that torchrun started, on all machines and on this one."""
+    """Position of this process among those that torchrun started, on all machines and on this one."""
 
     rank: int = 0
     size: int = 1
@@ -43,7 +43,7 @@ class Ranks:
 
 @cache
 def get_ranks() -> Ranks:
-    """As the environment says; one process without torchrun."""
+    """Return the ranks from the environment; a single process without torchrun."""
     found = {field: os.environ.get(name, "") for field, name in VARIABLES.items()}
     if not all(word.isdigit() for word in found.values()):
         return Ranks()
@@ -52,7 +52,7 @@ def get_ranks() -> Ranks:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Degrees:
-    """Ranks along each way of sharing: branches of the guidance, and the tokens of a forward, twice."""
+    """Parallel degrees: guidance branches (cfg), and the tokens of a forward (ring and ulysses)."""
 
     cfg: int = 1
     ring: int = 1
@@ -69,7 +69,7 @@ class Degrees:
 
 
 def check_launch(values: Mapping[str, Any]) -> None:
-    """Refuse what does not fit the way the command was started.
+    """Refuse options that do not fit the way the command was started.
 
     Raises:
         InputError: --use_usp without torchrun, torchrun without --use_usp, a device for all ranks.
@@ -91,7 +91,7 @@ def check_launch(values: Mapping[str, Any]) -> None:
 
 
 def choose_degrees(values: Mapping[str, Any], *, branches: int, heads: int, tokens: int) -> Degrees:
-    """How the ranks that there are share a video.
+    """Return the parallel degrees for the ranks that were started.
 
     Args:
         branches: forwards per step.
@@ -122,7 +122,7 @@ def choose_degrees(values: Mapping[str, Any], *, branches: int, heads: int, toke
 
 
 def _sequence_degrees(values: Mapping[str, Any], sequence: int) -> tuple[int, int]:
-    """(ring, ulysses) as given; what is not given makes up the number of ranks."""
+    """Return (ring, ulysses); a degree that is not given follows from the number of ranks."""
     given = {name: values[name] for name in ("ring_degree", "ulysses_degree") if values.get(name)}
     if len(given) < 2:
         for name, degree in given.items():
@@ -141,7 +141,7 @@ def _sequence_degrees(values: Mapping[str, Any], sequence: int) -> tuple[int, in
 
 
 def _branch_groups(values: Mapping[str, Any], size: int, branches: int) -> int:
-    """Groups of ranks that evaluate branches of the guidance side by side."""
+    """Return the number of rank groups that evaluate guidance branches in parallel."""
     if not values.get("cfg_parallel"):
         return 1
     if branches == 1:
@@ -173,7 +173,7 @@ def _check_ring(values: Mapping[str, Any], degrees: Degrees) -> None:
 
 
 class FailureReporter(Protocol):
-    """The process group, once there is one (see runtime/parallel.py)."""
+    """Communicator, as far as error reporting needs it (see runtime/parallel.py)."""
 
     def is_first_failure(self) -> bool: ...
 
@@ -182,7 +182,7 @@ LOST = re.compile(r"gloo|NCCL|Connection (reset|closed|refused)|Broken pipe", re
 
 
 def is_peer_loss(error: BaseException) -> bool:
-    """Whether an error says no more than that another rank is gone."""
+    """Return True if an error only says that another rank is gone."""
     return communicator is not None and isinstance(error, RuntimeError) and bool(LOST.search(str(error)))
 
 
@@ -190,7 +190,7 @@ communicator: FailureReporter | None = None  # set by runtime/parallel.py
 
 
 def should_report_error() -> bool:
-    """Whether it is up to this rank to say what went wrong: one of them does."""
+    """Return True if this rank should print the error; exactly one rank does."""
     if communicator is not None:
         return communicator.is_first_failure()
     if not get_ranks().is_main_process:
@@ -199,7 +199,7 @@ def should_report_error() -> bool:
 
 
 def exit_after_failure(code: int) -> None:
-    """After a failure: go at once, for the others may never answer again; torchrun then ends them."""
+    """Exit at once after a failure, since other ranks may hang; torchrun then ends them."""
     if communicator is not None and get_ranks().size > 1:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""The Hugging Face cache and hub: what is here already, and bringing what is not."""
+"""Access to the Hugging Face cache and hub."""
 
 import shutil
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from videogen.errors import CheckpointError, first_line
 
 
 def cached(name: str, revision: str, patterns: Sequence[str]) -> Path | None:
-    """Snapshot folder of a repository in the cache; None if there is none with all that is wanted."""
+    """Return the snapshot folder of a repository in the cache; None if any wanted file is missing."""
     try:
         return Path(
             snapshot_download(name, revision=revision, allow_patterns=list(patterns), local_files_only=True)
@@ -32,7 +32,9 @@ def cached(name: str, revision: str, patterns: Sequence[str]) -> Path | None:
 def download(
     names: Sequence[str], revision: str, patterns: Sequence[str], expected_bytes: int, timeout: float | None
 ) -> tuple[Path, str]:
-    """(snapshot folder, name it was found under) of the first of several names of one repository.
+    """Download a repository and return (snapshot folder, name it was found under).
+
+    The names are tried in order; all mean the same repository.
 
     Args:
         patterns: of the files that are wanted.
@@ -61,7 +63,7 @@ def download(
 
 
 def _explained(name: str, revision: str, error: Exception) -> str:
-    """What went wrong and what to do about it."""
+    """Return an error message with the cause and the fix."""
     if isinstance(error, RevisionNotFoundError):
         return f"--revision {revision}: {name} has no such branch, tag or commit; see hf.co/{name}"
     if isinstance(error, GatedRepoError):

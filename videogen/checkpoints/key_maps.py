@@ -1,4 +1,4 @@
-"""How the tensor names of published checkpoints become ours: data, and what applies it. Needs no torch."""
+"""Key tables: maps from the tensor names of published checkpoints to ours. Needs no torch."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,7 +12,7 @@ from videogen.errors import CheckpointError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KeyTable:
-    """How one published naming becomes ours.
+    """Map from one published naming of tensors to ours.
 
     Args:
         fingerprint: a pattern some name must match for the table to apply.
@@ -32,7 +32,7 @@ class KeyTable:
     swap_halves: str = r"(?!)"
 
     def names(self, name: str) -> list[str]:
-        """Our names for a published one: none, one, or one for each of the tensors stacked in it."""
+        """Return our names for a published one: none, one, or one per tensor fused in it."""
         if re.search(self.ignored, name):
             return []
         for pattern, replacement in self.rules:
@@ -45,7 +45,7 @@ class KeyTable:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One tensor as it lies in a file; ``read`` maps it."""
+    """Tensor in a file; ``read`` maps it into memory."""
 
     key: str
     shape: Shape
@@ -54,7 +54,7 @@ class Entry:
 
 
 def rename(place: Path, published: Sequence[Entry], tables: Iterable[KeyTable]) -> dict[str, Entry]:
-    """Published entries under our names, by the one table whose fingerprint they match.
+    """Return published entries under our names, by the one table whose fingerprint matches.
 
     Raises:
         CheckpointError: names that no table knows.
@@ -68,7 +68,7 @@ def rename(place: Path, published: Sequence[Entry], tables: Iterable[KeyTable]) 
 
 
 def renamed(entry: Entry, table: KeyTable, width: int) -> Iterator[tuple[str, Entry]]:
-    """What becomes of one entry: nothing, one, or several that were stacked, of ``width`` rows each."""
+    """Yield our name and entry for a published entry: none, one, or several of ``width`` rows each."""
     names = table.names(entry.key)
     if len(names) == 1:
         yield names[0], _swap_halves(entry) if re.search(table.swap_halves, entry.key) else entry
@@ -83,7 +83,7 @@ def _rows(entry: Entry, start: int, end: int) -> Entry:
 
 
 def _swap_halves(entry: Entry) -> Entry:
-    """With its two halves of rows in the other order."""
+    """Return an entry whose two halves of rows are swapped."""
     return replace(entry, read=lambda: entry.read().roll(entry.shape[0] // 2, dims=0))
 
 

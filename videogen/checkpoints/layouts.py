@@ -1,4 +1,4 @@
-"""How the files of a model lie in its folder."""
+"""Layouts: where each component lies in a model folder."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -110,7 +110,7 @@ WITHOUT_CONFIG = ("transformers",)  # folders whose weights say it all
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A model as found (``folder`` set) or as it will be fetched (``folder`` None)."""
+    """Model as found (``folder`` set) or as it will be downloaded (``folder`` None)."""
 
     name: str
     layout: str
@@ -122,18 +122,18 @@ class Checkpoint:
     sizes: Mapping[str, int] = field(default_factory=dict)
 
     def place(self, component: str) -> Path:
-        """Folder or file of what the pipeline calls ``component`` (the model must be here)."""
+        """Return the folder or file of the pipeline's ``component``; the model must be on this machine."""
         assert self.folder is not None
         return self.folder / LAYOUTS[self.layout][self.components[component]]
 
     def component_config(self, component: str) -> dict:
-        """A component's config.json; empty where there is none, or the model is not here yet."""
+        """Return a component's config.json; empty if there is none or it is not downloaded yet."""
         file = self.place(component) / "config.json" if self.folder is not None else None
         return read_json(file) if file is not None and file.is_file() else {}
 
 
 def detect(folder: Path) -> str | None:
-    """Name of the layout whose marker files are present, or None."""
+    """Return the name of the layout whose marker files are present, or None."""
     for layout, markers in MARKERS.items():
         if any((folder / marker).exists() for marker in markers):
             return layout
@@ -141,7 +141,7 @@ def detect(folder: Path) -> str | None:
 
 
 def files(checkpoint: Checkpoint, *names: str) -> list[Path]:
-    """Every file of the checkpoint's components, or of some of them by name, in a fixed order."""
+    """Return the files of all components, or of those named, in a fixed order."""
     assert checkpoint.folder is not None
     layout = LAYOUTS[checkpoint.layout]
     return [
@@ -153,7 +153,7 @@ def files(checkpoint: Checkpoint, *names: str) -> list[Path]:
 
 
 def weight_files(place: Path) -> list[Path]:
-    """Weight files of a component: the file itself, or the safetensors of its folder, else its pickle."""
+    """Return a component's weight files: the file itself, its folder's safetensors, else its pickle."""
     if place.is_file():
         return [place]
     for kind in ("*.safetensors", *PICKLES):
@@ -185,7 +185,7 @@ def component_sizes(folder: Path, layout: str, components: Mapping[str, str]) ->
 
 
 def missing_part(folder: Path, place: str, component: str) -> str | None:
-    """What a component lacks, in words; None when it is complete."""
+    """Return the path of a component's missing file; None if the component is complete."""
     path = folder / place
     if not place.endswith("/"):
         return None if path.is_file() else place

@@ -1,4 +1,4 @@
-"""LoRA files: the layers they speak of, judged against a model by names and shapes, and read under its names.
+"""LoRA files: validated against a model by names and shapes, and read under diffusers' names.
 
 Their names may be diffusers', those of the published checkpoints, or the latter with "_" for "."; one table
 reads them all. Judging takes the headers of the files and no torch: it comes before anything is loaded.
@@ -46,7 +46,7 @@ ROLE = re.compile(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Layer:
-    """One layer that a file speaks of.
+    """One layer that a LoRA file adapts.
 
     Args:
         name: there.
@@ -62,18 +62,18 @@ class Layer:
 
     @property
     def is_diffusers_format(self) -> bool:
-        """Whether diffusers reads it as it is."""
+        """Whether diffusers can read the layer as it is."""
         pair = {f"{self.name}.lora_{part}" for part in ("A.weight", "B.weight", "B.bias")}
         return self.name == OURS + self.ours[0] and pair.issuperset(self.keys.values())
 
     def wanted(self, model: Mapping[str, Shape], rank: int) -> dict[str, Shape]:
-        """What its tensors must be like."""
+        """Return the expected shapes of its tensors."""
         rows, columns = sum(model[name][0] for name in self.ours), model[self.ours[0]][1:]
         return {"down": (rank, *columns), "up": (rows, rank), "bias": (rows,), "whole": (rows, *columns)}
 
 
 def check(path: Path, checkpoint: Checkpoint) -> str | None:
-    """Judge a LoRA against a model's transformer by the headers of both; a warning where only a part fits.
+    """Validate a LoRA against a model's transformer by their headers; return a warning if only a part fits.
 
     Raises:
         CheckpointError: it is not for this model.
@@ -87,7 +87,7 @@ def check(path: Path, checkpoint: Checkpoint) -> str | None:
 
 
 def read(path: Path, transformer: "nn.Module") -> "tuple[dict[str, Tensor] | None, str | None]":
-    """(A LoRA's tensors under diffusers' names, or None where those are its own; a warning).
+    """Return (tensors under diffusers' names, or None if the file has these already; a warning).
 
     Where one layer became several, all share its first matrix.
 
@@ -113,7 +113,7 @@ def _unread() -> None:
 
 
 def _file(path: Path) -> Path:
-    """A LoRA file, or the one in a folder."""
+    """Return the LoRA file at a path, or the only one in a folder."""
     if path.is_file():
         return path
     files = sorted(path.glob("*.safetensors"))
@@ -123,7 +123,7 @@ def _file(path: Path) -> Path:
 
 
 def _matrices(shapes: Iterable[tuple[str, Shape]]) -> dict[str, Shape]:
-    """Layers with a weight that is a matrix, or the kernel of a convolution."""
+    """Return the layers whose weight is a matrix or a convolution kernel."""
     return {
         name.removesuffix(".weight"): shape
         for name, shape in shapes
@@ -132,7 +132,7 @@ def _matrices(shapes: Iterable[tuple[str, Shape]]) -> dict[str, Shape]:
 
 
 def _table(model: Iterable[str]) -> KeyTable:
-    """How layers of the network that has these came to our names."""
+    """Return the key table from published names to those of this network."""
     names = "\n".join(model)
     return next(
         published
@@ -142,7 +142,7 @@ def _table(model: Iterable[str]) -> KeyTable:
 
 
 def _validate(path: Path, model: Mapping[str, Shape]) -> tuple[list[Layer], str | None]:
-    """(Layers of a file that are the model's, what to say if there are others).
+    """Return (layers of a file that belong to the model, a warning if others do not).
 
     Raises:
         CheckpointError: none are, or the first that does not fit.
@@ -163,7 +163,7 @@ def _validate(path: Path, model: Mapping[str, Shape]) -> tuple[list[Layer], str 
 
 
 def _layers(shapes: Mapping[str, Shape], table: KeyTable) -> list[Layer]:
-    """Layers of which a file has matrices."""
+    """Return the layers for which a file has matrices."""
     found: dict[str, dict[str, str]] = {}
     for key, shape in shapes.items():
         match = ROLE.search(key)
@@ -179,13 +179,13 @@ def _layers(shapes: Mapping[str, Shape], table: KeyTable) -> list[Layer]:
 
 
 def _dotted(name: str) -> str:
-    """A layer as checkpoints call it."""
+    """Return a layer's name as checkpoints write it."""
     flat = next((prefix for prefix in FLAT if name.startswith(prefix)), None)
     return DOTTED.sub("", name) if flat is None else ".".join(WORD.findall(name.removeprefix(flat)))
 
 
 def _problems(layer: Layer, shapes: Mapping[str, Shape], model: Mapping[str, Shape]) -> Iterator[str]:
-    """What is wrong with a layer of the model's."""
+    """Yield what is wrong with a layer that belongs to the model."""
     keys = layer.keys
     for one, other in (("down", "up"), ("up", "down")):
         if one in keys and other not in keys:
@@ -202,7 +202,10 @@ def _problems(layer: Layer, shapes: Mapping[str, Shape], model: Mapping[str, Sha
 def _converted(
     layer: Layer, tensors: "dict[str, Tensor]", model: Mapping[str, Shape], table: KeyTable
 ) -> "Iterator[tuple[str, Tensor]]":
-    """A layer's tensors under diffusers' names. Stored alphas count, but for those ignored as published."""
+    """Yield a layer's tensors under diffusers' names.
+
+    Stored alphas are applied, except those that the published code ignores.
+    """
     if "down" in tensors:
         down, up = tensors["down"], tensors["up"].flatten(1)
         if "alpha" in tensors and not layer.name.startswith(PUBLISHED):

@@ -1,4 +1,4 @@
-"""What the weight files of a model say about it."""
+"""Features of a model, read from the headers of its weight files."""
 
 import hashlib
 import math
@@ -43,7 +43,7 @@ _EDGE = 1 << 16  # bytes read at either end of a file for its fingerprint
 
 
 def read_features(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What tells Wan transformers of one layout apart, from the headers of the weight files.
+    """Return the features that tell transformers of one layout apart, from weight file headers.
 
     Raises:
         CheckpointError: a broken or truncated file.
@@ -66,7 +66,7 @@ def read_features(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def heads(checkpoint: Checkpoint, task: TaskSpec) -> int:
-    """Attention heads of the transformer; 0 while they are not known.
+    """Return the number of attention heads of the transformer; 0 if not known yet.
 
     Raises:
         CheckpointError: a broken or truncated file.
@@ -93,7 +93,7 @@ def _has_second_expert(checkpoint: Checkpoint) -> bool:
 
 
 def fingerprint(checkpoint: Checkpoint, *components: str) -> str | None:
-    """A digest of the names, sizes and edges of all files, or of those of some components.
+    """Return a digest of the names, sizes and edges of all files, or of some components' files.
 
     None while the model is not here.
     """
@@ -111,7 +111,7 @@ def fingerprint(checkpoint: Checkpoint, *components: str) -> str | None:
 
 
 def parameters(checkpoint: Checkpoint, task: TaskSpec) -> dict[str, int]:
-    """Weights per component, counted in the files' headers; before they are here, the published numbers."""
+    """Return parameters per component, counted in headers; the published numbers before the download."""
     if checkpoint.folder is None:
         known = published(checkpoint.name, task)["parameters"]
         return dict.fromkeys(known, 0) if checkpoint.tiny else known
@@ -119,7 +119,7 @@ def parameters(checkpoint: Checkpoint, task: TaskSpec) -> dict[str, int]:
 
 
 def published(name: str, task: TaskSpec) -> Mapping[str, Any]:
-    """What is known of a published model, or failing that of the task's default."""
+    """Return the known facts of a published model, or else those of the task's default."""
     return (task.model(name) or task.models[0]).published
 
 

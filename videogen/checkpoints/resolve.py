@@ -1,4 +1,4 @@
-"""Where a model's files are: local folder, Hugging Face cache and hub, or the built-in tiny models.
+"""Search for a model's files: local folder, Hugging Face cache and hub, or built-in tiny models.
 
 Nothing here imports torch: a missing folder or component is reported within a moment of the start. The
 layouts are tables from component to place; what is inside the files is ``weights.py``'s business.
@@ -79,21 +79,21 @@ def locate(model_id: str, revision: str | None, task: TaskSpec) -> Checkpoint:
 
 
 def row_of(model_id: str, task: TaskSpec) -> TaskSpec:
-    """The task's row that knows a hub id (of several, by the longest name), else its first."""
+    """Return the task's row that knows a hub id (by the longest name if several), else its first."""
     rows = VARIANTS[task.name]
     known = [(len(model.names[0]), row) for row in rows if (model := row.model(model_id)) is not None]
     return max(known, key=lambda named: named[0], default=(0, rows[0]))[1]
 
 
 def spellings(model_id: str, task: TaskSpec) -> list[str]:
-    """The id asked for, then the other names of the same repository."""
+    """Return the requested id, then the other names of the same repository."""
     models = [model for row in VARIANTS[task.name] for model in row.models]
     same = [name for model in models if model_id in model.names for name in model.names]
     return list(dict.fromkeys([model_id, *same]))
 
 
 def patterns(task: TaskSpec) -> list[str]:
-    """Only the files the task needs, of every layout it can read."""
+    """Return patterns of the files that the task needs, of every layout it can read."""
     wanted = ["model_index.json", "tiny_arch.json"]
     every = [(layout, row) for row in VARIANTS[task.name] for layout in row.layouts]
     for layout, row in every:
@@ -151,7 +151,7 @@ def _layouts(task: TaskSpec) -> list[str]:
 
 
 def _fitting(rows: Sequence[TaskSpec], folder: Path, layout: str, name: str) -> TaskSpec:
-    """The row whose network the transformer is.
+    """Return the row whose network the transformer matches.
 
     Raises:
         InputError: there is none: a model for another task.
@@ -182,12 +182,12 @@ def _fitting(rows: Sequence[TaskSpec], folder: Path, layout: str, name: str) -> 
 
 
 def tiny_folder(name: str) -> Path:
-    """Where the tiny model of this config is kept; another config, another folder."""
+    """Return the cache folder of a tiny model; every config has its own."""
     return cache_root() / "tiny" / f"{name}-{config.tiny_digest(name)}"
 
 
 def _locate_tiny(model_id: str, task: TaskSpec) -> Checkpoint:
-    """The tiny model that 'tiny' or 'tiny:NAME' means.
+    """Return the tiny model that 'tiny' or 'tiny:NAME' means.
 
     Raises:
         CheckpointError: the task has no tiny model of that name.
@@ -214,7 +214,7 @@ def _locate_tiny(model_id: str, task: TaskSpec) -> Checkpoint:
 
 
 def _above(folder: Path, task: TaskSpec) -> str:
-    """The folder above, where that is the model."""
+    """Return a hint to the parent folder if that is the model."""
     above = folder.resolve().parent
     return f"; nearest {above}" if detect(above) in _layouts(task) else ""
 

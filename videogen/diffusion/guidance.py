@@ -1,4 +1,4 @@
-"""Guidance: which branches of a prediction are evaluated, and how they are combined.
+"""Guidance: the branches of a prediction, and how they are combined.
 
 A branch is a name; the pipeline says what each name means (which text, which references). ``branches`` are
 evaluated in order, one forward each; or several at a time, on different ranks.
@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 class Guidance(Protocol):
-    """Names of branches, and how their velocities become one."""
+    """Branch names, and the rule that combines their velocities."""
 
     branches: ClassVar[tuple[str, ...]]
 
@@ -32,7 +32,7 @@ class SinglePass:
 
 @dataclass(frozen=True, slots=True)
 class ClassifierFree:
-    """Away from the negative prompt: uncond + scale * (cond - uncond)."""
+    """Classifier-free guidance: uncond + scale * (cond - uncond)."""
 
     scale: float
     branches: ClassVar[tuple[str, ...]] = ("cond", "uncond")
@@ -44,7 +44,7 @@ class ClassifierFree:
 
 @dataclass(frozen=True, slots=True)
 class DualGuidance:
-    """Text and a second condition (reference images, audio), each with its own scale.
+    """Guidance by text and a second condition (reference images, audio), each with its own scale.
 
     Branches: everything; everything but the text; nothing. Specs skyreels_v3 section 9, talking_avatar
     section 7.
@@ -64,7 +64,7 @@ Velocity = Callable[[str], Tensor]
 
 
 def evaluate_sequentially(branches: Sequence[str], velocity: Velocity) -> list[Tensor]:
-    """Every branch evaluated here, one after the other, in float32."""
+    """Evaluate the branches one after the other on this rank, in float32."""
     return [velocity(branch).float() for branch in branches]
 
 

@@ -1,5 +1,4 @@
-"""From a component's files to the module: one row per component says which class, config, names and
-precision.
+"""Components from files: one row per component gives its class, config, key tables and precision.
 
 A config comes from the component's config.json where there is one; what it does not say is read off the
 tensor shapes, so tiny and unusual sizes load like the published ones.
@@ -48,7 +47,7 @@ CLIP_HEADS = 16  # of the published ViT-H/14; no tensor shape tells
 
 
 class Shapes:
-    """Tensor shapes of a component by our names; a missing name is a CheckpointError."""
+    """Tensor shapes of a component under our names; a missing name is a CheckpointError."""
 
     def __init__(self, place: Path, found: Mapping[str, Entry]) -> None:
         self.place, self.found = place, found
@@ -62,7 +61,7 @@ class Shapes:
         return self.found[name].shape
 
     def count(self, prefix: str) -> int:
-        """How many numbered modules follow a prefix."""
+        """Return how many numbered modules follow a prefix."""
         numbers = {
             match[1] for name in self.found if (match := re.match(rf"{re.escape(prefix)}(\d+)\.", name))
         }
@@ -70,7 +69,7 @@ class Shapes:
 
 
 def wan_config(config: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
-    """WanDiT's arguments, from diffusers' or the published config names."""
+    """Return WanDiT's arguments, from diffusers' or the published config names."""
     dim, channels = shapes["patch_embedding.weight"][:2]
     heads = config.get("num_attention_heads", config.get("num_heads", dim // HEAD_DIM))
     if not heads:
@@ -118,7 +117,7 @@ def _audio_config(config: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
 
 
 def vae_config(config: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
-    """AutoencoderKLWan's arguments; Wan2.2's own VAE differs from Wan2.1's in all that is listed second."""
+    """Return AutoencoderKLWan's arguments; Wan2.2's own VAE adds those listed second."""
     inferred: dict[str, Any] = {
         "base_dim": shapes["encoder.conv_in.weight"][0],
         "decoder_base_dim": shapes["decoder.norm_out.gamma"][0],
@@ -140,7 +139,7 @@ def vae_config(config: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
 
 
 def umt5_config(config: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
-    """UMT5Config's arguments (spec skyreels_v3 section 3)."""
+    """Return UMT5Config's arguments (spec skyreels_v3 section 3)."""
     first = "encoder.block.0.layer."
     vocab, d_model = shapes["shared.weight"]
     buckets, heads = shapes[f"{first}0.SelfAttention.relative_attention_bias.weight"]
@@ -160,7 +159,7 @@ def umt5_config(config: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
 
 
 def clip_config(config: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
-    """CLIPVisionConfig's arguments (spec skyreels_v2 section 8)."""
+    """Return CLIPVisionConfig's arguments (spec skyreels_v2 section 8)."""
     width, _, patch, _ = shapes["embeddings.patch_embedding.weight"]
     positions = shapes["embeddings.position_embedding.weight"][-2]
     return {
@@ -176,7 +175,7 @@ def clip_config(config: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
 
 
 def wav2vec2_config(config: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
-    """Wav2Vec2Config's arguments, and preprocessor_config.json's ``do_normalize``.
+    """Return Wav2Vec2Config's arguments, and preprocessor_config.json's ``do_normalize``.
 
     What neither says is the base model's (spec talking_avatar section 3).
     """
@@ -217,7 +216,7 @@ def wav2vec2_config(config: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Component:
-    """How one kind of component is built.
+    """Build recipe of one kind of component.
 
     Args:
         tables: namings it may come in.
@@ -290,7 +289,7 @@ COMPONENTS: dict[str, Component] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ComponentPlan:
-    """A component checked but not yet read: ``module`` has no memory for its parameters."""
+    """Checked component whose weights are not read yet; ``module`` is on the meta device."""
 
     name: str
     module: Any
@@ -298,7 +297,7 @@ class ComponentPlan:
     scales: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
     def load_weights(self, dtype: torch.dtype, device: torch.device | None = None) -> Any:
-        """The module with its weights on a device (None: the CPU); parts that need float32 keep it."""
+        """Load the weights to a device (None: the CPU) and return the module; float32 parts stay float32."""
         if self.name in WEIGHTLESS:
             return self.module
         # Half-precision T5 overflows; bfloat16 has float32's range. These do not, and float16, which is
@@ -315,7 +314,7 @@ class ComponentPlan:
 
 
 def plan_component(name: str, place: Path, arch: Mapping[str, Any] | None = None) -> ComponentPlan:
-    """Check one component of a checkpoint: names and shapes of its tensors against the module it will fill.
+    """Check names and shapes of a component's tensors against the module that they are for.
 
     Args:
         name: component, a key of ``COMPONENTS``, or 'tokenizer'.
@@ -345,7 +344,7 @@ def load_component(
     arch: Mapping[str, Any] | None = None,
     device: torch.device | None = None,
 ) -> Any:
-    """One component of a checkpoint, checked and read (see ``plan_component``)."""
+    """Check and load one component of a checkpoint (see ``plan_component``)."""
     return plan_component(name, place, arch).load_weights(dtype, device)
 
 
@@ -359,7 +358,7 @@ WanDiT.read_file = staticmethod(_read_transformer)
 def build_meta_module(
     name: str, place: Path, found: Mapping[str, Entry], config: Mapping[str, Any]
 ) -> nn.Module:
-    """A component without memory for its parameters, checked against the tensors that will fill it.
+    """Build a component on the meta device and check it against the tensors that it will load.
 
     Raises:
         CheckpointError: see ``weight_loader.meta_module``; or a config that describes no such component.

@@ -12,7 +12,7 @@ STAGE = 32 << 20  # bytes of a pinned buffer
 
 
 class Uploader:
-    """Copies tensors of any kind of host memory to a GPU; each thread that does so has its own stream.
+    """Copies of host tensors of any kind to a GPU; each calling thread has its own stream.
 
     Without pinned buffers every copy waits for all kernels before it, and pinning the weights themselves
     takes their size again in RAM, of which torch makes a power of two.

@@ -1,4 +1,4 @@
-"""The last few things that were made, kept so that they need not be made again."""
+"""A small cache with first-in, first-out eviction."""
 
 from collections.abc import Callable, Hashable
 from typing import Any
@@ -7,14 +7,14 @@ from torch import Tensor
 
 
 class FifoCache:
-    """Remembers ``size`` results; the oldest goes first."""
+    """Cache of at most ``size`` results; the oldest entry is evicted first."""
 
     def __init__(self, size: int) -> None:
         self.size = size
         self.entries: dict[Hashable, Any] = {}
 
     def get_or_compute(self, key: Hashable, compute: Callable[[], Any]) -> Any:
-        """What ``compute`` made for an equal key."""
+        """Return the cached value of ``key``, computed by ``compute`` if it is missing."""
         if key not in self.entries:
             made = compute()
             while len(self.entries) >= self.size:
@@ -23,10 +23,10 @@ class FifoCache:
         return self.entries[key]
 
     def get_or_compute_for(self, source: Tensor, compute: Callable[[], Any]) -> Any:
-        """What ``compute`` made of this very tensor, which must not have been changed in place since."""
+        """Return the cached value of this tensor object, which must not have been changed in place."""
         # The tensor is kept with the result, so that no other tensor can get its id.
         return self.get_or_compute(id(source), lambda: (source, compute()))[1]
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove all entries."""
         self.entries.clear()

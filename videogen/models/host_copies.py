@@ -1,4 +1,4 @@
-"""Results of a device on their way to RAM, while the device computes the next ones."""
+"""Asynchronous copies of results to RAM while the device computes the next ones."""
 
 from collections import defaultdict, deque
 from collections.abc import Callable
@@ -11,7 +11,7 @@ AHEAD = 1  # results that may still be on their way when another one starts
 
 
 class HostCopies:
-    """Copies results to RAM through pinned memory, and puts them to use there, in order."""
+    """Queue that copies results to RAM through pinned memory and processes them there, in order."""
 
     def __init__(self, device: torch.device) -> None:
         self.streams = device.type == "cuda"

@@ -1,4 +1,4 @@
-"""What pipelines and the runtime options applied to them know of each other.
+"""Protocols between pipelines and the runtime options applied to them.
 
 Pipelines never import ``runtime`` and ``runtime`` never imports pipelines: both speak these protocols.
 """
@@ -11,7 +11,7 @@ from torch import nn
 
 
 class StepCache(Protocol):
-    """A cache that leaves out forwards, or parts of them; as in ``TeaCache``."""
+    """Cache that skips forwards or parts of them, like ``TeaCache``."""
 
     recorded_as: ClassVar[str]
 
@@ -34,13 +34,13 @@ class StepCache(Protocol):
 
 
 class ContextCache(Protocol):
-    """Keys and values of texts and images that are kept while denoising."""
+    """Cross-attention keys and values cached while denoising."""
 
     def clear(self) -> None: ...
 
 
 class OffloadedComponents(Protocol):
-    """Components that are on the device only while they work."""
+    """Components that are on the device only while they run."""
 
     def place_residents(self, device: torch.device | None = None) -> None: ...
 
@@ -48,7 +48,7 @@ class OffloadedComponents(Protocol):
 
 
 class Pipeline(Protocol):
-    """What runtime options read of a built pipeline, and set on it."""
+    """Attributes of a built pipeline that runtime options read or set."""
 
     model_cpu_offload_seq: str
     always_tiled: ClassVar[bool]

@@ -1,4 +1,4 @@
-"""What all pipelines share: being called, steps, stages, random draws, diffusers' manners.
+"""Base of all pipelines: call, steps, stages, random draws, diffusers' conventions.
 
 A pipeline's own file holds one method, ``parts``: the numbered steps of its task, a generator of finished
 parts (one per roll, segment or clip; most tasks have one). Everything else is here, once.
@@ -46,7 +46,7 @@ LOG_EVERY = 30.0  # seconds, where there is no progress bar
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Part:
-    """One finished roll: denoised latents [1, C, F, h, w] (float32, before denormalisation) and its video.
+    """Finished segment: denoised latents [1, C, F, h, w] (float32, before denormalisation) and its video.
 
     ``frames`` decodes as it is read: [1, 3, f, H, W] in [-1, 1] per latent frame. The reader takes all of
     them before it asks for the next part. ``state`` then says what ``parts`` needs to go on from here.
@@ -58,7 +58,7 @@ class Part:
 
 
 class VideoPipeline(DiffusionPipeline):
-    """Base of all pipelines. ``task`` names the row of TASKS a pipeline implements."""
+    """Base of all pipelines; ``task`` names the row of TASKS that a pipeline implements."""
 
     task: ClassVar[str]
     family: ClassVar[str | None] = None  # of its models, where the task's default is another
@@ -66,7 +66,7 @@ class VideoPipeline(DiffusionPipeline):
     checkpoint: Checkpoint | None = None  # where the components came from; sets defaults and sizes
     _callback_tensor_inputs: ClassVar = ["latents"]
     embedding_cache: Path | None = None  # folder for encoded prompts
-    attention_backend = "native"  # for the record; see runtime/speed.py
+    attention_backend = "native"  # for the metadata; see runtime/apply.py
     step_cache: StepCache | None = None
     context_caches: Sequence[ContextCache] = ()
     component_offload: OffloadedComponents | None = None
@@ -81,7 +81,7 @@ class VideoPipeline(DiffusionPipeline):
 
     @property
     def transformers(self) -> list[Any]:
-        """The networks that denoise: one, or two experts."""
+        """Denoising networks: one, or two experts."""
         return [getattr(self, name) for name in TRANSFORMERS if getattr(self, name, None) is not None]
 
     parts: Callable[..., Iterator[Part]]
@@ -167,7 +167,10 @@ class VideoPipeline(DiffusionPipeline):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> "VideoPipeline":
-        """``videogen.load`` under diffusers' name; takes ``torch_dtype``, ``revision`` and ``device``."""
+        """Load a pipeline; takes ``torch_dtype``, ``revision`` and ``device``.
+
+        Same as ``videogen.load`` under diffusers' name.
+        """
         dtype = options.pop("torch_dtype", options.pop("dtype", torch.bfloat16))
         import videogen  # noqa: PLC0415 - the package loads; pipelines know no loader
 
@@ -188,7 +191,7 @@ class VideoPipeline(DiffusionPipeline):
         quiet: bool = False,
         **options: Any,
     ) -> None:
-        """As diffusers', and also files with the published code's own names.
+        """Load LoRA weights like diffusers, also from files with published names.
 
         Args:
             quiet: say nothing of layers that are not this model's.
@@ -211,7 +214,7 @@ class VideoPipeline(DiffusionPipeline):
         super().load_lora_weights(given, adapter_name=adapter_name, **options)
 
     def maybe_free_model_hooks(self) -> None:
-        """As diffusers' own: what is not to stay leaves the device."""
+        """Evict offloaded components, in addition to diffusers' own hooks."""
         super().maybe_free_model_hooks()
         if self.component_offload is not None:
             self.component_offload.evict_all()
@@ -231,7 +234,7 @@ class VideoPipeline(DiffusionPipeline):
             self.seconds[name] += time.perf_counter() - started
 
     def cached_embedding(self, encoder: str, said: str, make: Callable[[], Tensor]) -> Tensor:
-        """What ``make`` makes of a prompt with an encoder, on the device.
+        """Return the embedding of a prompt on the device, computed by ``make`` if not cached.
 
         ``said`` is all that it depends on besides the encoder. The last few are remembered, and all are kept
         in ``embedding_cache``, where there is one.
@@ -253,13 +256,13 @@ class VideoPipeline(DiffusionPipeline):
         return self._embeddings.get_or_compute((encoder, said), encoded).to(self._execution_device)
 
     def draw(self, shape: Sequence[int], generator: torch.Generator | None) -> Tensor:
-        """One normal draw, float32, made on the generator's device."""
+        """Draw normal noise, float32, on the generator's device."""
         device = generator.device if generator is not None else self._execution_device
         noise = randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
         return to_device(noise, self._execution_device)
 
     def timed(self, stream: Iterator[Tensor], stage: str) -> Iterator[Tensor]:
-        """A stream whose making counts for a stage, and its reading does not."""
+        """Yield a stream's chunks; only the time spent producing them counts for a stage."""
         while True:
             with self.stage(stage):
                 chunk = next(stream, None)
@@ -271,7 +274,7 @@ class VideoPipeline(DiffusionPipeline):
     def steps(
         self, total: int, callback: StepCallback | None, *, counted: int | None = None
     ) -> Iterator[Callable[[int, Any, Tensor], Tensor]]:
-        """The ``on_step`` of one denoising loop: progress bar, diffusers' callback, interruption.
+        """Yield the ``on_step`` of a denoising loop: progress bar, diffusers' callback, interruption.
 
         ``counted``: steps that a step cache is told of where the published code counts others than ``total``.
         """
@@ -330,7 +333,7 @@ class VideoPipeline(DiffusionPipeline):
 
 
 def seeded(generator: torch.Generator | None) -> torch.Generator:
-    """The generator, or a new one with a seed of its own."""
+    """Return the generator, or a new one with a random seed."""
     if generator is None:
         generator = torch.Generator()
         generator.seed()
@@ -338,7 +341,7 @@ def seeded(generator: torch.Generator | None) -> torch.Generator:
 
 
 def prompt_of(prompt: str | Sequence[str], roll: int) -> str:
-    """The prompt of a roll: there is one for all, or one for each, the last for all that follow."""
+    """Return the prompt of a segment: one for all, or one each, the last repeated."""
     return prompt if isinstance(prompt, str) else prompt[min(roll, len(prompt) - 1)]
 
 

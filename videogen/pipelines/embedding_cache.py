@@ -1,4 +1,4 @@
-"""Encoded prompts kept on disk, so that the text encoder is not needed for prompts that were seen before.
+"""Disk cache of prompt embeddings, so that known prompts need no text encoder.
 
 One safetensors file per text, named after what it is made of: the text, the files of the encoder and its
 tokenizer, the dtype. A file that is damaged, or is not what its name says, counts as missing and is written
@@ -25,7 +25,7 @@ NAME = "embedding"
 
 
 def get_or_compute(folder: Path, made_of: Mapping[str, str], compute: Callable[[], Tensor]) -> Tensor:
-    """What ``compute`` makes, on the CPU: from the file it was kept in, else made and kept."""
+    """Return the cached embedding on the CPU; compute and store it if it is missing."""
     said = json.dumps({"schema": SCHEMA, **made_of}, sort_keys=True)
     file = folder / f"{hashlib.sha256(said.encode()).hexdigest()[:32]}.safetensors"
     if (found := _read(file)) is not None:

@@ -32,7 +32,9 @@ DROPPED = 4  # frames that stand for the image where it lies beside the noise
 
 
 class HunyuanImageToVideoPipeline(VideoPipeline, HunyuanVideoLoraLoaderMixin):
-    """The first latent frame is the image's and stays so, or the image's latents lie beside the noise.
+    """Image-to-video by token replacement or latent concatenation.
+
+    The image is the first latent frame and stays so, or its latents are channels beside the noise.
 
     Which of the two, the transformer's config says.
     """
@@ -83,7 +85,7 @@ class HunyuanImageToVideoPipeline(VideoPipeline, HunyuanVideoLoraLoaderMixin):
         generator: torch.Generator | None = None,
         callback_on_step_end: StepCallback | None = None,
     ) -> Iterator[Part]:
-        """One part. Draws from the generator: the noise [1, 16, F, h, w], normal, float32."""
+        """Yield one part. Draws from the generator: the noise [1, 16, F, h, w], normal, float32."""
         # 1. The image's latents, and noise that may already hold a little of them.
         image = input_image.convert("RGB")
         with self.stage("vae encode"):
@@ -128,12 +130,12 @@ class HunyuanImageToVideoPipeline(VideoPipeline, HunyuanVideoLoraLoaderMixin):
         yield Part(latents, _after(frames, DROPPED) if concat else frames)
 
     def load_lora_weights(self, *given: Any, **options: Any) -> None:
-        """As all pipelines do, also into float8 weights."""
+        """Load LoRA weights like the other pipelines, also onto float8 weights."""
         with hunyuan.pretend_dtype(self.transformer):
             super().load_lora_weights(*given, **options)
 
     def encode(self, prompt: str, image: Image.Image) -> Tensor:
-        """Rows [1, T, dim] of an image and a prompt."""
+        """Return rows [1, T, dim] of an image and a prompt."""
 
         def rows() -> Tensor:
             return hunyuan_text.encode_prompt(
@@ -151,7 +153,7 @@ class HunyuanImageToVideoPipeline(VideoPipeline, HunyuanVideoLoraLoaderMixin):
         return self.cached_embedding("text_encoder", f"{interleave} {seen} {prompt}", rows)
 
     def summarize(self, prompt: str) -> Tensor:
-        """A prompt as one vector [1, dim]."""
+        """Return the pooled embedding of a prompt [1, dim]."""
 
         def summary() -> Tensor:
             return hunyuan_text.encode_summary(
@@ -169,7 +171,7 @@ class HunyuanImageToVideoPipeline(VideoPipeline, HunyuanVideoLoraLoaderMixin):
         rows: Tensor,
         summary: Tensor,
     ) -> Tensor:
-        """The prediction of the transformer [1, 16, F, h, w]."""
+        """Return the transformer's prediction [1, 16, F, h, w]."""
         model = self.transformer
         dtype, device = model.x_embedder.proj.weight.dtype, latents.device
         scale = None
@@ -188,12 +190,12 @@ class HunyuanImageToVideoPipeline(VideoPipeline, HunyuanVideoLoraLoaderMixin):
         return velocity
 
     def decode(self, latents: Tensor) -> Iterator[Tensor]:
-        """Latents to video [1, 3, f, H, W] in about [-1, 1], a tile in time after the other."""
+        """Decode latents to video [1, 3, f, H, W] in about [-1, 1], one temporal tile at a time."""
         return self.timed(hunyuan.decode_stream(self.vae, latents, onload), "decode")
 
 
 def _after(chunks: Iterator[Tensor], count: int) -> Iterator[Tensor]:
-    """Frames without the first ``count``."""
+    """Yield the frames without the first ``count``."""
     for chunk in chunks:
         rest, count = chunk[:, :, count:], max(0, count - chunk.shape[2])
         if rest.shape[2]:

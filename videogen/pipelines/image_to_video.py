@@ -20,7 +20,7 @@ from videogen.tasks.geometry import latent_frames
 
 
 class ImageToVideoPipeline(WanPipeline):
-    """The image comes in twice: as channels beside the noise, and as CLIP features beside the text."""
+    """Image conditioning in two ways: channels beside the noise, and CLIP features beside the text."""
 
     task = "image_to_video"
     to_uint8 = staticmethod(truncated)
@@ -54,7 +54,7 @@ class ImageToVideoPipeline(WanPipeline):
         generator: torch.Generator | None = None,
         callback_on_step_end: StepCallback | None = None,
     ) -> Iterator[Part]:
-        """One part.
+        """Yield one part.
 
         Draws from the generator: the noise [1, 16, F, h, w], and with lcm as much in every step; normal,
         float32.

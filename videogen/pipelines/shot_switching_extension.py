@@ -18,7 +18,10 @@ SHOT_POSITION = 1024  # in time, of the shot before the cut
 
 
 class ShotSwitchingExtensionPipeline(WanPipeline):
-    """The old shot is seen far away in time, at noise level 0; the new one begins with its own frame."""
+    """Extension after a cut.
+
+    The old shot is far away in time, at noise level 0; the new one begins with its own frame.
+    """
 
     task = "shot_switching_extension"
     to_uint8 = staticmethod(truncated)
@@ -42,7 +45,7 @@ class ShotSwitchingExtensionPipeline(WanPipeline):
         generator: torch.Generator | None = None,
         callback_on_step_end: StepCallback | None = None,
     ) -> Iterator[Part]:
-        """One part.
+        """Yield one part.
 
         Draws from the generator: the noise [1, 16, F, h, w], and with lcm as much in every step; normal,
         float32.

@@ -20,7 +20,10 @@ from videogen.tasks.sizes import CONDITION_FRAMES
 
 
 class SingleShotExtensionPipeline(WanPipeline):
-    """The last 25 frames come first in time, at noise level 0; each roll's last 25 condition the next."""
+    """Extension of a shot.
+
+    The last 25 frames come first in time, at noise level 0; each segment's last 25 condition the next.
+    """
 
     task = "single_shot_extension"
     to_uint8 = staticmethod(truncated)
@@ -33,7 +36,7 @@ class SingleShotExtensionPipeline(WanPipeline):
         latents: Tensor,
         timestep: Tensor,
     ) -> Tensor:
-        """The guided velocity of the video behind its condition, which has no noise."""
+        """Return the guided velocity of the video after its condition, which has no noise."""
         prefix = Segment(latents=before, timestep=torch.zeros_like(timestep))
         video = Segment(latents=latents, timestep=timestep, temporal_start=prefix.frames)
         return self.guide(
@@ -62,7 +65,7 @@ class SingleShotExtensionPipeline(WanPipeline):
         first: int = 0,
         state: Mapping[str, Tensor] | None = None,
     ) -> Iterator[Part]:
-        """One part per roll, from roll ``first`` on, where ``state`` is that of the part before it.
+        """Yield one part per segment, from ``first`` on; ``state`` is the previous part's.
 
         Draws from the generator in every roll, from the same seed: the noise [1, 16, F, h, w], and with lcm
         as much in every step; normal, float32.

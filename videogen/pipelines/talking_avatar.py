@@ -1,4 +1,4 @@
-"""talking_avatar: a portrait that speaks, clip after clip, as long as the sound (spec talking_avatar)."""
+"""talking_avatar: a portrait that speaks, in segments, as long as the audio (spec talking_avatar)."""
 
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -32,7 +32,7 @@ TARGET = "target_"  # before the number of the hidden clip's frame, in a state
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Scene:
-    """What a clip is made from, in latents: ``beside`` the noise, contexts, and frames carried over."""
+    """Inputs of one segment in latents: channels ``beside`` the noise, contexts, and frames carried over."""
 
     guided: tuple[Guidance, Mapping[str, Context]]
     beside: Tensor
@@ -40,7 +40,7 @@ class Scene:
 
 
 class TalkingAvatarPipeline(WanPipeline):
-    """First a clip from the portrait alone, whose frames are the targets of the visible clips; then those.
+    """Keyframe segment from the portrait, then the visible ones that move towards its frames.
 
     A visible clip begins with the portrait, or the last frames of the clip before, and ends on its target.
     """
@@ -85,7 +85,7 @@ class TalkingAvatarPipeline(WanPipeline):
         first: int = 0,
         state: Mapping[str, Tensor] | None = None,
     ) -> Iterator[Part]:
-        """One part per clip, the keyframe clip first; from ``first`` on, ``state`` being of the one before.
+        """Yield one part per segment, keyframes first; from ``first`` on, ``state`` is the previous part's.
 
         Draws from the generator, in order: for every clip its noise [1, 16, F, h, w]; for every visible clip
         but the first, before its first step and after every step, noise for the latents carried over; all
@@ -150,7 +150,7 @@ class TalkingAvatarPipeline(WanPipeline):
             tail = torch.cat([*last], dim=2)
 
     def hear(self, audio: InputAudio, rows: int, padded: int) -> Tensor:
-        """Feature rows of a sound; where that takes more than ``rows``, the last of those come backwards.
+        """Return an audio's feature rows, extended from ``rows`` to ``padded`` by the last ones in reverse.
 
         Where nothing is padded, the last frames hear what comes after the video, as published.
         """
@@ -163,7 +163,7 @@ class TalkingAvatarPipeline(WanPipeline):
     def speech_guidance(
         self, text: str, negative_prompt: str, scales: tuple[float, float], known: Tensor, windows: Tensor
     ) -> tuple[Guidance, dict[str, Context]]:
-        """Guidance by text, by sound, by both or by none, with a context per branch (spec section 7)."""
+        """Return guidance by text, audio, both or none, and a context per branch (spec section 7)."""
         by_text, by_sound = scales[0] > 1, scales[1] > 1
         texts = {name: self.encode_prompt(name) for name in (text, *([negative_prompt] if by_text else []))}
         with self.stage("clip"):
@@ -188,7 +188,7 @@ class TalkingAvatarPipeline(WanPipeline):
         return ClassifierFree(scales[0] if by_text else scales[1]), contexts
 
     def predict(self, scene: Scene, latents: Tensor, timestep: Tensor) -> Tensor:
-        """The guided velocity of all frames."""
+        """Return the guided velocity of all frames."""
         guidance, contexts = scene.guided
         video = Segment(latents=latents, timestep=timestep, extra=scene.beside)
         return self.guide(guidance, lambda branch: self.velocity([video], contexts[branch], branch))
@@ -203,12 +203,12 @@ class TalkingAvatarPipeline(WanPipeline):
         return torch.cat([carried, latents[:, :, scene.carried :]], dim=2)
 
     def decoded(self, latents: Tensor) -> Iterator[Tensor]:
-        """Frames [1, 3, 1, H, W] one by one."""
+        """Yield frames [1, 3, 1, H, W] one by one."""
         for chunk in self.decode(latents):
             yield from chunk.split(1, dim=2)
 
     def matched(self, frame: Tensor, portrait: Tensor) -> Tensor:
-        """A frame in the portrait's colours, on the CPU."""
+        """Return a frame in the portrait's colours, on the CPU."""
         with self.stage("colours"):
             return match_color(frame, portrait).cpu()
 

@@ -22,7 +22,7 @@ from videogen.tasks.geometry import latent_frames
 
 
 class Wan22A14BPipeline(WanPipeline):
-    """One expert for high noise (``transformer``), one for low (``transformer_2``).
+    """Wan2.2 A14B with an expert for high noise (``transformer``) and one for low (``transformer_2``).
 
     Where there is a first frame it is channels beside the noise: the image, or the last frame of a video.
     """
@@ -62,7 +62,7 @@ class Wan22A14BPipeline(WanPipeline):
         generator: torch.Generator | None = None,
         callback_on_step_end: StepCallback | None = None,
     ) -> Iterator[Part]:
-        """One part.
+        """Yield one part.
 
         Draws from the generator: the noise [1, 16, F, h, w], and with lcm as much in every step; normal,
         float32.

@@ -1,4 +1,4 @@
-"""Speed options, applied to a built transformer: the attention kernel, step caches, regional compilation."""
+"""Speed options applied to a built transformer: attention kernel, step caches, regional compilation."""
 
 import logging
 import os
@@ -73,7 +73,7 @@ def set_attention_backend(
 def check_attention_backend(
     name: str, device: torch.device, dtype: torch.dtype, head_dim: int = HEAD_DIM, *, ring: bool = False
 ) -> str:
-    """The kernel that a name comes to, in diffusers' words, found out by running it.
+    """Return diffusers' name of the kernel to use, after running each candidate once.
 
     Raises:
         InputError: the named kernel does not run here.
@@ -96,7 +96,7 @@ def check_attention_backend(
 
 
 def _candidates(name: str, device: torch.device, dtype: torch.dtype) -> Iterator[str]:
-    """Kernels to try, best first. Lossy ones (sage) are never chosen unasked."""
+    """Yield the kernels to try, best first; lossy ones (sage) only if asked for by name."""
     if name != "auto":
         if name == "cudnn":
             _is_outdated(name, device)
@@ -112,7 +112,9 @@ def _candidates(name: str, device: torch.device, dtype: torch.dtype) -> Iterator
 
 
 def _is_outdated(name: str, device: torch.device) -> bool:
-    """Whether this cuDNN is too old for attention; says so, as a warning where it was asked for by name.
+    """Return True, and log it, if this cuDNN is too old for attention.
+
+    The message is a warning if cuDNN was asked for by name.
 
     torch itself prefers cuDNN on Hopper only when it is newer than 9.15.0, which mended an error with lengths
     that are no multiple of 128 (pytorch issue 169849); nearly all of ours are such.
@@ -129,13 +131,13 @@ def _is_outdated(name: str, device: torch.device) -> bool:
 
 @cache
 def _say(level: int, message: str) -> None:
-    """Log a message once, though kernels are asked for several times per video."""
+    """Log a message once, although kernels are chosen several times per video."""
     logger.log(level, message)
 
 
 @cache  # it takes a second, and is asked for every video
 def _problem(backend: str, head_dim: int, device: torch.device, dtype: torch.dtype) -> str | None:
-    """Why a kernel does not work here, found out by running it; None when it does.
+    """Return why a kernel does not work here, found by running it; None if it works.
 
     Its input is laid out as in the transformers, to themselves and to text, with odd lengths; what comes out
     is compared with plain products.
@@ -167,7 +169,7 @@ def set_step_cache(
     table: Table | None = None,
     ratios: Ratios | None = None,
 ) -> None:
-    """The step cache that a plan's values ask for; an earlier one is taken off.
+    """Replace the pipeline's step cache by the one that a plan's values ask for.
 
     Args:
         table: TeaCache's coefficients, where it is on.
@@ -194,7 +196,7 @@ def set_step_cache(
 
 
 def keep_ratios(pipeline: Pipeline, file: Path | None, schedule: Mapping[str, Any]) -> None:
-    """Keep on disk what a calibrating MagCache measured, if one did."""
+    """Write the ratios that a calibrating MagCache measured to disk, if there are any."""
     cache = pipeline.step_cache
     if file is not None and isinstance(cache, DiffusersCache) and cache.ratios:
         try:
@@ -206,7 +208,7 @@ def keep_ratios(pipeline: Pipeline, file: Path | None, schedule: Mapping[str, An
 
 
 def keep_compiled() -> None:
-    """Have compiled code kept in the user's cache folder, unless TORCHINDUCTOR_CACHE_DIR says where."""
+    """Store compiled code in the user's cache folder, unless TORCHINDUCTOR_CACHE_DIR is set."""
     if os.environ.get(COMPILED, default_cache_dir()) == default_cache_dir():  # torch fills its own in
         os.environ[COMPILED] = str(cache_root() / "compiled")
 

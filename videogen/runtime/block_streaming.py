@@ -1,4 +1,4 @@
-"""Blocks of a transformer and layers of an encoder that are on the device only while they work.
+"""Block streaming: transformer blocks and encoder layers are on the device only while they run.
 
 Their weights rest in RAM as they were loaded, in mapped files or not, and nothing else is pinned than the
 uploader's buffers. While a block works, the next of its stack is on the way; a block that is not called (a
@@ -21,7 +21,7 @@ HOOK = "videogen_streaming"
 
 
 class Stack:
-    """Modules that work one after the other, each on the device for its own forward alone."""
+    """Modules that run one after the other, each on the device only during its own forward."""
 
     def __init__(self, modules: Sequence[nn.Module], copier: Copier) -> None:
         self.modules, self.copier = modules, copier
@@ -31,7 +31,7 @@ class Stack:
             HookRegistry.check_if_exists_or_initialize(module).register_hook(_Streamed(self, index), HOOK)
 
     def enter(self, index: int) -> None:
-        """Wait for a module's weights, and fetch those of the one after it."""
+        """Wait for a module's weights and start to upload those of the next one."""
         upload = self.uploads.pop(index, None) or self._fetch(index)
         self.clear()
         self.uploads[index] = upload
@@ -40,11 +40,11 @@ class Stack:
             self.uploads[index + 1] = self._fetch(index + 1)
 
     def leave(self, index: int) -> None:
-        """Put a module's weights back into RAM."""
+        """Evict a module's weights."""
         self.uploads.pop(index).evict()
 
     def clear(self) -> None:
-        """Put everything back into RAM."""
+        """Evict all modules."""
         while self.uploads:
             self.uploads.popitem()[1].evict()
 
@@ -53,7 +53,7 @@ class Stack:
 
 
 class _Streamed(ModelHook):
-    """Brings one module of a stack to the device for its forward."""
+    """Hook that uploads one module of a stack for its forward."""
 
     def __init__(self, stack: Stack, index: int) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class _Streamed(ModelHook):
 
 
 def stream(module: nn.Module, stacks: Sequence[Sequence[nn.Module]], copier: Copier) -> None:
-    """Stream stacks of modules within ``module``; all is in RAM again when its forward ends or fails."""
+    """Stream stacks of modules within ``module``; all are evicted when its forward ends or fails."""
     streamed = [Stack(modules, copier) for modules in stacks]
 
     def clear(*_: object) -> None:

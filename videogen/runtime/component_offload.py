@@ -1,4 +1,4 @@
-"""Component offload: encoders, transformers and the VAE are on the device only while they work.
+"""Component offload: encoders, transformers and the VAE are on the device only while they run.
 
 Weights are never modified, so evicting a component is letting go of its copy on the device: its parameters
 point at the tensors in RAM again, which are the mapped files where the dtype fits. Nothing is ever copied
@@ -29,14 +29,14 @@ SHARE_LEFT = 1 / 20  # of the device's memory, besides: an early upload is no re
 
 
 class Copier:
-    """Copies tensors to a device in the background; at once where the device has no streams."""
+    """Copies of tensors to a device, made in the background if the device has streams."""
 
     def __init__(self, device: torch.device) -> None:
         self.device, self.uploader = device, Uploader(device)
         self.pool = ThreadPoolExecutor(1, "weights") if device.type == "cuda" else None
 
     def start(self, sources: Sequence[Tensor]) -> Callable[[], list[Tensor]]:
-        """Begin to copy; the returned function waits for the copies (contiguous) and gives them."""
+        """Start to copy; the returned function waits for the copies (contiguous) and returns them."""
         targets = self.uploader.allocate(sources)
         if self.pool is None:
             for source, target in zip(sources, targets, strict=True):
@@ -52,7 +52,7 @@ class Copier:
 
 
 class Upload:
-    """One component whose weights are on their way to the device, or there."""
+    """Upload of one component's weights to the device, in progress or finished."""
 
     def __init__(self, module: nn.Module, copier: Copier) -> None:
         self.homes = [
@@ -84,7 +84,7 @@ def tensors_of(module: nn.Module) -> Iterator[Tensor]:
 
 
 class ComponentOffload:
-    """Keeps one transient component of a pipeline on the device at a time, beside the resident ones.
+    """Offload that keeps one component of a pipeline on the device at a time, plus the resident ones.
 
     Args:
         order: names of the components in order of use.
@@ -145,7 +145,10 @@ class ComponentOffload:
 
 
 class _MakeResident(ModelHook):
-    """Makes a component resident before its forward; diffusers reads off it where a pipeline computes."""
+    """Hook that makes a component resident before its forward.
+
+    diffusers also reads from it on which device a pipeline computes.
+    """
 
     def __init__(self, offload: ComponentOffload, name: str) -> None:
         self.offload, self.name, self.execution_device = offload, name, offload.device

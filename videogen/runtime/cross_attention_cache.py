@@ -21,7 +21,7 @@ CONTEXTS = 2  # distinct texts of the guidance branches, and as many images
 
 
 class _Embedder(ModelHook):
-    """The embedder of text or image."""
+    """Hook of the text or image embedder that caches its output."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class _Embedder(ModelHook):
 
 
 class _Blocks(ModelHook):
-    """The stack of blocks: each is given keys and values instead of the text [B, T, D] and the image."""
+    """Hook of the block stack; passes cached keys and values instead of text [B, T, D] and image tokens."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class _Blocks(ModelHook):
 
 
 class CrossAttentionCache:
-    """The cache of one transformer; ``clear`` it whenever weights change."""
+    """Cross-attention KV cache of one transformer; call ``clear`` whenever weights change."""
 
     def __init__(self, transformer: WanDiT) -> None:
         embedder = transformer.condition_embedder
@@ -80,7 +80,7 @@ class CrossAttentionCache:
             hook.cache.clear()
 
     def remove(self) -> None:
-        """Take the cache off; hooks that were registered on the blocks later must be gone already."""
+        """Remove the cache; hooks registered on the blocks after it must be removed first."""
         self.clear()
         for module in self.modules:
             HookRegistry.check_if_exists_or_initialize(module).remove_hook(HOOK, recurse=False)

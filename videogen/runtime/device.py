@@ -1,4 +1,4 @@
-"""Devices: choosing one, how much memory it has, and what to print for bug reports."""
+"""Devices: choice of one, its memory, and the environment report for bug reports."""
 
 import importlib
 import platform
@@ -25,7 +25,7 @@ OPTIONAL = (
 
 
 def choose_device(name: str, flag: str = "--device") -> torch.device:
-    """'auto' is the first accelerator, else the CPU.
+    """Return the device of a name; 'auto' is the first accelerator, else the CPU.
 
     Raises:
         InputError: a device this machine or this torch does not have.
@@ -44,7 +44,7 @@ def choose_device(name: str, flag: str = "--device") -> torch.device:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that could be allocated now, those that torch holds in reserve included."""
+    """Return the bytes that can be allocated now, including those that torch holds in reserve."""
     if device.type == "cuda":
         reserve = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + reserve
@@ -67,7 +67,7 @@ def reset_peak(device: torch.device) -> None:
 
 
 def peak_memory(device: torch.device) -> dict[str, int]:
-    """Peak bytes: of this process in RAM, and of torch on the GPU."""
+    """Return peak bytes: of this process in RAM, and of torch on the GPU."""
     peaks = {"ram": psutil.Process().memory_info().rss}
     with suppress(OSError):  # Linux; getrusage's peak would be that of whatever started this process
         status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
@@ -79,18 +79,18 @@ def peak_memory(device: torch.device) -> dict[str, int]:
 
 
 def device_name(device: torch.device) -> str:
-    """What to call the device in metadata."""
+    """Return the name of the device for the metadata."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def versions() -> dict[str, str]:
-    """Versions of what a result depends on."""
+    """Return the versions of everything that a result depends on."""
     names = ("torch", "diffusers", "transformers", "accelerate", "safetensors")
     return {"python": platform.python_version()} | {name: _version(name) for name in names}
 
 
 def environment() -> Iterator[str]:
-    """Lines for bug reports: versions, devices, and whether optional packages really import."""
+    """Yield lines for bug reports: versions, devices, and which optional packages really import."""
     from videogen import __version__  # noqa: PLC0415
 
     yield f"videogen {__version__}, python {platform.python_version()}, {platform.platform()}"

@@ -1,4 +1,4 @@
-"""Float8 matrix products in a built transformer, where the GPU multiplies in float8.
+"""Float8 matrix multiplication in a built transformer, on GPUs that support it.
 
 Weights have a scale per output row, activations one per token, found anew for every product. What users saw
 suffer stays as it is: norms, embeddings, modulation, the head, and the first and last block.
@@ -33,7 +33,7 @@ def check(device: torch.device) -> None:
 
 
 def chosen(transformer: nn.Module) -> Iterator[tuple[nn.Module, list[str]]]:
-    """Blocks with the names of their layers that multiply in float8.
+    """Yield each block with the names of its layers that multiply in float8.
 
     Of a LoRA the layer it changes is one of them, its own two are not.
     """
@@ -42,7 +42,7 @@ def chosen(transformer: nn.Module) -> Iterator[tuple[nn.Module, list[str]]]:
 
 
 def _suits(name: str, layer: nn.Module) -> bool:
-    """An ordinary linear layer of attention or feed-forward; a modulation is part of a norm."""
+    """Return True for a linear layer of attention or feed-forward; modulation layers belong to a norm."""
     if type(layer) is not nn.Linear or is_quantized(layer.weight):
         return False
     kept = "norm" in name or "lora_" in name

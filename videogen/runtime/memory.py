@@ -1,4 +1,4 @@
-"""Memory options, applied from outside to a built pipeline: offloading, float8 weights, tiled decoding."""
+"""Memory options applied to a built pipeline: offloading, float8 weights, tiled decoding."""
 
 import logging
 
@@ -44,7 +44,7 @@ def place(pipeline: Pipeline, device: torch.device, *, offload: bool, low_vram: 
 
 
 def quantize(transformer: nn.Module, device: torch.device) -> None:
-    """Float8 (e4m3) weights, one scale per output row of every Linear; activations keep their dtype.
+    """Quantize every Linear to float8 (e4m3) with one scale per output row; activations keep their dtype.
 
     Blocks are converted on the device, one at a time, and rest in RAM; nothing else is left there.
     """
@@ -64,7 +64,7 @@ def quantize(transformer: nn.Module, device: torch.device) -> None:
 
 
 def blocks(transformer: nn.Module) -> list[nn.Module]:
-    """What a transformer is a stack of, in order."""
+    """Return the blocks that a transformer is a stack of, in order."""
     stacks = (child for child in transformer.children() if isinstance(child, nn.ModuleList))
     return [block for stack in stacks for block in stack]
 
@@ -88,7 +88,7 @@ def stream_blocks(pipeline: Pipeline, device: torch.device) -> None:
 def choose_tiling(
     pipeline: Pipeline, mode: str, memory: Memory, device: torch.device, *, low_vram: bool
 ) -> bool:
-    """Whether the decode is tiled; with 'auto', where the untiled decode would not fit."""
+    """Return whether to tile the decode; 'auto' tiles if the untiled decode would not fit."""
     fits = memory.decode <= free_memory(device)
     tiled = mode == "on" or (mode == "auto" and (pipeline.always_tiled or low_vram or not fits))
     if tiled and mode == "auto" and not pipeline.always_tiled:

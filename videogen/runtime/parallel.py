@@ -1,4 +1,4 @@
-"""Several GPUs at one video, applied from outside to a built pipeline.
+"""Parallel generation on several GPUs, applied to a built pipeline from outside.
 
 Ranks share the tokens of every frame: each holds an equal share of each frame's, so whatever is per frame
 (noise levels, positions, sound) needs no thought. Only self-attention needs the others; there tokens are
@@ -42,14 +42,14 @@ CPU = torch.device("cpu")
 
 
 class Communicator:
-    """The ranks at work; one process alone is a group of one."""
+    """Ranks of the job and their collective operations; a single process is a group of one."""
 
     def __init__(self, own: Ranks, store: dist.Store | None = None) -> None:
         self.own, self.store = own, store
 
     @property
     def is_main_process(self) -> bool:
-        """Whether this rank is the one that plans, writes and prints."""
+        """Whether this rank is rank 0, which plans, writes and prints."""
         return self.own.is_main_process
 
     @property
@@ -57,7 +57,7 @@ class Communicator:
         return self.own.size == 1
 
     def broadcast(self, content: Any) -> Any:
-        """What rank 0 has, on every rank."""
+        """Return rank 0's ``content`` on every rank."""
         if self.is_single:
             return content
         box = [content if self.is_main_process else None]
@@ -65,7 +65,7 @@ class Communicator:
         return box[0]
 
     def local_rank_first(self, make: Callable[[], Any]) -> Any:
-        """What ``make`` makes, on every rank; on each machine the first rank goes first."""
+        """Return ``make()`` on every rank; local rank 0 of each machine runs it before the others."""
         if self.is_single:
             return make()
         made = make() if self.own.local_rank == 0 else None
@@ -74,11 +74,11 @@ class Communicator:
 
     @cached_property
     def cpu_group(self) -> dist.ProcessGroup:
-        """All ranks, for waiting on the CPU."""
+        """Process group of all ranks for waiting on the CPU."""
         return dist.new_group(backend="gloo", timeout=PATIENCE)
 
     def is_first_failure(self) -> bool:
-        """Whether no other rank has failed before."""
+        """Return True if no other rank has failed before."""
         try:
             return self.store is None or self.store.add("videogen/failed", 1) == 1
         except RuntimeError:  # the store went with torchrun
@@ -89,7 +89,7 @@ SINGLE_PROCESS = Communicator(Ranks())
 
 
 def init_communicator(*, wanted: bool) -> Communicator:
-    """The team of this process, made at the first call; ``wanted`` is what rank 0 decides.
+    """Return this process's communicator, created at the first call; ``wanted`` is rank 0's decision.
 
     Raises:
         InputError: more ranks than GPUs on a machine.
@@ -118,7 +118,7 @@ def init_communicator(*, wanted: bool) -> Communicator:
 
 
 def apply_parallelism(pipeline: Pipeline, degrees: Degrees, device: torch.device) -> None:
-    """Let all ranks work at what a pipeline makes; every rank calls this."""
+    """Apply CFG, sequence and VAE parallelism to a pipeline; every rank calls this."""
     if degrees.size == 1:
         return
     mesh = mesh_of(degrees, device.type)
@@ -140,13 +140,16 @@ def apply_parallelism(pipeline: Pipeline, degrees: Degrees, device: torch.device
 
 @lru_cache  # groups of ranks are not for the taking: a job may load many models
 def mesh_of(degrees: Degrees, kind: str) -> DeviceMesh:
-    """The ranks, by branch, place in the ring, and heads."""
+    """Return the device mesh with the dimensions cfg, ring and ulysses."""
     shape = (degrees.cfg, degrees.ring, degrees.ulysses)
     return init_device_mesh(kind, shape, mesh_dim_names=("cfg", "ring", "ulysses"))
 
 
 class ScalarSync:
-    """A number of the first rank of those that share a sequence, for all: others may round otherwise."""
+    """Broadcast of a number from the first rank of a sequence group.
+
+    Ranks may round differently; this way all of them take the same branch.
+    """
 
     def __init__(self, group: dist.ProcessGroup) -> None:
         self.group = group
@@ -158,13 +161,13 @@ class ScalarSync:
 
 
 class CfgParallel:
-    """Branches of a guidance on different ranks: a turn for every branch, dealt out in order."""
+    """CFG parallel: guidance branches are dealt out to rank groups in order and evaluated side by side."""
 
     def __init__(self, group: dist.ProcessGroup) -> None:
         self.group = group
 
     def __call__(self, branches: Sequence[str], velocity: Velocity) -> Sequence[Tensor]:
-        """As ``guidance.evaluate_sequentially``."""
+        """Evaluate all branches; same result as ``guidance.evaluate_sequentially``."""
         groups, own = dist.get_world_size(self.group), dist.get_rank(self.group)
         if len(branches) == 1:
             return [velocity(branches[0]).float()]
@@ -176,7 +179,7 @@ class CfgParallel:
 
 
 class Exchange:
-    """Self-attention over tokens that are spread over ranks; every layer of a transformer shares one."""
+    """Self-attention over a sequence sharded over ranks; one instance serves all layers of a transformer."""
 
     def __init__(self, config: ParallelConfig) -> None:
         self.config = config
@@ -188,7 +191,7 @@ class Exchange:
 
     @property
     def group(self) -> dist.ProcessGroup:
-        """The ranks that share a sequence."""
+        """Process group of the ranks that share a sequence."""
         return self.cp._flattened_mesh.get_group()
 
     @property
@@ -203,14 +206,14 @@ class Exchange:
     def __call__(
         self, query: Tensor, key: Tensor, value: Tensor, backend: Any, spans: Spans | None
     ) -> Tensor:
-        """Own tokens [B, L/ranks, N, K] attend to those of all ranks (or, with ``spans``, to some)."""
+        """Attend from local tokens [B, L/ranks, N, K] to all ranks' tokens (or those of ``spans``)."""
         forward = self._ring(backend) if self.cp.ring_degree > 1 else self._ulysses(backend, spans)
         return kernels._templated_context_parallel_attention(
             query, key, value, forward_op=forward, backward_op=None, _parallel_config=self.config
         )
 
     def _ulysses(self, backend: Any, spans: Spans | None) -> Callable[..., Tensor]:
-        """All tokens, some of the heads."""
+        """Return a forward over all tokens and some of the heads."""
         kernel = partial(attend, backend=backend)
 
         def forward(_context: Any, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> Tensor:
@@ -224,7 +227,7 @@ class Exchange:
         return forward
 
     def _ring(self, backend: Any) -> Callable[..., tuple[Tensor, Tensor]]:
-        """The tokens of one rank of the ring after the other, beginning with this one's own."""
+        """Return a forward over one rank's tokens per hop, starting with the local ones."""
         hops = itertools.count(self.cp._ring_local_rank)
         kernel = ring_kernel(backend)
 
@@ -239,7 +242,7 @@ class Exchange:
 
 
 def ring_kernel(backend: Any) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """A kernel that also gives the log of the sum of its weights [B, L, N].
+    """Return a kernel that also returns the log-sum-exp of the attention weights [B, L, N].
 
     Raises:
         KeyError: there is none of this name; ``RING_KERNELS`` lists them.
@@ -255,7 +258,7 @@ def ring_kernel(backend: Any) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor
 def _cpu_attention(
     _context: Any, query: Tensor, key: Tensor, value: Tensor, **_: Any
 ) -> tuple[Tensor, Tensor]:
-    """torch's own kernel on the CPU, under the arguments of diffusers' others."""
+    """Run torch's CPU kernel with the signature of diffusers' forward ops."""
     heads = (x.transpose(1, 2) for x in (query, key, value))
     out, weight = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(*heads)
     return out.transpose(1, 2), weight.transpose(1, 2)
@@ -271,12 +274,12 @@ RING_KERNELS: dict[str, Callable[..., Any]] = {
 
 
 def works_in_ring(backend: str, device: torch.device) -> bool:
-    """Whether a kernel, in diffusers' words, can take the tokens of other ranks one rank after the other."""
+    """Return True if a kernel (diffusers' name) supports ring attention."""
     return backend in RING_KERNELS and (backend != "native" or device.type == "cpu")
 
 
 def shard_tokens(transformer: nn.Module, config: ParallelConfig) -> None:
-    """Split a transformer's tokens over ranks before its blocks and put them together behind its head."""
+    """Shard a transformer's tokens over ranks before its blocks and unshard them after its head."""
     exchange = Exchange(config)
     for module in transformer.modules():
         if isinstance(processor := getattr(module, "processor", None), AttentionProcessor):
@@ -286,7 +289,7 @@ def shard_tokens(transformer: nn.Module, config: ParallelConfig) -> None:
 
 
 def _shard_wan(transformer: Any, exchange: Exchange) -> None:
-    """Tokens [B, F, S, D] along S; see ``WanBlock.forward``."""
+    """Shard tokens [B, F, S, D] along S; see ``WanBlock.forward``."""
 
     def enter(_module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         tokens, text, temb, rotary, *others = arguments
@@ -306,8 +309,10 @@ def _shard_wan(transformer: Any, exchange: Exchange) -> None:
 
 
 def _shard_hunyuan(transformer: Any, exchange: Exchange) -> None:
-    """Image tokens [B, F * S, D] along S and text tokens [B, T, D] along T: each rank has a share of both,
-    and attention, which has no mask, takes them as one sequence."""
+    """Shard image tokens [B, F * S, D] along S and text tokens [B, T, D] along T.
+
+    Each rank holds a shard of both; attention has no mask and treats them as one sequence.
+    """
 
     def specs() -> tuple[int, ShardSpec, ShardSpec]:
         (frames, image), (_, text) = exchange.sharding.sections

@@ -1,4 +1,4 @@
-"""How exactly float32 is computed, and what quantised tensors consist of.
+"""Float32 precision of matrix products, and the inner tensors of quantized weights.
 
 Where which dtype is used, the components' table says.
 """
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def set_precision(device: torch.device, dtype: torch.dtype) -> None:
-    """Products and convolutions in float32: TF32 on a GPU where it is beside bfloat16 or float16, else exact.
+    """Set float32 products and convolutions to TF32 (beside half precision on a GPU) or exact.
 
     With a compute dtype of half precision float32 is for range and for sums, which TF32 has. With float32
     somebody wants to compare.
@@ -19,7 +19,7 @@ def set_precision(device: torch.device, dtype: torch.dtype) -> None:
 
 
 def is_quantized(tensor: Tensor) -> bool:
-    """Whether a tensor stands for numbers in another format, as torchao's do."""
+    """Return True if a tensor represents numbers in another format, as torchao's do."""
     return hasattr(tensor, "__tensor_flatten__")
 
 

@@ -31,7 +31,7 @@ LEFT_OUT = [r"single_transformer_blocks\.\d+\.(attn|proj_mlp)"]
 
 
 class _Counter(ModelHook):
-    """Counts how often a module is really run; registered before a cache, it lies inside of it."""
+    """Hook that counts how often a module really runs; registered before a cache, so it lies inside of it."""
 
     count = 0
 
@@ -41,7 +41,7 @@ class _Counter(ModelHook):
 
 
 class _Cached:
-    """A transformer with its cache: counts calls, and says of each whether the blocks ran."""
+    """Transformer with a step cache; counts calls and records whether each call ran the blocks."""
 
     def __init__(
         self, transformer: Any, config: Any, *, in_blocks: bool, on_call: Callable[["_Cached"], None]
@@ -63,12 +63,12 @@ class _Cached:
 
     @property
     def branch(self) -> str:
-        """The guidance branch that is computed."""
+        """Guidance branch that is being computed."""
         assert self.states is not None
         return self.states.context.name
 
     def calibrated(self) -> dict[str, list[float]]:
-        """Ratios measured since the last reset, by branch; none unless it calibrates."""
+        """Return the ratios measured since the last reset, by branch; empty unless it calibrates."""
         states = {} if self.states is None else self.states._state_cache
         return {name: list(found) for name, state in states.items() if (found := state.calibration_ratios)}
 
@@ -77,7 +77,7 @@ class _Cached:
         self.transformer._reset_stateful_cache()
 
     def disable(self) -> None:
-        """Take the cache off."""
+        """Remove the cache."""
         self.listener.remove()
         self.transformer.disable_cache()
         HookRegistry.check_if_exists_or_initialize(self.counted).remove_hook(HOOK, recurse=False)
@@ -95,7 +95,7 @@ def _compile_inside(block: nn.Module) -> None:
 
 
 class DiffusersCache:
-    """One of diffusers' caches on every transformer of a pipeline. Made by ``enable_cache``.
+    """One of diffusers' caches on every transformer of a pipeline; created by ``enable_cache``.
 
     ``ratios`` are those that a calibrating MagCache measured in the first loop since it was made.
     """
@@ -123,22 +123,22 @@ class DiffusersCache:
 
     @property
     def computed(self) -> int:
-        """Forwards since ``reset`` that ran the blocks."""
+        """Number of forwards since ``reset`` that ran all blocks."""
         return sum(cached.counter.count for cached in self.cached)
 
     @property
     def skipped(self) -> int:
-        """Forwards since ``reset`` that did not run all of them."""
+        """Number of forwards since ``reset`` that skipped some or all blocks."""
         return sum(cached.calls for cached in self.cached) - self.computed
 
     def reset(self, num_steps: int) -> None:  # noqa: ARG002 - loops say how many steps they have
-        """Begin a generation."""
+        """Start a new generation."""
         self._forget()
         for cached in self.cached:
             cached.calls = cached.counter.count = 0
 
     def start_loop(self, num_steps: int, published_steps: int | None = None) -> None:  # noqa: ARG002
-        """Begin a denoising loop of ``num_steps`` steps."""
+        """Start a denoising loop of ``num_steps`` steps."""
         self._forget()
         self._steps = num_steps
         self._measured.clear()
@@ -152,13 +152,13 @@ class DiffusersCache:
         self._forget()
 
     def disable(self) -> None:
-        """Take the caches off."""
+        """Remove the caches."""
         self._forget()
         for cached in self.cached:
             cached.disable()
 
     def _on_call(self, cached: _Cached) -> None:
-        """Before a forward: the expert at work changes, and MagCache is told the ratios of the branch."""
+        """Handle a switch of experts and pass the branch's ratios to MagCache before a forward."""
         cached.calls += 1
         if cached is not self._working:
             self._leave()
@@ -171,7 +171,7 @@ class DiffusersCache:
         cached.config.num_inference_steps = max(1, len(cached.config.mag_ratios))
 
     def _leave(self) -> None:
-        """Another expert goes on, or the loop ends: what this one remembers is of no more use."""
+        """Drop the cached tensors of an expert, because another one takes over or the loop ends."""
         if self._working is not None:
             index = self.cached.index(self._working)
             if found := self._working.calibrated():
@@ -186,7 +186,7 @@ class DiffusersCache:
 
 
 def _stretched(ratios: Sequence[float], scale: float) -> list[float]:
-    """Ratios for a loop of another length, as diffusers does it."""
+    """Interpolate ratios to a loop of another length, as diffusers does."""
     length = round(len(ratios) * scale)
     if length == len(ratios) or not ratios or not length:
         return list(ratios)

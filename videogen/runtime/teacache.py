@@ -1,4 +1,4 @@
-"""TeaCache, applied to a built transformer: denoising steps that change little reuse the last residual.
+"""TeaCache applied to a built transformer: steps that change little reuse the last residual.
 
 Before the blocks run, the change of the time conditioning since the last call is turned into an expected
 change of the result (a polynomial per model, see coefficients.py) and summed up. While the sum stays below
@@ -25,7 +25,7 @@ RETAINED = {False: 2, True: 10}  # calls computed at the start, without and with
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What was decided for one call of the transformer.
+    """Decision for one call of the transformer: compute or reuse, and why.
 
     ``state`` is whose state was used (even, odd, or a branch), ``count`` the counter before the call,
     ``distance`` the relative change of the signal (None where it was not asked for or there was nothing to
@@ -40,27 +40,27 @@ class Decision:
 
 
 class Counting(ABC):
-    """Decides call by call, from distances alone. Until the first ``reset`` everything is computed."""
+    """Policy that decides call by call from distances alone; computes always before the first ``reset``."""
 
     def __init__(self, coefficients: tuple[float, ...], *, threshold: float, use_ret_steps: bool) -> None:
         self.coefficients, self.threshold, self.use_ret_steps = coefficients, threshold, use_ret_steps
         self.reset(0)
 
     def reset(self, num_steps: int) -> None:
-        """Begin a generation of ``num_steps`` steps, or of several loops of which this is the first."""
+        """Start a generation of ``num_steps`` steps, or of several loops of which this is the first."""
         self.num_steps = num_steps
         self.accumulated: dict[str, float] = {}
 
     @abstractmethod
     def start_loop(self, num_steps: int, published_steps: int | None = None) -> None:
-        """As ``TeaCache.start_loop``."""
+        """Start a denoising loop; see ``TeaCache.start_loop``."""
 
     @abstractmethod
     def _next(self, branch: str) -> tuple[str, int, bool]:
         """Count a call: (whose state it uses, the counter before it, whether it must be computed)."""
 
     def decide(self, branch: str, measure: Callable[[str], float | None]) -> Decision:
-        """Decide one call. ``measure`` gives the distance for a state, and is not called when forced."""
+        """Decide one call; ``measure`` returns the distance for a state and is not called if forced."""
         state, count, forced = self._next(branch)
         distance = None if forced else measure(state)
         accumulated, computed = 0.0, True
@@ -75,7 +75,7 @@ class Counting(ABC):
 
 
 class Published(Counting):
-    """One counter of calls, which tells the branches apart by its parity and wraps after ``num_steps`` calls.
+    """Published policy: one call counter, wrapped after ``num_steps`` calls; its parity is the branch.
 
     A step makes two calls, so the calls forced at the start are forced again half-way, those at the end are
     never reached, and with an odd number of steps the branches swap. A loop sets where the counter wraps; the
@@ -101,7 +101,7 @@ class Published(Counting):
 
 
 class Fixed(Counting):
-    """A counter of steps per guidance branch, new for every denoising loop.
+    """Corrected policy: one step counter per guidance branch, restarted for every denoising loop.
 
     The first step (with ``use_ret_steps`` the first five) and, without it, the last one are computed.
     """
@@ -121,7 +121,7 @@ class Fixed(Counting):
 
 
 class _Branch(StateManager):
-    """Told by ``transformer.cache_context(name)`` which branch is computed; keeps nothing else."""
+    """Hook through which ``transformer.cache_context(name)`` sets the current branch; stores nothing else."""
 
     name = ""
 
@@ -133,7 +133,7 @@ class _Branch(StateManager):
 
 
 class TeaCache(ModelHook):
-    """Stands before the stack of blocks of one transformer. Made by ``enable_teacache``.
+    """Hook on the block stack of one transformer; created by ``enable_teacache``.
 
     ``log`` holds the decisions since the last ``reset``. Kept per state are one residual [B, F, S, D] in the
     dtype of the tokens, and one signal [B, F or 1, D] or [B, F or 1, 6, D] in float32.
@@ -160,22 +160,22 @@ class TeaCache(ModelHook):
 
     @property
     def computed(self) -> int:
-        """Calls since ``reset`` that ran the blocks."""
+        """Number of calls since ``reset`` that ran the blocks."""
         return sum(decision.computed for decision in self.log)
 
     @property
     def skipped(self) -> int:
-        """Calls since ``reset`` that did not."""
+        """Number of calls since ``reset`` that reused a residual."""
         return len(self.log) - self.computed
 
     def reset(self, num_steps: int) -> None:
-        """Begin a generation; ``num_steps`` is what published counting starts with."""
+        """Start a generation; ``num_steps`` is the start value of published counting."""
         self.counting.reset(num_steps)
         self._drop()
         self.log.clear()
 
     def start_loop(self, num_steps: int, published_steps: int | None = None) -> None:
-        """Begin a denoising loop of ``num_steps`` steps.
+        """Start a denoising loop of ``num_steps`` steps.
 
         ``published_steps``: where the published code sets its number of steps for the loop, that number.
         """
@@ -188,11 +188,11 @@ class TeaCache(ModelHook):
 
     @property
     def needs_pairs(self) -> bool:
-        """Whether a step must make two calls, because calls are counted and not branches."""
+        """Whether every step must make two calls, because calls and not branches are counted."""
         return isinstance(self.counting, Published)
 
     def disable(self) -> None:
-        """Leave the transformer as it was found."""
+        """Restore the transformer to its original state."""
         blocks = self.transformer.blocks
         registry = HookRegistry.check_if_exists_or_initialize(blocks)
         registry.remove_hook(HOOK, recurse=False)
@@ -205,7 +205,7 @@ class TeaCache(ModelHook):
     def new_forward(
         self, _module: nn.Module, hidden_states: Tensor, text: Tensor, temb: Tensor, *others: Any
     ) -> Tensor:
-        """In place of ``WanBlocks.forward``, with its arguments."""
+        """Run or skip the blocks; takes the arguments of ``WanBlocks.forward``."""
         signal = temb if self.counting.use_ret_steps else self._embedding
         decision = self.counting.decide(
             self.branch.name, lambda state: self._distance(state, signal, hidden_states.shape)
@@ -220,12 +220,12 @@ class TeaCache(ModelHook):
         return output
 
     def reset_state(self, module: nn.Module) -> nn.Module:
-        """Called by diffusers after a generation: nothing cached outlives it."""
+        """Clear cached tensors; diffusers calls this after a generation."""
         self._drop()
         return module
 
     def _distance(self, state: str, signal: Tensor, shape: Size) -> float | None:
-        """mean|signal - previous| / mean|previous|; None where there is no residual of this shape.
+        """Return mean|signal - previous| / mean|previous|; None without a residual of this shape.
 
         Both signals are float32. If one of them has a single level for all frames it counts for each.
         """
@@ -243,7 +243,7 @@ class TeaCache(ModelHook):
         self.residuals.clear()
 
     def _forget_registries(self) -> None:
-        """``cache_context`` remembers which modules have hooks; it must look again."""
+        """Clear the list of hooked modules that ``cache_context`` caches, so that it is rebuilt."""
         if (registry := getattr(self.transformer, "_diffusers_hook", None)) is not None:
             registry.invalidate_child_registries_cache()
 

@@ -1,4 +1,4 @@
-"""Who holds what of a sequence that is spread over ranks: shares, padding, and the way back."""
+"""Token sharding: which tokens each rank holds, padding, and how shards are put together again."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def all_gather(x: Tensor, group: dist.ProcessGroup) -> Tensor:
-    """What every rank has, one after the other [ranks, ...]; shapes are alike."""
+    """Return the tensors of all ranks, stacked [ranks, ...]; their shapes must be equal."""
     ranks = dist.get_world_size(group)
     gathered = x.new_empty(ranks * x.numel())
     dist.all_gather_into_tensor(gathered, x.flatten(), group=group)
@@ -18,30 +18,33 @@ def all_gather(x: Tensor, group: dist.ProcessGroup) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class ShardSpec:
-    """``length`` items in shares as equal as can be; a share that is one shorter is padded with its last."""
+    """Split of ``length`` items over ranks, as even as possible.
+
+    Shorter shards are padded with their last item.
+    """
 
     length: int
     ranks: int
 
     @property
     def shard_length(self) -> int:
-        """Items of a share, padding included."""
+        """Items per shard, including padding."""
         return -(-self.length // self.ranks)
 
     def local_range(self, rank: int) -> range:
-        """The items of a rank's own."""
+        """Return the indices of a rank's own items."""
         base, longer = divmod(self.length, self.ranks)
         first = rank * base + min(rank, longer)
         return range(first, first + base + (rank < longer))
 
     def shard(self, x: Tensor, dim: int, rank: int) -> Tensor:
-        """A rank's share of ``x``."""
+        """Return a rank's shard of ``x`` along ``dim``."""
         if self.length % self.ranks == 0:
             return x.narrow(dim, rank * self.shard_length, self.shard_length)
         return x.index_select(dim, _shard_indices(self, rank, x.device))
 
     def unshard(self, x: Tensor, dim: int, group: dist.ProcessGroup) -> Tensor:
-        """The whole, on every rank, of shares."""
+        """Gather the shards of all ranks along ``dim`` and drop the padding."""
         whole = torch.cat(list(all_gather(x, group)), dim=dim)
         if self.length % self.ranks == 0:
             return whole
@@ -56,7 +59,7 @@ def _shard_indices(spec: ShardSpec, rank: int, device: torch.device) -> Tensor:
 
 @lru_cache
 def _unshard_indices(spec: ShardSpec, device: torch.device) -> Tensor:
-    """Where every item is in padded shares, one after the other."""
+    """Return the position of every item in the concatenated padded shards."""
     places = [
         rank * spec.shard_length + index
         for rank in range(spec.ranks)
@@ -67,14 +70,17 @@ def _unshard_indices(spec: ShardSpec, device: torch.device) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class SequenceSharding:
-    """Which tokens a rank holds: of each section (groups of equal length, one after the other) its share of
-    every group."""
+    """Sharding of a sequence made of sections.
+
+    A section is (number of groups, spec of one group): groups of equal length follow one another, and a rank
+    holds its shard of every group.
+    """
 
     sections: tuple[tuple[int, ShardSpec], ...]
 
     @lru_cache  # noqa: B019 - layouts are values, and few
     def token_ids(self, first: int, end: int) -> Tensor:
-        """Number of every token that ranks ``first`` to ``end`` hold, rank by rank; -1 is padding."""
+        """Return the id of every token held by ranks ``first`` to ``end``, rank by rank; -1 is padding."""
         numbers = []
         for rank in range(first, end):
             before = 0
@@ -89,7 +95,7 @@ class SequenceSharding:
 
     @lru_cache  # noqa: B019
     def sequence_order(self, first: int, end: int, device: torch.device) -> Tensor:
-        """Places of the tokens of those ranks in the order of their numbers, without padding.
+        """Return the indices that sort those ranks' tokens by id, without padding.
 
         In that order attention adds up as it does in one process.
         """
@@ -98,5 +104,5 @@ class SequenceSharding:
 
     @lru_cache  # noqa: B019
     def shard_order(self, size: int, device: torch.device) -> Tensor:
-        """From the order of all tokens to the shares of ``size`` ranks, padded with anything."""
+        """Return the indices from the sorted sequence back to the padded shards of ``size`` ranks."""
         return self.token_ids(0, size).clamp(min=0).to(device)

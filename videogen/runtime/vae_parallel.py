@@ -1,4 +1,4 @@
-"""The decoder of Wan's VAEs on several ranks: each decodes a band of rows, exactly.
+"""VAE parallel: Wan's decoders sharded over ranks by rows, with halo exchange; exact.
 
 A convolution sees one row beyond its band, which the neighbours send into its input; the attention in the
 middle sees the keys and values of all rows. Everything else in the decoder is per pixel. Encoding stays whole
@@ -26,7 +26,7 @@ Decoder = Callable[[Tensor], Tensor]
 
 
 class SpatialSharding:
-    """Rows of a picture on the ranks of a group; made by ``shard_decoder``."""
+    """Sharding of image rows over the ranks of a group, with halo exchange; created by ``shard_decoder``."""
 
     def __init__(self, group: dist.ProcessGroup) -> None:
         self.group = group
@@ -34,11 +34,11 @@ class SpatialSharding:
         self.spec: ShardSpec | None = None  # of the latent rows of the picture at work
 
     def has_enough_rows(self, rows: int) -> bool:
-        """Whether there is a latent row for every rank."""
+        """Return True if there is at least one latent row per rank."""
         return rows >= self.ranks
 
     def shard(self, whole: Decoder) -> Decoder:
-        """A decoder of whole pictures, of which each rank decodes a band; all have the result."""
+        """Return a decoder that decodes only this rank's rows and gathers the whole result on every rank."""
 
         def decode(frame: Tensor) -> Tensor:
             spec = ShardSpec(frame.shape[-2], self.ranks)
@@ -60,18 +60,18 @@ class SpatialSharding:
             self.spec = None
 
     def _gather_rows(self, rows: Tensor, spec: ShardSpec) -> Tensor:
-        """The rows [h, ...] of all bands."""
+        """Gather the rows [h, ...] of all ranks."""
         if missing := spec.shard_length - len(rows):
             rows = torch.cat([rows, *[rows[-1:]] * missing])
         return spec.unshard(rows, 0, self.group)
 
     @property
     def halo(self) -> int:
-        """Rows of the neighbours on each side of a band; 0 where the picture is whole."""
+        """Halo rows on each side of a shard; 0 if the frame is not sharded."""
         return int(self.spec is not None)
 
     def fill_halo(self, frames: Tensor) -> None:
-        """Write the first and the last row of frames [..., H, W, C]: a neighbour's, or zeros at the edge."""
+        """Fill the first and last row of frames [..., H, W, C] from neighbours; zeros at image edges."""
         sides = ((self.rank - 1, 0, 1), (self.rank + 1, -1, -2))  # rank, its row here, own row next to it
         operations, arriving = [], []
         for rank, outer, own in sides:
@@ -88,7 +88,7 @@ class SpatialSharding:
             frames[..., outer, :, :] = rows
 
     def gather_all_rows(self, x: Tensor) -> Tensor:
-        """Rows [B, C, h, w] of all bands."""
+        """Gather rows [B, C, h, w] of all ranks; returns ``x`` itself if the frame is not sharded."""
         if self.spec is None:
             return x
         rows = self._gather_rows(rearrange(x, "b c h w -> h b c w"), self.spec)
@@ -96,7 +96,7 @@ class SpatialSharding:
 
 
 def shard_decoder(vae: AutoencoderKLWan, group: dist.ProcessGroup) -> None:
-    """Let ``vae.decode_stream`` decode in bands, where there are rows enough and no tiles."""
+    """Shard ``vae.decode_stream`` over ranks; frames with too few rows and tiled decodes are not sharded."""
     use_fused_layers(vae)
     vae.spatial_sharding = sharding = SpatialSharding(group)
     for module in vae.decoder.modules():
@@ -107,7 +107,7 @@ def shard_decoder(vae: AutoencoderKLWan, group: dist.ProcessGroup) -> None:
 
 
 def _attend(sharding: SpatialSharding, block: WanAttentionBlock, x: Tensor) -> Tensor:
-    """As the block's own forward; the keys and values are those of all rows."""
+    """Run the block's forward with the keys and values of all rows."""
     batch, height = len(x), x.shape[-2]
     frames = block.norm(rearrange(x, "b c f h w -> (b f) c h w"))
     query, rest = block.to_qkv(frames).tensor_split([frames.shape[1]], dim=1)

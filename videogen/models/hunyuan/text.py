@@ -1,4 +1,4 @@
-"""HunyuanVideo's two text encoders: llava reads the prompt and the image, CLIP sums the prompt up.
+"""HunyuanVideo's two text encoders: llava encodes prompt and image, CLIP pools the prompt to one vector.
 
 Spec hunyuan section 7; the template and the expansion of image tokens are diffusers'.
 """
@@ -39,7 +39,7 @@ def encode_prompt(
     interleave: int,
     device: torch.device,
 ) -> Tensor:
-    """Rows [1, T, dim] of an image and a prompt: every ``interleave``-th of the image's, then the text's.
+    """Return rows [1, T, dim]: every ``interleave``-th image row, then the text rows.
 
     ``device`` is where llava computes; its weights may be elsewhere until then. Rows of padding are left out:
     nothing that is made depends on them.
@@ -67,7 +67,9 @@ def encode_prompt(
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str) -> tuple[Tensor, int]:
-    """Tokens [1, n] of a prompt in its template, cut off as published, and where the last part begins.
+    """Return the tokens [1, n] of a prompt in its template, and the start of the template's last part.
+
+    Too long prompts are truncated as published.
 
     In the prompt nothing is special: "<image>" and the like are text. A prompt that was cut off has no last
     part: its end is where the assistant's turn would begin.
@@ -81,7 +83,7 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str) -> tuple[Tensor,
 
 
 def pad_id(config: LlavaConfig) -> int:
-    """Of padding; the published config has it at its top alone."""
+    """Return the id of padding; the published config has it only at its top level."""
     own = getattr(config, "pad_token_id", None)
     return own if own is not None else config.get_text_config().pad_token_id
 
@@ -89,7 +91,7 @@ def pad_id(config: LlavaConfig) -> int:
 def encode_summary(
     tokenizer: PreTrainedTokenizerBase, clip: CLIPTextModel, prompt: str, *, device: torch.device
 ) -> Tensor:
-    """A prompt as one vector [1, dim]."""
+    """Return the pooled CLIP embedding of a prompt [1, dim]."""
     ids = tokenizer(
         [prompt],
         max_length=CLIP_TOKENS,

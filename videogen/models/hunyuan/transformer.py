@@ -1,4 +1,4 @@
-"""HunyuanVideo's networks: what diffusers' classes need to be told, and its VAE as a stream of frames.
+"""HunyuanVideo's networks: configs for diffusers' classes, and streamed VAE decoding.
 
 The classes are diffusers' own, verified against the published code (spec hunyuan section 0). What they lack
 is here: RIFLEx positions, a decode whose memory does not grow with the length of the video, and float8
@@ -34,7 +34,7 @@ PERIOD = 0.9
 
 
 def dit_config(config: Mapping[str, Any], shapes: Any) -> dict[str, Any]:
-    """HunyuanVideoTransformer3DModel's arguments (spec hunyuan section 6).
+    """Return HunyuanVideoTransformer3DModel's arguments (spec hunyuan section 6).
 
     Raises:
         ValueError: a config that contradicts the weights.
@@ -71,7 +71,7 @@ def make_dit(values: dict[str, Any]) -> HunyuanVideoTransformer3DModel:
 
 
 def take_over(transformer: HunyuanVideoTransformer3DModel) -> None:
-    """Give a transformer RIFLEx positions, and attention for texts without padding."""
+    """Install RIFLEx positions, and attention for texts without padding, in a transformer."""
     config = transformer.config
     if not isinstance(transformer.rope, RiflexRotaryEmbed):
         transformer.rope = RiflexRotaryEmbed(tuple(config.rope_axes_dim), config.rope_theta)
@@ -81,7 +81,7 @@ def take_over(transformer: HunyuanVideoTransformer3DModel) -> None:
 
 
 class HunyuanAttnProcessor(AttentionProcessor):
-    """Attention of image and text tokens to each other, for texts without padding.
+    """Joint attention of image and text tokens, for texts without padding.
 
     Without a mask every kernel can be used, and tokens can be spread over ranks in any order.
     """
@@ -94,7 +94,7 @@ class HunyuanAttnProcessor(AttentionProcessor):
         attention_mask: Tensor | None = None,  # noqa: ARG002 - as diffusers calls it
         image_rotary_emb: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Image tokens [B, L, D] and text tokens [B, T, D], attended and projected.
+        """Attend and project image tokens [B, L, D] and text tokens [B, T, D].
 
         The image's are rotated by ``image_rotary_emb`` [L, 1, K/2, 2].
         """
@@ -126,7 +126,7 @@ def _split(x: Tensor, heads: int) -> Tensor:
 
 
 class RiflexRotaryEmbed(nn.Module):
-    """Positions of tokens (frame, row, column); beyond 192 frames with RIFLEx, where ``riflex`` is set.
+    """Rotary embedding of (frame, row, column); uses RIFLEx beyond 192 frames if ``riflex`` is set.
 
     The temporal frequency that would come round within the video is slowed down, so that it does not begin
     anew (Zhao et al. 2025, https://arxiv.org/abs/2502.15894; spec hunyuan section 6).
@@ -138,12 +138,12 @@ class RiflexRotaryEmbed(nn.Module):
         self.tables = FifoCache(1)
 
     def slowed(self, frames: int) -> int | None:
-        """The temporal frequency that is slowed down for latent frames, counted from 0; None for none."""
+        """Return the index of the temporal frequency that RIFLEx lowers; None if there is none."""
         slow = min(max(4, 2 + (4 * (frames - 1) + 4) // 100), 8) - 1
         return slow if self.riflex and frames >= LONG else None
 
     def idle(self, frames: int) -> str | None:
-        """Why RIFLEx changes nothing where it should, in words."""
+        """Return why RIFLEx has no effect although the video is long enough; None if it has."""
         slow, has = self.slowed(frames), self.dims[0] // 2
         if slow is None or slow < has:
             return None
@@ -173,7 +173,7 @@ class RiflexRotaryEmbed(nn.Module):
 
 
 def vae_config(config: Mapping[str, Any], shapes: Any) -> dict[str, Any]:
-    """AutoencoderKLHunyuanVideo's arguments, and the tile sizes (spec hunyuan section 4)."""
+    """Return AutoencoderKLHunyuanVideo's arguments, and the tile sizes (spec hunyuan section 4)."""
     blocks = shapes.count("encoder.down_blocks.")
     widths = [shapes[f"encoder.down_blocks.{i}.resnets.0.conv1.conv.weight"][0] for i in range(blocks)]
     return {
@@ -189,7 +189,7 @@ def vae_config(config: Mapping[str, Any], shapes: Any) -> dict[str, Any]:
 
 
 def make_vae(values: dict[str, Any]) -> AutoencoderKLHunyuanVideo:
-    """The VAE with the tiles of its config; tiling is switched by ``use_tiling``, for decoding alone."""
+    """Build the VAE with the tiles of its config; ``use_tiling`` switches tiling, for decoding only."""
     tiles = {name: values[name] for name in ("sample_size", "sample_tsize")}
     vae = AutoencoderKLHunyuanVideo(**{name: value for name, value in values.items() if name not in tiles})
     vae.register_to_config(**tiles)
@@ -200,7 +200,7 @@ def make_vae(values: dict[str, Any]) -> AutoencoderKLHunyuanVideo:
 
 @torch.no_grad()
 def encode_image(vae: AutoencoderKLHunyuanVideo, image: Tensor, onload: Callable[[Any], None]) -> Tensor:
-    """An image [B, 3, 1, H, W] in [-1, 1] to scaled latents [B, C, 1, h, w]: the mean, untiled."""
+    """Encode an image [B, 3, 1, H, W] in [-1, 1] to scaled latents [B, C, 1, h, w]: the mean, untiled."""
     onload(vae)
     moments = vae.quant_conv(vae.encoder(image.to(vae.device, vae.dtype)))
     latents = DiagonalGaussianDistribution(moments).mode().float() * vae.config.scaling_factor
@@ -211,7 +211,7 @@ def encode_image(vae: AutoencoderKLHunyuanVideo, image: Tensor, onload: Callable
 def decode_stream(
     vae: AutoencoderKLHunyuanVideo, latents: Tensor, onload: Callable[[Any], None]
 ) -> Iterator[Tensor]:
-    """Scaled latents [B, C, F, h, w] to video [B, 3, f, H, W] in about [-1, 1], 4 (F-1) + 1 frames in all.
+    """Decode scaled latents [B, C, F, h, w] to 4 (F-1) + 1 frames; yields [B, 3, f, H, W] in about [-1, 1].
 
     With ``vae.use_tiling`` as published: overlapping tiles in space within overlapping tiles in time, each
     blended with the one before it. No more than two tiles in time are ever held, and they lie in RAM.
@@ -295,7 +295,7 @@ def use_scale(layer: nn.Module, scale: Tensor) -> None:
 
 @contextmanager
 def pretend_dtype(transformer: HunyuanVideoTransformer3DModel) -> Iterator[None]:
-    """Show float8 layers in the compute dtype while adapters are made, which take theirs from them."""
+    """Report the compute dtype as the dtype of float8 layers while adapters, which copy it, are created."""
     dtype = transformer.x_embedder.proj.weight.dtype
     layers = [module for module in transformer.modules() if isinstance(module, ScaledLinear)]
     weights = [layer.weight for layer in layers]
@@ -310,7 +310,7 @@ def pretend_dtype(transformer: HunyuanVideoTransformer3DModel) -> Iterator[None]
 
 
 class ScaledLinear(nn.Linear):
-    """A linear layer whose float8 weight has a scale; it computes in its input's dtype (spec section 12)."""
+    """Linear layer with scaled float8 weights; computes in its input's dtype (spec section 12)."""
 
     scale: Tensor
 

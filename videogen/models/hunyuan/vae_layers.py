@@ -1,4 +1,4 @@
-"""The layers of HunyuanVideo's VAE, working on a few frames at a time: diffusers' weights, and its results.
+"""HunyuanVideo's VAE layers that process a few frames at a time; weights and results as in diffusers.
 
 A tile of the published decode is 65 frames at once, and diffusers holds some five tensors of its size beside
 each other. Here norm, activation, padding and convolution go through a tile part by part, so that only what
@@ -34,7 +34,7 @@ Part = tuple[Sequence[int], Callable[[Tensor], object]]
 
 
 class CausalConv(HunyuanVideoCausalConv3d):
-    """A convolution of frames with those before; at all edges the outermost pixels are repeated."""
+    """Causal convolution; replicates the outermost pixels at all edges."""
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """Convolve [B, C, F, H, W]."""
@@ -134,10 +134,10 @@ def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class ResnetBlock(HunyuanVideoResnetBlockCausal3D):
-    """Two convolutions and what they are added to."""
+    """Residual block of two convolutions."""
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        """Frames [B, C, F, H, W] to as many."""
+        """Transform frames [B, C, F, H, W]; the frame count stays the same."""
         if has_hooks(self.conv1.conv):
             return super().forward(hidden_states)
         x, frames = hidden_states, hidden_states.shape[2]
@@ -153,10 +153,10 @@ class ResnetBlock(HunyuanVideoResnetBlockCausal3D):
 
 
 class Upsample(HunyuanVideoUpsampleCausal3D):
-    """Twice as many pixels, and frames but for the first."""
+    """Upsampling by two in space and, except for the first frame, in time."""
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        """Frames [B, C, F, h, w] to larger ones."""
+        """Upsample frames [B, C, F, h, w]."""
         if has_hooks(self.conv.conv):
             return super().forward(hidden_states)
         times, rows, columns = (int(factor) for factor in self.upsample_factor)
@@ -183,10 +183,10 @@ def _write_repeated(part: Tensor, once: int, place: Tensor) -> None:
 
 
 class MidBlock(HunyuanVideoMidBlock3D):
-    """Convolutions, and attention of every frame to itself and those before."""
+    """Residual blocks with causal attention over frames."""
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        """Frames [B, C, F, H, W] to as many."""
+        """Transform frames [B, C, F, H, W]; the frame count stays the same."""
         x = self.resnets[0](hidden_states)
         for attention, resnet in zip(self.attentions, self.resnets[1:], strict=True):
             x = resnet(x if attention is None else attend(attention, x))
@@ -211,10 +211,10 @@ def attend(attention: Attention, x: Tensor) -> Tensor:
 
 
 class Decoder(HunyuanVideoDecoder3D):
-    """Latent frames to video frames."""
+    """Decoder from latent frames to video frames."""
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        """Latent frames [B, C, F, h, w] to video frames; no layer's input is kept longer than needed."""
+        """Decode latent frames [B, C, F, h, w]; every input is freed as early as possible."""
         if has_hooks(self.conv_out.conv):
             return super().forward(hidden_states)
         x = self.mid_block(self.conv_in(hidden_states))
@@ -225,10 +225,10 @@ class Decoder(HunyuanVideoDecoder3D):
 
 
 class Encoder(HunyuanVideoEncoder3D):
-    """Video frames to the moments of latent frames."""
+    """Encoder from video frames to the moments of latent frames."""
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        """Video frames [B, 3, F, H, W] to moments."""
+        """Encode video frames [B, 3, F, H, W] to moments."""
         if has_hooks(self.conv_out.conv):
             return super().forward(hidden_states)
         x = self.conv_in(hidden_states)

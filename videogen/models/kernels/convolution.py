@@ -1,4 +1,4 @@
-"""3-D convolution by the fastest code there is for its device."""
+"""3-D convolution with the fastest implementation for each device."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Elementwise passes of the transformers, each one operator: norms with residual, modulation and rotary.
+"""Fused elementwise operators of the transformers: norms with residual, modulation and rotary embedding.
 
 In plain PyTorch such a pass reads and writes the tokens several times, in float32, which takes a tenth of a
 forward. Every operator here has a plain form, which defines what it computes and runs everywhere, and on
@@ -30,7 +30,7 @@ Sample = Callable[[torch.device, torch.dtype], tuple[Any, ...]]
 
 @dataclass(frozen=True, slots=True)
 class FusedOp:
-    """One operator: its plain form, and the registered one, which on CUDA is a kernel."""
+    """Operator with a plain PyTorch form and a registered one, which is a kernel on CUDA."""
 
     name: str
     plain: Callable[..., Any]
@@ -118,7 +118,10 @@ def apply_rotary(x: Tensor, rotary_emb: Tensor) -> Tensor:
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """RMS norm over the last axis; on a CPU, which has no fused kernel for it, in three passes, not six."""
+    """Normalize by RMS over the last axis.
+
+    The CPU has no fused kernel for it; this takes three passes instead of six.
+    """
     if x.device.type != "cpu":
         return functional.rms_norm(x, x.shape[-1:], weight, eps)
     norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)

@@ -1,4 +1,4 @@
-"""The elementwise passes of Wan's VAEs between convolutions, as operators; see ``fused.py``.
+"""Fused elementwise operators of the VAEs between convolutions; see ``operators.py``.
 
 Tensors are [B, C, F, H, W] with the channels of a pixel side by side (channels_last_3d).
 """

@@ -1,4 +1,4 @@
-"""What comes before the blocks of the Wan transformer: positions, noise levels, text, image and audio.
+"""Embedders before the Wan transformer's blocks: positions, noise levels, text, image and audio.
 
 Letters in shapes as in wan.py. Source: specs skyreels_v3 section 6, talking_avatar section 6.
 """
@@ -21,12 +21,12 @@ TABLES = 2  # shapes whose angles are remembered: guidance branches may have dif
 
 
 def _exact(device: torch.device) -> torch.dtype:
-    """Float64 wherever the device has it (Apple's MPS does not)."""
+    """Return float64 if the device supports it (Apple's MPS does not), else float32."""
     return torch.float32 if device.type == "mps" else torch.float64
 
 
 class WanRotaryEmbed(nn.Module):
-    """Angles of the (frame, row, column) position of every token, as unit complex numbers.
+    """Rotary embedding of the (frame, row, column) position of every token, as unit complex numbers.
 
     A head's K/2 complex channels are split over the axes as K/2 - 2c, c, c with c = K // 6.
     """
@@ -40,7 +40,7 @@ class WanRotaryEmbed(nn.Module):
     def forward(
         self, frame_positions: Tensor, rows: int, columns: int, device: torch.device | None = None
     ) -> Tensor:
-        """Frame positions [F] (any integers) and a rows x columns grid to complex64 [F, S, 1, K/2].
+        """Return rotations complex64 [F, S, 1, K/2] of frame positions [F] (any integers) and a grid.
 
         The last few tables are remembered. Positions on the CPU keep a GPU from waiting for it.
         """
@@ -70,7 +70,7 @@ class WanRotaryEmbed(nn.Module):
 
 
 def sinusoid(timestep: Tensor, dim: int) -> Tensor:
-    """Timesteps [n] (0..1000) to their embedding [n, dim], float32: cosines first, then sines."""
+    """Embed timesteps [n] (0..1000) to [n, dim], float32: cosines first, then sines."""
     exact = _exact(timestep.device)
     exponent = torch.arange(dim // 2, dtype=exact, device=timestep.device) / (dim // 2)
     angle = timestep.to(exact)[:, None] * TIME_THETA**-exponent
@@ -78,7 +78,7 @@ def sinusoid(timestep: Tensor, dim: int) -> Tensor:
 
 
 class WanConditionEmbedder(nn.Module):
-    """The small MLPs that bring noise levels, text and image features to the width of the network."""
+    """MLPs that project noise levels, text and image features to the network's width."""
 
     def __init__(self, dim: int, freq_dim: int, text_dim: int, image_dim: int | None) -> None:
         super().__init__()
@@ -90,7 +90,9 @@ class WanConditionEmbedder(nn.Module):
             self.image_embedder = WanImageEmbedding(image_dim, dim)
 
     def forward(self, timestep: Tensor) -> tuple[Tensor, Tensor]:
-        """Noise levels [B, F] to (embedding [B, F, D], modulation [B, F, 6, D]), once per distinct level.
+        """Embed noise levels [B, F]: (embedding [B, F, D], modulation [B, F, 6, D]).
+
+        Every distinct level is computed once.
 
         Levels on the CPU keep a GPU from waiting for it.
         """
@@ -105,7 +107,7 @@ class WanConditionEmbedder(nn.Module):
 
 
 class WanImageEmbedding(nn.Module):
-    """CLIP image features [B, I, image_dim] to image tokens [B, I, D]."""
+    """Projection of CLIP image features [B, I, image_dim] to image tokens [B, I, D]."""
 
     def __init__(self, image_dim: int, dim: int) -> None:
         super().__init__()
@@ -118,7 +120,7 @@ class WanImageEmbedding(nn.Module):
 
 
 class WanAudioProjection(nn.Module):
-    """Windows of audio features around every video frame to A audio tokens per latent frame.
+    """Projection of audio windows around every video frame to A audio tokens per latent frame.
 
     The first latent frame stands for one video frame and sees its whole window. Each later one stands for
     four; from their windows it takes the leading half of the first, the centre of the middle two and the
@@ -137,7 +139,7 @@ class WanAudioProjection(nn.Module):
         self.norm = nn.LayerNorm(audio_dim)
 
     def forward(self, audio: Tensor) -> Tensor:
-        """Windows [B, 4(F-1)+1, window, layers, channels] to audio tokens [B, F, A, audio_dim]."""
+        """Project windows [B, 4(F-1)+1, window, layers, channels] to tokens [B, F, A, audio_dim]."""
         centre = audio.shape[2] // 2
         groups = rearrange(audio[:, 1:], "b (f v) w l c -> b f v w l c", v=self.stride)
         parts = [groups[:, :, 0, : centre + 1], groups[:, :, 1:-1, centre], groups[:, :, -1, centre:]]

@@ -46,13 +46,13 @@ def _statistics(vae: AutoencoderKLWan, like: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def normalize(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
-    """VAE latents [B, C, F, h, w] to the range the transformer works in."""
+    """Normalize VAE latents [B, C, F, h, w] to the range of the transformer."""
     mean, std = _statistics(vae, latents)
     return (latents - mean) / std
 
 
 def denormalize(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
-    """The inverse of ``normalize``."""
+    """Undo ``normalize``."""
     mean, std = _statistics(vae, latents)
     return latents * std + mean
 
@@ -61,7 +61,7 @@ def denormalize(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
 def encode(
     vae: AutoencoderKLWan, video: Tensor, *, sample: bool = False, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Video [B, 3, F, H, W] in [-1, 1] to normalised latents [B, C, 1 + (F-1)//4, h, w], float32.
+    """Encode video [B, 3, F, H, W] in [-1, 1] to normalized latents [B, C, 1 + (F-1)//4, h, w], float32.
 
     Frames beyond 4k+1 are dropped, as published. The mean of the posterior is taken, or with ``sample`` one
     draw from it (normal, float32, the shape of the latents). Never tiled, whatever the decoder does. Video
@@ -83,7 +83,7 @@ def encode(
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """One tile along one axis: where it lies and the weight of each of its pixels."""
+    """One tile along one axis: its range and the blending weight of each of its pixels."""
 
     start: int  # latent pixels
     stop: int
@@ -94,7 +94,7 @@ class Span:
 
 
 def spans(length: int, tile: int, stride: int, scale: int) -> list[Span]:
-    """Tiles of one axis, in latent pixels: of equal length, evenly spread, at most ``stride`` apart.
+    """Split an axis into tiles, in latent pixels: equal lengths, evenly spaced, at most ``stride`` apart.
 
     Weights rise and fall linearly over the overlaps and sum to 1 everywhere, so blended tiles show no seam.
     """
@@ -117,7 +117,7 @@ def spans(length: int, tile: int, stride: int, scale: int) -> list[Span]:
 
 
 class _CausalDecoder:
-    """The decoder of one region: feed latent frames in order, get video frames."""
+    """Streaming decoder of one region, called with one latent frame after another."""
 
     def __init__(self, vae: AutoencoderKLWan) -> None:
         self.vae = vae
@@ -127,7 +127,7 @@ class _CausalDecoder:
         self.first = True
 
     def __call__(self, frame: Tensor) -> Tensor:
-        """One latent frame [B, C, 1, h, w] to video frames [B, 3, 1 or 4, H, W] in [-1, 1], float32."""
+        """Decode a latent frame [B, C, 1, h, w] to frames [B, 3, 1 or 4, H, W] in [-1, 1], float32."""
         hidden = self.vae.post_quant_conv(frame)
         video = self.vae.decoder(hidden, feat_cache=self.cache, feat_idx=[0], first_chunk=self.first)
         self.first = False
@@ -137,7 +137,7 @@ class _CausalDecoder:
 
 
 def _decode_tiles(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
-    """Overlapping tiles, blended into one video [B, 3, 4(F-1)+1, H, W] in RAM.
+    """Decode overlapping tiles and blend them to one video [B, 3, 4(F-1)+1, H, W] in RAM.
 
     One tile after the other goes through all frames, so that the device holds the caches of one alone, and
     none is ever moved. The video takes 12 bytes per pixel and frame, which is less than the caches of all
@@ -162,7 +162,7 @@ def _decode_tiles(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
 
 
 def _whole_decoder(vae: AutoencoderKLWan, height: int) -> Callable[[Tensor], Tensor]:
-    """A decoder of whole pictures; on several ranks, each decodes a band of it (see runtime/bands.py)."""
+    """Return a decoder of whole frames, sharded over ranks if configured (see runtime/vae_parallel.py)."""
     sharding = getattr(vae, "spatial_sharding", None)
     decoder = _CausalDecoder(vae)
     return sharding.shard(decoder) if sharding is not None and sharding.has_enough_rows(height) else decoder
@@ -170,7 +170,7 @@ def _whole_decoder(vae: AutoencoderKLWan, height: int) -> Callable[[Tensor], Ten
 
 @torch.no_grad()
 def decode_stream(vae: AutoencoderKLWan, latents: Tensor) -> Iterator[Tensor]:
-    """Normalised latents [B, C, F, h, w] to video, one latent frame at a time.
+    """Decode normalized latents [B, C, F, h, w] to video, one latent frame at a time.
 
     Yields:
         frames [B, 3, 1, H, W], then [B, 3, 4, H, W] for every further latent frame, in [-1, 1], float32,
@@ -197,12 +197,12 @@ def decode_stream(vae: AutoencoderKLWan, latents: Tensor) -> Iterator[Tensor]:
 
 
 def decode(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
-    """All of ``decode_stream`` at once: [B, 3, 4(F-1)+1, H, W]."""
+    """Decode all latents at once: [B, 3, 4(F-1)+1, H, W]."""
     return torch.cat(list(decode_stream(vae, latents)), dim=2)
 
 
 def onload(vae: nn.Module) -> None:
-    """Bring an offloaded VAE to its device; streaming enters below the methods diffusers' hooks watch."""
+    """Move an offloaded VAE to its device; streaming bypasses the methods that diffusers' hooks wrap."""
     hook = getattr(vae, "_hf_hook", None)
     if hook is not None and hasattr(hook, "pre_forward"):
         hook.pre_forward(vae)

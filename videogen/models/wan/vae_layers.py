@@ -1,4 +1,4 @@
-"""The layers of Wan's VAEs with fewer passes over their activations: diffusers' weights, and its results.
+"""Wan's VAE layers with fewer passes over their activations; weights and results as in diffusers.
 
 A causal convolution sees two frames before its own. diffusers normalises, activates, puts these frames in
 front, pads and keeps copies for the next call, each a pass of its own; here ``norm_silu_append`` writes all
@@ -6,7 +6,7 @@ of it once, as the convolution reads it. Nothing is copied that a view will do f
 place. Activations keep the channels of a pixel side by side, which the convolutions are fastest with.
 
 ``feat_cache`` and ``feat_idx`` are diffusers': what every causal convolution keeps between calls, and the
-number of the next one. ``runtime/decode.py`` puts these layers in. Where hooks of an offloaded model have to
+number of the next one. ``runtime/vae.py`` installs these layers. Where hooks of an offloaded model have to
 see every call of every layer, layers work as diffusers' own.
 """
 
@@ -38,23 +38,23 @@ FIRST = "Rep"  # kept by a convolution over time that has not been called for it
 
 
 class HaloExchange(Protocol):
-    """Those who have the rows above and below; see ``runtime/bands.py``."""
+    """Exchange of halo rows with the ranks above and below; see ``runtime/vae_parallel.py``."""
 
     @property
     def halo(self) -> int:
-        """Rows on each side that come from others: 1, or 0 where the picture is whole."""
+        """Halo rows on each side: 1, or 0 if the frame is not sharded."""
 
     def fill_halo(self, frames: Tensor) -> None:
-        """Write the first and the last row of frames [..., H, W, C]."""
+        """Fill the first and the last row of frames [..., H, W, C]."""
 
 
 class CausalConv(WanCausalConv3d):
-    """A causal convolution that writes its own input."""
+    """Causal convolution that writes its own padded input."""
 
     halo_exchange: HaloExchange | None = None
 
     def forward(self, x: Tensor, cache_x: Tensor | None = None) -> Tensor:
-        """Convolve [B, C, F, H, W] as diffusers' own, with the frames before in ``cache_x``."""
+        """Convolve [B, C, F, H, W] like diffusers' layer, with the previous frames in ``cache_x``."""
         return super().forward(x, cache_x) if any(self._padding) else convolve(self, x, (0, 0, 0))
 
     def stream(
@@ -66,7 +66,7 @@ class CausalConv(WanCausalConv3d):
         *,
         biased: bool = True,
     ) -> Tensor:
-        """Convolve frames that follow those of the last call; with ``norm``, normalised and activated.
+        """Convolve frames that follow those of the last call; with ``norm``, normalize and activate first.
 
         Without ``biased`` the bias is left to what comes next.
         """
@@ -81,7 +81,9 @@ class CausalConv(WanCausalConv3d):
         *,
         bias: Tensor | None = None,
     ) -> Tensor:
-        """Return what ``over`` reads: frames behind those before them, of which the last are kept.
+        """Return the input of ``over``: previous frames, then new ones.
+
+        The last frames are kept for the next call.
 
         ``bias``: of the convolution that made ``x``, where it is still to be added.
         """
@@ -101,7 +103,7 @@ class CausalConv(WanCausalConv3d):
         return joined
 
     def over(self, joined: Tensor, *, biased: bool = True) -> Tensor:
-        """Convolve what ``join`` returns."""
+        """Convolve the result of ``join``."""
         padding = (0, self._padding[2] - self._halo, self._padding[0])
         return convolve(self, joined, padding, biased=biased)
 
@@ -111,10 +113,10 @@ class CausalConv(WanCausalConv3d):
 
 
 class ResidualBlock(WanResidualBlock):
-    """Two convolutions and what they are added to."""
+    """Residual block of two convolutions."""
 
     def forward(self, x: Tensor, feat_cache: list | None = None, feat_idx: list[int] | None = None) -> Tensor:
-        """Frames [B, C, F, H, W] to as many; what is not needed any more is dropped at once.
+        """Transform frames [B, C, F, H, W]; every buffer is freed as soon as possible.
 
         cuDNN adds a bias in a pass of its own; where there are kernels, they add it with what comes next.
         """
@@ -134,12 +136,12 @@ class ResidualBlock(WanResidualBlock):
 
 
 class Resample(WanResample):
-    """Twice as many or half as many pixels, and frames."""
+    """Up- or downsampling by two in space and, for the 3d modes, in time."""
 
     halo_exchange: HaloExchange | None = None
 
     def forward(self, x: Tensor, feat_cache: list | None = None, feat_idx: list[int] | None = None) -> Tensor:
-        """Frames [B, C, F, H, W]; without a cache, time is left as it is."""
+        """Resample frames [B, C, F, H, W]; without a cache only in space."""
         index = [0] if feat_idx is None else feat_idx
         if any(has_hooks(layer) for layer in self.modules()):
             return super().forward(x, feat_cache, index)
@@ -181,7 +183,7 @@ class Resample(WanResample):
 
 
 class ResidualUpBlock(WanResidualUpBlock):
-    """Wan2.2's: its input, repeated, is added to its output."""
+    """Wan2.2's upsampling block: the repeated input is added to the output."""
 
     def forward(
         self,
@@ -190,7 +192,7 @@ class ResidualUpBlock(WanResidualUpBlock):
         feat_idx: list[int] | None = None,
         first_chunk: bool = False,
     ) -> Tensor:
-        """Frames [B, C, F, h, w] to larger ones, and more of them."""
+        """Upsample frames [B, C, F, h, w]."""
         index, given = [0] if feat_idx is None else feat_idx, x
         for resnet in self.resnets:
             x = resnet(x, feat_cache, index)
@@ -200,10 +202,10 @@ class ResidualUpBlock(WanResidualUpBlock):
 
 
 class ResidualDownBlock(WanResidualDownBlock):
-    """Wan2.2's: its input, averaged, is added to its output."""
+    """Wan2.2's downsampling block: the averaged input is added to the output."""
 
     def forward(self, x: Tensor, feat_cache: list | None = None, feat_idx: list[int] | None = None) -> Tensor:
-        """Frames [B, C, F, H, W] to smaller ones, and fewer of them."""
+        """Downsample frames [B, C, F, H, W]."""
         index, given = [0] if feat_idx is None else feat_idx, x
         for resnet in self.resnets:
             x = resnet(x, feat_cache, index)
@@ -213,7 +215,7 @@ class ResidualDownBlock(WanResidualDownBlock):
 
 
 class Decoder(WanDecoder3d):
-    """Latent frames to video frames."""
+    """Decoder from latent frames to video frames."""
 
     def forward(
         self,
@@ -222,7 +224,7 @@ class Decoder(WanDecoder3d):
         feat_idx: list[int] | None = None,
         first_chunk: bool = False,
     ) -> Tensor:
-        """Latent frames [B, C, F, h, w] that follow those of the last call, to video frames."""
+        """Decode latent frames [B, C, F, h, w] that follow those of the last call."""
         index = [0] if feat_idx is None else feat_idx
         if has_hooks(self.conv_in):
             return super().forward(x, feat_cache, index, first_chunk)
@@ -238,10 +240,10 @@ class Decoder(WanDecoder3d):
 
 
 class Encoder(WanEncoder3d):
-    """Video frames to the moments of latent frames."""
+    """Encoder from video frames to the moments of latent frames."""
 
     def forward(self, x: Tensor, feat_cache: list | None = None, feat_idx: list[int] | None = None) -> Tensor:
-        """Video frames [B, 3, F, H, W] that follow those of the last call.
+        """Encode video frames [B, 3, F, H, W] that follow those of the last call.
 
         Pictures of full size, which take most memory, are worked on a few at a time.
         """
