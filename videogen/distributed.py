@@ -16,14 +16,14 @@ from typing import Any, Protocol
 
 from videogen.errors import InputError
 
-# Kernels that say how much weight their result has, which the parts of a ring are put together by; "native"
-# does so on the CPU alone.
+# Kernels that return the log-sum-exp, with which a ring merges partial results; "native" does so only on the
+# CPU.
 RING_BACKENDS = ("auto", "cudnn", "flash", "sage")
-# What torchrun tells each process.
+# Environment variables that torchrun sets.
 VARIABLES = {
     "rank": "RANK", "size": "WORLD_SIZE", "local_rank": "LOCAL_RANK", "local_size": "LOCAL_WORLD_SIZE",
 }  # fmt: skip
-GRACE = 10.0  # seconds in which rank 0 has said what is wrong with a command
+GRACE = 10.0  # seconds for rank 0 to report an invalid command
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -194,7 +194,7 @@ def should_report_error() -> bool:
     if communicator is not None:
         return communicator.is_first_failure()
     if not get_ranks().is_main_process:
-        time.sleep(GRACE)  # rank 0 finds the same, and its end ends all of them
+        time.sleep(GRACE)  # rank 0 fails in the same way, and torchrun then ends all ranks
     return True
 
 

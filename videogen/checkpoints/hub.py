@@ -79,7 +79,7 @@ def _check_space(name: str, needed: int) -> None:
     there = next(parent for parent in (cache, *cache.parents) if parent.exists())
     free = shutil.disk_usage(there).free
     blobs = cache / repo_folder_name(repo_id=name, repo_type="model") / "blobs"
-    needed -= sum(file.stat().st_size for file in blobs.glob("*"))  # what an earlier try brought
+    needed -= sum(file.stat().st_size for file in blobs.glob("*"))  # already downloaded
     if needed > free:
         raise CheckpointError(
             f"--model_id {name}: the download takes {needed / 1e9:.0f} GB and {there} has "

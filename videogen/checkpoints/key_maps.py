@@ -179,7 +179,7 @@ WAN_UMT5 = KeyTable(
         (r"^blocks\.(\d+)\.ffn\.fc2\.", r"encoder.block.\1.layer.1.DenseReluDense.wo."),
     ),
 )
-# The embedding is tied; a file holds it under one name or both.
+# The embedding is tied; files store it under one name or both.
 DIFFUSERS_UMT5 = KeyTable(
     fingerprint=r"^encoder\.block\.\d+\.layer\.0\.SelfAttention\.",
     rules=((r"^encoder\.embed_tokens\.", "shared."),),
@@ -205,7 +205,7 @@ WAN_CLIP = KeyTable(
         (r"\.mlp\.2\.", ".mlp.fc2."),
     ),
 )
-# transformers puts the tower below "vision_model." or, from version 5 on, at the top.
+# transformers prefixes the tower with "vision_model.", from version 5 on with nothing.
 DIFFUSERS_CLIP = KeyTable(
     fingerprint=r"\bencoder\.layers\.\d+\.self_attn\.",
     ignored=r"\.position_ids$|^(text_model|text_projection|visual_projection|logit_scale)\b",
@@ -265,18 +265,18 @@ HUNYUAN_DIT = KeyTable(
     swap_halves=r"^final_layer\.adaLN_modulation\.1\.",  # diffusers has scale before shift
 )
 DIFFUSERS_HUNYUAN_DIT = KeyTable(fingerprint=r"^single_transformer_blocks\.\d+\.attn\.")
-# Network -> its tables: the published naming, and diffusers', which is ours.
+# Network -> its key tables: published names, and diffusers' names, which are ours.
 TRANSFORMERS = {
     "Wan": (WAN_DIT, DIFFUSERS_DIT),
     "HunyuanVideo": (HUNYUAN_DIT, DIFFUSERS_HUNYUAN_DIT),
 }
-# Names are diffusers'. Some files hold more than the VAE, and name it.
+# Names are diffusers'. Some files hold other networks too, and prefix the VAE's names.
 HUNYUAN_VAE = KeyTable(
     fingerprint=r"^(vae\.)?decoder\.up_blocks\.",
     rules=((r"^vae\.", ""),),
     ignored=r"^(?!vae\.|encoder\.|decoder\.|quant_conv\.|post_quant_conv\.)",
 )
-# Before transformers 5 the towers lay one level deeper; what makes words of states is not needed.
+# Before transformers 5 the towers were one level deeper; the language model head is not needed.
 LLAVA = KeyTable(
     fingerprint=r"\blanguage_model\.(model\.)?layers\.\d+\.",
     ignored=r"(\.position_ids|\brotary_emb\.inv_freq)$|^(language_model\.)?lm_head\.",
@@ -292,8 +292,8 @@ CLIP_TEXT = KeyTable(
     rules=((r"^text_model\.", ""),),
 )
 
-# Weight norm's magnitude and direction have these names since torch 2.0's parametrizations. Without training
-# nothing is masked, quantized or projected.
+# Since torch 2.0 weight norm is a parametrization with these names. Masking, quantization and projection are
+# only for training.
 WAV2VEC2 = KeyTable(
     fingerprint=r"\bencoder\.pos_conv_embed\.conv\.",
     ignored=r"\bmasked_spec_embed$|^(quantizer|project_hid|project_q|lm_head)\b",

@@ -65,7 +65,7 @@ LAYOUTS: dict[str, dict[str, str]] = {
 }
 
 
-# What tells a layout: the first row of which one path exists decides.
+# Marker files of each layout; the first row with an existing path decides.
 MARKERS: dict[str, tuple[str, ...]] = {
     "HunyuanVideo-I2V": ("hunyuan-video-i2v-720p", "text_encoder_i2v"),
     "diffusers": ("model_index.json", "vae", "text_encoder"),
@@ -77,21 +77,21 @@ MARKERS: dict[str, tuple[str, ...]] = {
 }
 
 
-# Read where a component's folder has no safetensors; the first kind that is there.
+# Read if a component's folder has no safetensors; the first kind that exists.
 PICKLES = ("pytorch_model.bin", "pytorch_model.pt", "*_model_states.pt", "*_model_states_fp8.pt")
 
 
-FLOAT8 = "_fp8.pt"  # how the names of float8 weights end
+FLOAT8 = "_fp8.pt"  # file name suffix of float8 weights
 
 
-SCALES = "*_map.pt"  # of such weights
+SCALES = "*_map.pt"  # file name pattern of their scales
 
 
-# Of the files in a component's folder.
+# File name patterns of a component's folder.
 KINDS = ("*.json", "*.safetensors", "*.model", "*.txt", *PICKLES, SCALES)
 
 
-# Components without weights -> the files of which one must be there.
+# Components without weights -> their files, at least one of which must exist.
 WEIGHTLESS = {
     "tokenizer": ("tokenizer.json", "spiece.model", "tokenizer.model"),
     "tokenizer_2": ("tokenizer.json", "vocab.json"),
@@ -102,10 +102,10 @@ WEIGHTLESS = {
 WEIGHTS = (".safetensors", ".pth", ".pt", ".bin")
 
 
-LIGHT = (".json", ".model", ".txt")  # suffixes of what they are made of
+LIGHT = (".json", ".model", ".txt")  # suffixes of their files
 
 
-WITHOUT_CONFIG = ("transformers",)  # folders whose weights say it all
+WITHOUT_CONFIG = ("transformers",)  # folders that need no config.json
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """LoRA files: validated against a model by names and shapes, and read under diffusers' names.
 
-Their names may be diffusers', those of the published checkpoints, or the latter with "_" for "."; one table
-reads them all. Judging takes the headers of the files and no torch: it comes before anything is loaded.
+Names may be diffusers', those of the published checkpoints, or the latter with "_" for "."; one table reads
+them all. Validation only needs the headers and no torch, so it runs before anything is loaded.
 """
 
 import math
@@ -21,12 +21,12 @@ from videogen.errors import CheckpointError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-# In front of a layer's name.
+# Prefixes of layer names.
 OURS = "transformer."
 DOTTED = re.compile(r"^(transformer|diffusion_model|base_model\.model)\.")
 PUBLISHED = "Hunyuan_video_I2V_lora_"  # by HunyuanVideo's own training code (spec hunyuan section 11)
 FLAT = (PUBLISHED, "lora_unet_")
-# Where the name of a layer is flat, "_" stands for "." but in these.
+# Flat layer names write "_" for ".", except inside these words.
 WORDS = (
     *("double_blocks", "single_blocks", "final_layer", "adaLN_modulation", "individual_token_refiner"),
     *("img_attn_qkv", "img_attn_proj", "img_mod", "img_mlp", "txt_attn_qkv", "txt_attn_proj", "txt_mod"),
@@ -37,7 +37,7 @@ WORDS = (
     *("proj1_vf", "audio_cross_attn", "q_linear", "kv_linear"),
 )
 WORD = re.compile(rf"(?:{'|'.join(WORDS)})(?=_|$)|[^_]+")
-# What a tensor is to its layer, by the end of its name: one of a pair of matrices, or a whole difference.
+# Role of a tensor in its layer, by its suffix: one of two low-rank matrices, or a full-rank difference.
 ROLE = re.compile(
     r"\.(?:lora(?:_linear_layer)?[._](?:(?P<down>A|down)|(?P<up>B|up))(?:\.default)?\.weight"
     r"|(?P<alpha>alpha)|(?P<bias>diff_b|lora_B\.bias)|(?P<whole>diff))$"
@@ -80,7 +80,7 @@ def check(path: Path, checkpoint: Checkpoint) -> str | None:
     """
     place = checkpoint.place("transformer")
     published = [Entry(name, shape, _unread) for name, shape in tensor_shapes(weight_files(place)).items()]
-    if not published:  # a pickle that only torch can look into
+    if not published:  # a pickle that only torch can read
         return None
     found = rename(place, published, [table for tables in TRANSFORMERS.values() for table in tables])
     return _validate(path, _matrices((name, entry.shape) for name, entry in found.items()))[1]
@@ -89,7 +89,7 @@ def check(path: Path, checkpoint: Checkpoint) -> str | None:
 def read(path: Path, transformer: "nn.Module") -> "tuple[dict[str, Tensor] | None, str | None]":
     """Return (tensors under diffusers' names, or None if the file has these already; a warning).
 
-    Where one layer became several, all share its first matrix.
+    If one published layer is several of ours, all share its first matrix.
 
     Raises:
         CheckpointError: it is not for this transformer.
@@ -194,7 +194,7 @@ def _problems(layer: Layer, shapes: Mapping[str, Shape], model: Mapping[str, Sha
     rank = next(iter(shapes[keys["down"]]), 0) if "down" in keys else 0
     for role, wanted in layer.wanted(model, rank).items():
         given = shapes[keys[role]] if role in keys else wanted
-        # A matrix may come as a kernel of ones, and a kernel as a matrix.
+        # A matrix may be stored as a 1x1x1 kernel, and a kernel as a matrix.
         if given[:1] != wanted[:1] or math.prod(given[1:]) != math.prod(wanted[1:]):
             yield f"{keys[role]} is {list(given)}, expected {list(wanted)}"
 
@@ -210,7 +210,7 @@ def _converted(
         down, up = tensors["down"], tensors["up"].flatten(1)
         if "alpha" in tensors and not layer.name.startswith(PUBLISHED):
             down = down * (tensors["alpha"].item() / down.shape[0])
-    else:  # of full rank
+    else:  # a full-rank difference
         down = tensors["whole"]
         up = down.new_ones(down.shape[0]).diag()
     later: dict[str, Any] = {"weight": up}

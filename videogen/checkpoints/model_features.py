@@ -12,8 +12,7 @@ from videogen.checkpoints.tensor_headers import tensor_shapes
 from videogen.files import read_json
 from videogen.tasks.table import TaskSpec
 
-# The tensor that makes tokens of latents, and whose it is; then how the names of an embedding of the guidance
-# scale begin.
+# Name of the patch embedding -> the network that has it.
 PATCHES = {
     "patch_embedding.weight": "Wan",
     "img_in.proj.weight": "HunyuanVideo",
@@ -27,7 +26,7 @@ LAYER = re.compile(r"(transformer_|single_transformer_|double_|single_)?blocks\.
 FEED_FORWARDS = ("blocks.0.ffn.0.weight", "blocks.0.ffn.net.0.proj.weight")
 
 
-GUIDANCE = ("guidance_in.", "time_text_embed.guidance_embedder.")
+GUIDANCE = ("guidance_in.", "time_text_embed.guidance_embedder.")  # prefixes of its embedder's names
 
 
 HEAD_DIM = 128  # of every published transformer
@@ -36,7 +35,7 @@ HEAD_DIM = 128  # of every published transformer
 HEAD_NORMS = (
     "img_attn_q_norm.weight",
     "transformer_blocks.0.attn.norm_q.weight",
-)  # as long as a head is wide
+)  # their length is the head width
 
 
 _EDGE = 1 << 16  # bytes read at either end of a file for its fingerprint
@@ -86,7 +85,7 @@ def _has_second_expert(checkpoint: Checkpoint) -> bool:
     assert checkpoint.folder is not None
     place = LAYOUTS[checkpoint.layout].get("transformer_2")
     if checkpoint.layout != "diffusers":
-        return place is not None  # where it is missing, that is said later
+        return place is not None  # a missing folder is reported later
     index = checkpoint.folder / "model_index.json"
     named = read_json(index).get("transformer_2") if index.is_file() else None
     return bool(named and named[0])
@@ -95,7 +94,7 @@ def _has_second_expert(checkpoint: Checkpoint) -> bool:
 def fingerprint(checkpoint: Checkpoint, *components: str) -> str | None:
     """Return a digest of the names, sizes and edges of all files, or of some components' files.
 
-    None while the model is not here.
+    Returns None before the download.
     """
     if checkpoint.folder is None:
         return None

@@ -1,7 +1,7 @@
 """Search for a model's files: local folder, Hugging Face cache and hub, or built-in tiny models.
 
-Nothing here imports torch: a missing folder or component is reported within a moment of the start. The
-layouts are tables from component to place; what is inside the files is ``weights.py``'s business.
+Nothing here imports torch, so a missing folder or component is reported at once. Layouts map components to
+places; ``models/weight_loader.py`` reads the files.
 """
 
 import re
@@ -63,7 +63,7 @@ def locate(model_id: str, revision: str | None, task: TaskSpec) -> Checkpoint:
             try:
                 found = inspect(snapshot, task, name=name)
             except CheckpointError:
-                continue  # an interrupted or partial download: fetch completes it
+                continue  # interrupted or partial download; fetch completes it
             if row_of(name, task).model(name) is None or found.family == row_of(name, task).family:
                 return replace(found, revision=snapshot.name)
     row = row_of(model_id, task)
@@ -129,7 +129,7 @@ def inspect(folder: Path, task: TaskSpec, *, name: str) -> Checkpoint:
         raise CheckpointError(
             f"--model_id {folder}: is a {layout} folder; {use}{task.name} needs a {known} folder"
         )
-    # Before what is missing: another task's model lacks other files.
+    # Check the network before missing files, because another task's model lacks other files.
     row = _fitting(fitting, folder, layout, name)
     found = Checkpoint(name=name, layout=layout, family=row.family, components=row.components, folder=folder)
     missing = [
@@ -164,7 +164,7 @@ def _fitting(rows: Sequence[TaskSpec], folder: Path, layout: str, name: str) -> 
     }
     found = read_features(candidates[rows[0].family])
     if not found["in_channels"]:
-        return rows[0]  # not a transformer at all: what is missing is said later
+        return rows[0]  # not a transformer; missing files are reported later
     differing = {
         row.family: [feature for feature, wanted in row.network.items() if found[feature] != wanted]
         for row in rows

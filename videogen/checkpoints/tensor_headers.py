@@ -1,6 +1,6 @@
 """Names and shapes of the tensors in weight files, without torch and without reading a tensor.
 
-What a model is shows in its shapes; that is judged before any framework is imported.
+A model's features follow from its shapes, so it is validated before any framework is imported.
 """
 
 import pickle
@@ -14,8 +14,8 @@ from safetensors import SafetensorError, safe_open
 from videogen.errors import CheckpointError
 
 Shape = tuple[int, ...]
-LONGEST = 16 << 20  # bytes of a pickle that is looked into; a thousand tensors take 0.1 MB
-WRAPPERS = ("module", "state_dict")  # what training code keeps its weights under
+LONGEST = 16 << 20  # largest pickle to inspect, in bytes; a thousand tensors take 0.1 MB
+WRAPPERS = ("module", "state_dict")  # keys under which training code stores weights
 
 
 def tensor_shapes(files: Sequence[Path]) -> dict[str, Shape]:
@@ -69,7 +69,7 @@ def _pickled(file: Path) -> Iterator[tuple[str, Shape]]:
         with zipfile.ZipFile(file) as archive:
             (entry,) = (info for info in archive.infolist() if info.filename.endswith("/data.pkl"))
             if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > LONGEST:
-                return  # not as torch writes it: torch may judge
+                return  # not written by torch.save; torch.load decides later
             with archive.open(entry) as stream:
                 content = ShapeUnpickler(stream).load()
     except Exception as error:

@@ -1,8 +1,8 @@
 """Conditioning as data: segments of latent frames, packed into the transformer's input.
 
-A segment owns its noise level and its place in time. Reference frames carry the video's noise level and
-follow it; a prefix carries level 0 and comes first; a shot context carries level 0 at position 1024. The
-transformer knows none of these words: it sees one stack of frames, a noise level and a position for each.
+A segment has its own noise level and temporal position. Reference frames have the video's noise level and
+follow it; a prefix has level 0 and comes first; a shot context has level 0 at position 1024. The transformer
+does not distinguish them: it gets one stack of frames, with a noise level and a position each.
 """
 
 from collections.abc import Sequence

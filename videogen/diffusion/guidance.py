@@ -1,7 +1,7 @@
 """Guidance: the branches of a prediction, and how they are combined.
 
-A branch is a name; the pipeline says what each name means (which text, which references). ``branches`` are
-evaluated in order, one forward each; or several at a time, on different ranks.
+A branch is a name; the pipeline defines its meaning (which text, which references). ``branches`` are
+evaluated in order, one forward each, or in parallel on different ranks.
 """
 
 from collections.abc import Callable, Sequence
@@ -46,8 +46,7 @@ class ClassifierFree:
 class DualGuidance:
     """Guidance by text and a second condition (reference images, audio), each with its own scale.
 
-    Branches: everything; everything but the text; nothing. Specs skyreels_v3 section 9, talking_avatar
-    section 7.
+    Branches: all conditions; all but the text; none. Specs skyreels_v3 section 9, talking_avatar section 7.
     """
 
     text_scale: float

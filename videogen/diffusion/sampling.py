@@ -26,7 +26,7 @@ NUM_TRAIN_TIMESTEPS = 1000
 # goes through diffusers, which has the double (spec skyreels_v3 section 5).
 SIGMA_MAX = float(np.float32(0.999))
 SIGMA_MAX_DOUBLE = 0.999
-UNTOUCHED = 999  # what diffusion forcing calls the level of frames whose turn has not come
+UNTOUCHED = 999  # timestep of frames whose denoising has not started
 
 
 class StopDenoising(Exception):  # noqa: N818 - a request, not an error
@@ -67,7 +67,7 @@ class Solver:
 class LcmSolver(Solver):
     """Latent consistency solver: each step predicts clean latents and adds fresh noise.
 
-    Draws in every step, the last included, noise of the shape of the latents, normal, float32.
+    Draws noise in every step, including the last: shape of the latents, normal, float32.
     """
 
     def step(self, velocity: Tensor, timestep: Tensor, latents: Tensor) -> Tensor:
@@ -89,8 +89,8 @@ class UniPcSolver(Solver):
 def unipc(steps: int, shift: float, *, sigma_max: float = SIGMA_MAX) -> Solver:
     """Return a UniPC solver, order 2, bh2, predicting clean data (spec skyreels_v3 section 5).
 
-    diffusers' own spacing differs from the published one (12 % in the result), so the unshifted levels are
-    given; the scheduler shifts them.
+    diffusers' default spacing differs from the published one (12 % in the result), so the unshifted levels
+    are passed; the scheduler shifts them.
     """
     scheduler = UniPCMultistepScheduler(
         prediction_type="flow_prediction",
@@ -136,7 +136,7 @@ def euler(
 def lcm(steps: int, shift: float, *, sigma_max: float = 1.0) -> Solver:
     """Return a latent consistency solver, for weights distilled to it (spec performance, 4-step LoRA).
 
-    Before the shift 4 steps are the levels 1, 0.75, 0.5 and 0.25 that such weights are trained on.
+    With 4 steps the levels before the shift are 1, 0.75, 0.5 and 0.25, on which such weights are trained.
     """
     scheduler = FlowMatchLCMScheduler(num_train_timesteps=NUM_TRAIN_TIMESTEPS, shift=shift)
     scheduler.set_timesteps(sigmas=np.linspace(sigma_max, 0, steps + 1)[:-1])
@@ -151,14 +151,15 @@ class FrameSolver:
         rows: of the diffusion forcing schedule.
         known: frames from the first on that are never updated, whatever the rows say.
 
-    The published code steps views of one tensor in place, so what UniPC remembers as the last sample turns
-    into the new one, and its corrector starts from there. That is 4-9 % of the result, and kept.
+    The published code steps views of one tensor in place, so UniPC's stored last sample becomes the new one,
+    and its corrector starts from there. This changes the result by 4-9 % and is kept for parity.
     """
 
     def __init__(self, make: Callable[[], Solver], rows: Sequence[Row], known: int) -> None:
         columns = list(zip(*(row.indices for row in rows), strict=True))
         self.known = known
-        self.groups: list[tuple[slice, Solver]] = []  # a GPU would wait for a list of frames
+        # Slices, because indexing with a list would synchronize the GPU.
+        self.groups: list[tuple[slice, Solver]] = []
         for _, alike in groupby(range(known, len(columns)), columns.__getitem__):
             frames = list(alike)
             self.groups.append((slice(frames[0], frames[-1] + 1), make()))

@@ -20,7 +20,7 @@ Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Queries, keys and values [B, L, N, K] to [B, L, N, K]."""
 
 
-# torch's own kernels in diffusers' words; "native" is torch's choice among them.
+# torch's kernels under diffusers' names; "native" lets torch choose.
 TORCH_KERNELS = {
     "_native_cudnn": SDPBackend.CUDNN_ATTENTION,
     "_native_flash": SDPBackend.FLASH_ATTENTION,
@@ -40,8 +40,8 @@ class Exchange(Protocol):
 def attend(query: Tensor, key: Tensor, value: Tensor, backend: Any) -> Tensor:
     """Compute attention over [B, L, N, K] with a kernel of diffusers' name; None is diffusers' active one.
 
-    torch's kernels take any strides, and put out those of the queries: transposed views go in, and what comes
-    out has its heads side by side. (diffusers hands cuDNN contiguous copies: 549 GB per forward at 720P.)
+    torch's kernels accept any strides and return those of the queries, so transposed views are passed and the
+    output has its heads contiguous. (diffusers copies for cuDNN: 549 GB per forward at 720P.)
     """
     name = getattr(backend, "value", backend)
     if name != "native" and name not in TORCH_KERNELS:

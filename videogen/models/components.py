@@ -42,8 +42,8 @@ from videogen.models.hunyuan import transformer
 from videogen.models.wan.transformer import FLOAT32_PARTS, WanDiT
 from videogen.models.wan.vae import WAN22_LATENTS_MEAN, WAN22_LATENTS_STD
 
-HALF = ("image_encoder", "llava", "clip_text")  # components that bfloat16 is too coarse for
-CLIP_HEADS = 16  # of the published ViT-H/14; no tensor shape tells
+HALF = ("image_encoder", "llava", "clip_text")  # components for which bfloat16 is too imprecise
+CLIP_HEADS = 16  # of the published ViT-H/14; tensor shapes do not tell
 
 
 class Shapes:
@@ -177,7 +177,7 @@ def clip_config(config: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
 def wav2vec2_config(config: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
     """Return Wav2Vec2Config's arguments, and preprocessor_config.json's ``do_normalize``.
 
-    What neither says is the base model's (spec talking_avatar section 3).
+    Defaults are the base model's (spec talking_avatar section 3).
     """
     convolutions = "feature_extractor.conv_layers."
     weight = [shapes[f"{convolutions}{i}.conv.weight"] for i in range(shapes.count(convolutions))]
@@ -210,7 +210,7 @@ def wav2vec2_config(config: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]
             "num_feat_extract_layers": len(weight),
             "do_normalize": prepared.get("do_normalize", config.get("do_normalize", True)),
         }
-        | {"mask_time_prob": 0.0, "mask_feature_prob": 0.0}  # of training; then there is no mask embedding
+        | {"mask_time_prob": 0.0, "mask_feature_prob": 0.0}  # for training; at 0: no mask embedding
     )
 
 
@@ -300,8 +300,8 @@ class ComponentPlan:
         """Load the weights to a device (None: the CPU) and return the module; float32 parts stay float32."""
         if self.name in WEIGHTLESS:
             return self.module
-        # Half-precision T5 overflows; bfloat16 has float32's range. These do not, and float16, which is
-        # published, is eight times as exact.
+        # T5 overflows in float16, so it uses bfloat16. The components of HALF do not overflow, and float16,
+        # their published dtype, is eight times as precise.
         dtype = torch.bfloat16 if self.name == "text_encoder" and dtype == torch.float16 else dtype
         dtype = torch.float16 if self.name in HALF and dtype == torch.bfloat16 else dtype
         float32 = COMPONENTS[self.name].float32
@@ -375,7 +375,7 @@ def build_meta_module(
 
 def _load_weightless(name: str, place: Path) -> PreTrainedTokenizerBase | CLIPImageProcessorPil:
     try:
-        if name == "image_processor":  # the one that works with PIL, as published
+        if name == "image_processor":  # the PIL-based one, as published
             return CLIPImageProcessorPil.from_pretrained(place, local_files_only=True)
         return AutoTokenizer.from_pretrained(place, local_files_only=True, trust_remote_code=False)
     except Exception as error:

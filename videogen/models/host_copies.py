@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-AHEAD = 1  # results that may still be on their way when another one starts
+AHEAD = 1  # copies in flight before the next one starts
 
 
 class HostCopies:

@@ -1,6 +1,6 @@
 """Protocols between pipelines and the runtime options applied to them.
 
-Pipelines never import ``runtime`` and ``runtime`` never imports pipelines: both speak these protocols.
+Pipelines never import ``runtime`` and ``runtime`` never imports pipelines: both use these protocols.
 """
 
 from collections.abc import Callable, Mapping, Sequence

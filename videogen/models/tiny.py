@@ -41,7 +41,7 @@ from videogen.tasks import config
 UNMASKED = {"mask_time_prob": 0.0, "mask_feature_prob": 0.0}  # masks are for training
 SPECIAL = ("<pad>", "</s>", "<unk>")
 HEADERS, IMAGE = ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"), "<image>"
-LLAMA3_WORDS = (  # how Llama 3's tokenizer cuts text into words
+LLAMA3_WORDS = (  # the regular expression of Llama 3's tokenizer
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
     r"|\s+(?!\S)|\s+"
 )
@@ -50,7 +50,7 @@ LLAMA3_WORDS = (  # how Llama 3's tokenizer cuts text into words
 def build(name: str, folder: Path) -> Path:
     """Build the tiny model of ``configs/tiny/<name>.yaml`` in ``folder`` (diffusers layout).
 
-    Another process may be doing the same: whoever renames first wins, the files are equal.
+    Several processes may do this at once: the first rename wins, and the files are equal. Returns the folder.
     """
     sizes = config.read(f"tiny/{name}")
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
@@ -70,7 +70,7 @@ def build(name: str, folder: Path) -> Path:
 
 
 def _save(sizes: dict[str, Any], folder: Path) -> None:
-    disable_progress_bar()  # of the library's, for a few kilobytes
+    disable_progress_bar()  # the library's progress bars
     modules, beside, pipeline = _hunyuan(sizes) if sizes.get("kind") == "hunyuan" else _wan(sizes)
     for module in modules.values():
         _randomize(module)
@@ -167,7 +167,7 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
 def template_tokenizer() -> PreTrainedTokenizerFast:
     """Return a tokenizer with whole words for HunyuanVideo's template and bytes for everything else.
 
-    The template then has the length that its published offsets count on.
+    So the template has the length that its published offsets assume.
     """
     split = pre_tokenizers.Split(Regex(LLAMA3_WORDS), "isolated")
     as_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)

@@ -28,7 +28,7 @@ from videogen.errors import CheckpointError, first_line
 from videogen.models.device_copies import Uploader
 
 FLOAT8 = torch.float8_e4m3fn
-STORED = {  # in safetensors files; what else there is, the library reads
+STORED = {  # dtypes of safetensors that are mapped; the library reads the others
     "F32": torch.float32,
     "BF16": torch.bfloat16,
     "F16": torch.float16,
@@ -185,7 +185,7 @@ def load_weights(
         name, tensor = item
         return name, _convert(found[name].read().view(tensor.shape), dtype_of(name), move)
 
-    with ThreadPoolExecutor(READERS) as pool:  # a disk is fastest when several read
+    with ThreadPoolExecutor(READERS) as pool:  # parallel reads are faster
         state = dict(pool.map(converted, _weights(module)))
     module.load_state_dict(state, strict=False, assign=True)  # meta_module() has checked; tied names follow
     if hasattr(module, "tie_weights"):

@@ -1,7 +1,7 @@
 """Base of all pipelines: call, steps, stages, random draws, diffusers' conventions.
 
-A pipeline's own file holds one method, ``parts``: the numbered steps of its task, a generator of finished
-parts (one per roll, segment or clip; most tasks have one). Everything else is here, once.
+A pipeline's own file implements one method, ``parts``: the numbered steps of its task, as a generator of
+finished parts (one per segment; most tasks have one). Everything common is here.
 """
 
 import logging
@@ -48,8 +48,9 @@ LOG_EVERY = 30.0  # seconds, where there is no progress bar
 class Part:
     """Finished segment: denoised latents [1, C, F, h, w] (float32, before denormalisation) and its video.
 
-    ``frames`` decodes as it is read: [1, 3, f, H, W] in [-1, 1] per latent frame. The reader takes all of
-    them before it asks for the next part. ``state`` then says what ``parts`` needs to go on from here.
+    ``frames`` decodes while it is read: [1, 3, f, H, W] in [-1, 1] per latent frame. The reader must take all
+    frames before it asks for the next part. Then ``state`` returns what ``parts`` needs to continue from
+    here.
     """
 
     latents: Tensor
@@ -61,8 +62,8 @@ class VideoPipeline(DiffusionPipeline):
     """Base of all pipelines; ``task`` names the row of TASKS that a pipeline implements."""
 
     task: ClassVar[str]
-    family: ClassVar[str | None] = None  # of its models, where the task's default is another
-    spec: TaskSpec | None = None  # the row it was loaded for; else that of the task's default model
+    family: ClassVar[str | None] = None  # of its models, if not the task's default
+    spec: TaskSpec | None = None  # row it was loaded for; None: the row of the task's default model
     checkpoint: Checkpoint | None = None  # where the components came from; sets defaults and sizes
     _callback_tensor_inputs: ClassVar = ["latents"]
     embedding_cache: Path | None = None  # folder for encoded prompts
@@ -70,7 +71,7 @@ class VideoPipeline(DiffusionPipeline):
     step_cache: StepCache | None = None
     context_caches: Sequence[ContextCache] = ()
     component_offload: OffloadedComponents | None = None
-    always_tiled: ClassVar[bool] = False  # whether the published decode is
+    always_tiled: ClassVar[bool] = False  # True if the published decode is always tiled
 
     def __init__(self) -> None:
         super().__init__()
@@ -127,7 +128,7 @@ class VideoPipeline(DiffusionPipeline):
         complete = self.complete({**arguments, "prompt": prompt})
         parts = self.parts(**complete)
         if output_type == "latent":
-            one = len(complete.get("rolls", ())) <= 1  # then nothing depends on its frames
+            one = len(complete.get("rolls", ())) <= 1  # then no later segment needs its frames
             frames: Any = torch.cat(
                 [part.latents if one else _drained(part).latents for part in parts], dim=2
             )
@@ -172,7 +173,7 @@ class VideoPipeline(DiffusionPipeline):
         Same as ``videogen.load`` under diffusers' name.
         """
         dtype = options.pop("torch_dtype", options.pop("dtype", torch.bfloat16))
-        import videogen  # noqa: PLC0415 - the package loads; pipelines know no loader
+        import videogen  # noqa: PLC0415 - the package root loads models; pipelines import no loader
 
         pipeline = videogen.load(cls.task, model=str(pretrained_model_name_or_path), dtype=dtype, **options)
         if not isinstance(pipeline, cls):
@@ -236,8 +237,8 @@ class VideoPipeline(DiffusionPipeline):
     def cached_embedding(self, encoder: str, said: str, make: Callable[[], Tensor]) -> Tensor:
         """Return the embedding of a prompt on the device, computed by ``make`` if not cached.
 
-        ``said`` is all that it depends on besides the encoder. The last few are remembered, and all are kept
-        in ``embedding_cache``, where there is one.
+        ``said`` identifies everything that the embedding depends on besides the encoder. Recent embeddings
+        are cached in memory, and all on disk in ``embedding_cache`` if it is set.
         """
 
         def encoded() -> Tensor:
@@ -276,7 +277,7 @@ class VideoPipeline(DiffusionPipeline):
     ) -> Iterator[Callable[[int, Any, Tensor], Tensor]]:
         """Yield the ``on_step`` of a denoising loop: progress bar, diffusers' callback, interruption.
 
-        ``counted``: steps that a step cache is told of where the published code counts others than ``total``.
+        ``counted``: number of steps passed to a step cache if the published code does not count ``total``.
         """
         if self.step_cache is not None:
             self.step_cache.start_loop(total, counted)
@@ -296,7 +297,7 @@ class VideoPipeline(DiffusionPipeline):
                     latents = (callback(self, index, timestep, {"latents": latents}) or {}).get(
                         "latents", latents
                     )
-                    self._clear_contexts()  # it may have changed weights
+                    self._clear_contexts()  # the callback may have changed weights
                 if self._interrupt:
                     raise StopDenoising(latents)
                 return latents

@@ -1,5 +1,7 @@
-"""diffusion_forcing: every latent frame has its own noise level, so a video may begin with frames that are
-known, and be made segment after segment (spec skyreels_v2 section 9)."""
+"""diffusion_forcing: every latent frame has its own noise level (spec skyreels_v2 section 9).
+
+So a video may start with known frames, and be generated segment after segment.
+"""
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,14 +27,14 @@ from videogen.tasks.forcing_schedule import Row, forcing_rows
 from videogen.tasks.geometry import Roll, latent_frames
 
 FPS_CLASS_0 = 16  # frames a second; every other rate is class 1
-STEPS = 1  # purpose of a segment's generator
+STEPS = 1  # sub-stream of a segment's generator, for the solver
 
 
 class DiffusionForcingPipeline(WanPipeline):
     """Short and long videos, from text, a start image, start and end images, or a video.
 
-    Known frames (a start image, or what the segment before left) are the first latent frames of a segment, at
-    level 0 and never updated; an end image is one more such frame behind the last, dropped before decoding.
+    Known frames (a start image, or the end of the previous segment) are the first latent frames of a segment,
+    at level 0 and never updated. An end image is one more such frame after the last, dropped before decoding.
     """
 
     task = "diffusion_forcing"
@@ -68,11 +70,11 @@ class DiffusionForcingPipeline(WanPipeline):
     ) -> Iterator[Part]:
         """Yield one part per segment, from segment ``first`` on; ``state`` is the previous part's.
 
-        Draws from the generator: for every segment its noise [1, 16, F, h, w], normal, float32, prefix
-        included. The noise of ``addnoise_condition`` and that of lcm's steps (in every row, for the frames it
-        updates, group by group) have generators of their own for every segment, seeded from this one's seed.
+        Draws from the generator: per segment its noise [1, 16, F, h, w], normal, float32, including the
+        prefix. The noise of ``addnoise_condition`` and of lcm's steps (in every row, for the frames it
+        updates, group by group) comes from separate generators per segment, seeded from this one's seed.
         """
-        # 1. What is known before the first segment: pixels of a video, latents of images.
+        # 1. Prepare known frames before the first segment: pixels of a video, latents of images.
         overlap, block = overlap_history or 0, causal_block_size
         history: deque[Tensor] = deque(maxlen=overlap)  # frames [1, 3, 1, H, W]
         if state is not None:
@@ -90,7 +92,7 @@ class DiffusionForcingPipeline(WanPipeline):
             self.draw_noise(roll.latent_frames, height, width, generator)
 
         for index, roll in list(enumerate(rolls))[first:]:
-            # 2. Noise, its first frames replaced by what is known; text.
+            # 2. Draw noise, replace its first frames by known ones, encode text.
             continued = input_video is not None or index > 0
             noise = self.draw_noise(roll.latent_frames, height, width, generator)
             known = self.known_frames(history, block) if continued else start
@@ -101,7 +103,7 @@ class DiffusionForcingPipeline(WanPipeline):
                 prompt_of(prompt, index), negative_prompt, guidance_scale, fps=self.fps_class(fps)
             )
 
-            # 3. Denoise, every frame at its own pace.
+            # 3. Denoise, every frame on its own schedule.
             rows = forcing_rows(
                 roll.latent_frames, num_inference_steps, ar_step=ar_step, block=block, ready=ready
             )
@@ -120,13 +122,13 @@ class DiffusionForcingPipeline(WanPipeline):
             with self.steps(len(rows), callback_on_step_end, counted=counted) as on_step:
                 latents = denoise(noise, rows, partial(self.predict, scene), solver.step, on_step=on_step)
 
-            # 4. Decode all, keep what is new; the last frames are what the next segment knows.
+            # 4. Decode all, keep the new frames; the last frames condition the next segment.
             chunks = self.decode(latents)
             for _ in range(latent_frames(overlap) if continued else 0):
                 next(chunks)
             frames = record_frames(chunks, history)
             yield Part(latents, frames, lambda: {"frames": torch.cat(list(history), dim=2)})
-            deque(frames, maxlen=0)  # what the reader left
+            deque(frames, maxlen=0)  # decode the frames that were not read
             if self.interrupt:
                 return
 

@@ -1,8 +1,7 @@
 """Disk cache of prompt embeddings, so that known prompts need no text encoder.
 
-One safetensors file per text, named after what it is made of: the text, the files of the encoder and its
-tokenizer, the dtype. A file that is damaged, or is not what its name says, counts as missing and is written
-anew.
+One safetensors file per text, named by a hash of its inputs: the text, the files of the encoder and its
+tokenizer, the dtype. A file that is damaged or does not match its name counts as missing and is rewritten.
 """
 
 import hashlib
@@ -20,7 +19,7 @@ from videogen.files import pending
 
 logger = logging.getLogger(__name__)
 
-SCHEMA = 1  # to be counted up when encoding changes
+SCHEMA = 1  # increase it when encoding changes
 NAME = "embedding"
 
 

@@ -26,9 +26,9 @@ from videogen.pipelines.pixels import image_tensor, truncated
 
 logger = logging.getLogger(__name__)
 
-INTERLEAVE = {"token_replace": 4, "latent_concat": 2}  # which of the image's tokens the network reads
-STABLE = 0.001  # share of the image in the noise
-DROPPED = 4  # frames that stand for the image where it lies beside the noise
+INTERLEAVE = {"token_replace": 4, "latent_concat": 2}  # every n-th image token is used
+STABLE = 0.001  # weight of the image in the noise
+DROPPED = 4  # leading frames that only show the image, dropped
 
 
 class HunyuanImageToVideoPipeline(VideoPipeline, HunyuanVideoLoraLoaderMixin):
@@ -36,7 +36,7 @@ class HunyuanImageToVideoPipeline(VideoPipeline, HunyuanVideoLoraLoaderMixin):
 
     The image is the first latent frame and stays so, or its latents are channels beside the noise.
 
-    Which of the two, the transformer's config says.
+    The transformer's config selects the mode.
     """
 
     task = "hunyuan_image_to_video"
@@ -44,7 +44,7 @@ class HunyuanImageToVideoPipeline(VideoPipeline, HunyuanVideoLoraLoaderMixin):
     model_cpu_offload_seq = "text_encoder->text_encoder_2->transformer->vae"
     always_tiled = True
 
-    def __init__(  # diffusers reads the names of the components off it
+    def __init__(  # diffusers reads the component names from its signature
         self,
         tokenizer: PreTrainedTokenizerBase,
         text_encoder: LlavaModel,
@@ -86,7 +86,7 @@ class HunyuanImageToVideoPipeline(VideoPipeline, HunyuanVideoLoraLoaderMixin):
         callback_on_step_end: StepCallback | None = None,
     ) -> Iterator[Part]:
         """Yield one part. Draws from the generator: the noise [1, 16, F, h, w], normal, float32."""
-        # 1. The image's latents, and noise that may already hold a little of them.
+        # 1. Encode the image; draw noise and mix in a little of the image if asked.
         image = input_image.convert("RGB")
         with self.stage("vae encode"):
             pixels = image_tensor(crop_bilinear(image, width, height))[None, :, None]
@@ -95,7 +95,7 @@ class HunyuanImageToVideoPipeline(VideoPipeline, HunyuanVideoLoraLoaderMixin):
         if i2v_stability:
             noise = noise * (1 - STABLE) + first * STABLE
 
-        # 2. What is said and shown, for every branch; the negative one sees black.
+        # 2. Encode text and image for every branch; the negative branch gets a black image.
         branches = {"cond": (prompt.strip(), image)}
         if guidance_scale > 1:
             branches["uncond"] = (negative_prompt.strip(), Image.new("RGB", image.size))
@@ -103,7 +103,7 @@ class HunyuanImageToVideoPipeline(VideoPipeline, HunyuanVideoLoraLoaderMixin):
         rows = {branch: self.encode(*read) for branch, read in branches.items()}
         summaries = {branch: self.summarize(text) for branch, (text, _) in branches.items()}
 
-        # 3. Denoise; the first frame is put back, or the image goes along.
+        # 3. Denoise; the first frame is put back, or the image is concatenated.
         concat = self.transformer.config.image_condition_type == "latent_concat"
         known = torch.cat([first, torch.ones_like(first[:, :1])], dim=1)
         beside = functional.pad(known, (0, 0, 0, 0, 0, latent_frames - 1))

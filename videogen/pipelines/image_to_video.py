@@ -24,9 +24,9 @@ class ImageToVideoPipeline(WanPipeline):
 
     task = "image_to_video"
     to_uint8 = staticmethod(truncated)
-    model_cpu_offload_seq = "image_encoder->text_encoder->transformer->vae"  # the order of their use
+    model_cpu_offload_seq = "image_encoder->text_encoder->transformer->vae"  # order of use
 
-    def __init__(  # diffusers reads the names of the components off it
+    def __init__(  # diffusers reads the component names from its signature
         self,
         tokenizer: PreTrainedTokenizerBase,
         text_encoder: UMT5EncoderModel,
@@ -74,7 +74,7 @@ class ImageToVideoPipeline(WanPipeline):
         )
         noise = self.draw_noise(latent_frames(num_frames), height, width, generator)
 
-        # 3. Denoise; without the text the image stays.
+        # 3. Denoise; the unconditional branch keeps the image.
         def predict(latents: Tensor, timestep: Tensor) -> Tensor:
             video = Segment(latents=latents, timestep=timestep, extra=beside)
             return self.guide(guidance, lambda branch: self.velocity([video], contexts[branch], branch))

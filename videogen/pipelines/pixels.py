@@ -32,10 +32,12 @@ def truncated(frames: Tensor) -> Tensor:
 def frames_tensor(frames: np.ndarray | Tensor, height: int | None = None, width: int | None = None) -> Tensor:
     """Convert 8-bit frames [F, H, W, 3] to float32 [1, 3, F, H, W] in [-1, 1].
 
-    With a size they are stretched to it, nearest neighbour (spec skyreels_v3 section 2).
+    If a size is given, frames are resized to it, nearest neighbour (spec skyreels_v3 section 2).
     """
     video = torch.as_tensor(frames).permute(3, 0, 1, 2)[None]
-    if height is not None and width is not None:  # before the conversion: source frames may be large
+    if (
+        height is not None and width is not None
+    ):  # resize before the conversion, because source frames may be large
         video = functional.interpolate(video, size=(video.shape[2], height, width))
     return video.float() / 127.5 - 1
 

@@ -49,14 +49,14 @@ class ReferenceToVideoPipeline(WanPipeline):
         references = self.encode_references(ref_imgs, height, width, generator)
         seen = {"cond": references, "no_text": references, "uncond": torch.zeros_like(references)}
 
-        # 2. Guidance decides how many branches there are; text for each.
+        # 2. Choose the guidance and encode the text of every branch.
         guided = guidance_scale > 1
         guidance = DualGuidance(guidance_scale, guidance_scale_img) if guided else SinglePass()
         contexts = {"cond": Context(text=self.encode_prompt(prompt))}
         if guided:
             contexts["no_text"] = contexts["uncond"] = Context(text=self.encode_prompt(negative_prompt))
 
-        # 3. Denoise [video, references] as one stack of frames; only the video moves.
+        # 3. Denoise [video, references] as one stack of frames; only the video is updated.
         def predict(latents: Tensor, timestep: Tensor) -> Tensor:
             video = Segment(latents=latents, timestep=timestep)
             behind = video.frames

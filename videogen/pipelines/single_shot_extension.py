@@ -67,10 +67,10 @@ class SingleShotExtensionPipeline(WanPipeline):
     ) -> Iterator[Part]:
         """Yield one part per segment, from ``first`` on; ``state`` is the previous part's.
 
-        Draws from the generator in every roll, from the same seed: the noise [1, 16, F, h, w], and with lcm
-        as much in every step; normal, float32.
+        Draws from the generator in every segment, from the same seed: the noise [1, 16, F, h, w], and with
+        lcm as much in every step; normal, float32.
         """
-        # 1. What the first roll continues: 25 frames, 8-bit, stretched to size.
+        # 1. Read the last 25 frames to continue from, 8-bit, stretched to size.
         source = frames_tensor(input_video.tail(CONDITION_FRAMES, source_fps=source_fps), height, width)
         condition = source if state is None else frames_tensor(state["frames"])
         carried = None if state is None else state.get("latents")
@@ -83,13 +83,13 @@ class SingleShotExtensionPipeline(WanPipeline):
             noise = self.draw_noise(roll.latent_frames, height, width, generator)
             guided = self.text_guidance(prompt_of(prompt, index), negative_prompt, guidance_scale)
 
-            # 3. Denoise [condition, video]; only the video moves.
+            # 3. Denoise [condition, video]; only the video is updated.
             predict = partial(self.predict, before, *guided)
             solver = make_solver(sample_solver, num_inference_steps, shift, generator)
             with self.steps(len(solver.timesteps), callback_on_step_end) as on_step:
                 latents = denoise(noise, solver.timesteps, predict, solver.step, on_step=on_step)
 
-            # 4. Decode both, hand over the end of it, keep what is new.
+            # 4. Decode both, hand the last frames to the next segment, yield the new ones.
             whole = torch.cat([before.float(), latents], dim=2)
             last: deque[Tensor] = deque(maxlen=CONDITION_FRAMES)
             chunks = self.decode(whole)
@@ -102,7 +102,7 @@ class SingleShotExtensionPipeline(WanPipeline):
 
             frames = self.keep_last_frames(chunks, last, skip=roll.context_frames)
             yield Part(latents, frames, handed_over)
-            deque(frames, maxlen=0)  # what the reader left
+            deque(frames, maxlen=0)  # decode the frames that were not read
             if self.interrupt:
                 return
             condition, carried = frames_tensor(handed_over()["frames"]), rest.get("latents")

@@ -27,7 +27,7 @@ from videogen.pipelines.wan import MASK_CHANNELS, WanPipeline
 from videogen.tasks.avatar_clips import TARGET_FRAMES, plan_clips
 from videogen.tasks.geometry import latent_frames
 
-TARGET = "target_"  # before the number of the hidden clip's frame, in a state
+TARGET = "target_"  # prefix of keyframe numbers in a saved state
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -36,20 +36,21 @@ class Scene:
 
     guided: tuple[Guidance, Mapping[str, Context]]
     beside: Tensor
-    carried: int  # latent frames from the first on that are those of the clip before
+    carried: int  # leading latent frames taken from the previous segment
 
 
 class TalkingAvatarPipeline(WanPipeline):
     """Keyframe segment from the portrait, then the visible ones that move towards its frames.
 
-    A visible clip begins with the portrait, or the last frames of the clip before, and ends on its target.
+    A visible segment starts with the portrait, or the last frames of the previous segment, and ends with its
+    target frame.
     """
 
     task = "talking_avatar"
     to_uint8 = staticmethod(truncated)
     model_cpu_offload_seq = "audio_encoder->text_encoder->image_encoder->transformer->vae"
 
-    def __init__(  # diffusers reads the names of the components off it
+    def __init__(  # diffusers reads the component names from its signature
         self,
         tokenizer: PreTrainedTokenizerBase,
         text_encoder: UMT5EncoderModel,
@@ -87,11 +88,11 @@ class TalkingAvatarPipeline(WanPipeline):
     ) -> Iterator[Part]:
         """Yield one part per segment, keyframes first; from ``first`` on, ``state`` is the previous part's.
 
-        Draws from the generator, in order: for every clip its noise [1, 16, F, h, w]; for every visible clip
+        Draws from the generator, in order: per segment its noise [1, 16, F, h, w]; for every visible segment
         but the first, before its first step and after every step, noise for the latents carried over; all
         normal, float32.
         """
-        # 1. The sound, the portrait; texts of the hidden clip and of what is seen.
+        # 1. Encode the audio, the portrait, and the texts of keyframes and video.
         rows = min(max_frames_num, input_audio.num_frames)
         plan = plan_clips(rows, clip_frames, motion=motion_frame, drop=drop_frame)
         heard = self.hear(input_audio, rows, plan.rows)
@@ -112,7 +113,7 @@ class TalkingAvatarPipeline(WanPipeline):
                     noise, solver.timesteps, partial(self.predict, scene), solver.step, pin, on_step
                 )
 
-        # 2. The keyframe clip; shown only where it is all there is.
+        # 2. Generate the keyframe segment; shown only if it is the only one.
         if state is None:
             latents = made(prompt, 0, portrait, None, 0)
             frames = self.decoded(latents)
@@ -129,7 +130,7 @@ class TalkingAvatarPipeline(WanPipeline):
         else:
             generator.set_state(state["generator"])
 
-        # 3. The visible clips, each from the portrait or the last frames of the one before to its target.
+        # 3. Generate the visible segments, each from the portrait or the last frames to its target frame.
         tail = state.get("tail")
         for clip in plan.clips[max(0, first - 1) :]:
             if self.interrupt:
@@ -145,14 +146,14 @@ class TalkingAvatarPipeline(WanPipeline):
                 islice(frames, clip.first, None),
                 lambda last=last: {"tail": torch.cat([*last], dim=2), "generator": generator.get_state()},  # type: ignore[misc]
             )
-            for _ in frames:  # whoever wants the latents alone has not read them
+            for _ in frames:  # decode the frames that were not read
                 pass
             tail = torch.cat([*last], dim=2)
 
     def hear(self, audio: InputAudio, rows: int, padded: int) -> Tensor:
         """Return an audio's feature rows, extended from ``rows`` to ``padded`` by the last ones in reverse.
 
-        Where nothing is padded, the last frames hear what comes after the video, as published.
+        If nothing is padded, the last frames use audio after the end of the video, as published.
         """
         with self.stage("audio"):
             heard = audio_features(self.audio_encoder, waveform(audio), audio.num_frames)

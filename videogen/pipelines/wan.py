@@ -91,7 +91,7 @@ class WanPipeline(VideoPipeline, WanLoraLoaderMixin):
     def encode_ends(self, first: Tensor, last: Tensor | None, num_frames: int) -> Tensor:
         """Encode known first and last frames [1, 3, f, H, W] to [1, 20, F, h, w]: their mask, then latents.
 
-        The latents are those of a video that is grey (0) where nothing is known.
+        Unknown frames are grey (0) before encoding.
         """
         last = first[:, :, :0] if last is None else last
         between = num_frames - first.shape[2] - last.shape[2]

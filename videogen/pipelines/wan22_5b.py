@@ -44,8 +44,8 @@ class Wan22TI2V5BPipeline(WanPipeline):
     ) -> Iterator[Part]:
         """Yield one part.
 
-        Draws from the generator: the noise [1, 48, F, h, w], and with lcm in every step as much, without the
-        first frame where that is known; normal, float32.
+        Draws from the generator: the noise [1, 48, F, h, w], and with lcm in every step as much, without a
+        known first frame; normal, float32.
         """
         # 1. Noise, the first frame (scaled and cropped), text.
         noise = self.draw_noise(latent_frames(num_frames), height, width, generator)

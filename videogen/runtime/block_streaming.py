@@ -1,12 +1,11 @@
 """Block streaming: transformer blocks and encoder layers are on the device only while they run.
 
-Their weights rest in RAM as they were loaded, in mapped files or not, and nothing else is pinned than the
-uploader's buffers. While a block works, the next of its stack is on the way; a block that is not called (a
-step cache left it out) is not fetched, and one that was fetched for nothing leaves at once. So two blocks are
-there at most, and none after the forward.
+Weights stay in RAM as they were loaded, memory-mapped or not; only the uploader's buffers are pinned. While a
+block runs, the next one of its stack is uploaded. A block that a step cache skips is not uploaded, or evicted
+at once. So at most two blocks are on the device, and none after the forward.
 
-diffusers' group offload is not used: it keeps torchao's weights on the device (its issue 14433), needs all of
-them in pinned memory, of which torch makes a power of two for each, and lets the host wait for every block.
+diffusers' group offload is not used: it keeps torchao's weights on the device (its issue 14433), needs all
+weights in pinned memory (rounded up to powers of two by torch), and blocks the host for every block.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,7 +26,7 @@ class Stack:
         self.modules, self.copier = modules, copier
         self.uploads: dict[int, Upload] = {}
         for index, module in enumerate(modules):
-            # diffusers' kind of hook: those of a step cache lie around it, and decide whether it is reached.
+            # A diffusers hook, because a step cache's hooks wrap it and decide whether it runs.
             HookRegistry.check_if_exists_or_initialize(module).register_hook(_Streamed(self, index), HOOK)
 
     def enter(self, index: int) -> None:

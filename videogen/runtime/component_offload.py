@@ -1,10 +1,10 @@
 """Component offload: encoders, transformers and the VAE are on the device only while they run.
 
-Weights are never modified, so evicting a component is letting go of its copy on the device: its parameters
-point at the tensors in RAM again, which are the mapped files where the dtype fits. Nothing is ever copied
-back. Uploads go through pinned memory on a stream of their own, and where there is room the next component
-is uploaded while an encoder works. Pipelines encode known frames before they run encoders: at 720P that takes
-13 GB, and no weights that were uploaded early may be in its way.
+Weights are never modified, so eviction drops the copy on the device and points the parameters at the tensors
+in RAM again (the mapped files if the dtype fits); nothing is copied back. Uploads go through pinned memory on
+their own stream. If there is room, the next component is uploaded while an encoder runs. Pipelines encode
+known frames before they run encoders, because that takes 13 GB at 720P and weights uploaded early would be in
+the way.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -21,11 +21,11 @@ from videogen.models.interface import Pipeline
 from videogen.runtime.device import free_memory, total_memory
 from videogen.runtime.precision import inner_tensors
 
-# In the names of components that work briefly, and need little room besides their weights.
+# In the names of components that run briefly and need little memory besides their weights.
 ENCODER = "_encoder"
 # Bytes left to an encoder when the next component is uploaded early; by simulation it takes 0.5 GB at most.
 HEADROOM = 2 << 30
-SHARE_LEFT = 1 / 20  # of the device's memory, besides: an early upload is no reason to run short
+SHARE_LEFT = 1 / 20  # fraction of the device's memory that stays free as well
 
 
 class Copier:
@@ -111,7 +111,8 @@ class ComponentOffload:
     def make_resident(self, name: str) -> bool:
         """Make ``name`` resident and evict the others; True if it was just uploaded.
 
-        What was uploaded early may stay while an encoder works; a transformer and the VAE need the room.
+        An encoder leaves components that were uploaded early on the device; transformers and the VAE need the
+        room.
         """
         upload = self.uploads.get(name)
         uploaded = name in self.transient and (upload is None or not upload.ready)
@@ -155,7 +156,7 @@ class _MakeResident(ModelHook):
 
     def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> tuple[tuple, dict]:  # noqa: ARG002
         uploaded = self.offload.make_resident(self.name)
-        if uploaded and ENCODER in self.name:  # what it is given may have been made where its weights were
+        if uploaded and ENCODER in self.name:  # its input may have been created on the CPU, with its weights
             device = self.execution_device
             return send_to_device(args, device), send_to_device(kwargs, device)
         return args, kwargs

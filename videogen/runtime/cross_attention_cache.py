@@ -1,10 +1,8 @@
-"""Cross-attention KV cache: text and image projections do not depend on the step, so compute them once per
-prompt. Bit-exact.
+"""Cross-attention KV cache: text and image projections are the same in every step, so compute them once.
 
-Applied from outside to a built transformer: its embedders and its stack of blocks are called with the same
-tensors in every step (the pipelines keep them) and return what they computed the first time. Keys and values
-are computed before the blocks run, so blocks may be compiled; they may not be streamed, because then their
-weights are elsewhere.
+Bit-exact. The pipelines pass the same text and image tensors in every step; hooks on the embedders and on the
+block stack return the results of the first one. Keys and values are computed before the blocks run, so blocks
+may be compiled; they may not be streamed, because their weights are then not on the device.
 """
 
 from typing import Any

@@ -38,7 +38,7 @@ def choose_device(name: str, flag: str = "--device") -> torch.device:
     )
     if (device.index or 0) >= count:
         raise InputError(flag, name, f"there are {count} such devices here", f"try {flag} cpu")
-    if device.type == "cuda" and device.index is None:  # by its number: new threads begin on the first GPU
+    if device.type == "cuda" and device.index is None:  # with its index, because new threads start on GPU 0
         device = torch.device("cuda", torch.cuda.current_device())
     return device
 
@@ -61,7 +61,7 @@ def total_memory(device: torch.device) -> int:
 def reset_peak(device: torch.device) -> None:
     """Start a new measurement of ``peak_memory``."""
     with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak of what is resident
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: resets the peak of resident memory
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
@@ -69,7 +69,7 @@ def reset_peak(device: torch.device) -> None:
 def peak_memory(device: torch.device) -> dict[str, int]:
     """Return peak bytes: of this process in RAM, and of torch on the GPU."""
     peaks = {"ram": psutil.Process().memory_info().rss}
-    with suppress(OSError):  # Linux; getrusage's peak would be that of whatever started this process
+    with suppress(OSError):  # Linux; getrusage's peak would include the parent process
         status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
         if found := re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE):
             peaks["ram"] = int(found[1]) * 1024

@@ -1,7 +1,8 @@
 """Float8 matrix multiplication in a built transformer, on GPUs that support it.
 
-Weights have a scale per output row, activations one per token, found anew for every product. What users saw
-suffer stays as it is: norms, embeddings, modulation, the head, and the first and last block.
+Weights have one scale per output row, activations one per token, computed for every product. Layers that
+users found sensitive are not converted: norms, embeddings, modulation, the head, and the first and last
+block.
 """
 
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from videogen.runtime.precision import is_quantized
 
 FLAG = "--float8_matmul"
 CAPABILITY = (8, 9)
-UNIT = 16  # what the sides of a float8 product are multiples of
+UNIT = 16  # sizes of a float8 product must be multiples of it
 
 
 def check(device: torch.device) -> None:
@@ -35,7 +36,7 @@ def check(device: torch.device) -> None:
 def chosen(transformer: nn.Module) -> Iterator[tuple[nn.Module, list[str]]]:
     """Yield each block with the names of its layers that multiply in float8.
 
-    Of a LoRA the layer it changes is one of them, its own two are not.
+    The base layer of a LoRA is included, its two low-rank layers are not.
     """
     for block in blocks(transformer)[1:-1]:
         yield block, [name for name, layer in block.named_modules() if _suits(name, layer)]

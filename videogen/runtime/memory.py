@@ -15,7 +15,11 @@ from videogen.runtime.precision import is_quantized
 logger = logging.getLogger(__name__)
 
 CPU = torch.device("cpu")
-STREAMED_ENCODERS = ("text_encoder", "text_encoder_2", "image_encoder")  # others are small, and stay in RAM
+STREAMED_ENCODERS = (
+    "text_encoder",
+    "text_encoder_2",
+    "image_encoder",
+)  # others are small and are not streamed
 
 
 def place(pipeline: Pipeline, device: torch.device, *, offload: bool, low_vram: bool) -> None:
@@ -46,11 +50,11 @@ def place(pipeline: Pipeline, device: torch.device, *, offload: bool, low_vram: 
 def quantize(transformer: nn.Module, device: torch.device) -> None:
     """Quantize every Linear to float8 (e4m3) with one scale per output row; activations keep their dtype.
 
-    Blocks are converted on the device, one at a time, and rest in RAM; nothing else is left there.
+    Blocks are converted one at a time on the device and moved back to RAM.
     """
     from torchao.quantization import Float8WeightOnlyConfig, quantize_  # noqa: PLC0415 - slow, and noisy
 
-    def suits(layer: nn.Module, name: str) -> bool:  # LoRA layers stay as they are
+    def suits(layer: nn.Module, name: str) -> bool:  # LoRA layers are not quantized
         return type(layer) is nn.Linear and "lora_" not in name and not is_quantized(layer.weight)
 
     copier = Copier(device)
@@ -58,7 +62,7 @@ def quantize(transformer: nn.Module, device: torch.device) -> None:
         upload = Upload(block, copier)
         upload.wait()
         quantize_(block, Float8WeightOnlyConfig(), filter_fn=suits)
-        upload.evict()  # what was not converted is where it was
+        upload.evict()  # weights that were not converted return to RAM
         block.to(CPU)
     quantize_(transformer, Float8WeightOnlyConfig(), filter_fn=suits)
 

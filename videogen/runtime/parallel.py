@@ -1,10 +1,10 @@
 """Parallel generation on several GPUs, applied to a built pipeline from outside.
 
-Ranks share the tokens of every frame: each holds an equal share of each frame's, so whatever is per frame
-(noise levels, positions, sound) needs no thought. Only self-attention needs the others; there tokens are
-exchanged by diffusers' context parallelism, Ulysses, Ring or both. Where a frame's tokens do not divide, the
-shares are padded with a token, which is never attended to and is dropped at the end. Branches of the guidance
-can be on different ranks. Everything else (text, VAE encode, solver steps) is done by every rank alike.
+Every rank holds an equal shard of each frame's tokens, so per-frame inputs (noise levels, positions, audio)
+need no sharding. Only self-attention needs other ranks' tokens; diffusers' context parallelism exchanges them
+(Ulysses, Ring or both). If a frame's tokens do not divide evenly, shards are padded with a token that is
+never attended to and is dropped at the end. With CFG parallel, guidance branches run on different ranks.
+Everything else (text, VAE encode, solver steps) runs on every rank.
 
 Source: spec performance sections (d) and (e).
 """
@@ -81,7 +81,7 @@ class Communicator:
         """Return True if no other rank has failed before."""
         try:
             return self.store is None or self.store.add("videogen/failed", 1) == 1
-        except RuntimeError:  # the store went with torchrun
+        except RuntimeError:  # the store ended with torchrun
             return False
 
 
@@ -107,7 +107,7 @@ def init_communicator(*, wanted: bool) -> Communicator:
         torch.cuda.set_device(own.local_rank)
     store, rank, size = next(dist.rendezvous("env://", timeout=PATIENCE))
     backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
-    # With its device named, NCCL connects here, and tells what is wrong here.
+    # With device_id, NCCL connects here, so that its errors appear here.
     device = torch.device("cuda", own.local_rank) if gpus else None
     dist.init_process_group(
         backend, store=store, rank=rank, world_size=size, timeout=PATIENCE, device_id=device
@@ -138,7 +138,7 @@ def apply_parallelism(pipeline: Pipeline, degrees: Degrees, device: torch.device
         shard_decoder(pipeline.vae, mesh._flatten("all").get_group())
 
 
-@lru_cache  # groups of ranks are not for the taking: a job may load many models
+@lru_cache  # process groups are limited, and a job may load many models
 def mesh_of(degrees: Degrees, kind: str) -> DeviceMesh:
     """Return the device mesh with the dimensions cfg, ring and ulysses."""
     shape = (degrees.cfg, degrees.ring, degrees.ulysses)
@@ -183,7 +183,7 @@ class Exchange:
 
     def __init__(self, config: ParallelConfig) -> None:
         self.config = config
-        self.sharding = SequenceSharding(())  # of the forward at work
+        self.sharding = SequenceSharding(())  # of the current forward
 
     @property
     def cp(self) -> ContextParallelConfig:

@@ -1,9 +1,9 @@
 """diffusers' step caches, applied to the transformers of a built pipeline.
 
-FirstBlockCache computes the first block and leaves the others out when its residual hardly changed; MagCache
-leaves all out for as long as ratios, measured once, promise a small error; TaylorSeer extrapolates what
-layers put out (its lite mode: what the transformer puts out). Every transformer and every guidance branch has
-a state of its own, and all begin anew with every denoising loop.
+FirstBlockCache computes the first block and skips the others if its residual hardly changed. MagCache skips
+all blocks while ratios, measured once, predict a small error. TaylorSeer extrapolates the outputs of layers
+(lite mode: of the transformer). Every transformer and guidance branch has its own state, which is reset for
+every denoising loop.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,9 +19,9 @@ from videogen.runtime.memory import blocks
 from videogen.tasks.step_caches import KINDS, Ratios
 
 HOOK = "videogen_counter"
-ENDLESS = 10**9  # steps: diffusers prints what it calibrated, and forgets it, when it has seen them all
-# What TaylorSeer extrapolates, by stack; its own patterns match nothing of Wan's. Wan's blocks; then
-# HunyuanVideo's, whose single blocks put out the sum of what the layers in the last line make.
+ENDLESS = 10**9  # steps; diffusers prints and drops the calibrated ratios after the last step
+# Layers whose outputs TaylorSeer extrapolates, by stack (its default patterns match nothing in Wan): Wan's
+# blocks, then HunyuanVideo's, whose single blocks return the sum of the last line's layers.
 EXTRAPOLATED = [
     r"blocks\.\d+\.(attn1|attn2|audio_cross_attn|ffn)",
     r"transformer_blocks\.\d+\.(attn|ff|ff_context)",
@@ -89,7 +89,7 @@ def _compile_inside(block: nn.Module) -> None:
     if block._compiled_call_impl is not None:
         block._compiled_call_impl = None
         processors = (getattr(module, "processor", None) for module in block.modules())
-        # Tokens that are exchanged between ranks are not compiled.
+        # The exchange of tokens between ranks cannot be compiled.
         sharded = any(getattr(processor, "exchange", None) is not None for processor in processors)
         block.forward = torch.compile(block.forward, fullgraph=not sharded)
 
@@ -97,7 +97,7 @@ def _compile_inside(block: nn.Module) -> None:
 class DiffusersCache:
     """One of diffusers' caches on every transformer of a pipeline; created by ``enable_cache``.
 
-    ``ratios`` are those that a calibrating MagCache measured in the first loop since it was made.
+    ``ratios``: measured by a calibrating MagCache in the first loop after its creation.
     """
 
     recorded_as: ClassVar[str] = "cache"
@@ -131,7 +131,7 @@ class DiffusersCache:
         """Number of forwards since ``reset`` that skipped some or all blocks."""
         return sum(cached.calls for cached in self.cached) - self.computed
 
-    def reset(self, num_steps: int) -> None:  # noqa: ARG002 - loops say how many steps they have
+    def reset(self, num_steps: int) -> None:  # noqa: ARG002 - start_loop gives the number of steps
         """Start a new generation."""
         self._forget()
         for cached in self.cached:

@@ -1,11 +1,12 @@
 """TeaCache applied to a built transformer: steps that change little reuse the last residual.
 
-Before the blocks run, the change of the time conditioning since the last call is turned into an expected
-change of the result (a polynomial per model, see coefficients.py) and summed up. While the sum stays below
-the threshold, what the blocks added to the tokens last time is added again, and the blocks are not called.
+Before the blocks run, the relative change of the time conditioning since the last call is mapped to an
+expected change of the output (a polynomial per model, see tasks/teacache_tables.py) and accumulated. While
+the sum is below the threshold, the residual that the blocks added last time is added again and the blocks are
+skipped.
 
-There are two ways of counting calls. ``Published`` is that of SkyReels-V2, oddities kept; ``Fixed`` knows
-guidance branches and steps. Source: spec skyreels_v2 section 10.
+There are two ways of counting calls: ``Published`` is SkyReels-V2's, including its quirks; ``Fixed`` counts
+per guidance branch and step. Source: spec skyreels_v2 section 10.
 """
 
 from abc import ABC, abstractmethod
@@ -27,9 +28,9 @@ RETAINED = {False: 2, True: 10}  # calls computed at the start, without and with
 class Decision:
     """Decision for one call of the transformer: compute or reuse, and why.
 
-    ``state`` is whose state was used (even, odd, or a branch), ``count`` the counter before the call,
-    ``distance`` the relative change of the signal (None where it was not asked for or there was nothing to
-    compare with), ``accumulated`` the sum after the call.
+    ``state``: whose cache was used (even, odd, or a branch). ``count``: the counter before the call.
+    ``distance``: relative change of the signal (None if not measured or nothing to compare with).
+    ``accumulated``: the sum after the call.
     """
 
     state: str
@@ -66,10 +67,12 @@ class Counting(ABC):
         accumulated, computed = 0.0, True
         if distance is not None:
             change = 0.0
-            for coefficient in self.coefficients:  # as numpy's polyval, to the last bit; may be negative
+            for (
+                coefficient
+            ) in self.coefficients:  # Horner's scheme, bit-exact with numpy.polyval; may be negative
                 change = change * distance + coefficient
             accumulated = self.accumulated.get(state, 0.0) + change
-            computed = not accumulated < self.threshold  # a NaN is computed
+            computed = not accumulated < self.threshold  # True for a NaN as well
         self.accumulated[state] = 0.0 if computed else accumulated
         return Decision(state, count, distance, self.accumulated[state], computed)
 
@@ -77,10 +80,10 @@ class Counting(ABC):
 class Published(Counting):
     """Published policy: one call counter, wrapped after ``num_steps`` calls; its parity is the branch.
 
-    A step makes two calls, so the calls forced at the start are forced again half-way, those at the end are
+    A step makes two calls. So the calls forced at the start are forced again half-way, those at the end are
     never reached, and with an odd number of steps the branches swap. A loop sets where the counter wraps; the
-    window at the end stays that of the generation. Every loop begins at 0: the published counter comes back
-    to it by itself, but where it expects another number of steps, and there it crashes or mixes segments.
+    window at the end stays that of the generation. Every loop starts at 0. The published counter returns to 0
+    by itself unless it expects another number of steps; then it crashes or mixes segments.
     """
 
     def reset(self, num_steps: int) -> None:
@@ -135,12 +138,12 @@ class _Branch(StateManager):
 class TeaCache(ModelHook):
     """Hook on the block stack of one transformer; created by ``enable_teacache``.
 
-    ``log`` holds the decisions since the last ``reset``. Kept per state are one residual [B, F, S, D] in the
-    dtype of the tokens, and one signal [B, F or 1, D] or [B, F or 1, 6, D] in float32.
+    ``log`` holds the decisions since the last ``reset``. Each state stores one residual [B, F, S, D] in the
+    dtype of the tokens and one signal [B, F or 1, D] or [B, F or 1, 6, D] in float32.
     """
 
     recorded_as: ClassVar[str] = "teacache"
-    _is_stateful = True  # so that cache_context reaches the branch below
+    _is_stateful = True  # so that cache_context reaches _Branch
 
     def __init__(
         self, transformer: WanDiT, counting: Counting, sync_scalar: Callable[[float], float] = float
@@ -177,7 +180,7 @@ class TeaCache(ModelHook):
     def start_loop(self, num_steps: int, published_steps: int | None = None) -> None:
         """Start a denoising loop of ``num_steps`` steps.
 
-        ``published_steps``: where the published code sets its number of steps for the loop, that number.
+        ``published_steps``: number of steps that the published code sets for the loop, if it differs.
         """
         self.counting.start_loop(num_steps, published_steps)
         self._drop()
@@ -196,7 +199,7 @@ class TeaCache(ModelHook):
         blocks = self.transformer.blocks
         registry = HookRegistry.check_if_exists_or_initialize(blocks)
         registry.remove_hook(HOOK, recurse=False)
-        if self._fresh and not registry.hooks:  # diffusers leaves these behind
+        if self._fresh and not registry.hooks:  # diffusers does not remove them
             del blocks._diffusers_hook, blocks.forward
         self._listener.remove()
         self._forget_registries()
@@ -214,7 +217,7 @@ class TeaCache(ModelHook):
         self.signals[decision.state] = signal
         if not decision.computed:
             return hidden_states + self.residuals[decision.state]
-        self.residuals.pop(decision.state, None)  # before the blocks need the memory
+        self.residuals.pop(decision.state, None)  # free it before the blocks run
         output = self.fn_ref.original_forward(hidden_states, text, temb, *others)
         self.residuals[decision.state] = output - hidden_states
         return output
@@ -227,7 +230,7 @@ class TeaCache(ModelHook):
     def _distance(self, state: str, signal: Tensor, shape: Size) -> float | None:
         """Return mean|signal - previous| / mean|previous|; None without a residual of this shape.
 
-        Both signals are float32. If one of them has a single level for all frames it counts for each.
+        Both signals are float32. A signal with a single level is broadcast over the frames.
         """
         residual = self.residuals.get(state)
         if residual is None or residual.shape != shape:
@@ -259,7 +262,7 @@ def enable_teacache(
 ) -> TeaCache:
     """Put TeaCache before the blocks of a transformer. Compiled, streamed or quantised blocks stay so.
 
-    The tokens may be split over ranks where the stack is called, not inside it (runtime/parallel.py does so).
+    Tokens may be sharded over ranks before the stack is called, not inside it (see runtime/parallel.py).
 
     Args:
         table: of ``choose_table``.

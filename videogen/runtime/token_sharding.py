@@ -78,7 +78,7 @@ class SequenceSharding:
 
     sections: tuple[tuple[int, ShardSpec], ...]
 
-    @lru_cache  # noqa: B019 - layouts are values, and few
+    @lru_cache  # noqa: B019 - instances are small values, and few
     def token_ids(self, first: int, end: int) -> Tensor:
         """Return the id of every token held by ranks ``first`` to ``end``, rank by rank; -1 is padding."""
         numbers = []
@@ -97,7 +97,7 @@ class SequenceSharding:
     def sequence_order(self, first: int, end: int, device: torch.device) -> Tensor:
         """Return the indices that sort those ranks' tokens by id, without padding.
 
-        In that order attention adds up as it does in one process.
+        In this order attention sums in the same order as in one process.
         """
         ids = self.token_ids(first, end)
         return ids.argsort(stable=True)[int((ids < 0).sum()) :].to(device)

@@ -12,7 +12,7 @@ ORDERS = {4: torch.channels_last, 5: torch.channels_last_3d}  # by dimensions of
 def prepare_vae(vae: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
     """Prepare a VAE to run on ``device`` and decode in ``dtype``; the results stay the same.
 
-    Encoding, which a video is built on, keeps its dtype.
+    The encoder keeps its dtype, because its latents condition the whole video.
     """
     use_fused_layers(vae)
     for part in (vae.decoder, vae.post_quant_conv):

@@ -1,8 +1,8 @@
 """VAE parallel: Wan's decoders sharded over ranks by rows, with halo exchange; exact.
 
-A convolution sees one row beyond its band, which the neighbours send into its input; the attention in the
-middle sees the keys and values of all rows. Everything else in the decoder is per pixel. Encoding stays whole
-on every rank: what it makes seeds the trajectory.
+A convolution needs one halo row on each side, received from the neighbour ranks; the attention in the middle
+uses the keys and values of all rows. Everything else in the decoder is per pixel. Encoding is not sharded,
+because its result seeds the trajectory and must be bit-exact.
 """
 
 from collections.abc import Callable, Iterator
@@ -31,7 +31,7 @@ class SpatialSharding:
     def __init__(self, group: dist.ProcessGroup) -> None:
         self.group = group
         self.ranks, self.rank = dist.get_world_size(group), dist.get_rank(group)
-        self.spec: ShardSpec | None = None  # of the latent rows of the picture at work
+        self.spec: ShardSpec | None = None  # of the latent rows of the current frame; None outside a decode
 
     def has_enough_rows(self, rows: int) -> bool:
         """Return True if there is at least one latent row per rank."""
@@ -72,7 +72,10 @@ class SpatialSharding:
 
     def fill_halo(self, frames: Tensor) -> None:
         """Fill the first and last row of frames [..., H, W, C] from neighbours; zeros at image edges."""
-        sides = ((self.rank - 1, 0, 1), (self.rank + 1, -1, -2))  # rank, its row here, own row next to it
+        sides = (
+            (self.rank - 1, 0, 1),
+            (self.rank + 1, -1, -2),
+        )  # neighbour rank, halo row, own row that it needs
         operations, arriving = [], []
         for rank, outer, own in sides:
             if not 0 <= rank < self.ranks:

@@ -26,7 +26,7 @@ IMAGE_TOKENS = TEMPLATE["image_emb_len"]
 TEXT_TOKENS = 256
 CLIP_TOKENS = 77
 ENDING = 4  # tokens that end the user's turn and begin the assistant's
-LAYER = -3  # of the hidden states
+LAYER = -3  # index of the hidden states used
 
 
 def encode_prompt(
@@ -41,8 +41,8 @@ def encode_prompt(
 ) -> Tensor:
     """Return rows [1, T, dim]: every ``interleave``-th image row, then the text rows.
 
-    ``device`` is where llava computes; its weights may be elsewhere until then. Rows of padding are left out:
-    nothing that is made depends on them.
+    ``device`` is where llava computes; its weights may be elsewhere before. Padding rows are left out,
+    because no result depends on them.
     """
     ids, start = prompt_ids(tokenizer, prompt)
     expanded = _expand_input_ids_with_image_tokens(
@@ -71,8 +71,8 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str) -> tuple[Tensor,
 
     Too long prompts are truncated as published.
 
-    In the prompt nothing is special: "<image>" and the like are text. A prompt that was cut off has no last
-    part: its end is where the assistant's turn would begin.
+    Special tokens such as "<image>" are plain text inside the prompt. A truncated prompt has no last part;
+    its end is where the assistant's turn would start.
     """
     before, after = TEMPLATE["template"].split("{}")
     said = tokenizer(prompt, add_special_tokens=False, split_special_tokens=True).input_ids

@@ -1,8 +1,7 @@
 """HunyuanVideo's networks: configs for diffusers' classes, and streamed VAE decoding.
 
-The classes are diffusers' own, verified against the published code (spec hunyuan section 0). What they lack
-is here: RIFLEx positions, a decode whose memory does not grow with the length of the video, and float8
-weights with a scale each.
+The classes are diffusers', verified against the published code (spec hunyuan section 0). Added here: RIFLEx
+positions, a decode whose memory does not grow with the length of the video, and scaled float8 weights.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -23,12 +22,12 @@ from videogen.models.fifo_cache import FifoCache
 from videogen.models.host_copies import HostCopies
 from videogen.models.kernels import operators
 
-# By input channels: how the first frame gets into the network.
+# Input channels -> how the first frame conditions the network.
 CONDITIONS = {16: "token_replace", 33: "latent_concat"}
-ROPE_DIMS = (16, 56, 56)  # of the published head of 128; no shape tells
+ROPE_DIMS = (16, 56, 56)  # of the published head of 128; tensor shapes do not tell
 TILE, TILE_FRAMES = 256, 64  # of the published VAE: pixels each side, video frames
-STRIDE = 0.75  # of a tile, to the next
-# RIFLEx: from this many latent frames on, and the period that the slow temporal frequency then has.
+STRIDE = 0.75  # distance of tiles, as a fraction of the tile size
+# RIFLEx: smallest number of latent frames, and periods of the lowered frequency over the video.
 LONG = 49
 PERIOD = 0.9
 
@@ -83,7 +82,7 @@ def take_over(transformer: HunyuanVideoTransformer3DModel) -> None:
 class HunyuanAttnProcessor(AttentionProcessor):
     """Joint attention of image and text tokens, for texts without padding.
 
-    Without a mask every kernel can be used, and tokens can be spread over ranks in any order.
+    Without a mask every kernel can be used, and tokens can be sharded over ranks in any order.
     """
 
     def __call__(
@@ -91,15 +90,15 @@ class HunyuanAttnProcessor(AttentionProcessor):
         attn: Any,
         hidden_states: Tensor,
         encoder_hidden_states: Tensor,
-        attention_mask: Tensor | None = None,  # noqa: ARG002 - as diffusers calls it
+        attention_mask: Tensor | None = None,  # noqa: ARG002 - diffusers passes it
         image_rotary_emb: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Attend and project image tokens [B, L, D] and text tokens [B, T, D].
 
-        The image's are rotated by ``image_rotary_emb`` [L, 1, K/2, 2].
+        Queries and keys of the image are rotated by ``image_rotary_emb`` [L, 1, K/2, 2].
         """
         image, text = hidden_states, encoder_hidden_states
-        own = attn.add_q_proj is not None  # whether text has projections of its own
+        own = attn.add_q_proj is not None  # text has its own projections
         read = image if own else torch.cat([image, text], dim=1)
         query = operators.rms_norm_rotary(
             attn.to_q(read), attn.norm_q.weight, image_rotary_emb, attn.heads, attn.norm_q.eps
@@ -128,8 +127,8 @@ def _split(x: Tensor, heads: int) -> Tensor:
 class RiflexRotaryEmbed(nn.Module):
     """Rotary embedding of (frame, row, column); uses RIFLEx beyond 192 frames if ``riflex`` is set.
 
-    The temporal frequency that would come round within the video is slowed down, so that it does not begin
-    anew (Zhao et al. 2025, https://arxiv.org/abs/2502.15894; spec hunyuan section 6).
+    RIFLEx lowers the temporal frequency whose period is shorter than the video, so that the video does not
+    repeat (Zhao et al. 2025, https://arxiv.org/abs/2502.15894; spec hunyuan section 6).
     """
 
     def __init__(self, dims: tuple[int, int, int], theta: float) -> None:
@@ -213,8 +212,8 @@ def decode_stream(
 ) -> Iterator[Tensor]:
     """Decode scaled latents [B, C, F, h, w] to 4 (F-1) + 1 frames; yields [B, 3, f, H, W] in about [-1, 1].
 
-    With ``vae.use_tiling`` as published: overlapping tiles in space within overlapping tiles in time, each
-    blended with the one before it. No more than two tiles in time are ever held, and they lie in RAM.
+    With ``vae.use_tiling`` tiles overlap as published, in space and in time, and each is blended with the
+    previous one. At most two temporal tiles exist at a time, in RAM.
     """
     onload(vae)
     latents = latents.to(vae.device).float() / vae.config.scaling_factor
@@ -252,7 +251,7 @@ def _decode_tiles(vae: AutoencoderKLHunyuanVideo, latents: Tensor) -> Tensor:
     frames = vae.temporal_compression_ratio * (frames - 1) + 1
     video = torch.empty(len(latents), vae.config.out_channels, frames, height * ratio, width * ratio)
     copies = HostCopies(latents.device)
-    above: list[Tensor] = []  # tiles of the row above, blended already
+    above: list[Tensor] = []  # blended tiles of the row above
     row: list[Tensor] = []
 
     def blend(top: int, left: int, decoded: Tensor) -> None:

@@ -1,10 +1,9 @@
 """HunyuanVideo's VAE layers that process a few frames at a time; weights and results as in diffusers.
 
-A tile of the published decode is 65 frames at once, and diffusers holds some five tensors of its size beside
-each other. Here norm, activation, padding and convolution go through a tile part by part, so that only what
-goes into a layer and what comes out of it are held whole. Activations keep the channels of a pixel side by
-side, which the convolutions are fastest with. Where hooks of an offloaded model have to see every call of
-every layer, layers work as diffusers' own.
+A tile of the published decode has 65 frames, and diffusers holds about five tensors of its size. Here norm,
+activation, padding and convolution process a tile part by part, so that only a layer's input and output exist
+as a whole. Activations are channels-last, for which convolutions are fastest. If hooks of an offloaded model
+must see every call of every layer, layers run diffusers' code.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,7 +26,7 @@ from torch.nn import functional
 from videogen.models.kernels.convolution import convolve, has_hooks
 from videogen.models.kernels.vae_operators import BEFORE
 
-PART = 256 << 20  # bytes of a part, about
+PART = 256 << 20  # approximate bytes of a part
 
 Part = tuple[Sequence[int], Callable[[Tensor], object]]
 """Frames that are yet to be made: their shape [B, C, F, H, W], and what writes them."""
@@ -123,13 +122,13 @@ def _scale_and_shift(x: Tensor, norm: nn.GroupNorm) -> tuple[Tensor, Tensor]:
 def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
     """Return variances and means [B, C], float32, over all pixels of frames [B, C, F, H, W]."""
     pixels = rearrange(x, "b c f h w -> b (f h w) c")
-    if x.dtype != torch.float32:  # summed without a copy; a difference of squares is exact enough for 8 bits
+    if x.dtype != torch.float32:  # no float32 copy; E[x^2] - E[x]^2 is exact enough for 8-bit frames
         mean = pixels.mean(dim=1, dtype=torch.float32)
         norm = torch.linalg.vector_norm(pixels, dim=1, dtype=torch.float32)
         return (norm.square() / pixels.shape[1] - mean.square()).clamp(min=0), mean
     if x.device.type != "cpu":
         return torch.var_mean(pixels, dim=1, correction=0)
-    mean = pixels.mean(dim=1, keepdim=True)  # on a CPU in three passes, which are faster than that one
+    mean = pixels.mean(dim=1, keepdim=True)  # three passes are faster than one var_mean on a CPU
     return (pixels - mean).square_().mean(dim=1), mean[:, 0]
 
 

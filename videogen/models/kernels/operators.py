@@ -1,12 +1,12 @@
 """Fused elementwise operators of the transformers: norms with residual, modulation and rotary embedding.
 
-In plain PyTorch such a pass reads and writes the tokens several times, in float32, which takes a tenth of a
-forward. Every operator here has a plain form, which defines what it computes and runs everywhere, and on
-CUDA a Triton kernel of the same name (triton_kernels.py) that reads and writes the tokens once. A kernel is
-used only after ``runtime/kernels.py`` has compared it with the plain form on the device. With gradients and
-inside compiled code the plain form runs; the compiler fuses it itself.
+Plain PyTorch reads and writes the tokens several times per such operator, in float32, which takes a tenth of
+a forward. Every operator here has a plain form, which is its reference and runs everywhere, and a Triton
+kernel of the same name (triton.py) that reads and writes the tokens once. A kernel is used only after
+``runtime/kernels.py`` has compared it with the plain form on the device. With gradients and inside compiled
+code the plain form runs; the compiler fuses it itself.
 
-Letters in shapes as in wan.py.
+Shape letters are those of wan/transformer.py.
 """
 
 from collections.abc import Callable
@@ -108,7 +108,7 @@ def apply_rotary(x: Tensor, rotary_emb: Tensor) -> Tensor:
 
     Without gradients the memory of ``x`` may be reused.
     """
-    if torch.compiler.is_compiling() or torch.is_grad_enabled():  # the compiler fuses real numbers only
+    if torch.compiler.is_compiling() or torch.is_grad_enabled():  # torch.compile fuses no complex numbers
         real, imaginary = rearrange(x.float(), "b l n (k two) -> two b l n k", two=2)
         cosine, sine = rotary_emb.unbind(-1)
         rotated = [real * cosine - imaginary * sine, real * sine + imaginary * cosine]
@@ -156,7 +156,7 @@ def _rms_norm_rotary(x: Tensor, weight: Tensor, rotary_emb: Tensor, heads: int, 
     return torch.cat([rotated, others], dim=1) if others.shape[1] else rotated
 
 
-FRAMES, TOKENS, WIDTH, HEADS = 3, 5, 160, 5  # of the samples: odd, and no powers of two
+FRAMES, TOKENS, WIDTH, HEADS = 3, 5, 160, 5  # sizes of the samples: odd, or no powers of two
 
 
 def _normal(seed: int, *shape: int) -> Tensor:

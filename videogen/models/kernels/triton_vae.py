@@ -1,6 +1,6 @@
 """Triton kernels of ``vae_operators.py``: one program per block of pixels, intermediate values in registers.
 
-Sums are in float32, and results are rounded once. They run on a CPU under Triton's interpreter
+Sums are in float32, and results are rounded once. The kernels run on a CPU under Triton's interpreter
 (``TRITON_INTERPRET=1``).
 """
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from videogen.models.kernels.vae_operators import BEFORE, EPS, empty_frames
 
-BLOCK = 4096  # numbers of one frame that a program holds, about
+BLOCK = 4096  # approximate elements of one frame per program
 
 
 @triton.jit

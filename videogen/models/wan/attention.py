@@ -1,6 +1,6 @@
 """Attention of the Wan transformer: self, text and image, audio, and the assignment of speakers.
 
-Letters in shapes as in wan.py. Source: specs skyreels_v3 section 6, talking_avatar section 6.
+Shape letters are those of transformer.py. Source: specs skyreels_v3 section 6, talking_avatar section 6.
 """
 
 from typing import Any
@@ -49,9 +49,9 @@ def speaker_places(shares: Tensor, tokens: int, heads: int) -> Tensor:
 
     S is ``tokens`` and N is ``heads``.
 
-    The published code reads the places, which are in the order (frame, token), as if every head had them all,
-    for queries in the order (frame, head, token). So only the first head of the first frame gets the places
-    of its own tokens. Kept for parity.
+    The published code reads the positions, which are in the order (frame, token), as if they were in the
+    order of its queries (frame, head, token). So only the first head of the first frame gets the positions of
+    its own tokens. Kept for parity.
     """
     lowest, highest = shares.amin(dim=1, keepdim=True), shares.amax(dim=1, keepdim=True)
     degree = (shares - lowest) / (highest - lowest + 1e-8)
@@ -136,8 +136,8 @@ class WanAttention(AttentionModuleMixin, nn.Module):
     ) -> Tensor:
         """Attend from tokens [B, L, D] to text [B, T, D], or to themselves without text; returns [B, L, D].
 
-        Text and image may come as their keys and values. ``spans`` limits which of themselves: (first query,
-        end of the queries, end of their keys), in tokens.
+        Text and image may be given as their keys and values. ``spans`` restricts self-attention: (first
+        query, end of the queries, end of their keys), in tokens.
         """
         attended = self._attend(hidden_states, encoder_hidden_states, rotary_emb, image_states, spans)
         return self.to_out[0](attended)  # queries, keys and values are freed by now
@@ -164,8 +164,8 @@ class WanAttention(AttentionModuleMixin, nn.Module):
     def shares(self, hidden_states: Tensor, rotary_emb: Tensor, regions: Tensor) -> Tensor:
         """Return how much tokens [B, L, D] attend to each of R regions of the first frame: [B, L, R].
 
-        Mean over heads, and over the tokens of a region; ``regions`` [R, S] is one inside and zero outside.
-        They stand in for the values of an ordinary attention, so that no weights of L x S are ever held.
+        Mean over heads and over the tokens of a region; ``regions`` [R, S] is one inside and zero outside.
+        Regions are passed as the values of an ordinary attention, so no L x S weights are stored.
         """
         tokens = regions.shape[1]
         query = self._normed(self.norm_q, self.to_q(hidden_states), rotary_emb)
@@ -179,7 +179,8 @@ class WanAttention(AttentionModuleMixin, nn.Module):
 class WanAudioAttention(AttentionModuleMixin, nn.Module):
     """Cross-attention of every latent frame to its own audio tokens, without q/k norm.
 
-    Only where two speak is anything rotated: by who is shown, and by who is heard.
+    With two speakers, queries are rotated by who is visible and keys by who is audible; else nothing is
+    rotated.
     """
 
     _default_processor_cls = WanAttnProcessor
@@ -198,8 +199,8 @@ class WanAudioAttention(AttentionModuleMixin, nn.Module):
     def forward(self, hidden_states: Tensor, audio_states: Tensor, shares: Tensor | None = None) -> Tensor:
         """Attend from tokens [B, F, S, D] to audio tokens [B, F, A, audio_dim]; returns [B, F, S, D].
 
-        ``shares`` [B, F * S, 3] says how much of each of two speakers, and of neither, a token shows; the
-        first half of the audio tokens are then the first speaker's.
+        ``shares`` [B, F * S, 3] is how much a token shows of either speaker and of neither; then the first
+        half of the audio tokens belongs to the first speaker.
         """
         batch = len(hidden_states)
         query = rearrange(self.q_linear(hidden_states), "b f s (n k) -> (b f) s n k", n=self.heads)

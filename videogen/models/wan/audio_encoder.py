@@ -13,16 +13,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import Wav2Vec2Model
 
-REACH = 2  # frames heard before and after each
-STRETCH = 500  # steps of the convolutions that are made at a time, 10 s
+REACH = 2  # audio feature frames before and after each video frame
+STRETCH = 500  # convolution steps per chunk, 10 s
 
 
 def audio_features(encoder: Wav2Vec2Model, samples: np.ndarray, num_frames: int) -> Tensor:
     """Return the states after every layer, float32 [F, L, C], of samples [n] (``media.audio.waveform``).
 
-    Between its convolutions (about 49.9 steps per second) and its layers, the encoder is brought to the
-    frames of the video; the first step falls on the first frame, the last on the last. ``encoder`` is
-    ``build.load_component("audio_encoder")``'s.
+    After its convolutions (about 49.9 steps per second) the features are interpolated to the video's frames,
+    the first step to the first frame and the last to the last. ``encoder`` comes from
+    ``components.load_component("audio_encoder")``.
     """
     speech = torch.from_numpy(samples).float()[None]
     if encoder.config.do_normalize:  # as Wav2Vec2FeatureExtractor
@@ -34,7 +34,7 @@ def audio_features(encoder: Wav2Vec2Model, samples: np.ndarray, num_frames: int)
 
     hook = encoder.feature_extractor.register_forward_hook(at_frames)
     try:
-        # What it is given itself only says on which device it works.
+        # The argument only gives the device.
         with torch.no_grad(), _exact_float32():
             beginning = speech[:, : _reach(encoder.feature_extractor.conv_layers)[1]]
             states = encoder(beginning.to(encoder.device), output_hidden_states=True).hidden_states
@@ -58,8 +58,8 @@ def _exact_float32() -> Iterator[None]:
 def speech_steps(layers: Sequence[Any], speech: Tensor) -> Tensor:
     """Run wav2vec2's convolutions over samples [1, n] in chunks; returns [1, C, steps], as if run at once.
 
-    They are made in stretches, for what the first layer makes of 200 s is gigabytes. Where it normalises
-    over the whole sound, that is measured beforehand.
+    Chunks save memory: the first layer's output for 200 s takes gigabytes. If it normalizes over the whole
+    sound, the statistics are computed first.
     """
     hop, reach = _reach(layers)
     first, *others = layers
@@ -110,7 +110,7 @@ def _normalized_over_time(layer: Any, speech: Tensor) -> Callable[[Tensor], Tens
 def audio_windows(features: Tensor, start: int, count: int) -> Tensor:
     """Return windows [1, count, 5, L, C] of features [F, L, C] around ``count`` frames from ``start``.
 
-    Where a window reaches over an end, the first or last frame is repeated.
+    A window beyond either end repeats the first or last frame.
     """
     offsets = torch.arange(-REACH, REACH + 1, device=features.device)
     frames = torch.arange(start, start + count, device=features.device)

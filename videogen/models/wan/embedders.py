@@ -1,6 +1,6 @@
 """Embedders before the Wan transformer's blocks: positions, noise levels, text, image and audio.
 
-Letters in shapes as in wan.py. Source: specs skyreels_v3 section 6, talking_avatar section 6.
+Shape letters are those of transformer.py. Source: specs skyreels_v3 section 6, talking_avatar section 6.
 """
 
 import torch
@@ -17,7 +17,7 @@ from videogen.models.fifo_cache import FifoCache
 ROPE_THETA = 10000.0
 TIME_THETA = 10000.0
 IMAGE_TOKEN_EPS = 1e-5
-TABLES = 2  # shapes whose angles are remembered: guidance branches may have different frames
+TABLES = 2  # cached tables; guidance branches may have different frames
 
 
 def _exact(device: torch.device) -> torch.dtype:
@@ -42,7 +42,7 @@ class WanRotaryEmbed(nn.Module):
     ) -> Tensor:
         """Return rotations complex64 [F, S, 1, K/2] of frame positions [F] (any integers) and a grid.
 
-        The last few tables are remembered. Positions on the CPU keep a GPU from waiting for it.
+        Recent tables are cached. Positions on the CPU avoid a GPU synchronization.
         """
         device = device or frame_positions.device
         positions = frame_positions.tolist()
@@ -94,7 +94,7 @@ class WanConditionEmbedder(nn.Module):
 
         Every distinct level is computed once.
 
-        Levels on the CPU keep a GPU from waiting for it.
+        Levels on the CPU avoid a GPU synchronization.
         """
         levels, level_of = torch.unique(timestep.cpu(), return_inverse=True)
         weight = self.time_embedder.linear_1.weight
@@ -122,9 +122,8 @@ class WanImageEmbedding(nn.Module):
 class WanAudioProjection(nn.Module):
     """Projection of audio windows around every video frame to A audio tokens per latent frame.
 
-    The first latent frame stands for one video frame and sees its whole window. Each later one stands for
-    four; from their windows it takes the leading half of the first, the centre of the middle two and the
-    trailing half of the last.
+    The first latent frame covers one video frame and uses its whole window. Each later one covers four: it
+    uses the leading half of the first window, the centre of the middle two and the trailing half of the last.
     """
 
     def __init__(

@@ -11,8 +11,8 @@ STD = (0.26862954, 0.26130258, 0.27577711)
 def clip_features(encoder: CLIPVisionModel, image: Tensor) -> Tensor:
     """Return features [B, I, image_dim] of images [B, 3, H, W] in [-1, 1]: the second-to-last block's output.
 
-    They are squeezed to the encoder's square, bicubic and not smoothed; the stock CLIP processor crops and
-    smooths instead, and its features are 40 % off.
+    Images are resized to the encoder's square, bicubic without antialiasing. The stock CLIP processor crops
+    and antialiases instead, which changes the features by 40 %.
     """
     side = encoder.config.image_size
     square = functional.interpolate(image, size=(side, side), mode="bicubic", align_corners=False)

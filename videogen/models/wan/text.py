@@ -22,7 +22,7 @@ def encode_prompt(
 ) -> Tensor:
     """Encode one prompt to [1, 512, text_dim]; padding rows are exactly zero, and are attended to as well.
 
-    A prompt of more than 511 tokens is cut (the last row is the end-of-sequence token).
+    Prompts of more than 511 tokens are truncated (the last row is the end-of-sequence token).
     """
     tokens = tokenizer(
         [clean_prompt(prompt)],

@@ -75,8 +75,8 @@ class WanLayerNorm(FP32LayerNorm):
     ) -> tuple[Tensor, Tensor]:
         """Return (x + gate * update, its norm * (1 + scale) + shift), both like x [B, F, S, D].
 
-        Gate, scale and shift [B, F or 1, 1, D] may be None; without an update [..., D] x is returned.
-        A norm with weights of its own is not modulated.
+        Gate, scale and shift [B, F or 1, 1, D] may be None; without ``update`` [..., D], x itself is
+        returned. A norm with weights of its own is not modulated.
         """
         norm = (
             (scale, shift, 1.0, self.eps) if self.weight is None else (self.weight, self.bias, 0.0, self.eps)
@@ -117,8 +117,8 @@ class WanBlock(nn.Module):
     ) -> Tensor:
         """Transform tokens [B, F, S, D]; text [B, T, D], temb [B, F or 1, 6, D], rotary_emb [L, 1, K/2, 2].
 
-        Text and image may come as keys and values of ``attn2``. ``regions`` [3, S]: where two speakers are in
-        the first frame.
+        Text and image may be given as keys and values of ``attn2``. ``regions`` [3, S]: location of the two
+        speakers in the first frame.
         """
         table = self.scale_shift_table + temb
         shift_attn, scale_attn, gate_attn, shift_ffn, scale_ffn, gate_ffn = table.chunk(6, dim=-2)
@@ -127,7 +127,7 @@ class WanBlock(nn.Module):
         normed = normed.flatten(1, 2)
         if regions is not None:
             shares = self.attn1.shares(normed, rotary_emb, regions)
-        # Updates are not named: what nothing refers to is freed at once.
+        # Updates get no names, so that they are freed at once.
         x, normed = self.norm2(x, update=self.attn1(normed, None, rotary_emb, None, spans), gate=gate_attn)
         update = self.attn2(normed.flatten(1, 2), encoder_hidden_states, image_states=image_states)
         if audio_states is not None:

@@ -1,8 +1,7 @@
-"""Wan's causal video VAEs (diffusers' AutoencoderKLWan, 2.1 and 2.2): encode, and decode as a stream of
-frames.
+"""Wan's causal video VAEs (diffusers' AutoencoderKLWan, 2.1 and 2.2): encode, and streaming decode.
 
-The decoder is causal: a latent frame needs only what came before it, kept in a small cache per convolution.
-So frames are yielded as they are made, and memory does not grow with the length of the video.
+The decoder is causal: a latent frame depends only on earlier ones, through a small cache per convolution. So
+frames are yielded as they are decoded, and memory does not grow with the length of the video.
 
 Source: specs skyreels_v3 section 4, wan22 section 10.
 """
@@ -63,13 +62,13 @@ def encode(
 ) -> Tensor:
     """Encode video [B, 3, F, H, W] in [-1, 1] to normalized latents [B, C, 1 + (F-1)//4, h, w], float32.
 
-    Frames beyond 4k+1 are dropped, as published. The mean of the posterior is taken, or with ``sample`` one
-    draw from it (normal, float32, the shape of the latents). Never tiled, whatever the decoder does. Video
-    may be elsewhere than the VAE: at most four frames are on its device at a time.
+    Frames beyond 4k+1 are dropped, as published. Returns the mean of the posterior, or with ``sample`` one
+    draw from it (normal, float32, the shape of the latents). Never tiled. The video may be on another device
+    than the VAE: at most four frames are on the VAE's device at a time.
     """
     onload(vae)
     causal = sum(isinstance(module, WanCausalConv3d) for module in vae.encoder.modules())
-    cache = [None] * causal if video.shape[2] > 4 else None  # one frame is followed by none
+    cache = [None] * causal if video.shape[2] > 4 else None  # a single frame needs no cache
     hidden = []
     for end in range(1, video.shape[2] + 1, 4):
         chunk = video[:, :, max(0, end - 4) : end].to(vae.device, vae.dtype)
@@ -107,7 +106,7 @@ def spans(length: int, tile: int, stride: int, scale: int) -> list[Span]:
         ramp = (torch.arange(overlap) + 0.5) / overlap
         weights[index, tile * scale - overlap :] *= 1 - ramp
         weights[index + 1, :overlap] *= ramp
-    total = torch.zeros(length * scale)  # 1 where two tiles meet, other where a third comes in
+    total = torch.zeros(length * scale)  # 1 where two tiles overlap, other where three do
     for start, weight in zip(starts, weights, strict=True):
         total[start * scale : (start + tile) * scale] += weight
     return [
@@ -133,15 +132,15 @@ class _CausalDecoder:
         self.first = False
         if self.vae.config.patch_size is not None:
             video = unpatchify(video, patch_size=self.vae.config.patch_size)
-        return video.float().clamp(-1, 1).contiguous()  # as it is when it has been saved and read again
+        return video.float().clamp(-1, 1).contiguous()  # contiguous, as after saving and loading
 
 
 def _decode_tiles(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
     """Decode overlapping tiles and blend them to one video [B, 3, 4(F-1)+1, H, W] in RAM.
 
-    One tile after the other goes through all frames, so that the device holds the caches of one alone, and
-    none is ever moved. The video takes 12 bytes per pixel and frame, which is less than the caches of all
-    tiles together up to some 1,400 frames.
+    Each tile is decoded through all frames before the next one, so that the device holds the caches of a
+    single tile and none is ever moved. The video takes 12 bytes per pixel and frame, less than the caches of
+    all tiles up to about 1,400 frames.
     """
     (batch, _, frames, height, width), scale = latents.shape, vae.spatial_compression_ratio
     tile = (vae.tile_sample_min_height // scale, vae.tile_sample_min_width // scale)
@@ -176,9 +175,9 @@ def decode_stream(vae: AutoencoderKLWan, latents: Tensor) -> Iterator[Tensor]:
         frames [B, 3, 1, H, W], then [B, 3, 4, H, W] for every further latent frame, in [-1, 1], float32,
         whatever the decoder computes in.
 
-    Equal to the one-shot ``vae.decode``; where the VAE's tiling is on (``vae.enable_tiling()``) and the
-    picture is larger than a tile, tiles are blended and the result is close, not equal. All tiles are then
-    decoded before the first frames are given.
+    Equal to the one-shot ``vae.decode``, except with tiling: if ``vae.enable_tiling()`` was called and the
+    frame is larger than a tile, tiles are blended, the result is close but not equal, and all tiles are
+    decoded before the first frames are yielded.
     """
     onload(vae)
     latents = denormalize(vae, latents.to(vae.device).float()).to(vae.post_quant_conv.weight.dtype)

@@ -1,13 +1,13 @@
 """Wan's VAE layers with fewer passes over their activations; weights and results as in diffusers.
 
-A causal convolution sees two frames before its own. diffusers normalises, activates, puts these frames in
-front, pads and keeps copies for the next call, each a pass of its own; here ``norm_silu_append`` writes all
-of it once, as the convolution reads it. Nothing is copied that a view will do for, and sums are made in
-place. Activations keep the channels of a pixel side by side, which the convolutions are fastest with.
+A causal convolution needs the two previous frames. diffusers normalizes, activates, prepends these frames,
+pads, and copies frames for the next call, each in a separate pass; here ``norm_silu_append`` writes the
+convolution's input once. Views replace copies if possible, and sums are in place. Activations are channels-
+last, for which convolutions are fastest.
 
-``feat_cache`` and ``feat_idx`` are diffusers': what every causal convolution keeps between calls, and the
-number of the next one. ``runtime/vae.py`` installs these layers. Where hooks of an offloaded model have to
-see every call of every layer, layers work as diffusers' own.
+``feat_cache`` and ``feat_idx`` are diffusers': the cache of every causal convolution between calls, and the
+index of the next one. ``runtime/vae.py`` installs these layers. If hooks of an offloaded model must see every
+call of every layer, layers run diffusers' code.
 """
 
 from typing import Protocol
@@ -33,8 +33,8 @@ from torch.nn import functional
 from videogen.models.kernels.convolution import convolve, has_hooks
 from videogen.models.kernels.vae_operators import BEFORE, add_biased, append, empty_frames, norm_silu_append
 
-AT_ONCE = 2  # pictures of full size that are encoded at once
-FIRST = "Rep"  # kept by a convolution over time that has not been called for its first frame
+AT_ONCE = 2  # full-size frames encoded at once
+FIRST = "Rep"  # diffusers' cache mark: the temporal convolution has seen only the first frame
 
 
 class HaloExchange(Protocol):
@@ -68,7 +68,7 @@ class CausalConv(WanCausalConv3d):
     ) -> Tensor:
         """Convolve frames that follow those of the last call; with ``norm``, normalize and activate first.
 
-        Without ``biased`` the bias is left to what comes next.
+        Without ``biased`` the caller adds the bias later.
         """
         return self.over(self.join(x, feat_cache, feat_idx, norm), biased=biased)
 
@@ -85,7 +85,7 @@ class CausalConv(WanCausalConv3d):
 
         The last frames are kept for the next call.
 
-        ``bias``: of the convolution that made ``x``, where it is still to be added.
+        ``bias``: bias of the convolution that produced ``x``, if it is still to be added.
         """
         before = None
         if feat_cache is not None:
@@ -118,7 +118,7 @@ class ResidualBlock(WanResidualBlock):
     def forward(self, x: Tensor, feat_cache: list | None = None, feat_idx: list[int] | None = None) -> Tensor:
         """Transform frames [B, C, F, H, W]; every buffer is freed as soon as possible.
 
-        cuDNN adds a bias in a pass of its own; where there are kernels, they add it with what comes next.
+        cuDNN adds a bias in a separate pass; if there are fused kernels, they add it in the next operator.
         """
         index = [0] if feat_idx is None else feat_idx
         if has_hooks(self.conv1):
@@ -159,7 +159,7 @@ class Resample(WanResample):
     def _upsample(self, x: Tensor, feat_cache: list | None, index: list[int]) -> Tensor:
         batch, channels = x.shape[:2]
         if self.mode == "upsample3d" and feat_cache is not None:
-            if feat_cache[index[0]] is None:  # the first frame stays one
+            if feat_cache[index[0]] is None:  # the first frame is not doubled
                 feat_cache[index[0]] = FIRST
                 index[0] += 1
             else:
@@ -231,7 +231,7 @@ class Decoder(WanDecoder3d):
         x = self.conv_in.stream(x, feat_cache, index)
         x = self.mid_block(x, feat_cache, index)
         for block in self.up_blocks:
-            if isinstance(block, WanUpBlock):  # layer by layer here, so that its input is not kept
+            if isinstance(block, WanUpBlock):  # layer by layer, so that the block's input is freed
                 for layer in (*block.resnets, *(block.upsamplers or ())):
                     x = layer(x, feat_cache, index)
             else:
@@ -245,7 +245,7 @@ class Encoder(WanEncoder3d):
     def forward(self, x: Tensor, feat_cache: list | None = None, feat_idx: list[int] | None = None) -> Tensor:
         """Encode video frames [B, 3, F, H, W] that follow those of the last call.
 
-        Pictures of full size, which take most memory, are worked on a few at a time.
+        Full-size frames need the most memory, so they are processed a few at a time.
         """
         index = [0] if feat_idx is None else feat_idx
         if has_hooks(self.conv_in):
@@ -286,7 +286,7 @@ def add_repeated(x: Tensor, given: Tensor, shortcut: DupUp3D, *, first: bool) ->
     if kept is None or (first and given.shape[2] > 1):
         return x.add_(shortcut(given, first_chunk=first))
     part = rearrange(given, "b (c t u v) f h w -> b c f t h u w v", **kept)
-    if first:  # the last of the repeated frames
+    if first:  # only the last repeat
         part, times = part[:, :, :, -1:], 1
     rearrange(x, "b c (f t) (h u) (w v) -> b c f t h u w v", t=times, u=sides, v=sides).add_(part)
     return x
