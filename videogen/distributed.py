@@ -38,6 +38,7 @@ class Ranks:
 
     @property
     def is_main_process(self) -> bool:
+        """Whether this rank is rank 0."""
         return self.rank == 0
 
 
@@ -65,6 +66,7 @@ class Degrees:
 
     @property
     def size(self) -> int:
+        """Number of ranks."""
         return self.cfg * self.sequence
 
 
@@ -94,12 +96,13 @@ def choose_degrees(values: Mapping[str, Any], *, branches: int, heads: int, toke
     """Return the parallel degrees for the ranks that were started.
 
     Args:
+        values: option values.
         branches: forwards per step.
-        heads: of the network's attention; 0 where they are not known yet.
-        tokens: of one latent frame.
+        heads: attention heads of the network; 0 if not known yet.
+        tokens: tokens of one latent frame.
 
     Raises:
-        InputError: numbers that do not go together; says which do.
+        InputError: degrees that do not fit; the message says which do.
     """
     size = get_ranks().size if values["use_usp"] else 1
     cfg = _branch_groups(values, size, branches)
@@ -175,7 +178,8 @@ def _check_ring(values: Mapping[str, Any], degrees: Degrees) -> None:
 class FailureReporter(Protocol):
     """Communicator, as far as error reporting needs it (see runtime/parallel.py)."""
 
-    def is_first_failure(self) -> bool: ...
+    def is_first_failure(self) -> bool:
+        """Return True if no other rank has failed before."""
 
 
 LOST = re.compile(r"gloo|NCCL|Connection (reset|closed|refused)|Broken pipe", re.IGNORECASE)

@@ -37,9 +37,11 @@ def download(
     The names are tried in order; all mean the same repository.
 
     Args:
-        patterns: of the files that are wanted.
-        expected_bytes: what will be downloaded, if known; the disk must have it free.
-        timeout: seconds without progress before it is given up.
+        names: hub ids of one repository.
+        revision: branch, tag or commit.
+        patterns: file name patterns of the wanted files.
+        expected_bytes: size of the download, 0 if not known; the disk must have it free.
+        timeout: seconds without progress after which the download is given up.
 
     Raises:
         CheckpointError: offline, unreachable, no such repository or revision, no access, no space.

@@ -15,13 +15,13 @@ class KeyTable:
     """Map from one published naming of tensors to ours.
 
     Args:
-        fingerprint: a pattern some name must match for the table to apply.
+        fingerprint: pattern that at least one name must match for the table to apply.
         rules: (pattern, replacement), applied in order to every name.
         ignored: names (as published) that the network does not need.
         fused_qkv: (pattern of renamed names, names for its "{}"): several projections (mostly q, k and v)
             stored as one tensor, rows one below the other.
-        width: the tensor (as published) that has as many rows as each of them but the last.
-        swap_halves: pattern of names (as published) whose two halves of rows change places.
+        width: published name of a tensor with as many rows as each of them but the last.
+        swap_halves: pattern of published names whose two halves of rows are swapped.
     """
 
     fingerprint: str

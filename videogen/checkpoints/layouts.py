@@ -163,6 +163,7 @@ def weight_files(place: Path) -> list[Path]:
 
 
 def places_of(layout: str, components: Mapping[str, str]) -> list[str]:
+    """Return the places of components in a layout."""
     return [LAYOUTS[layout][component] for component in components.values()]
 
 
@@ -174,6 +175,7 @@ def _files(folder: Path, place: str) -> list[Path]:
 
 
 def component_sizes(folder: Path, layout: str, components: Mapping[str, str]) -> dict[str, int]:
+    """Return the bytes of every component's files."""
     return {
         name: sum(
             file.stat().st_size

@@ -49,10 +49,10 @@ class Layer:
     """One layer that a LoRA file adapts.
 
     Args:
-        name: there.
-        published: as checkpoints call it, or already ours.
-        ours: the layers of ours that it became.
-        keys: what a tensor is to it -> the tensor's name.
+        name: name in the file.
+        published: name in published checkpoints, or already ours.
+        ours: names of our layers that it corresponds to.
+        keys: role of a tensor -> the tensor's name.
     """
 
     name: str

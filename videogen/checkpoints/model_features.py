@@ -35,7 +35,7 @@ HEAD_DIM = 128  # of every published transformer
 HEAD_NORMS = (
     "img_attn_q_norm.weight",
     "transformer_blocks.0.attn.norm_q.weight",
-)  # their length is the head width
+)  # as long as a head is wide
 
 
 _EDGE = 1 << 16  # bytes read at either end of a file for its fingerprint

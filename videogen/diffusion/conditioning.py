@@ -29,6 +29,7 @@ class Segment:
 
     @property
     def frames(self) -> int:
+        """Number of latent frames."""
         return self.latents.shape[2]
 
 

@@ -16,7 +16,8 @@ class Guidance(Protocol):
 
     branches: ClassVar[tuple[str, ...]]
 
-    def combine(self, *velocities: Tensor) -> Tensor: ...
+    def combine(self, *velocities: Tensor) -> Tensor:
+        """Combine the velocities of the branches, in their order."""
 
 
 @dataclass(frozen=True, slots=True)

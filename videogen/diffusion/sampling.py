@@ -147,9 +147,9 @@ class FrameSolver:
     """Solvers of latent frames with schedules of their own; neighbours with equal history share one.
 
     Args:
-        make: a new solver for every such group.
-        rows: of the diffusion forcing schedule.
-        known: frames from the first on that are never updated, whatever the rows say.
+        make: factory of solvers, called for every such group.
+        rows: rows of the diffusion forcing schedule.
+        known: number of leading frames that are never updated, whatever the rows say.
 
     The published code steps views of one tensor in place, so UniPC's stored last sample becomes the new one,
     and its corrector starts from there. This changes the result by 4-9 % and is kept for parity.
@@ -208,7 +208,7 @@ def denoise(
     Args:
         latents: noise [B, C, F, h, w].
         schedule: one row per step; a row is whatever ``predict`` and ``step`` understand (a timestep, say).
-        predict: (latents, row) -> velocity of the latents; guidance lives in here.
+        predict: (latents, row) -> velocity of the latents, with guidance applied.
         step: (velocity, row, latents) -> latents at the next noise level.
         pin: (latents, steps done) -> latents with known frames put back; called before the first step and
             after every step.

@@ -53,9 +53,7 @@ class Uploader:
             buffers = [torch.empty(STAGE, dtype=torch.uint8, pin_memory=True) for _ in range(2)]
             self._own.stage = (
                 torch.cuda.Stream(self.device),
-                [
-                    (buffer, torch.cuda.Event(blocking=True)) for buffer in buffers
-                ],  # blocking: the waiting thread sleeps
+                [(buffer, torch.cuda.Event(blocking=True)) for buffer in buffers],  # waiting threads sleep
             )
         return self._own.stage
 

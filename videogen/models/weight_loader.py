@@ -176,9 +176,11 @@ def load_weights(
     """Assign tensors to a meta module: memory-mapped if the dtype fits, else moved and cast.
 
     Args:
-        device: where they go; None is the CPU. They are cast there, after the move.
+        module: result of ``meta_module``; it is changed in place.
+        found: entries of the weight files, by our names.
+        dtype_of: name -> dtype.
+        device: target; None is the CPU. Tensors are cast there, after the move.
     """
-
     move = _mover(device)
 
     def converted(item: tuple[str, Tensor]) -> tuple[str, Tensor]:

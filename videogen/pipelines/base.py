@@ -112,12 +112,12 @@ class VideoPipeline(DiffusionPipeline):
         """Generate one video.
 
         Args:
-            prompt: what it shows.
+            prompt: description of the video.
             output_type: 'np' float [1, F, H, W, 3] in [0, 1], 'pt' [1, F, 3, H, W], 'pil', 'uint8' [1, F, H,
                 W, 3], or 'latent' [1, C, F, h, w].
             return_dict: False returns the tuple (frames,).
-            callback_on_step_end_tensor_inputs: what the callback is given; there is only 'latents'.
-            arguments: those of ``parts``; what is left out takes the task's published default, and the size
+            callback_on_step_end_tensor_inputs: tensors passed to the callback; only 'latents' is possible.
+            arguments: arguments of ``parts``; the others get the task's published defaults, and the size
                 follows the first input as on the command line.
         """
         if output_type not in ("np", "pt", "pil", "uint8", "latent"):
@@ -195,7 +195,10 @@ class VideoPipeline(DiffusionPipeline):
         """Load LoRA weights like diffusers, also from files with published names.
 
         Args:
-            quiet: say nothing of layers that are not this model's.
+            pretrained_model_name_or_path_or_dict: file, folder, hub id or tensors.
+            adapter_name: name of the adapter.
+            quiet: do not warn about layers of other models.
+            options: further arguments of diffusers' method.
 
         Raises:
             CheckpointError: a file that holds no LoRA for this model.

@@ -35,9 +35,7 @@ def frames_tensor(frames: np.ndarray | Tensor, height: int | None = None, width:
     If a size is given, frames are resized to it, nearest neighbour (spec skyreels_v3 section 2).
     """
     video = torch.as_tensor(frames).permute(3, 0, 1, 2)[None]
-    if (
-        height is not None and width is not None
-    ):  # resize before the conversion, because source frames may be large
+    if height is not None and width is not None:  # before the conversion, as source frames may be large
         video = functional.interpolate(video, size=(video.shape[2], height, width))
     return video.float() / 127.5 - 1
 

@@ -1,4 +1,4 @@
-"""single_shot_extension: a video goes on in the same shot, roll after roll (spec skyreels_v3 section 7)."""
+"""single_shot_extension: continue a video in the same shot, in segments (spec skyreels_v3 section 7)."""
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence

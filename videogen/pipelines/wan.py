@@ -59,8 +59,11 @@ class WanPipeline(VideoPipeline, WanLoraLoaderMixin):
         """Return classifier-free guidance (a single pass if the scale is 1 or less), a context per branch.
 
         Args:
-            exactly_one: only a scale of 1 is a single pass, and none for a step cache that counts pairs.
-            beside: what both contexts hold besides the text.
+            prompt: text of the branch 'cond'.
+            negative_prompt: text of the branch 'uncond'.
+            scale: guidance scale.
+            exactly_one: only a scale of 1 is a single pass, and not with a step cache that counts pairs.
+            beside: inputs of both contexts besides the text.
         """
         contexts = {"cond": Context(text=self.encode_prompt(prompt), **beside)}
         paired = self.step_cache is not None and self.step_cache.needs_pairs

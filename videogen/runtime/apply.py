@@ -87,9 +87,7 @@ def check_attention_backend(
         if name != "auto":
             what = f"does not run here, on {device} in {str(dtype).removeprefix('torch.')} ({problem})"
             raise InputError("--attention_backend", name, what, "leave it out")
-        level = (
-            logging.INFO if candidate in TORCH_KERNELS else logging.DEBUG
-        )  # optional packages may be missing
+        level = logging.INFO if candidate in TORCH_KERNELS else logging.DEBUG  # others may not be installed
         _say(level, f"--attention_backend auto: not {candidate} ({problem})")
     if ring and device.type != "cpu":
         what = f"no kernel that works in a ring runs on {device} in {str(dtype).removeprefix('torch.')}"
@@ -174,8 +172,10 @@ def set_step_cache(
     """Replace the pipeline's step cache by the one that a plan's values ask for.
 
     Args:
-        table: TeaCache's coefficients, where it is on.
-        ratios: MagCache's, where it is on.
+        pipeline: pipeline to change; its earlier step cache is removed.
+        values: option values of the plan.
+        table: TeaCache's coefficients, if it is on.
+        ratios: MagCache's ratios, if it is on.
     """
     if pipeline.step_cache is not None:
         pipeline.step_cache.disable()

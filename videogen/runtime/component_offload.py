@@ -88,7 +88,7 @@ class ComponentOffload:
 
     Args:
         order: names of the components in order of use.
-        transient: those that are uploaded to work and evicted again; all others are resident.
+        transient: components that are uploaded to run and evicted again; all others are resident.
     """
 
     def __init__(

@@ -15,19 +15,17 @@ from videogen.runtime.precision import is_quantized
 logger = logging.getLogger(__name__)
 
 CPU = torch.device("cpu")
-STREAMED_ENCODERS = (
-    "text_encoder",
-    "text_encoder_2",
-    "image_encoder",
-)  # others are small and are not streamed
+STREAMED_ENCODERS = ("text_encoder", "text_encoder_2", "image_encoder")  # others are small, not streamed
 
 
 def place(pipeline: Pipeline, device: torch.device, *, offload: bool, low_vram: bool) -> None:
-    """Put a pipeline on its device; encoders are there while they work.
+    """Place a pipeline on its device; encoders are uploaded only while they run.
 
     Args:
-        offload: the transformers too, so that one component is on the device at a time, and the VAE.
-        low_vram: float8 transformer weights, blocks streamed through the device.
+        pipeline: pipeline to place.
+        device: device that it runs on.
+        offload: offload transformers as well, so that only one component and the VAE are on the device.
+        low_vram: float8 transformer weights, with blocks streamed to the device.
     """
     if low_vram:
         for transformer in pipeline.transformers:

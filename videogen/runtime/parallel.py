@@ -54,6 +54,7 @@ class Communicator:
 
     @property
     def is_single(self) -> bool:
+        """Whether there is only one process."""
         return self.own.size == 1
 
     def broadcast(self, content: Any) -> Any:
@@ -187,6 +188,7 @@ class Exchange:
 
     @property
     def cp(self) -> ContextParallelConfig:
+        """Context parallel config of diffusers."""
         return self.config.context_parallel_config
 
     @property
@@ -196,10 +198,12 @@ class Exchange:
 
     @property
     def ranks(self) -> int:
+        """Number of ranks that share a sequence."""
         return self.cp.ring_degree * self.cp.ulysses_degree
 
     @property
     def rank(self) -> int:
+        """Index of this rank among them."""
         return self.cp._flattened_mesh.get_local_rank()
 
     @torch.compiler.disable

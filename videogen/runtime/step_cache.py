@@ -201,13 +201,14 @@ def enable_cache(
     dtype: torch.dtype,
     ratios: Ratios | None = None,
 ) -> DiffusersCache:
-    """Put a cache on transformers. Streamed or quantised blocks stay so, and so do compiled ones.
+    """Install a step cache on transformers; their blocks may be streamed, quantized or compiled.
 
     Args:
-        name: of KINDS.
-        threshold: diffusers'; for TaylorSeer the interval of computed steps; None lets MagCache calibrate.
-        dtype: in which TaylorSeer remembers.
-        ratios: of MagCache, as an earlier ``DiffusersCache.ratios``.
+        transformers: networks of the pipeline.
+        name: key of KINDS.
+        threshold: diffusers' threshold; TaylorSeer: interval of computed steps; None lets MagCache calibrate.
+        dtype: dtype of TaylorSeer's cached tensors.
+        ratios: ratios for MagCache, from an earlier ``DiffusersCache.ratios``.
 
     Raises:
         ValueError: another cache is on; MagCache has neither ratios nor is to calibrate.

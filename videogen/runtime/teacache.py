@@ -67,9 +67,7 @@ class Counting(ABC):
         accumulated, computed = 0.0, True
         if distance is not None:
             change = 0.0
-            for (
-                coefficient
-            ) in self.coefficients:  # Horner's scheme, bit-exact with numpy.polyval; may be negative
+            for coefficient in self.coefficients:  # bit-exact with numpy.polyval; may be negative
                 change = change * distance + coefficient
             accumulated = self.accumulated.get(state, 0.0) + change
             computed = not accumulated < self.threshold  # True for a NaN as well
@@ -260,19 +258,20 @@ def enable_teacache(
     fixed: bool,
     sync_scalar: Callable[[float], float] = float,
 ) -> TeaCache:
-    """Put TeaCache before the blocks of a transformer. Compiled, streamed or quantised blocks stay so.
+    """Install TeaCache on a transformer; its blocks may be compiled, streamed or quantized.
 
     Tokens may be sharded over ranks before the stack is called, not inside it (see runtime/parallel.py).
 
     Args:
-        table: of ``choose_table``.
+        transformer: network to change.
+        table: coefficients from ``choose_table``.
         threshold: accumulated change below which a call is skipped (0.1 about 2x, 0.2 about 3x as fast).
-        use_ret_steps: take the modulation as signal, not the time embedding, and compute more at the start.
+        use_ret_steps: use the modulation as signal, not the time embedding, and compute more at the start.
         fixed: count steps per guidance branch and loop, not calls as published.
-        sync_scalar: of a distance, the one that all ranks go by.
+        sync_scalar: distance -> distance that all ranks use.
 
     Raises:
-        ValueError: it is enabled already.
+        ValueError: it is already enabled.
     """
     counting = (Fixed if fixed else Published)(
         table.coefficients(use_ret_steps), threshold=threshold, use_ret_steps=use_ret_steps

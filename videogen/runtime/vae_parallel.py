@@ -72,10 +72,8 @@ class SpatialSharding:
 
     def fill_halo(self, frames: Tensor) -> None:
         """Fill the first and last row of frames [..., H, W, C] from neighbours; zeros at image edges."""
-        sides = (
-            (self.rank - 1, 0, 1),
-            (self.rank + 1, -1, -2),
-        )  # neighbour rank, halo row, own row that it needs
+        # (neighbour rank, halo row, own row that the neighbour needs)
+        sides = ((self.rank - 1, 0, 1), (self.rank + 1, -1, -2))
         operations, arriving = [], []
         for rank, outer, own in sides:
             if not 0 <= rank < self.ranks:

@@ -237,7 +237,7 @@ def decode_stream(
 
 
 def _decoded(vae: AutoencoderKLHunyuanVideo, latents: Tensor) -> Tensor:
-    """Return float32 video: in tiles of space, blended in RAM, where the picture is larger than one."""
+    """Decode to float32 video; frames larger than a tile are decoded in spatial tiles, blended in RAM."""
     largest = max(latents.shape[-2:]) * vae.spatial_compression_ratio
     if vae.use_tiling and largest > vae.tile_sample_min_height:
         return _decode_tiles(vae, latents)

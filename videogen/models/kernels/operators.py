@@ -78,10 +78,13 @@ def register(
     """Register an operator as ``torch.ops.videogen.<name>`` and in ``OPS``.
 
     Args:
-        schema: its arguments and results, in PyTorch's notation; the first is a tensor.
+        name: name of the operator.
+        schema: arguments and results in PyTorch's notation; the first argument is a tensor.
+        plain: reference implementation.
         fake: (arguments) -> empty tensors like the results.
-        kernels: module that holds the function of this name for CUDA; it is imported when first used.
-        dtypes: in which it is compared besides that of the transformers.
+        samples: inputs with which the kernel is compared with ``plain``.
+        kernels: module with the CUDA function of this name; imported when first used.
+        dtypes: dtypes in which it is compared, in addition to the transformers'.
     """
     arguments = torch._C.parse_schema(f"{name}{schema}").arguments
     changed = [i for i, one in enumerate(arguments) if one.alias_info is not None and one.alias_info.is_write]

@@ -268,7 +268,8 @@ class WanDiT(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin, FromOriginal
             fps: frame-rate class [B], for models with ``inject_sample_info``.
             frame_positions: temporal position of every frame [F], best on the CPU; default 0..F-1.
             visible_frames: how many frames, from the first on, every frame attends to [F]; default all.
-            speaker_masks: where in the first frame each of two speakers is, and where neither [3, h, w].
+            speaker_masks: masks of the two speakers, and of neither, in the first frame [3, h, w].
+            return_dict: False returns the tuple (velocity,).
             attention_kwargs: ``{"scale": s}`` scales loaded LoRA layers, as in diffusers.
 
         Returns:

@@ -89,6 +89,7 @@ class Span:
     weight: Tensor  # output pixels
 
     def pixels(self, scale: int) -> slice:
+        """Return the range in output pixels."""
         return slice(self.start * scale, self.stop * scale)
 
 

@@ -265,7 +265,7 @@ class Encoder(WanEncoder3d):
         return self.conv_out.stream(x, feat_cache, index, self.norm_out)
 
     def _full_size(self) -> nn.ModuleList:
-        """Return the layers up to that which halves the pictures, where it leaves their number as it is."""
+        """Return the layers up to the first spatial downsampling; none if it also downsamples in time."""
         for number, layer in enumerate(self.down_blocks, 1):
             resample = layer if isinstance(layer, WanResample) else getattr(layer, "downsampler", None)
             if resample is not None:
