@@ -90,7 +90,7 @@ def test_the_estimate_of_a_rank(made):
     assert job.peak <= estimate <= job.peak * ROOM, f"{job.peak / 1e9:.2f}, {estimate / 1e9:.2f} GB"
 
 
-def test_bands_of_the_decoder_receive_their_neighbours_rows_only(made):
+def test_decoder_shards_receive_only_halo_rows(made):
     """Per piece of four frames: a row from each side for 40 convolutions, 131 MB; keys and values of the
     attention in the middle, 39 MB; and the other bands of the picture, 39 MB."""
     job, _, _ = made

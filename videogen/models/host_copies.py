@@ -33,7 +33,7 @@ class HostCopies:
             self.waiting.popleft()()
 
     def finish(self) -> None:
-        """Put to use all that is still on its way."""
+        """Wait for all copies and process them."""
         while self.waiting:
             self.waiting.popleft()()
 

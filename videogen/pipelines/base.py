@@ -322,14 +322,14 @@ class VideoPipeline(DiffusionPipeline):
             cache.clear()
 
     def reset_cache(self, num_steps: int) -> None:
-        """Tell a step cache that a generation begins, and how many steps it is to expect."""
+        """Start a new generation of ``num_steps`` steps in the step cache."""
         if self.step_cache is not None:
             self.step_cache.reset(num_steps)
 
     def keep_last_frames(
         self, chunks: Iterator[Tensor], last: deque[Tensor], *, skip: int
     ) -> Iterator[Tensor]:
-        """Keep the newest 8-bit frames [H, W, 3] in ``last``; pass chunks on after the first ``skip``."""
+        """Append 8-bit frames [H, W, 3] to ``last``; yield the chunks after the first ``skip``."""
         for index, chunk in enumerate(chunks):
             last.extend(self.to_uint8(chunk)[0].permute(1, 2, 3, 0).cpu())
             if index >= skip:

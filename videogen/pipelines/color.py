@@ -18,7 +18,7 @@ SMALLEST_SPREAD = 1e-6
 
 
 def match_color(video: Tensor, reference: Tensor, strength: float = 1.0) -> Tensor:
-    """Give every frame the mean and spread of a reference in each channel of CIE Lab.
+    """Match the mean and standard deviation of every frame to a reference, per channel of CIE Lab.
 
     Args:
         video: [1, 3, F, H, W] in [-1, 1].

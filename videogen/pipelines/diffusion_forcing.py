@@ -214,7 +214,7 @@ def visible_frames(frames: int, block: int) -> Tensor:
 
 
 def record_frames(chunks: Iterator[Tensor], history: deque[Tensor]) -> Iterator[Tensor]:
-    """Pass chunks [1, 3, f, H, W] on, keeping the newest frames."""
+    """Yield the chunks [1, 3, f, H, W] and append their frames to ``history``."""
     for chunk in chunks:
         history.extend(chunk.float().cpu().split(1, dim=2))
         yield chunk

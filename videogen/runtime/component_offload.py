@@ -64,7 +64,7 @@ class Upload:
         self.ready = False
 
     def wait(self) -> None:
-        """Wait for the copies and let the component compute with them."""
+        """Wait for the copies and point the component's parameters at them."""
         if not self.ready:
             for (tensor, name, _), copy in zip(self.homes, self.arrived(), strict=True):
                 setattr(tensor, name, copy)

@@ -51,7 +51,7 @@ def _suits(name: str, layer: nn.Module) -> bool:
 
 
 def quantize(transformer: nn.Module, device: torch.device) -> None:
-    """Let the chosen layers multiply in float8; block by block, each converted on the device.
+    """Convert the chosen layers to float8, one block at a time on the device.
 
     Raises:
         InputError: there are none.

@@ -72,7 +72,7 @@ def blocks(transformer: nn.Module) -> list[nn.Module]:
 
 
 def stream_blocks(pipeline: Pipeline, device: torch.device) -> None:
-    """Let blocks and encoders rest in RAM; each block comes to the device for its own forward."""
+    """Stream blocks and encoder layers: weights stay in RAM and are uploaded for their own forward."""
     copier = Copier(device)
     for transformer in pipeline.transformers:
         for child in transformer.children():

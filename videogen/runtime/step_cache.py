@@ -85,7 +85,7 @@ class _Cached:
 
 
 def _compile_inside(block: nn.Module) -> None:
-    """Let a compiled block be what a cache calls, instead of compiling the cache with it."""
+    """Compile the forward that a step cache wraps, instead of the cache together with it."""
     if block._compiled_call_impl is not None:
         block._compiled_call_impl = None
         processors = (getattr(module, "processor", None) for module in block.modules())
@@ -144,7 +144,7 @@ class DiffusersCache:
         self._measured.clear()
 
     def end_loop(self) -> None:
-        """Give the memory of what was cached back; keep what was calibrated."""
+        """Free cached tensors; calibrated ratios are kept."""
         self._leave()
         if not self.ratios and self._measured:
             measured = [self._measured.get(index, {}) for index in range(len(self.cached))]

@@ -184,7 +184,7 @@ class TeaCache(ModelHook):
         self._drop()
 
     def end_loop(self) -> None:
-        """Give the memory of what was cached back: the next loop begins by computing."""
+        """Free cached tensors; the next loop starts by computing."""
         self._drop()
 
     @property

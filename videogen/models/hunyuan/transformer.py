@@ -278,7 +278,7 @@ def _decode_tiles(vae: AutoencoderKLHunyuanVideo, latents: Tensor) -> Tensor:
 
 
 def blend_edge(before: Tensor, after: Tensor, extent: int, *, dim: int) -> None:
-    """Let ``after`` begin as ``before`` ends, and become itself over ``extent`` items of an axis."""
+    """Blend the end of ``before`` into the start of ``after``, over ``extent`` items of an axis."""
     extent = min(before.shape[dim], after.shape[dim], extent)
     shape = [extent if axis == dim else 1 for axis in range(after.ndim)]
     ramp = (torch.arange(extent, dtype=torch.float64, device=after.device) / extent).view(shape)
@@ -287,7 +287,7 @@ def blend_edge(before: Tensor, after: Tensor, extent: int, *, dim: int) -> None:
 
 
 def use_scale(layer: nn.Module, scale: Tensor) -> None:
-    """Let a layer with a float8 weight compute with its scale."""
+    """Install the scale of a layer with float8 weights."""
     layer.__class__ = ScaledLinear
     layer.register_buffer("scale", scale.to(layer.get_parameter("weight").device, copy=True))
 

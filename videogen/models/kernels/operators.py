@@ -52,7 +52,7 @@ class FusedOp:
         return (*(results if isinstance(results, tuple) else (results,)), *changed)
 
     def is_used(self, x: Tensor) -> bool:
-        """Return whether the kernel runs for ``x``: where it is enabled, and ``x`` is on CUDA."""
+        """Return True if the kernel runs for ``x``: it is enabled and ``x`` is on CUDA."""
         return (
             self.name in ENABLED
             and x.device.type == "cuda"

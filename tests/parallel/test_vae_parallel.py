@@ -1,4 +1,4 @@
-"""Wan's decoders in bands of rows on several processes: what one process decodes, to 1e-5."""
+"""Wan's decoders sharded by rows over several processes: equal to one process to 1e-5."""
 
 import subprocess
 import sys
@@ -70,7 +70,7 @@ assert asked["gather_rows", 4] == 4, asked  # keys and values, once per latent f
 
 
 @pytest.mark.parametrize("ranks", [2, 3])
-def test_bands_are_exact(ranks, tmp_path):
+def test_spatial_sharding_is_exact(ranks, tmp_path):
     worker = tmp_path / "worker.py"
     worker.write_text(MODELS + WORKER)
     process = launch(ranks, worker)
