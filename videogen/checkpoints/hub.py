@@ -19,7 +19,7 @@ from huggingface_hub.file_download import repo_folder_name
 from videogen.errors import CheckpointError, first_line
 
 
-def cached(name: str, revision: str, patterns: Sequence[str]) -> Path | None:
+def cached_snapshot(name: str, revision: str, patterns: Sequence[str]) -> Path | None:
     """Return the snapshot folder of a repository in the cache; None if any wanted file is missing."""
     try:
         return Path(
@@ -55,16 +55,16 @@ def download(
                 name, revision=revision, allow_patterns=list(patterns), etag_timeout=patience
             )
         except GatedRepoError as error:  # a kind of RepositoryNotFoundError
-            raise CheckpointError(_explained(name, revision, error)) from None
+            raise CheckpointError(_error_message(name, revision, error)) from None
         except RepositoryNotFoundError:
             continue
         except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
-            raise CheckpointError(_explained(name, revision, error)) from None
+            raise CheckpointError(_error_message(name, revision, error)) from None
         return Path(folder), name
     raise CheckpointError(f"--model_id {names[0]}: no such repository (if it is private: 'hf auth login')")
 
 
-def _explained(name: str, revision: str, error: Exception) -> str:
+def _error_message(name: str, revision: str, error: Exception) -> str:
     """Return an error message with the cause and the fix."""
     if isinstance(error, RevisionNotFoundError):
         return f"--revision {revision}: {name} has no such branch, tag or commit; see hf.co/{name}"

@@ -66,7 +66,7 @@ class Layer:
         pair = {f"{self.name}.lora_{part}" for part in ("A.weight", "B.weight", "B.bias")}
         return self.name == OURS + self.ours[0] and pair.issuperset(self.keys.values())
 
-    def wanted(self, model: Mapping[str, Shape], rank: int) -> dict[str, Shape]:
+    def expected_shapes(self, model: Mapping[str, Shape], rank: int) -> dict[str, Shape]:
         """Return the expected shapes of its tensors."""
         rows, columns = sum(model[name][0] for name in self.ours), model[self.ours[0]][1:]
         return {"down": (rank, *columns), "up": (rows, rank), "bias": (rows,), "whole": (rows, *columns)}
@@ -104,7 +104,7 @@ def read(path: Path, transformer: "nn.Module") -> "tuple[dict[str, Tensor] | Non
     with safe_open(_file(path), framework="pt") as opened:
         for layer in layers:
             tensors = {role: opened.get_tensor(key) for role, key in layer.keys.items()}
-            state.update(_converted(layer, tensors, model, table))
+            state.update(_convert(layer, tensors, model, table))
     return state, note
 
 
@@ -172,13 +172,13 @@ def _layers(shapes: Mapping[str, Shape], table: KeyTable) -> list[Layer]:
     layers = []
     for name, keys in found.items():
         if keys.keys() & {"down", "up", "whole"}:
-            published = _dotted(name)
+            published = _dotted_name(name)
             ours = tuple(our.removesuffix(".weight") for our in table.names(f"{published}.weight"))
             layers.append(Layer(name=name, published=published, ours=ours, keys=keys))
     return layers
 
 
-def _dotted(name: str) -> str:
+def _dotted_name(name: str) -> str:
     """Return a layer's name as checkpoints write it."""
     flat = next((prefix for prefix in FLAT if name.startswith(prefix)), None)
     return DOTTED.sub("", name) if flat is None else ".".join(WORD.findall(name.removeprefix(flat)))
@@ -192,14 +192,14 @@ def _problems(layer: Layer, shapes: Mapping[str, Shape], model: Mapping[str, Sha
             yield f"{layer.name} has a lora_{one} and no lora_{other}"
             return
     rank = next(iter(shapes[keys["down"]]), 0) if "down" in keys else 0
-    for role, wanted in layer.wanted(model, rank).items():
+    for role, wanted in layer.expected_shapes(model, rank).items():
         given = shapes[keys[role]] if role in keys else wanted
         # A matrix may be stored as a 1x1x1 kernel, and a kernel as a matrix.
         if given[:1] != wanted[:1] or math.prod(given[1:]) != math.prod(wanted[1:]):
             yield f"{keys[role]} is {list(given)}, expected {list(wanted)}"
 
 
-def _converted(
+def _convert(
     layer: Layer, tensors: "dict[str, Tensor]", model: Mapping[str, Shape], table: KeyTable
 ) -> "Iterator[tuple[str, Tensor]]":
     """Yield a layer's tensors under diffusers' names.

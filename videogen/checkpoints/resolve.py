@@ -58,8 +58,8 @@ def locate(model_id: str, revision: str | None, task: TaskSpec) -> Checkpoint:
             raise CheckpointError(f"--model_id {model_id}: {why}")
     from videogen.checkpoints import hub  # noqa: PLC0415 - 0.2 s, only for hub ids
 
-    for name in spellings(model_id, task):
-        if snapshot := hub.cached(name, revision or row_of(name, task).revision, patterns(task)):
+    for name in repository_names(model_id, task):
+        if snapshot := hub.cached_snapshot(name, revision or row_of(name, task).revision, patterns(task)):
             try:
                 found = inspect(snapshot, task, name=name)
             except CheckpointError:
@@ -85,7 +85,7 @@ def row_of(model_id: str, task: TaskSpec) -> TaskSpec:
     return max(known, key=lambda named: named[0], default=(0, rows[0]))[1]
 
 
-def spellings(model_id: str, task: TaskSpec) -> list[str]:
+def repository_names(model_id: str, task: TaskSpec) -> list[str]:
     """Return the requested id, then the other names of the same repository."""
     models = [model for row in VARIANTS[task.name] for model in row.models]
     same = [name for model in models if model_id in model.names for name in model.names]

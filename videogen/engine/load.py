@@ -13,7 +13,7 @@ from videogen.checkpoints.layouts import (
     Checkpoint,
     component_sizes,
 )
-from videogen.checkpoints.resolve import inspect, patterns, row_of, spellings, tiny_folder
+from videogen.checkpoints.resolve import inspect, patterns, repository_names, row_of, tiny_folder
 from videogen.errors import CheckpointError, InputError, first_line
 from videogen.files import read_json
 from videogen.models.components import plan_component
@@ -118,7 +118,7 @@ def fetch(checkpoint: Checkpoint, task: TaskSpec, timeout: float | None = None) 
         )
     from videogen.checkpoints import hub  # noqa: PLC0415
 
-    names = list(spellings(checkpoint.name, task))
+    names = list(repository_names(checkpoint.name, task))
     revision = checkpoint.revision or row_of(checkpoint.name, task).revision
     snapshot, name = hub.download(names, revision, patterns(task), sum(checkpoint.sizes.values()), timeout)
     return replace(inspect(snapshot, task, name=name), revision=snapshot.name)

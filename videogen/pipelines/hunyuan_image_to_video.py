@@ -55,7 +55,7 @@ class HunyuanImageToVideoPipeline(VideoPipeline, HunyuanVideoLoraLoaderMixin):
         transformer: HunyuanVideoTransformer3DModel,
     ) -> None:
         super().__init__()
-        hunyuan.take_over(transformer)
+        hunyuan.install_layers(transformer)
         self.register_modules(
             tokenizer=tokenizer,
             text_encoder=text_encoder,
@@ -108,7 +108,7 @@ class HunyuanImageToVideoPipeline(VideoPipeline, HunyuanVideoLoraLoaderMixin):
         known = torch.cat([first, torch.ones_like(first[:, :1])], dim=1)
         beside = functional.pad(known, (0, 0, 0, 0, 0, latent_frames - 1))
         self.transformer.rope.riflex = not no_riflex
-        if why := self.transformer.rope.idle(latent_frames):
+        if why := self.transformer.rope.inactive_reason(latent_frames):
             logger.warning(why)
 
         def predict(latents: Tensor, timestep: Tensor) -> Tensor:

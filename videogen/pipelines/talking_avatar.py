@@ -140,7 +140,7 @@ class TalkingAvatarPipeline(WanPipeline):
             latents = made(seen, clip.start, known, target, carried)
             last: deque[Tensor] = deque(maxlen=motion_frame)
             used = islice(self.decoded(latents), clip.stop)
-            frames = _noted((self.matched(frame, portrait) for frame in used), last)
+            frames = _record_frames((self.matched(frame, portrait) for frame in used), last)
             yield Part(
                 latents,
                 islice(frames, clip.first, None),
@@ -197,7 +197,7 @@ class TalkingAvatarPipeline(WanPipeline):
     def pin(
         self, scene: Scene, solver: Solver, generator: torch.Generator, latents: Tensor, done: int
     ) -> Tensor:
-        """Put the carried frames back, with fresh noise of the level that was reached."""
+        """Replace the carried frames by the known ones, with fresh noise of the current level."""
         level = float(solver.sigmas[done])
         carried = scene.beside[:, MASK_CHANNELS:, : scene.carried].float()
         carried = (1 - level) * carried + level * self.draw(carried.shape, generator).to(carried)
@@ -214,8 +214,8 @@ class TalkingAvatarPipeline(WanPipeline):
             return match_color(frame, portrait).cpu()
 
 
-def _noted(frames: Iterator[Tensor], last: deque[Tensor]) -> Iterator[Tensor]:
-    """Pass frames on and keep the last ones."""
+def _record_frames(frames: Iterator[Tensor], last: deque[Tensor]) -> Iterator[Tensor]:
+    """Yield the frames and append them to ``last``."""
     for frame in frames:
         last.append(frame)
         yield frame

@@ -33,7 +33,7 @@ def check(device: torch.device) -> None:
         raise InputError(FLAG, None, f"{what}; {name} has {'.'.join(map(str, found))}", "leave it out")
 
 
-def chosen(transformer: nn.Module) -> Iterator[tuple[nn.Module, list[str]]]:
+def convertible_layers(transformer: nn.Module) -> Iterator[tuple[nn.Module, list[str]]]:
     """Yield each block with the names of its layers that multiply in float8.
 
     The base layer of a LoRA is included, its two low-rank layers are not.
@@ -62,7 +62,7 @@ def quantize(transformer: nn.Module, device: torch.device) -> None:
         quantize_,
     )
 
-    found = [(block, set(names)) for block, names in chosen(transformer) if names]
+    found = [(block, set(names)) for block, names in convertible_layers(transformer) if names]
     if not found:
         what = "no layer of this model can multiply in float8 (its weights are float8 already, or few)"
         raise InputError(FLAG, None, what, "leave it out")

@@ -167,7 +167,7 @@ class DiffusersCache:
             return
         branches = self.known["transformers"][self.cached.index(cached)]
         ratios: list[float] = branches.get(cached.branch) or next(iter(branches.values()), [])
-        cached.config.mag_ratios = _stretched(ratios, self._steps / self.known["steps"])
+        cached.config.mag_ratios = _interpolate_ratios(ratios, self._steps / self.known["steps"])
         cached.config.num_inference_steps = max(1, len(cached.config.mag_ratios))
 
     def _leave(self) -> None:
@@ -185,7 +185,7 @@ class DiffusersCache:
             cached.reset()
 
 
-def _stretched(ratios: Sequence[float], scale: float) -> list[float]:
+def _interpolate_ratios(ratios: Sequence[float], scale: float) -> list[float]:
     """Interpolate ratios to a loop of another length, as diffusers does."""
     length = round(len(ratios) * scale)
     if length == len(ratios) or not ratios or not length:

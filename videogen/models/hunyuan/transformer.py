@@ -65,12 +65,12 @@ def dit_config(config: Mapping[str, Any], shapes: Any) -> dict[str, Any]:
 def make_dit(values: dict[str, Any]) -> HunyuanVideoTransformer3DModel:
     """Build the transformer from its arguments."""
     model = HunyuanVideoTransformer3DModel(**values)
-    take_over(model)
+    install_layers(model)
     return model
 
 
-def take_over(transformer: HunyuanVideoTransformer3DModel) -> None:
-    """Install RIFLEx positions, and attention for texts without padding, in a transformer."""
+def install_layers(transformer: HunyuanVideoTransformer3DModel) -> None:
+    """Install RIFLEx positions and attention without padding in a transformer."""
     config = transformer.config
     if not isinstance(transformer.rope, RiflexRotaryEmbed):
         transformer.rope = RiflexRotaryEmbed(tuple(config.rope_axes_dim), config.rope_theta)
@@ -136,14 +136,14 @@ class RiflexRotaryEmbed(nn.Module):
         self.dims, self.theta, self.riflex = dims, theta, True
         self.tables = FifoCache(1)
 
-    def slowed(self, frames: int) -> int | None:
+    def lowered_frequency(self, frames: int) -> int | None:
         """Return the index of the temporal frequency that RIFLEx lowers; None if there is none."""
         slow = min(max(4, 2 + (4 * (frames - 1) + 4) // 100), 8) - 1
         return slow if self.riflex and frames >= LONG else None
 
-    def idle(self, frames: int) -> str | None:
+    def inactive_reason(self, frames: int) -> str | None:
         """Return why RIFLEx has no effect although the video is long enough; None if it has."""
-        slow, has = self.slowed(frames), self.dims[0] // 2
+        slow, has = self.lowered_frequency(frames), self.dims[0] // 2
         if slow is None or slow < has:
             return None
         return f"RIFLEx changes nothing: it needs {slow + 1} temporal frequencies, and the model has {has}"
@@ -165,7 +165,7 @@ class RiflexRotaryEmbed(nn.Module):
         for dim, positions in zip(self.dims, grid, strict=True):
             frequencies = 1.0 / self.theta ** (torch.arange(0, dim, 2, device=device).float() / dim)
             angles.append(torch.outer(positions.reshape(-1), frequencies))
-        if (slow := self.slowed(frames)) is not None and slow < angles[0].shape[1]:
+        if (slow := self.lowered_frequency(frames)) is not None and slow < angles[0].shape[1]:
             angles[0][:, slow] = grid[0].reshape(-1) * (PERIOD * 2 * torch.pi / frames)
         angle = torch.cat(angles, dim=1)[:, None]
         return torch.stack([angle.cos(), angle.sin()], dim=-1)

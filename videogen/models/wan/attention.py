@@ -116,9 +116,9 @@ class WanAttention(AttentionModuleMixin, nn.Module):
 
     def keys_values(self, context: Tensor, rotary_emb: Tensor | None = None) -> KeysValues:
         """Return keys and values of text [B, T, D], or of the tokens themselves, whose keys are rotated."""
-        return self._normed(self.norm_k, self.to_k(context), rotary_emb), self._split(self.to_v(context))
+        return self._normalize(self.norm_k, self.to_k(context), rotary_emb), self._split(self.to_v(context))
 
-    def _normed(self, norm: WanRMSNorm, x: Tensor, rotary_emb: Tensor | None) -> Tensor:
+    def _normalize(self, norm: WanRMSNorm, x: Tensor, rotary_emb: Tensor | None) -> Tensor:
         """Normalize queries or keys [B, L, D], split the heads, and rotate if there are positions."""
         return self._split(norm(x)) if rotary_emb is None else norm(x, rotary_emb, self.heads)
 
@@ -151,7 +151,7 @@ class WanAttention(AttentionModuleMixin, nn.Module):
         spans: Spans | None,
     ) -> Tensor:
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        query = self._normed(self.norm_q, self.to_q(hidden_states), rotary_emb)
+        query = self._normalize(self.norm_q, self.to_q(hidden_states), rotary_emb)
         key, value = self.keys_values(context, rotary_emb) if isinstance(context, Tensor) else context
         out = self.processor(query, key, value, sharded=encoder_hidden_states is None, spans=spans)
         if image_states is not None:
@@ -168,8 +168,8 @@ class WanAttention(AttentionModuleMixin, nn.Module):
         Regions are passed as the values of an ordinary attention, so no L x S weights are stored.
         """
         tokens = regions.shape[1]
-        query = self._normed(self.norm_q, self.to_q(hidden_states), rotary_emb)
-        key = self._normed(self.norm_k, self.to_k(hidden_states[:, :tokens]), rotary_emb[:tokens])
+        query = self._normalize(self.norm_q, self.to_q(hidden_states), rotary_emb)
+        key = self._normalize(self.norm_k, self.to_k(hidden_states[:, :tokens]), rotary_emb[:tokens])
         mean = (regions / regions.sum(dim=1, keepdim=True).clamp(min=1)).T.to(query)
         value = functional.pad(mean, (0, query.shape[-1] - len(regions)))[None, :, None].expand_as(key)
         weights = rearrange(self.processor(query, key, value), "b l (n k) -> b l n k", n=self.heads)
