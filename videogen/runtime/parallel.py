@@ -172,10 +172,10 @@ class CfgParallel:
         groups, own = dist.get_world_size(self.group), dist.get_rank(self.group)
         if len(branches) == 1:
             return [velocity(branches[0]).float()]
-        turns = [velocity(branch).float() for branch in branches[own::groups]]
-        assert turns, "more groups than branches"
-        turns += [torch.zeros_like(turns[0])] * (-(-len(branches) // groups) - len(turns))
-        gathered = all_gather(torch.stack(turns), self.group)
+        velocities = [velocity(branch).float() for branch in branches[own::groups]]
+        assert velocities, "more groups than branches"
+        velocities += [torch.zeros_like(velocities[0])] * (-(-len(branches) // groups) - len(velocities))
+        gathered = all_gather(torch.stack(velocities), self.group)
         return [gathered[index % groups, index // groups] for index in range(len(branches))]
 
 
