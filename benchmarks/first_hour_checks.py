@@ -20,7 +20,7 @@ from benchmarks.dit_forward import flops
 from benchmarks.first_hour import ROOT, Row
 from tests.simulated.gpus import GPUS
 from tests.simulated.jobs import Counted, EnoughError, mode_of, planned, quiet
-from tests.simulated.models import OWN, WAN21_VAE, draft, replace_files
+from tests.simulated.models import OWN, WAN21_VAE, plan_of, replace_files
 from tests.simulated.patches import Patches
 from videogen.engine import session
 from videogen.errors import InputError, first_line
@@ -135,7 +135,7 @@ def decode(size: Size) -> Iterator[Row]:
     """The decoders with weights in the order that is used on a GPU, against the usual one; time, memory."""
     manifests = {"Wan2.1": WAN21_VAE, "Wan2.2": OWN["Wan2.2-TI2V-5B"]["vae"]}
     for name, manifest in manifests.items():
-        vae = draft(random_weight, "vae", manifest).fill(torch.float32, DEVICE)
+        vae = plan_of(random_weight, "vae", manifest).load_weights(torch.float32, DEVICE)
         frames, rows, columns = size.latents
         if name == "Wan2.2":
             rows, columns = rows // 2, columns // 2

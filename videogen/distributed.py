@@ -1,7 +1,8 @@
-"""Several processes at one video: which of them this is, and how they share the work. Without torch.
+"""Ranks of one job: which one this process is, and how they share the work. Needs no torch.
 
-torchrun starts N ranks of the same command and tells each its number. Rank 0 leads: it alone reads the
-options, plans, writes and prints; the others follow it (see run.py and runtime/parallel.py).
+torchrun starts N ranks of the same command and tells each its number. Rank 0 is the main process: it alone
+reads the options, plans, writes and prints; the others are workers that follow it (see engine/session.py and
+runtime/parallel.py).
 """
 
 import os
@@ -12,16 +13,16 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Protocol
 
-# What torchrun tells each process.
+# Environment variables that torchrun sets.
 VARIABLES = {
     "rank": "RANK", "size": "WORLD_SIZE", "local_rank": "LOCAL_RANK", "local_size": "LOCAL_WORLD_SIZE",
 }  # fmt: skip
-GRACE = 10.0  # seconds in which rank 0 has said what is wrong with a command
+GRACE = 10.0  # seconds for rank 0 to report an invalid command
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ranks:
-    """This process among those that torchrun started, on all machines and on this one."""
+    """Position of this process among those that torchrun started, on all machines and on this one."""
 
     rank: int = 0
     size: int = 1
@@ -30,13 +31,14 @@ class Ranks:
     launched: bool = False
 
     @property
-    def leads(self) -> bool:
+    def is_main_process(self) -> bool:
+        """Whether this rank is rank 0."""
         return self.rank == 0
 
 
 @cache
-def here() -> Ranks:
-    """As the environment says; one process without torchrun."""
+def get_ranks() -> Ranks:
+    """Return the ranks from the environment; a single process without torchrun."""
     found = {field: os.environ.get(name, "") for field, name in VARIABLES.items()}
     if not all(word.isdigit() for word in found.values()):
         return Ranks()
@@ -45,7 +47,7 @@ def here() -> Ranks:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Degrees:
-    """Ranks along each way of sharing: branches of the guidance, and the tokens of a forward, twice."""
+    """Parallel degrees: guidance branches (cfg), and the tokens of a forward (ring and ulysses)."""
 
     cfg: int = 1
     ring: int = 1
@@ -58,38 +60,40 @@ class Degrees:
 
     @property
     def size(self) -> int:
+        """Number of ranks."""
         return self.cfg * self.sequence
 
 
-class Joined(Protocol):
-    """The process group, once there is one (see runtime/parallel.py)."""
+class FailureReporter(Protocol):
+    """Communicator, as far as error reporting needs it (see runtime/parallel.py)."""
 
-    def first_to_fail(self) -> bool: ...
+    def is_first_failure(self) -> bool:
+        """Return True if no other rank has failed before."""
 
 
 LOST = re.compile(r"gloo|NCCL|Connection (reset|closed|refused)|Broken pipe", re.IGNORECASE)
 
 
-def lost_another(error: BaseException) -> bool:
-    """Whether an error says no more than that another rank is gone."""
-    return joined is not None and isinstance(error, RuntimeError) and bool(LOST.search(str(error)))
+def is_peer_loss(error: BaseException) -> bool:
+    """Return True if an error only says that another rank is gone."""
+    return communicator is not None and isinstance(error, RuntimeError) and bool(LOST.search(str(error)))
 
 
-joined: Joined | None = None  # set by runtime/parallel.py
+communicator: FailureReporter | None = None  # set by runtime/parallel.py
 
 
-def may_complain() -> bool:
-    """Whether it is up to this rank to say what went wrong: one of them does."""
-    if joined is not None:
-        return joined.first_to_fail()
-    if not here().leads:
-        time.sleep(GRACE)  # rank 0 finds the same, and its end ends all of them
+def should_report_error() -> bool:
+    """Return True if this rank should print the error; exactly one rank does."""
+    if communicator is not None:
+        return communicator.is_first_failure()
+    if not get_ranks().is_main_process:
+        time.sleep(GRACE)  # rank 0 fails in the same way, and torchrun then ends all ranks
     return True
 
 
-def leave(code: int) -> None:
-    """After a failure: go at once, for the others may never answer again; torchrun then ends them."""
-    if joined is not None and here().size > 1:
+def exit_after_failure(code: int) -> None:
+    """Exit at once after a failure, since other ranks may hang; torchrun then ends them."""
+    if communicator is not None and get_ranks().size > 1:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -6,7 +6,7 @@ import pytest
 
 from tests.manifests import CONFIGS, MANIFESTS
 from videogen.errors import CheckpointError
-from videogen.models.components import COMPONENTS, build_skeleton
+from videogen.models.components import COMPONENTS, build_meta_module
 from videogen.models.weight_loader import Entry, rename
 
 KINDS = {
@@ -40,7 +40,7 @@ def build(name: str, tensors: dict[str, list[int]]):
 
     published = [Entry(key, tuple(shape), unread) for key, shape in tensors.items()]
     found = rename(Path(name), published, COMPONENTS[kind].tables)
-    return build_skeleton(kind, Path(name), found, CONFIGS.get(kind, MANIFESTS[name]["config"]))
+    return build_meta_module(kind, Path(name), found, CONFIGS.get(kind, MANIFESTS[name]["config"]))
 
 
 def test_every_family_is_covered():

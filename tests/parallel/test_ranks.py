@@ -347,7 +347,7 @@ def test_ranks_that_cannot_share(cli, r2v, tmp_path, monkeypatch, ranks, flags, 
 
     cli(*r2v, "--output", tmp_path / "built.mp4")  # the tiny model is there, and its heads known
     own = videogen.distributed.Ranks(size=ranks, local_size=ranks, launched=ranks > 1)
-    monkeypatch.setattr(videogen.distributed, "here", lambda: own)
+    monkeypatch.setattr(videogen.distributed, "get_ranks", lambda: own)
     finished = cli(*r2v, "--device", "auto", *flags, "--output", tmp_path / "a.mp4")
     assert finished.code == 2
     assert re.search(said, finished.complaint)
@@ -359,9 +359,9 @@ def test_the_group_is_told_which_gpu_a_rank_has(monkeypatch, gpus, device):
     """NCCL guesses it otherwise, and connects when the first tensor is sent."""
     given = {}
     monkeypatch.setattr(
-        distributed, "here", lambda: distributed.Ranks(rank=1, size=2, local_rank=1, local_size=2)
+        distributed, "get_ranks", lambda: distributed.Ranks(rank=1, size=2, local_rank=1, local_size=2)
     )
-    monkeypatch.setattr(distributed, "joined", None)
+    monkeypatch.setattr(distributed, "communicator", None)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     monkeypatch.setattr(torch.cuda, "set_device", lambda index: None)
     monkeypatch.setattr(parallel.dist, "rendezvous", lambda *_, **__: iter([("store", 1, 2)]))
@@ -369,6 +369,6 @@ def test_the_group_is_told_which_gpu_a_rank_has(monkeypatch, gpus, device):
         parallel.dist, "init_process_group", lambda backend, **options: given.update(options, backend=backend)
     )
     monkeypatch.setattr(parallel.atexit, "register", lambda function: None)
-    parallel.join(wanted=True)
+    parallel.init_communicator(wanted=True)
     assert given["device_id"] == device
     assert given["backend"] == ("cpu:gloo,cuda:nccl" if gpus else "gloo")

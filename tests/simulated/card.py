@@ -9,7 +9,8 @@ stream, and computes the same as on the CPU. It says nothing about kernels, spee
 What is replaced besides ``torch.cuda`` (``cuda.py``), each put back at the end:
 
 * ``scaled_dot_product_attention`` computes on the host: its choice of a kernel asks the driver.
-* ``Module._apply`` and ``weights.fill``: parameters are ``CardTensor`` from the start, so that they can
+* ``Module._apply`` and ``weight_loader.load_weights``: parameters are ``CardTensor`` from the start, so that
+  they can
   move in place.
 * Thread pools work one after the other (``shims.py``).
 """
@@ -94,9 +95,9 @@ def _wrap_weights(patches: Patches) -> None:
     """Let weights that are read into host memory be ``CardTensor``."""
     from videogen.models import weight_loader
 
-    original = weight_loader.fill
+    original = weight_loader.load_weights
 
-    def fill(*args: Any, **kwargs: Any) -> nn.Module:
+    def load_weights(*args: Any, **kwargs: Any) -> nn.Module:
         module = original(*args, **kwargs)
         for part in module.modules():
             for name, parameter in part._parameters.items():
@@ -108,7 +109,7 @@ def _wrap_weights(patches: Patches) -> None:
                     part._buffers[name] = CardTensor(buffer, CPU)
         return module
 
-    patches.set(weight_loader, "fill", fill)
+    patches.set(weight_loader, "load_weights", load_weights)
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:

@@ -33,7 +33,7 @@ from videogen.pipelines.base import VideoPipeline
 from videogen.planning.plan import Plan
 from videogen.planning.request import Item, make_plans
 from videogen.results.output_paths import Existing
-from videogen.runtime.parallel import ALONE, Team
+from videogen.runtime.parallel import SINGLE_PROCESS, Communicator
 from videogen.tasks.options import OPTIONS
 
 SIZE = (1280, 720)  # of the pictures and videos that are given
@@ -97,7 +97,12 @@ def planned(task: str, **options: Any) -> Iterator[Plan]:
 
 
 def run_job(
-    sim: Sim, plan: Plan, *, frames: int | None = None, forwards: int | None = None, team: Team = ALONE
+    sim: Sim,
+    plan: Plan,
+    *,
+    frames: int | None = None,
+    forwards: int | None = None,
+    communicator: Communicator = SINGLE_PROCESS,
 ) -> Job:
     """Load a plan's model and make its video.
 
@@ -106,7 +111,7 @@ def run_job(
             Where kernels are not counted, tiles end there too (HunyuanVideo's after the first tile), and
             weights are copied without their buffers.
         forwards: stop after so many forwards.
-        team: the ranks that make it together.
+        communicator: the ranks that make it together.
     """
     ledger, counted = sim.ledger, Counted(frames, forwards)
     with Patches() as patches, quiet():
@@ -115,7 +120,7 @@ def run_job(
         _watch_stages(patches, sim, counted)
         if frames is not None and not ledger.counting:
             _leave_out_repetitions(patches, frames)
-        session = run.Session(team=team)
+        session = run.Session(communicator=communicator)
         with ledger.phase("load"):
             pipeline = load.set_up(plan)
         session.pipeline, session.key = pipeline, run.model_key(plan)

@@ -1,6 +1,6 @@
 """The published models at full size without their weights: fakes with the names and shapes of the manifests.
 
-The project's own loader builds them. Only where it would read a file (``draft_component``) is it given a fake
+The project's own loader builds them. Only where it would read a file (``plan_component``) is it given a fake
 tensor; tokenizers, which no manifest holds, are those of the tiny models.
 """
 
@@ -21,7 +21,7 @@ from videogen.checkpoints.key_maps import Entry, rename
 from videogen.checkpoints.layouts import Checkpoint
 from videogen.engine import load, session
 from videogen.models import tiny
-from videogen.models.components import COMPONENTS, Draft, build_skeleton
+from videogen.models.components import COMPONENTS, ComponentPlan, build_meta_module
 from videogen.tasks.task_spec import TaskSpec
 
 WAN21_VAE = "skyreels_v3/r2v_vae_diffusers.json"
@@ -93,8 +93,8 @@ def manifests_of(task: TaskSpec, checkpoint: Checkpoint) -> dict[str, str]:
     return {**WAN_PARTS, **HUNYUAN, **own}
 
 
-def draft(make: Maker, component: str, manifest: str) -> Draft:
-    """Return a component whose weights are made by ``make``, as ``build.draft_component`` does of files."""
+def plan_of(make: Maker, component: str, manifest: str) -> ComponentPlan:
+    """Return a component whose weights are made by ``make``, as ``plan_component`` does from files."""
     dtype = next(dtype for pattern, dtype in STORED if re.search(pattern, manifest))
     published = [
         Entry(name, tuple(shape), partial(make, tuple(shape), dtype))
@@ -106,7 +106,9 @@ def draft(make: Maker, component: str, manifest: str) -> Draft:
         image, pad = tiny.template_tokenizer().convert_tokens_to_ids(["<image>", "<pad>"])
         config = {**config, "image_token_index": image, "image_token_id": image, "pad_token_id": pad}
         config["text_config"] = {**config["text_config"], "pad_token_id": pad}
-    return Draft(name=component, module=build_skeleton(component, Path(manifest), found, config), found=found)
+    return ComponentPlan(
+        name=component, module=build_meta_module(component, Path(manifest), found, config), found=found
+    )
 
 
 def weightless(task: TaskSpec) -> dict[str, Any]:
@@ -139,13 +141,13 @@ def replace_files(
     ) -> Any:
         manifests, others = manifests_of(spec, checkpoint), weightless(spec)
 
-        def draft_component(name: str, _place: Path, _arch: Mapping[str, Any] | None = None) -> Draft:
+        def plan_component(name: str, _place: Path, _arch: Mapping[str, Any] | None = None) -> ComponentPlan:
             if name in others:
-                return Draft(name=name, module=others[name], found={})
-            return draft(make, name, manifests[name])
+                return ComponentPlan(name=name, module=others[name], found={})
+            return plan_of(make, name, manifests[name])
 
         with Patches() as inside:
-            inside.set(load, "draft_component", draft_component)
+            inside.set(load, "plan_component", plan_component)
             pipeline = original(spec, replace(checkpoint, folder=Path()), dtype, device)
         pipeline.checkpoint = checkpoint
         finish(pipeline)

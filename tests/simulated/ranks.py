@@ -15,25 +15,25 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 from tests.simulated.patches import Patches
 from videogen import distributed
 from videogen.distributed import Ranks
-from videogen.runtime.parallel import Team
+from videogen.runtime.parallel import Communicator
 
 
-class LonelyTeam(Team):
-    """A team whose other members say what this one does; it leads, whatever its number."""
+class LonelyCommunicator(Communicator):
+    """A communicator whose other ranks do as this one; it counts as the main process, whatever its number."""
 
     @property
-    def leads(self) -> bool:
+    def is_main_process(self) -> bool:
         return True
 
-    def share(self, content: Any) -> Any:
+    def broadcast(self, content: Any) -> Any:
         return content
 
-    def once_per_machine(self, make: Callable[[], Any]) -> Any:
+    def local_rank_first(self, make: Callable[[], Any]) -> Any:
         return make()
 
 
 @contextmanager
-def one_rank_of(size: int, rank: int = 0) -> Iterator[Team]:
+def one_rank_of(size: int, rank: int = 0) -> Iterator[Communicator]:
     """Be one rank of several, as torchrun says it in the environment."""
     told = {
         name: str({"rank": rank, "local_rank": rank}.get(field, size))
@@ -41,12 +41,14 @@ def one_rank_of(size: int, rank: int = 0) -> Iterator[Team]:
     }
     before = {name: os.environ.get(name) for name in told}
     os.environ.update(told)
-    with Patches() as patches:  # it also clears what ranks.here() remembers
+    with Patches() as patches:  # it also clears what get_ranks() caches
         dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=size)
-        team = LonelyTeam(Ranks(rank=rank, size=size, local_rank=rank, local_size=size, launched=True))
-        patches.set(distributed, "joined", team)
+        communicator = LonelyCommunicator(
+            Ranks(rank=rank, size=size, local_rank=rank, local_size=size, launched=True)
+        )
+        patches.set(distributed, "communicator", communicator)
         try:
-            yield team
+            yield communicator
         finally:
             dist.destroy_process_group()
             for name, value in before.items():

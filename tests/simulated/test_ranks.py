@@ -32,11 +32,11 @@ def made(request):
     options = {**MODEL, **LAYOUTS[request.param], "use_usp": True}
     rank = RANKS - 1 if request.param == "ring 8" else 0  # the last may hold less
     with (
-        one_rank_of(RANKS, rank) as team,
+        one_rank_of(RANKS, rank) as communicator,
         simulate("H100", gpus=RANKS) as sim,
         planned("text_to_video", **options) as plan,
     ):
-        job = run_job(sim, plan, frames=9, team=team)
+        job = run_job(sim, plan, frames=9, communicator=communicator)
         return job, plan.degrees, job.estimate
 
 
@@ -90,7 +90,7 @@ def test_the_estimate_of_a_rank(made):
     assert job.peak <= estimate <= job.peak * ROOM, f"{job.peak / 1e9:.2f}, {estimate / 1e9:.2f} GB"
 
 
-def test_bands_of_the_decoder_receive_their_neighbours_rows_only(made):
+def test_decoder_shards_receive_only_halo_rows(made):
     """Per piece of four frames: a row from each side for 40 convolutions, 131 MB; keys and values of the
     attention in the middle, 39 MB; and the other bands of the picture, 39 MB."""
     job, _, _ = made

@@ -6,7 +6,7 @@ from safetensors.torch import load_file, save_file
 
 import videogen
 from tests.conftest import REFS
-from videogen.pipelines.embedding_cache import kept
+from videogen.pipelines.embedding_cache import get_or_compute
 
 
 def make(made=None):
@@ -20,8 +20,8 @@ def make(made=None):
 
 def test_made_once(tmp_path):
     made: list = []
-    results = [kept(tmp_path / "new", {"said": "x"}, make(made)) for _ in range(3)]
-    kept(tmp_path / "new", {"said": "y"}, make(made))
+    results = [get_or_compute(tmp_path / "new", {"said": "x"}, make(made)) for _ in range(3)]
+    get_or_compute(tmp_path / "new", {"said": "y"}, make(made))
     assert len(made) == 2
     assert all(torch.equal(one, make()()) and one.dtype == torch.bfloat16 for one in results)
     assert len(list((tmp_path / "new").iterdir())) == 2
@@ -32,7 +32,7 @@ def other_tensor(file):
 
 
 def other_name(file):
-    kept(file.parent, {"said": "y"}, lambda: torch.zeros(1))
+    get_or_compute(file.parent, {"said": "y"}, lambda: torch.zeros(1))
     (other,) = set(file.parent.iterdir()) - {file}
     other.replace(file)
 
@@ -56,18 +56,18 @@ def flipped(file):
     ],
 )
 def test_damaged_and_foreign_files_are_written_anew(tmp_path, damage):
-    kept(tmp_path, {"said": "x"}, make())
+    get_or_compute(tmp_path, {"said": "x"}, make())
     (file,) = tmp_path.iterdir()
     damage(file)
     made: list = []
-    assert torch.equal(kept(tmp_path, {"said": "x"}, make(made)), make()())
-    assert torch.equal(kept(tmp_path, {"said": "x"}, make(made)), make()())
+    assert torch.equal(get_or_compute(tmp_path, {"said": "x"}, make(made)), make()())
+    assert torch.equal(get_or_compute(tmp_path, {"said": "x"}, make(made)), make()())
     assert len(made) == 1
 
 
 def test_a_folder_that_cannot_be_written_is_a_warning(tmp_path, caplog):
     (tmp_path / "file").write_text("")
-    assert torch.equal(kept(tmp_path / "file", {"said": "x"}, make()), make()())
+    assert torch.equal(get_or_compute(tmp_path / "file", {"said": "x"}, make()), make()())
     assert "--embedding_cache" in caplog.text
 
 

@@ -24,7 +24,7 @@ def small(**options):
 
 
 def names(model):
-    return [names for _, names in float8.chosen(model)]
+    return [names for _, names in float8.convertible_layers(model)]
 
 
 ATTENTION = [
@@ -35,7 +35,7 @@ FEED_FORWARD = ["ffn.net.0.proj", "ffn.net.2"]
 
 def test_layers_of_all_blocks_but_the_first_and_the_last():
     model = small()
-    assert [block for block, _ in float8.chosen(model)] == list(model.blocks)[1:3]
+    assert [block for block, _ in float8.convertible_layers(model)] == list(model.blocks)[1:3]
     assert names(model) == [[*ATTENTION, *FEED_FORWARD]] * 2
 
 

@@ -38,7 +38,7 @@ def test_every_layer_is_known_in_every_spelling(network):
     published = [
         name
         for kind, manifest in MANIFESTS.items()
-        if any(re.search(table.sign, name) for name in manifest["tensors"])
+        if any(re.search(table.fingerprint, name) for name in manifest["tensors"])
         and not re.search(r"t5|clip", kind)
         for name in matrices(manifest["tensors"])
     ]
@@ -46,8 +46,8 @@ def test_every_layer_is_known_in_every_spelling(network):
     for name in dict.fromkeys(published):
         layer, ours = name.removesuffix(".weight"), table.names(name)
         for prefix in lora.FLAT:
-            assert lora._dotted(prefix + layer.replace(".", "_")) == layer
-        assert lora._dotted(f"diffusion_model.{layer}") == layer
+            assert lora._dotted_name(prefix + layer.replace(".", "_")) == layer
+        assert lora._dotted_name(f"diffusion_model.{layer}") == layer
         assert [table.names(our) for our in ours] == [[our] for our in ours]
 
 

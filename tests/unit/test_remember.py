@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from videogen.models.fifo_cache import FifoCache
 from videogen.models.hunyuan.transformer import RiflexRotaryEmbed
-from videogen.models.lru import Recent
 from videogen.models.wan.embedders import WanRotaryEmbed
 from videogen.models.wan.transformer import WanDiT
 from videogen.runtime.cross_attention_cache import CrossAttentionCache, cache_cross_attention
@@ -36,14 +36,14 @@ def count_calls(*modules):
     return calls
 
 
-def test_recent_forgets_the_oldest_and_knows_tensors_by_identity():
-    recent, made = Recent(2), []
+def test_fifo_cache_drops_the_oldest_and_knows_tensors_by_identity():
+    cache, made = FifoCache(2), []
     for key in ("a", "b", "a", "c", "a"):
-        recent.get(key, lambda key=key: made.append(key))
+        cache.get_or_compute(key, lambda key=key: made.append(key))
     assert made == ["a", "b", "c", "a"]
-    recent.clear()
+    cache.clear()
     one, other = torch.zeros(2), torch.zeros(2)
-    results = [recent.of(tensor, object) for tensor in (one, other, one)]
+    results = [cache.get_or_compute_for(tensor, object) for tensor in (one, other, one)]
     assert results[0] is results[2] is not results[1]
 
 
@@ -66,7 +66,7 @@ def test_keys_of_text_and_image_are_made_once(image):
     assert all(torch.equal(one, two) for one, two in zip(wanted, found, strict=True))
     assert len(calls) == 3 * 2
     memory.clear()
-    assert not any(hook.kept.made for hook in memory.hooks)
+    assert not any(hook.cache.entries for hook in memory.hooks)
 
 
 def test_with_a_step_cache_before_the_blocks():
@@ -119,7 +119,7 @@ def test_pipelines_forget_with_the_loop_and_after_callbacks(tiny_pipeline, robot
             output_type="latent",
             callback_on_step_end=callback,
         )
-        kept.append(sum(len(hook.kept.made) for hook in memory.hooks))
+        kept.append(sum(len(hook.cache.entries) for hook in memory.hooks))
         return made.frames, len(calls)
 
     try:

@@ -22,7 +22,7 @@ from videogen.checkpoints.key_maps import WAV2VEC2
 from videogen.errors import CheckpointError, InputError
 from videogen.media.audio import SAMPLE_RATE, _with_av, normalized, pcm16, read_audio, resampled, waveform
 from videogen.media.download import Fetcher
-from videogen.models.components import build_skeleton, load_component
+from videogen.models.components import build_meta_module, load_component
 from videogen.models.wan.audio_encoder import audio_features, audio_windows, speech_steps
 from videogen.models.weight_loader import Entry, rename
 
@@ -429,6 +429,6 @@ def test_the_published_names_and_shapes():
     (name,) = [name for name in manifests if "wav2vec2" in name]
     published = [Entry(key, tuple(shape), torch.Tensor) for key, shape in manifests[name]["tensors"].items()]
     found = rename(Path(name), published, [WAV2VEC2])
-    module = build_skeleton("audio_encoder", Path(name), found, {})
+    module = build_meta_module("audio_encoder", Path(name), found, {})
     assert all(parameter.is_meta for parameter in module.parameters())
     assert module.config.num_hidden_layers == 12

@@ -70,9 +70,9 @@ def test_float8_weights_leave_after_every_block(transformer):
 
 def test_the_next_block_is_on_the_way(transformer, monkeypatch):
     fetched = []
-    visit = block_streaming.Visit
+    upload = block_streaming.Upload
     monkeypatch.setattr(
-        block_streaming, "Visit", lambda block, copier: (fetched.append(block), visit(block, copier))[1]
+        block_streaming, "Upload", lambda block, copier: (fetched.append(block), upload(block, copier))[1]
     )
     block_streaming.stream(transformer, [memory.blocks(transformer)], Copier(CPU))
     seen = []

@@ -66,7 +66,7 @@ def test_the_result_is_the_same_and_one_visitor_is_there(pipeline, robot, monkey
     wanted = make()
     home = places(pipeline.text_encoder), places(pipeline.transformer)
     seen = take_turns(pipeline, monkeypatch, offload=offload, room=room)
-    pipeline._remembered.clear()
+    pipeline._embeddings.clear()
     assert (make() == wanted).all()
     assert pipeline._execution_device == CPU
     assert seen[0] == ("text_encoder", {"text_encoder"})

@@ -1,4 +1,4 @@
-"""The Hugging Face cache and hub: what is here already, and bringing what is not."""
+"""Access to the Hugging Face cache and hub."""
 
 import shutil
 from collections.abc import Sequence
@@ -19,8 +19,8 @@ from huggingface_hub.file_download import repo_folder_name
 from videogen.errors import CheckpointError, first_line
 
 
-def cached(name: str, revision: str, patterns: Sequence[str]) -> Path | None:
-    """Snapshot folder of a repository in the cache; None if there is none with all that is wanted."""
+def cached_snapshot(name: str, revision: str, patterns: Sequence[str]) -> Path | None:
+    """Return the snapshot folder of a repository in the cache; None if any wanted file is missing."""
     try:
         return Path(
             snapshot_download(name, revision=revision, allow_patterns=list(patterns), local_files_only=True)
@@ -32,12 +32,16 @@ def cached(name: str, revision: str, patterns: Sequence[str]) -> Path | None:
 def download(
     names: Sequence[str], revision: str, patterns: Sequence[str], expected_bytes: int, timeout: float | None
 ) -> tuple[Path, str]:
-    """(snapshot folder, name it was found under) of the first of several names of one repository.
+    """Download a repository and return (snapshot folder, name it was found under).
+
+    The names are tried in order; all mean the same repository.
 
     Args:
-        patterns: of the files that are wanted.
-        expected_bytes: what will be downloaded, if known; the disk must have it free.
-        timeout: seconds without progress before it is given up.
+        names: hub ids of one repository.
+        revision: branch, tag or commit.
+        patterns: file name patterns of the wanted files.
+        expected_bytes: size of the download, 0 if not known; the disk must have it free.
+        timeout: seconds without progress after which the download is given up.
 
     Raises:
         CheckpointError: offline, unreachable, no such repository or revision, no access, no space.
@@ -51,17 +55,17 @@ def download(
                 name, revision=revision, allow_patterns=list(patterns), etag_timeout=patience
             )
         except GatedRepoError as error:  # a kind of RepositoryNotFoundError
-            raise CheckpointError(_explained(name, revision, error)) from None
+            raise CheckpointError(_error_message(name, revision, error)) from None
         except RepositoryNotFoundError:
             continue
         except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
-            raise CheckpointError(_explained(name, revision, error)) from None
+            raise CheckpointError(_error_message(name, revision, error)) from None
         return Path(folder), name
     raise CheckpointError(f"--model_id {names[0]}: no such repository (if it is private: 'hf auth login')")
 
 
-def _explained(name: str, revision: str, error: Exception) -> str:
-    """What went wrong and what to do about it."""
+def _error_message(name: str, revision: str, error: Exception) -> str:
+    """Return an error message with the cause and the fix."""
     if isinstance(error, RevisionNotFoundError):
         return f"--revision {revision}: {name} has no such branch, tag or commit; see hf.co/{name}"
     if isinstance(error, GatedRepoError):
@@ -77,7 +81,7 @@ def _check_space(name: str, needed: int) -> None:
     there = next(parent for parent in (cache, *cache.parents) if parent.exists())
     free = shutil.disk_usage(there).free
     blobs = cache / repo_folder_name(repo_id=name, repo_type="model") / "blobs"
-    needed -= sum(file.stat().st_size for file in blobs.glob("*"))  # what an earlier try brought
+    needed -= sum(file.stat().st_size for file in blobs.glob("*"))  # already downloaded
     if needed > free:
         raise CheckpointError(
             f"--model_id {name}: the download takes {needed / 1e9:.0f} GB and {there} has "

@@ -1,4 +1,4 @@
-"""How the tensor names of published checkpoints become ours: data, and what applies it. Needs no torch."""
+"""Key tables: maps from the tensor names of published checkpoints to ours. Needs no torch."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,31 +12,32 @@ from videogen.errors import CheckpointError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KeyTable:
-    """How one published naming becomes ours.
+    """Map from one published naming of tensors to ours.
 
     Args:
-        sign: a pattern some name must match for the table to apply.
+        fingerprint: pattern that at least one name must match for the table to apply.
         rules: (pattern, replacement), applied in order to every name.
-        unused: names (as published) that the network does not need.
-        stacked: (pattern of renamed names, names for its "{}"): rows of several tensors, one under the other.
-        width: the tensor (as published) that has as many rows as each of them but the last.
-        swapped: pattern of names (as published) whose two halves of rows change places.
+        ignored: names (as published) that the network does not need.
+        fused_qkv: (pattern of renamed names, names for its "{}"): several projections (mostly q, k and v)
+            stored as one tensor, rows one below the other.
+        width: published name of a tensor with as many rows as each of them but the last.
+        swap_halves: pattern of published names whose two halves of rows are swapped.
     """
 
-    sign: str
+    fingerprint: str
     rules: tuple[tuple[str, str], ...] = ()
-    unused: str = r"(?!)"
-    stacked: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    ignored: str = r"(?!)"
+    fused_qkv: tuple[tuple[str, tuple[str, ...]], ...] = ()
     width: str = ""
-    swapped: str = r"(?!)"
+    swap_halves: str = r"(?!)"
 
     def names(self, name: str) -> list[str]:
-        """Our names for a published one: none, one, or one for each of the tensors stacked in it."""
-        if re.search(self.unused, name):
+        """Return our names for a published one: none, one, or one per tensor fused in it."""
+        if re.search(self.ignored, name):
             return []
         for pattern, replacement in self.rules:
             name = re.sub(pattern, replacement, name)
-        for pattern, parts in self.stacked:
+        for pattern, parts in self.fused_qkv:
             if re.search(pattern, name):
                 return [name.format(part) for part in parts]
         return [name]
@@ -44,7 +45,7 @@ class KeyTable:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One tensor as it lies in a file; ``read`` maps it."""
+    """Tensor in a file; ``read`` maps it into memory."""
 
     key: str
     shape: Shape
@@ -53,12 +54,12 @@ class Entry:
 
 
 def rename(place: Path, published: Sequence[Entry], tables: Iterable[KeyTable]) -> dict[str, Entry]:
-    """Published entries under our names, by the one table whose sign they bear.
+    """Return published entries under our names, by the one table whose fingerprint matches.
 
     Raises:
         CheckpointError: names that no table knows.
     """
-    table = next((t for t in tables if any(re.search(t.sign, entry.key) for entry in published)), None)
+    table = next((t for t in tables if any(re.search(t.fingerprint, entry.key) for entry in published)), None)
     if table is None:
         some = ", ".join(entry.key for entry in published[:3]) or "no tensors at all"
         raise CheckpointError(f"{place}: tensor names of no known model ({some}); is this the right file?")
@@ -67,10 +68,10 @@ def rename(place: Path, published: Sequence[Entry], tables: Iterable[KeyTable]) 
 
 
 def renamed(entry: Entry, table: KeyTable, width: int) -> Iterator[tuple[str, Entry]]:
-    """What becomes of one entry: nothing, one, or several that were stacked, of ``width`` rows each."""
+    """Yield our name and entry for a published entry: none, one, or several of ``width`` rows each."""
     names = table.names(entry.key)
     if len(names) == 1:
-        yield names[0], _swapped(entry) if re.search(table.swapped, entry.key) else entry
+        yield names[0], _swap_halves(entry) if re.search(table.swap_halves, entry.key) else entry
         return
     for index, name in enumerate(names):
         end = (index + 1) * width if index + 1 < len(names) else entry.shape[0]
@@ -81,15 +82,15 @@ def _rows(entry: Entry, start: int, end: int) -> Entry:
     return replace(entry, shape=(end - start, *entry.shape[1:]), read=lambda: entry.read()[start:end])
 
 
-def _swapped(entry: Entry) -> Entry:
-    """With its two halves of rows in the other order."""
+def _swap_halves(entry: Entry) -> Entry:
+    """Return an entry whose two halves of rows are swapped."""
     return replace(entry, read=lambda: entry.read().roll(entry.shape[0] // 2, dims=0))
 
 
 # Verified maps: specs skyreels_v3 section 12, skyreels_v2 section 12, talking_avatar section 13, wan22
 # sections 9, 10.
 WAN_DIT = KeyTable(
-    sign=r"^blocks\.\d+\.self_attn\.",
+    fingerprint=r"^blocks\.\d+\.self_attn\.",
     rules=(
         (r"^time_embedding\.0\.", "condition_embedder.time_embedder.linear_1."),
         (r"^time_embedding\.2\.", "condition_embedder.time_embedder.linear_2."),
@@ -114,7 +115,7 @@ WAN_DIT = KeyTable(
         (r"\b(ffn|fps_projection)\.2\.", r"\1.net.2."),
     ),
 )
-DIFFUSERS_DIT = KeyTable(sign=r"^blocks\.\d+\.attn1\.", unused=r"\.norm_added_q\.")
+DIFFUSERS_DIT = KeyTable(fingerprint=r"^blocks\.\d+\.attn1\.", ignored=r"\.norm_added_q\.")
 
 _VAE_LEAVES = (
     (r"^conv1\.", "quant_conv."),
@@ -140,11 +141,11 @@ _VAE21_UP = tuple(
     for unit in range(4)
 )
 WAN21_VAE = KeyTable(
-    sign=r"^decoder\.upsamples\.0\.residual\.",
+    fingerprint=r"^decoder\.upsamples\.0\.residual\.",
     rules=(*_VAE21_UP, (r"^encoder\.downsamples\.", "encoder.down_blocks."), *_VAE_LEAVES),
 )
 WAN22_VAE = KeyTable(
-    sign=r"^decoder\.upsamples\.0\.upsamples\.",
+    fingerprint=r"^decoder\.upsamples\.0\.upsamples\.",
     rules=(
         (
             r"^encoder\.downsamples\.(\d+)\.downsamples\.\d+\.(resample|time_conv)",
@@ -159,10 +160,10 @@ WAN22_VAE = KeyTable(
         *_VAE_LEAVES,
     ),
 )
-DIFFUSERS_VAE = KeyTable(sign=r"^decoder\.up_blocks\.")
+DIFFUSERS_VAE = KeyTable(fingerprint=r"^decoder\.up_blocks\.")
 
 WAN_UMT5 = KeyTable(
-    sign=r"^blocks\.\d+\.pos_embedding\.",
+    fingerprint=r"^blocks\.\d+\.pos_embedding\.",
     rules=(
         (r"^token_embedding\.", "shared."),
         (r"^norm\.", "encoder.final_layer_norm."),
@@ -178,15 +179,16 @@ WAN_UMT5 = KeyTable(
         (r"^blocks\.(\d+)\.ffn\.fc2\.", r"encoder.block.\1.layer.1.DenseReluDense.wo."),
     ),
 )
-# The embedding is tied; a file holds it under one name or both.
+# The embedding is tied; files store it under one name or both.
 DIFFUSERS_UMT5 = KeyTable(
-    sign=r"^encoder\.block\.\d+\.layer\.0\.SelfAttention\.", rules=((r"^encoder\.embed_tokens\.", "shared."),)
+    fingerprint=r"^encoder\.block\.\d+\.layer\.0\.SelfAttention\.",
+    rules=((r"^encoder\.embed_tokens\.", "shared."),),
 )
 
 WAN_CLIP = KeyTable(
-    sign=r"^visual\.transformer\.",
-    unused=r"^(textual\.|log_scale$|visual\.head$)",
-    stacked=((r"\.self_attn\.\{\}_proj\.", ("q", "k", "v")),),
+    fingerprint=r"^visual\.transformer\.",
+    ignored=r"^(textual\.|log_scale$|visual\.head$)",
+    fused_qkv=((r"\.self_attn\.\{\}_proj\.", ("q", "k", "v")),),
     width="visual.patch_embedding.weight",
     rules=(
         (r"^visual\.", ""),
@@ -203,10 +205,10 @@ WAN_CLIP = KeyTable(
         (r"\.mlp\.2\.", ".mlp.fc2."),
     ),
 )
-# transformers puts the tower below "vision_model." or, from version 5 on, at the top.
+# transformers prefixes the tower with "vision_model.", from version 5 on with nothing.
 DIFFUSERS_CLIP = KeyTable(
-    sign=r"\bencoder\.layers\.\d+\.self_attn\.",
-    unused=r"\.position_ids$|^(text_model|text_projection|visual_projection|logit_scale)\b",
+    fingerprint=r"\bencoder\.layers\.\d+\.self_attn\.",
+    ignored=r"\.position_ids$|^(text_model|text_projection|visual_projection|logit_scale)\b",
     rules=((r"^vision_model\.", ""),),
 )
 
@@ -224,7 +226,7 @@ _HUNYUAN_STREAM = (
     (r"\.txt_mlp\.", ".ff_context."),
 )
 HUNYUAN_DIT = KeyTable(
-    sign=r"^double_blocks\.\d+\.img_attn_qkv\.",
+    fingerprint=r"^double_blocks\.\d+\.img_attn_qkv\.",
     rules=(
         (r"^img_in\.proj\.", "x_embedder.proj."),
         (r"^txt_in\.input_embedder\.", "context_embedder.proj_in."),
@@ -255,29 +257,29 @@ HUNYUAN_DIT = KeyTable(
         (r"^final_layer\.linear\.", "proj_out."),
         (r"^final_layer\.adaLN_modulation\.1\.", "norm_out.linear."),
     ),
-    stacked=(
+    fused_qkv=(
         (r"\.attn\.(to_\{\}|add_\{\}_proj)\.", ("q", "k", "v")),
         (r"^single_transformer_blocks\.\d+\.\{\}\.", ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp")),
     ),
     width="img_in.proj.weight",
-    swapped=r"^final_layer\.adaLN_modulation\.1\.",  # diffusers has scale before shift
+    swap_halves=r"^final_layer\.adaLN_modulation\.1\.",  # diffusers has scale before shift
 )
-DIFFUSERS_HUNYUAN_DIT = KeyTable(sign=r"^single_transformer_blocks\.\d+\.attn\.")
-# Network -> its tables: the published naming, and diffusers', which is ours.
+DIFFUSERS_HUNYUAN_DIT = KeyTable(fingerprint=r"^single_transformer_blocks\.\d+\.attn\.")
+# Network -> its key tables: published names, and diffusers' names, which are ours.
 TRANSFORMERS = {
     "Wan": (WAN_DIT, DIFFUSERS_DIT),
     "HunyuanVideo": (HUNYUAN_DIT, DIFFUSERS_HUNYUAN_DIT),
 }
-# Names are diffusers'. Some files hold more than the VAE, and name it.
+# Names are diffusers'. Some files hold other networks too, and prefix the VAE's names.
 HUNYUAN_VAE = KeyTable(
-    sign=r"^(vae\.)?decoder\.up_blocks\.",
+    fingerprint=r"^(vae\.)?decoder\.up_blocks\.",
     rules=((r"^vae\.", ""),),
-    unused=r"^(?!vae\.|encoder\.|decoder\.|quant_conv\.|post_quant_conv\.)",
+    ignored=r"^(?!vae\.|encoder\.|decoder\.|quant_conv\.|post_quant_conv\.)",
 )
-# Before transformers 5 the towers lay one level deeper; what makes words of states is not needed.
+# Before transformers 5 the towers were one level deeper; the language model head is not needed.
 LLAVA = KeyTable(
-    sign=r"\blanguage_model\.(model\.)?layers\.\d+\.",
-    unused=r"(\.position_ids|\brotary_emb\.inv_freq)$|^(language_model\.)?lm_head\.",
+    fingerprint=r"\blanguage_model\.(model\.)?layers\.\d+\.",
+    ignored=r"(\.position_ids|\brotary_emb\.inv_freq)$|^(language_model\.)?lm_head\.",
     rules=(
         (r"^model\.", ""),
         (r"^language_model\.model\.", "language_model."),
@@ -285,16 +287,16 @@ LLAVA = KeyTable(
     ),
 )
 CLIP_TEXT = KeyTable(
-    sign=r"\bencoder\.layers\.\d+\.self_attn\.",
-    unused=r"\.position_ids$|^(vision_model|text_projection|visual_projection|logit_scale)\b",
+    fingerprint=r"\bencoder\.layers\.\d+\.self_attn\.",
+    ignored=r"\.position_ids$|^(vision_model|text_projection|visual_projection|logit_scale)\b",
     rules=((r"^text_model\.", ""),),
 )
 
-# Weight norm's magnitude and direction have these names since torch 2.0's parametrizations. Without training
-# nothing is masked, quantized or projected.
+# Since torch 2.0 weight norm is a parametrization with these names. Masking, quantization and projection are
+# only for training.
 WAV2VEC2 = KeyTable(
-    sign=r"\bencoder\.pos_conv_embed\.conv\.",
-    unused=r"\bmasked_spec_embed$|^(quantizer|project_hid|project_q|lm_head)\b",
+    fingerprint=r"\bencoder\.pos_conv_embed\.conv\.",
+    ignored=r"\bmasked_spec_embed$|^(quantizer|project_hid|project_q|lm_head)\b",
     rules=(
         (r"^wav2vec2\.", ""),
         (r"\.weight_g$", ".parametrizations.weight.original0"),

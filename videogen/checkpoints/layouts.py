@@ -1,4 +1,4 @@
-"""How the files of a model lie in its folder."""
+"""Layouts: where each component lies in a model folder."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -57,7 +57,7 @@ LAYOUTS: dict[str, dict[str, str]] = {
     "Wan2.2 5B": {"transformer": "./", **_WAN21, "vae": "Wan2.2_VAE.pth"},
     "SkyReels-V2": {"transformer": "./", "image_encoder": _CLIP, **_WAN21},
 }
-# What tells a layout: the first row of which one path exists decides.
+# Marker files of each layout; the first row with an existing path decides.
 MARKERS: dict[str, tuple[str, ...]] = {
     "HunyuanVideo-I2V": ("hunyuan-video-i2v-720p", "text_encoder_i2v"),
     "diffusers": ("model_index.json", "vae", "text_encoder"),
@@ -67,26 +67,26 @@ MARKERS: dict[str, tuple[str, ...]] = {
     "Wan2.2 5B": ("Wan2.2_VAE.pth",),
     "SkyReels-V2": ("Wan2.1_VAE.pth", "config.json"),
 }
-# Read where a component's folder has no safetensors; the first kind that is there.
+# Read if a component's folder has no safetensors; the first kind that exists.
 PICKLES = ("pytorch_model.bin", "pytorch_model.pt", "*_model_states.pt", "*_model_states_fp8.pt")
-FLOAT8 = "_fp8.pt"  # how the names of float8 weights end
-SCALES = "*_map.pt"  # of such weights
-# Of the files in a component's folder.
+FLOAT8 = "_fp8.pt"  # file name suffix of float8 weights
+SCALES = "*_map.pt"  # file name pattern of their scales
+# File name patterns of a component's folder.
 KINDS = ("*.json", "*.safetensors", "*.model", "*.txt", *PICKLES, SCALES)
-# Components without weights -> the files of which one must be there.
+# Components without weights -> their files, at least one of which must exist.
 WEIGHTLESS = {
     "tokenizer": ("tokenizer.json", "spiece.model", "tokenizer.model"),
     "tokenizer_2": ("tokenizer.json", "vocab.json"),
     "image_processor": ("preprocessor_config.json",),
 }
 WEIGHTS = (".safetensors", ".pth", ".pt", ".bin")
-LIGHT = (".json", ".model", ".txt")  # suffixes of what they are made of
-WITHOUT_CONFIG = ("transformers",)  # folders whose weights say it all
+LIGHT = (".json", ".model", ".txt")  # suffixes of their files
+WITHOUT_CONFIG = ("transformers",)  # folders that need no config.json
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A model as found (``folder`` set) or as it will be fetched (``folder`` None)."""
+    """Model as found (``folder`` set) or as it will be downloaded (``folder`` None)."""
 
     name: str
     layout: str
@@ -98,18 +98,18 @@ class Checkpoint:
     sizes: Mapping[str, int] = field(default_factory=dict)
 
     def place(self, component: str) -> Path:
-        """Folder or file of what the pipeline calls ``component`` (the model must be here)."""
+        """Return the folder or file of the pipeline's ``component``; the model must be on this machine."""
         assert self.folder is not None
         return self.folder / LAYOUTS[self.layout][self.components[component]]
 
     def component_config(self, component: str) -> dict:
-        """A component's config.json; empty where there is none, or the model is not here yet."""
+        """Return a component's config.json; empty if there is none or it is not downloaded yet."""
         file = self.place(component) / "config.json" if self.folder is not None else None
         return read_json(file) if file is not None and file.is_file() else {}
 
 
 def detect(folder: Path) -> str | None:
-    """Name of the layout whose marker files are present, or None."""
+    """Return the name of the layout whose marker files are present, or None."""
     for layout, markers in MARKERS.items():
         if any((folder / marker).exists() for marker in markers):
             return layout
@@ -117,7 +117,7 @@ def detect(folder: Path) -> str | None:
 
 
 def files(checkpoint: Checkpoint, *names: str) -> list[Path]:
-    """Every file of the checkpoint's components, or of some of them by name, in a fixed order."""
+    """Return the files of all components, or of those named, in a fixed order."""
     assert checkpoint.folder is not None
     layout = LAYOUTS[checkpoint.layout]
     return [
@@ -129,7 +129,7 @@ def files(checkpoint: Checkpoint, *names: str) -> list[Path]:
 
 
 def weight_files(place: Path) -> list[Path]:
-    """Weight files of a component: the file itself, or the safetensors of its folder, else its pickle."""
+    """Return a component's weight files: the file itself, its folder's safetensors, else its pickle."""
     if place.is_file():
         return [place]
     for kind in ("*.safetensors", *PICKLES):
@@ -139,6 +139,7 @@ def weight_files(place: Path) -> list[Path]:
 
 
 def places_of(layout: str, components: Mapping[str, str]) -> list[str]:
+    """Return the places of components in a layout."""
     return [LAYOUTS[layout][component] for component in components.values()]
 
 
@@ -150,6 +151,7 @@ def _files(folder: Path, place: str) -> list[Path]:
 
 
 def component_sizes(folder: Path, layout: str, components: Mapping[str, str]) -> dict[str, int]:
+    """Return the bytes of every component's files."""
     return {
         name: sum(
             file.stat().st_size
@@ -161,7 +163,7 @@ def component_sizes(folder: Path, layout: str, components: Mapping[str, str]) ->
 
 
 def missing_part(folder: Path, place: str, component: str) -> str | None:
-    """What a component lacks, in words; None when it is complete."""
+    """Return the path of a component's missing file; None if the component is complete."""
     path = folder / place
     if not place.endswith("/"):
         return None if path.is_file() else place

@@ -1,7 +1,7 @@
-"""LoRA files: the layers they speak of, judged against a model by names and shapes, and read under its names.
+"""LoRA files: validated against a model by names and shapes, and read under diffusers' names.
 
-Their names may be diffusers', those of the published checkpoints, or the latter with "_" for "."; one table
-reads them all. Judging takes the headers of the files and no torch: it comes before anything is loaded.
+Names may be diffusers', those of the published checkpoints, or the latter with "_" for "."; one table reads
+them all. Validation only needs the headers and no torch, so it runs before anything is loaded.
 """
 
 import math
@@ -21,12 +21,12 @@ from videogen.errors import CheckpointError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-# In front of a layer's name.
+# Prefixes of layer names.
 OURS = "transformer."
 DOTTED = re.compile(r"^(transformer|diffusion_model|base_model\.model)\.")
 PUBLISHED = "Hunyuan_video_I2V_lora_"  # by HunyuanVideo's own training code (spec hunyuan section 11)
 FLAT = (PUBLISHED, "lora_unet_")
-# Where the name of a layer is flat, "_" stands for "." but in these.
+# Flat layer names write "_" for ".", except inside these words.
 WORDS = (
     *("double_blocks", "single_blocks", "final_layer", "adaLN_modulation", "individual_token_refiner"),
     *("img_attn_qkv", "img_attn_proj", "img_mod", "img_mlp", "txt_attn_qkv", "txt_attn_proj", "txt_mod"),
@@ -37,7 +37,7 @@ WORDS = (
     *("proj1_vf", "audio_cross_attn", "q_linear", "kv_linear"),
 )
 WORD = re.compile(rf"(?:{'|'.join(WORDS)})(?=_|$)|[^_]+")
-# What a tensor is to its layer, by the end of its name: one of a pair of matrices, or a whole difference.
+# Role of a tensor in its layer, by its suffix: one of two low-rank matrices, or a full-rank difference.
 ROLE = re.compile(
     r"\.(?:lora(?:_linear_layer)?[._](?:(?P<down>A|down)|(?P<up>B|up))(?:\.default)?\.weight"
     r"|(?P<alpha>alpha)|(?P<bias>diff_b|lora_B\.bias)|(?P<whole>diff))$"
@@ -46,13 +46,13 @@ ROLE = re.compile(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Layer:
-    """One layer that a file speaks of.
+    """One layer that a LoRA file adapts.
 
     Args:
-        name: there.
-        published: as checkpoints call it, or already ours.
-        ours: the layers of ours that it became.
-        keys: what a tensor is to it -> the tensor's name.
+        name: name in the file.
+        published: name in published checkpoints, or already ours.
+        ours: names of our layers that it corresponds to.
+        keys: role of a tensor -> the tensor's name.
     """
 
     name: str
@@ -61,50 +61,50 @@ class Layer:
     keys: Mapping[str, str]
 
     @property
-    def plain(self) -> bool:
-        """Whether diffusers reads it as it is."""
+    def is_diffusers_format(self) -> bool:
+        """Whether diffusers can read the layer as it is."""
         pair = {f"{self.name}.lora_{part}" for part in ("A.weight", "B.weight", "B.bias")}
         return self.name == OURS + self.ours[0] and pair.issuperset(self.keys.values())
 
-    def wanted(self, model: Mapping[str, Shape], rank: int) -> dict[str, Shape]:
-        """What its tensors must be like."""
+    def expected_shapes(self, model: Mapping[str, Shape], rank: int) -> dict[str, Shape]:
+        """Return the expected shapes of its tensors."""
         rows, columns = sum(model[name][0] for name in self.ours), model[self.ours[0]][1:]
         return {"down": (rank, *columns), "up": (rows, rank), "bias": (rows,), "whole": (rows, *columns)}
 
 
 def check(path: Path, checkpoint: Checkpoint) -> str | None:
-    """Judge a LoRA against a model's transformer by the headers of both; a warning where only a part fits.
+    """Validate a LoRA against a model's transformer by their headers; return a warning if only a part fits.
 
     Raises:
         CheckpointError: it is not for this model.
     """
     place = checkpoint.place("transformer")
     published = [Entry(name, shape, _unread) for name, shape in tensor_shapes(weight_files(place)).items()]
-    if not published:  # a pickle that only torch can look into
+    if not published:  # a pickle that only torch can read
         return None
     found = rename(place, published, [table for tables in TRANSFORMERS.values() for table in tables])
-    return _judged(path, _matrices((name, entry.shape) for name, entry in found.items()))[1]
+    return _validate(path, _matrices((name, entry.shape) for name, entry in found.items()))[1]
 
 
 def read(path: Path, transformer: "nn.Module") -> "tuple[dict[str, Tensor] | None, str | None]":
-    """(A LoRA's tensors under diffusers' names, or None where those are its own; a warning).
+    """Return (tensors under diffusers' names, or None if the file has these already; a warning).
 
-    Where one layer became several, all share its first matrix.
+    If one published layer is several of ours, all share its first matrix.
 
     Raises:
         CheckpointError: it is not for this transformer.
     """
     weights = ((name, getattr(module, "weight", None)) for name, module in transformer.named_modules())
     model = _matrices((f"{name}.weight", tuple(w.shape)) for name, w in weights if w is not None)
-    layers, note = _judged(path, model)
-    if all(layer.plain for layer in layers):
+    layers, note = _validate(path, model)
+    if all(layer.is_diffusers_format for layer in layers):
         return None, note
     table = _table(model)
     state: dict[str, Tensor] = {}
     with safe_open(_file(path), framework="pt") as opened:
         for layer in layers:
             tensors = {role: opened.get_tensor(key) for role, key in layer.keys.items()}
-            state.update(_converted(layer, tensors, model, table))
+            state.update(_convert(layer, tensors, model, table))
     return state, note
 
 
@@ -113,7 +113,7 @@ def _unread() -> None:
 
 
 def _file(path: Path) -> Path:
-    """A LoRA file, or the one in a folder."""
+    """Return the LoRA file at a path, or the only one in a folder."""
     if path.is_file():
         return path
     files = sorted(path.glob("*.safetensors"))
@@ -123,7 +123,7 @@ def _file(path: Path) -> Path:
 
 
 def _matrices(shapes: Iterable[tuple[str, Shape]]) -> dict[str, Shape]:
-    """Layers with a weight that is a matrix, or the kernel of a convolution."""
+    """Return the layers whose weight is a matrix or a convolution kernel."""
     return {
         name.removesuffix(".weight"): shape
         for name, shape in shapes
@@ -132,15 +132,17 @@ def _matrices(shapes: Iterable[tuple[str, Shape]]) -> dict[str, Shape]:
 
 
 def _table(model: Iterable[str]) -> KeyTable:
-    """How layers of the network that has these came to our names."""
+    """Return the key table from published names to those of this network."""
     names = "\n".join(model)
     return next(
-        published for published, ours in TRANSFORMERS.values() if re.search(ours.sign, names, re.MULTILINE)
+        published
+        for published, ours in TRANSFORMERS.values()
+        if re.search(ours.fingerprint, names, re.MULTILINE)
     )
 
 
-def _judged(path: Path, model: Mapping[str, Shape]) -> tuple[list[Layer], str | None]:
-    """(Layers of a file that are the model's, what to say if there are others).
+def _validate(path: Path, model: Mapping[str, Shape]) -> tuple[list[Layer], str | None]:
+    """Return (layers of a file that belong to the model, a warning if others do not).
 
     Raises:
         CheckpointError: none are, or the first that does not fit.
@@ -161,7 +163,7 @@ def _judged(path: Path, model: Mapping[str, Shape]) -> tuple[list[Layer], str | 
 
 
 def _layers(shapes: Mapping[str, Shape], table: KeyTable) -> list[Layer]:
-    """Layers of which a file has matrices."""
+    """Return the layers for which a file has matrices."""
     found: dict[str, dict[str, str]] = {}
     for key, shape in shapes.items():
         match = ROLE.search(key)
@@ -170,48 +172,51 @@ def _layers(shapes: Mapping[str, Shape], table: KeyTable) -> list[Layer]:
     layers = []
     for name, keys in found.items():
         if keys.keys() & {"down", "up", "whole"}:
-            published = _dotted(name)
+            published = _dotted_name(name)
             ours = tuple(our.removesuffix(".weight") for our in table.names(f"{published}.weight"))
             layers.append(Layer(name=name, published=published, ours=ours, keys=keys))
     return layers
 
 
-def _dotted(name: str) -> str:
-    """A layer as checkpoints call it."""
+def _dotted_name(name: str) -> str:
+    """Return a layer's name as checkpoints write it."""
     flat = next((prefix for prefix in FLAT if name.startswith(prefix)), None)
     return DOTTED.sub("", name) if flat is None else ".".join(WORD.findall(name.removeprefix(flat)))
 
 
 def _problems(layer: Layer, shapes: Mapping[str, Shape], model: Mapping[str, Shape]) -> Iterator[str]:
-    """What is wrong with a layer of the model's."""
+    """Yield what is wrong with a layer that belongs to the model."""
     keys = layer.keys
     for one, other in (("down", "up"), ("up", "down")):
         if one in keys and other not in keys:
             yield f"{layer.name} has a lora_{one} and no lora_{other}"
             return
     rank = next(iter(shapes[keys["down"]]), 0) if "down" in keys else 0
-    for role, wanted in layer.wanted(model, rank).items():
+    for role, wanted in layer.expected_shapes(model, rank).items():
         given = shapes[keys[role]] if role in keys else wanted
-        # A matrix may come as a kernel of ones, and a kernel as a matrix.
+        # A matrix may be stored as a 1x1x1 kernel, and a kernel as a matrix.
         if given[:1] != wanted[:1] or math.prod(given[1:]) != math.prod(wanted[1:]):
             yield f"{keys[role]} is {list(given)}, expected {list(wanted)}"
 
 
-def _converted(
+def _convert(
     layer: Layer, tensors: "dict[str, Tensor]", model: Mapping[str, Shape], table: KeyTable
 ) -> "Iterator[tuple[str, Tensor]]":
-    """A layer's tensors under diffusers' names. Stored alphas count, but for those ignored as published."""
+    """Yield a layer's tensors under diffusers' names.
+
+    Stored alphas are applied, except those that the published code ignores.
+    """
     if "down" in tensors:
         down, up = tensors["down"], tensors["up"].flatten(1)
         if "alpha" in tensors and not layer.name.startswith(PUBLISHED):
             down = down * (tensors["alpha"].item() / down.shape[0])
-    else:  # of full rank
+    else:  # a full-rank difference
         down = tensors["whole"]
         up = down.new_ones(down.shape[0]).diag()
     later: dict[str, Any] = {"weight": up}
     if "bias" in tensors:
         later["bias"] = tensors["bias"]
-    if re.search(table.swapped, f"{layer.published}.weight"):
+    if re.search(table.swap_halves, f"{layer.published}.weight"):
         later = {kind: rows.roll(len(rows) // 2, dims=0) for kind, rows in later.items()}
     for name in layer.ours:
         yield f"{OURS}{name}.lora_A.weight", down.reshape(-1, *model[name][1:])

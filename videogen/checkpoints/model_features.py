@@ -1,4 +1,4 @@
-"""What the weight files of a model say about it."""
+"""Features of a model, read from the headers of its weight files."""
 
 import hashlib
 import math
@@ -12,8 +12,7 @@ from videogen.checkpoints.tensor_headers import tensor_shapes
 from videogen.files import read_json
 from videogen.tasks.task_spec import TaskSpec
 
-# The tensor that makes tokens of latents, and whose it is; then how the names of an embedding of the guidance
-# scale begin.
+# Name of the patch embedding -> the network that has it.
 PATCHES = {
     "patch_embedding.weight": "Wan",
     "img_in.proj.weight": "HunyuanVideo",
@@ -21,7 +20,7 @@ PATCHES = {
 }
 LAYER = re.compile(r"(transformer_|single_transformer_|double_|single_)?blocks\.\d+\.")
 FEED_FORWARDS = ("blocks.0.ffn.0.weight", "blocks.0.ffn.net.0.proj.weight")
-GUIDANCE = ("guidance_in.", "time_text_embed.guidance_embedder.")
+GUIDANCE = ("guidance_in.", "time_text_embed.guidance_embedder.")  # prefixes of its embedder's names
 HEAD_DIM = 128  # of every published transformer
 HEAD_NORMS = (
     "img_attn_q_norm.weight",
@@ -30,8 +29,8 @@ HEAD_NORMS = (
 _EDGE = 1 << 16  # bytes read at either end of a file for its fingerprint
 
 
-def traits(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What tells Wan transformers of one layout apart, from the headers of the weight files.
+def read_features(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return the features that tell transformers of one layout apart, from weight file headers.
 
     Raises:
         CheckpointError: a broken or truncated file.
@@ -54,7 +53,7 @@ def traits(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def heads(checkpoint: Checkpoint, task: TaskSpec) -> int:
-    """Attention heads of the transformer; 0 while they are not known.
+    """Return the number of attention heads of the transformer; 0 if not known yet.
 
     Raises:
         CheckpointError: a broken or truncated file.
@@ -67,23 +66,23 @@ def heads(checkpoint: Checkpoint, task: TaskSpec) -> int:
         return int(found)
     shapes = tensor_shapes(weight_files(checkpoint.place("transformer")))
     head = next((shape[0] for name, shape in shapes.items() if name.endswith(HEAD_NORMS)), HEAD_DIM)
-    return traits(checkpoint)["width"] // head
+    return read_features(checkpoint)["width"] // head
 
 
 def _has_second_expert(checkpoint: Checkpoint) -> bool:
     assert checkpoint.folder is not None
     place = LAYOUTS[checkpoint.layout].get("transformer_2")
     if checkpoint.layout != "diffusers":
-        return place is not None  # where it is missing, that is said later
+        return place is not None  # a missing folder is reported later
     index = checkpoint.folder / "model_index.json"
     named = read_json(index).get("transformer_2") if index.is_file() else None
     return bool(named and named[0])
 
 
 def fingerprint(checkpoint: Checkpoint, *components: str) -> str | None:
-    """A digest of the names, sizes and edges of all files, or of those of some components.
+    """Return a digest of the names, sizes and edges of all files, or of some components' files.
 
-    None while the model is not here.
+    Returns None before the download.
     """
     if checkpoint.folder is None:
         return None
@@ -99,7 +98,7 @@ def fingerprint(checkpoint: Checkpoint, *components: str) -> str | None:
 
 
 def parameters(checkpoint: Checkpoint, task: TaskSpec) -> dict[str, int]:
-    """Weights per component, counted in the files' headers; before they are here, the published numbers."""
+    """Return parameters per component, counted in headers; the published numbers before the download."""
     if checkpoint.folder is None:
         known = published(checkpoint.name, task)["parameters"]
         return dict.fromkeys(known, 0) if checkpoint.tiny else known
@@ -107,7 +106,7 @@ def parameters(checkpoint: Checkpoint, task: TaskSpec) -> dict[str, int]:
 
 
 def published(name: str, task: TaskSpec) -> Mapping[str, Any]:
-    """What is known of a published model, or failing that of the task's default."""
+    """Return the known facts of a published model, or else those of the task's default."""
     return (task.model(name) or task.models[0]).published
 
 

@@ -1,7 +1,7 @@
-"""Where a model's files are: local folder, Hugging Face cache and hub, or the built-in tiny models.
+"""Search for a model's files: local folder, Hugging Face cache and hub, or built-in tiny models.
 
-Nothing here imports torch: a missing folder or component is reported within a moment of the start. The
-layouts are tables from component to place; what is inside the files is ``weights.py``'s business.
+Nothing here imports torch, so a missing folder or component is reported at once. Layouts map components to
+places; ``models/weight_loader.py`` reads the files.
 """
 
 import re
@@ -20,7 +20,7 @@ from videogen.checkpoints.layouts import (
     missing_part,
     places_of,
 )
-from videogen.checkpoints.model_features import published, traits
+from videogen.checkpoints.model_features import published, read_features
 from videogen.checkpoints.tensor_headers import check as check_header
 from videogen.errors import CheckpointError, InputError, nearest
 from videogen.files import cache_root
@@ -28,7 +28,7 @@ from videogen.tasks import config
 from videogen.tasks.table import TASKS, VARIANTS
 from videogen.tasks.task_spec import TaskSpec
 
-TRAITS = {
+FEATURES = {
     "kind": "a {} transformer",
     "in_channels": "{} input channels",
     "image": "image features",
@@ -59,12 +59,12 @@ def locate(model_id: str, revision: str | None, task: TaskSpec) -> Checkpoint:
             raise CheckpointError(f"--model_id {model_id}: {why}")
     from videogen.checkpoints import hub  # noqa: PLC0415 - 0.2 s, only for hub ids
 
-    for name in spellings(model_id, task):
-        if snapshot := hub.cached(name, revision or row_of(name, task).revision, patterns(task)):
+    for name in repository_names(model_id, task):
+        if snapshot := hub.cached_snapshot(name, revision or row_of(name, task).revision, patterns(task)):
             try:
                 found = inspect(snapshot, task, name=name)
             except CheckpointError:
-                continue  # an interrupted or partial download: fetch completes it
+                continue  # interrupted or partial download; fetch completes it
             if row_of(name, task).model(name) is None or found.family == row_of(name, task).family:
                 return replace(found, revision=snapshot.name)
     row = row_of(model_id, task)
@@ -80,21 +80,21 @@ def locate(model_id: str, revision: str | None, task: TaskSpec) -> Checkpoint:
 
 
 def row_of(model_id: str, task: TaskSpec) -> TaskSpec:
-    """The task's row that knows a hub id (of several, by the longest name), else its first."""
+    """Return the task's row that knows a hub id (by the longest name if several), else its first."""
     rows = VARIANTS[task.name]
     known = [(len(model.names[0]), row) for row in rows if (model := row.model(model_id)) is not None]
     return max(known, key=lambda named: named[0], default=(0, rows[0]))[1]
 
 
-def spellings(model_id: str, task: TaskSpec) -> list[str]:
-    """The id asked for, then the other names of the same repository."""
+def repository_names(model_id: str, task: TaskSpec) -> list[str]:
+    """Return the requested id, then the other names of the same repository."""
     models = [model for row in VARIANTS[task.name] for model in row.models]
     same = [name for model in models if model_id in model.names for name in model.names]
     return list(dict.fromkeys([model_id, *same]))
 
 
 def patterns(task: TaskSpec) -> list[str]:
-    """Only the files the task needs, of every layout it can read."""
+    """Return patterns of the files that the task needs, of every layout it can read."""
     wanted = ["model_index.json", "tiny_arch.json"]
     every = [(layout, row) for row in VARIANTS[task.name] for layout in row.layouts]
     for layout, row in every:
@@ -130,7 +130,7 @@ def inspect(folder: Path, task: TaskSpec, *, name: str) -> Checkpoint:
         raise CheckpointError(
             f"--model_id {folder}: is a {layout} folder; {use}{task.name} needs a {known} folder"
         )
-    # Before what is missing: another task's model lacks other files.
+    # Check the network before missing files, because another task's model lacks other files.
     row = _fitting(fitting, folder, layout, name)
     found = Checkpoint(name=name, layout=layout, family=row.family, components=row.components, folder=folder)
     missing = [
@@ -152,42 +152,43 @@ def _layouts(task: TaskSpec) -> list[str]:
 
 
 def _fitting(rows: Sequence[TaskSpec], folder: Path, layout: str, name: str) -> TaskSpec:
-    """The row whose network the transformer is.
+    """Return the row whose network the transformer matches.
 
     Raises:
         InputError: there is none: a model for another task.
     """
-    drafts = {
+    candidates = {
         row.family: Checkpoint(
             name=name, layout=layout, family=row.family, components=row.components, folder=folder
         )
         for row in rows
     }
-    found = traits(drafts[rows[0].family])
+    found = read_features(candidates[rows[0].family])
     if not found["in_channels"]:
-        return rows[0]  # not a transformer at all: what is missing is said later
+        return rows[0]  # not a transformer; missing files are reported later
     differing = {
-        row.family: [trait for trait, wanted in row.network.items() if found[trait] != wanted] for row in rows
+        row.family: [feature for feature, wanted in row.network.items() if found[feature] != wanted]
+        for row in rows
     }
     for row in rows:
         if not differing[row.family]:
             return row
     row = min(rows, key=lambda row: len(differing[row.family]))
-    trait = differing[row.family][0]
-    says = drafts[row.family].component_config("transformer").get("model_type")
+    feature = differing[row.family][0]
+    says = candidates[row.family].component_config("transformer").get("model_type")
     kind = f"model_type {says}, " if says else ""
-    has = f"{'no ' if found[trait] is False else ''}{TRAITS[trait].format(found[trait])}"
+    has = f"{'no ' if found[feature] is False else ''}{FEATURES[feature].format(found[feature])}"
     what = f"is a model for another task ({kind}{has}), not for {row.name}"
     raise InputError("--model_id", folder, what, f"use {row.default_model}")
 
 
 def tiny_folder(name: str) -> Path:
-    """Where the tiny model of this config is kept; another config, another folder."""
+    """Return the cache folder of a tiny model; every config has its own."""
     return cache_root() / "tiny" / f"{name}-{config.tiny_digest(name)}"
 
 
 def _locate_tiny(model_id: str, task: TaskSpec) -> Checkpoint:
-    """The tiny model that 'tiny' or 'tiny:NAME' means.
+    """Return the tiny model that 'tiny' or 'tiny:NAME' means.
 
     Raises:
         CheckpointError: the task has no tiny model of that name.
@@ -214,7 +215,7 @@ def _locate_tiny(model_id: str, task: TaskSpec) -> Checkpoint:
 
 
 def _above(folder: Path, task: TaskSpec) -> str:
-    """The folder above, where that is the model."""
+    """Return a hint to the parent folder if that is the model."""
     above = folder.resolve().parent
     return f"; nearest {above}" if detect(above) in _layouts(task) else ""
 

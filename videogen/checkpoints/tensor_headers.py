@@ -1,6 +1,6 @@
 """Names and shapes of the tensors in weight files, without torch and without reading a tensor.
 
-What a model is shows in its shapes; that is judged before any framework is imported.
+A model's features follow from its shapes, so it is validated before any framework is imported.
 """
 
 import pickle
@@ -14,12 +14,12 @@ from safetensors import SafetensorError, safe_open
 from videogen.errors import CheckpointError
 
 Shape = tuple[int, ...]
-LONGEST = 16 << 20  # bytes of a pickle that is looked into; a thousand tensors take 0.1 MB
-WRAPPERS = ("module", "state_dict")  # what training code keeps its weights under
+LONGEST = 16 << 20  # largest pickle to inspect, in bytes; a thousand tensors take 0.1 MB
+WRAPPERS = ("module", "state_dict")  # keys under which training code stores weights
 
 
 def tensor_shapes(files: Sequence[Path]) -> dict[str, Shape]:
-    """Name -> shape over all files; nothing of a pickle too old to be looked into.
+    """Return name -> shape over all files; empty for pickles too old to inspect.
 
     Raises:
         CheckpointError: a broken or truncated file.
@@ -31,7 +31,7 @@ def tensor_shapes(files: Sequence[Path]) -> dict[str, Shape]:
 
 
 def check(file: Path) -> None:
-    """Refuse a safetensors file whose header and size do not agree, and a .pth that lost its end.
+    """Refuse a safetensors file whose header and size disagree, and a .pth that lost its end.
 
     Raises:
         CheckpointError: it is broken or truncated.
@@ -46,7 +46,7 @@ def check(file: Path) -> None:
 
 
 def unwrapped(content: Any) -> Any:
-    """The table of tensors in what a pickle holds."""
+    """Return the table of tensors inside a pickle's content."""
     for wrapper in WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
@@ -62,16 +62,16 @@ def _safetensors(file: Path) -> dict[str, Shape]:
 
 
 def _pickled(file: Path) -> Iterator[tuple[str, Shape]]:
-    """Of a file of torch.save, which is a zip with a pickle in it."""
+    """Yield names and shapes from a torch.save file, which is a zip with a pickle in it."""
     if not zipfile.is_zipfile(file):
         return
     try:
         with zipfile.ZipFile(file) as archive:
             (entry,) = (info for info in archive.infolist() if info.filename.endswith("/data.pkl"))
             if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > LONGEST:
-                return  # not as torch writes it: torch may judge
+                return  # not written by torch.save; torch.load decides later
             with archive.open(entry) as stream:
-                content = _Outline(stream).load()
+                content = ShapeUnpickler(stream).load()
     except Exception as error:
         raise CheckpointError(f"{file}: broken or truncated ({error}); download it again") from None
     table = unwrapped(content)
@@ -81,14 +81,14 @@ def _pickled(file: Path) -> Iterator[tuple[str, Shape]]:
 
 
 class _Table(dict):
-    """A dictionary that lets itself be given attributes, as OrderedDict does."""
+    """Dictionary that accepts a pickled state, as OrderedDict does."""
 
     def __setstate__(self, state: object) -> None:
         pass
 
 
 class _Anything:
-    """Stands for whatever else a pickle names; it can be called and filled, and does nothing."""
+    """Placeholder for any other object a pickle names; can be called and filled, and does nothing."""
 
     def __new__(cls, *_: object, **__: object) -> "_Anything":
         return super().__new__(cls)
@@ -98,7 +98,7 @@ class _Anything:
 
 
 class _Call:
-    """Stands for something that a pickle calls; nothing can be set on it."""
+    """Placeholder for a callable that a pickle names; nothing can be set on it."""
 
     __slots__ = ("make",)
     make: Callable[..., Any]
@@ -116,8 +116,11 @@ class _Call:
         pass
 
 
-class _Outline(pickle.Unpickler):
-    """Tensors become their shapes. No name is ever looked up, so nothing in the pickle can run."""
+class ShapeUnpickler(pickle.Unpickler):
+    """Unpickler that turns tensors into shapes.
+
+    No name is ever imported, so no code in the pickle can run.
+    """
 
     def find_class(self, module: str, name: str) -> Any:
         if module == "torch._utils" and name.startswith("_rebuild_tensor_v"):
@@ -127,4 +130,4 @@ class _Outline(pickle.Unpickler):
         return _Call(lambda *_: _Table()) if name == "OrderedDict" else _Call(lambda *_: _Anything())
 
     def persistent_load(self, pid: object) -> None:
-        """Storages are not read."""
+        """Ignore storages: they are not read."""

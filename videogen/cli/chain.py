@@ -302,10 +302,10 @@ def run_chain(chain: Chain, first: Plan, *, as_json: bool = False) -> Iterator[s
     Models are loaded once. What is finished is kept; ``--resume`` goes on behind it.
     """
     from videogen.engine.session import Session, earlier_result, generate  # noqa: PLC0415 - torch, diffusers
-    from videogen.runtime.parallel import join  # noqa: PLC0415
+    from videogen.runtime.parallel import init_communicator  # noqa: PLC0415
 
     chain.folder.mkdir(parents=True, exist_ok=True)
-    session = Session(keep_writers=True, team=join(wanted=first.options.use_usp))
+    session = Session(keep_writers=True, communicator=init_communicator(wanted=first.options.use_usp))
     done: list[Result] = []
     try:
         for index in range(1, chain.num_videos + 1):

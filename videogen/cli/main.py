@@ -55,13 +55,13 @@ def main(argv: Sequence[str] | None = None, *, command: Callable[[list[str]], in
     use_expandable_segments()
     verbose = any(word in ("-v", "--verbose") for word in arguments)
     in_main_thread = threading.current_thread() is threading.main_thread()
-    leads = distributed.here().leads
+    is_main_process = distributed.get_ranks().is_main_process
     # The first rank cleans up; the others have nothing to clean up, and may be waiting for one that is gone.
-    first: Any = signal.default_int_handler if distributed.here().size == 1 else _ended_by_torchrun
-    ending = first if leads else signal.SIG_DFL
+    first: Any = signal.default_int_handler if distributed.get_ranks().size == 1 else _ended_by_torchrun
+    ending = first if is_main_process else signal.SIG_DFL
     earlier = signal.signal(signal.SIGTERM, ending) if in_main_thread else None
     try:
-        return (command or _main)(arguments) if leads else _follow(arguments)
+        return (command or _main)(arguments) if is_main_process else _follow(arguments)
     except VideoGenError as error:
         return _failed(error.exit_code, f"error: {one_line(error)}", verbose)
     except (KeyboardInterrupt, Ended) as end:
@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None, *, command: Callable[[list[str]], in
         return _failed(1, "")
     except Exception as error:
         advice = "-v shows where; please report it with the output of --env"
-        told = ANOTHER_RANK if distributed.lost_another(error) else f"{one_line(error)} ({advice})"
+        told = ANOTHER_RANK if distributed.is_peer_loss(error) else f"{one_line(error)} ({advice})"
         return _failed(1, f"error: {told}", verbose)
     finally:
         if in_main_thread:
@@ -90,12 +90,12 @@ def _ended_by_torchrun(*_: object) -> None:
 
 def _failed(code: int, message: str, verbose: bool = False) -> int:
     """Say what went wrong; of several ranks, the first that fails does. Returns the exit code."""
-    if message and distributed.may_complain():
+    if message and distributed.should_report_error():
         if verbose:
             traceback.print_exc()
-        rank = "" if distributed.here().leads else f" (rank {distributed.here().rank})"
+        rank = "" if distributed.get_ranks().is_main_process else f" (rank {distributed.get_ranks().rank})"
         print(f"{message}{rank}", file=sys.stderr)
-    distributed.leave(code)
+    distributed.exit_after_failure(code)
     return code
 
 

@@ -1,8 +1,8 @@
-"""Conditioning as data: segments of latent frames, packed into what the transformer takes.
+"""Conditioning as data: segments of latent frames, packed into the transformer's input.
 
-A segment owns its noise level and its place in time. Reference frames carry the video's noise level and
-follow it; a prefix carries level 0 and comes first; a shot context carries level 0 at position 1024. The
-transformer knows none of these words: it sees one stack of frames, a noise level and a position for each.
+A segment has its own noise level and temporal position. Reference frames have the video's noise level and
+follow it; a prefix has level 0 and comes first; a shot context has level 0 at position 1024. The transformer
+does not distinguish them: it gets one stack of frames, with a noise level and a position each.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Segment:
-    """Latent frames [B, C, F, h, w] that share an origin.
+    """Latent frames [B, C, F, h, w] with a common origin.
 
     Args:
         timestep: noise level 0..1000, one for all frames (0-d) or one per frame ([F] or [B, F]); on the CPU.
@@ -29,12 +29,13 @@ class Segment:
 
     @property
     def frames(self) -> int:
+        """Number of latent frames."""
         return self.latents.shape[2]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Packed:
-    """All segments as one: latents [B, C+E, F, h, w]; on the CPU timestep [B, F] or [B, 1], positions [F]."""
+    """All segments in one: latents [B, C+E, F, h, w]; on the CPU timestep [B, F] or [B, 1], positions [F]."""
 
     latents: Tensor
     timestep: Tensor
@@ -43,7 +44,7 @@ class Packed:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Context:
-    """What the frames attend to besides each other; None where the model has no such input.
+    """Inputs of cross-attention and embeddings; None where the model has no such input.
 
     text [B, T, text_dim], image [B, I, image_dim], audio [B, 4(F-1)+1, window, layers, channels], fps class
     [B].
@@ -74,7 +75,7 @@ def _with_extra(segment: Segment) -> Tensor:
 
 
 def _timesteps(segments: Sequence[Segment], batch: int) -> Tensor:
-    """[B, 1] when all frames share one level, else [B, F]."""
+    """Return [B, 1] if all frames share one noise level, else [B, F]."""
     first = segments[0].timestep
     if all(segment.timestep.ndim == 0 and bool(segment.timestep == first) for segment in segments):
         return first.expand(batch, 1)

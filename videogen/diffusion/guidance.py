@@ -1,7 +1,7 @@
-"""Guidance: which branches of a prediction are evaluated, and how they are combined.
+"""Guidance: the branches of a prediction, and how they are combined.
 
-A branch is a name; the pipeline says what each name means (which text, which references). ``branches`` are
-evaluated in order, one forward each; or several at a time, on different ranks.
+A branch is a name; the pipeline defines its meaning (which text, which references). ``branches`` are
+evaluated in order, one forward each, or in parallel on different ranks.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,11 +12,12 @@ from torch import Tensor
 
 
 class Guidance(Protocol):
-    """Names of branches, and how their velocities become one."""
+    """Branch names, and the rule that combines their velocities."""
 
     branches: ClassVar[tuple[str, ...]]
 
-    def combine(self, *velocities: Tensor) -> Tensor: ...
+    def combine(self, *velocities: Tensor) -> Tensor:
+        """Combine the velocities of the branches, in their order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class SinglePass:
 
 @dataclass(frozen=True, slots=True)
 class ClassifierFree:
-    """Away from the negative prompt: uncond + scale * (cond - uncond)."""
+    """Classifier-free guidance: uncond + scale * (cond - uncond)."""
 
     scale: float
     branches: ClassVar[tuple[str, ...]] = ("cond", "uncond")
@@ -44,10 +45,9 @@ class ClassifierFree:
 
 @dataclass(frozen=True, slots=True)
 class DualGuidance:
-    """Text and a second condition (reference images, audio), each with its own scale.
+    """Guidance by text and a second condition (reference images, audio), each with its own scale.
 
-    Branches: everything; everything but the text; nothing. Specs skyreels_v3 section 9, talking_avatar
-    section 7.
+    Branches: all conditions; all but the text; none. Specs skyreels_v3 section 9, talking_avatar section 7.
     """
 
     text_scale: float
@@ -63,15 +63,15 @@ Velocity = Callable[[str], Tensor]
 """A branch's name to its velocity."""
 
 
-def in_turn(branches: Sequence[str], velocity: Velocity) -> list[Tensor]:
-    """Every branch evaluated here, one after the other, in float32."""
+def evaluate_sequentially(branches: Sequence[str], velocity: Velocity) -> list[Tensor]:
+    """Evaluate the branches one after the other on this rank, in float32."""
     return [velocity(branch).float() for branch in branches]
 
 
 def guide(
     guidance: Guidance,
     velocity: Velocity,
-    evaluate: Callable[[Sequence[str], Velocity], Sequence[Tensor]] = in_turn,
+    evaluate: Callable[[Sequence[str], Velocity], Sequence[Tensor]] = evaluate_sequentially,
 ) -> Tensor:
     """Evaluate every branch and combine, in float32."""
     return guidance.combine(*evaluate(guidance.branches, velocity))

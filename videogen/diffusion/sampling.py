@@ -1,4 +1,4 @@
-"""Flow matching: noise schedules, solvers (diffusers' own), and the one denoising loop.
+"""Flow matching: noise schedules, solvers (diffusers'), and the denoising loop.
 
 A model predicts the velocity v of x = (1 - sigma) * clean + sigma * noise; timestep = 1000 * sigma.
 """
@@ -26,11 +26,11 @@ NUM_TRAIN_TIMESTEPS = 1000
 # goes through diffusers, which has the double (spec skyreels_v3 section 5).
 SIGMA_MAX = float(np.float32(0.999))
 SIGMA_MAX_DOUBLE = 0.999
-UNTOUCHED = 999  # what diffusion forcing calls the level of frames whose turn has not come
+UNTOUCHED = 999  # timestep of frames whose denoising has not started
 
 
 class StopDenoising(Exception):  # noqa: N818 - a request, not an error
-    """Raised by ``on_step`` to end the loop early with the latents it carries."""
+    """Request by ``on_step`` to end the loop early with the latents it carries."""
 
     def __init__(self, latents: Tensor) -> None:
         super().__init__("denoising was stopped")
@@ -39,7 +39,7 @@ class StopDenoising(Exception):  # noqa: N818 - a request, not an error
 
 @dataclass(frozen=True, slots=True)
 class Solver:
-    """A schedule and the way to take its steps. Stateful: make a new one for every generation."""
+    """Noise schedule and its step function. Stateful: make a new one for every generation."""
 
     scheduler: SchedulerMixin
     generator: torch.Generator | None = None
@@ -50,24 +50,24 @@ class Solver:
 
     @property
     def timesteps(self) -> Tensor:
-        """[N], descending."""
+        """Timesteps [N], descending."""
         return self.scheduler.timesteps
 
     @property
     def sigmas(self) -> Tensor:
-        """[N + 1], descending to 0."""
+        """Noise levels [N + 1], descending to 0."""
         return self.scheduler.sigmas
 
     def step(self, velocity: Tensor, timestep: Tensor, latents: Tensor) -> Tensor:
-        """Latents at the next noise level, float32 whatever the velocity's dtype."""
+        """Return the latents at the next noise level, float32 whatever the velocity's dtype."""
         return self.scheduler.step(velocity.float(), timestep, latents.float(), return_dict=False)[0]
 
 
 @dataclass(frozen=True, slots=True)
 class LcmSolver(Solver):
-    """Every step goes all the way to the clean latents, and back up with fresh noise.
+    """Latent consistency solver: each step predicts clean latents and adds fresh noise.
 
-    Draws in every step, the last included, noise of the shape of the latents, normal, float32.
+    Draws noise in every step, including the last: shape of the latents, normal, float32.
     """
 
     def step(self, velocity: Tensor, timestep: Tensor, latents: Tensor) -> Tensor:
@@ -79,7 +79,7 @@ class LcmSolver(Solver):
 
 @dataclass(frozen=True, slots=True)
 class UniPcSolver(Solver):
-    """diffusers' step reads the noise levels on the device of the latents, so they go there once."""
+    """UniPC with its noise levels on the device of the latents, where diffusers' step reads them."""
 
     def step(self, velocity: Tensor, timestep: Tensor, latents: Tensor) -> Tensor:
         self.scheduler.sigmas = self.scheduler.sigmas.to(latents.device)
@@ -87,10 +87,10 @@ class UniPcSolver(Solver):
 
 
 def unipc(steps: int, shift: float, *, sigma_max: float = SIGMA_MAX) -> Solver:
-    """UniPC, order 2, bh2, predicting clean data (spec skyreels_v3 section 5).
+    """Return a UniPC solver, order 2, bh2, predicting clean data (spec skyreels_v3 section 5).
 
-    diffusers' own spacing differs from the published one (12 % in the result), so the unshifted levels are
-    given; the scheduler shifts them.
+    diffusers' default spacing differs from the published one (12 % in the result), so the unshifted levels
+    are passed; the scheduler shifts them.
     """
     scheduler = UniPCMultistepScheduler(
         prediction_type="flow_prediction",
@@ -103,7 +103,10 @@ def unipc(steps: int, shift: float, *, sigma_max: float = SIGMA_MAX) -> Solver:
 
 
 def dpmpp(steps: int, shift: float, *, sigma_max: float = 1.0) -> Solver:
-    """DPM-Solver++, order 2, midpoint (spec wan22 section 8). Its published schedule starts at pure noise."""
+    """Return a DPM-Solver++, order 2, midpoint (spec wan22 section 8).
+
+    Its published schedule starts at pure noise.
+    """
     scheduler = DPMSolverMultistepScheduler(
         prediction_type="flow_prediction",
         use_flow_sigmas=True,
@@ -121,7 +124,7 @@ def dpmpp(steps: int, shift: float, *, sigma_max: float = 1.0) -> Solver:
 def euler(
     steps: int, shift: float, *, sigma_max: float = 1.0, sigma_min: float = 1 / NUM_TRAIN_TIMESTEPS
 ) -> Solver:
-    """Flow-match Euler from ``sigma_max`` down to ``sigma_min``, then 0, before the shift.
+    """Return a flow-match Euler solver from ``sigma_max`` to ``sigma_min``, then 0, before the shift.
 
     Specs talking_avatar section 7, hunyuan section 5.
     """
@@ -131,9 +134,9 @@ def euler(
 
 
 def lcm(steps: int, shift: float, *, sigma_max: float = 1.0) -> Solver:
-    """Latent consistency stepping, for weights distilled to it (spec performance, 4-step LoRA).
+    """Return a latent consistency solver, for weights distilled to it (spec performance, 4-step LoRA).
 
-    Before the shift 4 steps are the levels 1, 0.75, 0.5 and 0.25 that such weights are trained on.
+    With 4 steps the levels before the shift are 1, 0.75, 0.5 and 0.25, on which such weights are trained.
     """
     scheduler = FlowMatchLCMScheduler(num_train_timesteps=NUM_TRAIN_TIMESTEPS, shift=shift)
     scheduler.set_timesteps(sigmas=np.linspace(sigma_max, 0, steps + 1)[:-1])
@@ -141,21 +144,22 @@ def lcm(steps: int, shift: float, *, sigma_max: float = 1.0) -> Solver:
 
 
 class FrameSolver:
-    """Steps latent frames on schedules of their own; neighbours with the same history share one solver.
+    """Solvers of latent frames with schedules of their own; neighbours with equal history share one.
 
     Args:
-        make: a new solver for every such group.
-        rows: of the diffusion forcing schedule.
-        known: frames from the first on that are never updated, whatever the rows say.
+        make: factory of solvers, called for every such group.
+        rows: rows of the diffusion forcing schedule.
+        known: number of leading frames that are never updated, whatever the rows say.
 
-    The published code steps views of one tensor in place, so what UniPC remembers as the last sample turns
-    into the new one, and its corrector starts from there. That is 4-9 % of the result, and kept.
+    The published code steps views of one tensor in place, so UniPC's stored last sample becomes the new one,
+    and its corrector starts from there. This changes the result by 4-9 % and is kept for parity.
     """
 
     def __init__(self, make: Callable[[], Solver], rows: Sequence[Row], known: int) -> None:
         columns = list(zip(*(row.indices for row in rows), strict=True))
         self.known = known
-        self.groups: list[tuple[slice, Solver]] = []  # a GPU would wait for a list of frames
+        # Slices, because indexing with a list would synchronize the GPU.
+        self.groups: list[tuple[slice, Solver]] = []
         for _, alike in groupby(range(known, len(columns)), columns.__getitem__):
             frames = list(alike)
             self.groups.append((slice(frames[0], frames[-1] + 1), make()))
@@ -163,13 +167,13 @@ class FrameSolver:
         self.levels = torch.tensor([UNTOUCHED, *levels, 0])
 
     def timesteps(self, row: Row) -> Tensor:
-        """Noise level of every frame [F] as the model is told."""
+        """Return the noise level of every frame [F] as the model's input."""
         levels = self.levels[list(row.indices)]
         levels[: self.known] = 0
         return levels
 
     def step(self, velocity: Tensor, row: Row, latents: Tensor) -> Tensor:
-        """Latents [B, C, F, h, w] with the frames stepped that the row updates."""
+        """Step the frames of latents [B, C, F, h, w] that the row updates."""
         latents = latents.clone()
         for frames, solver in self.groups:
             if row.update[frames.start]:
@@ -187,7 +191,7 @@ SOLVERS: dict[str, Callable[..., Solver]] = {"unipc": unipc, "dpm++": dpmpp, "eu
 def make_solver(
     name: str, steps: int, shift: float, generator: torch.Generator | None, **options: float
 ) -> Solver:
-    """A new solver of SOLVERS; ``generator`` is what it draws from, if it draws (lcm)."""
+    """Create a solver of SOLVERS; ``generator`` is its source of noise, if it draws any (lcm)."""
     return replace(SOLVERS[name](steps, shift, **options), generator=generator)
 
 
@@ -199,12 +203,12 @@ def denoise(
     pin: Callable[[Tensor, int], Tensor] | None = None,
     on_step: Callable[[int, Any, Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """The denoising loop of every task.
+    """Run the denoising loop (the same one for every task).
 
     Args:
         latents: noise [B, C, F, h, w].
         schedule: one row per step; a row is whatever ``predict`` and ``step`` understand (a timestep, say).
-        predict: (latents, row) -> velocity of the latents; guidance lives in here.
+        predict: (latents, row) -> velocity of the latents, with guidance applied.
         step: (velocity, row, latents) -> latents at the next noise level.
         pin: (latents, steps done) -> latents with known frames put back; called before the first step and
             after every step.

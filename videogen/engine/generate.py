@@ -27,7 +27,7 @@ from videogen.planning.plan import Plan
 from videogen.results import sidecar
 from videogen.results.output_paths import Target
 from videogen.runtime import device as devices
-from videogen.runtime.parallel import ALONE, Team
+from videogen.runtime.parallel import SINGLE_PROCESS, Communicator
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ def write(
     generator: torch.Generator,
     started: float,
     *,
-    team: Team = ALONE,
+    communicator: Communicator = SINGLE_PROCESS,
     resume: bool,
     show_progress: bool,
 ) -> Result:
@@ -60,7 +60,7 @@ def write(
         path.parent.mkdir(parents=True, exist_ok=True)
     kept = plan.parts if len(shape.rolls) > 1 else None
     done = kept.finished() if kept is not None and resume else 0
-    resumed = team.share(_resumed(plan, done))
+    resumed = communicator.broadcast(_resumed(plan, done))
     latents: list[torch.Tensor] = []
     with (
         _say_what_is_kept(plan),
@@ -161,9 +161,11 @@ def _say_what_is_kept(plan: Plan) -> Iterator[None]:
         raise
 
 
-def follow_along(plan: Plan, pipeline: VideoPipeline, generator: torch.Generator, team: Team) -> None:
+def follow_along(
+    plan: Plan, pipeline: VideoPipeline, generator: torch.Generator, communicator: Communicator
+) -> None:
     """What the other ranks do while the first one is in ``write``."""
-    for part in _parts(plan, pipeline, generator, team.share(None)):
+    for part in _parts(plan, pipeline, generator, communicator.broadcast(None)):
         for _ in part.frames:
             pass
 

@@ -13,10 +13,10 @@ from videogen.checkpoints.layouts import (
     Checkpoint,
     component_sizes,
 )
-from videogen.checkpoints.resolve import inspect, patterns, row_of, spellings, tiny_folder
+from videogen.checkpoints.resolve import inspect, patterns, repository_names, row_of, tiny_folder
 from videogen.errors import CheckpointError, InputError, first_line
 from videogen.files import read_json
-from videogen.models.components import draft_component
+from videogen.models.components import plan_component
 from videogen.pipelines.base import VideoPipeline
 from videogen.planning.plan import Plan
 from videogen.runtime import apply, float8, memory, parallel
@@ -86,12 +86,13 @@ def load_pipeline(
     arch_file = checkpoint.folder / "tiny_arch.json"
     arch = read_json(arch_file) if arch_file.is_file() else {}
     # All that can be wrong with the files is found out before the first weight is read.
-    drafts = {
-        name: draft_component(component, checkpoint.place(name), arch.get(ARCH_NAMES.get(name, name)))
+    component_plans = {
+        name: plan_component(component, checkpoint.place(name), arch.get(ARCH_NAMES.get(name, name)))
         for name, component in spec.components.items()
     }
     components = {
-        name: draft.fill(dtype, None if ENCODER in name else device) for name, draft in drafts.items()
+        name: component_plan.load_weights(dtype, None if ENCODER in name else device)
+        for name, component_plan in component_plans.items()
     }
     module, _, class_name = spec.pipeline.partition(":")
     pipeline = getattr(import_module(module), class_name)(**components)
@@ -116,7 +117,7 @@ def fetch(checkpoint: Checkpoint, task: TaskSpec, timeout: float | None = None) 
         )
     from videogen.checkpoints import hub  # noqa: PLC0415
 
-    names = list(spellings(checkpoint.name, task))
+    names = list(repository_names(checkpoint.name, task))
     revision = checkpoint.revision or row_of(checkpoint.name, task).revision
     snapshot, name = hub.download(names, revision, patterns(task), sum(checkpoint.sizes.values()), timeout)
     return replace(inspect(snapshot, task, name=name), revision=snapshot.name)
@@ -153,9 +154,9 @@ def set_up(plan: Plan) -> VideoPipeline:
             transformer, options.attention_backend, device, dtype, ring=degrees.ring > 1
         )
         if options.compile:
-            spread = degrees.sequence > 1
-            apply.compile_blocks(transformer, device, streamed=options.low_vram, spread=spread)
-    parallel.spread(pipeline, degrees, device)
+            sharded = degrees.sequence > 1
+            apply.compile_blocks(transformer, device, streamed=options.low_vram, sharded=sharded)
+    parallel.apply_parallelism(pipeline, degrees, device)
     return pipeline
 
 

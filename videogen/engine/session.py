@@ -23,7 +23,7 @@ from videogen.pipelines.base import VideoPipeline
 from videogen.planning.plan import PROMPTS, Plan
 from videogen.runtime import apply, memory, parallel
 from videogen.runtime import device as devices
-from videogen.runtime.parallel import ALONE, Team
+from videogen.runtime.parallel import SINGLE_PROCESS, Communicator
 from videogen.tasks.options import OPTIONS
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class Session:
     pipeline: VideoPipeline | None = None
     key: tuple | None = None
     keep_writers: bool = False
-    team: Team = ALONE
+    communicator: Communicator = SINGLE_PROCESS
 
     def __post_init__(self) -> None:
         self.writers = Writers(keep=self.keep_writers)
@@ -76,11 +76,11 @@ class Session:
             elsewhere = folder is not None and not folder.is_dir()  # on rank 0's machine
             return self.fetch(plan.fetched(replace(plan.checkpoint, folder=None)) if elsewhere else plan)
 
-        return self.team.once_per_machine(here)
+        return self.communicator.local_rank_first(here)
 
     def dismiss(self) -> None:
         """Tell the ranks that follow that there is nothing more to make."""
-        self.team.share(None)
+        self.communicator.broadcast(None)
 
     def load(self, plan: Plan) -> VideoPipeline:
         """The pipeline of a fetched plan, set up as its options say."""
@@ -152,7 +152,9 @@ def run(
     """
     for plan in plans:
         check_device(plan)
-    session = Session(team=parallel.join(wanted=any(plan.options.use_usp for plan in plans)))
+    session = Session(
+        communicator=parallel.init_communicator(wanted=any(plan.options.use_usp for plan in plans))
+    )
     plans = [session.fetch(plan) for plan in plans]
     for plan in plans:
         _ = plan.teacache_table, plan.mag_ratios, plan.degrees  # or an error, before anything is loaded
@@ -172,7 +174,7 @@ def run(
                 raise unwritten[plan.index]
             outcome: Result | Failure = generate(plan, session, resume=resume, show_progress=show_progress)
         except Exception as error:
-            alone = session.team.alone  # else the other ranks cannot be brought back into step
+            alone = session.communicator.is_single  # else the other ranks cannot be brought back into step
             if len(plans) == 1 or (one_model and isinstance(error, CheckpointError)) or not alone:
                 raise
             outcome = Failure(plan=plan, error=error, trace=traceback.format_exc())
@@ -185,8 +187,8 @@ def run(
 
 def follow() -> None:
     """What every rank but the first does: the same as that one, video after video, without writing any."""
-    session = Session(team=parallel.join(wanted=True))
-    while (order := session.team.share(None)) is not None:
+    session = Session(communicator=parallel.init_communicator(wanted=True))
+    while (order := session.communicator.broadcast(None)) is not None:
         plan, resume = order
         _make(plan, session, resume=resume, show_progress=False)
 
@@ -232,13 +234,13 @@ def generate(
         VideoGenError: it could not be made or written; nothing is left under the final names.
     """
     session = session or Session()
-    session.team.share((plan, resume))
+    session.communicator.broadcast((plan, resume))
     return _make(plan, session, resume=resume, show_progress=show_progress)
 
 
 def _make(plan: Plan, session: Session, *, resume: bool, show_progress: bool) -> Result:
     """What every rank does for a video; the first one writes it."""
-    started, team = time.perf_counter(), session.team
+    started, communicator = time.perf_counter(), session.communicator
     with advise_when_out_of_memory(plan):
         plan = session.arrive(plan)
         pipeline = session.load(plan)
@@ -252,16 +254,22 @@ def _make(plan: Plan, session: Session, *, resume: bool, show_progress: bool) ->
         tiled = memory.choose_tiling(
             pipeline, options.vae_tiling, plan.memory, device, low_vram=options.low_vram
         )
-        memory.set_tiling(pipeline, tiled=team.share(tiled))
-        ratios = team.share(plan.mag_ratios if team.leads else None)
+        memory.set_tiling(pipeline, tiled=communicator.broadcast(tiled))
+        ratios = communicator.broadcast(plan.mag_ratios if communicator.is_main_process else None)
         apply.set_step_cache(pipeline, options, table=plan.teacache_table, ratios=ratios)
         generator = torch.Generator(noise_device(plan)).manual_seed(plan.seed)
         try:
-            if not team.leads:
-                follow_along(plan, pipeline, generator, team)
+            if not communicator.is_main_process:
+                follow_along(plan, pipeline, generator, communicator)
                 return Result(target=target_of(plan), record={})
             result = write(
-                plan, pipeline, generator, started, team=team, resume=resume, show_progress=show_progress
+                plan,
+                pipeline,
+                generator,
+                started,
+                communicator=communicator,
+                resume=resume,
+                show_progress=show_progress,
             )
             apply.keep_ratios(pipeline, plan.ratios_file, plan.schedule)
             return result

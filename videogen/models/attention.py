@@ -1,4 +1,4 @@
-"""How the networks of both families call attention: where a kernel is chosen, and ranks may step in.
+"""Attention calls of both network families: kernel selection, and the hook for sharded sequences.
 
 Shapes: B batch, L tokens, N heads, K head width.
 """
@@ -20,7 +20,7 @@ Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Queries, keys and values [B, L, N, K] to [B, L, N, K]."""
 
 
-# torch's own kernels in diffusers' words; "native" is torch's choice among them.
+# torch's kernels under diffusers' names; "native" lets torch choose.
 TORCH_KERNELS = {
     "_native_cudnn": SDPBackend.CUDNN_ATTENTION,
     "_native_flash": SDPBackend.FLASH_ATTENTION,
@@ -30,7 +30,7 @@ TORCH_KERNELS = {
 
 
 class Exchange(Protocol):
-    """Attention over a sequence whose tokens are spread over ranks (see runtime/parallel.py)."""
+    """Attention over a sequence sharded over ranks (see runtime/parallel.py)."""
 
     def __call__(
         self, query: Tensor, key: Tensor, value: Tensor, backend: Any, spans: Spans | None
@@ -38,10 +38,10 @@ class Exchange(Protocol):
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, backend: Any) -> Tensor:
-    """Attention over [B, L, N, K] with a kernel in diffusers' words; None is diffusers' active one.
+    """Compute attention over [B, L, N, K] with a kernel of diffusers' name; None is diffusers' active one.
 
-    torch's kernels take any strides, and put out those of the queries: transposed views go in, and what comes
-    out has its heads side by side. (diffusers hands cuDNN contiguous copies: 549 GB per forward at 720P.)
+    torch's kernels accept any strides and return those of the queries, so transposed views are passed and the
+    output has its heads contiguous. (diffusers copies for cuDNN: 549 GB per forward at 720P.)
     """
     name = getattr(backend, "value", backend)
     if name != "native" and name not in TORCH_KERNELS:
@@ -54,14 +54,14 @@ def attend(query: Tensor, key: Tensor, value: Tensor, backend: Any) -> Tensor:
 
 
 def attend_spans(kernel: Kernel, query: Tensor, key: Tensor, value: Tensor, spans: Spans | None) -> Tensor:
-    """One dense attention for every span: no mask of L x L, any kernel."""
+    """Compute one dense attention per span: no L x L mask, so any kernel works."""
     if spans is None:
         return kernel(query, key, value)
     return torch.cat([kernel(query[:, a:b], key[:, :end], value[:, :end]) for a, b, end in spans], dim=1)
 
 
 class AttentionProcessor:
-    """Where the kernel of one attention layer is set from outside, and how its tokens are spread.
+    """Base of attention processors: kernel and sequence sharding are set from outside.
 
     diffusers sets ``_attention_backend`` and ``_parallel_config``; runtime/parallel.py sets ``exchange``.
     """
@@ -79,7 +79,7 @@ class AttentionProcessor:
         sharded: bool = False,
         spans: Spans | None = None,
     ) -> Tensor:
-        """Attention over [B, L, N, K]; ``sharded`` says that the sequence may be spread over ranks."""
+        """Compute attention over [B, L, N, K]; ``sharded``: the sequence may be sharded over ranks."""
         if sharded and self.exchange is not None:
             return self.exchange(query, key, value, self._attention_backend, spans)
         if self._parallel_config is not None and sharded and spans is None:

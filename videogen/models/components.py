@@ -1,5 +1,4 @@
-"""From a component's files to the module: one row per component says which class, config, names and
-precision.
+"""Components from files: one row per component gives its class, config, key tables and precision.
 
 A config comes from the component's config.json where there is one; what it does not say is read off the
 tensor shapes, so tiny and unusual sizes load like the published ones.
@@ -43,12 +42,12 @@ from videogen.models.hunyuan import transformer
 from videogen.models.wan.transformer import FLOAT32_PARTS, WanDiT
 from videogen.models.wan.vae import WAN22_LATENTS_MEAN, WAN22_LATENTS_STD
 
-HALF = ("image_encoder", "llava", "clip_text")  # components that bfloat16 is too coarse for
-CLIP_HEADS = 16  # of the published ViT-H/14; no tensor shape tells
+HALF = ("image_encoder", "llava", "clip_text")  # components for which bfloat16 is too imprecise
+CLIP_HEADS = 16  # of the published ViT-H/14; tensor shapes do not tell
 
 
 class Shapes:
-    """Tensor shapes of a component by our names; a missing name is a CheckpointError."""
+    """Tensor shapes of a component under our names; a missing name is a CheckpointError."""
 
     def __init__(self, place: Path, found: Mapping[str, Entry]) -> None:
         self.place, self.found = place, found
@@ -62,7 +61,7 @@ class Shapes:
         return self.found[name].shape
 
     def count(self, prefix: str) -> int:
-        """How many numbered modules follow a prefix."""
+        """Return how many numbered modules follow a prefix."""
         numbers = {
             match[1] for name in self.found if (match := re.match(rf"{re.escape(prefix)}(\d+)\.", name))
         }
@@ -70,7 +69,7 @@ class Shapes:
 
 
 def wan_config(config: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
-    """WanDiT's arguments, from diffusers' or the published config names."""
+    """Return WanDiT's arguments, from diffusers' or the published config names."""
     dim, channels = shapes["patch_embedding.weight"][:2]
     heads = config.get("num_attention_heads", config.get("num_heads", dim // HEAD_DIM))
     if not heads:
@@ -118,7 +117,7 @@ def _audio_config(config: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
 
 
 def vae_config(config: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
-    """AutoencoderKLWan's arguments; Wan2.2's own VAE differs from Wan2.1's in all that is listed second."""
+    """Return AutoencoderKLWan's arguments; Wan2.2's own VAE adds those listed second."""
     inferred: dict[str, Any] = {
         "base_dim": shapes["encoder.conv_in.weight"][0],
         "decoder_base_dim": shapes["decoder.norm_out.gamma"][0],
@@ -140,7 +139,7 @@ def vae_config(config: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
 
 
 def umt5_config(config: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
-    """UMT5Config's arguments (spec skyreels_v3 section 3)."""
+    """Return UMT5Config's arguments (spec skyreels_v3 section 3)."""
     first = "encoder.block.0.layer."
     vocab, d_model = shapes["shared.weight"]
     buckets, heads = shapes[f"{first}0.SelfAttention.relative_attention_bias.weight"]
@@ -160,7 +159,7 @@ def umt5_config(config: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
 
 
 def clip_config(config: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
-    """CLIPVisionConfig's arguments (spec skyreels_v2 section 8)."""
+    """Return CLIPVisionConfig's arguments (spec skyreels_v2 section 8)."""
     width, _, patch, _ = shapes["embeddings.patch_embedding.weight"]
     positions = shapes["embeddings.position_embedding.weight"][-2]
     return {
@@ -176,9 +175,9 @@ def clip_config(config: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
 
 
 def wav2vec2_config(config: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
-    """Wav2Vec2Config's arguments, and preprocessor_config.json's ``do_normalize``.
+    """Return Wav2Vec2Config's arguments, and preprocessor_config.json's ``do_normalize``.
 
-    What neither says is the base model's (spec talking_avatar section 3).
+    Defaults are the base model's (spec talking_avatar section 3).
     """
     convolutions = "feature_extractor.conv_layers."
     weight = [shapes[f"{convolutions}{i}.conv.weight"] for i in range(shapes.count(convolutions))]
@@ -211,13 +210,13 @@ def wav2vec2_config(config: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]
             "num_feat_extract_layers": len(weight),
             "do_normalize": prepared.get("do_normalize", config.get("do_normalize", True)),
         }
-        | {"mask_time_prob": 0.0, "mask_feature_prob": 0.0}  # of training; then there is no mask embedding
+        | {"mask_time_prob": 0.0, "mask_feature_prob": 0.0}  # for training; at 0: no mask embedding
     )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Component:
-    """How one kind of component is built.
+    """Build recipe of one kind of component.
 
     Args:
         tables: namings it may come in.
@@ -289,24 +288,24 @@ COMPONENTS: dict[str, Component] = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Draft:
-    """A component checked but not yet read: ``module`` has no memory for its parameters."""
+class ComponentPlan:
+    """Checked component whose weights are not read yet; ``module`` is on the meta device."""
 
     name: str
     module: Any
     found: Mapping[str, Entry]
     scales: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
-    def fill(self, dtype: torch.dtype, device: torch.device | None = None) -> Any:
-        """The module with its weights on a device (None: the CPU); parts that need float32 keep it."""
+    def load_weights(self, dtype: torch.dtype, device: torch.device | None = None) -> Any:
+        """Load the weights to a device (None: the CPU) and return the module; float32 parts stay float32."""
         if self.name in WEIGHTLESS:
             return self.module
-        # Half-precision T5 overflows; bfloat16 has float32's range. These do not, and float16, which is
-        # published, is eight times as exact.
+        # T5 overflows in float16, so it uses bfloat16. The components of HALF do not overflow, and float16,
+        # their published dtype, is eight times as precise.
         dtype = torch.bfloat16 if self.name == "text_encoder" and dtype == torch.float16 else dtype
         dtype = torch.float16 if self.name in HALF and dtype == torch.bfloat16 else dtype
         float32 = COMPONENTS[self.name].float32
-        module = weight_loader.fill(
+        module = weight_loader.load_weights(
             self.module, self.found, lambda key: torch.float32 if re.search(float32, key) else dtype, device
         )
         for name, scale in self.scales.items():
@@ -314,8 +313,8 @@ class Draft:
         return module
 
 
-def draft_component(name: str, place: Path, arch: Mapping[str, Any] | None = None) -> Draft:
-    """Check one component of a checkpoint: names and shapes of its tensors against the module it will fill.
+def plan_component(name: str, place: Path, arch: Mapping[str, Any] | None = None) -> ComponentPlan:
+    """Check names and shapes of a component's tensors against the module that they are for.
 
     Args:
         name: component, a key of ``COMPONENTS``, or 'tokenizer'.
@@ -326,13 +325,13 @@ def draft_component(name: str, place: Path, arch: Mapping[str, Any] | None = Non
         CheckpointError: unreadable files, or tensors that do not fit.
     """
     if name in WEIGHTLESS:
-        return Draft(name=name, module=_load_weightless(name, place), found={})
+        return ComponentPlan(name=name, module=_load_weightless(name, place), found={})
     found = weight_loader.read_entries(place, COMPONENTS[name].tables)
     scales = weight_loader.read_scales(place, COMPONENTS[name].tables[0], found)
     config = read_json(place / "config.json") if (place / "config.json").is_file() else {}
-    return Draft(
+    return ComponentPlan(
         name=name,
-        module=build_skeleton(name, place, found, {**config, **(arch or {})}),
+        module=build_meta_module(name, place, found, {**config, **(arch or {})}),
         found=found,
         scales=scales,
     )
@@ -345,8 +344,8 @@ def load_component(
     arch: Mapping[str, Any] | None = None,
     device: torch.device | None = None,
 ) -> Any:
-    """One component of a checkpoint, checked and read (see ``draft_component``)."""
-    return draft_component(name, place, arch).fill(dtype, device)
+    """Check and load one component of a checkpoint (see ``plan_component``)."""
+    return plan_component(name, place, arch).load_weights(dtype, device)
 
 
 def _read_transformer(file: Path, dtype: torch.dtype) -> WanDiT:
@@ -356,18 +355,18 @@ def _read_transformer(file: Path, dtype: torch.dtype) -> WanDiT:
 WanDiT.read_file = staticmethod(_read_transformer)
 
 
-def build_skeleton(
+def build_meta_module(
     name: str, place: Path, found: Mapping[str, Entry], config: Mapping[str, Any]
 ) -> nn.Module:
-    """A component without memory for its parameters, checked against the tensors that will fill it.
+    """Build a component on the meta device and check it against the tensors that it will load.
 
     Raises:
-        CheckpointError: see ``weights.skeleton``; or a config that describes no such component.
+        CheckpointError: see ``weight_loader.meta_module``; or a config that describes no such component.
     """
     component = COMPONENTS[name]
     try:
         values = component.config(config, Shapes(place, found))
-        return weight_loader.skeleton(lambda: component.make(values), place, found)
+        return weight_loader.meta_module(lambda: component.make(values), place, found)
     except (TypeError, ValueError, ZeroDivisionError, IndexError) as error:
         raise CheckpointError(
             f"{place}: its config does not describe a {name} ({first_line(error)})"
@@ -376,7 +375,7 @@ def build_skeleton(
 
 def _load_weightless(name: str, place: Path) -> PreTrainedTokenizerBase | CLIPImageProcessorPil:
     try:
-        if name == "image_processor":  # the one that works with PIL, as published
+        if name == "image_processor":  # the PIL-based one, as published
             return CLIPImageProcessorPil.from_pretrained(place, local_files_only=True)
         return AutoTokenizer.from_pretrained(place, local_files_only=True, trust_remote_code=False)
     except Exception as error:

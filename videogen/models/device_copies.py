@@ -12,10 +12,10 @@ STAGE = 32 << 20  # bytes of a pinned buffer
 
 
 class Uploader:
-    """Copies tensors of any kind of host memory to a GPU; each thread that does so has its own stream.
+    """Copies of host tensors of any kind to a GPU; each calling thread has its own stream.
 
-    Without pinned buffers every copy waits for all kernels before it, and pinning the weights themselves
-    takes their size again in RAM, of which torch makes a power of two.
+    Without pinned buffers every copy waits for all earlier kernels. Pinning the weights themselves would take
+    their size in RAM again, rounded up to powers of two by torch.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -49,11 +49,11 @@ class Uploader:
 
     def _stage(self) -> tuple[torch.cuda.Stream, list[tuple[Tensor, torch.cuda.Event]]]:
         if not hasattr(self._own, "stage"):
-            torch.cuda.set_device(self.device)  # a new thread begins on the first GPU
+            torch.cuda.set_device(self.device)  # a new thread starts on GPU 0
             buffers = [torch.empty(STAGE, dtype=torch.uint8, pin_memory=True) for _ in range(2)]
             self._own.stage = (
                 torch.cuda.Stream(self.device),
-                [(buffer, torch.cuda.Event(blocking=True)) for buffer in buffers],  # a thread that sleeps
+                [(buffer, torch.cuda.Event(blocking=True)) for buffer in buffers],  # waiting threads sleep
             )
         return self._own.stage
 

@@ -1,4 +1,4 @@
-"""Results of a device on their way to RAM, while the device computes the next ones."""
+"""Asynchronous copies of results to RAM while the device computes the next ones."""
 
 from collections import defaultdict, deque
 from collections.abc import Callable
@@ -7,11 +7,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
-AHEAD = 1  # results that may still be on their way when another one starts
+AHEAD = 1  # copies in flight before the next one starts
 
 
 class HostCopies:
-    """Copies results to RAM through pinned memory, and puts them to use there, in order."""
+    """Queue that copies results to RAM through pinned memory and processes them there, in order."""
 
     def __init__(self, device: torch.device) -> None:
         self.streams = device.type == "cuda"
@@ -33,7 +33,7 @@ class HostCopies:
             self.waiting.popleft()()
 
     def finish(self) -> None:
-        """Put to use all that is still on its way."""
+        """Wait for all copies and process them."""
         while self.waiting:
             self.waiting.popleft()()
 

@@ -1,6 +1,6 @@
-"""What pipelines and the runtime options applied to them know of each other.
+"""Protocols between pipelines and the runtime options applied to them.
 
-Pipelines never import ``runtime`` and ``runtime`` never imports pipelines: both speak these protocols.
+Pipelines never import ``runtime`` and ``runtime`` never imports pipelines: both use these protocols.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,44 +11,54 @@ from torch import nn
 
 
 class StepCache(Protocol):
-    """A cache that leaves out forwards, or parts of them; as in ``TeaCache``."""
+    """Cache that skips forwards or parts of them, like ``TeaCache``."""
 
     recorded_as: ClassVar[str]
 
     @property
-    def computed(self) -> int: ...
+    def computed(self) -> int:
+        """Number of forwards since ``reset`` that ran all blocks."""
 
     @property
-    def skipped(self) -> int: ...
+    def skipped(self) -> int:
+        """Number of forwards since ``reset`` that skipped blocks."""
 
     @property
-    def needs_pairs(self) -> bool: ...
+    def needs_pairs(self) -> bool:
+        """Whether every step must make two calls."""
 
-    def reset(self, num_steps: int) -> None: ...
+    def reset(self, num_steps: int) -> None:
+        """Start a generation."""
 
-    def start_loop(self, num_steps: int, published_steps: int | None = None) -> None: ...
+    def start_loop(self, num_steps: int, published_steps: int | None = None) -> None:
+        """Start a denoising loop."""
 
-    def end_loop(self) -> None: ...
+    def end_loop(self) -> None:
+        """End a denoising loop and free its cached tensors."""
 
-    def disable(self) -> None: ...
+    def disable(self) -> None:
+        """Remove the cache from its transformers."""
 
 
 class ContextCache(Protocol):
-    """Keys and values of texts and images that are kept while denoising."""
+    """Cross-attention keys and values cached while denoising."""
 
-    def clear(self) -> None: ...
+    def clear(self) -> None:
+        """Remove all entries."""
 
 
 class OffloadedComponents(Protocol):
-    """Components that are on the device only while they work."""
+    """Components that are on the device only while they run."""
 
-    def place_residents(self, device: torch.device | None = None) -> None: ...
+    def place_residents(self, device: torch.device | None = None) -> None:
+        """Move the resident components to a device; None is the one they run on."""
 
-    def evict_all(self) -> None: ...
+    def evict_all(self) -> None:
+        """Evict all transient components."""
 
 
 class Pipeline(Protocol):
-    """What runtime options read of a built pipeline, and set on it."""
+    """Attributes of a built pipeline that runtime options read or set."""
 
     model_cpu_offload_seq: str
     always_tiled: ClassVar[bool]
@@ -57,16 +67,20 @@ class Pipeline(Protocol):
     context_caches: Sequence[ContextCache]
     step_cache: StepCache | None
     evaluate: Callable[..., Any]
-    agree: Callable[[float], float]
+    sync_scalar: Callable[[float], float]
 
     @property
-    def transformers(self) -> list[Any]: ...
+    def transformers(self) -> list[Any]:
+        """Denoising networks: one, or two experts."""
 
     @property
-    def transformer(self) -> Any: ...
+    def transformer(self) -> Any:
+        """First of the denoising networks."""
 
     @property
-    def vae(self) -> Any: ...
+    def vae(self) -> Any:
+        """VAE."""
 
     @property
-    def components(self) -> Mapping[str, nn.Module | Any]: ...
+    def components(self) -> Mapping[str, nn.Module | Any]:
+        """All components by name."""

@@ -1,4 +1,4 @@
-"""The built-in random-weight models: published architectures at laptop size, made once and kept on disk.
+"""Built-in tiny models: published architectures at laptop size with random weights, cached on disk.
 
 They go through the same files, loaders and pipelines as the real checkpoints; only the numbers in
 ``configs/tiny/*.yaml`` are small.
@@ -41,17 +41,16 @@ from videogen.tasks import config
 UNMASKED = {"mask_time_prob": 0.0, "mask_feature_prob": 0.0}  # masks are for training
 SPECIAL = ("<pad>", "</s>", "<unk>")
 HEADERS, IMAGE = ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"), "<image>"
-LLAMA3_WORDS = (  # how Llama 3's tokenizer cuts text into words
+LLAMA3_WORDS = (  # the regular expression of Llama 3's tokenizer
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
     r"|\s+(?!\S)|\s+"
 )
 
 
 def build(name: str, folder: Path) -> Path:
-    """Make the tiny model of ``configs/tiny/<name>.yaml`` in ``folder`` (diffusers layout); returns the
-    folder.
+    """Build the tiny model of ``configs/tiny/<name>.yaml`` in ``folder`` (diffusers layout).
 
-    Another process may be doing the same: whoever renames first wins, the files are equal.
+    Several processes may do this at once: the first rename wins, and the files are equal. Returns the folder.
     """
     sizes = config.read(f"tiny/{name}")
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
@@ -71,7 +70,7 @@ def build(name: str, folder: Path) -> Path:
 
 
 def _save(sizes: dict[str, Any], folder: Path) -> None:
-    disable_progress_bar()  # of the library's, for a few kilobytes
+    disable_progress_bar()  # the library's progress bars
     modules, beside, pipeline = _hunyuan(sizes) if sizes.get("kind") == "hunyuan" else _wan(sizes)
     for module in modules.values():
         _randomize(module)
@@ -132,14 +131,14 @@ def _hunyuan(sizes: dict[str, Any]) -> Parts:
 
 
 def _statistics(vae: dict[str, Any]) -> dict[str, Any]:
-    """Of Wan2.2's latents, which are no defaults of the class."""
+    """Return Wan2.2's latent statistics, which are no defaults of the class."""
     if vae.get("z_dim") != len(WAN22_LATENTS_MEAN):
         return {}
     return {"latents_mean": WAN22_LATENTS_MEAN, "latents_std": WAN22_LATENTS_STD}
 
 
 def _randomize(module: nn.Module) -> None:
-    """Weights that keep signals at unit scale, so that a prompt, a reference and a step visibly matter."""
+    """Initialize weights that keep signals at unit scale, so that every input visibly matters."""
     for name, parameter in module.named_parameters():
         if parameter.ndim > 1 and "table" not in name and "gamma" not in name:
             fan_in = parameter[0].numel()
@@ -149,7 +148,7 @@ def _randomize(module: nn.Module) -> None:
 
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:
-    """A tokenizer that knows every byte and nothing else; ids of the special tokens as in UMT5."""
+    """Return a tokenizer of single bytes; ids of the special tokens are as in UMT5."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocab = {token: index for index, token in enumerate((*SPECIAL, *alphabet))}
     tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[], unk_token="<unk>"))
@@ -166,9 +165,9 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def template_tokenizer() -> PreTrainedTokenizerFast:
-    """Knows the words of HunyuanVideo's template whole, as Llama 3 does, and of others the bytes.
+    """Return a tokenizer with whole words for HunyuanVideo's template and bytes for everything else.
 
-    The template then has the length that its published offsets count on.
+    So the template has the length that its published offsets assume.
     """
     split = pre_tokenizers.Split(Regex(LLAMA3_WORDS), "isolated")
     as_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)

@@ -1,8 +1,8 @@
-"""Reading weight files: names and shapes first, tensors after; mapped, strict, never running a pickle.
+"""Weight files: names and shapes first, tensors later; memory-mapped, strict, no pickled code is run.
 
-A checkpoint's own tensor names become ours through the tables of ``key_tables``. ``skeleton`` builds a module
-without memory for its parameters and compares every name and shape; ``fill`` assigns the mapped tensors,
-moved and cast a few at a time where that is asked for: no second copy of the weights ever stands in memory.
+Published tensor names are mapped to ours by the tables of ``checkpoints/key_maps.py``. ``meta_module`` builds
+a module on the meta device and compares every name and shape; ``load_weights`` assigns the mapped tensors,
+moved and cast a few at a time if asked, so the weights never exist twice in memory.
 """
 
 import json
@@ -28,7 +28,7 @@ from videogen.errors import CheckpointError, first_line
 from videogen.models.device_copies import Uploader
 
 FLOAT8 = torch.float8_e4m3fn
-STORED = {  # in safetensors files; what else there is, the library reads
+STORED = {  # dtypes of safetensors that are mapped; the library reads the others
     "F32": torch.float32,
     "BF16": torch.bfloat16,
     "F16": torch.float16,
@@ -39,7 +39,7 @@ READERS = 4  # tensors read at a time
 
 
 def read_entries(place: Path, tables: Iterable[KeyTable]) -> dict[str, Entry]:
-    """Our name -> where it lies, over all weight files of a component. Reads headers only.
+    """Return our name -> entry over all weight files of a component; reads headers only.
 
     Raises:
         CheckpointError: an unreadable, truncated or unsafe file, or names that no table knows.
@@ -48,7 +48,7 @@ def read_entries(place: Path, tables: Iterable[KeyTable]) -> dict[str, Entry]:
 
 
 def _headers(file: Path) -> Iterator[Entry]:
-    """Every tensor of a file, unread."""
+    """Yield an entry for every tensor of a file without reading it."""
     if file.suffix != ".safetensors":
         for key, tensor in _load_pickle(file).items():
             if isinstance(tensor, Tensor):
@@ -75,7 +75,7 @@ def _identity(tensor: Tensor) -> Tensor:
 
 
 def _places(file: Path) -> dict[str, int]:
-    """Where in a safetensors file, known to be whole, every tensor begins."""
+    """Return the byte offset of every tensor in a valid safetensors file."""
     with file.open("rb") as opened:
         length = int.from_bytes(opened.read(8), "little")
         header = json.loads(opened.read(length))
@@ -85,13 +85,16 @@ def _places(file: Path) -> dict[str, int]:
 
 
 def _mapped(content: Tensor, place: int, dtype: torch.dtype, shape: Shape) -> Tensor:
-    """A tensor in a mapped file; the library's own way reads ahead, and with it what is never used."""
+    """Return a view of a mapped file.
+
+    The library's own reader reads ahead, also what is never used.
+    """
     size = math.prod(shape) * dtype.itemsize
     return content[place : place + size].view(dtype).view(shape)
 
 
 def _load_pickle(file: Path) -> Mapping[str, object]:
-    """A .pth state dict, memory-mapped; a pickle that holds anything but plain data is refused."""
+    """Load a .pth state dict memory-mapped; refuse a pickle that holds anything but plain data."""
     try:
         content = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
     except Exception as error:
@@ -109,7 +112,7 @@ def _load_pickle(file: Path) -> Mapping[str, object]:
 
 
 def read_scales(place: Path, table: KeyTable, found: Mapping[str, Entry]) -> dict[str, Tensor]:
-    """The scale of every layer whose weight is float8, from the map beside the weights.
+    """Return the scale of every layer with float8 weights, from the map file beside the weights.
 
     Raises:
         CheckpointError: a layer without a scale, or a scale without a layer.
@@ -134,8 +137,8 @@ def read_scales(place: Path, table: KeyTable, found: Mapping[str, Entry]) -> dic
     return scales
 
 
-def skeleton(build: Callable[[], nn.Module], place: Path, found: Mapping[str, Entry]) -> nn.Module:
-    """Build a module without memory for its parameters, and compare every name and shape with a checkpoint.
+def meta_module(build: Callable[[], nn.Module], place: Path, found: Mapping[str, Entry]) -> nn.Module:
+    """Build a module on the meta device and check that its names and shapes match a checkpoint.
 
     Raises:
         CheckpointError: missing, unexpected or wrong-shaped tensors; the first few are listed.
@@ -159,32 +162,34 @@ def skeleton(build: Callable[[], nn.Module], place: Path, found: Mapping[str, En
 
 
 def _same(expected: Shape, found: Shape) -> bool:
-    """Equal, or with leading ones that ours has not (published embeddings keep a batch axis)."""
+    """Return True if shapes are equal up to leading ones (published embeddings keep a batch axis)."""
     extra = len(found) - len(expected)
     return expected == found or (extra > 0 and set(found[:extra]) == {1} and found[extra:] == expected)
 
 
-def fill(
+def load_weights(
     module: nn.Module,
     found: Mapping[str, Entry],
     dtype_of: Callable[[str], torch.dtype],
     device: torch.device | None = None,
 ) -> nn.Module:
-    """Give a skeleton its tensors: mapped as they are where the dtype fits, else moved and cast.
+    """Assign tensors to a meta module: memory-mapped if the dtype fits, else moved and cast.
 
     Args:
-        device: where they go; None is the CPU. They are cast there, after the move.
+        module: result of ``meta_module``; it is changed in place.
+        found: entries of the weight files, by our names.
+        dtype_of: name -> dtype.
+        device: target; None is the CPU. Tensors are cast there, after the move.
     """
-
     move = _mover(device)
 
     def converted(item: tuple[str, Tensor]) -> tuple[str, Tensor]:
         name, tensor = item
         return name, _convert(found[name].read().view(tensor.shape), dtype_of(name), move)
 
-    with ThreadPoolExecutor(READERS) as pool:  # a disk is fastest when several read
+    with ThreadPoolExecutor(READERS) as pool:  # parallel reads are faster
         state = dict(pool.map(converted, _weights(module)))
-    module.load_state_dict(state, strict=False, assign=True)  # skeleton() has been strict; tied names follow
+    module.load_state_dict(state, strict=False, assign=True)  # meta_module() has checked; tied names follow
     if hasattr(module, "tie_weights"):
         cast(PreTrainedModel, module).tie_weights()
     left = [name for name, tensor in (*module.named_parameters(), *module.named_buffers()) if tensor.is_meta]
@@ -193,20 +198,20 @@ def fill(
 
 
 def _weights(module: nn.Module) -> list[tuple[str, Tensor]]:
-    """The module's own tensors, each once: tied names count as the one they are tied to."""
+    """Return the module's own tensors; tied names are left out."""
     tied = set(getattr(module, "_tied_weights_keys", None) or ())
     return [(name, tensor) for name, tensor in module.state_dict().items() if name not in tied]
 
 
 def _mover(device: torch.device | None) -> Callable[[Tensor], Tensor]:
-    """Return what brings a tensor to a device; None is the CPU, where it stays mapped."""
+    """Return a function that moves a tensor to a device; None is the CPU, where it stays mapped."""
     if device is None:
         return _identity
     return Uploader(device) if device.type == "cuda" else lambda tensor: tensor.to(device)
 
 
 def _convert(tensor: Tensor, dtype: torch.dtype, move: Callable[[Tensor], Tensor]) -> Tensor:
-    """In the dtype that is wanted, unless it is float8: that has a scale, and is nothing without it."""
+    """Move and cast a tensor; float8 tensors keep their dtype, since they need their scale."""
     keeps = tensor.dtype == FLOAT8 or not tensor.is_floating_point()
     moved = move(tensor)
     return moved if keeps else moved.to(dtype)

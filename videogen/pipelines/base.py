@@ -1,7 +1,7 @@
-"""What all pipelines share: being called, steps, stages, random draws, diffusers' manners.
+"""Base of all pipelines: call, steps, stages, random draws, diffusers' conventions.
 
-A pipeline's own file holds one method, ``parts``: the numbered steps of its task, a generator of finished
-parts (one per roll, segment or clip; most tasks have one). Everything else is here, once.
+A pipeline's own file implements one method, ``parts``: the numbered steps of its task, as a generator of
+finished parts (one per segment; most tasks have one). Everything common is here.
 """
 
 import logging
@@ -21,13 +21,13 @@ from torch import Tensor
 from videogen.checkpoints import lora
 from videogen.checkpoints.layouts import WEIGHTLESS, Checkpoint
 from videogen.checkpoints.model_features import fingerprint
-from videogen.diffusion.guidance import Guidance, Velocity, guide, in_turn
+from videogen.diffusion.guidance import Guidance, Velocity, evaluate_sequentially, guide
 from videogen.diffusion.sampling import StopDenoising
 from videogen.errors import InputError
 from videogen.models.device_copies import to_device
+from videogen.models.fifo_cache import FifoCache
 from videogen.models.interface import ContextCache, OffloadedComponents, StepCache
-from videogen.models.lru import Recent
-from videogen.pipelines.embedding_cache import kept
+from videogen.pipelines.embedding_cache import get_or_compute
 from videogen.pipelines.pixels import VideoOutput, collect, rounded
 from videogen.planning.python_call import ACCEPT
 from videogen.tasks.options import OPTIONS, Options, defaults, merge
@@ -40,17 +40,18 @@ StepCallback = Callable[[Any, int, Tensor, dict[str, Tensor]], Mapping[str, Tens
 
 logger = logging.getLogger(__name__)
 
-REMEMBERED_PROMPTS = 16
+CACHED_EMBEDDINGS = 16
 TRANSFORMERS = ("transformer", "transformer_2")
 LOG_EVERY = 30.0  # seconds, where there is no progress bar
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Part:
-    """One finished roll: denoised latents [1, C, F, h, w] (float32, before denormalisation) and its video.
+    """Finished segment: denoised latents [1, C, F, h, w] (float32, before denormalisation) and its video.
 
-    ``frames`` decodes as it is read: [1, 3, f, H, W] in [-1, 1] per latent frame. The reader takes all of
-    them before it asks for the next part. ``state`` then says what ``parts`` needs to go on from here.
+    ``frames`` decodes while it is read: [1, 3, f, H, W] in [-1, 1] per latent frame. The reader must take all
+    frames before it asks for the next part. Then ``state`` returns what ``parts`` needs to continue from
+    here.
     """
 
     latents: Tensor
@@ -59,30 +60,30 @@ class Part:
 
 
 class VideoPipeline(DiffusionPipeline):
-    """Base of all pipelines. ``task`` names the row of TASKS a pipeline implements."""
+    """Base of all pipelines; ``task`` names the row of TASKS that a pipeline implements."""
 
     task: ClassVar[str]
-    family: ClassVar[str | None] = None  # of its models, where the task's default is another
-    spec: TaskSpec | None = None  # the row it was loaded for; else that of the task's default model
+    family: ClassVar[str | None] = None  # of its models, if not the task's default
+    spec: TaskSpec | None = None  # row it was loaded for; None: the row of the task's default model
     checkpoint: Checkpoint | None = None  # where the components came from; sets defaults and sizes
     _callback_tensor_inputs: ClassVar = ["latents"]
     embedding_cache: Path | None = None  # folder for encoded prompts
-    attention_backend = "native"  # for the record; see runtime/speed.py
+    attention_backend = "native"  # for the metadata; see runtime/apply.py
     step_cache: StepCache | None = None
     context_caches: Sequence[ContextCache] = ()
     component_offload: OffloadedComponents | None = None
-    always_tiled: ClassVar[bool] = False  # whether the published decode is
+    always_tiled: ClassVar[bool] = False  # True if the published decode is always tiled
 
     def __init__(self) -> None:
         super().__init__()
         self.seconds: dict[str, float] = defaultdict(float)
         self.step_seconds: list[float] = []
-        self._remembered = Recent(REMEMBERED_PROMPTS)
+        self._embeddings = FifoCache(CACHED_EMBEDDINGS)
         self._interrupt = False
 
     @property
     def transformers(self) -> list[Any]:
-        """The networks that denoise: one, or two experts."""
+        """Denoising networks: one, or two experts."""
         return [getattr(self, name) for name in TRANSFORMERS if getattr(self, name, None) is not None]
 
     parts: Callable[..., Iterator[Part]]
@@ -90,10 +91,10 @@ class VideoPipeline(DiffusionPipeline):
 
     to_uint8 = staticmethod(rounded)
 
-    evaluate: Callable[[Sequence[str], Velocity], Sequence[Tensor]] = staticmethod(in_turn)
+    evaluate: Callable[[Sequence[str], Velocity], Sequence[Tensor]] = staticmethod(evaluate_sequentially)
     """How the branches of a guidance are evaluated; set from outside, see runtime/parallel.py."""
 
-    agree: Callable[[float], float] = staticmethod(float)
+    sync_scalar: Callable[[float], float] = staticmethod(float)
     """Of a number that decides something: the one that all ranks go by."""
 
     def guide(self, guidance: Guidance, velocity: Velocity) -> Tensor:
@@ -112,12 +113,12 @@ class VideoPipeline(DiffusionPipeline):
         """Generate one video.
 
         Args:
-            prompt: what it shows.
+            prompt: description of the video.
             output_type: 'np' float [1, F, H, W, 3] in [0, 1], 'pt' [1, F, 3, H, W], 'pil', 'uint8' [1, F, H,
                 W, 3], or 'latent' [1, C, F, h, w].
             return_dict: False returns the tuple (frames,).
-            callback_on_step_end_tensor_inputs: what the callback is given; there is only 'latents'.
-            arguments: those of ``parts``; what is left out takes the task's published default, and the size
+            callback_on_step_end_tensor_inputs: tensors passed to the callback; only 'latents' is possible.
+            arguments: arguments of ``parts``; the others get the task's published defaults, and the size
                 follows the first input as on the command line.
         """
         if output_type not in ("np", "pt", "pil", "uint8", "latent"):
@@ -128,7 +129,7 @@ class VideoPipeline(DiffusionPipeline):
         complete = self.complete({**arguments, "prompt": prompt})
         parts = self.parts(**complete)
         if output_type == "latent":
-            one = len(complete.get("rolls", ())) <= 1  # then nothing depends on its frames
+            one = len(complete.get("rolls", ())) <= 1  # then no later segment needs its frames
             frames: Any = torch.cat(
                 [part.latents if one else _drained(part).latents for part in parts], dim=2
             )
@@ -169,9 +170,12 @@ class VideoPipeline(DiffusionPipeline):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> "VideoPipeline":
-        """``videogen.load`` under diffusers' name; takes ``torch_dtype``, ``revision`` and ``device``."""
+        """Load a pipeline; takes ``torch_dtype``, ``revision`` and ``device``.
+
+        Same as ``videogen.load`` under diffusers' name.
+        """
         dtype = options.pop("torch_dtype", options.pop("dtype", torch.bfloat16))
-        import videogen  # noqa: PLC0415 - the package loads; pipelines know no loader
+        import videogen  # noqa: PLC0415 - the package root loads models; pipelines import no loader
 
         pipeline = videogen.load(cls.task, model=str(pretrained_model_name_or_path), dtype=dtype, **options)
         if not isinstance(pipeline, cls):
@@ -190,10 +194,13 @@ class VideoPipeline(DiffusionPipeline):
         quiet: bool = False,
         **options: Any,
     ) -> None:
-        """As diffusers', and also files with the published code's own names.
+        """Load LoRA weights like diffusers, also from files with published names.
 
         Args:
-            quiet: say nothing of layers that are not this model's.
+            pretrained_model_name_or_path_or_dict: file, folder, hub id or tensors.
+            adapter_name: name of the adapter.
+            quiet: do not warn about layers of other models.
+            options: further arguments of diffusers' method.
 
         Raises:
             CheckpointError: a file that holds no LoRA for this model.
@@ -213,7 +220,7 @@ class VideoPipeline(DiffusionPipeline):
         super().load_lora_weights(given, adapter_name=adapter_name, **options)
 
     def maybe_free_model_hooks(self) -> None:
-        """As diffusers' own: what is not to stay leaves the device."""
+        """Evict offloaded components, in addition to diffusers' own hooks."""
         super().maybe_free_model_hooks()
         if self.component_offload is not None:
             self.component_offload.evict_all()
@@ -232,11 +239,11 @@ class VideoPipeline(DiffusionPipeline):
         finally:
             self.seconds[name] += time.perf_counter() - started
 
-    def remembered(self, encoder: str, said: str, make: Callable[[], Tensor]) -> Tensor:
-        """What ``make`` makes of a prompt with an encoder, on the device.
+    def cached_embedding(self, encoder: str, said: str, make: Callable[[], Tensor]) -> Tensor:
+        """Return the embedding of a prompt on the device, computed by ``make`` if not cached.
 
-        ``said`` is all that it depends on besides the encoder. The last few are remembered, and all are kept
-        in ``embedding_cache``, where there is one.
+        ``said`` identifies everything that the embedding depends on besides the encoder. Recent embeddings
+        are cached in memory, and all on disk in ``embedding_cache`` if it is set.
         """
 
         def encoded() -> Tensor:
@@ -250,18 +257,18 @@ class VideoPipeline(DiffusionPipeline):
                     "dtype": str(getattr(self, encoder).dtype),
                     "said": said,
                 }
-                return kept(self.embedding_cache, made_of, make)
+                return get_or_compute(self.embedding_cache, made_of, make)
 
-        return self._remembered.get((encoder, said), encoded).to(self._execution_device)
+        return self._embeddings.get_or_compute((encoder, said), encoded).to(self._execution_device)
 
     def draw(self, shape: Sequence[int], generator: torch.Generator | None) -> Tensor:
-        """One normal draw, float32, made on the generator's device."""
+        """Draw normal noise, float32, on the generator's device."""
         device = generator.device if generator is not None else self._execution_device
         noise = randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
         return to_device(noise, self._execution_device)
 
     def timed(self, stream: Iterator[Tensor], stage: str) -> Iterator[Tensor]:
-        """A stream whose making counts for a stage, and its reading does not."""
+        """Yield a stream's chunks; only the time spent producing them counts for a stage."""
         while True:
             with self.stage(stage):
                 chunk = next(stream, None)
@@ -273,9 +280,9 @@ class VideoPipeline(DiffusionPipeline):
     def steps(
         self, total: int, callback: StepCallback | None, *, counted: int | None = None
     ) -> Iterator[Callable[[int, Any, Tensor], Tensor]]:
-        """The ``on_step`` of one denoising loop: progress bar, diffusers' callback, interruption.
+        """Yield the ``on_step`` of a denoising loop: progress bar, diffusers' callback, interruption.
 
-        ``counted``: steps that a step cache is told of where the published code counts others than ``total``.
+        ``counted``: number of steps passed to a step cache if the published code does not count ``total``.
         """
         if self.step_cache is not None:
             self.step_cache.start_loop(total, counted)
@@ -295,7 +302,7 @@ class VideoPipeline(DiffusionPipeline):
                     latents = (callback(self, index, timestep, {"latents": latents}) or {}).get(
                         "latents", latents
                     )
-                    self._clear_contexts()  # it may have changed weights
+                    self._clear_contexts()  # the callback may have changed weights
                 if self._interrupt:
                     raise StopDenoising(latents)
                 return latents
@@ -317,12 +324,14 @@ class VideoPipeline(DiffusionPipeline):
             cache.clear()
 
     def reset_cache(self, num_steps: int) -> None:
-        """Tell a step cache that a generation begins, and how many steps it is to expect."""
+        """Start a new generation of ``num_steps`` steps in the step cache."""
         if self.step_cache is not None:
             self.step_cache.reset(num_steps)
 
-    def remember(self, chunks: Iterator[Tensor], last: deque[Tensor], *, skip: int) -> Iterator[Tensor]:
-        """Keep the newest 8-bit frames [H, W, 3] in ``last``; pass chunks on after the first ``skip``."""
+    def keep_last_frames(
+        self, chunks: Iterator[Tensor], last: deque[Tensor], *, skip: int
+    ) -> Iterator[Tensor]:
+        """Append 8-bit frames [H, W, 3] to ``last``; yield the chunks after the first ``skip``."""
         for index, chunk in enumerate(chunks):
             last.extend(self.to_uint8(chunk)[0].permute(1, 2, 3, 0).cpu())
             if index >= skip:
@@ -330,7 +339,7 @@ class VideoPipeline(DiffusionPipeline):
 
 
 def seeded(generator: torch.Generator | None) -> torch.Generator:
-    """The generator, or a new one with a seed of its own."""
+    """Return the generator, or a new one with a random seed."""
     if generator is None:
         generator = torch.Generator()
         generator.seed()
@@ -338,7 +347,7 @@ def seeded(generator: torch.Generator | None) -> torch.Generator:
 
 
 def prompt_of(prompt: str | Sequence[str], roll: int) -> str:
-    """The prompt of a roll: there is one for all, or one for each, the last for all that follow."""
+    """Return the prompt of a segment: one for all, or one each, the last repeated."""
     return prompt if isinstance(prompt, str) else prompt[min(roll, len(prompt) - 1)]
 
 

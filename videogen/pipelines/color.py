@@ -1,4 +1,4 @@
-"""Colours: bringing frames to the look of a reference (spec talking_avatar section 9)."""
+"""Color matching of frames to a reference (spec talking_avatar section 9)."""
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ SMALLEST_SPREAD = 1e-6
 
 
 def match_color(video: Tensor, reference: Tensor, strength: float = 1.0) -> Tensor:
-    """Give every frame the mean and spread of a reference in each channel of CIE Lab.
+    """Match the mean and standard deviation of every frame to a reference, per channel of CIE Lab.
 
     Args:
         video: [1, 3, F, H, W] in [-1, 1].
@@ -36,7 +36,7 @@ def match_color(video: Tensor, reference: Tensor, strength: float = 1.0) -> Tens
 
 
 def _mix(image: Tensor, matrix: tuple[tuple[float, ...], ...]) -> Tensor:
-    """Linear combinations of the channels [B, 3, ...]."""
+    """Return linear combinations of the channels [B, 3, ...]."""
     return torch.einsum("oc,bc...->bo...", torch.tensor(matrix).to(image), image)
 
 
@@ -45,7 +45,7 @@ def _white(image: Tensor) -> Tensor:
 
 
 def _to_lab(rgb: Tensor) -> Tensor:
-    """sRGB [B, 3, ...] in [0, 1] to CIE Lab."""
+    """Convert sRGB [B, 3, ...] in [0, 1] to CIE Lab."""
     linear = torch.where(rgb > 0.04045, ((rgb + 0.055) / 1.055) ** 2.4, rgb / 12.92)
     xyz = _mix(linear, RGB_TO_XYZ) / _white(rgb)
     x, y, z = torch.where(xyz > 0.008856, xyz.clamp(min=0.008856) ** (1 / 3), 7.787 * xyz + 4 / 29).unbind(1)
@@ -53,7 +53,7 @@ def _to_lab(rgb: Tensor) -> Tensor:
 
 
 def _to_rgb(lab: Tensor) -> Tensor:
-    """CIE Lab [B, 3, ...] to sRGB, clipped to [0, 1]."""
+    """Convert CIE Lab [B, 3, ...] to sRGB, clipped to [0, 1]."""
     light, a, b = lab.unbind(1)
     y = (light + 16) / 116
     roots = torch.stack([y + a / 500, y, (y - b / 200).clamp(min=0)], dim=1)

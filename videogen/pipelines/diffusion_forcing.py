@@ -1,5 +1,7 @@
-"""diffusion_forcing: every latent frame has its own noise level, so a video may begin with frames that are
-known, and be made segment after segment (spec skyreels_v2 section 9)."""
+"""diffusion_forcing: every latent frame has its own noise level (spec skyreels_v2 section 9).
+
+So a video may start with known frames, and be generated segment after segment.
+"""
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,14 +27,14 @@ from videogen.tasks.forcing_schedule import Row, forcing_rows
 from videogen.tasks.geometry import Roll, latent_frames
 
 FPS_CLASS_0 = 16  # frames a second; every other rate is class 1
-STEPS = 1  # purpose of a segment's generator
+STEPS = 1  # sub-stream of a segment's generator, for the solver
 
 
 class DiffusionForcingPipeline(WanPipeline):
-    """One engine for short and long videos, from text, a start image, start and end image, or a video.
+    """Short and long videos, from text, a start image, start and end images, or a video.
 
-    Known frames (a start image, or what the segment before left) are the first latent frames of a segment, at
-    level 0 and never updated; an end image is one more such frame behind the last, dropped before decoding.
+    Known frames (a start image, or the end of the previous segment) are the first latent frames of a segment,
+    at level 0 and never updated. An end image is one more such frame after the last, dropped before decoding.
     """
 
     task = "diffusion_forcing"
@@ -66,13 +68,13 @@ class DiffusionForcingPipeline(WanPipeline):
         first: int = 0,
         state: Mapping[str, Tensor] | None = None,
     ) -> Iterator[Part]:
-        """One part per segment, from segment ``first`` on, where ``state`` is that of the part before it.
+        """Yield one part per segment, from segment ``first`` on; ``state`` is the previous part's.
 
-        Draws from the generator: for every segment its noise [1, 16, F, h, w], normal, float32, prefix
-        included. The noise of ``addnoise_condition`` and that of lcm's steps (in every row, for the frames it
-        updates, group by group) have generators of their own for every segment, seeded from this one's seed.
+        Draws from the generator: per segment its noise [1, 16, F, h, w], normal, float32, including the
+        prefix. The noise of ``addnoise_condition`` and of lcm's steps (in every row, for the frames it
+        updates, group by group) comes from separate generators per segment, seeded from this one's seed.
         """
-        # 1. What is known before the first segment: pixels of a video, latents of images.
+        # 1. Prepare known frames before the first segment: pixels of a video, latents of images.
         overlap, block = overlap_history or 0, causal_block_size
         history: deque[Tensor] = deque(maxlen=overlap)  # frames [1, 3, 1, H, W]
         if state is not None:
@@ -90,7 +92,7 @@ class DiffusionForcingPipeline(WanPipeline):
             self.draw_noise(roll.latent_frames, height, width, generator)
 
         for index, roll in list(enumerate(rolls))[first:]:
-            # 2. Noise, its first frames replaced by what is known; text.
+            # 2. Draw noise, replace its first frames by known ones, encode text.
             continued = input_video is not None or index > 0
             noise = self.draw_noise(roll.latent_frames, height, width, generator)
             known = self.known_frames(history, block) if continued else start
@@ -101,7 +103,7 @@ class DiffusionForcingPipeline(WanPipeline):
                 prompt_of(prompt, index), negative_prompt, guidance_scale, fps=self.fps_class(fps)
             )
 
-            # 3. Denoise, every frame at its own pace.
+            # 3. Denoise, every frame on its own schedule.
             rows = forcing_rows(
                 roll.latent_frames, num_inference_steps, ar_step=ar_step, block=block, ready=ready
             )
@@ -120,18 +122,18 @@ class DiffusionForcingPipeline(WanPipeline):
             with self.steps(len(rows), callback_on_step_end, counted=counted) as on_step:
                 latents = denoise(noise, rows, partial(self.predict, scene), solver.step, on_step=on_step)
 
-            # 4. Decode all, keep what is new; the last frames are what the next segment knows.
+            # 4. Decode all, keep the new frames; the last frames condition the next segment.
             chunks = self.decode(latents)
             for _ in range(latent_frames(overlap) if continued else 0):
                 next(chunks)
-            frames = remembered(chunks, history)
+            frames = record_frames(chunks, history)
             yield Part(latents, frames, lambda: {"frames": torch.cat(list(history), dim=2)})
-            deque(frames, maxlen=0)  # what the reader left
+            deque(frames, maxlen=0)  # decode the frames that were not read
             if self.interrupt:
                 return
 
     def predict(self, scene: "Scene", latents: Tensor, row: Row) -> Tensor:
-        """The guided velocity of the frames in the row's window; zero outside it."""
+        """Return the guided velocity of the frames in the row's window; zero outside it."""
         first, end = row.window
         shown, levels = scene.noise.condition(latents, scene.solver.timesteps(row))
         level = levels[first:end]
@@ -147,32 +149,32 @@ class DiffusionForcingPipeline(WanPipeline):
         return functional.pad(velocity, (0, 0, 0, 0, first, latents.shape[2] - end))
 
     def encode_still(self, image: Image.Image, height: int, width: int) -> Tensor:
-        """An image, cropped to the video's ratio and scaled (bicubic), to one latent frame."""
+        """Encode an image, cropped to the video's ratio and scaled (bicubic), to one latent frame."""
         cropped = crop_to_ratio(image.convert("RGB"), width, height)
         picture = cropped.resize((width, height), Image.Resampling.BICUBIC)
         return self.encode_video(frames_tensor(np.array(picture)[None]))
 
     def known_frames(self, history: deque[Tensor], block: int) -> Tensor:
-        """The last frames, encoded anew, cut to whole blocks of latent frames."""
+        """Encode the last frames again, cut to whole blocks of latent frames."""
         latents = self.encode_video(torch.cat(list(history), dim=2))
         return latents[:, :, : latents.shape[2] // block * block]
 
     def fps_class(self, fps: int) -> Tensor | None:
-        """What models with a frame-rate embedding are told of it, [1]."""
+        """Return the fps class [1] for models with a frame-rate embedding."""
         if not self.transformer.config.inject_sample_info:
             return None
         return torch.tensor([0 if fps == FPS_CLASS_0 else 1], device=self._execution_device)
 
 
 def of_segment(generator: torch.Generator, segment: int, *purpose: int) -> torch.Generator:
-    """A generator for a segment, whatever was drawn before it; several where they have a purpose each."""
+    """Return a generator for a segment, independent of earlier draws; one per purpose if several."""
     entropy = np.random.SeedSequence([generator.initial_seed(), segment, *purpose])
     seed = int(entropy.generate_state(1, np.uint64)[0]) % 2**63
     return torch.Generator(generator.device).manual_seed(seed)
 
 
 class ConditionNoise:
-    """Noise of ``level`` 0..1000 on the known frames as the transformer sees them, drawn anew for every row.
+    """Noise of ``level`` 0..1000 on the known frames of the model input, drawn again for every row.
 
     The published code draws it from an unseeded generator (spec skyreels_v2 section 9.2).
     """
@@ -181,11 +183,11 @@ class ConditionNoise:
         self.level, self.known, self.generator = level, known, generator
 
     def draw(self, like: Tensor) -> Tensor:
-        """Normal, float32."""
+        """Draw normal noise, float32."""
         return randn_tensor(like.shape, generator=self.generator, device=like.device, dtype=like.dtype)
 
     def condition(self, latents: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
-        """(latents, levels) with noise on the known frames."""
+        """Return (latents, levels) with noise on the known frames."""
         if not (self.level and self.known):
             return latents, levels
         weight = self.level / NUM_TRAIN_TIMESTEPS
@@ -197,8 +199,7 @@ class ConditionNoise:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Scene:
-    """What ``predict`` needs besides latents and row: guidance and contexts, schedules, noise on the known
-    frames, the end frame, and how many frames each frame sees (None: all)."""
+    """Inputs of ``predict`` besides latents and row: guidance, contexts, solver and noise of a segment."""
 
     guided: tuple[Guidance, Mapping[str, Context]]
     solver: FrameSolver
@@ -208,12 +209,12 @@ class Scene:
 
 
 def visible_frames(frames: int, block: int) -> Tensor:
-    """Block-causal attention: a frame sees its own block and those before it [F]."""
+    """Return the end of each frame's view in block-causal attention [F]: its own block and earlier ones."""
     return (torch.arange(frames) // block + 1) * block
 
 
-def remembered(chunks: Iterator[Tensor], history: deque[Tensor]) -> Iterator[Tensor]:
-    """Pass chunks [1, 3, f, H, W] on, keeping the newest frames."""
+def record_frames(chunks: Iterator[Tensor], history: deque[Tensor]) -> Iterator[Tensor]:
+    """Yield the chunks [1, 3, f, H, W] and append their frames to ``history``."""
     for chunk in chunks:
         history.extend(chunk.float().cpu().split(1, dim=2))
         yield chunk

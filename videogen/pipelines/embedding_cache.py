@@ -1,8 +1,7 @@
-"""Encoded prompts kept on disk, so that the text encoder is not needed for prompts that were seen before.
+"""Disk cache of prompt embeddings, so that known prompts need no text encoder.
 
-One safetensors file per text, named after what it is made of: the text, the files of the encoder and its
-tokenizer, the dtype. A file that is damaged, or is not what its name says, counts as missing and is written
-anew.
+One safetensors file per text, named by a hash of its inputs: the text, the files of the encoder and its
+tokenizer, the dtype. A file that is damaged or does not match its name counts as missing and is rewritten.
 """
 
 import hashlib
@@ -20,17 +19,17 @@ from videogen.files import pending
 
 logger = logging.getLogger(__name__)
 
-SCHEMA = 1  # to be counted up when encoding changes
+SCHEMA = 1  # increase it when encoding changes
 NAME = "embedding"
 
 
-def kept(folder: Path, made_of: Mapping[str, str], make: Callable[[], Tensor]) -> Tensor:
-    """What ``make`` makes, on the CPU: from the file it was kept in, else made and kept."""
+def get_or_compute(folder: Path, made_of: Mapping[str, str], compute: Callable[[], Tensor]) -> Tensor:
+    """Return the cached embedding on the CPU; compute and store it if it is missing."""
     said = json.dumps({"schema": SCHEMA, **made_of}, sort_keys=True)
     file = folder / f"{hashlib.sha256(said.encode()).hexdigest()[:32]}.safetensors"
     if (found := _read(file)) is not None:
         return found
-    made = make().cpu().contiguous()
+    made = compute().cpu().contiguous()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with pending(file) as temporary:

@@ -26,15 +26,17 @@ from videogen.pipelines.pixels import image_tensor, truncated
 
 logger = logging.getLogger(__name__)
 
-INTERLEAVE = {"token_replace": 4, "latent_concat": 2}  # which of the image's tokens the network reads
-STABLE = 0.001  # share of the image in the noise
-DROPPED = 4  # frames that stand for the image where it lies beside the noise
+INTERLEAVE = {"token_replace": 4, "latent_concat": 2}  # every n-th image token is used
+STABLE = 0.001  # weight of the image in the noise
+DROPPED = 4  # leading frames that only show the image, dropped
 
 
 class HunyuanImageToVideoPipeline(VideoPipeline, HunyuanVideoLoraLoaderMixin):
-    """The first latent frame is the image's and stays so, or the image's latents lie beside the noise.
+    """Image-to-video by token replacement or latent concatenation.
 
-    Which of the two, the transformer's config says.
+    The image is the first latent frame and stays so, or its latents are channels beside the noise.
+
+    The transformer's config selects the mode.
     """
 
     task = "hunyuan_image_to_video"
@@ -42,7 +44,7 @@ class HunyuanImageToVideoPipeline(VideoPipeline, HunyuanVideoLoraLoaderMixin):
     model_cpu_offload_seq = "text_encoder->text_encoder_2->transformer->vae"
     always_tiled = True
 
-    def __init__(  # diffusers reads the names of the components off it
+    def __init__(  # diffusers reads the component names from its signature
         self,
         tokenizer: PreTrainedTokenizerBase,
         text_encoder: LlavaModel,
@@ -53,7 +55,7 @@ class HunyuanImageToVideoPipeline(VideoPipeline, HunyuanVideoLoraLoaderMixin):
         transformer: HunyuanVideoTransformer3DModel,
     ) -> None:
         super().__init__()
-        hunyuan.take_over(transformer)
+        hunyuan.install_layers(transformer)
         self.register_modules(
             tokenizer=tokenizer,
             text_encoder=text_encoder,
@@ -83,8 +85,8 @@ class HunyuanImageToVideoPipeline(VideoPipeline, HunyuanVideoLoraLoaderMixin):
         generator: torch.Generator | None = None,
         callback_on_step_end: StepCallback | None = None,
     ) -> Iterator[Part]:
-        """One part. Draws from the generator: the noise [1, 16, F, h, w], normal, float32."""
-        # 1. The image's latents, and noise that may already hold a little of them.
+        """Yield one part. Draws from the generator: the noise [1, 16, F, h, w], normal, float32."""
+        # 1. Encode the image; draw noise and mix in a little of the image if asked.
         image = input_image.convert("RGB")
         with self.stage("vae encode"):
             pixels = image_tensor(crop_bilinear(image, width, height))[None, :, None]
@@ -93,7 +95,7 @@ class HunyuanImageToVideoPipeline(VideoPipeline, HunyuanVideoLoraLoaderMixin):
         if i2v_stability:
             noise = noise * (1 - STABLE) + first * STABLE
 
-        # 2. What is said and shown, for every branch; the negative one sees black.
+        # 2. Encode text and image for every branch; the negative branch gets a black image.
         branches = {"cond": (prompt.strip(), image)}
         if guidance_scale > 1:
             branches["uncond"] = (negative_prompt.strip(), Image.new("RGB", image.size))
@@ -101,12 +103,12 @@ class HunyuanImageToVideoPipeline(VideoPipeline, HunyuanVideoLoraLoaderMixin):
         rows = {branch: self.encode(*read) for branch, read in branches.items()}
         summaries = {branch: self.summarize(text) for branch, (text, _) in branches.items()}
 
-        # 3. Denoise; the first frame is put back, or the image goes along.
+        # 3. Denoise; the first frame is put back, or the image is concatenated.
         concat = self.transformer.config.image_condition_type == "latent_concat"
         known = torch.cat([first, torch.ones_like(first[:, :1])], dim=1)
         beside = functional.pad(known, (0, 0, 0, 0, 0, latent_frames - 1))
         self.transformer.rope.riflex = not no_riflex
-        if why := self.transformer.rope.idle(latent_frames):
+        if why := self.transformer.rope.inactive_reason(latent_frames):
             logger.warning(why)
 
         def predict(latents: Tensor, timestep: Tensor) -> Tensor:
@@ -128,12 +130,12 @@ class HunyuanImageToVideoPipeline(VideoPipeline, HunyuanVideoLoraLoaderMixin):
         yield Part(latents, _after(frames, DROPPED) if concat else frames)
 
     def load_lora_weights(self, *given: Any, **options: Any) -> None:
-        """As all pipelines do, also into float8 weights."""
+        """Load LoRA weights like the other pipelines, also onto float8 weights."""
         with hunyuan.pretend_dtype(self.transformer):
             super().load_lora_weights(*given, **options)
 
     def encode(self, prompt: str, image: Image.Image) -> Tensor:
-        """Rows [1, T, dim] of an image and a prompt."""
+        """Return rows [1, T, dim] of an image and a prompt."""
 
         def rows() -> Tensor:
             return hunyuan_text.encode_prompt(
@@ -148,17 +150,17 @@ class HunyuanImageToVideoPipeline(VideoPipeline, HunyuanVideoLoraLoaderMixin):
 
         seen = hashlib.sha256(f"{image.mode} {image.size}".encode() + image.tobytes()).hexdigest()
         interleave = INTERLEAVE[self.transformer.config.image_condition_type]
-        return self.remembered("text_encoder", f"{interleave} {seen} {prompt}", rows)
+        return self.cached_embedding("text_encoder", f"{interleave} {seen} {prompt}", rows)
 
     def summarize(self, prompt: str) -> Tensor:
-        """A prompt as one vector [1, dim]."""
+        """Return the pooled embedding of a prompt [1, dim]."""
 
         def summary() -> Tensor:
             return hunyuan_text.encode_summary(
                 self.tokenizer_2, self.text_encoder_2, prompt, device=self._execution_device
             )
 
-        return self.remembered("text_encoder_2", prompt, summary)
+        return self.cached_embedding("text_encoder_2", prompt, summary)
 
     def velocity(
         self,
@@ -169,7 +171,7 @@ class HunyuanImageToVideoPipeline(VideoPipeline, HunyuanVideoLoraLoaderMixin):
         rows: Tensor,
         summary: Tensor,
     ) -> Tensor:
-        """The prediction of the transformer [1, 16, F, h, w]."""
+        """Return the transformer's prediction [1, 16, F, h, w]."""
         model = self.transformer
         dtype, device = model.x_embedder.proj.weight.dtype, latents.device
         scale = None
@@ -188,12 +190,12 @@ class HunyuanImageToVideoPipeline(VideoPipeline, HunyuanVideoLoraLoaderMixin):
         return velocity
 
     def decode(self, latents: Tensor) -> Iterator[Tensor]:
-        """Latents to video [1, 3, f, H, W] in about [-1, 1], a tile in time after the other."""
+        """Decode latents to video [1, 3, f, H, W] in about [-1, 1], one temporal tile at a time."""
         return self.timed(hunyuan.decode_stream(self.vae, latents, onload), "decode")
 
 
 def _after(chunks: Iterator[Tensor], count: int) -> Iterator[Tensor]:
-    """Frames without the first ``count``."""
+    """Yield the frames without the first ``count``."""
     for chunk in chunks:
         rest, count = chunk[:, :, count:], max(0, count - chunk.shape[2])
         if rest.shape[2]:

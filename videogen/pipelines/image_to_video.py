@@ -20,13 +20,13 @@ from videogen.tasks.geometry import latent_frames
 
 
 class ImageToVideoPipeline(WanPipeline):
-    """The image comes in twice: as channels beside the noise, and as CLIP features beside the text."""
+    """Image conditioning in two ways: channels beside the noise, and CLIP features beside the text."""
 
     task = "image_to_video"
     to_uint8 = staticmethod(truncated)
-    model_cpu_offload_seq = "image_encoder->text_encoder->transformer->vae"  # the order of their use
+    model_cpu_offload_seq = "image_encoder->text_encoder->transformer->vae"  # order of use
 
-    def __init__(  # diffusers reads the names of the components off it
+    def __init__(  # diffusers reads the component names from its signature
         self,
         tokenizer: PreTrainedTokenizerBase,
         text_encoder: UMT5EncoderModel,
@@ -54,7 +54,7 @@ class ImageToVideoPipeline(WanPipeline):
         generator: torch.Generator | None = None,
         callback_on_step_end: StepCallback | None = None,
     ) -> Iterator[Part]:
-        """One part.
+        """Yield one part.
 
         Draws from the generator: the noise [1, 16, F, h, w], and with lcm as much in every step; normal,
         float32.
@@ -74,7 +74,7 @@ class ImageToVideoPipeline(WanPipeline):
         )
         noise = self.draw_noise(latent_frames(num_frames), height, width, generator)
 
-        # 3. Denoise; without the text the image stays.
+        # 3. Denoise; the unconditional branch keeps the image.
         def predict(latents: Tensor, timestep: Tensor) -> Tensor:
             video = Segment(latents=latents, timestep=timestep, extra=beside)
             return self.guide(guidance, lambda branch: self.velocity([video], contexts[branch], branch))

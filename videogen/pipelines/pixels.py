@@ -1,4 +1,4 @@
-"""Pictures as tensors, and tensors as what a caller asked for."""
+"""Conversions between images, frames and tensors, and the output formats."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,40 +14,40 @@ from torch.nn import functional
 
 @dataclass
 class VideoOutput(BaseOutput):
-    """frames: one video per batch entry, in the form ``output_type`` asked for."""
+    """Output of a pipeline call: ``frames``, one video per batch entry, in the requested form."""
 
     frames: Any
 
 
 def rounded(frames: Tensor) -> Tensor:
-    """Frames in [-1, 1] to 0..255, rounded to the nearest level."""
+    """Convert frames in [-1, 1] to 0..255, rounded to the nearest level."""
     return (frames / 2 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8)
 
 
 def truncated(frames: Tensor) -> Tensor:
-    """Frames in [-1, 1] to 0..255, cut off to whole levels."""
+    """Convert frames in [-1, 1] to 0..255, truncated to whole levels."""
     return (frames / 2 + 0.5).clamp(0, 1).mul(255).to(torch.uint8)
 
 
 def frames_tensor(frames: np.ndarray | Tensor, height: int | None = None, width: int | None = None) -> Tensor:
-    """8-bit frames [F, H, W, 3] as float32 [1, 3, F, H, W] in [-1, 1].
+    """Convert 8-bit frames [F, H, W, 3] to float32 [1, 3, F, H, W] in [-1, 1].
 
-    With a size they are stretched to it, nearest neighbour (spec skyreels_v3 section 2).
+    If a size is given, frames are resized to it, nearest neighbour (spec skyreels_v3 section 2).
     """
     video = torch.as_tensor(frames).permute(3, 0, 1, 2)[None]
-    if height is not None and width is not None:  # before the conversion: source frames may be large
+    if height is not None and width is not None:  # before the conversion, as source frames may be large
         video = functional.interpolate(video, size=(video.shape[2], height, width))
     return video.float() / 127.5 - 1
 
 
 def image_tensor(image: Image.Image) -> Tensor:
-    """An RGB image as float32 [3, H, W] in [-1, 1], computed as x/255, then (x - 0.5) / 0.5."""
+    """Convert an RGB image to float32 [3, H, W] in [-1, 1], computed as x/255, then (x - 0.5) / 0.5."""
     unit = np.asarray(image, dtype=np.float32).transpose(2, 0, 1) / np.float32(255)
     return torch.from_numpy((unit - np.float32(0.5)) / np.float32(0.5))
 
 
 def collect(chunks: Iterator[Tensor], output_type: str, to_uint8: Callable[[Tensor], Tensor]) -> Any:
-    """All frames in the form asked for."""
+    """Collect all frames in the requested form."""
     if output_type == "uint8":
         return torch.cat([to_uint8(chunk).cpu() for chunk in chunks], dim=2).permute(0, 2, 3, 4, 1).numpy()
     video = torch.cat([(chunk / 2 + 0.5).clamp(0, 1).float().cpu() for chunk in chunks], dim=2).transpose(

@@ -39,7 +39,7 @@ class ReferenceToVideoPipeline(WanPipeline):
         generator: torch.Generator | None = None,
         callback_on_step_end: StepCallback | None = None,
     ) -> Iterator[Part]:
-        """One part.
+        """Yield one part.
 
         Draws from the generator, in order: the noise [1, 16, F, h, w]; for every reference its posterior
         [1, 16, 1, h, w]; with lcm in every step noise [1, 16, F, h, w]; all normal, float32.
@@ -49,14 +49,14 @@ class ReferenceToVideoPipeline(WanPipeline):
         references = self.encode_references(ref_imgs, height, width, generator)
         seen = {"cond": references, "no_text": references, "uncond": torch.zeros_like(references)}
 
-        # 2. Guidance decides how many branches there are; text for each.
+        # 2. Choose the guidance and encode the text of every branch.
         guided = guidance_scale > 1
         guidance = DualGuidance(guidance_scale, guidance_scale_img) if guided else SinglePass()
         contexts = {"cond": Context(text=self.encode_prompt(prompt))}
         if guided:
             contexts["no_text"] = contexts["uncond"] = Context(text=self.encode_prompt(negative_prompt))
 
-        # 3. Denoise [video, references] as one stack of frames; only the video moves.
+        # 3. Denoise [video, references] as one stack of frames; only the video is updated.
         def predict(latents: Tensor, timestep: Tensor) -> Tensor:
             video = Segment(latents=latents, timestep=timestep)
             behind = video.frames
@@ -79,7 +79,7 @@ class ReferenceToVideoPipeline(WanPipeline):
     def encode_references(
         self, ref_imgs: Sequence[Image.Image], height: int, width: int, generator: torch.Generator | None
     ) -> Tensor:
-        """Reference latents [1, 16, 4, h, w]: one sampled frame per image, zeros after them."""
+        """Encode references to [1, 16, 4, h, w]: one sampled frame per image, zeros after them."""
         images = [fit_on_white(image.convert("RGB"), width, height) for image in ref_imgs]
         frames = [self.encode_image(image, sample=True, generator=generator) for image in images]
         empty = [torch.zeros_like(frames[0])] * (REFERENCE_SLOTS - len(frames))
@@ -87,5 +87,8 @@ class ReferenceToVideoPipeline(WanPipeline):
 
 
 def _sigma_max(solver: str) -> dict[str, float]:
-    """The published schedule of this task starts at the double 0.999 (spec skyreels_v3 section 5)."""
+    """Return the first noise level of a solver.
+
+    The published schedule of this task starts at the double 0.999 (spec skyreels_v3 section 5).
+    """
     return {"sigma_max": SIGMA_MAX_DOUBLE} if solver == "unipc" else {}

@@ -14,11 +14,14 @@ from videogen.pipelines.pixels import frames_tensor, truncated
 from videogen.pipelines.wan import WanPipeline
 from videogen.tasks.geometry import Roll
 
-SHOT_POSITION = 1024  # in time, of the shot before the cut
+SHOT_POSITION = 1024  # temporal position of the shot before the cut
 
 
 class ShotSwitchingExtensionPipeline(WanPipeline):
-    """The old shot is seen far away in time, at noise level 0; the new one begins with its own frame."""
+    """Extension after a cut.
+
+    The old shot is far away in time, at noise level 0; the new one begins with its own frame.
+    """
 
     task = "shot_switching_extension"
     to_uint8 = staticmethod(truncated)
@@ -42,22 +45,22 @@ class ShotSwitchingExtensionPipeline(WanPipeline):
         generator: torch.Generator | None = None,
         callback_on_step_end: StepCallback | None = None,
     ) -> Iterator[Part]:
-        """One part.
+        """Yield one part.
 
         Draws from the generator: the noise [1, 16, F, h, w], and with lcm as much in every step; normal,
         float32.
         """
-        # 1. The old shot, and noise.
+        # 1. Encode the old shot and draw noise.
         (roll,) = rolls
         count = (roll.context_frames - 1) * 4 + 1
         source = frames_tensor(input_video.tail(count, source_fps=source_fps), height, width)
         shot = self.encode_video(source)
         noise = self.draw_noise(roll.latent_frames, height, width, generator)
 
-        # 2. Text for each branch of the guidance.
+        # 2. Encode the text of every guidance branch.
         guidance, contexts = self.text_guidance(prompt_of(prompt, 0), negative_prompt, guidance_scale)
 
-        # 3. Denoise [video, old shot]; only the video moves.
+        # 3. Denoise [video, old shot]; only the video is updated.
         def predict(latents: Tensor, timestep: Tensor) -> Tensor:
             video = Segment(latents=latents, timestep=timestep)
             context = Segment(latents=shot, timestep=torch.zeros_like(timestep), temporal_start=SHOT_POSITION)
@@ -69,7 +72,7 @@ class ShotSwitchingExtensionPipeline(WanPipeline):
         with self.steps(len(solver.timesteps), callback_on_step_end) as on_step:
             latents = denoise(noise, solver.timesteps, predict, solver.step, on_step=on_step)
 
-        # 4. Decode the new shot alone.
+        # 4. Decode only the new shot.
         chunks = self.decode(latents)
         if color_match:
             chunks = (match_color(chunk, source[:, :, -1:]) for chunk in chunks)

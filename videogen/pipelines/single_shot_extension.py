@@ -1,4 +1,4 @@
-"""single_shot_extension: a video goes on in the same shot, roll after roll (spec skyreels_v3 section 7)."""
+"""single_shot_extension: continue a video in the same shot, in segments (spec skyreels_v3 section 7)."""
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +20,10 @@ from videogen.tasks.geometry import Roll
 
 
 class SingleShotExtensionPipeline(WanPipeline):
-    """The last 25 frames come first in time, at noise level 0; each roll's last 25 condition the next."""
+    """Extension of a shot.
+
+    The last 25 frames come first in time, at noise level 0; each segment's last 25 condition the next.
+    """
 
     task = "single_shot_extension"
     to_uint8 = staticmethod(truncated)
@@ -33,7 +36,7 @@ class SingleShotExtensionPipeline(WanPipeline):
         latents: Tensor,
         timestep: Tensor,
     ) -> Tensor:
-        """The guided velocity of the video behind its condition, which has no noise."""
+        """Return the guided velocity of the video after its condition, which has no noise."""
         prefix = Segment(latents=before, timestep=torch.zeros_like(timestep))
         video = Segment(latents=latents, timestep=timestep, temporal_start=prefix.frames)
         return self.guide(
@@ -62,12 +65,12 @@ class SingleShotExtensionPipeline(WanPipeline):
         first: int = 0,
         state: Mapping[str, Tensor] | None = None,
     ) -> Iterator[Part]:
-        """One part per roll, from roll ``first`` on, where ``state`` is that of the part before it.
+        """Yield one part per segment, from ``first`` on; ``state`` is the previous part's.
 
-        Draws from the generator in every roll, from the same seed: the noise [1, 16, F, h, w], and with lcm
-        as much in every step; normal, float32.
+        Draws from the generator in every segment, from the same seed: the noise [1, 16, F, h, w], and with
+        lcm as much in every step; normal, float32.
         """
-        # 1. What the first roll continues: 25 frames, 8-bit, stretched to size.
+        # 1. Read the last 25 frames to continue from, 8-bit, stretched to size.
         source = frames_tensor(input_video.tail(CONDITION_FRAMES, source_fps=source_fps), height, width)
         condition = source if state is None else frames_tensor(state["frames"])
         carried = None if state is None else state.get("latents")
@@ -80,13 +83,13 @@ class SingleShotExtensionPipeline(WanPipeline):
             noise = self.draw_noise(roll.latent_frames, height, width, generator)
             guided = self.text_guidance(prompt_of(prompt, index), negative_prompt, guidance_scale)
 
-            # 3. Denoise [condition, video]; only the video moves.
+            # 3. Denoise [condition, video]; only the video is updated.
             predict = partial(self.predict, before, *guided)
             solver = make_solver(sample_solver, num_inference_steps, shift, generator)
             with self.steps(len(solver.timesteps), callback_on_step_end) as on_step:
                 latents = denoise(noise, solver.timesteps, predict, solver.step, on_step=on_step)
 
-            # 4. Decode both, hand over the end of it, keep what is new.
+            # 4. Decode both, hand the last frames to the next segment, yield the new ones.
             whole = torch.cat([before.float(), latents], dim=2)
             last: deque[Tensor] = deque(maxlen=CONDITION_FRAMES)
             chunks = self.decode(whole)
@@ -97,9 +100,9 @@ class SingleShotExtensionPipeline(WanPipeline):
             def handed_over(last: deque = last, rest: dict = rest) -> dict[str, Tensor]:
                 return {"frames": torch.stack(list(last)), **rest}
 
-            frames = self.remember(chunks, last, skip=roll.context_frames)
+            frames = self.keep_last_frames(chunks, last, skip=roll.context_frames)
             yield Part(latents, frames, handed_over)
-            deque(frames, maxlen=0)  # what the reader left
+            deque(frames, maxlen=0)  # decode the frames that were not read
             if self.interrupt:
                 return
             condition, carried = frames_tensor(handed_over()["frames"]), rest.get("latents")

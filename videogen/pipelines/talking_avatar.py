@@ -1,4 +1,4 @@
-"""talking_avatar: a portrait that speaks, clip after clip, as long as the sound (spec talking_avatar)."""
+"""talking_avatar: a portrait that speaks, in segments, as long as the audio (spec talking_avatar)."""
 
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -27,29 +27,30 @@ from videogen.pipelines.wan import MASK_CHANNELS, WanPipeline
 from videogen.tasks.avatar_clips import TARGET_FRAMES, plan_clips
 from videogen.tasks.geometry import latent_frames
 
-TARGET = "target_"  # before the number of the hidden clip's frame, in a state
+TARGET = "target_"  # prefix of keyframe numbers in a saved state
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Scene:
-    """What a clip is made from, in latents: ``beside`` the noise, contexts, and frames carried over."""
+    """Inputs of one segment in latents: channels ``beside`` the noise, contexts, and frames carried over."""
 
     guided: tuple[Guidance, Mapping[str, Context]]
     beside: Tensor
-    carried: int  # latent frames from the first on that are those of the clip before
+    carried: int  # leading latent frames taken from the previous segment
 
 
 class TalkingAvatarPipeline(WanPipeline):
-    """First a clip from the portrait alone, whose frames are the targets of the visible clips; then those.
+    """Keyframe segment from the portrait, then the visible ones that move towards its frames.
 
-    A visible clip begins with the portrait, or the last frames of the clip before, and ends on its target.
+    A visible segment starts with the portrait, or the last frames of the previous segment, and ends with its
+    target frame.
     """
 
     task = "talking_avatar"
     to_uint8 = staticmethod(truncated)
     model_cpu_offload_seq = "audio_encoder->text_encoder->image_encoder->transformer->vae"
 
-    def __init__(  # diffusers reads the names of the components off it
+    def __init__(  # diffusers reads the component names from its signature
         self,
         tokenizer: PreTrainedTokenizerBase,
         text_encoder: UMT5EncoderModel,
@@ -85,13 +86,13 @@ class TalkingAvatarPipeline(WanPipeline):
         first: int = 0,
         state: Mapping[str, Tensor] | None = None,
     ) -> Iterator[Part]:
-        """One part per clip, the keyframe clip first; from ``first`` on, ``state`` being of the one before.
+        """Yield one part per segment, keyframes first; from ``first`` on, ``state`` is the previous part's.
 
-        Draws from the generator, in order: for every clip its noise [1, 16, F, h, w]; for every visible clip
+        Draws from the generator, in order: per segment its noise [1, 16, F, h, w]; for every visible segment
         but the first, before its first step and after every step, noise for the latents carried over; all
         normal, float32.
         """
-        # 1. The sound, the portrait; texts of the hidden clip and of what is seen.
+        # 1. Encode the audio, the portrait, and the texts of keyframes and video.
         rows = min(max_frames_num, input_audio.num_frames)
         plan = plan_clips(rows, clip_frames, motion=motion_frame, drop=drop_frame)
         heard = self.hear(input_audio, rows, plan.rows)
@@ -112,7 +113,7 @@ class TalkingAvatarPipeline(WanPipeline):
                     noise, solver.timesteps, partial(self.predict, scene), solver.step, pin, on_step
                 )
 
-        # 2. The keyframe clip; shown only where it is all there is.
+        # 2. Generate the keyframe segment; shown only if it is the only one.
         if state is None:
             latents = made(prompt, 0, portrait, None, 0)
             frames = self.decoded(latents)
@@ -129,7 +130,7 @@ class TalkingAvatarPipeline(WanPipeline):
         else:
             generator.set_state(state["generator"])
 
-        # 3. The visible clips, each from the portrait or the last frames of the one before to its target.
+        # 3. Generate the visible segments, each from the portrait or the last frames to its target frame.
         tail = state.get("tail")
         for clip in plan.clips[max(0, first - 1) :]:
             if self.interrupt:
@@ -139,20 +140,20 @@ class TalkingAvatarPipeline(WanPipeline):
             latents = made(seen, clip.start, known, target, carried)
             last: deque[Tensor] = deque(maxlen=motion_frame)
             used = islice(self.decoded(latents), clip.stop)
-            frames = _noted((self.matched(frame, portrait) for frame in used), last)
+            frames = _record_frames((self.matched(frame, portrait) for frame in used), last)
             yield Part(
                 latents,
                 islice(frames, clip.first, None),
                 lambda last=last: {"tail": torch.cat([*last], dim=2), "generator": generator.get_state()},  # type: ignore[misc]
             )
-            for _ in frames:  # whoever wants the latents alone has not read them
+            for _ in frames:  # decode the frames that were not read
                 pass
             tail = torch.cat([*last], dim=2)
 
     def hear(self, audio: InputAudio, rows: int, padded: int) -> Tensor:
-        """Feature rows of a sound; where that takes more than ``rows``, the last of those come backwards.
+        """Return an audio's feature rows, extended from ``rows`` to ``padded`` by the last ones in reverse.
 
-        Where nothing is padded, the last frames hear what comes after the video, as published.
+        If nothing is padded, the last frames use audio after the end of the video, as published.
         """
         with self.stage("audio"):
             heard = audio_features(self.audio_encoder, waveform(audio), audio.num_frames)
@@ -163,7 +164,7 @@ class TalkingAvatarPipeline(WanPipeline):
     def speech_guidance(
         self, text: str, negative_prompt: str, scales: tuple[float, float], known: Tensor, windows: Tensor
     ) -> tuple[Guidance, dict[str, Context]]:
-        """Guidance by text, by sound, by both or by none, with a context per branch (spec section 7)."""
+        """Return guidance by text, audio, both or none, and a context per branch (spec section 7)."""
         by_text, by_sound = scales[0] > 1, scales[1] > 1
         texts = {name: self.encode_prompt(name) for name in (text, *([negative_prompt] if by_text else []))}
         with self.stage("clip"):
@@ -188,7 +189,7 @@ class TalkingAvatarPipeline(WanPipeline):
         return ClassifierFree(scales[0] if by_text else scales[1]), contexts
 
     def predict(self, scene: Scene, latents: Tensor, timestep: Tensor) -> Tensor:
-        """The guided velocity of all frames."""
+        """Return the guided velocity of all frames."""
         guidance, contexts = scene.guided
         video = Segment(latents=latents, timestep=timestep, extra=scene.beside)
         return self.guide(guidance, lambda branch: self.velocity([video], contexts[branch], branch))
@@ -196,25 +197,25 @@ class TalkingAvatarPipeline(WanPipeline):
     def pin(
         self, scene: Scene, solver: Solver, generator: torch.Generator, latents: Tensor, done: int
     ) -> Tensor:
-        """Put the carried frames back, with fresh noise of the level that was reached."""
+        """Replace the carried frames by the known ones, with fresh noise of the current level."""
         level = float(solver.sigmas[done])
         carried = scene.beside[:, MASK_CHANNELS:, : scene.carried].float()
         carried = (1 - level) * carried + level * self.draw(carried.shape, generator).to(carried)
         return torch.cat([carried, latents[:, :, scene.carried :]], dim=2)
 
     def decoded(self, latents: Tensor) -> Iterator[Tensor]:
-        """Frames [1, 3, 1, H, W] one by one."""
+        """Yield frames [1, 3, 1, H, W] one by one."""
         for chunk in self.decode(latents):
             yield from chunk.split(1, dim=2)
 
     def matched(self, frame: Tensor, portrait: Tensor) -> Tensor:
-        """A frame in the portrait's colours, on the CPU."""
+        """Return a frame in the portrait's colours, on the CPU."""
         with self.stage("colours"):
             return match_color(frame, portrait).cpu()
 
 
-def _noted(frames: Iterator[Tensor], last: deque[Tensor]) -> Iterator[Tensor]:
-    """Pass frames on and keep the last ones."""
+def _record_frames(frames: Iterator[Tensor], last: deque[Tensor]) -> Iterator[Tensor]:
+    """Yield the frames and append them to ``last``."""
     for frame in frames:
         last.append(frame)
         yield frame

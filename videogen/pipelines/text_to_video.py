@@ -14,7 +14,7 @@ from videogen.tasks.geometry import latent_frames
 
 
 class TextToVideoPipeline(WanPipeline):
-    """Noise and text, nothing else."""
+    """Text-to-video: noise and text only."""
 
     task = "text_to_video"
     to_uint8 = staticmethod(truncated)
@@ -35,7 +35,7 @@ class TextToVideoPipeline(WanPipeline):
         generator: torch.Generator | None = None,
         callback_on_step_end: StepCallback | None = None,
     ) -> Iterator[Part]:
-        """One part.
+        """Yield one part.
 
         Draws from the generator: the noise [1, 16, F, h, w], and with lcm as much in every step; normal,
         float32.

@@ -1,4 +1,4 @@
-"""What the pipelines of the Wan family share: its components, text, noise, the network call, decoding."""
+"""Base of the Wan family's pipelines: components, text, noise, network call, decoding."""
 
 from collections.abc import Iterator, Sequence
 
@@ -40,12 +40,12 @@ class WanPipeline(VideoPipeline, WanLoraLoaderMixin):
         )
 
     def encode_prompt(self, prompt: str) -> Tensor:
-        """A prompt's rows [1, 512, text_dim] on the device; the last few prompts are remembered."""
+        """Return a prompt's embedding [1, 512, text_dim] on the device; recent prompts are cached."""
 
         def encoded() -> Tensor:
             return encode_prompt(self.tokenizer, self.text_encoder, prompt, self._execution_device)
 
-        return self.remembered("text_encoder", prompt, encoded).to(self.model_dtype)
+        return self.cached_embedding("text_encoder", prompt, encoded).to(self.model_dtype)
 
     def text_guidance(
         self,
@@ -56,11 +56,14 @@ class WanPipeline(VideoPipeline, WanLoraLoaderMixin):
         exactly_one: bool = False,
         **beside: Tensor | None,
     ) -> tuple[Guidance, dict[str, Context]]:
-        """Classifier-free guidance, or a single pass at a scale of 1 or less; a context per branch.
+        """Return classifier-free guidance (a single pass if the scale is 1 or less), a context per branch.
 
         Args:
-            exactly_one: only a scale of 1 is a single pass, and none for a step cache that counts pairs.
-            beside: what both contexts hold besides the text.
+            prompt: text of the branch 'cond'.
+            negative_prompt: text of the branch 'uncond'.
+            scale: guidance scale.
+            exactly_one: only a scale of 1 is a single pass, and not with a step cache that counts pairs.
+            beside: inputs of both contexts besides the text.
         """
         contexts = {"cond": Context(text=self.encode_prompt(prompt), **beside)}
         paired = self.step_cache is not None and self.step_cache.needs_pairs
@@ -72,26 +75,26 @@ class WanPipeline(VideoPipeline, WanLoraLoaderMixin):
     def draw_noise(
         self, latent_frames: int, height: int, width: int, generator: torch.Generator | None
     ) -> Tensor:
-        """One normal draw [1, C, F, h, w], float32, made on the generator's device."""
+        """Draw normal noise [1, C, F, h, w], float32, on the generator's device."""
         stride = self.vae.spatial_compression_ratio
         shape = (1, self.vae.config.z_dim, latent_frames, height // stride, width // stride)
         return self.draw(shape, generator)
 
     def encode_image(self, image: Image.Image, *, sample: bool, generator: torch.Generator | None) -> Tensor:
-        """An RGB image to one latent frame [1, C, 1, h, w]: its posterior sampled, or the mean."""
+        """Encode an RGB image to a latent frame [1, C, 1, h, w]: its posterior sampled, or the mean."""
         return self.encode_video(image_tensor(image)[None, :, None], sample=sample, generator=generator)
 
     def encode_video(
         self, video: Tensor, *, sample: bool = False, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Video [1, 3, 4k+1, H, W] in [-1, 1] to latents [1, C, k+1, h, w]."""
+        """Encode video [1, 3, 4k+1, H, W] in [-1, 1] to latents [1, C, k+1, h, w]."""
         with self.stage("vae encode"):
             return vae_io.encode(self.vae, video, sample=sample, generator=generator)
 
     def encode_ends(self, first: Tensor, last: Tensor | None, num_frames: int) -> Tensor:
-        """Known first and last frames [1, 3, f, H, W] to [1, 20, F, h, w]: a mask of them, then latents.
+        """Encode known first and last frames [1, 3, f, H, W] to [1, 20, F, h, w]: their mask, then latents.
 
-        The latents are those of a video that is grey (0) where nothing is known.
+        Unknown frames are grey (0) before encoding.
         """
         last = first[:, :, :0] if last is None else last
         between = num_frames - first.shape[2] - last.shape[2]
@@ -104,7 +107,7 @@ class WanPipeline(VideoPipeline, WanLoraLoaderMixin):
 
     @property
     def model_dtype(self) -> torch.dtype:
-        """What the transformer computes in."""
+        """Dtype in which the transformer computes."""
         return self.transformer.patch_embedding.weight.dtype
 
     def velocity(
@@ -117,7 +120,7 @@ class WanPipeline(VideoPipeline, WanLoraLoaderMixin):
         visible_frames: Tensor | None = None,
         model: WanDiT | None = None,
     ) -> Tensor:
-        """The prediction of the transformer (or ``model``) for one of the segments [1, C, F, h, w]."""
+        """Return the prediction of the transformer (or ``model``) for one of the segments [1, C, F, h, w]."""
         model = model or self.transformer
         packed, dtype = pack(segments), model.patch_embedding.weight.dtype
         with model.cache_context(branch):
@@ -135,12 +138,12 @@ class WanPipeline(VideoPipeline, WanLoraLoaderMixin):
         return unpack(output, segments)[which]
 
     def decode(self, latents: Tensor) -> Iterator[Tensor]:
-        """Latents to video [1, 3, f, H, W] in [-1, 1], one latent frame after the other."""
+        """Decode latents to video [1, 3, f, H, W] in [-1, 1], one latent frame at a time."""
         return self.timed(vae_io.decode_stream(self.vae, latents), "decode")
 
 
 def first_frame(image: Image.Image | None, video: InputVideo | None) -> Image.Image | None:
-    """What a video begins with: an image, or the last frame of another video."""
+    """Return the first frame of a video: an image, or the last frame of another video."""
     if image is not None:
         return image.convert("RGB")
     return None if video is None else Image.fromarray(video.tail(1)[0])

@@ -18,7 +18,7 @@ from videogen.tasks.geometry import latent_frames
 
 
 class Wan22TI2V5BPipeline(WanPipeline):
-    """Where there is a first frame it is the first latent frame, at level 0; the others are denoised."""
+    """Wan2.2 TI2V-5B; a first frame is the first latent frame, at level 0, and the others are denoised."""
 
     task, family = "image_to_video", "Wan2.2 5B"
     to_uint8 = staticmethod(truncated)
@@ -42,10 +42,10 @@ class Wan22TI2V5BPipeline(WanPipeline):
         generator: torch.Generator | None = None,
         callback_on_step_end: StepCallback | None = None,
     ) -> Iterator[Part]:
-        """One part.
+        """Yield one part.
 
-        Draws from the generator: the noise [1, 48, F, h, w], and with lcm in every step as much, without the
-        first frame where that is known; normal, float32.
+        Draws from the generator: the noise [1, 48, F, h, w], and with lcm in every step as much, without a
+        known first frame; normal, float32.
         """
         # 1. Noise, the first frame (scaled and cropped), text.
         noise = self.draw_noise(latent_frames(num_frames), height, width, generator)

@@ -22,9 +22,9 @@ from videogen.tasks.geometry import latent_frames
 
 
 class Wan22A14BPipeline(WanPipeline):
-    """One expert for high noise (``transformer``), one for low (``transformer_2``).
+    """Wan2.2 A14B with an expert for high noise (``transformer``) and one for low (``transformer_2``).
 
-    Where there is a first frame it is channels beside the noise: the image, or the last frame of a video.
+    A first frame (the image, or the last frame of a video) is passed as channels beside the noise.
     """
 
     task, family = "image_to_video", "Wan2.2 A14B"
@@ -62,12 +62,12 @@ class Wan22A14BPipeline(WanPipeline):
         generator: torch.Generator | None = None,
         callback_on_step_end: StepCallback | None = None,
     ) -> Iterator[Part]:
-        """One part.
+        """Yield one part.
 
         Draws from the generator: the noise [1, 16, F, h, w], and with lcm as much in every step; normal,
         float32.
         """
-        # 1. Noise; the first frame, stretched to size (bicubic, neither smoothed nor clamped); text.
+        # 1. Noise; first frame, stretched to size (bicubic, no antialiasing, no clamping); text.
         noise = self.draw_noise(latent_frames(num_frames), height, width, generator)
         beside = None
         if (image := first_frame(input_image, input_video)) is not None:
@@ -80,7 +80,7 @@ class Wan22A14BPipeline(WanPipeline):
             "uncond": Context(text=self.encode_prompt(negative_prompt)),
         }
 
-        # 2. Denoise; the expert follows the noise level, the solver's history does not mind.
+        # 2. Denoise; the noise level selects the expert, and both share the solver's history.
         low, high = guidance_scale if isinstance(guidance_scale, tuple) else (guidance_scale, guidance_scale)
 
         def predict(latents: Tensor, timestep: Tensor) -> Tensor:

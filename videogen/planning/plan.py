@@ -90,7 +90,7 @@ class Plan:
             return None
         here = self.checkpoint.folder is not None
         found: dict[str, Any] = {"width": None, "image": False}
-        found |= model_features.traits(self.checkpoint) if here else {}
+        found |= model_features.read_features(self.checkpoint) if here else {}
         model = str(self.options.model_id or self.task.default_model)
         if here and not self.checkpoint.revision and not self.checkpoint.tiny:
             model = str(Path(model).expanduser().absolute())  # "." has a name as well
@@ -169,7 +169,7 @@ class Plan:
 
     def _network(self) -> Network:
         if self.checkpoint.folder is not None:
-            found: Mapping[str, Any] = model_features.traits(self.checkpoint)
+            found: Mapping[str, Any] = model_features.read_features(self.checkpoint)
         else:
             found = model_features.published(self.checkpoint.name, self.task)
         return self.task.memory.network(found)

@@ -192,8 +192,8 @@ def _as_the_weights_are(
             raise InputError(OPTIONS[name].flag, explicit[name], what, f"nearest {value}")
     if not task.needs or checkpoint.folder is None:
         return dict(task.decided)
-    found = model_features.traits(checkpoint)
-    useless = [name for name, trait in task.needs.items() if not found[trait]]
+    found = model_features.read_features(checkpoint)
+    useless = [name for name, feature in task.needs.items() if not found[feature]]
     for name in useless:
         if name in explicit:
             what = "this model has no embedding for it"

@@ -112,7 +112,7 @@ def find_model(flag: str, path: str, kind: Kind = TEXT_CHAT) -> FoundModel:
     from videogen.checkpoints import hub  # noqa: PLC0415 - 0.2 s, only for hub ids
 
     found = FoundModel(flag=flag, name=path, kind=kind)
-    if snapshot := hub.cached(path, REVISION, PATTERNS):
+    if snapshot := hub.cached_snapshot(path, REVISION, PATTERNS):
         try:
             _check(f"{flag} {path}", snapshot, kind)
             return replace(found, folder=snapshot, revision=snapshot.name)

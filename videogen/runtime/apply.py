@@ -1,4 +1,4 @@
-"""Speed options, applied to a built transformer: the attention kernel, step caches, regional compilation."""
+"""Speed options applied to a built transformer: attention kernel, step caches, regional compilation."""
 
 import logging
 import os
@@ -31,7 +31,7 @@ from videogen.tasks.teacache_tables import Table
 
 logger = logging.getLogger(__name__)
 
-# Our words for diffusers' kernels.
+# Option value -> diffusers' kernel name.
 BACKENDS = {
     "native": "native",
     "cudnn": "_native_cudnn",
@@ -41,14 +41,14 @@ BACKENDS = {
     "xformers": "xformers",
 }
 HOPPER = (9, 0)
-CUDNN_WRONG = 91500  # the last version that torch does not trust
-# What a kernel is tried with: no length is a multiple of 128.
+CUDNN_WRONG = 91500  # the last version with the error; see _is_outdated
+# Lengths of the test input of a kernel; none is a multiple of 128.
 PROBE_TOKENS, PROBE_HEADS = 161, 3
 PROBE_KEYS = (161, 77)
-# Largest relative error of a row. In bfloat16 it is 0.3 %; a tile of padding that is attended to makes 30 %.
+# Largest accepted relative error of a row. bfloat16 gives 0.3 %; attending to a tile of padding gives 30 %.
 EXACT = 0.01
 LARGEST_ERROR = {"sage": 0.15}
-COMPILED = "TORCHINDUCTOR_CACHE_DIR"  # torch's own name for where compiled code is kept
+COMPILED = "TORCHINDUCTOR_CACHE_DIR"  # torch's variable for the folder of compiled code
 
 
 def set_attention_backend(
@@ -56,8 +56,8 @@ def set_attention_backend(
 ) -> str:
     """Use the named kernel, or for 'auto' the best that runs; the choice is returned.
 
-    Only this model's layers are touched (diffusers' own setter also changes a global). ``ring``: it must work
-    in a ring of ranks.
+    Only this model's layers are changed; diffusers' own setter also changes a global. ``ring``: the kernel
+    must support ring attention.
 
     Raises:
         InputError: the named kernel does not run here.
@@ -74,7 +74,7 @@ def set_attention_backend(
 def check_attention_backend(
     name: str, device: torch.device, dtype: torch.dtype, head_dim: int = HEAD_DIM, *, ring: bool = False
 ) -> str:
-    """The kernel that a name comes to, in diffusers' words, found out by running it.
+    """Return diffusers' name of the kernel to use, after running each candidate once.
 
     Raises:
         InputError: the named kernel does not run here.
@@ -88,7 +88,7 @@ def check_attention_backend(
         if name != "auto":
             what = f"does not run here, on {device} in {str(dtype).removeprefix('torch.')} ({problem})"
             raise InputError("--attention_backend", name, what, "leave it out")
-        level = logging.INFO if candidate in TORCH_KERNELS else logging.DEBUG  # other packages may be missing
+        level = logging.INFO if candidate in TORCH_KERNELS else logging.DEBUG  # others may not be installed
         _say(level, f"--attention_backend auto: not {candidate} ({problem})")
     if ring and device.type != "cpu":
         what = f"no kernel that works in a ring runs on {device} in {str(dtype).removeprefix('torch.')}"
@@ -97,7 +97,7 @@ def check_attention_backend(
 
 
 def _candidates(name: str, device: torch.device, dtype: torch.dtype) -> Iterator[str]:
-    """Kernels to try, best first. Lossy ones (sage) are never chosen unasked."""
+    """Yield the kernels to try, best first; lossy ones (sage) only if asked for by name."""
     if name != "auto":
         if name == "cudnn":
             _is_outdated(name, device)
@@ -113,10 +113,12 @@ def _candidates(name: str, device: torch.device, dtype: torch.dtype) -> Iterator
 
 
 def _is_outdated(name: str, device: torch.device) -> bool:
-    """Whether this cuDNN is too old for attention; says so, as a warning where it was asked for by name.
+    """Return True, and log it, if this cuDNN is too old for attention.
 
-    torch itself prefers cuDNN on Hopper only when it is newer than 9.15.0, which mended an error with lengths
-    that are no multiple of 128 (pytorch issue 169849); nearly all of ours are such.
+    The message is a warning if cuDNN was asked for by name.
+
+    torch prefers cuDNN on Hopper only from 9.15.1 on, which fixed an error with lengths that are no multiple
+    of 128 (pytorch issue 169849), as nearly all of ours.
     """
     found = torch.backends.cudnn.version() if device.type == "cuda" else None
     if found is None or found > CUDNN_WRONG:
@@ -130,16 +132,16 @@ def _is_outdated(name: str, device: torch.device) -> bool:
 
 @cache
 def _say(level: int, message: str) -> None:
-    """Log a message once, though kernels are asked for several times per video."""
+    """Log a message once, although kernels are chosen several times per video."""
     logger.log(level, message)
 
 
-@cache  # it takes a second, and is asked for every video
+@cache  # takes a second, and is called for every video
 def _problem(backend: str, head_dim: int, device: torch.device, dtype: torch.dtype) -> str | None:
-    """Why a kernel does not work here, found out by running it; None when it does.
+    """Return why a kernel does not work here, found by running it; None if it works.
 
-    Its input is laid out as in the transformers, to themselves and to text, with odd lengths; what comes out
-    is compared with plain products.
+    The input has the memory layout of the transformers' self- and cross-attention, with odd lengths; the
+    output is compared with torch's math kernel.
     """
     generator = torch.Generator().manual_seed(0)
     try:
@@ -153,7 +155,7 @@ def _problem(backend: str, head_dim: int, device: torch.device, dtype: torch.dty
             )
             wanted = attend(query.float(), key.float(), value.float(), "_native_math")
             off = (attend(query, key, value, kernel).float() - wanted).norm(dim=-1) / wanted.norm(dim=-1)
-            error = off.max().item()  # waits, so that what went wrong on the GPU shows here
+            error = off.max().item()  # synchronizes, so that GPU errors are raised here
             if not error <= LARGEST_ERROR.get(backend, EXACT):
                 return f"its result is {error:.0%} off for {PROBE_TOKENS} queries and {keys} keys"
     except Exception as error:
@@ -168,11 +170,13 @@ def set_step_cache(
     table: Table | None = None,
     ratios: Ratios | None = None,
 ) -> None:
-    """The step cache that a plan's options ask for; an earlier one is taken off.
+    """Replace the pipeline's step cache by the one that a plan's options ask for.
 
     Args:
-        table: TeaCache's coefficients, where it is on.
-        ratios: MagCache's, where it is on.
+        pipeline: pipeline to change; its earlier step cache is removed.
+        options: those of the plan.
+        table: TeaCache's coefficients, if it is on.
+        ratios: MagCache's ratios, if it is on.
     """
     if pipeline.step_cache is not None:
         pipeline.step_cache.disable()
@@ -184,7 +188,7 @@ def set_step_cache(
             threshold=options.teacache_thresh,
             use_ret_steps=options.use_ret_steps,
             fixed=options.teacache_fixed,
-            agree=pipeline.agree,
+            sync_scalar=pipeline.sync_scalar,
         )
     elif options.cache is not None:
         name, threshold = read_cache(options.cache)
@@ -195,7 +199,7 @@ def set_step_cache(
 
 
 def keep_ratios(pipeline: Pipeline, file: Path | None, schedule: Mapping[str, Any]) -> None:
-    """Keep on disk what a calibrating MagCache measured, if one did."""
+    """Write the ratios that a calibrating MagCache measured to disk, if there are any."""
     cache = pipeline.step_cache
     if file is not None and isinstance(cache, DiffusersCache) and cache.ratios:
         try:
@@ -207,17 +211,17 @@ def keep_ratios(pipeline: Pipeline, file: Path | None, schedule: Mapping[str, An
 
 
 def keep_compiled() -> None:
-    """Have compiled code kept in the user's cache folder, unless TORCHINDUCTOR_CACHE_DIR says where."""
-    if os.environ.get(COMPILED, default_cache_dir()) == default_cache_dir():  # torch fills its own in
+    """Store compiled code in the user's cache folder, unless TORCHINDUCTOR_CACHE_DIR is set."""
+    if os.environ.get(COMPILED, default_cache_dir()) == default_cache_dir():  # torch sets its default itself
         os.environ[COMPILED] = str(cache_root() / "compiled")
 
 
 def compile_blocks(
-    transformer: WanDiT, device: torch.device, *, streamed: bool, spread: bool = False
+    transformer: WanDiT, device: torch.device, *, streamed: bool, sharded: bool = False
 ) -> None:
     """Compile the repeated block once (regional compilation), where that applies; the code is kept.
 
-    A block whose tokens are ``spread`` over ranks is compiled in pieces, around their exchange.
+    ``sharded``: tokens are sharded over ranks, so a block is compiled in pieces around the exchange.
     """
     if device.type == "cpu":
         logger.warning("--compile: skipped on the CPU, where compiling takes longer than it saves")
@@ -227,4 +231,4 @@ def compile_blocks(
         return
     keep_compiled()
     for block in blocks(transformer):
-        block.compile(fullgraph=not spread)
+        block.compile(fullgraph=not sharded)

@@ -1,12 +1,11 @@
-"""Blocks of a transformer and layers of an encoder that are on the device only while they work.
+"""Block streaming: transformer blocks and encoder layers are on the device only while they run.
 
-Their weights rest in RAM as they were loaded, in mapped files or not, and nothing else is pinned than the
-uploader's buffers. While a block works, the next of its stack is on the way; a block that is not called (a
-step cache left it out) is not fetched, and one that was fetched for nothing leaves at once. So two blocks are
-there at most, and none after the forward.
+Weights stay in RAM as they were loaded, memory-mapped or not; only the uploader's buffers are pinned. While a
+block runs, the next one of its stack is uploaded. A block that a step cache skips is not uploaded, or evicted
+at once. So at most two blocks are on the device, and none after the forward.
 
-diffusers' group offload is not used: it keeps torchao's weights on the device (its issue 14433), needs all of
-them in pinned memory, of which torch makes a power of two for each, and lets the host wait for every block.
+diffusers' group offload is not used: it keeps torchao's weights on the device (its issue 14433), needs all
+weights in pinned memory (rounded up to powers of two by torch), and blocks the host for every block.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,17 +20,17 @@ HOOK = "videogen_streaming"
 
 
 class Stack:
-    """Modules that work one after the other, each on the device for its own forward alone."""
+    """Modules that run one after the other, each on the device only during its own forward."""
 
     def __init__(self, modules: Sequence[nn.Module], copier: Copier) -> None:
         self.modules, self.copier = modules, copier
         self.uploads: dict[int, Upload] = {}
         for index, module in enumerate(modules):
-            # diffusers' kind of hook: those of a step cache lie around it, and decide whether it is reached.
+            # A diffusers hook, because a step cache's hooks wrap it and decide whether it runs.
             HookRegistry.check_if_exists_or_initialize(module).register_hook(_Streamed(self, index), HOOK)
 
     def enter(self, index: int) -> None:
-        """Wait for a module's weights, and fetch those of the one after it."""
+        """Wait for a module's weights and start to upload those of the next one."""
         upload = self.uploads.pop(index, None) or self._fetch(index)
         self.clear()
         self.uploads[index] = upload
@@ -40,11 +39,11 @@ class Stack:
             self.uploads[index + 1] = self._fetch(index + 1)
 
     def leave(self, index: int) -> None:
-        """Put a module's weights back into RAM."""
+        """Evict a module's weights."""
         self.uploads.pop(index).evict()
 
     def clear(self) -> None:
-        """Put everything back into RAM."""
+        """Evict all modules."""
         while self.uploads:
             self.uploads.popitem()[1].evict()
 
@@ -53,7 +52,7 @@ class Stack:
 
 
 class _Streamed(ModelHook):
-    """Brings one module of a stack to the device for its forward."""
+    """Hook that uploads one module of a stack for its forward."""
 
     def __init__(self, stack: Stack, index: int) -> None:
         super().__init__()
@@ -69,7 +68,7 @@ class _Streamed(ModelHook):
 
 
 def stream(module: nn.Module, stacks: Sequence[Sequence[nn.Module]], copier: Copier) -> None:
-    """Stream stacks of modules within ``module``; all is in RAM again when its forward ends or fails."""
+    """Stream stacks of modules within ``module``; all are evicted when its forward ends or fails."""
     streamed = [Stack(modules, copier) for modules in stacks]
 
     def clear(*_: object) -> None:

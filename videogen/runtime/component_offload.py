@@ -1,10 +1,10 @@
-"""Component offload: encoders, transformers and the VAE are on the device only while they work.
+"""Component offload: encoders, transformers and the VAE are on the device only while they run.
 
-Weights are never modified, so evicting a component is letting go of its copy on the device: its parameters
-point at the tensors in RAM again, which are the mapped files where the dtype fits. Nothing is ever copied
-back. Uploads go through pinned memory on a stream of their own, and where there is room the next component
-is uploaded while an encoder works. Pipelines encode known frames before they run encoders: at 720P that takes
-13 GB, and no weights that were uploaded early may be in its way.
+Weights are never modified, so eviction drops the copy on the device and points the parameters at the tensors
+in RAM again (the mapped files if the dtype fits); nothing is copied back. Uploads go through pinned memory on
+their own stream. If there is room, the next component is uploaded while an encoder runs. Pipelines encode
+known frames before they run encoders, because that takes 13 GB at 720P and weights uploaded early would be in
+the way.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -21,22 +21,22 @@ from videogen.models.interface import Pipeline
 from videogen.runtime.device import free_memory, total_memory
 from videogen.runtime.precision import inner_tensors
 
-# In the names of components that work briefly, and need little room besides their weights.
+# In the names of components that run briefly and need little memory besides their weights.
 ENCODER = "_encoder"
 # Bytes left to an encoder when the next component is uploaded early; by simulation it takes 0.5 GB at most.
 HEADROOM = 2 << 30
-SHARE_LEFT = 1 / 20  # of the device's memory, besides: an early upload is no reason to run short
+SHARE_LEFT = 1 / 20  # fraction of the device's memory that stays free as well
 
 
 class Copier:
-    """Copies tensors to a device in the background; at once where the device has no streams."""
+    """Copies of tensors to a device, made in the background if the device has streams."""
 
     def __init__(self, device: torch.device) -> None:
         self.device, self.uploader = device, Uploader(device)
         self.pool = ThreadPoolExecutor(1, "weights") if device.type == "cuda" else None
 
     def start(self, sources: Sequence[Tensor]) -> Callable[[], list[Tensor]]:
-        """Begin to copy; the returned function waits for the copies (contiguous) and gives them."""
+        """Start to copy; the returned function waits for the copies (contiguous) and returns them."""
         targets = self.uploader.allocate(sources)
         if self.pool is None:
             for source, target in zip(sources, targets, strict=True):
@@ -52,7 +52,7 @@ class Copier:
 
 
 class Upload:
-    """One component whose weights are on their way to the device, or there."""
+    """Upload of one component's weights to the device, in progress or finished."""
 
     def __init__(self, module: nn.Module, copier: Copier) -> None:
         self.homes = [
@@ -64,7 +64,7 @@ class Upload:
         self.ready = False
 
     def wait(self) -> None:
-        """Wait for the copies and let the component compute with them."""
+        """Wait for the copies and point the component's parameters at them."""
         if not self.ready:
             for (tensor, name, _), copy in zip(self.homes, self.arrived(), strict=True):
                 setattr(tensor, name, copy)
@@ -84,11 +84,11 @@ def tensors_of(module: nn.Module) -> Iterator[Tensor]:
 
 
 class ComponentOffload:
-    """Keeps one transient component of a pipeline on the device at a time, beside the resident ones.
+    """Offload that keeps one component of a pipeline on the device at a time, plus the resident ones.
 
     Args:
         order: names of the components in order of use.
-        transient: those that are uploaded to work and evicted again; all others are resident.
+        transient: components that are uploaded to run and evicted again; all others are resident.
     """
 
     def __init__(
@@ -111,7 +111,8 @@ class ComponentOffload:
     def make_resident(self, name: str) -> bool:
         """Make ``name`` resident and evict the others; True if it was just uploaded.
 
-        What was uploaded early may stay while an encoder works; a transformer and the VAE need the room.
+        An encoder leaves components that were uploaded early on the device; transformers and the VAE need the
+        room.
         """
         upload = self.uploads.get(name)
         uploaded = name in self.transient and (upload is None or not upload.ready)
@@ -145,14 +146,17 @@ class ComponentOffload:
 
 
 class _MakeResident(ModelHook):
-    """Makes a component resident before its forward; diffusers reads off it where a pipeline computes."""
+    """Hook that makes a component resident before its forward.
+
+    diffusers also reads from it on which device a pipeline computes.
+    """
 
     def __init__(self, offload: ComponentOffload, name: str) -> None:
         self.offload, self.name, self.execution_device = offload, name, offload.device
 
     def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> tuple[tuple, dict]:  # noqa: ARG002
         uploaded = self.offload.make_resident(self.name)
-        if uploaded and ENCODER in self.name:  # what it is given may have been made where its weights were
+        if uploaded and ENCODER in self.name:  # its input may have been created on the CPU, with its weights
             device = self.execution_device
             return send_to_device(args, device), send_to_device(kwargs, device)
         return args, kwargs

@@ -1,10 +1,8 @@
-"""Cross-attention KV cache: text and image projections do not depend on the step, so compute them once per
-prompt. Bit-exact.
+"""Cross-attention KV cache: text and image projections are the same in every step, so compute them once.
 
-Applied from outside to a built transformer: its embedders and its stack of blocks are called with the same
-tensors in every step (the pipelines keep them) and return what they computed the first time. Keys and values
-are computed before the blocks run, so blocks may be compiled; they may not be streamed, because then their
-weights are elsewhere.
+Bit-exact. The pipelines pass the same text and image tensors in every step; hooks on the embedders and on the
+block stack return the results of the first one. Keys and values are computed before the blocks run, so blocks
+may be compiled; they may not be streamed, because their weights are then not on the device.
 """
 
 from typing import Any
@@ -12,8 +10,8 @@ from typing import Any
 from diffusers.hooks.hooks import HookRegistry, ModelHook
 from torch import Tensor, nn
 
+from videogen.models.fifo_cache import FifoCache
 from videogen.models.interface import Pipeline
-from videogen.models.lru import Recent
 from videogen.models.wan.transformer import WanDiT
 
 HOOK = "videogen_cross_attention_cache"
@@ -21,22 +19,22 @@ CONTEXTS = 2  # distinct texts of the guidance branches, and as many images
 
 
 class _Embedder(ModelHook):
-    """The embedder of text or image."""
+    """Hook of the text or image embedder that caches its output."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.kept = Recent(CONTEXTS)
+        self.cache = FifoCache(CONTEXTS)
 
     def new_forward(self, _module: nn.Module, states: Tensor) -> Tensor:
-        return self.kept.of(states, lambda: self.fn_ref.original_forward(states))
+        return self.cache.get_or_compute_for(states, lambda: self.fn_ref.original_forward(states))
 
 
 class _Blocks(ModelHook):
-    """The stack of blocks: each is given keys and values instead of the text [B, T, D] and the image."""
+    """Hook of the block stack; passes cached keys and values instead of text [B, T, D] and image tokens."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.kept = Recent(2 * CONTEXTS)
+        self.cache = FifoCache(2 * CONTEXTS)
 
     def new_forward(
         self,
@@ -48,15 +46,19 @@ class _Blocks(ModelHook):
         image: Tensor | None = None,
         *others: Any,
     ) -> Tensor:
-        keys = self.kept.of(text, lambda: [block.attn2.keys_values(text) for block in blocks])
+        keys = self.cache.get_or_compute_for(
+            text, lambda: [block.attn2.keys_values(text) for block in blocks]
+        )
         more: Any = image
         if image is not None:
-            more = self.kept.of(image, lambda: [block.attn2.image_keys_values(image) for block in blocks])
+            more = self.cache.get_or_compute_for(
+                image, lambda: [block.attn2.image_keys_values(image) for block in blocks]
+            )
         return self.fn_ref.original_forward(hidden_states, keys, temb, rotary_emb, more, *others)
 
 
 class CrossAttentionCache:
-    """The cache of one transformer; ``clear`` it whenever weights change."""
+    """Cross-attention KV cache of one transformer; call ``clear`` whenever weights change."""
 
     def __init__(self, transformer: WanDiT) -> None:
         embedder = transformer.condition_embedder
@@ -73,10 +75,10 @@ class CrossAttentionCache:
     def clear(self) -> None:
         """Drop everything that is cached."""
         for hook in self.hooks:
-            hook.kept.clear()
+            hook.cache.clear()
 
     def remove(self) -> None:
-        """Take the cache off; hooks that were registered on the blocks later must be gone already."""
+        """Remove the cache; hooks registered on the blocks after it must be removed first."""
         self.clear()
         for module in self.modules:
             HookRegistry.check_if_exists_or_initialize(module).remove_hook(HOOK, recurse=False)

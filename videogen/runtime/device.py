@@ -1,4 +1,4 @@
-"""Devices: choosing one, how much memory it has, and what to print for bug reports."""
+"""Devices: choice of one, its memory, and the environment report for bug reports."""
 
 import importlib
 import platform
@@ -25,7 +25,7 @@ OPTIONAL = (
 
 
 def choose_device(name: str, flag: str = "--device") -> torch.device:
-    """'auto' is the first accelerator, else the CPU.
+    """Return the device of a name; 'auto' is the first accelerator, else the CPU.
 
     Raises:
         InputError: a device this machine or this torch does not have.
@@ -38,13 +38,13 @@ def choose_device(name: str, flag: str = "--device") -> torch.device:
     )
     if (device.index or 0) >= count:
         raise InputError(flag, name, f"there are {count} such devices here", f"try {flag} cpu")
-    if device.type == "cuda" and device.index is None:  # by its number: new threads begin on the first GPU
+    if device.type == "cuda" and device.index is None:  # with its index, because new threads start on GPU 0
         device = torch.device("cuda", torch.cuda.current_device())
     return device
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that could be allocated now, those that torch holds in reserve included."""
+    """Return the bytes that can be allocated now, including those that torch holds in reserve."""
     if device.type == "cuda":
         reserve = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + reserve
@@ -61,15 +61,15 @@ def total_memory(device: torch.device) -> int:
 def reset_peak(device: torch.device) -> None:
     """Start a new measurement of ``peak_memory``."""
     with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak of what is resident
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: resets the peak of resident memory
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
 
 def peak_memory(device: torch.device) -> dict[str, int]:
-    """Peak bytes: of this process in RAM, and of torch on the GPU."""
+    """Return peak bytes: of this process in RAM, and of torch on the GPU."""
     peaks = {"ram": psutil.Process().memory_info().rss}
-    with suppress(OSError):  # Linux; getrusage's peak would be that of whatever started this process
+    with suppress(OSError):  # Linux; getrusage's peak would include the parent process
         status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
         if found := re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE):
             peaks["ram"] = int(found[1]) * 1024
@@ -79,18 +79,18 @@ def peak_memory(device: torch.device) -> dict[str, int]:
 
 
 def device_name(device: torch.device) -> str:
-    """What to call the device in metadata."""
+    """Return the name of the device for the metadata."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def versions() -> dict[str, str]:
-    """Versions of what a result depends on."""
+    """Return the versions of everything that a result depends on."""
     names = ("torch", "diffusers", "transformers", "accelerate", "safetensors")
     return {"python": platform.python_version()} | {name: _version(name) for name in names}
 
 
 def environment() -> Iterator[str]:
-    """Lines for bug reports: versions, devices, and whether optional packages really import."""
+    """Yield lines for bug reports: versions, devices, and which optional packages really import."""
     from videogen import __version__  # noqa: PLC0415
 
     yield f"videogen {__version__}, python {platform.python_version()}, {platform.platform()}"

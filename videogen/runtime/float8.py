@@ -1,7 +1,8 @@
-"""Float8 matrix products in a built transformer, where the GPU multiplies in float8.
+"""Float8 matrix multiplication in a built transformer, on GPUs that support it.
 
-Weights have a scale per output row, activations one per token, found anew for every product. What users saw
-suffer stays as it is: norms, embeddings, modulation, the head, and the first and last block.
+Weights have one scale per output row, activations one per token, computed for every product. Layers that
+users found sensitive are not converted: norms, embeddings, modulation, the head, and the first and last
+block.
 """
 
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from videogen.runtime.precision import is_quantized
 
 FLAG = "--float8_matmul"
 CAPABILITY = (8, 9)
-UNIT = 16  # what the sides of a float8 product are multiples of
+UNIT = 16  # sizes of a float8 product must be multiples of it
 
 
 def check(device: torch.device) -> None:
@@ -32,17 +33,17 @@ def check(device: torch.device) -> None:
         raise InputError(FLAG, None, f"{what}; {name} has {'.'.join(map(str, found))}", "leave it out")
 
 
-def chosen(transformer: nn.Module) -> Iterator[tuple[nn.Module, list[str]]]:
-    """Blocks with the names of their layers that multiply in float8.
+def convertible_layers(transformer: nn.Module) -> Iterator[tuple[nn.Module, list[str]]]:
+    """Yield each block with the names of its layers that multiply in float8.
 
-    Of a LoRA the layer it changes is one of them, its own two are not.
+    The base layer of a LoRA is included, its two low-rank layers are not.
     """
     for block in blocks(transformer)[1:-1]:
         yield block, [name for name, layer in block.named_modules() if _suits(name, layer)]
 
 
 def _suits(name: str, layer: nn.Module) -> bool:
-    """An ordinary linear layer of attention or feed-forward; a modulation is part of a norm."""
+    """Return True for a linear layer of attention or feed-forward; modulation layers belong to a norm."""
     if type(layer) is not nn.Linear or is_quantized(layer.weight):
         return False
     kept = "norm" in name or "lora_" in name
@@ -50,7 +51,7 @@ def _suits(name: str, layer: nn.Module) -> bool:
 
 
 def quantize(transformer: nn.Module, device: torch.device) -> None:
-    """Let the chosen layers multiply in float8; block by block, each converted on the device.
+    """Convert the chosen layers to float8, one block at a time on the device.
 
     Raises:
         InputError: there are none.
@@ -61,7 +62,7 @@ def quantize(transformer: nn.Module, device: torch.device) -> None:
         quantize_,
     )
 
-    found = [(block, set(names)) for block, names in chosen(transformer) if names]
+    found = [(block, set(names)) for block, names in convertible_layers(transformer) if names]
     if not found:
         what = "no layer of this model can multiply in float8 (its weights are float8 already, or few)"
         raise InputError(FLAG, None, what, "leave it out")

@@ -17,7 +17,7 @@ TOLERANCE = {torch.float32: 1e-5, torch.float16: 2**-9, torch.bfloat16: 2**-6}  
 def enable_fused_kernels(device: torch.device, dtype: torch.dtype) -> None:
     """Enable every fused kernel that agrees with its plain form on ``device`` in ``dtype``.
 
-    Those that fail or differ are disabled, with one warning. Nothing happens where there is no CUDA device.
+    Kernels that fail or differ are disabled, with one warning. Without a CUDA device nothing happens.
     """
     operators.ENABLED.clear()
     if not needs_check(device):
@@ -46,7 +46,7 @@ def _problem(name: str, device: torch.device, dtype: torch.dtype) -> str | None:
                     for sample in op.samples
                 ]
                 worst = max(_difference(*pair) for pair in both)
-        except Exception as error:  # a missing or broken Triton says so in many ways
+        except Exception as error:  # a missing or broken Triton raises many kinds of errors
             return f"they do not run ({first_line(error)})"
         if worst > TOLERANCE[kind]:
             return f"they differ from the plain form by {worst:.1e}"

@@ -1,4 +1,4 @@
-"""Memory options, applied from outside to a built pipeline: offloading, float8 weights, tiled decoding."""
+"""Memory options applied to a built pipeline: offloading, float8 weights, tiled decoding."""
 
 import logging
 
@@ -15,15 +15,17 @@ from videogen.runtime.precision import is_quantized
 logger = logging.getLogger(__name__)
 
 CPU = torch.device("cpu")
-STREAMED_ENCODERS = ("text_encoder", "text_encoder_2", "image_encoder")  # others are small, and stay in RAM
+STREAMED_ENCODERS = ("text_encoder", "text_encoder_2", "image_encoder")  # others are small, not streamed
 
 
 def place(pipeline: Pipeline, device: torch.device, *, offload: bool, low_vram: bool) -> None:
-    """Put a pipeline on its device; encoders are there while they work.
+    """Place a pipeline on its device; encoders are uploaded only while they run.
 
     Args:
-        offload: the transformers too, so that one component is on the device at a time, and the VAE.
-        low_vram: float8 transformer weights, blocks streamed through the device.
+        pipeline: pipeline to place.
+        device: device that it runs on.
+        offload: offload transformers as well, so that only one component and the VAE are on the device.
+        low_vram: float8 transformer weights, with blocks streamed to the device.
     """
     if low_vram:
         for transformer in pipeline.transformers:
@@ -44,13 +46,13 @@ def place(pipeline: Pipeline, device: torch.device, *, offload: bool, low_vram: 
 
 
 def quantize(transformer: nn.Module, device: torch.device) -> None:
-    """Float8 (e4m3) weights, one scale per output row of every Linear; activations keep their dtype.
+    """Quantize every Linear to float8 (e4m3) with one scale per output row; activations keep their dtype.
 
-    Blocks are converted on the device, one at a time, and rest in RAM; nothing else is left there.
+    Blocks are converted one at a time on the device and moved back to RAM.
     """
     from torchao.quantization import Float8WeightOnlyConfig, quantize_  # noqa: PLC0415 - slow, and noisy
 
-    def suits(layer: nn.Module, name: str) -> bool:  # LoRA layers stay as they are
+    def suits(layer: nn.Module, name: str) -> bool:  # LoRA layers are not quantized
         return type(layer) is nn.Linear and "lora_" not in name and not is_quantized(layer.weight)
 
     copier = Copier(device)
@@ -58,19 +60,19 @@ def quantize(transformer: nn.Module, device: torch.device) -> None:
         upload = Upload(block, copier)
         upload.wait()
         quantize_(block, Float8WeightOnlyConfig(), filter_fn=suits)
-        upload.evict()  # what was not converted is where it was
+        upload.evict()  # weights that were not converted return to RAM
         block.to(CPU)
     quantize_(transformer, Float8WeightOnlyConfig(), filter_fn=suits)
 
 
 def blocks(transformer: nn.Module) -> list[nn.Module]:
-    """What a transformer is a stack of, in order."""
+    """Return the blocks that a transformer is a stack of, in order."""
     stacks = (child for child in transformer.children() if isinstance(child, nn.ModuleList))
     return [block for stack in stacks for block in stack]
 
 
 def stream_blocks(pipeline: Pipeline, device: torch.device) -> None:
-    """Let blocks and encoders rest in RAM; each block comes to the device for its own forward."""
+    """Stream blocks and encoder layers: weights stay in RAM and are uploaded for their own forward."""
     copier = Copier(device)
     for transformer in pipeline.transformers:
         for child in transformer.children():
@@ -88,7 +90,7 @@ def stream_blocks(pipeline: Pipeline, device: torch.device) -> None:
 def choose_tiling(
     pipeline: Pipeline, mode: str, memory: Memory, device: torch.device, *, low_vram: bool
 ) -> bool:
-    """Whether the decode is tiled; with 'auto', where the untiled decode would not fit."""
+    """Return whether to tile the decode; 'auto' tiles if the untiled decode would not fit."""
     fits = memory.decode <= free_memory(device)
     tiled = mode == "on" or (mode == "auto" and (pipeline.always_tiled or low_vram or not fits))
     if tiled and mode == "auto" and not pipeline.always_tiled:

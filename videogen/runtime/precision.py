@@ -1,6 +1,6 @@
-"""How exactly float32 is computed, and what quantised tensors consist of.
+"""Float32 precision of matrix products, and the inner tensors of quantized weights.
 
-Where which dtype is used, the components' table says.
+The table of components gives the dtype of each part.
 """
 
 import torch
@@ -8,10 +8,10 @@ from torch import Tensor
 
 
 def set_precision(device: torch.device, dtype: torch.dtype) -> None:
-    """Products and convolutions in float32: TF32 on a GPU where it is beside bfloat16 or float16, else exact.
+    """Set float32 products and convolutions to TF32 (beside half precision on a GPU) or exact.
 
-    With a compute dtype of half precision float32 is for range and for sums, which TF32 has. With float32
-    somebody wants to compare.
+    With a half-precision compute dtype, float32 is used for range and sums, for which TF32 is enough. With
+    float32, results are meant to be compared.
     """
     fast = device.type == "cuda" and dtype != torch.float32
     torch.set_float32_matmul_precision("high" if fast else "highest")
@@ -19,7 +19,7 @@ def set_precision(device: torch.device, dtype: torch.dtype) -> None:
 
 
 def is_quantized(tensor: Tensor) -> bool:
-    """Whether a tensor stands for numbers in another format, as torchao's do."""
+    """Return True if a tensor represents numbers in another format, as torchao's do."""
     return hasattr(tensor, "__tensor_flatten__")
 
 

@@ -1,9 +1,9 @@
 """diffusers' step caches, applied to the transformers of a built pipeline.
 
-FirstBlockCache computes the first block and leaves the others out when its residual hardly changed; MagCache
-leaves all out for as long as ratios, measured once, promise a small error; TaylorSeer extrapolates what
-layers put out (its lite mode: what the transformer puts out). Every transformer and every guidance branch has
-a state of its own, and all begin anew with every denoising loop.
+FirstBlockCache computes the first block and skips the others if its residual hardly changed. MagCache skips
+all blocks while ratios, measured once, predict a small error. TaylorSeer extrapolates the outputs of layers
+(lite mode: of the transformer). Every transformer and guidance branch has its own state, which is reset for
+every denoising loop.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,9 +19,9 @@ from videogen.runtime.memory import blocks
 from videogen.tasks.step_caches import KINDS, Ratios
 
 HOOK = "videogen_counter"
-ENDLESS = 10**9  # steps: diffusers prints what it calibrated, and forgets it, when it has seen them all
-# What TaylorSeer extrapolates, by stack; its own patterns match nothing of Wan's. Wan's blocks; then
-# HunyuanVideo's, whose single blocks put out the sum of what the layers in the last line make.
+ENDLESS = 10**9  # steps; diffusers prints and drops the calibrated ratios after the last step
+# Layers whose outputs TaylorSeer extrapolates, by stack (its default patterns match nothing in Wan): Wan's
+# blocks, then HunyuanVideo's, whose single blocks return the sum of the last line's layers.
 EXTRAPOLATED = [
     r"blocks\.\d+\.(attn1|attn2|audio_cross_attn|ffn)",
     r"transformer_blocks\.\d+\.(attn|ff|ff_context)",
@@ -31,7 +31,7 @@ LEFT_OUT = [r"single_transformer_blocks\.\d+\.(attn|proj_mlp)"]
 
 
 class _Counter(ModelHook):
-    """Counts how often a module is really run; registered before a cache, it lies inside of it."""
+    """Hook that counts how often a module really runs; registered before a cache, so it lies inside of it."""
 
     count = 0
 
@@ -41,7 +41,7 @@ class _Counter(ModelHook):
 
 
 class _Cached:
-    """A transformer with its cache: counts calls, and says of each whether the blocks ran."""
+    """Transformer with a step cache; counts calls and records whether each call ran the blocks."""
 
     def __init__(
         self, transformer: Any, config: Any, *, in_blocks: bool, on_call: Callable[["_Cached"], None]
@@ -63,12 +63,12 @@ class _Cached:
 
     @property
     def branch(self) -> str:
-        """The guidance branch that is computed."""
+        """Guidance branch that is being computed."""
         assert self.states is not None
         return self.states.context.name
 
     def calibrated(self) -> dict[str, list[float]]:
-        """Ratios measured since the last reset, by branch; none unless it calibrates."""
+        """Return the ratios measured since the last reset, by branch; empty unless it calibrates."""
         states = {} if self.states is None else self.states._state_cache
         return {name: list(found) for name, state in states.items() if (found := state.calibration_ratios)}
 
@@ -77,7 +77,7 @@ class _Cached:
         self.transformer._reset_stateful_cache()
 
     def disable(self) -> None:
-        """Take the cache off."""
+        """Remove the cache."""
         self.listener.remove()
         self.transformer.disable_cache()
         HookRegistry.check_if_exists_or_initialize(self.counted).remove_hook(HOOK, recurse=False)
@@ -85,19 +85,19 @@ class _Cached:
 
 
 def _compile_inside(block: nn.Module) -> None:
-    """Let a compiled block be what a cache calls, instead of compiling the cache with it."""
+    """Compile the forward that a step cache wraps, instead of the cache together with it."""
     if block._compiled_call_impl is not None:
         block._compiled_call_impl = None
         processors = (getattr(module, "processor", None) for module in block.modules())
-        # Tokens that are exchanged between ranks are not compiled.
-        spread = any(getattr(processor, "exchange", None) is not None for processor in processors)
-        block.forward = torch.compile(block.forward, fullgraph=not spread)
+        # The exchange of tokens between ranks cannot be compiled.
+        sharded = any(getattr(processor, "exchange", None) is not None for processor in processors)
+        block.forward = torch.compile(block.forward, fullgraph=not sharded)
 
 
 class DiffusersCache:
-    """One of diffusers' caches on every transformer of a pipeline. Made by ``enable_cache``.
+    """One of diffusers' caches on every transformer of a pipeline; created by ``enable_cache``.
 
-    ``ratios`` are those that a calibrating MagCache measured in the first loop since it was made.
+    ``ratios``: measured by a calibrating MagCache in the first loop after its creation.
     """
 
     recorded_as: ClassVar[str] = "cache"
@@ -123,28 +123,28 @@ class DiffusersCache:
 
     @property
     def computed(self) -> int:
-        """Forwards since ``reset`` that ran the blocks."""
+        """Number of forwards since ``reset`` that ran all blocks."""
         return sum(cached.counter.count for cached in self.cached)
 
     @property
     def skipped(self) -> int:
-        """Forwards since ``reset`` that did not run all of them."""
+        """Number of forwards since ``reset`` that skipped some or all blocks."""
         return sum(cached.calls for cached in self.cached) - self.computed
 
-    def reset(self, num_steps: int) -> None:  # noqa: ARG002 - loops say how many steps they have
-        """Begin a generation."""
+    def reset(self, num_steps: int) -> None:  # noqa: ARG002 - start_loop gives the number of steps
+        """Start a new generation."""
         self._forget()
         for cached in self.cached:
             cached.calls = cached.counter.count = 0
 
     def start_loop(self, num_steps: int, published_steps: int | None = None) -> None:  # noqa: ARG002
-        """Begin a denoising loop of ``num_steps`` steps."""
+        """Start a denoising loop of ``num_steps`` steps."""
         self._forget()
         self._steps = num_steps
         self._measured.clear()
 
     def end_loop(self) -> None:
-        """Give the memory of what was cached back; keep what was calibrated."""
+        """Free cached tensors; calibrated ratios are kept."""
         self._leave()
         if not self.ratios and self._measured:
             measured = [self._measured.get(index, {}) for index in range(len(self.cached))]
@@ -152,13 +152,13 @@ class DiffusersCache:
         self._forget()
 
     def disable(self) -> None:
-        """Take the caches off."""
+        """Remove the caches."""
         self._forget()
         for cached in self.cached:
             cached.disable()
 
     def _on_call(self, cached: _Cached) -> None:
-        """Before a forward: the expert at work changes, and MagCache is told the ratios of the branch."""
+        """Handle a switch of experts and pass the branch's ratios to MagCache before a forward."""
         cached.calls += 1
         if cached is not self._working:
             self._leave()
@@ -167,11 +167,11 @@ class DiffusersCache:
             return
         branches = self.known["transformers"][self.cached.index(cached)]
         ratios: list[float] = branches.get(cached.branch) or next(iter(branches.values()), [])
-        cached.config.mag_ratios = _stretched(ratios, self._steps / self.known["steps"])
+        cached.config.mag_ratios = _interpolate_ratios(ratios, self._steps / self.known["steps"])
         cached.config.num_inference_steps = max(1, len(cached.config.mag_ratios))
 
     def _leave(self) -> None:
-        """Another expert goes on, or the loop ends: what this one remembers is of no more use."""
+        """Drop the cached tensors of an expert, because another one takes over or the loop ends."""
         if self._working is not None:
             index = self.cached.index(self._working)
             if found := self._working.calibrated():
@@ -185,8 +185,8 @@ class DiffusersCache:
             cached.reset()
 
 
-def _stretched(ratios: Sequence[float], scale: float) -> list[float]:
-    """Ratios for a loop of another length, as diffusers does it."""
+def _interpolate_ratios(ratios: Sequence[float], scale: float) -> list[float]:
+    """Interpolate ratios to a loop of another length, as diffusers does."""
     length = round(len(ratios) * scale)
     if length == len(ratios) or not ratios or not length:
         return list(ratios)
@@ -201,13 +201,14 @@ def enable_cache(
     dtype: torch.dtype,
     ratios: Ratios | None = None,
 ) -> DiffusersCache:
-    """Put a cache on transformers. Streamed or quantised blocks stay so, and so do compiled ones.
+    """Install a step cache on transformers; their blocks may be streamed, quantized or compiled.
 
     Args:
-        name: of KINDS.
-        threshold: diffusers'; for TaylorSeer the interval of computed steps; None lets MagCache calibrate.
-        dtype: in which TaylorSeer remembers.
-        ratios: of MagCache, as an earlier ``DiffusersCache.ratios``.
+        transformers: networks of the pipeline.
+        name: key of KINDS.
+        threshold: diffusers' threshold; TaylorSeer: interval of computed steps; None lets MagCache calibrate.
+        dtype: dtype of TaylorSeer's cached tensors.
+        ratios: ratios for MagCache, from an earlier ``DiffusersCache.ratios``.
 
     Raises:
         ValueError: another cache is on; MagCache has neither ratios nor is to calibrate.

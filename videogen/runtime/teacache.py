@@ -1,11 +1,12 @@
-"""TeaCache, applied to a built transformer: denoising steps that change little reuse the last residual.
+"""TeaCache applied to a built transformer: steps that change little reuse the last residual.
 
-Before the blocks run, the change of the time conditioning since the last call is turned into an expected
-change of the result (a polynomial per model, see coefficients.py) and summed up. While the sum stays below
-the threshold, what the blocks added to the tokens last time is added again, and the blocks are not called.
+Before the blocks run, the relative change of the time conditioning since the last call is mapped to an
+expected change of the output (a polynomial per model, see tasks/teacache_tables.py) and accumulated. While
+the sum is below the threshold, the residual that the blocks added last time is added again and the blocks are
+skipped.
 
-There are two ways of counting calls. ``Published`` is that of SkyReels-V2, oddities kept; ``Fixed`` knows
-guidance branches and steps. Source: spec skyreels_v2 section 10.
+There are two ways of counting calls: ``Published`` is SkyReels-V2's, including its quirks; ``Fixed`` counts
+per guidance branch and step. Source: spec skyreels_v2 section 10.
 """
 
 from abc import ABC, abstractmethod
@@ -25,11 +26,11 @@ RETAINED = {False: 2, True: 10}  # calls computed at the start, without and with
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What was decided for one call of the transformer.
+    """Decision for one call of the transformer: compute or reuse, and why.
 
-    ``state`` is whose state was used (even, odd, or a branch), ``count`` the counter before the call,
-    ``distance`` the relative change of the signal (None where it was not asked for or there was nothing to
-    compare with), ``accumulated`` the sum after the call.
+    ``state``: whose cache was used (even, odd, or a branch). ``count``: the counter before the call.
+    ``distance``: relative change of the signal (None if not measured or nothing to compare with).
+    ``accumulated``: the sum after the call.
     """
 
     state: str
@@ -40,47 +41,47 @@ class Decision:
 
 
 class Counting(ABC):
-    """Decides call by call, from distances alone. Until the first ``reset`` everything is computed."""
+    """Policy that decides call by call from distances alone; computes always before the first ``reset``."""
 
     def __init__(self, coefficients: tuple[float, ...], *, threshold: float, use_ret_steps: bool) -> None:
         self.coefficients, self.threshold, self.use_ret_steps = coefficients, threshold, use_ret_steps
         self.reset(0)
 
     def reset(self, num_steps: int) -> None:
-        """Begin a generation of ``num_steps`` steps, or of several loops of which this is the first."""
+        """Start a generation of ``num_steps`` steps, or of several loops of which this is the first."""
         self.num_steps = num_steps
         self.accumulated: dict[str, float] = {}
 
     @abstractmethod
     def start_loop(self, num_steps: int, published_steps: int | None = None) -> None:
-        """As ``TeaCache.start_loop``."""
+        """Start a denoising loop; see ``TeaCache.start_loop``."""
 
     @abstractmethod
     def _next(self, branch: str) -> tuple[str, int, bool]:
         """Count a call: (whose state it uses, the counter before it, whether it must be computed)."""
 
     def decide(self, branch: str, measure: Callable[[str], float | None]) -> Decision:
-        """Decide one call. ``measure`` gives the distance for a state, and is not called when forced."""
+        """Decide one call; ``measure`` returns the distance for a state and is not called if forced."""
         state, count, forced = self._next(branch)
         distance = None if forced else measure(state)
         accumulated, computed = 0.0, True
         if distance is not None:
             change = 0.0
-            for coefficient in self.coefficients:  # as numpy's polyval, to the last bit; may be negative
+            for coefficient in self.coefficients:  # bit-exact with numpy.polyval; may be negative
                 change = change * distance + coefficient
             accumulated = self.accumulated.get(state, 0.0) + change
-            computed = not accumulated < self.threshold  # a NaN is computed
+            computed = not accumulated < self.threshold  # True for a NaN as well
         self.accumulated[state] = 0.0 if computed else accumulated
         return Decision(state, count, distance, self.accumulated[state], computed)
 
 
 class Published(Counting):
-    """One counter of calls, which tells the branches apart by its parity and wraps after ``num_steps`` calls.
+    """Published policy: one call counter, wrapped after ``num_steps`` calls; its parity is the branch.
 
-    A step makes two calls, so the calls forced at the start are forced again half-way, those at the end are
+    A step makes two calls. So the calls forced at the start are forced again half-way, those at the end are
     never reached, and with an odd number of steps the branches swap. A loop sets where the counter wraps; the
-    window at the end stays that of the generation. Every loop begins at 0: the published counter comes back
-    to it by itself, but where it expects another number of steps, and there it crashes or mixes segments.
+    window at the end stays that of the generation. Every loop starts at 0. The published counter returns to 0
+    by itself unless it expects another number of steps; then it crashes or mixes segments.
     """
 
     def reset(self, num_steps: int) -> None:
@@ -101,7 +102,7 @@ class Published(Counting):
 
 
 class Fixed(Counting):
-    """A counter of steps per guidance branch, new for every denoising loop.
+    """Corrected policy: one step counter per guidance branch, restarted for every denoising loop.
 
     The first step (with ``use_ret_steps`` the first five) and, without it, the last one are computed.
     """
@@ -121,7 +122,7 @@ class Fixed(Counting):
 
 
 class _Branch(StateManager):
-    """Told by ``transformer.cache_context(name)`` which branch is computed; keeps nothing else."""
+    """Hook through which ``transformer.cache_context(name)`` sets the current branch; stores nothing else."""
 
     name = ""
 
@@ -133,20 +134,20 @@ class _Branch(StateManager):
 
 
 class TeaCache(ModelHook):
-    """Stands before the stack of blocks of one transformer. Made by ``enable_teacache``.
+    """Hook on the block stack of one transformer; created by ``enable_teacache``.
 
-    ``log`` holds the decisions since the last ``reset``. Kept per state are one residual [B, F, S, D] in the
-    dtype of the tokens, and one signal [B, F or 1, D] or [B, F or 1, 6, D] in float32.
+    ``log`` holds the decisions since the last ``reset``. Each state stores one residual [B, F, S, D] in the
+    dtype of the tokens and one signal [B, F or 1, D] or [B, F or 1, 6, D] in float32.
     """
 
     recorded_as: ClassVar[str] = "teacache"
-    _is_stateful = True  # so that cache_context reaches the branch below
+    _is_stateful = True  # so that cache_context reaches _Branch
 
     def __init__(
-        self, transformer: WanDiT, counting: Counting, agree: Callable[[float], float] = float
+        self, transformer: WanDiT, counting: Counting, sync_scalar: Callable[[float], float] = float
     ) -> None:
         super().__init__()
-        self.transformer, self.counting, self.agree = transformer, counting, agree
+        self.transformer, self.counting, self.sync_scalar = transformer, counting, sync_scalar
         self.branch = _Branch()
         self.log: list[Decision] = []
         self.signals: dict[str, Tensor] = {}
@@ -160,43 +161,43 @@ class TeaCache(ModelHook):
 
     @property
     def computed(self) -> int:
-        """Calls since ``reset`` that ran the blocks."""
+        """Number of calls since ``reset`` that ran the blocks."""
         return sum(decision.computed for decision in self.log)
 
     @property
     def skipped(self) -> int:
-        """Calls since ``reset`` that did not."""
+        """Number of calls since ``reset`` that reused a residual."""
         return len(self.log) - self.computed
 
     def reset(self, num_steps: int) -> None:
-        """Begin a generation; ``num_steps`` is what published counting starts with."""
+        """Start a generation; ``num_steps`` is the start value of published counting."""
         self.counting.reset(num_steps)
         self._drop()
         self.log.clear()
 
     def start_loop(self, num_steps: int, published_steps: int | None = None) -> None:
-        """Begin a denoising loop of ``num_steps`` steps.
+        """Start a denoising loop of ``num_steps`` steps.
 
-        ``published_steps``: where the published code sets its number of steps for the loop, that number.
+        ``published_steps``: number of steps that the published code sets for the loop, if it differs.
         """
         self.counting.start_loop(num_steps, published_steps)
         self._drop()
 
     def end_loop(self) -> None:
-        """Give the memory of what was cached back: the next loop begins by computing."""
+        """Free cached tensors; the next loop starts by computing."""
         self._drop()
 
     @property
     def needs_pairs(self) -> bool:
-        """Whether a step must make two calls, because calls are counted and not branches."""
+        """Whether every step must make two calls, because calls and not branches are counted."""
         return isinstance(self.counting, Published)
 
     def disable(self) -> None:
-        """Leave the transformer as it was found."""
+        """Restore the transformer to its original state."""
         blocks = self.transformer.blocks
         registry = HookRegistry.check_if_exists_or_initialize(blocks)
         registry.remove_hook(HOOK, recurse=False)
-        if self._fresh and not registry.hooks:  # diffusers leaves these behind
+        if self._fresh and not registry.hooks:  # diffusers does not remove them
             del blocks._diffusers_hook, blocks.forward
         self._listener.remove()
         self._forget_registries()
@@ -205,7 +206,7 @@ class TeaCache(ModelHook):
     def new_forward(
         self, _module: nn.Module, hidden_states: Tensor, text: Tensor, temb: Tensor, *others: Any
     ) -> Tensor:
-        """In place of ``WanBlocks.forward``, with its arguments."""
+        """Run or skip the blocks; takes the arguments of ``WanBlocks.forward``."""
         signal = temb if self.counting.use_ret_steps else self._embedding
         decision = self.counting.decide(
             self.branch.name, lambda state: self._distance(state, signal, hidden_states.shape)
@@ -214,26 +215,26 @@ class TeaCache(ModelHook):
         self.signals[decision.state] = signal
         if not decision.computed:
             return hidden_states + self.residuals[decision.state]
-        self.residuals.pop(decision.state, None)  # before the blocks need the memory
+        self.residuals.pop(decision.state, None)  # free it before the blocks run
         output = self.fn_ref.original_forward(hidden_states, text, temb, *others)
         self.residuals[decision.state] = output - hidden_states
         return output
 
     def reset_state(self, module: nn.Module) -> nn.Module:
-        """Called by diffusers after a generation: nothing cached outlives it."""
+        """Clear cached tensors; diffusers calls this after a generation."""
         self._drop()
         return module
 
     def _distance(self, state: str, signal: Tensor, shape: Size) -> float | None:
-        """mean|signal - previous| / mean|previous|; None where there is no residual of this shape.
+        """Return mean|signal - previous| / mean|previous|; None without a residual of this shape.
 
-        Both signals are float32. If one of them has a single level for all frames it counts for each.
+        Both signals are float32. A signal with a single level is broadcast over the frames.
         """
         residual = self.residuals.get(state)
         if residual is None or residual.shape != shape:
             return None
         previous = self.signals[state]
-        return self.agree(((signal - previous).abs().mean() / previous.abs().mean()).item())
+        return self.sync_scalar(((signal - previous).abs().mean() / previous.abs().mean()).item())
 
     def _listen(self, _embedder: nn.Module, _arguments: Any, outputs: tuple[Tensor, Tensor]) -> None:
         self._embedding = outputs[0]
@@ -243,7 +244,7 @@ class TeaCache(ModelHook):
         self.residuals.clear()
 
     def _forget_registries(self) -> None:
-        """``cache_context`` remembers which modules have hooks; it must look again."""
+        """Clear the list of hooked modules that ``cache_context`` caches, so that it is rebuilt."""
         if (registry := getattr(self.transformer, "_diffusers_hook", None)) is not None:
             registry.invalidate_child_registries_cache()
 
@@ -255,23 +256,24 @@ def enable_teacache(
     threshold: float,
     use_ret_steps: bool,
     fixed: bool,
-    agree: Callable[[float], float] = float,
+    sync_scalar: Callable[[float], float] = float,
 ) -> TeaCache:
-    """Put TeaCache before the blocks of a transformer. Compiled, streamed or quantised blocks stay so.
+    """Install TeaCache on a transformer; its blocks may be compiled, streamed or quantized.
 
-    The tokens may be split over ranks where the stack is called, not inside it (runtime/parallel.py does so).
+    Tokens may be sharded over ranks before the stack is called, not inside it (see runtime/parallel.py).
 
     Args:
-        table: of ``choose_table``.
+        transformer: network to change.
+        table: coefficients from ``choose_table``.
         threshold: accumulated change below which a call is skipped (0.1 about 2x, 0.2 about 3x as fast).
-        use_ret_steps: take the modulation as signal, not the time embedding, and compute more at the start.
+        use_ret_steps: use the modulation as signal, not the time embedding, and compute more at the start.
         fixed: count steps per guidance branch and loop, not calls as published.
-        agree: of a distance, the one that all ranks go by.
+        sync_scalar: distance -> distance that all ranks use.
 
     Raises:
-        ValueError: it is enabled already.
+        ValueError: it is already enabled.
     """
     counting = (Fixed if fixed else Published)(
         table.coefficients(use_ret_steps), threshold=threshold, use_ret_steps=use_ret_steps
     )
-    return TeaCache(transformer, counting, agree)
+    return TeaCache(transformer, counting, sync_scalar)

@@ -1,4 +1,4 @@
-"""Who holds what of a sequence that is spread over ranks: shares, padding, and the way back."""
+"""Token sharding: which tokens each rank holds, padding, and how shards are put together again."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def all_gather(x: Tensor, group: dist.ProcessGroup) -> Tensor:
-    """What every rank has, one after the other [ranks, ...]; shapes are alike."""
+    """Return the tensors of all ranks, stacked [ranks, ...]; their shapes must be equal."""
     ranks = dist.get_world_size(group)
     gathered = x.new_empty(ranks * x.numel())
     dist.all_gather_into_tensor(gathered, x.flatten(), group=group)
@@ -17,84 +17,92 @@ def all_gather(x: Tensor, group: dist.ProcessGroup) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class Axis:
-    """``length`` items in shares as equal as can be; a share that is one shorter is padded with its last."""
+class ShardSpec:
+    """Split of ``length`` items over ranks, as even as possible.
+
+    Shorter shards are padded with their last item.
+    """
 
     length: int
     ranks: int
 
     @property
-    def share(self) -> int:
-        """Items of a share, padding included."""
+    def shard_length(self) -> int:
+        """Items per shard, including padding."""
         return -(-self.length // self.ranks)
 
-    def owned(self, rank: int) -> range:
-        """The items of a rank's own."""
+    def local_range(self, rank: int) -> range:
+        """Return the indices of a rank's own items."""
         base, longer = divmod(self.length, self.ranks)
         first = rank * base + min(rank, longer)
         return range(first, first + base + (rank < longer))
 
-    def split(self, x: Tensor, dim: int, rank: int) -> Tensor:
-        """A rank's share of ``x``."""
+    def shard(self, x: Tensor, dim: int, rank: int) -> Tensor:
+        """Return a rank's shard of ``x`` along ``dim``."""
         if self.length % self.ranks == 0:
-            return x.narrow(dim, rank * self.share, self.share)
-        return x.index_select(dim, _share(self, rank, x.device))
+            return x.narrow(dim, rank * self.shard_length, self.shard_length)
+        return x.index_select(dim, _shard_indices(self, rank, x.device))
 
-    def gather(self, x: Tensor, dim: int, group: dist.ProcessGroup) -> Tensor:
-        """The whole, on every rank, of shares."""
+    def unshard(self, x: Tensor, dim: int, group: dist.ProcessGroup) -> Tensor:
+        """Gather the shards of all ranks along ``dim`` and drop the padding."""
         whole = torch.cat(list(all_gather(x, group)), dim=dim)
         if self.length % self.ranks == 0:
             return whole
-        return whole.index_select(dim, _unpadded(self, x.device))
+        return whole.index_select(dim, _unshard_indices(self, x.device))
 
 
 @lru_cache
-def _share(axis: Axis, rank: int, device: torch.device) -> Tensor:
-    owned = axis.owned(rank)
-    return torch.arange(axis.share, device=device).clamp(max=len(owned) - 1) + owned.start
+def _shard_indices(spec: ShardSpec, rank: int, device: torch.device) -> Tensor:
+    local = spec.local_range(rank)
+    return torch.arange(spec.shard_length, device=device).clamp(max=len(local) - 1) + local.start
 
 
 @lru_cache
-def _unpadded(axis: Axis, device: torch.device) -> Tensor:
-    """Where every item is in padded shares, one after the other."""
+def _unshard_indices(spec: ShardSpec, device: torch.device) -> Tensor:
+    """Return the position of every item in the concatenated padded shards."""
     places = [
-        rank * axis.share + index for rank in range(axis.ranks) for index in range(len(axis.owned(rank)))
+        rank * spec.shard_length + index
+        for rank in range(spec.ranks)
+        for index in range(len(spec.local_range(rank)))
     ]
     return torch.tensor(places, device=device)
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
-    """Which tokens a rank holds: of each section (groups of equal length, one after the other) its share of
-    every group."""
+class SequenceSharding:
+    """Sharding of a sequence made of sections.
 
-    sections: tuple[tuple[int, Axis], ...]
+    A section is (number of groups, spec of one group): groups of equal length follow one another, and a rank
+    holds its shard of every group.
+    """
 
-    @lru_cache  # noqa: B019 - layouts are values, and few
-    def ids(self, first: int, end: int) -> Tensor:
-        """Number of every token that ranks ``first`` to ``end`` hold, rank by rank; -1 is padding."""
+    sections: tuple[tuple[int, ShardSpec], ...]
+
+    @lru_cache  # noqa: B019 - instances are small values, and few
+    def token_ids(self, first: int, end: int) -> Tensor:
+        """Return the id of every token held by ranks ``first`` to ``end``, rank by rank; -1 is padding."""
         numbers = []
         for rank in range(first, end):
             before = 0
-            for groups, axis in self.sections:
-                owned = axis.owned(rank)
-                held = torch.full((groups, axis.share), -1)
-                starts = before + torch.arange(groups)[:, None] * axis.length
-                held[:, : len(owned)] = starts + torch.tensor(owned)
-                numbers.append(held.flatten())
-                before += groups * axis.length
+            for groups, spec in self.sections:
+                local = spec.local_range(rank)
+                ids = torch.full((groups, spec.shard_length), -1)
+                starts = before + torch.arange(groups)[:, None] * spec.length
+                ids[:, : len(local)] = starts + torch.tensor(local)
+                numbers.append(ids.flatten())
+                before += groups * spec.length
         return torch.cat(numbers)
 
     @lru_cache  # noqa: B019
-    def order(self, first: int, end: int, device: torch.device) -> Tensor:
-        """Places of the tokens of those ranks in the order of their numbers, without padding.
+    def sequence_order(self, first: int, end: int, device: torch.device) -> Tensor:
+        """Return the indices that sort those ranks' tokens by id, without padding.
 
-        In that order attention adds up as it does in one process.
+        In this order attention sums in the same order as in one process.
         """
-        ids = self.ids(first, end)
+        ids = self.token_ids(first, end)
         return ids.argsort(stable=True)[int((ids < 0).sum()) :].to(device)
 
     @lru_cache  # noqa: B019
-    def back(self, size: int, device: torch.device) -> Tensor:
-        """From the order of all tokens to the shares of ``size`` ranks, padded with anything."""
-        return self.ids(0, size).clamp(min=0).to(device)
+    def shard_order(self, size: int, device: torch.device) -> Tensor:
+        """Return the indices from the sorted sequence back to the padded shards of ``size`` ranks."""
+        return self.token_ids(0, size).clamp(min=0).to(device)

@@ -1,4 +1,4 @@
-"""How a VAE works, set from outside: with which layers, in which dtype, with its weights in which order."""
+"""VAE setup: fused layers, decoding dtype and memory format of the weights."""
 
 import torch
 from torch import nn
@@ -10,9 +10,9 @@ ORDERS = {4: torch.channels_last, 5: torch.channels_last_3d}  # by dimensions of
 
 
 def prepare_vae(vae: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
-    """Set a VAE up for work on ``device``, decoding in ``dtype``; what it computes stays the same.
+    """Prepare a VAE to run on ``device`` and decode in ``dtype``; the results stay the same.
 
-    Encoding, which a video is built on, keeps its dtype.
+    The encoder keeps its dtype, because its latents condition the whole video.
     """
     use_fused_layers(vae)
     for part in (vae.decoder, vae.post_quant_conv):
@@ -22,14 +22,14 @@ def prepare_vae(vae: nn.Module, device: torch.device, dtype: torch.dtype) -> Non
 
 
 def use_fused_layers(vae: nn.Module) -> None:
-    """Let the layers of a VAE compute the same in fewer passes, with the same weights."""
+    """Replace the layers of a VAE by ones that need fewer passes; weights and results stay the same."""
     layers = {**FUSED, **IN_PARTS}
     for module in vae.modules():
         module.__class__ = layers.get(type(module), type(module))
 
 
 def order_channels_last(vae: nn.Module) -> None:
-    """Let the channels of every convolution's weight lie side by side."""
+    """Convert the weight of every convolution to the channels-last memory format."""
     for parameter in vae.parameters():
         if parameter.ndim in ORDERS:
             parameter.data = parameter.data.contiguous(memory_format=ORDERS[parameter.ndim])

@@ -1,8 +1,8 @@
-"""The decoder of Wan's VAEs on several ranks: each decodes a band of rows, exactly.
+"""VAE parallel: Wan's decoders sharded over ranks by rows, with halo exchange; exact.
 
-A convolution sees one row beyond its band, which the neighbours send into its input; the attention in the
-middle sees the keys and values of all rows. Everything else in the decoder is per pixel. Encoding stays whole
-on every rank: what it makes seeds the trajectory.
+A convolution needs one halo row on each side, received from the neighbour ranks; the attention in the middle
+uses the keys and values of all rows. Everything else in the decoder is per pixel. Encoding is not sharded,
+because its result seeds the trajectory and must be bit-exact.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,61 +18,62 @@ from torch import Tensor
 from torch.nn import functional
 
 from videogen.models.wan.vae_layers import CausalConv, Resample
-from videogen.runtime.token_sharding import Axis
+from videogen.runtime.token_sharding import ShardSpec
 from videogen.runtime.vae import use_fused_layers
 
 Decoder = Callable[[Tensor], Tensor]
 """One latent frame [B, C, 1, h, w] to video frames [B, 3, f, H, W]."""
 
 
-class Bands:
-    """Rows of a picture on the ranks of a group; made by ``split_decoder``."""
+class SpatialSharding:
+    """Sharding of image rows over the ranks of a group, with halo exchange; created by ``shard_decoder``."""
 
     def __init__(self, group: dist.ProcessGroup) -> None:
         self.group = group
         self.ranks, self.rank = dist.get_world_size(group), dist.get_rank(group)
-        self.axis: Axis | None = None  # of the latent rows of the picture at work
+        self.spec: ShardSpec | None = None  # of the latent rows of the current frame; None outside a decode
 
-    def fits(self, rows: int) -> bool:
-        """Whether there is a latent row for every rank."""
+    def has_enough_rows(self, rows: int) -> bool:
+        """Return True if there is at least one latent row per rank."""
         return rows >= self.ranks
 
-    def decoder(self, whole: Decoder) -> Decoder:
-        """A decoder of whole pictures, of which each rank decodes a band; all have the result."""
+    def shard(self, whole: Decoder) -> Decoder:
+        """Return a decoder that decodes only this rank's rows and gathers the whole result on every rank."""
 
         def decode(frame: Tensor) -> Tensor:
-            axis = Axis(frame.shape[-2], self.ranks)
-            owned = axis.owned(self.rank)
-            with self._at_work(axis):
-                video = whole(frame[..., owned.start : owned.stop, :].contiguous())
-                scale = video.shape[-2] // len(owned)
+            spec = ShardSpec(frame.shape[-2], self.ranks)
+            rows_here = spec.local_range(self.rank)
+            with self._active_spec(spec):
+                video = whole(frame[..., rows_here.start : rows_here.stop, :].contiguous())
+                scale = video.shape[-2] // len(rows_here)
                 rows = rearrange(video, "b c f (h s) w -> h b c f s w", s=scale)
-                return rearrange(self._gathered(rows, axis), "h b c f s w -> b c f (h s) w")
+                return rearrange(self._gather_rows(rows, spec), "h b c f s w -> b c f (h s) w")
 
         return decode
 
     @contextmanager
-    def _at_work(self, axis: Axis) -> Iterator[None]:
-        self.axis = axis
+    def _active_spec(self, spec: ShardSpec) -> Iterator[None]:
+        self.spec = spec
         try:
             yield
         finally:
-            self.axis = None
+            self.spec = None
 
-    def _gathered(self, rows: Tensor, axis: Axis) -> Tensor:
-        """The rows [h, ...] of all bands."""
-        if missing := axis.share - len(rows):
+    def _gather_rows(self, rows: Tensor, spec: ShardSpec) -> Tensor:
+        """Gather the rows [h, ...] of all ranks."""
+        if missing := spec.shard_length - len(rows):
             rows = torch.cat([rows, *[rows[-1:]] * missing])
-        return axis.gather(rows, 0, self.group)
+        return spec.unshard(rows, 0, self.group)
 
     @property
-    def margin(self) -> int:
-        """Rows of the neighbours on each side of a band; 0 where the picture is whole."""
-        return int(self.axis is not None)
+    def halo(self) -> int:
+        """Halo rows on each side of a shard; 0 if the frame is not sharded."""
+        return int(self.spec is not None)
 
-    def fill(self, frames: Tensor) -> None:
-        """Write the first and the last row of frames [..., H, W, C]: a neighbour's, or zeros at the edge."""
-        sides = ((self.rank - 1, 0, 1), (self.rank + 1, -1, -2))  # rank, its row here, own row next to it
+    def fill_halo(self, frames: Tensor) -> None:
+        """Fill the first and last row of frames [..., H, W, C] from neighbours; zeros at image edges."""
+        # (neighbour rank, halo row, own row that the neighbour needs)
+        sides = ((self.rank - 1, 0, 1), (self.rank + 1, -1, -2))
         operations, arriving = [], []
         for rank, outer, own in sides:
             if not 0 <= rank < self.ranks:
@@ -87,31 +88,31 @@ class Bands:
         for outer, rows in arriving:
             frames[..., outer, :, :] = rows
 
-    def all_rows(self, x: Tensor) -> Tensor:
-        """Rows [B, C, h, w] of all bands."""
-        if self.axis is None:
+    def gather_all_rows(self, x: Tensor) -> Tensor:
+        """Gather rows [B, C, h, w] of all ranks; returns ``x`` itself if the frame is not sharded."""
+        if self.spec is None:
             return x
-        rows = self._gathered(rearrange(x, "b c h w -> h b c w"), self.axis)
+        rows = self._gather_rows(rearrange(x, "b c h w -> h b c w"), self.spec)
         return rearrange(rows, "h b c w -> b c h w")
 
 
-def split_decoder(vae: AutoencoderKLWan, group: dist.ProcessGroup) -> None:
-    """Let ``vae.decode_stream`` decode in bands, where there are rows enough and no tiles."""
+def shard_decoder(vae: AutoencoderKLWan, group: dist.ProcessGroup) -> None:
+    """Shard ``vae.decode_stream`` over ranks; frames with too few rows and tiled decodes are not sharded."""
     use_fused_layers(vae)
-    vae.bands = bands = Bands(group)
+    vae.spatial_sharding = sharding = SpatialSharding(group)
     for module in vae.decoder.modules():
         if isinstance(module, CausalConv | Resample):
-            module.neighbours = bands
+            module.halo_exchange = sharding
         elif isinstance(module, WanAttentionBlock):
-            module.forward = partial(_attend, bands, module)
+            module.forward = partial(_attend, sharding, module)
 
 
-def _attend(bands: Bands, block: WanAttentionBlock, x: Tensor) -> Tensor:
-    """As the block's own forward; the keys and values are those of all rows."""
+def _attend(sharding: SpatialSharding, block: WanAttentionBlock, x: Tensor) -> Tensor:
+    """Run the block's forward with the keys and values of all rows."""
     batch, height = len(x), x.shape[-2]
     frames = block.norm(rearrange(x, "b c f h w -> (b f) c h w"))
     query, rest = block.to_qkv(frames).tensor_split([frames.shape[1]], dim=1)
-    key, value = bands.all_rows(rest).chunk(2, dim=1)
+    key, value = sharding.gather_all_rows(rest).chunk(2, dim=1)
     query, key, value = (rearrange(x, "n c h w -> n 1 (h w) c").contiguous() for x in (query, key, value))
     out = functional.scaled_dot_product_attention(query, key, value)
     out = block.proj(rearrange(out, "n 1 (h w) c -> n c h w", h=height))

@@ -83,15 +83,16 @@ class TaskSpec:
         options: further ones that these models have a use for; those that are common to all tasks need not be
             named.
         shape: (options, inputs, size tables) -> what the video will be.
-        network: what the transformer must be like (see ``checkpoints.traits``), for checkpoints of the same
-            layout to be told apart.
+        network: what the transformer must be like (see ``checkpoints.model_features``), for checkpoints of
+            the same layout to be told apart.
         notes: see notes.py.
         describes: without a prompt, a model describes the input video.
         size_class: an entry of configs/sizes.yaml -> its sizes.
         memory: how much memory the models take.
         settle: options -> the same with those that depend on others.
         decided: option -> the only value that these models allow.
-        needs: option -> what the transformer must have for it to mean something (see ``checkpoints.traits``).
+        needs: option -> what the transformer must have for it to mean something (see
+            ``checkpoints.model_features``).
     """
 
     name: str

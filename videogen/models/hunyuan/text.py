@@ -1,4 +1,4 @@
-"""HunyuanVideo's two text encoders: llava reads the prompt and the image, CLIP sums the prompt up.
+"""HunyuanVideo's two text encoders: llava encodes prompt and image, CLIP pools the prompt to one vector.
 
 Spec hunyuan section 7; the template and the expansion of image tokens are diffusers'.
 """
@@ -26,7 +26,7 @@ IMAGE_TOKENS = TEMPLATE["image_emb_len"]
 TEXT_TOKENS = 256
 CLIP_TOKENS = 77
 ENDING = 4  # tokens that end the user's turn and begin the assistant's
-LAYER = -3  # of the hidden states
+LAYER = -3  # index of the hidden states used
 
 
 def encode_prompt(
@@ -39,10 +39,10 @@ def encode_prompt(
     interleave: int,
     device: torch.device,
 ) -> Tensor:
-    """Rows [1, T, dim] of an image and a prompt: every ``interleave``-th of the image's, then the text's.
+    """Return rows [1, T, dim]: every ``interleave``-th image row, then the text rows.
 
-    ``device`` is where llava computes; its weights may be elsewhere until then. Rows of padding are left out:
-    nothing that is made depends on them.
+    ``device`` is where llava computes; its weights may be elsewhere before. Padding rows are left out,
+    because no result depends on them.
     """
     ids, start = prompt_ids(tokenizer, prompt)
     expanded = _expand_input_ids_with_image_tokens(
@@ -67,10 +67,12 @@ def encode_prompt(
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str) -> tuple[Tensor, int]:
-    """Tokens [1, n] of a prompt in its template, cut off as published, and where the last part begins.
+    """Return the tokens [1, n] of a prompt in its template, and the start of the template's last part.
 
-    In the prompt nothing is special: "<image>" and the like are text. A prompt that was cut off has no last
-    part: its end is where the assistant's turn would begin.
+    Too long prompts are truncated as published.
+
+    Special tokens such as "<image>" are plain text inside the prompt. A truncated prompt has no last part;
+    its end is where the assistant's turn would start.
     """
     before, after = TEMPLATE["template"].split("{}")
     said = tokenizer(prompt, add_special_tokens=False, split_special_tokens=True).input_ids
@@ -81,7 +83,7 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str) -> tuple[Tensor,
 
 
 def pad_id(config: LlavaConfig) -> int:
-    """Of padding; the published config has it at its top alone."""
+    """Return the id of padding; the published config has it only at its top level."""
     own = getattr(config, "pad_token_id", None)
     return own if own is not None else config.get_text_config().pad_token_id
 
@@ -89,7 +91,7 @@ def pad_id(config: LlavaConfig) -> int:
 def encode_summary(
     tokenizer: PreTrainedTokenizerBase, clip: CLIPTextModel, prompt: str, *, device: torch.device
 ) -> Tensor:
-    """A prompt as one vector [1, dim]."""
+    """Return the pooled CLIP embedding of a prompt [1, dim]."""
     ids = tokenizer(
         [prompt],
         max_length=CLIP_TOKENS,

@@ -1,8 +1,7 @@
-"""HunyuanVideo's networks: what diffusers' classes need to be told, and its VAE as a stream of frames.
+"""HunyuanVideo's networks: configs for diffusers' classes, and streamed VAE decoding.
 
-The classes are diffusers' own, verified against the published code (spec hunyuan section 0). What they lack
-is here: RIFLEx positions, a decode whose memory does not grow with the length of the video, and float8
-weights with a scale each.
+The classes are diffusers', verified against the published code (spec hunyuan section 0). Added here: RIFLEx
+positions, a decode whose memory does not grow with the length of the video, and scaled float8 weights.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -19,22 +18,22 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from videogen.models.attention import AttentionProcessor
+from videogen.models.fifo_cache import FifoCache
 from videogen.models.host_copies import HostCopies
 from videogen.models.kernels import operators
-from videogen.models.lru import Recent
 
-# By input channels: how the first frame gets into the network.
+# Input channels -> how the first frame conditions the network.
 CONDITIONS = {16: "token_replace", 33: "latent_concat"}
-ROPE_DIMS = (16, 56, 56)  # of the published head of 128; no shape tells
+ROPE_DIMS = (16, 56, 56)  # of the published head of 128; tensor shapes do not tell
 TILE, TILE_FRAMES = 256, 64  # of the published VAE: pixels each side, video frames
-STRIDE = 0.75  # of a tile, to the next
-# RIFLEx: from this many latent frames on, and the period that the slow temporal frequency then has.
+STRIDE = 0.75  # distance of tiles, as a fraction of the tile size
+# RIFLEx: smallest number of latent frames, and periods of the lowered frequency over the video.
 LONG = 49
 PERIOD = 0.9
 
 
 def dit_config(config: Mapping[str, Any], shapes: Any) -> dict[str, Any]:
-    """HunyuanVideoTransformer3DModel's arguments (spec hunyuan section 6).
+    """Return HunyuanVideoTransformer3DModel's arguments (spec hunyuan section 6).
 
     Raises:
         ValueError: a config that contradicts the weights.
@@ -66,12 +65,12 @@ def dit_config(config: Mapping[str, Any], shapes: Any) -> dict[str, Any]:
 def make_dit(values: dict[str, Any]) -> HunyuanVideoTransformer3DModel:
     """Build the transformer from its arguments."""
     model = HunyuanVideoTransformer3DModel(**values)
-    take_over(model)
+    install_layers(model)
     return model
 
 
-def take_over(transformer: HunyuanVideoTransformer3DModel) -> None:
-    """Give a transformer RIFLEx positions, and attention for texts without padding."""
+def install_layers(transformer: HunyuanVideoTransformer3DModel) -> None:
+    """Install RIFLEx positions and attention without padding in a transformer."""
     config = transformer.config
     if not isinstance(transformer.rope, RiflexRotaryEmbed):
         transformer.rope = RiflexRotaryEmbed(tuple(config.rope_axes_dim), config.rope_theta)
@@ -81,9 +80,9 @@ def take_over(transformer: HunyuanVideoTransformer3DModel) -> None:
 
 
 class HunyuanAttnProcessor(AttentionProcessor):
-    """Attention of image and text tokens to each other, for texts without padding.
+    """Joint attention of image and text tokens, for texts without padding.
 
-    Without a mask every kernel can be used, and tokens can be spread over ranks in any order.
+    Without a mask every kernel can be used, and tokens can be sharded over ranks in any order.
     """
 
     def __call__(
@@ -91,15 +90,15 @@ class HunyuanAttnProcessor(AttentionProcessor):
         attn: Any,
         hidden_states: Tensor,
         encoder_hidden_states: Tensor,
-        attention_mask: Tensor | None = None,  # noqa: ARG002 - as diffusers calls it
+        attention_mask: Tensor | None = None,  # noqa: ARG002 - diffusers passes it
         image_rotary_emb: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Image tokens [B, L, D] and text tokens [B, T, D], attended and projected.
+        """Attend and project image tokens [B, L, D] and text tokens [B, T, D].
 
-        The image's are rotated by ``image_rotary_emb`` [L, 1, K/2, 2].
+        Queries and keys of the image are rotated by ``image_rotary_emb`` [L, 1, K/2, 2].
         """
         image, text = hidden_states, encoder_hidden_states
-        own = attn.add_q_proj is not None  # whether text has projections of its own
+        own = attn.add_q_proj is not None  # text has its own projections
         read = image if own else torch.cat([image, text], dim=1)
         query = operators.rms_norm_rotary(
             attn.to_q(read), attn.norm_q.weight, image_rotary_emb, attn.heads, attn.norm_q.eps
@@ -126,25 +125,25 @@ def _split(x: Tensor, heads: int) -> Tensor:
 
 
 class RiflexRotaryEmbed(nn.Module):
-    """Positions of tokens (frame, row, column); beyond 192 frames with RIFLEx, where ``riflex`` is set.
+    """Rotary embedding of (frame, row, column); uses RIFLEx beyond 192 frames if ``riflex`` is set.
 
-    The temporal frequency that would come round within the video is slowed down, so that it does not begin
-    anew (Zhao et al. 2025, https://arxiv.org/abs/2502.15894; spec hunyuan section 6).
+    RIFLEx lowers the temporal frequency whose period is shorter than the video, so that the video does not
+    repeat (Zhao et al. 2025, https://arxiv.org/abs/2502.15894; spec hunyuan section 6).
     """
 
     def __init__(self, dims: tuple[int, int, int], theta: float) -> None:
         super().__init__()
         self.dims, self.theta, self.riflex = dims, theta, True
-        self.tables = Recent(1)
+        self.tables = FifoCache(1)
 
-    def slowed(self, frames: int) -> int | None:
-        """The temporal frequency that is slowed down for latent frames, counted from 0; None for none."""
+    def lowered_frequency(self, frames: int) -> int | None:
+        """Return the index of the temporal frequency that RIFLEx lowers; None if there is none."""
         slow = min(max(4, 2 + (4 * (frames - 1) + 4) // 100), 8) - 1
         return slow if self.riflex and frames >= LONG else None
 
-    def idle(self, frames: int) -> str | None:
-        """Why RIFLEx changes nothing where it should, in words."""
-        slow, has = self.slowed(frames), self.dims[0] // 2
+    def inactive_reason(self, frames: int) -> str | None:
+        """Return why RIFLEx has no effect although the video is long enough; None if it has."""
+        slow, has = self.lowered_frequency(frames), self.dims[0] // 2
         if slow is None or slow < has:
             return None
         return f"RIFLEx changes nothing: it needs {slow + 1} temporal frequencies, and the model has {has}"
@@ -156,7 +155,7 @@ class RiflexRotaryEmbed(nn.Module):
         """
         frames, height, width = hidden_states.shape[2:]
         sizes, device = (frames, height // 2, width // 2), hidden_states.device
-        return self.tables.get((sizes, device, self.riflex), lambda: self._table(sizes, device))
+        return self.tables.get_or_compute((sizes, device, self.riflex), lambda: self._table(sizes, device))
 
     def _table(self, sizes: tuple[int, int, int], device: torch.device) -> Tensor:
         frames = sizes[0]
@@ -166,14 +165,14 @@ class RiflexRotaryEmbed(nn.Module):
         for dim, positions in zip(self.dims, grid, strict=True):
             frequencies = 1.0 / self.theta ** (torch.arange(0, dim, 2, device=device).float() / dim)
             angles.append(torch.outer(positions.reshape(-1), frequencies))
-        if (slow := self.slowed(frames)) is not None and slow < angles[0].shape[1]:
+        if (slow := self.lowered_frequency(frames)) is not None and slow < angles[0].shape[1]:
             angles[0][:, slow] = grid[0].reshape(-1) * (PERIOD * 2 * torch.pi / frames)
         angle = torch.cat(angles, dim=1)[:, None]
         return torch.stack([angle.cos(), angle.sin()], dim=-1)
 
 
 def vae_config(config: Mapping[str, Any], shapes: Any) -> dict[str, Any]:
-    """AutoencoderKLHunyuanVideo's arguments, and the tile sizes (spec hunyuan section 4)."""
+    """Return AutoencoderKLHunyuanVideo's arguments, and the tile sizes (spec hunyuan section 4)."""
     blocks = shapes.count("encoder.down_blocks.")
     widths = [shapes[f"encoder.down_blocks.{i}.resnets.0.conv1.conv.weight"][0] for i in range(blocks)]
     return {
@@ -189,7 +188,7 @@ def vae_config(config: Mapping[str, Any], shapes: Any) -> dict[str, Any]:
 
 
 def make_vae(values: dict[str, Any]) -> AutoencoderKLHunyuanVideo:
-    """The VAE with the tiles of its config; tiling is switched by ``use_tiling``, for decoding alone."""
+    """Build the VAE with the tiles of its config; ``use_tiling`` switches tiling, for decoding only."""
     tiles = {name: values[name] for name in ("sample_size", "sample_tsize")}
     vae = AutoencoderKLHunyuanVideo(**{name: value for name, value in values.items() if name not in tiles})
     vae.register_to_config(**tiles)
@@ -200,7 +199,7 @@ def make_vae(values: dict[str, Any]) -> AutoencoderKLHunyuanVideo:
 
 @torch.no_grad()
 def encode_image(vae: AutoencoderKLHunyuanVideo, image: Tensor, onload: Callable[[Any], None]) -> Tensor:
-    """An image [B, 3, 1, H, W] in [-1, 1] to scaled latents [B, C, 1, h, w]: the mean, untiled."""
+    """Encode an image [B, 3, 1, H, W] in [-1, 1] to scaled latents [B, C, 1, h, w]: the mean, untiled."""
     onload(vae)
     moments = vae.quant_conv(vae.encoder(image.to(vae.device, vae.dtype)))
     latents = DiagonalGaussianDistribution(moments).mode().float() * vae.config.scaling_factor
@@ -211,10 +210,10 @@ def encode_image(vae: AutoencoderKLHunyuanVideo, image: Tensor, onload: Callable
 def decode_stream(
     vae: AutoencoderKLHunyuanVideo, latents: Tensor, onload: Callable[[Any], None]
 ) -> Iterator[Tensor]:
-    """Scaled latents [B, C, F, h, w] to video [B, 3, f, H, W] in about [-1, 1], 4 (F-1) + 1 frames in all.
+    """Decode scaled latents [B, C, F, h, w] to 4 (F-1) + 1 frames; yields [B, 3, f, H, W] in about [-1, 1].
 
-    With ``vae.use_tiling`` as published: overlapping tiles in space within overlapping tiles in time, each
-    blended with the one before it. No more than two tiles in time are ever held, and they lie in RAM.
+    With ``vae.use_tiling`` tiles overlap as published, in space and in time, and each is blended with the
+    previous one. At most two temporal tiles exist at a time, in RAM.
     """
     onload(vae)
     latents = latents.to(vae.device).float() / vae.config.scaling_factor
@@ -238,7 +237,7 @@ def decode_stream(
 
 
 def _decoded(vae: AutoencoderKLHunyuanVideo, latents: Tensor) -> Tensor:
-    """Return float32 video: in tiles of space, blended in RAM, where the picture is larger than one."""
+    """Decode to float32 video; frames larger than a tile are decoded in spatial tiles, blended in RAM."""
     largest = max(latents.shape[-2:]) * vae.spatial_compression_ratio
     if vae.use_tiling and largest > vae.tile_sample_min_height:
         return _decode_tiles(vae, latents)
@@ -252,7 +251,7 @@ def _decode_tiles(vae: AutoencoderKLHunyuanVideo, latents: Tensor) -> Tensor:
     frames = vae.temporal_compression_ratio * (frames - 1) + 1
     video = torch.empty(len(latents), vae.config.out_channels, frames, height * ratio, width * ratio)
     copies = HostCopies(latents.device)
-    above: list[Tensor] = []  # tiles of the row above, blended already
+    above: list[Tensor] = []  # blended tiles of the row above
     row: list[Tensor] = []
 
     def blend(top: int, left: int, decoded: Tensor) -> None:
@@ -279,7 +278,7 @@ def _decode_tiles(vae: AutoencoderKLHunyuanVideo, latents: Tensor) -> Tensor:
 
 
 def blend_edge(before: Tensor, after: Tensor, extent: int, *, dim: int) -> None:
-    """Let ``after`` begin as ``before`` ends, and become itself over ``extent`` items of an axis."""
+    """Blend the end of ``before`` into the start of ``after``, over ``extent`` items of an axis."""
     extent = min(before.shape[dim], after.shape[dim], extent)
     shape = [extent if axis == dim else 1 for axis in range(after.ndim)]
     ramp = (torch.arange(extent, dtype=torch.float64, device=after.device) / extent).view(shape)
@@ -288,14 +287,14 @@ def blend_edge(before: Tensor, after: Tensor, extent: int, *, dim: int) -> None:
 
 
 def use_scale(layer: nn.Module, scale: Tensor) -> None:
-    """Let a layer with a float8 weight compute with its scale."""
+    """Install the scale of a layer with float8 weights."""
     layer.__class__ = ScaledLinear
     layer.register_buffer("scale", scale.to(layer.get_parameter("weight").device, copy=True))
 
 
 @contextmanager
 def pretend_dtype(transformer: HunyuanVideoTransformer3DModel) -> Iterator[None]:
-    """Show float8 layers in the compute dtype while adapters are made, which take theirs from them."""
+    """Report the compute dtype as the dtype of float8 layers while adapters, which copy it, are created."""
     dtype = transformer.x_embedder.proj.weight.dtype
     layers = [module for module in transformer.modules() if isinstance(module, ScaledLinear)]
     weights = [layer.weight for layer in layers]
@@ -310,7 +309,7 @@ def pretend_dtype(transformer: HunyuanVideoTransformer3DModel) -> Iterator[None]
 
 
 class ScaledLinear(nn.Linear):
-    """A linear layer whose float8 weight has a scale; it computes in its input's dtype (spec section 12)."""
+    """Linear layer with scaled float8 weights; computes in its input's dtype (spec section 12)."""
 
     scale: Tensor
 

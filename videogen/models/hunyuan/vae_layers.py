@@ -1,10 +1,9 @@
-"""The layers of HunyuanVideo's VAE, working on a few frames at a time: diffusers' weights, and its results.
+"""HunyuanVideo's VAE layers that process a few frames at a time; weights and results as in diffusers.
 
-A tile of the published decode is 65 frames at once, and diffusers holds some five tensors of its size beside
-each other. Here norm, activation, padding and convolution go through a tile part by part, so that only what
-goes into a layer and what comes out of it are held whole. Activations keep the channels of a pixel side by
-side, which the convolutions are fastest with. Where hooks of an offloaded model have to see every call of
-every layer, layers work as diffusers' own.
+A tile of the published decode has 65 frames, and diffusers holds about five tensors of its size. Here norm,
+activation, padding and convolution process a tile part by part, so that only a layer's input and output exist
+as a whole. Activations are channels-last, for which convolutions are fastest. If hooks of an offloaded model
+must see every call of every layer, layers run diffusers' code.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,14 +26,14 @@ from torch.nn import functional
 from videogen.models.kernels.convolution import convolve, has_hooks
 from videogen.models.kernels.vae_operators import BEFORE
 
-PART = 256 << 20  # bytes of a part, about
+PART = 256 << 20  # approximate bytes of a part
 
 Part = tuple[Sequence[int], Callable[[Tensor], object]]
 """Frames that are yet to be made: their shape [B, C, F, H, W], and what writes them."""
 
 
 class CausalConv(HunyuanVideoCausalConv3d):
-    """A convolution of frames with those before; at all edges the outermost pixels are repeated."""
+    """Causal convolution; replicates the outermost pixels at all edges."""
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """Convolve [B, C, F, H, W]."""
@@ -123,21 +122,21 @@ def _scale_and_shift(x: Tensor, norm: nn.GroupNorm) -> tuple[Tensor, Tensor]:
 def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
     """Return variances and means [B, C], float32, over all pixels of frames [B, C, F, H, W]."""
     pixels = rearrange(x, "b c f h w -> b (f h w) c")
-    if x.dtype != torch.float32:  # summed without a copy; a difference of squares is exact enough for 8 bits
+    if x.dtype != torch.float32:  # no float32 copy; E[x^2] - E[x]^2 is exact enough for 8-bit frames
         mean = pixels.mean(dim=1, dtype=torch.float32)
         norm = torch.linalg.vector_norm(pixels, dim=1, dtype=torch.float32)
         return (norm.square() / pixels.shape[1] - mean.square()).clamp(min=0), mean
     if x.device.type != "cpu":
         return torch.var_mean(pixels, dim=1, correction=0)
-    mean = pixels.mean(dim=1, keepdim=True)  # on a CPU in three passes, which are faster than that one
+    mean = pixels.mean(dim=1, keepdim=True)  # three passes are faster than one var_mean on a CPU
     return (pixels - mean).square_().mean(dim=1), mean[:, 0]
 
 
 class ResnetBlock(HunyuanVideoResnetBlockCausal3D):
-    """Two convolutions and what they are added to."""
+    """Residual block of two convolutions."""
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        """Frames [B, C, F, H, W] to as many."""
+        """Transform frames [B, C, F, H, W]; the frame count stays the same."""
         if has_hooks(self.conv1.conv):
             return super().forward(hidden_states)
         x, frames = hidden_states, hidden_states.shape[2]
@@ -153,10 +152,10 @@ class ResnetBlock(HunyuanVideoResnetBlockCausal3D):
 
 
 class Upsample(HunyuanVideoUpsampleCausal3D):
-    """Twice as many pixels, and frames but for the first."""
+    """Upsampling by two in space and, except for the first frame, in time."""
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        """Frames [B, C, F, h, w] to larger ones."""
+        """Upsample frames [B, C, F, h, w]."""
         if has_hooks(self.conv.conv):
             return super().forward(hidden_states)
         times, rows, columns = (int(factor) for factor in self.upsample_factor)
@@ -183,10 +182,10 @@ def _write_repeated(part: Tensor, once: int, place: Tensor) -> None:
 
 
 class MidBlock(HunyuanVideoMidBlock3D):
-    """Convolutions, and attention of every frame to itself and those before."""
+    """Residual blocks with causal attention over frames."""
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        """Frames [B, C, F, H, W] to as many."""
+        """Transform frames [B, C, F, H, W]; the frame count stays the same."""
         x = self.resnets[0](hidden_states)
         for attention, resnet in zip(self.attentions, self.resnets[1:], strict=True):
             x = resnet(x if attention is None else attend(attention, x))
@@ -211,10 +210,10 @@ def attend(attention: Attention, x: Tensor) -> Tensor:
 
 
 class Decoder(HunyuanVideoDecoder3D):
-    """Latent frames to video frames."""
+    """Decoder from latent frames to video frames."""
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        """Latent frames [B, C, F, h, w] to video frames; no layer's input is kept longer than needed."""
+        """Decode latent frames [B, C, F, h, w]; every input is freed as early as possible."""
         if has_hooks(self.conv_out.conv):
             return super().forward(hidden_states)
         x = self.mid_block(self.conv_in(hidden_states))
@@ -225,10 +224,10 @@ class Decoder(HunyuanVideoDecoder3D):
 
 
 class Encoder(HunyuanVideoEncoder3D):
-    """Video frames to the moments of latent frames."""
+    """Encoder from video frames to the moments of latent frames."""
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        """Video frames [B, 3, F, H, W] to moments."""
+        """Encode video frames [B, 3, F, H, W] to moments."""
         if has_hooks(self.conv_out.conv):
             return super().forward(hidden_states)
         x = self.conv_in(hidden_states)

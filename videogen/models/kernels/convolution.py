@@ -1,4 +1,4 @@
-"""3-D convolution by the fastest code there is for its device."""
+"""3-D convolution with the fastest implementation for each device."""
 
 from collections.abc import Sequence
 
@@ -12,15 +12,15 @@ POINT = (1, 1, 1)  # the kernel size of a product per pixel
 def convolve(layer: nn.Conv3d, x: Tensor, padding: Sequence[int], *, biased: bool = True) -> Tensor:
     """Convolve ``x`` with the weights and strides of ``layer``; zeros are padded as asked for here.
 
-    On a CPU torch takes its own code for inputs of few channels, which is up to ten times slower than
-    oneDNN's, so oneDNN is called by its name. Without ``biased`` the bias is left to what comes next.
+    On a CPU torch uses its own code for inputs with few channels, which is up to ten times slower than
+    oneDNN, so oneDNN is called directly. Without ``biased`` the caller adds the bias later.
     """
     bias = layer.bias if biased else None
     if _suits_onednn(layer, x):
         return torch.mkldnn_convolution(
             x, layer.weight, bias, padding, layer.stride, layer.dilation, layer.groups
         )
-    x = x.contiguous() if x.device.type == "mps" else x  # which knows no other order of five dimensions
+    x = x.contiguous() if x.device.type == "mps" else x  # MPS supports no other memory format for 5-D tensors
     return functional.conv3d(x, layer.weight, bias, layer.stride, padding, layer.dilation, layer.groups)
 
 

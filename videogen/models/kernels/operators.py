@@ -1,12 +1,12 @@
-"""Elementwise passes of the transformers, each one operator: norms with residual, modulation and rotary.
+"""Fused elementwise operators of the transformers: norms with residual, modulation and rotary embedding.
 
-In plain PyTorch such a pass reads and writes the tokens several times, in float32, which takes a tenth of a
-forward. Every operator here has a plain form, which defines what it computes and runs everywhere, and on
-CUDA a Triton kernel of the same name (triton_kernels.py) that reads and writes the tokens once. A kernel is
-used only after ``runtime/kernels.py`` has compared it with the plain form on the device. With gradients and
-inside compiled code the plain form runs; the compiler fuses it itself.
+Plain PyTorch reads and writes the tokens several times per such operator, in float32, which takes a tenth of
+a forward. Every operator here has a plain form, which is its reference and runs everywhere, and a Triton
+kernel of the same name (triton.py) that reads and writes the tokens once. A kernel is used only after
+``runtime/kernels.py`` has compared it with the plain form on the device. With gradients and inside compiled
+code the plain form runs; the compiler fuses it itself.
 
-Letters in shapes as in wan.py.
+Shape letters are those of wan/transformer.py.
 """
 
 from collections.abc import Callable
@@ -30,7 +30,7 @@ Sample = Callable[[torch.device, torch.dtype], tuple[Any, ...]]
 
 @dataclass(frozen=True, slots=True)
 class FusedOp:
-    """One operator: its plain form, and the registered one, which on CUDA is a kernel."""
+    """Operator with a plain PyTorch form and a registered one, which is a kernel on CUDA."""
 
     name: str
     plain: Callable[..., Any]
@@ -52,7 +52,7 @@ class FusedOp:
         return (*(results if isinstance(results, tuple) else (results,)), *changed)
 
     def is_used(self, x: Tensor) -> bool:
-        """Return whether the kernel runs for ``x``: where it is enabled, and ``x`` is on CUDA."""
+        """Return True if the kernel runs for ``x``: it is enabled and ``x`` is on CUDA."""
         return (
             self.name in ENABLED
             and x.device.type == "cuda"
@@ -78,10 +78,13 @@ def register(
     """Register an operator as ``torch.ops.videogen.<name>`` and in ``OPS``.
 
     Args:
-        schema: its arguments and results, in PyTorch's notation; the first is a tensor.
+        name: name of the operator.
+        schema: arguments and results in PyTorch's notation; the first argument is a tensor.
+        plain: reference implementation.
         fake: (arguments) -> empty tensors like the results.
-        kernels: module that holds the function of this name for CUDA; it is imported when first used.
-        dtypes: in which it is compared besides that of the transformers.
+        samples: inputs with which the kernel is compared with ``plain``.
+        kernels: module with the CUDA function of this name; imported when first used.
+        dtypes: dtypes in which it is compared, in addition to the transformers'.
     """
     arguments = torch._C.parse_schema(f"{name}{schema}").arguments
     changed = [i for i, one in enumerate(arguments) if one.alias_info is not None and one.alias_info.is_write]
@@ -108,7 +111,7 @@ def apply_rotary(x: Tensor, rotary_emb: Tensor) -> Tensor:
 
     Without gradients the memory of ``x`` may be reused.
     """
-    if torch.compiler.is_compiling() or torch.is_grad_enabled():  # the compiler fuses real numbers only
+    if torch.compiler.is_compiling() or torch.is_grad_enabled():  # torch.compile fuses no complex numbers
         real, imaginary = rearrange(x.float(), "b l n (k two) -> two b l n k", two=2)
         cosine, sine = rotary_emb.unbind(-1)
         rotated = [real * cosine - imaginary * sine, real * sine + imaginary * cosine]
@@ -118,7 +121,10 @@ def apply_rotary(x: Tensor, rotary_emb: Tensor) -> Tensor:
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """RMS norm over the last axis; on a CPU, which has no fused kernel for it, in three passes, not six."""
+    """Normalize by RMS over the last axis.
+
+    The CPU has no fused kernel for it; this takes three passes instead of six.
+    """
     if x.device.type != "cpu":
         return functional.rms_norm(x, x.shape[-1:], weight, eps)
     norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
@@ -153,7 +159,7 @@ def _rms_norm_rotary(x: Tensor, weight: Tensor, rotary_emb: Tensor, heads: int, 
     return torch.cat([rotated, others], dim=1) if others.shape[1] else rotated
 
 
-FRAMES, TOKENS, WIDTH, HEADS = 3, 5, 160, 5  # of the samples: odd, and no powers of two
+FRAMES, TOKENS, WIDTH, HEADS = 3, 5, 160, 5  # sizes of the samples: odd, or no powers of two
 
 
 def _normal(seed: int, *shape: int) -> Tensor:

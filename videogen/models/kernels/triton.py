@@ -1,7 +1,7 @@
-"""The operators of ``fused.py`` as Triton kernels: one program per token, everything else in registers.
+"""Triton kernels of ``operators.py``: one program per token, intermediate values in registers.
 
-Sums are in float32; what plain PyTorch rounds to the dtype of the tokens on the way is rounded here too, so
-results agree to the last bit or the one before it. They run on a CPU under Triton's interpreter
+Sums are in float32, and values that plain PyTorch rounds to the tokens' dtype are rounded here too, so
+results agree to the last bit or the one before it. The kernels run on a CPU under Triton's interpreter
 (``TRITON_INTERPRET=1``).
 """
 
@@ -12,12 +12,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-MAX_WIDTH = 32768  # channels of a token that one program holds
+MAX_WIDTH = 32768  # channels of a token per program
 
 
 @triton.jit
 def _row(base, row, tokens, frames, stride_b, stride_f):
-    """Address of the row of a [B, F or 1, 1, D] tensor that belongs to a token."""
+    """Return the address of the row of a [B, F or 1, 1, D] tensor that belongs to a token."""
     frame = row // tokens
     return base + (frame // frames) * stride_b + (frame % frames) * stride_f
 

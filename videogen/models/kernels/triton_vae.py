@@ -1,6 +1,6 @@
-"""The operators of ``fused_vae.py`` as Triton kernels: one program per block of pixels, all in registers.
+"""Triton kernels of ``vae_operators.py``: one program per block of pixels, intermediate values in registers.
 
-Sums are in float32, and results are rounded once. They run on a CPU under Triton's interpreter
+Sums are in float32, and results are rounded once. The kernels run on a CPU under Triton's interpreter
 (``TRITON_INTERPRET=1``).
 """
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from videogen.models.kernels.vae_operators import BEFORE, EPS, empty_frames
 
-BLOCK = 4096  # numbers of one frame that a program holds, about
+BLOCK = 4096  # approximate elements of one frame per program
 
 
 @triton.jit
@@ -21,7 +21,10 @@ def _norm_silu_append_kernel(
     CHANNELS: tl.constexpr, EPS: tl.constexpr, BIAS: tl.constexpr, KEEP: tl.constexpr,
     PIXELS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """All frames of PIXELS places; the two before them are read first, as the last ones take their place."""
+    """Process all frames at PIXELS positions.
+
+    The two previous frames are read first, because the last two overwrite them.
+    """
     area, batch = height * width, tl.program_id(1).to(tl.int64)
     place = tl.program_id(0).to(tl.int64) * PIXELS + tl.arange(0, PIXELS)
     channel = tl.arange(0, BLOCK)[None, :]
@@ -62,7 +65,7 @@ def _norm_silu_append_kernel(
 def norm_silu_append(
     x: Tensor, bias: Tensor | None, gamma: Tensor, before: Tensor | None, rows: int
 ) -> Tensor:
-    """Run ``fused_vae.norm_silu_append``."""
+    """Run ``vae_operators.norm_silu_append``."""
     batch, channels, frames, height, width = x.shape
     x = x.contiguous(memory_format=torch.channels_last_3d)
     joined = empty_frames(x, BEFORE + frames, height + 2 * rows)
@@ -91,7 +94,7 @@ def _add_biased_kernel(x, bias, other, out, numbers, CHANNELS: tl.constexpr, BLO
 
 
 def add_biased(x: Tensor, bias: Tensor, other: Tensor) -> Tensor:
-    """Run ``fused_vae.add_biased``."""
+    """Run ``vae_operators.add_biased``."""
     x, other = (n.contiguous(memory_format=torch.channels_last_3d) for n in (x, other))
     out, block = torch.empty_like(x), 1024
     _add_biased_kernel[(triton.cdiv(x.numel(), block),)](

@@ -1,6 +1,6 @@
-"""The elementwise passes of Wan's VAEs between convolutions, as operators; see ``fused.py``.
+"""Fused elementwise operators of the VAEs between convolutions; see ``operators.py``.
 
-Tensors are [B, C, F, H, W] with the channels of a pixel side by side (channels_last_3d).
+Tensors are [B, C, F, H, W] in the memory format channels_last_3d.
 """
 
 from functools import partial
@@ -25,7 +25,7 @@ def empty_frames(like: Tensor, frames: int, height: int) -> Tensor:
 def append(x: Tensor, before: Tensor | None, rows: int) -> Tensor:
     """Return frames behind the two ``before`` them (None: zeros), which become the last two of them.
 
-    ``rows`` (0 or 1) rows of zeros lie above and below the result.
+    The result has ``rows`` (0 or 1) rows of zeros above and below.
     """
     height = x.shape[3]
     joined = empty_frames(x, BEFORE + x.shape[2], height + 2 * rows)

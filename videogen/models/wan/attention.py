@@ -1,6 +1,6 @@
-"""Attention of the Wan transformer: to itself, to text and image, to audio, and who of two people speaks.
+"""Attention of the Wan transformer: self, text and image, audio, and the assignment of speakers.
 
-Letters in shapes as in wan.py. Source: specs skyreels_v3 section 6, talking_avatar section 6.
+Shape letters are those of transformer.py. Source: specs skyreels_v3 section 6, talking_avatar section 6.
 """
 
 from typing import Any
@@ -21,7 +21,7 @@ KeysValues = tuple[Tensor, Tensor]
 
 
 def causal_spans(visible_frames: Tensor, tokens: int) -> Spans:
-    """Runs of frames that see the same frames, in tokens of ``tokens`` per frame."""
+    """Return runs of frames that see the same frames, in tokens (``tokens`` per frame)."""
     spans: Spans = []
     for frame, visible in enumerate(visible_frames.tolist()):
         first, end = frame * tokens, (frame + 1) * tokens
@@ -39,17 +39,19 @@ HEARD = (2.0, 22.0)
 
 
 def speaker_regions(masks: Tensor, rows: int, columns: int) -> Tensor:
-    """Masks [3, h, w] of two speakers and the rest to the tokens they cover: ones and zeros [3, S]."""
+    """Convert masks [3, h, w] (two speakers, the rest) to ones and zeros per token [3, S]."""
     covered = functional.interpolate(masks[None].float(), size=(rows, columns), mode="nearest")[0] > 0
     return covered.float().flatten(1)
 
 
 def speaker_places(shares: Tensor, tokens: int, heads: int) -> Tensor:
-    """Shares [B, F * S, 3] to places on the speakers' line [B * F, S, N], S being ``tokens`` and N ``heads``.
+    """Convert shares [B, F * S, 3] to positions on the speakers' line [B * F, S, N].
 
-    The published code reads the places, which are in the order (frame, token), as if every head had them all,
-    for queries in the order (frame, head, token). So only the first head of the first frame gets the places
-    of its own tokens. Kept for parity.
+    S is ``tokens`` and N is ``heads``.
+
+    The published code reads the positions, which are in the order (frame, token), as if they were in the
+    order of its queries (frame, head, token). So only the first head of the first frame gets the positions of
+    its own tokens. Kept for parity.
     """
     lowest, highest = shares.amin(dim=1, keepdim=True), shares.amax(dim=1, keepdim=True)
     degree = (shares - lowest) / (highest - lowest + 1e-8)
@@ -60,14 +62,14 @@ def speaker_places(shares: Tensor, tokens: int, heads: int) -> Tensor:
 
 
 def rotary_line(places: Tensor, head_dim: int) -> Tensor:
-    """Places [...] on a line to cosines and sines [..., K/2, 2]."""
+    """Convert positions [...] on a line to cosines and sines [..., K/2, 2]."""
     exponent = torch.arange(0, head_dim, 2, device=places.device) / head_dim
     angle = places[..., None].float() * ROPE_THETA**-exponent
     return torch.stack([angle.cos(), angle.sin()], dim=-1)
 
 
 class WanRMSNorm(nn.RMSNorm):
-    """RMS norm over the full width, with the rotation that may follow in the same pass."""
+    """RMS norm over the full width, fused with the rotation that may follow."""
 
     def forward(self, x: Tensor, rotary_emb: Tensor | None = None, heads: int = 1) -> Tensor:
         """Return tokens [B, L, D] normed; with ``rotary_emb`` [L, 1, K/2, 2] rotated heads [B, L, N, K]."""
@@ -78,15 +80,15 @@ class WanRMSNorm(nn.RMSNorm):
 
 
 class WanAttnProcessor(AttentionProcessor):
-    """Attention over queries, keys and values that are ready."""
+    """Attention over prepared queries, keys and values."""
 
     def __call__(self, query: Tensor, key: Tensor, value: Tensor, **how: Any) -> Tensor:
-        """As ``attend``; the heads come back as one width [B, L, D]."""
+        """Attend and merge the heads: returns [B, L, D]."""
         return self.attend(query, key, value, **how).flatten(2).type_as(query)
 
 
 class WanAttention(AttentionModuleMixin, nn.Module):
-    """Self-attention, or cross-attention to text and (where ``image_dim`` is given) image tokens.
+    """Self-attention, or cross-attention to text and (if ``image_dim`` is given) image tokens.
 
     Queries and keys are RMS-normalised over the full width before the split into heads. Text and image
     attend separately; their results are summed before the output projection.
@@ -113,15 +115,15 @@ class WanAttention(AttentionModuleMixin, nn.Module):
         return rearrange(x, "b l (n k) -> b l n k", n=self.heads)
 
     def keys_values(self, context: Tensor, rotary_emb: Tensor | None = None) -> KeysValues:
-        """Of text, or of the tokens themselves [B, T, D], which are rotated."""
-        return self._normed(self.norm_k, self.to_k(context), rotary_emb), self._split(self.to_v(context))
+        """Return keys and values of text [B, T, D], or of the tokens themselves, whose keys are rotated."""
+        return self._normalize(self.norm_k, self.to_k(context), rotary_emb), self._split(self.to_v(context))
 
-    def _normed(self, norm: WanRMSNorm, x: Tensor, rotary_emb: Tensor | None) -> Tensor:
-        """Queries or keys [B, L, D] normed, split into heads, and rotated where there are positions."""
+    def _normalize(self, norm: WanRMSNorm, x: Tensor, rotary_emb: Tensor | None) -> Tensor:
+        """Normalize queries or keys [B, L, D], split the heads, and rotate if there are positions."""
         return self._split(norm(x)) if rotary_emb is None else norm(x, rotary_emb, self.heads)
 
     def image_keys_values(self, image: Tensor) -> KeysValues:
-        """Of image tokens [B, I, D]."""
+        """Return keys and values of image tokens [B, I, D]."""
         return self._split(self.norm_added_k(self.add_k_proj(image))), self._split(self.add_v_proj(image))
 
     def forward(
@@ -132,10 +134,10 @@ class WanAttention(AttentionModuleMixin, nn.Module):
         image_states: Tensor | KeysValues | None = None,
         spans: Spans | None = None,
     ) -> Tensor:
-        """Tokens [B, L, D] to [B, L, D]; without text [B, T, D] they attend to themselves.
+        """Attend from tokens [B, L, D] to text [B, T, D], or to themselves without text; returns [B, L, D].
 
-        Text and image may come as their keys and values. ``spans`` limits which of themselves: (first query,
-        end of the queries, end of their keys), in tokens.
+        Text and image may be given as their keys and values. ``spans`` restricts self-attention: (first
+        query, end of the queries, end of their keys), in tokens.
         """
         attended = self._attend(hidden_states, encoder_hidden_states, rotary_emb, image_states, spans)
         return self.to_out[0](attended)  # queries, keys and values are freed by now
@@ -149,7 +151,7 @@ class WanAttention(AttentionModuleMixin, nn.Module):
         spans: Spans | None,
     ) -> Tensor:
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        query = self._normed(self.norm_q, self.to_q(hidden_states), rotary_emb)
+        query = self._normalize(self.norm_q, self.to_q(hidden_states), rotary_emb)
         key, value = self.keys_values(context, rotary_emb) if isinstance(context, Tensor) else context
         out = self.processor(query, key, value, sharded=encoder_hidden_states is None, spans=spans)
         if image_states is not None:
@@ -160,14 +162,14 @@ class WanAttention(AttentionModuleMixin, nn.Module):
         return out
 
     def shares(self, hidden_states: Tensor, rotary_emb: Tensor, regions: Tensor) -> Tensor:
-        """How much tokens [B, L, D] attend to each of R regions of the first frame: [B, L, R].
+        """Return how much tokens [B, L, D] attend to each of R regions of the first frame: [B, L, R].
 
-        Mean over heads, and over the tokens of a region; ``regions`` [R, S] is one inside and zero outside.
-        They stand in for the values of an ordinary attention, so that no weights of L x S are ever held.
+        Mean over heads and over the tokens of a region; ``regions`` [R, S] is one inside and zero outside.
+        Regions are passed as the values of an ordinary attention, so no L x S weights are stored.
         """
         tokens = regions.shape[1]
-        query = self._normed(self.norm_q, self.to_q(hidden_states), rotary_emb)
-        key = self._normed(self.norm_k, self.to_k(hidden_states[:, :tokens]), rotary_emb[:tokens])
+        query = self._normalize(self.norm_q, self.to_q(hidden_states), rotary_emb)
+        key = self._normalize(self.norm_k, self.to_k(hidden_states[:, :tokens]), rotary_emb[:tokens])
         mean = (regions / regions.sum(dim=1, keepdim=True).clamp(min=1)).T.to(query)
         value = functional.pad(mean, (0, query.shape[-1] - len(regions)))[None, :, None].expand_as(key)
         weights = rearrange(self.processor(query, key, value), "b l (n k) -> b l n k", n=self.heads)
@@ -177,7 +179,8 @@ class WanAttention(AttentionModuleMixin, nn.Module):
 class WanAudioAttention(AttentionModuleMixin, nn.Module):
     """Cross-attention of every latent frame to its own audio tokens, without q/k norm.
 
-    Only where two speak is anything rotated: by who is shown, and by who is heard.
+    With two speakers, queries are rotated by who is visible and keys by who is audible; else nothing is
+    rotated.
     """
 
     _default_processor_cls = WanAttnProcessor
@@ -194,10 +197,10 @@ class WanAudioAttention(AttentionModuleMixin, nn.Module):
         self.processor = WanAttnProcessor()
 
     def forward(self, hidden_states: Tensor, audio_states: Tensor, shares: Tensor | None = None) -> Tensor:
-        """Tokens [B, F, S, D] and audio tokens [B, F, A, audio_dim] to [B, F, S, D].
+        """Attend from tokens [B, F, S, D] to audio tokens [B, F, A, audio_dim]; returns [B, F, S, D].
 
-        ``shares`` [B, F * S, 3] says how much of each of two speakers, and of neither, a token shows; the
-        first half of the audio tokens are then the first speaker's.
+        ``shares`` [B, F * S, 3] is how much a token shows of either speaker and of neither; then the first
+        half of the audio tokens belongs to the first speaker.
         """
         batch = len(hidden_states)
         query = rearrange(self.q_linear(hidden_states), "b f s (n k) -> (b f) s n k", n=self.heads)

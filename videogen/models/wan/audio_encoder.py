@@ -1,4 +1,4 @@
-"""Speech to the features that the talking avatar's transformer hears. Spec talking_avatar section 3.
+"""Speech features for the talking avatar's transformer (wav2vec2). Spec talking_avatar section 3.
 
 n samples at 16 kHz, F video frames at 25 per second, L encoder layers, C channels.
 """
@@ -13,16 +13,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import Wav2Vec2Model
 
-REACH = 2  # frames heard before and after each
-STRETCH = 500  # steps of the convolutions that are made at a time, 10 s
+REACH = 2  # audio feature frames before and after each video frame
+STRETCH = 500  # convolution steps per chunk, 10 s
 
 
 def audio_features(encoder: Wav2Vec2Model, samples: np.ndarray, num_frames: int) -> Tensor:
-    """Samples [n] (``media.sound.waveform``) to the states after every layer, float32 [F, L, C].
+    """Return the states after every layer, float32 [F, L, C], of samples [n] (``media.audio.waveform``).
 
-    Between its convolutions (about 49.9 steps per second) and its layers, the encoder is brought to the
-    frames of the video; the first step falls on the first frame, the last on the last. ``encoder`` is
-    ``build.load_component("audio_encoder")``'s.
+    After its convolutions (about 49.9 steps per second) the features are interpolated to the video's frames,
+    the first step to the first frame and the last to the last. ``encoder`` comes from
+    ``components.load_component("audio_encoder")``.
     """
     speech = torch.from_numpy(samples).float()[None]
     if encoder.config.do_normalize:  # as Wav2Vec2FeatureExtractor
@@ -34,7 +34,7 @@ def audio_features(encoder: Wav2Vec2Model, samples: np.ndarray, num_frames: int)
 
     hook = encoder.feature_extractor.register_forward_hook(at_frames)
     try:
-        # What it is given itself only says on which device it works.
+        # The argument only gives the device.
         with torch.no_grad(), _exact_float32():
             beginning = speech[:, : _reach(encoder.feature_extractor.conv_layers)[1]]
             states = encoder(beginning.to(encoder.device), output_hidden_states=True).hidden_states
@@ -45,7 +45,7 @@ def audio_features(encoder: Wav2Vec2Model, samples: np.ndarray, num_frames: int)
 
 @contextmanager
 def _exact_float32() -> Iterator[None]:
-    """Float32 is to mean float32, whatever the policy for the rest (runtime/precision.py)."""
+    """Compute in exact float32, whatever the policy for the rest is (runtime/precision.py)."""
     products = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:
@@ -56,10 +56,10 @@ def _exact_float32() -> Iterator[None]:
 
 
 def speech_steps(layers: Sequence[Any], speech: Tensor) -> Tensor:
-    """Samples [1, n] through the convolutions of wav2vec2 to [1, C, steps], as if all at once.
+    """Run wav2vec2's convolutions over samples [1, n] in chunks; returns [1, C, steps], as if run at once.
 
-    They are made in stretches, for what the first layer makes of 200 s is gigabytes. Where it normalises
-    over the whole sound, that is measured beforehand.
+    Chunks save memory: the first layer's output for 200 s takes gigabytes. If it normalizes over the whole
+    sound, the statistics are computed first.
     """
     hop, reach = _reach(layers)
     first, *others = layers
@@ -75,7 +75,7 @@ def speech_steps(layers: Sequence[Any], speech: Tensor) -> Tensor:
 
 
 def _reach(layers: Sequence[Any]) -> tuple[int, int]:
-    """(samples from one step to the next, samples that a step hears)."""
+    """Return (samples from one step to the next, samples in the receptive field of a step)."""
     hop, reach = 1, 1
     for layer in layers:
         reach += (layer.conv.kernel_size[0] - 1) * hop
@@ -84,7 +84,7 @@ def _reach(layers: Sequence[Any]) -> tuple[int, int]:
 
 
 def _stretches(speech: Tensor, hop: int, reach: int, count: int) -> Iterator[Tensor]:
-    """The samples [1, 1, m] of ``count`` steps after the other."""
+    """Yield the samples [1, 1, m] of ``count`` steps after another."""
     total = (speech.shape[1] - reach) // hop + 1
     for start in range(0, total, count):
         end = min(start + count, total)
@@ -92,7 +92,7 @@ def _stretches(speech: Tensor, hop: int, reach: int, count: int) -> Iterator[Ten
 
 
 def _normalized_over_time(layer: Any, speech: Tensor) -> Callable[[Tensor], Tensor]:
-    """A layer for stretches of a sound, with mean and variance [1, C, 1] of the whole."""
+    """Return a chunked form of a layer, normalizing with the whole sound's mean and variance [1, C, 1]."""
     conv, norm = layer.conv, layer.layer_norm
     moments = []
     hop, reach = _reach([layer])
@@ -108,9 +108,9 @@ def _normalized_over_time(layer: Any, speech: Tensor) -> Callable[[Tensor], Tens
 
 
 def audio_windows(features: Tensor, start: int, count: int) -> Tensor:
-    """Features [F, L, C] around each of ``count`` frames from ``start`` on: [1, count, 5, L, C].
+    """Return windows [1, count, 5, L, C] of features [F, L, C] around ``count`` frames from ``start``.
 
-    Where a window reaches over an end, the first or last frame is repeated.
+    A window beyond either end repeats the first or last frame.
     """
     offsets = torch.arange(-REACH, REACH + 1, device=features.device)
     frames = torch.arange(start, start + count, device=features.device)

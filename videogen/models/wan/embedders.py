@@ -1,6 +1,6 @@
-"""What comes before the blocks of the Wan transformer: positions, noise levels, text, image and audio.
+"""Embedders before the Wan transformer's blocks: positions, noise levels, text, image and audio.
 
-Letters in shapes as in wan.py. Source: specs skyreels_v3 section 6, talking_avatar section 6.
+Shape letters are those of transformer.py. Source: specs skyreels_v3 section 6, talking_avatar section 6.
 """
 
 import torch
@@ -12,21 +12,21 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from videogen.models.device_copies import to_device
-from videogen.models.lru import Recent
+from videogen.models.fifo_cache import FifoCache
 
 ROPE_THETA = 10000.0
 TIME_THETA = 10000.0
 IMAGE_TOKEN_EPS = 1e-5
-TABLES = 2  # shapes whose angles are remembered: guidance branches may have different frames
+TABLES = 2  # cached tables; guidance branches may have different frames
 
 
 def _exact(device: torch.device) -> torch.dtype:
-    """Float64 wherever the device has it (Apple's MPS does not)."""
+    """Return float64 if the device supports it (Apple's MPS does not), else float32."""
     return torch.float32 if device.type == "mps" else torch.float64
 
 
 class WanRotaryEmbed(nn.Module):
-    """Angles of the (frame, row, column) position of every token, as unit complex numbers.
+    """Rotary embedding of the (frame, row, column) position of every token, as unit complex numbers.
 
     A head's K/2 complex channels are split over the axes as K/2 - 2c, c, c with c = K // 6.
     """
@@ -35,19 +35,19 @@ class WanRotaryEmbed(nn.Module):
         super().__init__()
         spatial = head_dim // 6
         self.widths = (head_dim // 2 - 2 * spatial, spatial, spatial)
-        self.tables = Recent(TABLES)
+        self.tables = FifoCache(TABLES)
 
     def forward(
         self, frame_positions: Tensor, rows: int, columns: int, device: torch.device | None = None
     ) -> Tensor:
-        """Frame positions [F] (any integers) and a rows x columns grid to complex64 [F, S, 1, K/2].
+        """Return rotations complex64 [F, S, 1, K/2] of frame positions [F] (any integers) and a grid.
 
-        The last few tables are remembered. Positions on the CPU keep a GPU from waiting for it.
+        Recent tables are cached. Positions on the CPU avoid a GPU synchronization.
         """
         device = device or frame_positions.device
         positions = frame_positions.tolist()
         key = (*positions, rows, columns, device)
-        return self.tables.get(key, lambda: self._table(positions, rows, columns, device))
+        return self.tables.get_or_compute(key, lambda: self._table(positions, rows, columns, device))
 
     def _table(self, positions: list[int], rows: int, columns: int, device: torch.device) -> Tensor:
         exact = _exact(device)
@@ -70,7 +70,7 @@ class WanRotaryEmbed(nn.Module):
 
 
 def sinusoid(timestep: Tensor, dim: int) -> Tensor:
-    """Timesteps [n] (0..1000) to their embedding [n, dim], float32: cosines first, then sines."""
+    """Embed timesteps [n] (0..1000) to [n, dim], float32: cosines first, then sines."""
     exact = _exact(timestep.device)
     exponent = torch.arange(dim // 2, dtype=exact, device=timestep.device) / (dim // 2)
     angle = timestep.to(exact)[:, None] * TIME_THETA**-exponent
@@ -78,7 +78,7 @@ def sinusoid(timestep: Tensor, dim: int) -> Tensor:
 
 
 class WanConditionEmbedder(nn.Module):
-    """The small MLPs that bring noise levels, text and image features to the width of the network."""
+    """MLPs that project noise levels, text and image features to the network's width."""
 
     def __init__(self, dim: int, freq_dim: int, text_dim: int, image_dim: int | None) -> None:
         super().__init__()
@@ -90,9 +90,11 @@ class WanConditionEmbedder(nn.Module):
             self.image_embedder = WanImageEmbedding(image_dim, dim)
 
     def forward(self, timestep: Tensor) -> tuple[Tensor, Tensor]:
-        """Noise levels [B, F] to (embedding [B, F, D], modulation [B, F, 6, D]), once per distinct level.
+        """Embed noise levels [B, F]: (embedding [B, F, D], modulation [B, F, 6, D]).
 
-        Levels on the CPU keep a GPU from waiting for it.
+        Every distinct level is computed once.
+
+        Levels on the CPU avoid a GPU synchronization.
         """
         levels, level_of = torch.unique(timestep.cpu(), return_inverse=True)
         weight = self.time_embedder.linear_1.weight
@@ -105,7 +107,7 @@ class WanConditionEmbedder(nn.Module):
 
 
 class WanImageEmbedding(nn.Module):
-    """CLIP image features [B, I, image_dim] to image tokens [B, I, D]."""
+    """Projection of CLIP image features [B, I, image_dim] to image tokens [B, I, D]."""
 
     def __init__(self, image_dim: int, dim: int) -> None:
         super().__init__()
@@ -118,11 +120,10 @@ class WanImageEmbedding(nn.Module):
 
 
 class WanAudioProjection(nn.Module):
-    """Windows of audio features around every video frame to A audio tokens per latent frame.
+    """Projection of audio windows around every video frame to A audio tokens per latent frame.
 
-    The first latent frame stands for one video frame and sees its whole window. Each later one stands for
-    four; from their windows it takes the leading half of the first, the centre of the middle two and the
-    trailing half of the last.
+    The first latent frame covers one video frame and uses its whole window. Each later one covers four: it
+    uses the leading half of the first window, the centre of the middle two and the trailing half of the last.
     """
 
     def __init__(
@@ -137,7 +138,7 @@ class WanAudioProjection(nn.Module):
         self.norm = nn.LayerNorm(audio_dim)
 
     def forward(self, audio: Tensor) -> Tensor:
-        """Windows [B, 4(F-1)+1, window, layers, channels] to audio tokens [B, F, A, audio_dim]."""
+        """Project windows [B, 4(F-1)+1, window, layers, channels] to tokens [B, F, A, audio_dim]."""
         centre = audio.shape[2] // 2
         groups = rearrange(audio[:, 1:], "b (f v) w l c -> b f v w l c", v=self.stride)
         parts = [groups[:, :, 0, : centre + 1], groups[:, :, 1:-1, centre], groups[:, :, -1, centre:]]

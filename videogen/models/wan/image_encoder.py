@@ -1,4 +1,4 @@
-"""Images to the CLIP features that image-conditioned transformers attend to. Spec skyreels_v2 section 8."""
+"""CLIP image features for image-conditioned transformers. Spec skyreels_v2 section 8."""
 
 from torch import Tensor
 from torch.nn import functional
@@ -9,10 +9,10 @@ STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 def clip_features(encoder: CLIPVisionModel, image: Tensor) -> Tensor:
-    """Images [B, 3, H, W] in [-1, 1] to features [B, I, image_dim]: the last block but one.
+    """Return features [B, I, image_dim] of images [B, 3, H, W] in [-1, 1]: the second-to-last block's output.
 
-    They are squeezed to the encoder's square, bicubic and not smoothed; the stock CLIP processor crops and
-    smooths instead, and its features are 40 % off.
+    Images are resized to the encoder's square, bicubic without antialiasing. The stock CLIP processor crops
+    and antialiases instead, which changes the features by 40 %.
     """
     side = encoder.config.image_size
     square = functional.interpolate(image, size=(side, side), mode="bicubic", align_corners=False)

@@ -1,4 +1,4 @@
-"""Prompts to the rows the transformer attends to: cleaning, tokenising, UMT5. Spec skyreels_v3 section 3."""
+"""Prompt encoding: cleaning, tokenization, UMT5. Spec skyreels_v3 section 3."""
 
 import html
 import re
@@ -12,7 +12,7 @@ TEXT_ROWS = 512
 
 
 def clean_prompt(prompt: str) -> str:
-    """Repair encoding accidents, resolve HTML entities (twice), collapse whitespace."""
+    """Repair encoding errors, resolve HTML entities (twice), collapse whitespace."""
     repaired = html.unescape(html.unescape(ftfy.fix_text(prompt)))
     return re.sub(r"\s+", " ", repaired.strip()).strip()
 
@@ -20,9 +20,9 @@ def clean_prompt(prompt: str) -> str:
 def encode_prompt(
     tokenizer: PreTrainedTokenizerBase, text_encoder: nn.Module, prompt: str, device: torch.device
 ) -> Tensor:
-    """One prompt to [1, 512, text_dim]; rows of padding are exactly zero, and are attended all the same.
+    """Encode one prompt to [1, 512, text_dim]; padding rows are exactly zero, and are attended to as well.
 
-    A prompt of more than 511 tokens is cut (the last row is the end-of-sequence token).
+    Prompts of more than 511 tokens are truncated (the last row is the end-of-sequence token).
     """
     tokens = tokenizer(
         [clean_prompt(prompt)],

@@ -1,4 +1,4 @@
-"""The Wan diffusion transformer, once, for the whole family.
+"""The Wan diffusion transformer, one network for the whole family.
 
 SkyReels-V2 (text, image, diffusion forcing, fps), SkyReels-V3 (references, extension, avatar) and Wan2.2
 (A14B experts, TI2V-5B) are this one network with different configs. What is notable about it:
@@ -53,7 +53,7 @@ FLOAT32_PARTS = ["time_embedder", "time_proj", "scale_shift_table", "norm1", "no
 
 
 class WanFeedForward(FeedForward):
-    """Linear, tanh-GELU, linear; without gradients the activation needs no memory of its own."""
+    """Linear, tanh-GELU, linear; without gradients the activation is computed in place."""
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         widen, _, narrow = self.net
@@ -62,7 +62,7 @@ class WanFeedForward(FeedForward):
 
 
 class WanLayerNorm(FP32LayerNorm):
-    """Layer norm in float32, with what comes before it (a residual) and after it (modulation) in one pass."""
+    """Layer norm in float32, fused with the residual before it and the modulation after it."""
 
     def forward(
         self,
@@ -75,8 +75,8 @@ class WanLayerNorm(FP32LayerNorm):
     ) -> tuple[Tensor, Tensor]:
         """Return (x + gate * update, its norm * (1 + scale) + shift), both like x [B, F, S, D].
 
-        Gate, scale and shift [B, F or 1, 1, D] may be None; without an update [..., D] x is returned.
-        A norm with weights of its own is not modulated.
+        Gate, scale and shift [B, F or 1, 1, D] may be None; without ``update`` [..., D], x itself is
+        returned. A norm with weights of its own is not modulated.
         """
         norm = (
             (scale, shift, 1.0, self.eps) if self.weight is None else (self.weight, self.bias, 0.0, self.eps)
@@ -87,7 +87,7 @@ class WanLayerNorm(FP32LayerNorm):
 
 
 class WanBlock(nn.Module):
-    """Self-, cross- and (where configured) audio attention, then feed-forward, all on a residual stream."""
+    """Transformer block: self-, cross- and (if configured) audio attention, then feed-forward."""
 
     def __init__(
         self, dim: int, ffn_dim: int, heads: int, eps: float, image_dim: int | None, audio_dim: int | None
@@ -115,10 +115,10 @@ class WanBlock(nn.Module):
         spans: Spans | None = None,
         regions: Tensor | None = None,
     ) -> Tensor:
-        """hidden_states [B, F, S, D], text [B, T, D], temb [B, F or 1, 6, D], rotary_emb [L, 1, K/2, 2].
+        """Transform tokens [B, F, S, D]; text [B, T, D], temb [B, F or 1, 6, D], rotary_emb [L, 1, K/2, 2].
 
-        Text and image may come as keys and values of ``attn2``. ``regions`` [3, S]: where two speakers are in
-        the first frame.
+        Text and image may be given as keys and values of ``attn2``. ``regions`` [3, S]: location of the two
+        speakers in the first frame.
         """
         table = self.scale_shift_table + temb
         shift_attn, scale_attn, gate_attn, shift_ffn, scale_ffn, gate_ffn = table.chunk(6, dim=-2)
@@ -127,7 +127,7 @@ class WanBlock(nn.Module):
         normed = normed.flatten(1, 2)
         if regions is not None:
             shares = self.attn1.shares(normed, rotary_emb, regions)
-        # Updates are not named: what nothing refers to is freed at once.
+        # Updates get no names, so that they are freed at once.
         x, normed = self.norm2(x, update=self.attn1(normed, None, rotary_emb, None, spans), gate=gate_attn)
         update = self.attn2(normed.flatten(1, 2), encoder_hidden_states, image_states=image_states)
         if audio_states is not None:
@@ -145,7 +145,7 @@ TransformerBlockRegistry.register(
 
 
 class WanBlocks(nn.ModuleList):
-    """All blocks, one after the other: the place where a step cache can leave them out."""
+    """Stack of all blocks; a step cache hooks in here to skip them."""
 
     def forward(
         self,
@@ -156,7 +156,7 @@ class WanBlocks(nn.ModuleList):
         image: Tensor | list[KeysValues] | None = None,
         *others: Any,
     ) -> Tensor:
-        """As ``WanBlock.forward``; of text and image there may be one entry for every block."""
+        """Run all blocks with ``WanBlock.forward``'s arguments; text and image may be given per block."""
         for index, block in enumerate(self):
             own = (context[index] if isinstance(context, list) else context for context in (text, image))
             hidden_states = block(hidden_states, next(own), temb, rotary_emb, next(own), *others)
@@ -164,7 +164,7 @@ class WanBlocks(nn.ModuleList):
 
 
 class WanDiT(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin, FromOriginalModelMixin, AttentionMixin):
-    """The network. Optional parts exist when the config names their width.
+    """The Wan transformer; optional parts exist if the config gives their width.
 
     Args:
         patch_size: (frames, rows, columns) of a token; the family uses (1, 2, 2).
@@ -268,7 +268,8 @@ class WanDiT(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin, FromOriginal
             fps: frame-rate class [B], for models with ``inject_sample_info``.
             frame_positions: temporal position of every frame [F], best on the CPU; default 0..F-1.
             visible_frames: how many frames, from the first on, every frame attends to [F]; default all.
-            speaker_masks: where in the first frame each of two speakers is, and where neither [3, h, w].
+            speaker_masks: masks of the two speakers, and of neither, in the first frame [3, h, w].
+            return_dict: False returns the tuple (velocity,).
             attention_kwargs: ``{"scale": s}`` scales loaded LoRA layers, as in diffusers.
 
         Returns:

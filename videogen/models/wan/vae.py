@@ -1,8 +1,7 @@
-"""Wan's causal video VAEs (diffusers' AutoencoderKLWan, 2.1 and 2.2): encode, and decode as a stream of
-frames.
+"""Wan's causal video VAEs (diffusers' AutoencoderKLWan, 2.1 and 2.2): encode, and streaming decode.
 
-The decoder is causal: a latent frame needs only what came before it, kept in a small cache per convolution.
-So frames are yielded as they are made, and memory does not grow with the length of the video.
+The decoder is causal: a latent frame depends only on earlier ones, through a small cache per convolution. So
+frames are yielded as they are decoded, and memory does not grow with the length of the video.
 
 Source: specs skyreels_v3 section 4, wan22 section 10.
 """
@@ -46,13 +45,13 @@ def _statistics(vae: AutoencoderKLWan, like: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def normalize(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
-    """VAE latents [B, C, F, h, w] to the range the transformer works in."""
+    """Normalize VAE latents [B, C, F, h, w] to the range of the transformer."""
     mean, std = _statistics(vae, latents)
     return (latents - mean) / std
 
 
 def denormalize(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
-    """The inverse of ``normalize``."""
+    """Undo ``normalize``."""
     mean, std = _statistics(vae, latents)
     return latents * std + mean
 
@@ -61,15 +60,15 @@ def denormalize(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
 def encode(
     vae: AutoencoderKLWan, video: Tensor, *, sample: bool = False, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Video [B, 3, F, H, W] in [-1, 1] to normalised latents [B, C, 1 + (F-1)//4, h, w], float32.
+    """Encode video [B, 3, F, H, W] in [-1, 1] to normalized latents [B, C, 1 + (F-1)//4, h, w], float32.
 
-    Frames beyond 4k+1 are dropped, as published. The mean of the posterior is taken, or with ``sample`` one
-    draw from it (normal, float32, the shape of the latents). Never tiled, whatever the decoder does. Video
-    may be elsewhere than the VAE: at most four frames are on its device at a time.
+    Frames beyond 4k+1 are dropped, as published. Returns the mean of the posterior, or with ``sample`` one
+    draw from it (normal, float32, the shape of the latents). Never tiled. The video may be on another device
+    than the VAE: at most four frames are on the VAE's device at a time.
     """
     onload(vae)
     causal = sum(isinstance(module, WanCausalConv3d) for module in vae.encoder.modules())
-    cache = [None] * causal if video.shape[2] > 4 else None  # one frame is followed by none
+    cache = [None] * causal if video.shape[2] > 4 else None  # a single frame needs no cache
     hidden = []
     for end in range(1, video.shape[2] + 1, 4):
         chunk = video[:, :, max(0, end - 4) : end].to(vae.device, vae.dtype)
@@ -83,18 +82,19 @@ def encode(
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """One tile along one axis: where it lies and the weight of each of its pixels."""
+    """One tile along one axis: its range and the blending weight of each of its pixels."""
 
     start: int  # latent pixels
     stop: int
     weight: Tensor  # output pixels
 
     def pixels(self, scale: int) -> slice:
+        """Return the range in output pixels."""
         return slice(self.start * scale, self.stop * scale)
 
 
 def spans(length: int, tile: int, stride: int, scale: int) -> list[Span]:
-    """Tiles of one axis, in latent pixels: of equal length, evenly spread, at most ``stride`` apart.
+    """Split an axis into tiles, in latent pixels: equal lengths, evenly spaced, at most ``stride`` apart.
 
     Weights rise and fall linearly over the overlaps and sum to 1 everywhere, so blended tiles show no seam.
     """
@@ -107,7 +107,7 @@ def spans(length: int, tile: int, stride: int, scale: int) -> list[Span]:
         ramp = (torch.arange(overlap) + 0.5) / overlap
         weights[index, tile * scale - overlap :] *= 1 - ramp
         weights[index + 1, :overlap] *= ramp
-    total = torch.zeros(length * scale)  # 1 where two tiles meet, other where a third comes in
+    total = torch.zeros(length * scale)  # 1 where two tiles overlap, other where three do
     for start, weight in zip(starts, weights, strict=True):
         total[start * scale : (start + tile) * scale] += weight
     return [
@@ -117,7 +117,7 @@ def spans(length: int, tile: int, stride: int, scale: int) -> list[Span]:
 
 
 class _CausalDecoder:
-    """The decoder of one region: feed latent frames in order, get video frames."""
+    """Streaming decoder of one region, called with one latent frame after another."""
 
     def __init__(self, vae: AutoencoderKLWan) -> None:
         self.vae = vae
@@ -127,21 +127,21 @@ class _CausalDecoder:
         self.first = True
 
     def __call__(self, frame: Tensor) -> Tensor:
-        """One latent frame [B, C, 1, h, w] to video frames [B, 3, 1 or 4, H, W] in [-1, 1], float32."""
+        """Decode a latent frame [B, C, 1, h, w] to frames [B, 3, 1 or 4, H, W] in [-1, 1], float32."""
         hidden = self.vae.post_quant_conv(frame)
         video = self.vae.decoder(hidden, feat_cache=self.cache, feat_idx=[0], first_chunk=self.first)
         self.first = False
         if self.vae.config.patch_size is not None:
             video = unpatchify(video, patch_size=self.vae.config.patch_size)
-        return video.float().clamp(-1, 1).contiguous()  # as it is when it has been saved and read again
+        return video.float().clamp(-1, 1).contiguous()  # contiguous, as after saving and loading
 
 
 def _decode_tiles(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
-    """Overlapping tiles, blended into one video [B, 3, 4(F-1)+1, H, W] in RAM.
+    """Decode overlapping tiles and blend them to one video [B, 3, 4(F-1)+1, H, W] in RAM.
 
-    One tile after the other goes through all frames, so that the device holds the caches of one alone, and
-    none is ever moved. The video takes 12 bytes per pixel and frame, which is less than the caches of all
-    tiles together up to some 1,400 frames.
+    Each tile is decoded through all frames before the next one, so that the device holds the caches of a
+    single tile and none is ever moved. The video takes 12 bytes per pixel and frame, less than the caches of
+    all tiles up to about 1,400 frames.
     """
     (batch, _, frames, height, width), scale = latents.shape, vae.spatial_compression_ratio
     tile = (vae.tile_sample_min_height // scale, vae.tile_sample_min_width // scale)
@@ -162,23 +162,23 @@ def _decode_tiles(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
 
 
 def _whole_decoder(vae: AutoencoderKLWan, height: int) -> Callable[[Tensor], Tensor]:
-    """A decoder of whole pictures; on several ranks, each decodes a band of it (see runtime/bands.py)."""
-    bands = getattr(vae, "bands", None)
+    """Return a decoder of whole frames, sharded over ranks if configured (see runtime/vae_parallel.py)."""
+    sharding = getattr(vae, "spatial_sharding", None)
     decoder = _CausalDecoder(vae)
-    return bands.decoder(decoder) if bands is not None and bands.fits(height) else decoder
+    return sharding.shard(decoder) if sharding is not None and sharding.has_enough_rows(height) else decoder
 
 
 @torch.no_grad()
 def decode_stream(vae: AutoencoderKLWan, latents: Tensor) -> Iterator[Tensor]:
-    """Normalised latents [B, C, F, h, w] to video, one latent frame at a time.
+    """Decode normalized latents [B, C, F, h, w] to video, one latent frame at a time.
 
     Yields:
         frames [B, 3, 1, H, W], then [B, 3, 4, H, W] for every further latent frame, in [-1, 1], float32,
         whatever the decoder computes in.
 
-    Equal to the one-shot ``vae.decode``; where the VAE's tiling is on (``vae.enable_tiling()``) and the
-    picture is larger than a tile, tiles are blended and the result is close, not equal. All tiles are then
-    decoded before the first frames are given.
+    Equal to the one-shot ``vae.decode``, except with tiling: if ``vae.enable_tiling()`` was called and the
+    frame is larger than a tile, tiles are blended, the result is close but not equal, and all tiles are
+    decoded before the first frames are yielded.
     """
     onload(vae)
     latents = denormalize(vae, latents.to(vae.device).float()).to(vae.post_quant_conv.weight.dtype)
@@ -197,12 +197,12 @@ def decode_stream(vae: AutoencoderKLWan, latents: Tensor) -> Iterator[Tensor]:
 
 
 def decode(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
-    """All of ``decode_stream`` at once: [B, 3, 4(F-1)+1, H, W]."""
+    """Decode all latents at once: [B, 3, 4(F-1)+1, H, W]."""
     return torch.cat(list(decode_stream(vae, latents)), dim=2)
 
 
 def onload(vae: nn.Module) -> None:
-    """Bring an offloaded VAE to its device; streaming enters below the methods diffusers' hooks watch."""
+    """Move an offloaded VAE to its device; streaming bypasses the methods that diffusers' hooks wrap."""
     hook = getattr(vae, "_hf_hook", None)
     if hook is not None and hasattr(hook, "pre_forward"):
         hook.pre_forward(vae)

@@ -1,13 +1,13 @@
-"""The layers of Wan's VAEs with fewer passes over their activations: diffusers' weights, and its results.
+"""Wan's VAE layers with fewer passes over their activations; weights and results as in diffusers.
 
-A causal convolution sees two frames before its own. diffusers normalises, activates, puts these frames in
-front, pads and keeps copies for the next call, each a pass of its own; here ``norm_silu_append`` writes all
-of it once, as the convolution reads it. Nothing is copied that a view will do for, and sums are made in
-place. Activations keep the channels of a pixel side by side, which the convolutions are fastest with.
+A causal convolution needs the two previous frames. diffusers normalizes, activates, prepends these frames,
+pads, and copies frames for the next call, each in a separate pass; here ``norm_silu_append`` writes the
+convolution's input once. Views replace copies if possible, and sums are in place. Activations are channels-
+last, for which convolutions are fastest.
 
-``feat_cache`` and ``feat_idx`` are diffusers': what every causal convolution keeps between calls, and the
-number of the next one. ``runtime/decode.py`` puts these layers in. Where hooks of an offloaded model have to
-see every call of every layer, layers work as diffusers' own.
+``feat_cache`` and ``feat_idx`` are diffusers': the cache of every causal convolution between calls, and the
+index of the next one. ``runtime/vae.py`` installs these layers. If hooks of an offloaded model must see every
+call of every layer, layers run diffusers' code.
 """
 
 from typing import Protocol
@@ -33,28 +33,28 @@ from torch.nn import functional
 from videogen.models.kernels.convolution import convolve, has_hooks
 from videogen.models.kernels.vae_operators import BEFORE, add_biased, append, empty_frames, norm_silu_append
 
-AT_ONCE = 2  # pictures of full size that are encoded at once
-FIRST = "Rep"  # kept by a convolution over time that has not been called for its first frame
+AT_ONCE = 2  # full-size frames encoded at once
+FIRST = "Rep"  # diffusers' cache mark: the temporal convolution has seen only the first frame
 
 
-class Neighbours(Protocol):
-    """Those who have the rows above and below; see ``runtime/bands.py``."""
+class HaloExchange(Protocol):
+    """Exchange of halo rows with the ranks above and below; see ``runtime/vae_parallel.py``."""
 
     @property
-    def margin(self) -> int:
-        """Rows on each side that come from others: 1, or 0 where the picture is whole."""
+    def halo(self) -> int:
+        """Halo rows on each side: 1, or 0 if the frame is not sharded."""
 
-    def fill(self, frames: Tensor) -> None:
-        """Write the first and the last row of frames [..., H, W, C]."""
+    def fill_halo(self, frames: Tensor) -> None:
+        """Fill the first and the last row of frames [..., H, W, C]."""
 
 
 class CausalConv(WanCausalConv3d):
-    """A causal convolution that writes its own input."""
+    """Causal convolution that writes its own padded input."""
 
-    neighbours: Neighbours | None = None
+    halo_exchange: HaloExchange | None = None
 
     def forward(self, x: Tensor, cache_x: Tensor | None = None) -> Tensor:
-        """Convolve [B, C, F, H, W] as diffusers' own, with the frames before in ``cache_x``."""
+        """Convolve [B, C, F, H, W] like diffusers' layer, with the previous frames in ``cache_x``."""
         return super().forward(x, cache_x) if any(self._padding) else convolve(self, x, (0, 0, 0))
 
     def stream(
@@ -66,9 +66,9 @@ class CausalConv(WanCausalConv3d):
         *,
         biased: bool = True,
     ) -> Tensor:
-        """Convolve frames that follow those of the last call; with ``norm``, normalised and activated.
+        """Convolve frames that follow those of the last call; with ``norm``, normalize and activate first.
 
-        Without ``biased`` the bias is left to what comes next.
+        Without ``biased`` the caller adds the bias later.
         """
         return self.over(self.join(x, feat_cache, feat_idx, norm), biased=biased)
 
@@ -81,9 +81,11 @@ class CausalConv(WanCausalConv3d):
         *,
         bias: Tensor | None = None,
     ) -> Tensor:
-        """Return what ``over`` reads: frames behind those before them, of which the last are kept.
+        """Return the input of ``over``: previous frames, then new ones.
 
-        ``bias``: of the convolution that made ``x``, where it is still to be added.
+        The last frames are kept for the next call.
+
+        ``bias``: bias of the convolution that produced ``x``, if it is still to be added.
         """
         before = None
         if feat_cache is not None:
@@ -92,31 +94,31 @@ class CausalConv(WanCausalConv3d):
                 before = feat_cache[feat_idx[0]] = empty_frames(x, BEFORE, x.shape[3]).zero_()
             feat_idx[0] += 1
         if norm is None:
-            joined = append(x, before, self._margin)
+            joined = append(x, before, self._halo)
         else:
-            joined = norm_silu_append(x, bias, norm.gamma, before, self._margin)
-        if self._margin:
-            assert self.neighbours is not None
-            self.neighbours.fill(joined.permute(0, 2, 3, 4, 1))
+            joined = norm_silu_append(x, bias, norm.gamma, before, self._halo)
+        if self._halo:
+            assert self.halo_exchange is not None
+            self.halo_exchange.fill_halo(joined.permute(0, 2, 3, 4, 1))
         return joined
 
     def over(self, joined: Tensor, *, biased: bool = True) -> Tensor:
-        """Convolve what ``join`` returns."""
-        padding = (0, self._padding[2] - self._margin, self._padding[0])
+        """Convolve the result of ``join``."""
+        padding = (0, self._padding[2] - self._halo, self._padding[0])
         return convolve(self, joined, padding, biased=biased)
 
     @property
-    def _margin(self) -> int:
-        return self.neighbours.margin if self.neighbours is not None and self._padding[2] else 0
+    def _halo(self) -> int:
+        return self.halo_exchange.halo if self.halo_exchange is not None and self._padding[2] else 0
 
 
 class ResidualBlock(WanResidualBlock):
-    """Two convolutions and what they are added to."""
+    """Residual block of two convolutions."""
 
     def forward(self, x: Tensor, feat_cache: list | None = None, feat_idx: list[int] | None = None) -> Tensor:
-        """Frames [B, C, F, H, W] to as many; what is not needed any more is dropped at once.
+        """Transform frames [B, C, F, H, W]; every buffer is freed as soon as possible.
 
-        cuDNN adds a bias in a pass of its own; where there are kernels, they add it with what comes next.
+        cuDNN adds a bias in a separate pass; if there are fused kernels, they add it in the next operator.
         """
         index = [0] if feat_idx is None else feat_idx
         if has_hooks(self.conv1):
@@ -134,12 +136,12 @@ class ResidualBlock(WanResidualBlock):
 
 
 class Resample(WanResample):
-    """Twice as many or half as many pixels, and frames."""
+    """Up- or downsampling by two in space and, for the 3d modes, in time."""
 
-    neighbours: Neighbours | None = None
+    halo_exchange: HaloExchange | None = None
 
     def forward(self, x: Tensor, feat_cache: list | None = None, feat_idx: list[int] | None = None) -> Tensor:
-        """Frames [B, C, F, H, W]; without a cache, time is left as it is."""
+        """Resample frames [B, C, F, H, W]; without a cache only in space."""
         index = [0] if feat_idx is None else feat_idx
         if any(has_hooks(layer) for layer in self.modules()):
             return super().forward(x, feat_cache, index)
@@ -157,7 +159,7 @@ class Resample(WanResample):
     def _upsample(self, x: Tensor, feat_cache: list | None, index: list[int]) -> Tensor:
         batch, channels = x.shape[:2]
         if self.mode == "upsample3d" and feat_cache is not None:
-            if feat_cache[index[0]] is None:  # the first frame stays one
+            if feat_cache[index[0]] is None:  # the first frame is not doubled
                 feat_cache[index[0]] = FIRST
                 index[0] += 1
             else:
@@ -169,19 +171,19 @@ class Resample(WanResample):
     def _convolve_doubled(self, pixels: Tensor) -> Tensor:
         """Convolve frames [B, F, 1 or 2, h, w, C] with every pixel doubled both ways: [B * F, C, H, W]."""
         batch, frames, two, height, width, channels = pixels.shape
-        margin = self.neighbours.margin if self.neighbours is not None else 0
-        large = pixels.new_empty(batch * frames * two, 2 * height + 2 * margin, 2 * width, channels)
-        inner = large[:, margin : 2 * height + margin]
+        halo = self.halo_exchange.halo if self.halo_exchange is not None else 0
+        large = pixels.new_empty(batch * frames * two, 2 * height + 2 * halo, 2 * width, channels)
+        inner = large[:, halo : 2 * height + halo]
         inner.view(batch, frames, two, height, 2, width, 2, channels).copy_(pixels[:, :, :, :, None, :, None])
-        if margin:
-            assert self.neighbours is not None
-            self.neighbours.fill(large)
+        if halo:
+            assert self.halo_exchange is not None
+            self.halo_exchange.fill_halo(large)
         layer = self.resample[1]
-        return functional.conv2d(large.permute(0, 3, 1, 2), layer.weight, layer.bias, padding=(1 - margin, 1))
+        return functional.conv2d(large.permute(0, 3, 1, 2), layer.weight, layer.bias, padding=(1 - halo, 1))
 
 
 class ResidualUpBlock(WanResidualUpBlock):
-    """Wan2.2's: its input, repeated, is added to its output."""
+    """Wan2.2's upsampling block: the repeated input is added to the output."""
 
     def forward(
         self,
@@ -190,7 +192,7 @@ class ResidualUpBlock(WanResidualUpBlock):
         feat_idx: list[int] | None = None,
         first_chunk: bool = False,
     ) -> Tensor:
-        """Frames [B, C, F, h, w] to larger ones, and more of them."""
+        """Upsample frames [B, C, F, h, w]."""
         index, given = [0] if feat_idx is None else feat_idx, x
         for resnet in self.resnets:
             x = resnet(x, feat_cache, index)
@@ -200,10 +202,10 @@ class ResidualUpBlock(WanResidualUpBlock):
 
 
 class ResidualDownBlock(WanResidualDownBlock):
-    """Wan2.2's: its input, averaged, is added to its output."""
+    """Wan2.2's downsampling block: the averaged input is added to the output."""
 
     def forward(self, x: Tensor, feat_cache: list | None = None, feat_idx: list[int] | None = None) -> Tensor:
-        """Frames [B, C, F, H, W] to smaller ones, and fewer of them."""
+        """Downsample frames [B, C, F, H, W]."""
         index, given = [0] if feat_idx is None else feat_idx, x
         for resnet in self.resnets:
             x = resnet(x, feat_cache, index)
@@ -213,7 +215,7 @@ class ResidualDownBlock(WanResidualDownBlock):
 
 
 class Decoder(WanDecoder3d):
-    """Latent frames to video frames."""
+    """Decoder from latent frames to video frames."""
 
     def forward(
         self,
@@ -222,14 +224,14 @@ class Decoder(WanDecoder3d):
         feat_idx: list[int] | None = None,
         first_chunk: bool = False,
     ) -> Tensor:
-        """Latent frames [B, C, F, h, w] that follow those of the last call, to video frames."""
+        """Decode latent frames [B, C, F, h, w] that follow those of the last call."""
         index = [0] if feat_idx is None else feat_idx
         if has_hooks(self.conv_in):
             return super().forward(x, feat_cache, index, first_chunk)
         x = self.conv_in.stream(x, feat_cache, index)
         x = self.mid_block(x, feat_cache, index)
         for block in self.up_blocks:
-            if isinstance(block, WanUpBlock):  # layer by layer here, so that its input is not kept
+            if isinstance(block, WanUpBlock):  # layer by layer, so that the block's input is freed
                 for layer in (*block.resnets, *(block.upsamplers or ())):
                     x = layer(x, feat_cache, index)
             else:
@@ -238,12 +240,12 @@ class Decoder(WanDecoder3d):
 
 
 class Encoder(WanEncoder3d):
-    """Video frames to the moments of latent frames."""
+    """Encoder from video frames to the moments of latent frames."""
 
     def forward(self, x: Tensor, feat_cache: list | None = None, feat_idx: list[int] | None = None) -> Tensor:
-        """Video frames [B, 3, F, H, W] that follow those of the last call.
+        """Encode video frames [B, 3, F, H, W] that follow those of the last call.
 
-        Pictures of full size, which take most memory, are worked on a few at a time.
+        Full-size frames need the most memory, so they are processed a few at a time.
         """
         index = [0] if feat_idx is None else feat_idx
         if has_hooks(self.conv_in):
@@ -263,7 +265,7 @@ class Encoder(WanEncoder3d):
         return self.conv_out.stream(x, feat_cache, index, self.norm_out)
 
     def _full_size(self) -> nn.ModuleList:
-        """Return the layers up to that which halves the pictures, where it leaves their number as it is."""
+        """Return the layers up to the first spatial downsampling; none if it also downsamples in time."""
         for number, layer in enumerate(self.down_blocks, 1):
             resample = layer if isinstance(layer, WanResample) else getattr(layer, "downsampler", None)
             if resample is not None:
@@ -284,7 +286,7 @@ def add_repeated(x: Tensor, given: Tensor, shortcut: DupUp3D, *, first: bool) ->
     if kept is None or (first and given.shape[2] > 1):
         return x.add_(shortcut(given, first_chunk=first))
     part = rearrange(given, "b (c t u v) f h w -> b c f t h u w v", **kept)
-    if first:  # the last of the repeated frames
+    if first:  # only the last repeat
         part, times = part[:, :, :, -1:], 1
     rearrange(x, "b c (f t) (h u) (w v) -> b c f t h u w v", t=times, u=sides, v=sides).add_(part)
     return x

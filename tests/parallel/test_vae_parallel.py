@@ -1,4 +1,4 @@
-"""Wan's decoders in bands of rows on several processes: what one process decodes, to 1e-5."""
+"""Wan's decoders sharded by rows over several processes: equal to one process to 1e-5."""
 
 import subprocess
 import sys
@@ -22,7 +22,7 @@ from videogen.models.wan import vae as vae_io
 from videogen.distributed import Degrees
 from videogen.runtime import parallel
 
-parallel.join(wanted=True)
+parallel.init_communicator(wanted=True)
 degrees = Degrees(ulysses=dist.get_world_size())
 worst = 0.0
 for options in models:
@@ -31,7 +31,7 @@ for options in models:
         vae = AutoencoderKLWan(base_dim=8, **options).eval()
         latents = torch.randn(1, options["z_dim"], 3, rows, 5)
         alone = vae_io.decode(vae, latents)
-        parallel.spread(SimpleNamespace(transformers=[], vae=vae), degrees, torch.device("cpu"))
+        parallel.apply_parallelism(SimpleNamespace(transformers=[], vae=vae), degrees, torch.device("cpu"))
         worst = max(worst, (vae_io.decode(vae, latents) - alone).abs().max().item())
 print(worst)
 sys.exit(worst > 1e-5)
@@ -43,7 +43,7 @@ import torch.distributed as dist
 from diffusers import AutoencoderKLWan
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from videogen.models.wan import vae as vae_io
-from videogen.runtime import vae_parallel as bands
+from videogen.runtime import vae_parallel
 
 asked = collections.Counter()
 send = dist.P2POp.__new__
@@ -51,26 +51,26 @@ def counted(cls, act, *args, group_peer=None, **others):
     asked[act.__name__, group_peer] += 1
     return send(cls, act, *args, group_peer=group_peer, **others)
 dist.P2POp.__new__ = counted
-gather = bands.Bands._gathered
+gather = vae_parallel.SpatialSharding._gather_rows
 def gathered(self, rows, axis):
-    asked["gathered", rows.ndim] += 1
+    asked["gather_rows", rows.ndim] += 1
     return gather(self, rows, axis)
-bands.Bands._gathered = gathered
+vae_parallel.SpatialSharding._gather_rows = gathered
 dist.init_process_group("fake", rank=RANK, world_size=8, store=FakeStore())
 for options in models:
     vae = AutoencoderKLWan(base_dim=8, **options).eval()
-    bands.split_decoder(vae, dist.group.WORLD)
+    vae_parallel.shard_decoder(vae, dist.group.WORLD)
     latents = torch.randn(1, options["z_dim"], 2, 16, 4)
     assert vae_io.decode(vae, latents).shape[-2] == 16 * vae.spatial_compression_ratio
 peers = {peer for act, peer in asked if act in ("isend", "irecv")}
 assert peers == set(NEIGHBOURS), peers
 assert len({asked[act, peer] for act in ("isend", "irecv") for peer in peers}) == 1, asked
-assert asked["gathered", 4] == 4, asked  # keys and values, once per latent frame
+assert asked["gather_rows", 4] == 4, asked  # keys and values, once per latent frame
 """
 
 
 @pytest.mark.parametrize("ranks", [2, 3])
-def test_bands_are_exact(ranks, tmp_path):
+def test_spatial_sharding_is_exact(ranks, tmp_path):
     worker = tmp_path / "worker.py"
     worker.write_text(MODELS + WORKER)
     process = launch(ranks, worker)
