@@ -271,15 +271,15 @@ def _check_finite(latents: torch.Tensor) -> None:
 
 
 def _save_picture(target: Path, frame: np.ndarray) -> None:
-    with files.pending(target) as temporary, files.writing(target):
+    with files.writing(target), files.atomic_write(target) as temporary:
         Image.fromarray(frame).save(temporary, format="PNG")
-        temporary.replace(target)
 
 
 def _save_latents(target: Path, latents: Sequence[torch.Tensor]) -> None:
     """float32 [1, C, F, h, w]: 'latents', or 'latents_0', 'latents_1', ... for several parts."""
     names = [f"latents_{i}" for i in range(len(latents))] if len(latents) > 1 else ["latents"]
-    files.save_tensors(target, dict(zip(names, latents, strict=True)))
+    with files.writing(target):
+        files.save_tensors(target, dict(zip(names, latents, strict=True)))
 
 
 def _prompts(plan: Plan) -> dict[str, Any]:

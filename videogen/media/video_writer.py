@@ -19,7 +19,7 @@ import imageio_ffmpeg
 import numpy as np
 from PIL import Image
 
-from videogen.files import OutputError, pending, publish, writing
+from videogen.files import OutputError, publish, temporary_sibling, writing
 
 QUALITY = 8  # imageio's scale; x264 at CRF 10, as published (spec skyreels_v3 section 1)
 PNG_NAME = "{:06d}.png"
@@ -221,7 +221,7 @@ def open_writer(
     Raises:
         OutputError: the disk is full, or the encoder failed.
     """
-    with pending(target) as temporary:
+    with temporary_sibling(target) as temporary:
         writer: FrameWriter
         with writing(target):
             if kind == "npy":

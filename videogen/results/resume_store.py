@@ -175,7 +175,9 @@ class Recording:
         from videogen.files import save_tensors, writing  # noqa: PLC0415 - numpy
 
         tensors = {"latents": latents, **{STATE + name: tensor for name, tensor in state.items()}}
-        save_tensors(self.parts._file(self.index, "safetensors"), tensors)
+        file = self.parts._file(self.index, "safetensors")
+        with writing(file):
+            save_tensors(file, tensors)
         for writer in self.writers:
             writer.finish()
             writer.publish(may_replace=True)
