@@ -7,7 +7,6 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from videogen.errors import CheckpointError, OutOfMemoryError, VideoGenError
@@ -150,16 +149,12 @@ def describe_video(source: "InputVideo", model: Chat) -> dict[str, Any]:
     """A video field by field (``caption.parse``), from 16 of its frames; they are read one at a time."""
     import numpy as np  # noqa: PLC0415 - this module is loaded at start-up
 
+    from videogen.media.frames import frames_at  # noqa: PLC0415
     from videogen.media.video_reader import scaled  # noqa: PLC0415
     from videogen.prompts import caption  # noqa: PLC0415 - not before a prompt is written
 
-    indices = caption.sample_indices(source.count())
-    pictures = {
-        index: scaled(frame, CAPTION_SIZE)
-        for index, frame in enumerate(islice(source.frames(), indices[-1] + 1))
-        if index in indices
-    }
-    return caption.describe(np.stack([pictures[index] for index in indices]), model, seed=SEED)
+    frames = frames_at(source, caption.sample_indices(source.count()))
+    return caption.describe(np.stack([scaled(frame, CAPTION_SIZE) for frame in frames]), model, seed=SEED)
 
 
 def write_only(values: Mapping[str, Any], source: "InputVideo | None", role: str) -> dict[str, Any]:

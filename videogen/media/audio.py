@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from videogen.errors import InputError, first_line
 from videogen.media.download import Fetcher, display_name
-from videogen.media.probe import FORMATS, PATIENCE
+from videogen.media.probe import DURATION_TOLERANCE, FORMATS, MediaKind, open_container
 
 if TYPE_CHECKING:
     import av
@@ -32,10 +32,14 @@ LONGEST = MAX_FRAMES / AVATAR_FPS
 LOUDNESS = -23.0  # LUFS, EBU R 128's target
 SILENCE = 10 ** (-70 / 20)  # peak; -70 LUFS is the meter's gate, below which nothing is counted
 # Containers PyAV may open: those of videos, and of sound alone that libsndfile does not read.
-CONTAINERS = f"{FORMATS},aac,mp3,wav,flac,ac3,eac3,amr,caf,aiff"
+AUDIO = MediaKind(
+    f"{FORMATS},aac,mp3,wav,flac,ac3,eac3,amr,caf,aiff",
+    rejected="is not audio, or not all of it",
+    expected="give a wav, mp3, flac or m4a file, or a video with sound",
+    convert="convert it to wav",
+)
 BLOCK = 1 << 18  # samples decoded at a time
-KNOWN = "give a wav, mp3, flac or m4a file, or a video with sound"
-ANOTHER_COPY = "download or save it again, or convert it to wav"
+ANOTHER_COPY = f"download or save it again, or {AUDIO.convert}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -211,7 +215,7 @@ def _lasts(path: Path, seconds: float) -> bool:
             total = sum((p.duration or 0) * p.time_base for p in container.demux(stream) if p.size)
     except InputError:
         return True  # there is nothing better
-    return abs(total - seconds) < PATIENCE
+    return abs(total - seconds) < DURATION_TOLERANCE
 
 
 @contextmanager
@@ -219,29 +223,13 @@ def _opened(
     flag: str, source: str, path: Path
 ) -> "Iterator[tuple[av.container.InputContainer, av.audio.stream.AudioStream]]":
     """The container and its first audio stream; what goes wrong in the block too becomes an InputError."""
-    import av  # noqa: PLC0415 - this module is loaded at start-up
-
-    options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
-    try:
-        # "file:" and a path from the root: nothing in the name is a protocol or an option.
-        container = av.open(f"file:{path.absolute()}", container_options=options, metadata_errors="replace")
-    except OSError as error:
-        raise InputError(flag, source, f"cannot be read ({error.strerror})", "check the file") from None
-    except av.FFmpegError:
-        raise InputError(flag, source, "is not audio, or not all of it", KNOWN) from None
-    with container:
+    with open_container(flag, source, path, AUDIO) as container:
         if not container.streams.audio:
             what = "has no audio stream" if container.streams.video else "is not audio"
-            raise InputError(flag, source, what, KNOWN)
+            raise InputError(flag, source, what, AUDIO.expected)
         if container.streams.audio[0].codec_context is None:
-            raise InputError(flag, source, "its codec is not known here", "convert it to wav")
-        try:
-            yield container, container.streams.audio[0]
-        except av.FFmpegError as error:
-            what = f"cannot be decoded ({error.strerror or first_line(error)})"
-            raise InputError(flag, source, what, ANOTHER_COPY) from None
-        except ValueError as error:  # its rate or channels change on the way
-            raise InputError(flag, source, f"cannot be decoded ({error})", "convert it to wav") from None
+            raise InputError(flag, source, "its codec is not known here", AUDIO.convert)
+        yield container, container.streams.audio[0]
 
 
 def _with_av(flag: str, source: str, path: Path) -> _Decoded:

@@ -14,12 +14,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-import av
 import imageio_ffmpeg
 import numpy as np
 from PIL import Image
 
+from videogen.errors import InputError
 from videogen.files import OutputError, publish, temporary_sibling, writing
+from videogen.media.probe import open_container
 
 QUALITY = 8  # imageio's scale; x264 at CRF 10, as published (spec skyreels_v3 section 1)
 PNG_NAME = "{:06d}.png"
@@ -68,9 +69,9 @@ class _FfmpegWriter:
     def finish(self) -> None:
         self.pipe.close()  # waits for ffmpeg, but does not tell how it ended
         try:
-            with av.open(str(self.path.absolute())) as container:
+            with open_container("", self.path.name, self.path) as container:
                 stored = sum(1 for packet in container.demux(video=0) if packet.size)
-        except (OSError, av.FFmpegError):
+        except InputError:
             stored = -1
         if stored != self.count:
             raise OutputError(_reason(self.path))

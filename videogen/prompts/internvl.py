@@ -6,13 +6,13 @@ other frames, and cannot be made without torchvision.
 
 import re
 from collections.abc import Sequence
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from videogen.errors import CheckpointError, VideoGenError
 from videogen.prompts.chat import FRAMES_CHAT, Chat
 
 if TYPE_CHECKING:
+    import numpy as np
     from PIL.Image import Image
     from torch import Tensor
 
@@ -118,13 +118,13 @@ def frame_pixels(source: "InputVideo | FrameArray", size: int) -> "Tensor":
     import torch  # noqa: PLC0415 - this module may be loaded at start-up
     from PIL import Image  # noqa: PLC0415
 
-    indices = segment_indices(source.count())
-    chosen = {
-        index: pixel_values(tiles(Image.fromarray(frame), size=size, max_tiles=1))
-        for index, frame in enumerate(islice(source.frames(), indices[-1] + 1))
-        if index in indices
-    }
-    return torch.cat([chosen[index] for index in indices])
+    from videogen.media.frames import frames_at  # noqa: PLC0415 - numpy
+
+    def pixels_of(frame: "np.ndarray") -> "Tensor":
+        return pixel_values(tiles(Image.fromarray(frame), size=size, max_tiles=1))
+
+    frames = frames_at(source, segment_indices(source.count()), prefer_decord=True)
+    return torch.cat(list(map(pixels_of, frames)))  # map: no frame is kept while the next is read
 
 
 def prompt_tokens(model: Chat, tiles_per_frame: Sequence[int]) -> "Tensor":

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from videogen.errors import InputError
+from videogen.media.video_reader import read_comment
 
 SCHEMA = 1
 COMMENT_LIMIT = 100_000  # bytes; one program argument may have 128 KiB
@@ -89,13 +90,9 @@ def _text(flag: str, file: str, path: Path) -> str:
             raise InputError(
                 flag, file, "is not a text file", "give the .json beside a result, or its .mp4"
             ) from None
-    import av  # noqa: PLC0415 - 0.1 s, only for videos
-
-    from videogen.media.video_reader import read_comment  # noqa: PLC0415
-
     try:
         return read_comment(path) or ""
-    except (OSError, av.FFmpegError):
+    except InputError:
         raise InputError(
             flag, file, "is not a readable video", "give the .json beside a result, or its .mp4"
         ) from None
