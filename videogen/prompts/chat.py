@@ -12,11 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from safetensors import SafetensorError, safe_open
-
-from videogen.checkpoints.layouts import KINDS, weight_files
-from videogen.checkpoints.resolve import HUB_ID
-from videogen.errors import CheckpointError, OutOfMemoryError, VideoGenError, brief, first_line, nearest
+from videogen.checkpoints.layouts import KINDS, missing_shards
+from videogen.checkpoints.resolve import HUB_ID, nearest_folder
+from videogen.checkpoints.tensor_headers import check as check_header
+from videogen.errors import CheckpointError, OutOfMemoryError, VideoGenError, brief, first_line
 from videogen.files import read_json
 
 if TYPE_CHECKING:
@@ -154,18 +153,13 @@ def _check(what: str, folder: Path, kind: Kind) -> None:
     if not folder.is_dir():
         if folder.exists():
             raise CheckpointError(f"{what}: is a file, not a model folder; {fix}")
-        close = nearest(folder.name, [entry.name for entry in folder.parent.glob("*") if entry.is_dir()])
-        fix = f"nearest {folder.parent / close}" if close else fix
-        raise CheckpointError(f"{what}: no such folder; {fix}")
+        near = nearest_folder(folder)
+        raise CheckpointError(f"{what}: no such folder; {f'nearest {near}' if near else fix}")
     _check_kind(what, folder, kind)
     if missing := _missing(folder):
         raise CheckpointError(f"{what}: incomplete model folder, missing {missing}; download it again")
-    for file in weight_files(folder):
-        try:
-            with safe_open(file, framework="numpy"):
-                pass
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{file}: broken or truncated ({error}); download it again") from None
+    for file in folder.glob("*.safetensors"):
+        check_header(file)
 
 
 def _check_kind(what: str, folder: Path, kind: Kind) -> None:
@@ -186,11 +180,9 @@ def _fix(kind: Kind) -> str:
 
 
 def _missing(folder: Path) -> str | None:
-    shards = {file.name for file in weight_files(folder)}
-    for index in folder.glob("*.safetensors.index.json"):
-        if absent := sorted(set(read_json(index).get("weight_map", {}).values()) - shards):
-            return absent[0] + (f" and {len(absent) - 1} more shards" if len(absent) > 1 else "")
-    if not shards:
+    if shards := missing_shards(folder):
+        return shards
+    if not any(folder.glob("*.safetensors")):
         return "*.safetensors"
     return None if any((folder / name).is_file() for name in TOKENIZERS) else TOKENIZERS[0]
 
