@@ -27,7 +27,7 @@ from videogen.media.video_reader import read_video
 from videogen.planning.plan import Plan
 from videogen.planning.request import RUNTIME_DEFAULTS, Item, check_runtime, make_plans
 from videogen.prompts.roles import find_writers
-from videogen.results.output_paths import Existing
+from videogen.results.output_paths import OverwritePolicy
 from videogen.results.sidecar import changed_inputs
 from videogen.tasks.options import OPTIONS, merge
 from videogen.tasks.table import TASKS, find
@@ -146,8 +146,8 @@ def _generate(given: dict[str, Any], workdir: Path) -> int:
     items = [Item(values=values, recorded=recorded)]
     if "jobs" in settings:
         items = read_jobs(settings["jobs"], values, recorded)
-    existing = Existing(overwrite=settings.get("overwrite", False), resume=settings.get("resume", False))
-    plans = make_plans(items, existing, workdir)
+    policy = OverwritePolicy(overwrite=settings.get("overwrite", False), resume=settings.get("resume", False))
+    plans = make_plans(items, policy, workdir)
     notes = [note for plan in plans for note in plan.notes]
     if earlier := settings.get("from_metadata"):
         changed = {name for plan in plans for name in changed_inputs(earlier, plan.inputs)}
@@ -207,9 +207,8 @@ def _run(plans: list[Plan], settings: dict[str, Any], *, bars: bool) -> int:
             line = None
             record = {"error": message, "index": plan.index, "seed": plan.seed, "request": plan.request}
         else:
-            target = outcome.target
-            line = str(target.path)
-            record = {"path": line, "sidecar": str(target.sidecar), **outcome.record}
+            line = str(outcome.outputs.path)
+            record = {"path": line, "sidecar": str(outcome.outputs.sidecar), **outcome.record}
         if settings.get("json"):
             line = json.dumps(record)
         if line is not None:

@@ -22,7 +22,13 @@ from videogen.media.video_reader import read_video
 from videogen.planning import option_rules
 from videogen.planning.plan import Plan
 from videogen.planning.seeds import video_seeds
-from videogen.results.output_paths import Existing, check_pattern, choose_target, claim, earlier_seed
+from videogen.results.output_paths import (
+    OverwritePolicy,
+    check_pattern,
+    choose_output_paths,
+    earlier_seed,
+    reserve,
+)
 from videogen.tasks.option_types import MAX_SEED, Lora
 from videogen.tasks.options import OPTIONS, check_used, merge, typed
 from videogen.tasks.table import TASKS, VARIANTS, Files, TaskSpec, check_scales, find, variant
@@ -69,7 +75,7 @@ class Item:
     recorded: Collection[str] = ()
 
 
-def make_plans(items: Sequence[Item], existing: Existing, workdir: Path) -> list[Plan]:
+def make_plans(items: Sequence[Item], policy: OverwritePolicy, workdir: Path) -> list[Plan]:
     """Check everything and decide everything, for all items, before any of them runs.
 
     Args:
@@ -78,7 +84,7 @@ def make_plans(items: Sequence[Item], existing: Existing, workdir: Path) -> list
     Raises:
         InputError, CheckpointError: the first thing that will not work.
     """
-    if existing.overwrite and existing.resume:
+    if policy.overwrite and policy.resume:
         raise InputError("--resume", None, "not together with --overwrite", "choose one of the two")
     drawn, stamp = secrets.randbelow(MAX_SEED + 1), time.strftime("%Y-%m-%d_%H-%M-%S")
     drafts: list[tuple[str, Plan]] = []
@@ -91,19 +97,19 @@ def make_plans(items: Sequence[Item], existing: Existing, workdir: Path) -> list
     for index, (label, draft) in enumerate(drafts, start=1):
         with _labelled(label):
             values, task = draft.values, draft.task.name
-            check_pattern(values, many=len(drafts) > 1, resume=existing.resume)
-            earlier = None if values["seed"] or not existing.resume else earlier_seed(values, task, index)
+            check_pattern(values, many=len(drafts) > 1, resume=policy.resume)
+            earlier = None if values["seed"] or not policy.resume else earlier_seed(values, task, index)
             seed = draft.seed if earlier is None else earlier
-            target = choose_target(values, task=task, index=index, seed=seed, stamp=stamp)
+            outputs = choose_output_paths(values, task=task, index=index, seed=seed, stamp=stamp)
             sources = [source.path for files in draft.inputs.values() for source in files]
-            target = claim(target, values, taken, existing, sources)
-        plan = replace(draft, index=index, seed=seed, target=target)
-        known = existing.resume and plan.checkpoint.folder is not None
+            outputs = reserve(outputs, values, taken, policy, sources)
+        plan = replace(draft, index=index, seed=seed, outputs=outputs)
+        known = policy.resume and plan.checkpoint.folder is not None
         if not (known and plan.earlier_record()):
             with _labelled(label):
-                plan.parts.check(resume=existing.resume, overwrite=existing.overwrite)
+                plan.resume_store.check(resume=policy.resume, overwrite=policy.overwrite)
         plans.append(plan)
-        taken.update(target.paths)
+        taken.update(outputs.paths)
     return plans
 
 
@@ -125,7 +131,7 @@ def _seeds(values: Mapping[str, Any], drawn: int) -> Sequence[int]:
 
 
 def check(explicit: Mapping[str, Any], workdir: Path, recorded: Collection[str] = ()) -> Plan:
-    """One item's explicit values to a plan, still without seed, index and target (``recorded``: see Item).
+    """One item's explicit values to a plan, still without seed, index and outputs (``recorded``: see Item).
 
     Raises:
         InputError, CheckpointError: the first thing that will not work.
