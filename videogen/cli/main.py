@@ -20,7 +20,7 @@ from videogen import __version__, distributed
 from videogen.cli.parser import help_text, parse
 from videogen.cli.process_end import end
 from videogen.cli.sources import from_config, from_metadata, read_jobs
-from videogen.engine.prompt_writer import write_only
+from videogen.engine.prompt_writer import write_captions
 from videogen.errors import InputError, VideoGenError, one_line
 from videogen.media.download import Fetcher
 from videogen.media.video_reader import read_video
@@ -182,7 +182,9 @@ def _caption(values: dict[str, Any], workdir: Path, *, dry_run: bool) -> int:
         if found.note:
             logger.warning(found.note)
     said = (
-        {role: found.title for role, found in writers.items()} if dry_run else write_only(values, video, role)
+        {role: found.title for role, found in writers.items()}
+        if dry_run
+        else write_captions(values, video, role)
     )
     print(json.dumps(said, indent=2, ensure_ascii=False))
     return 0

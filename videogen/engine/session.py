@@ -17,7 +17,7 @@ from videogen.checkpoints.layouts import Checkpoint
 from videogen.engine.generate import Result, outputs_of, run_worker, write
 from videogen.engine.load import check_device, fetch, noise_device, set_up
 from videogen.engine.out_of_memory import advise_when_out_of_memory
-from videogen.engine.prompt_writer import Writers, shares_device, write_prompts
+from videogen.engine.prompt_writer import PromptWriters, shares_device, write_prompts
 from videogen.errors import CheckpointError, InputError, OutOfMemoryError, VideoGenError
 from videogen.pipelines.base import VideoPipeline
 from videogen.planning.plan import PROMPTS, Plan
@@ -54,7 +54,7 @@ class Session:
     team: Team = ALONE
 
     def __post_init__(self) -> None:
-        self.writers = Writers(keep=self.keep_writers)
+        self.writers = PromptWriters(keep=self.keep_writers)
         self.parked = False
 
     def fetch(self, plan: Plan) -> Plan:

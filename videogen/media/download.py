@@ -1,4 +1,4 @@
-"""Input files by path or URL. URLs are http(s) only, with limits on size and patience."""
+"""Input files by path or URL. URLs are http(s) only, with limits on size and time."""
 
 import hashlib
 import time
@@ -15,7 +15,7 @@ PATIENCE = 10  # a download may take this many times the stall timeout in all
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fetcher:
-    """Turns what a flag was given into a local file.
+    """Downloader that turns a flag's path or URL into a local file.
 
     Args:
         folder: where downloads go (the caller removes it).
@@ -28,7 +28,7 @@ class Fetcher:
     limit: int = 100_000_000
 
     def local(self, flag: str, source: str) -> Path:
-        """Path of an existing file, downloaded if ``source`` is a URL.
+        """Return the path of an existing file, downloaded if ``source`` is a URL.
 
         Raises:
             InputError: no such file, another kind of URL, a download that stalls, fails or is too large.
@@ -100,7 +100,7 @@ class Fetcher:
 
 
 def display_name(source: str) -> str:
-    """What metadata may say of an input: the path as given if relative, else only its last part."""
+    """Return an input's name for metadata: the path as given if relative, else only its last part."""
     if "://" in source:
         parts = urlsplit(source)
         return f"{parts.scheme}://{parts.hostname or ''}{parts.path}"  # no user names, passwords or queries
