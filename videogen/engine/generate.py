@@ -181,11 +181,8 @@ def _segments(
 
 def _resumed(plan: Plan, done: int) -> dict[str, Any]:
     """Return what the pipeline needs to continue after ``done`` finished segments."""
-    return (
-        {"first": done, "state": plan.resume_store.state(0) | plan.resume_store.state(done - 1)}
-        if done
-        else {}
-    )
+    store = plan.resume_store
+    return {"first": done, "state": store.state(0) | store.state(done - 1)} if done else {}
 
 
 def _log_resumed(plan: Plan, pipeline: VideoPipeline, done: int) -> None:
