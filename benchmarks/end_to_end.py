@@ -22,7 +22,7 @@ from videogen.engine.session import Session, generate
 from videogen.pipelines.base import VideoPipeline
 from videogen.planning.plan import Plan
 from videogen.planning.request import Item, make_plans
-from videogen.results.output_paths import Existing
+from videogen.results.output_paths import OverwritePolicy
 from videogen.runtime.device import device_name
 
 ROOT = Path(__file__).parent.parent
@@ -62,7 +62,7 @@ def make_plan(task: str, model: str, flags: list[str], folder: Path, run: int) -
     values, _ = parse(
         ["--task_type", task, "--model_id", model, "--output", str(folder / f"{run}.mp4"), *words, *flags]
     )
-    (plan,) = make_plans([Item(values=values)], Existing(overwrite=False, resume=False), folder)
+    (plan,) = make_plans([Item(values=values)], OverwritePolicy(overwrite=False, resume=False), folder)
     return plan
 
 

@@ -4,7 +4,7 @@
 
 Both files hold the same ten seconds of H.264, once and over and over; they are made once and kept in the
 temporary folder (0.1 GB a minute). Each run is a process of its own; memory is its peak resident set above
-what it held with the decoders imported.
+what it held with PyAV imported.
 """
 
 import argparse
@@ -14,7 +14,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 
 SIZE, FPS, SECONDS, FRAMES = "1920x1080", 24, 10, 25
@@ -49,7 +48,7 @@ def peak_resident() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def run_one(path: Path, decoder: str) -> dict[str, float]:
+def run_one(path: Path) -> dict[str, float]:
     """Read one tail; the figures of this process."""
     import av  # noqa: F401, PLC0415 - only in the measured process, before the baseline
     import numpy as np  # noqa: F401, PLC0415
@@ -57,11 +56,9 @@ def run_one(path: Path, decoder: str) -> dict[str, float]:
     from videogen.media.download import Fetcher  # noqa: PLC0415
     from videogen.media.video_reader import read_video  # noqa: PLC0415
 
-    if decoder == "decord":
-        import decord  # noqa: F401, PLC0415
     before, start = peak_resident(), time.perf_counter()
     video = read_video("--input_video", str(path), Fetcher(folder=path.parent))
-    tail = replace(video, plain=decoder == "decord").tail(FRAMES)
+    tail = video.tail(FRAMES)
     seconds = time.perf_counter() - start
     return {
         "frames": video.num_frames,
@@ -71,9 +68,9 @@ def run_one(path: Path, decoder: str) -> dict[str, float]:
     }
 
 
-def measured(path: Path, decoder: str) -> dict[str, float]:
+def measured(path: Path) -> dict[str, float]:
     """``run_one`` in a process of its own."""
-    words = [sys.executable, "-m", "benchmarks.tail_memory", "--file", str(path), "--decoder", decoder]
+    words = [sys.executable, "-m", "benchmarks.tail_memory", "--file", str(path)]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     return json.loads(done.stdout)
 
@@ -82,19 +79,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--minutes", type=int, default=10, help="length of the long video")
     parser.add_argument("--file", type=Path, help="run one measurement in this process")
-    parser.add_argument("--decoder", choices=("decord", "PyAV"), default="PyAV")
     args = parser.parse_args()
     if args.file:
-        print(json.dumps(run_one(args.file, args.decoder)))
+        print(json.dumps(run_one(args.file)))
         return
     print(f"last {FRAMES} frames of {SIZE} H.264 at {FPS} fps, peak above the idle process")
-    print(f"{'length':<8} {'decoder':<8} {'frames':>7} {'seconds':>8} {'peak MB':>8} {'25 frames MB':>13}")
+    print(f"{'length':<8} {'frames':>7} {'seconds':>8} {'peak MB':>8} {'25 frames MB':>13}")
     for path in sources(args.minutes):
-        for decoder in ("decord", "PyAV"):
-            figure = measured(path, decoder)
-            peak, tail = figure["peak"] / 1e6, figure["tail"] / 1e6
-            row = f"{figure['frames']:7.0f} {figure['seconds']:8.2f} {peak:8.1f} {tail:13.1f}"
-            print(f"{path.stem:<8} {decoder:<8} {row}")
+        figure = measured(path)
+        peak, tail = figure["peak"] / 1e6, figure["tail"] / 1e6
+        row = f"{figure['frames']:7.0f} {figure['seconds']:8.2f} {peak:8.1f} {tail:13.1f}"
+        print(f"{path.stem:<8} {row}")
 
 
 if __name__ == "__main__":

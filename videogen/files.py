@@ -1,4 +1,4 @@
-"""Files written whole or not at all, free names, JSON, and the folder of videogen's own cache."""
+"""Atomic writes (a temporary file, renamed when it is complete), free names, JSON, and the cache folder."""
 
 import getpass
 import glob
@@ -17,12 +17,12 @@ from videogen.errors import CheckpointError, VideoGenError
 
 
 class OutputError(VideoGenError):
-    """A result that could not be written."""
+    """Error for a result that could not be written."""
 
 
 @contextmanager
 def writing(target: Path) -> Iterator[None]:
-    """What goes wrong while a file is written becomes an OutputError that names it."""
+    """Turn an OSError in the block into an OutputError that names ``target``."""
     try:
         yield
     except OSError as error:
@@ -30,18 +30,26 @@ def writing(target: Path) -> Iterator[None]:
         raise OutputError(f"{target}: {error.strerror or error}; {fix}") from None
 
 
-def save_tensors(target: Path, tensors: Mapping[str, Any]) -> None:
-    """Write a safetensors file whole."""
+def save_tensors(target: Path, tensors: Mapping[str, Any], metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file atomically."""
     from safetensors.torch import save  # noqa: PLC0415 - torch
 
-    with pending(target) as temporary, writing(target):
-        temporary.write_bytes(save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}))
+    on_cpu = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+    with atomic_write(target) as temporary:
+        temporary.write_bytes(save(on_cpu, metadata))
+
+
+@contextmanager
+def atomic_write(target: Path) -> Iterator[Path]:
+    """Yield a temporary path to write to; rename it to ``target`` if the block succeeds, else remove it."""
+    with temporary_sibling(target) as temporary:
+        yield temporary
         temporary.replace(target)
 
 
 @contextmanager
-def pending(target: Path) -> Iterator[Path]:
-    """A temporary sibling of ``target``, gone at the end unless it was renamed."""
+def temporary_sibling(target: Path) -> Iterator[Path]:
+    """Yield a hidden temporary path beside ``target``, and remove at the end what is still there."""
     clean_stale(target)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.part{target.suffix}")
     try:
@@ -51,10 +59,10 @@ def pending(target: Path) -> Iterator[Path]:
 
 
 def publish(temporary: Path, target: Path, *, may_replace: bool) -> Path:
-    """Rename a finished file or folder into place, in one step; returns the name it got.
+    """Rename a finished file or folder to ``target`` and return the name it got.
 
-    Where the target exists and may not be replaced (another process was faster), a number is added: nothing
-    that is finished is ever lost.
+    If the target exists (another process was faster) and ``may_replace`` is false, a number is added to the
+    name, so that no finished result is lost.
     """
     if may_replace and target.is_dir():
         aside = target.with_name(f".{target.name}.{os.getpid()}.old")
@@ -71,11 +79,15 @@ def publish(temporary: Path, target: Path, *, may_replace: bool) -> Path:
         except FileExistsError:
             continue
         return path
-    raise AssertionError("numbers do not end")
+    raise AssertionError("unreachable")
 
 
 def _rename_to_new(temporary: Path, path: Path) -> None:
-    """Rename, but fail where the name is taken."""
+    """Rename ``temporary`` to ``path``.
+
+    Raises:
+        FileExistsError: ``path`` exists.
+    """
     if temporary.is_file():
         try:
             path.hardlink_to(temporary)
@@ -92,7 +104,7 @@ def _rename_to_new(temporary: Path, path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Delete a file or a folder, if there."""
+    """Delete a file or a folder if it exists."""
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -100,7 +112,7 @@ def remove(path: Path) -> None:
 
 
 def clean_stale(target: Path) -> None:
-    """Remove what killed processes left behind for this target."""
+    """Remove temporary files for ``target`` of processes that no longer run."""
     for path in target.parent.glob(f".{glob.escape(target.name)}.*"):
         match = re.fullmatch(rf"\.{re.escape(target.name)}\.(\d+)\.(part.*|old)", path.name)
         if match and not _alive(int(match[1])):
@@ -118,29 +130,29 @@ def _alive(pid: int) -> bool:
 
 
 def numbered(path: Path) -> Iterator[Path]:
-    """a.mp4, a_2.mp4, a_3.mp4, ..."""
+    """Yield a.mp4, a_2.mp4, a_3.mp4, ..."""
     yield path
     for number in count(2):
         yield path.with_name(f"{path.stem}_{number}{path.suffix}")
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file whole: a temporary sibling, then a rename."""
+    """Write a JSON file atomically."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    """Write a text file atomically."""
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_json(file: Path) -> dict:
-    """A JSON object, or a CheckpointError that names the file."""
+    """Read a JSON object of a checkpoint.
+
+    Raises:
+        CheckpointError: the file is not readable or not a JSON object.
+    """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -151,7 +163,7 @@ def read_json(file: Path) -> dict:
 
 
 def cache_root() -> Path:
-    """Folder for what videogen itself keeps: $VIDEOGEN_CACHE, else the user's cache folder."""
+    """Return videogen's cache folder: $VIDEOGEN_CACHE, else one in the user's cache folder."""
     if root := os.environ.get("VIDEOGEN_CACHE"):
         return Path(root).expanduser()
     base = os.environ.get("XDG_CACHE_HOME")

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from tests.conftest import GOLDEN, REFS, ROOT
 from videogen.cli.parser import parse
 from videogen.planning.request import Item, make_plans
-from videogen.results.output_paths import Existing
+from videogen.results.output_paths import OverwritePolicy
 from videogen.tasks.options import FLAG_NAMES, OPTIONS
 from videogen.tasks.table import ROWS, users_of
 
@@ -497,8 +497,8 @@ def test_two_processes_with_one_default_name_lose_nothing(cli, r2v, tmp_path, mo
     original = generate._record
 
     def meanwhile(plan, pipeline):
-        plan.target.path.parent.mkdir(parents=True, exist_ok=True)
-        plan.target.path.write_text("theirs")
+        plan.outputs.path.parent.mkdir(parents=True, exist_ok=True)
+        plan.outputs.path.write_text("theirs")
         return original(plan, pipeline)
 
     monkeypatch.setattr(generate, "_record", meanwhile)
@@ -618,6 +618,6 @@ def test_out_of_memory_says_what_to_try(cli, r2v, tmp_path, monkeypatch):
     assert finished.code == 4
     assert "try a smaller --resolution or fewer --num_frames" in finished.complaint
 
-    plan = make_plans([Item(values=parse(r2v)[0])], Existing(), tmp_path)[0]
+    plan = make_plans([Item(values=parse(r2v)[0])], OverwritePolicy(), tmp_path)[0]
     tries = out_of_memory.what_to_try(plan, on_gpu=True)
     assert re.fullmatch(r"--offload \(about .* GB\), --low_vram \(about .* GB\), a smaller .*", tries)

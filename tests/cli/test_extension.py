@@ -171,14 +171,14 @@ def test_a_killed_extension_goes_on_after_its_last_roll(cli, extend, tmp_path, m
 
     refused = cli(*extend(*options, duration=11))
     assert refused.code == 2
-    assert "finished rolls of an unfinished video; --resume continues it" in refused.complaint
+    assert "finished segments of an unfinished video; --resume continues it" in refused.complaint
     changed = cli(*extend(*options, "--resume", "--shift", 3, duration=11))
     assert changed.code == 2
     assert "was made with another shift" in changed.complaint
 
     resumed = cli(*extend(*options, "--resume", duration=11))
     assert resumed.code == 0, resumed.err
-    assert f"continuing after {finished} finished rolls" in resumed.err
+    assert f"continuing after {finished} finished segments" in resumed.err
     assert np.array_equal(np.load(tmp_path / "a.npy"), np.load(tmp_path / "whole.npy"))
     ours, theirs = load_file(tmp_path / "a.safetensors"), load_file(tmp_path / "whole.safetensors")
     assert list(ours) == ["latents_0", "latents_1", "latents_2"]

@@ -244,7 +244,7 @@ def test_a_killed_video_goes_on_after_its_last_segment(cli, forcing, make_video,
     assert 1 <= finished < segments
     resumed = cli(*words("a"), "--resume")
     assert resumed.code == 0, resumed.err
-    assert f"continuing after {finished} finished rolls" in resumed.err
+    assert f"continuing after {finished} finished segments" in resumed.err
     assert np.array_equal(np.load(tmp_path / "a.npy"), np.load(tmp_path / "whole.npy"))
     ours, theirs = load_file(tmp_path / "a.safetensors"), load_file(tmp_path / "whole.safetensors")
     assert list(ours) == [f"latents_{index}" for index in range(segments)]

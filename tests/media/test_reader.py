@@ -18,7 +18,14 @@ from PIL import Image
 from tests.conftest import ROOT
 from videogen.errors import InputError
 from videogen.media.download import Fetcher
-from videogen.media.video_reader import Tail, fill_from_keyframe, fill_with_decord, read_video, scaled
+from videogen.media.frames import frames_at
+from videogen.media.video_reader import (
+    Tail,
+    fill_from_keyframe,
+    read_video,
+    read_with_decord,
+    scaled,
+)
 
 PICTURE = ("-f", "lavfi", "-i", "testsrc2=size=96x64:rate=24:duration=1.5")
 X264 = ("-c:v", "libx264", "-pix_fmt", "yuv420p", "-g", "12")
@@ -28,8 +35,6 @@ VP9 = ("-c:v", "libvpx-vp9", "-cpu-used", "8", "-deadline", "realtime", "-g", "1
 TONE = ("-f", "lavfi", "-i", "sine=duration=1.5")
 UNEVEN = ("-vf", "select='lt(n,9)+not(mod(n,3))'", "-fps_mode", "vfr")
 BT709 = ("-vf", "scale=out_color_matrix=bt709", "-colorspace", "bt709")
-# (width, height): smaller and larger, narrower and wider, odd, one side as it is.
-SIZES = [(64, 48), (64, 96), (128, 96), (544, 960), (960, 544), (65, 49), (96, 128)]
 
 # What ffmpeg makes each file with; {name} is another file.
 FILES: dict[str, tuple[str, ...]] = {
@@ -72,11 +77,10 @@ FILES: dict[str, tuple[str, ...]] = {
     "cut_open_gop.mkv": ("-ss", "0.8", "-i", "{hevc.mp4}", "-c", "copy"),
     "still.gif": (*PICTURE, "-frames:v", "1"),
 }
-PLAIN = {
+SAME_WITH_DECORD = {
     *("b_frames.mp4", "b_frames.mkv", "b_frames.mov", "fragments.mp4", "444.mp4", "vp9.webm", "422.mp4"),
     *("bt709.mp4", "bt601.mp4", "full_range.mp4", "bt709_full_range.mp4", "bt709_422.mp4", "vp9_444.webm"),
 }
-NOT_FOR_DECORD = {"refresh.mp4", "narrow.mp4"}  # plain as far as can be seen, and found out later
 FROM_THE_START = {"refresh.mp4", "b_frames.avi", "mpeg4_b.avi", "b_frames.h264", "cut_open_gop.mkv"}
 
 
@@ -140,29 +144,34 @@ def test_frames_and_tail(read, name):
 def test_the_tail_is_decoded_from_a_keyframe(read, name):
     video = read(name)
     tail = Tail(video, range(video.num_frames - 5, video.num_frames))
-    assert fill_from_keyframe(video, tail, may_use_decord=False) == (name not in FROM_THE_START)
+    assert fill_from_keyframe(video, tail) == (name not in FROM_THE_START)
 
 
-@pytest.mark.parametrize("name", sorted(PLAIN))
+@pytest.mark.parametrize("name", sorted(SAME_WITH_DECORD))
 def test_decord_gives_the_same_frames(read, name):
     pytest.importorskip("decord")
     video = read(name)
-    assert video.plain
     expected = decoded(video.path)
-    for count in (1, 5, 11, 14, 36):
-        tail = Tail(video, range(video.num_frames - count, video.num_frames))
-        assert fill_with_decord(video, tail), name
-        assert np.array_equal(tail.images, expected[-count:]), count
+    for indices in (range(36), [0, 1, 1, 20, 35], [17]):
+        assert np.array_equal(read_with_decord(video, indices), expected[indices]), name
 
 
-@pytest.mark.parametrize("size", [*SIZES, (96, 64)])
-@pytest.mark.parametrize("name", sorted(PLAIN))
-def test_decord_scales_to_the_same_frames(read, name, size):
-    pytest.importorskip("decord")
+@pytest.mark.parametrize("prefer_decord", [False, True])
+@pytest.mark.parametrize("name", ["b_frames.mp4", "vp9.webm", "narrow.mp4"])
+def test_single_frames(read, name, prefer_decord):
     video = read(name)
-    tail = Tail(video, range(video.num_frames - 3, video.num_frames), size)
-    assert fill_with_decord(video, tail)
-    assert np.array_equal(tail.images, list(video.frames(size=size))[-3:])
+    indices = [0, 1, 1, 20, 35]
+    frames = list(frames_at(video, indices, prefer_decord=prefer_decord))
+    assert np.array_equal(frames, decoded(video.path)[indices])
+
+
+def test_files_that_decord_cannot_read_are_left_to_pyav(read, monkeypatch):
+    narrow = read("narrow.mp4")
+    assert read_with_decord(narrow, [35]) is None  # decord returns 4 channels
+    gone = replace(narrow, path=narrow.path.with_name("gone.mp4"))
+    assert read_with_decord(gone, [35]) is None
+    monkeypatch.setitem(sys.modules, "decord", None)  # not installed
+    assert read_with_decord(read("b_frames.mp4"), [35]) is None
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -183,14 +192,6 @@ def test_scaled_frames_and_tail(read, name):
     larger = next(video.frames(size=(2 * own[0], 2 * own[1]))).astype(int)
     halved = larger.reshape(own[1], 2, own[0], 2, 3).mean((1, 3))
     assert np.abs(halved - frames[0]).mean() < 15
-
-
-def test_only_plain_files_are_for_decord(read):
-    assert {name for name in FILES if read(name).plain} == PLAIN | NOT_FOR_DECORD
-    narrow = read("narrow.mp4")
-    assert not fill_with_decord(narrow, Tail(narrow, [35]))
-    gone = replace(narrow, path=narrow.path.with_name("gone.mp4"))
-    assert not fill_with_decord(gone, Tail(gone, [35]))
 
 
 def test_a_size_that_changes_is_scaled_to_the_first(read, make, folder):
@@ -215,7 +216,7 @@ def test_what_is_known_of_a_file(read):
     assert video.load() is video
     assert not read("b_frames.mp4").has_audio
     uneven = read("uneven.mkv")
-    assert (uneven.num_frames, uneven.plain) == (18, False)
+    assert uneven.num_frames == 18
     assert uneven.fps == pytest.approx(18 / 1.5, rel=0.1)
     turned = read("turned.mp4")
     assert (turned.width, turned.height) == (64, 96)

@@ -32,7 +32,7 @@ from videogen.models.wan import vae
 from videogen.pipelines.base import VideoPipeline
 from videogen.planning.plan import Plan
 from videogen.planning.request import Item, make_plans
-from videogen.results.output_paths import Existing
+from videogen.results.output_paths import OverwritePolicy
 from videogen.runtime.parallel import SINGLE_PROCESS, Communicator
 from videogen.tasks.options import OPTIONS
 
@@ -92,7 +92,7 @@ def planned(task: str, **options: Any) -> Iterator[Plan]:
         typed = {
             name: OPTIONS[name].value(value) if name in OPTIONS else value for name, value in values.items()
         }
-        (plan,) = make_plans([Item(values=typed)], Existing(), folder)
+        (plan,) = make_plans([Item(values=typed)], OverwritePolicy(), folder)
         yield plan
 
 

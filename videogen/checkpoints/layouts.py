@@ -162,6 +162,15 @@ def component_sizes(folder: Path, layout: str, components: Mapping[str, str]) ->
     }
 
 
+def missing_shards(folder: Path) -> str | None:
+    """Return the weight files that an index in the folder lists and that are not there, in words."""
+    for index in folder.glob("*.safetensors.index.json"):
+        shards = set(read_json(index).get("weight_map", {}).values())
+        if absent := sorted(shard for shard in shards if not (folder / shard).is_file()):
+            return absent[0] + (f" and {len(absent) - 1} more shards" if len(absent) > 1 else "")
+    return None
+
+
 def missing_part(folder: Path, place: str, component: str) -> str | None:
     """Return the path of a component's missing file; None if the component is complete."""
     path = folder / place
@@ -173,11 +182,8 @@ def missing_part(folder: Path, place: str, component: str) -> str | None:
         return place
     if not (path / "config.json").is_file() and path.name not in WITHOUT_CONFIG:
         return f"{place}config.json"
-    for index in path.glob("*.safetensors.index.json"):
-        shards = set(read_json(index).get("weight_map", {}).values())
-        absent = sorted(shard for shard in shards if not (path / shard).is_file())
-        if absent:
-            return f"{place}{absent[0]}" + (f" and {len(absent) - 1} more shards" if len(absent) > 1 else "")
+    if shards := missing_shards(path):
+        return f"{place}{shards}"
     weights = weight_files(path)
     unscaled = [file for file in weights if file.name.endswith(FLOAT8) and not any(path.glob(SCALES))]
     lost = f"{unscaled[0].stem}_map.pt" if unscaled else "*.safetensors (or .pt)"

@@ -113,7 +113,9 @@ def inspect(folder: Path, task: TaskSpec, *, name: str) -> Checkpoint:
     """
     if not folder.is_dir():
         what = "is a file, not a model folder" if folder.exists() else "no such folder"
-        raise CheckpointError(f"--model_id {folder}: {what}{_nearby(folder)}")
+        near = nearest_folder(folder)
+        fix = f"nearest {near}" if near else "give an existing folder, a hub id or 'tiny'"
+        raise CheckpointError(f"--model_id {folder}: {what}; {fix}")
     layout = detect(folder)
     rows = VARIANTS[task.name]
     needed = [dict.fromkeys(places_of(name, row.components)) for row in rows for name in row.layouts]
@@ -220,8 +222,7 @@ def _above(folder: Path, task: TaskSpec) -> str:
     return f"; nearest {above}" if detect(above) in _layouts(task) else ""
 
 
-def _nearby(folder: Path) -> str:
-    parent = folder.parent
-    names = [entry.name for entry in parent.iterdir() if entry.is_dir()] if parent.is_dir() else []
-    close = nearest(folder.name, names)
-    return f"; nearest {parent / close}" if close else "; give an existing folder, a hub id or 'tiny'"
+def nearest_folder(folder: Path) -> Path | None:
+    """Return the folder beside ``folder`` whose name is most like its own, if one is."""
+    close = nearest(folder.name, [entry.name for entry in folder.parent.glob("*") if entry.is_dir()])
+    return folder.parent / close if close else None

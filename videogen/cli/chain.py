@@ -22,7 +22,7 @@ from videogen.errors import CheckpointError, InputError
 from videogen.planning.plan import Plan
 from videogen.planning.request import Item, make_plans
 from videogen.results import sidecar
-from videogen.results.output_paths import Existing, check_writable
+from videogen.results.output_paths import OverwritePolicy, check_writable
 from videogen.tasks.option_types import MAX_SEED
 from videogen.tasks.options import OPTIONS
 from videogen.tasks.table import TASKS, find
@@ -125,7 +125,7 @@ class Chain:
     base_seed: int
     handover: str
     concat: bool
-    existing: Existing
+    policy: OverwritePolicy
     workdir: Path
 
     def link(self, index: int, previous: "Result | None") -> Plan:
@@ -136,11 +136,11 @@ class Chain:
         if self.handover == "frames":
             own["save_last_frame"] = str(self.folder / f"{name}.png")
         if previous is not None:
-            own["input_video"] = str(previous.target.path)
-            if previous.target.last_frame is not None:
-                own["input_image"] = str(previous.target.last_frame)
+            own["input_video"] = str(previous.outputs.path)
+            if previous.outputs.last_frame is not None:
+                own["input_image"] = str(previous.outputs.last_frame)
         item = Item(values={**self.values, **own}, recorded=self.recorded)
-        (plan,) = make_plans([item], self.existing, self.workdir)
+        (plan,) = make_plans([item], self.policy, self.workdir)
         return replace(plan, index=index)
 
     def describe(self, first: Plan) -> str:
@@ -164,14 +164,14 @@ def plan_chain(
     """
     _check_given(values, settings)
     own = {name: values.get(name, default) for name, default in OWN.items()}
-    existing = Existing(overwrite=settings.get("overwrite", False), resume=settings.get("resume", False))
+    policy = OverwritePolicy(overwrite=settings.get("overwrite", False), resume=settings.get("resume", False))
     folder = Path(own["output_dir"]).expanduser()
     source = Path(values["input_video"])
-    if existing.overwrite and source.exists() and source.resolve().parent == folder.resolve():
+    if policy.overwrite and source.exists() and source.resolve().parent == folder.resolve():
         what, fix = "would remove the chain's own input", "use another --output_dir"
         raise InputError("--overwrite", source, what, fix)
-    state = _check_folder(folder, existing)
-    seed = _base_seed(values.get("seed", ()), own["num_videos"], state if existing.resume else None)
+    state = _check_folder(folder, policy)
+    seed = _base_seed(values.get("seed", ()), own["num_videos"], state if policy.resume else None)
     chain = Chain(
         values=_of_links(values, no_vlm=own["no_vlm"]),
         recorded=recorded,
@@ -180,14 +180,14 @@ def plan_chain(
         base_seed=seed,
         handover=own["handover"],
         concat=own["concat"],
-        existing=existing,
+        policy=policy,
         workdir=workdir,
     )
     first = chain.link(1, None)
     was, now = (state or {}).get("settings", {}), _settings(chain, first)
     if now["weights"] is None:  # a model that is yet to be fetched
         was = {**was, "weights": None}
-    if state is not None and existing.resume and was != now:
+    if state is not None and policy.resume and was != now:
         what = f"holds a chain made with {sidecar.differences(was, now)}"
         raise InputError("--resume", folder, what, "repeat those, or choose another --output_dir")
     return chain, first
@@ -255,7 +255,7 @@ def _task(values: Mapping[str, Any]) -> str:
     )
 
 
-def _check_folder(folder: Path, existing: Existing) -> dict[str, Any] | None:
+def _check_folder(folder: Path, policy: OverwritePolicy) -> dict[str, Any] | None:
     """The state of the chain in a folder; None if there is none.
 
     Raises:
@@ -270,10 +270,10 @@ def _check_folder(folder: Path, existing: Existing) -> dict[str, Any] | None:
         state = None
     if "{seed}" in str(folder) or "{index}" in str(folder):
         raise InputError("--output_dir", folder, "may not hold {seed} or {index}", "leave them out")
-    if there and not (existing.overwrite or existing.resume):
+    if there and not (policy.overwrite or policy.resume):
         fix = "--resume goes on with it, --overwrite begins again"
         raise InputError("--output_dir", folder, "holds the files of a chain", fix)
-    if there and existing.resume and state is None:
+    if there and policy.resume and state is None:
         what = f"has no readable {STATE}, so it is not known what its videos were made with"
         raise InputError("--resume", folder, what, "choose another --output_dir")
     return state
@@ -312,18 +312,18 @@ def run_chain(chain: Chain, first: Plan, *, as_json: bool = False) -> Iterator[s
             plan = session.fetch(first if index == 1 else chain.link(index, done[-1]))
             if index == 1:
                 _save_state(chain, plan)
-            result = earlier_result(plan) if chain.existing.resume else None
+            result = earlier_result(plan) if chain.policy.resume else None
             if result is not None and not _is_whole(result, chain.workdir):
-                cli.logger.warning("%s is damaged, and made again", result.target.path)
+                cli.logger.warning("%s is damaged, and made again", result.outputs.path)
                 result = None
             if result is None:
                 cli.logger.info("video %d of %d: seed %d", index, chain.num_videos, plan.seed)
                 result = generate(session.with_prompt(plan), session, show_progress=cli.wants_bars())
             done.append(result)
-            if index == 1 and chain.existing.overwrite:
+            if index == 1 and chain.policy.overwrite:
                 _remove_others(chain.folder, result)
             _save_log(chain.folder)
-            yield _line(result.target.path, result.record, as_json=as_json)
+            yield _line(result.outputs.path, result.record, as_json=as_json)
         session.dismiss()
     finally:
         session.close()
@@ -341,7 +341,7 @@ def _is_whole(result: "Result", workdir: Path) -> bool:
     from videogen.media.video_reader import read_video  # noqa: PLC0415
 
     try:
-        video = read_video("video", str(result.target.path), Fetcher(folder=workdir))
+        video = read_video("video", str(result.outputs.path), Fetcher(folder=workdir))
     except InputError:
         return False
     return video.num_frames == result.record["num_frames"]
@@ -356,7 +356,7 @@ def _save_state(chain: Chain, first: Plan) -> None:
 def _remove_others(folder: Path, first: "Result") -> None:
     """What is left of the chain that is overwritten, once the new one has begun."""
     others = [path for path in folder.iterdir() if OURS.fullmatch(path.name) and path.name != STATE]
-    others = [path for path in others if path not in first.target.paths]
+    others = [path for path in others if path not in first.outputs.paths]
     for path in others:
         path.unlink()
     cli.logger.info("removed %d files of the earlier chain", len(others))
@@ -380,7 +380,7 @@ def _join(chain: Chain, done: "Sequence[Result]") -> Path:
     from videogen.media.video_reader import read_video  # noqa: PLC0415
     from videogen.media.video_writer import open_writer  # noqa: PLC0415
 
-    videos = [read_video("video", str(result.target.path), Fetcher(folder=chain.workdir)) for result in done]
+    videos = [read_video("video", str(result.outputs.path), Fetcher(folder=chain.workdir)) for result in done]
     size = (videos[0].width, videos[0].height)
     frames = sum(video.num_frames for video in videos) - len(videos) + 1
     target = chain.folder / FILM

@@ -20,14 +20,14 @@ from videogen import __version__, distributed
 from videogen.cli.parser import help_text, parse
 from videogen.cli.process_end import end
 from videogen.cli.sources import from_config, from_metadata, read_jobs
-from videogen.engine.prompt_writer import write_only
+from videogen.engine.prompt_writer import write_captions
 from videogen.errors import InputError, VideoGenError, one_line
 from videogen.media.download import Fetcher
 from videogen.media.video_reader import read_video
 from videogen.planning.plan import Plan
 from videogen.planning.request import Item, check_runtime, make_plans
 from videogen.prompts.roles import find_writers
-from videogen.results.output_paths import Existing
+from videogen.results.output_paths import OverwritePolicy
 from videogen.results.sidecar import changed_inputs
 from videogen.tasks.options import OPTIONS, Options, defaults, merge
 from videogen.tasks.table import TASKS, find
@@ -146,8 +146,8 @@ def _generate(given: dict[str, Any], workdir: Path) -> int:
     items = [Item(values=values, recorded=recorded)]
     if "jobs" in settings:
         items = read_jobs(settings["jobs"], values, recorded)
-    existing = Existing(overwrite=settings.get("overwrite", False), resume=settings.get("resume", False))
-    plans = make_plans(items, existing, workdir)
+    policy = OverwritePolicy(overwrite=settings.get("overwrite", False), resume=settings.get("resume", False))
+    plans = make_plans(items, policy, workdir)
     notes = [note for plan in plans for note in plan.notes]
     if earlier := settings.get("from_metadata"):
         changed = {name for plan in plans for name in changed_inputs(earlier, plan.inputs)}
@@ -184,7 +184,7 @@ def _caption(values: dict[str, Any], workdir: Path, *, dry_run: bool) -> int:
     said = (
         {role: found.title for role, found in writers.items()}
         if dry_run
-        else write_only(options, video, role)
+        else write_captions(options, video, role)
     )
     print(json.dumps(said, indent=2, ensure_ascii=False))
     return 0
@@ -209,9 +209,8 @@ def _run(plans: list[Plan], settings: dict[str, Any], *, bars: bool) -> int:
             line = None
             record = {"error": message, "index": plan.index, "seed": plan.seed, "request": plan.request}
         else:
-            target = outcome.target
-            line = str(target.path)
-            record = {"path": line, "sidecar": str(target.sidecar), **outcome.record}
+            line = str(outcome.outputs.path)
+            record = {"path": line, "sidecar": str(outcome.outputs.sidecar), **outcome.record}
         if settings.get("json"):
             line = json.dumps(record)
         if line is not None:

@@ -1,4 +1,4 @@
-"""From a pipeline's parts to files: frames streamed out, finished rolls kept, metadata beside the result."""
+"""Generating a plan's video: frames are streamed to files, finished segments stored, metadata written."""
 
 import logging
 import platform
@@ -25,7 +25,8 @@ from videogen.pipelines.base import Part, VideoPipeline
 from videogen.pipelines.pixels import frames_tensor
 from videogen.planning.plan import Plan
 from videogen.results import sidecar
-from videogen.results.output_paths import Target
+from videogen.results.output_paths import OutputPaths
+from videogen.results.resume_store import SegmentWriter
 from videogen.runtime import device as devices
 from videogen.runtime.parallel import SINGLE_PROCESS, Communicator
 
@@ -34,9 +35,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Result:
-    """One finished video: its files, and ``record``, which is what its sidecar holds."""
+    """A finished video: its files, and ``record``, the content of its sidecar."""
 
-    target: Target
+    outputs: OutputPaths
     record: Mapping[str, Any]
 
 
@@ -50,79 +51,79 @@ def write(
     resume: bool,
     show_progress: bool,
 ) -> Result:
-    """Generate, and stream the frames into the target; names appear at the end, that of the sidecar last.
+    """Generate a plan's video and write its files; they get their names at the end, the sidecar last.
 
     Raises:
-        VideoGenError: it could not be made or written; nothing unfinished is left but whole rolls.
+        VideoGenError: the video could not be generated or written; only finished segments are left.
     """
-    target, shape, record = target_of(plan), plan.shape, _record(plan, pipeline)
-    for path in target.paths:
+    outputs, shape, record = outputs_of(plan), plan.shape, _record(plan, pipeline)
+    for path in outputs.paths:
         path.parent.mkdir(parents=True, exist_ok=True)
-    kept = plan.parts if len(shape.rolls) > 1 else None
-    done = kept.finished() if kept is not None and resume else 0
+    store = plan.resume_store if len(shape.rolls) > 1 else None
+    done = store.num_finished() if store is not None and resume else 0
     resumed = communicator.broadcast(_resumed(plan, done))
     latents: list[torch.Tensor] = []
     with (
-        _say_what_is_kept(plan),
+        _log_stored_segments(plan),
         ExitStack() as stack,
         video_writer.open_writer(
-            target.path,
-            target.kind,
+            outputs.path,
+            outputs.kind,
             size=shape.file_size,
             fps=shape.fps,
             num_frames=shape.file_frames,
             comment=sidecar.comment(record),
-            audio=stack.enter_context(_sound(plan)),
+            audio=stack.enter_context(_audio_file(plan)),
         ) as output,
     ):
         for frames in _source_frames(plan, pipeline):
             output.write(frames)
         for index in range(done):
-            assert kept is not None
-            latents += [kept.latents(index)] if target.latents is not None else []
-            for frames in kept.frames(index):
+            assert store is not None
+            latents += [store.latents(index)] if outputs.latents is not None else []
+            for frames in store.frames(index):
                 output.write(fit(frames, shape.file_size))
-        if kept is not None and not done:
-            kept.remove()
+        if store is not None and not done:
+            store.remove()
         if done:
-            _say_what_is_done(plan, pipeline, done)
-        for index, part in enumerate(_parts(plan, pipeline, generator, resumed), start=done):
-            made, last = _write_part(plan, pipeline, part, index, output, show_progress=show_progress)
-            latents += [made] if target.latents is not None else []
+            _log_resumed(plan, pipeline, done)
+        for index, segment in enumerate(_segments(plan, pipeline, generator, resumed), start=done):
+            made, last = _write_segment(plan, pipeline, segment, index, output, show_progress=show_progress)
+            latents += [made] if outputs.latents is not None else []
         with pipeline.stage("write"):
             output.finish()
         pipeline.maybe_free_model_hooks()
-        record |= _measured(plan, pipeline, started)
-        if target.latents is not None:
-            _save_latents(target.latents, latents)
-        if target.last_frame is not None:
-            _save_picture(target.last_frame, last)
-        target = replace(target, path=output.publish(may_replace=target.may_replace))
-        record["output"] = target.path.name
-        with files.writing(target.sidecar):
-            write_json(target.sidecar, record)
+        record |= _measurements(plan, pipeline, started)
+        if outputs.latents is not None:
+            _save_latents(outputs.latents, latents)
+        if outputs.last_frame is not None:
+            _save_image(outputs.last_frame, last)
+        outputs = replace(outputs, path=output.publish(may_replace=outputs.may_replace))
+        record["output"] = outputs.path.name
+        with files.writing(outputs.sidecar):
+            write_json(outputs.sidecar, record)
     if not plan.options.keep_parts:
-        plan.parts.remove()
-    return Result(target=target, record=record)
+        plan.resume_store.remove()
+    return Result(outputs=outputs, record=record)
 
 
-def _write_part(
+def _write_segment(
     plan: Plan,
     pipeline: VideoPipeline,
-    part: Part,
+    segment: Part,
     index: int,
     output: video_writer.PendingFile,
     *,
     show_progress: bool,
 ) -> tuple[torch.Tensor, np.ndarray]:
-    """Stream one part into the result, and where there are several, keep it on disk too.
+    """Write a segment's frames to the result, and of a video of several segments to the resume store too.
 
     Returns:
-        its latents and its last frame [H, W, 3].
+        the segment's latents and its last frame [H, W, 3].
     """
     shape, count = plan.shape, plan.shape.rolls[index].num_frames
-    _check_finite(part.latents)
-    latents = part.latents.float().cpu()
+    _check_finite(segment.latents)
+    latents = segment.latents.float().cpu()
     with ExitStack() as stack:
         several = f" {index + 1} of {len(shape.rolls)}" if len(shape.rolls) > 1 else ""
         bar = stack.enter_context(
@@ -131,9 +132,9 @@ def _write_part(
         copy = None
         if len(shape.rolls) > 1:
             size = (shape.width, shape.height)
-            copy = stack.enter_context(plan.parts.record(index, size, shape.fps, count))
+            copy = stack.enter_context(SegmentWriter(plan.resume_store, index, size, shape.fps, count))
         frames = np.empty((1, 0, 0, 3), np.uint8)
-        for chunk in part.frames:
+        for chunk in segment.frames:
             frames = pipeline.to_uint8(chunk)[0].permute(1, 2, 3, 0).cpu().numpy()
             with pipeline.stage("write"):
                 output.write(fit(frames, shape.file_size))
@@ -141,39 +142,39 @@ def _write_part(
                     copy.write(frames)
             bar.update(len(frames))
         if copy is not None:
-            copy.finish(latents, part.state(), _effective(pipeline))
+            copy.finish(latents, segment.state(), _resolved_settings(pipeline))
             if not show_progress:
-                logger.info("roll%s is finished", several)
+                logger.info("segment%s is finished", several)
     return latents, frames[-1]
 
 
 @contextmanager
-def _say_what_is_kept(plan: Plan) -> Iterator[None]:
-    """When a run ends early, tell how to go on from its finished rolls."""
+def _log_stored_segments(plan: Plan) -> Iterator[None]:
+    """If the block fails, log how to continue from the stored segments."""
     try:
         yield
     except BaseException:
-        if count := plan.parts.finished():
+        if count := plan.resume_store.num_finished():
             named = plan.options.output or plan.options.output_dir
-            again = "--resume" if named else f"--output {target_of(plan).path} --resume"
-            advice = f"the same command with {again} (and without --overwrite) goes on behind them"
-            logger.warning("%d finished rolls are kept in %s; %s", count, plan.parts.folder, advice)
+            again = "--resume" if named else f"--output {outputs_of(plan).path} --resume"
+            advice = f"re-run with {again} (without --overwrite) to continue"
+            logger.warning("kept %d finished segments in %s; %s", count, plan.resume_store.folder, advice)
         raise
 
 
-def follow_along(
+def run_worker(
     plan: Plan, pipeline: VideoPipeline, generator: torch.Generator, communicator: Communicator
 ) -> None:
-    """What the other ranks do while the first one is in ``write``."""
-    for part in _parts(plan, pipeline, generator, communicator.broadcast(None)):
-        for _ in part.frames:
+    """Run the pipeline on a worker rank while rank 0 is in ``write``."""
+    for segment in _segments(plan, pipeline, generator, communicator.broadcast(None)):
+        for _ in segment.frames:
             pass
 
 
-def _parts(
+def _segments(
     plan: Plan, pipeline: VideoPipeline, generator: torch.Generator, resumed: Mapping[str, Any]
 ) -> Iterator[Part]:
-    """The pipeline's parts, from the first that is not done."""
+    """Yield the pipeline's segments, from the first unfinished one."""
     if resumed.get("first") == len(plan.shape.rolls):
         return iter(())
     loaded = {name: [item.load() for item in items] for name, items in plan.inputs.items()}
@@ -181,31 +182,34 @@ def _parts(
 
 
 def _resumed(plan: Plan, done: int) -> dict[str, Any]:
-    """What a pipeline needs to go on behind finished parts."""
-    return {"first": done, "state": plan.parts.state(0) | plan.parts.state(done - 1)} if done else {}
+    """Return what the pipeline needs to continue after ``done`` finished segments."""
+    store = plan.resume_store
+    return {"first": done, "state": store.state(0) | store.state(done - 1)} if done else {}
 
 
-def _say_what_is_done(plan: Plan, pipeline: VideoPipeline, done: int) -> None:
-    logger.info("continuing after %d finished rolls", done)
-    for name, value in _effective(pipeline).items():
-        if (was := plan.parts.effective().get(name, value)) != value:
-            logger.warning("--%s: now %s, but %s in the finished rolls; frames may differ", name, value, was)
+def _log_resumed(plan: Plan, pipeline: VideoPipeline, done: int) -> None:
+    logger.info("continuing after %d finished segments", done)
+    stored = plan.resume_store.stored_settings()
+    for name, value in _resolved_settings(pipeline).items():
+        if (was := stored.get(name, value)) != value:
+            what = "--%s: now %s, but %s in the finished segments; frames may differ"
+            logger.warning(what, name, value, was)
 
 
-def _effective(pipeline: VideoPipeline) -> dict[str, Any]:
-    """What 'auto' options came to here."""
+def _resolved_settings(pipeline: VideoPipeline) -> dict[str, Any]:
+    """Return what 'auto' options resolved to."""
     return {"attention_backend": pipeline.attention_backend, "vae_tiling": pipeline.vae.use_tiling}
 
 
 @contextmanager
-def _sound(plan: Plan) -> Iterator[video_writer.Audio | None]:
-    """Sound for the file: a stretch of an input, or what the model heard of it."""
+def _audio_file(plan: Plan) -> Iterator[video_writer.Audio | None]:
+    """Yield the audio for the video: a stretch of an input file, or the normalized input of the model."""
     if plan.audio is None or plan.options.audio_track != "normalized":
         yield video_writer.Audio(*plan.audio) if plan.audio is not None else None
         return
     (source,), (*_, seconds) = plan.inputs["input_audio"], plan.audio
     with tempfile.TemporaryDirectory(prefix="videogen-") as folder:
-        path = Path(folder) / "sound.wav"
+        path = Path(folder) / "audio.wav"
         with wave.open(str(path), "wb") as file:
             file.setnchannels(1)
             file.setsampwidth(2)
@@ -215,10 +219,10 @@ def _sound(plan: Plan) -> Iterator[video_writer.Audio | None]:
 
 
 def _source_frames(plan: Plan, pipeline: VideoPipeline) -> Iterator[np.ndarray]:
-    """Frames [1, H, W, 3] of the source that come first in the file.
+    """Yield the frames [1, H, W, 3] of the source that come first in the file.
 
-    Cut to the file's (even) size where that is the source's own; else scaled, and taken through the range
-    [-1, 1] as the new frames are, which costs some pixels a level (spec skyreels_v2 section 9.6).
+    They are cut to the file's (even) size where that is the source's own; else scaled, and taken through the
+    range [-1, 1] as the new frames are, which changes some pixels by a level (spec skyreels_v2 section 9.6).
     """
     if not plan.shape.prepended:
         return
@@ -234,27 +238,28 @@ def _source_frames(plan: Plan, pipeline: VideoPipeline) -> Iterator[np.ndarray]:
 
 
 def fit(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Frames [f, H, W, 3] at (width, height): as they are, or scaled (Lanczos)."""
+    """Scale frames [f, H, W, 3] to (width, height) with Lanczos, if they have another size."""
     if frames.shape[2:0:-1] == size:
         return frames
     scaled = [Image.fromarray(frame).resize(size, Image.Resampling.LANCZOS) for frame in frames]
     return np.stack([np.asarray(image) for image in scaled])
 
 
-def target_of(plan: Plan) -> Target:
-    """Where a plan's result goes."""
-    assert plan.target is not None
-    return plan.target
+def outputs_of(plan: Plan) -> OutputPaths:
+    """Return the output paths of a plan that is ready to run."""
+    assert plan.outputs is not None
+    return plan.outputs
 
 
-def _measured(plan: Plan, pipeline: VideoPipeline, started: float) -> dict[str, Any]:
+def _measurements(plan: Plan, pipeline: VideoPipeline, started: float) -> dict[str, Any]:
+    """Return the facts of a run for its record: timings, memory, forwards that a step cache skipped."""
     seconds = {**pipeline.seconds, "total": time.perf_counter() - started}
     cache = pipeline.step_cache
     forwards: dict[str, Any] = {}
     if cache is not None:
         counts: dict[str, Any] = {"computed": cache.computed, "skipped": cache.skipped}
         if plan.degrees.cfg > 1:
-            counts["of"] = "rank 0"  # which makes some of the branches
+            counts["of"] = "rank 0"  # which computes some of the branches
         forwards[cache.recorded_as] = counts
     return {
         **forwards,
@@ -272,27 +277,27 @@ def _check_finite(latents: torch.Tensor) -> None:
         )
 
 
-def _save_picture(target: Path, frame: np.ndarray) -> None:
-    with files.pending(target) as temporary, files.writing(target):
+def _save_image(target: Path, frame: np.ndarray) -> None:
+    with files.writing(target), files.atomic_write(target) as temporary:
         Image.fromarray(frame).save(temporary, format="PNG")
-        temporary.replace(target)
 
 
 def _save_latents(target: Path, latents: Sequence[torch.Tensor]) -> None:
-    """float32 [1, C, F, h, w]: 'latents', or 'latents_0', 'latents_1', ... for several parts."""
+    """Write latents, float32 [1, C, F, h, w]: 'latents', or 'latents_0', 'latents_1', ... of several."""
     names = [f"latents_{i}" for i in range(len(latents))] if len(latents) > 1 else ["latents"]
-    files.save_tensors(target, dict(zip(names, latents, strict=True)))
+    with files.writing(target):
+        files.save_tensors(target, dict(zip(names, latents, strict=True)))
 
 
 def _prompts(plan: Plan) -> dict[str, Any]:
-    """What was asked for, what models made of it, and which."""
+    """Return the given prompt, the prompts that models wrote, and the models' names."""
     given = plan.options.roll_prompts or plan.options.prompt
     models = {role: found.title for role, found in plan.writers.items()}
     return {"given": given, "models": models, **plan.written}
 
 
 def _record(plan: Plan, pipeline: VideoPipeline) -> dict[str, Any]:
-    """The sidecar, but for what is known only at the end."""
+    """Return the content of the sidecar, except for what is known only at the end."""
     checkpoint, shape = plan.checkpoint, plan.shape
     return {
         "schema": sidecar.SCHEMA,
@@ -319,6 +324,6 @@ def _record(plan: Plan, pipeline: VideoPipeline) -> dict[str, Any]:
         "device": devices.device_name(pipeline._execution_device),
         "dtype": plan.options.dtype,
         **({"ranks": asdict(plan.degrees)} if plan.degrees.size > 1 else {}),
-        **_effective(pipeline),
+        **_resolved_settings(pipeline),
         "versions": devices.versions() | {"platform": platform.system()},
     }

@@ -1,13 +1,12 @@
-"""Prompts that models write for plans: captions of input videos, and short prompts made longer.
+"""Writing prompts for plans with chat models: captions of input videos, and enhanced prompts.
 
-All of it happens before the video model is loaded, with one writing model on the device at a time.
+Prompts are written before the video model is loaded, with one chat model on the device at a time.
 """
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from videogen.errors import CheckpointError, OutOfMemoryError, VideoGenError
@@ -25,20 +24,20 @@ SEED = 0  # a prompt is written once, whatever the seeds of its videos
 CAPTION_SIZE = (360, 420)  # width, height of the frames a captioner sees; spec skyreels_v2 section 11
 
 
-class Writers:
-    """Models that write prompts: loaded when they are needed, and off the device again right after.
+class PromptWriters:
+    """Chat models that write prompts: loaded when needed, and freed right after.
 
     Args:
-        keep: hold them for the next prompt, in RAM where they share the video model's GPU.
+        keep: keep them for the next prompt, in RAM if they share the video model's GPU.
     """
 
     def __init__(self, *, keep: bool = False) -> None:
-        self.keep, self.kept = keep, ExitStack()
+        self.keep, self.stack = keep, ExitStack()
         self.chats: dict[tuple[str, str], Chat] = {}
 
     @contextmanager
     def model(self, role: str, plan: "Plan") -> Iterator[Chat]:
-        """The model that a plan needs for a role, on its device."""
+        """Load the model that a plan needs for a role."""
         chat = _chat(plan.writers[role], plan.options)
         if not self.keep:
             with chat:
@@ -46,51 +45,51 @@ class Writers:
             return
         key = (chat.found.name, str(chat.device))
         if key not in self.chats:
-            self.chats[key] = self.kept.enter_context(chat)
+            self.chats[key] = self.stack.enter_context(chat)
         chat = self.chats[key]
-        chat.wake()
+        chat.onload()
         try:
             yield chat
         finally:
             if shares_device(plan):
-                chat.park()
+                chat.offload()
 
     def close(self) -> None:
-        """Drop the models."""
+        """Free the models."""
         self.chats.clear()
-        self.kept.close()
+        self.stack.close()
 
 
 def shares_device(plan: "Plan") -> bool:
-    """Whether the models that write work where the video model does."""
+    """Whether chat models and video model use the same device."""
     own, other = (_device(name or "auto") for name in (plan.options.vlm_device, plan.options.device))
     same = own.type == other.type and (own.index or 0) == (other.index or 0)
     return plan.options.vlm_device is None or same
 
 
 def write_prompts(
-    plans: "Sequence[Plan]", writers: Writers | None = None
+    plans: "Sequence[Plan]", writers: PromptWriters | None = None
 ) -> "tuple[list[Plan], dict[int, VideoGenError]]":
-    """The plans with their prompts written, where that is asked for and has not been done; and what went
-    wrong with single ones, by index.
+    """Return the plans with the prompts that models are to write, and the errors of single plans, by index.
 
     Raises:
         CheckpointError, OutOfMemoryError: a model that cannot be loaded.
     """
-    writers = writers or Writers()
+    writers = writers or PromptWriters()
     wanted = [plan for plan in plans if not plan.written and plan.writers]
     written: dict[int, dict[str, Any]] = {plan.index: {} for plan in wanted}
     errors: dict[int, VideoGenError] = {}
-    known: dict[tuple, dict[str, Any]] = {}
+    cache: dict[tuple, dict[str, Any]] = {}
     for role, write in (("captioner", _caption), ("describer", _describe), ("enhancer", _prompt)):
-        for mine in _by_model(role, [plan for plan in wanted if role in plan.writers]):
+        for mine in _group_by_model(role, [plan for plan in wanted if role in plan.writers]):
             with writers.model(role, mine[0]) as model:
                 for plan in mine:
                     try:
                         if plan.index not in errors:
-                            key = (role, _asked(plan))  # seeds of one prompt share what is written
-                            known[key] = known.get(key) or write(plan, written[plan.index], model)
-                            written[plan.index] = known[key]
+                            # Plans that differ only in the seed share a prompt.
+                            key = (role, _prompt_key(plan))
+                            cache[key] = cache.get(key) or write(plan, written[plan.index], model)
+                            written[plan.index] = cache[key]
                     except (CheckpointError, OutOfMemoryError):
                         raise
                     except VideoGenError as error:
@@ -98,14 +97,15 @@ def write_prompts(
     return [replace(plan, written=written.get(plan.index, plan.written)) for plan in plans], errors
 
 
-def _asked(plan: "Plan") -> tuple:
+def _prompt_key(plan: "Plan") -> tuple:
+    """Return what a written prompt depends on."""
     videos = tuple(source.sha256 for source in plan.inputs.get("input_video", ()))
     options = plan.options
     return options.prompt, options.roll_prompts, options.custom_prompt, videos
 
 
-def _by_model(role: str, plans: "Sequence[Plan]") -> "list[list[Plan]]":
-    """Plans grouped by the model they need."""
+def _group_by_model(role: str, plans: "Sequence[Plan]") -> "list[list[Plan]]":
+    """Group plans by the model and the device they need."""
     groups: dict[tuple, list[Plan]] = {}
     for plan in plans:
         key = (plan.writers[role].name, plan.options.vlm_device, plan.options.device)
@@ -114,13 +114,13 @@ def _by_model(role: str, plans: "Sequence[Plan]") -> "list[list[Plan]]":
 
 
 def _caption(plan: "Plan", written: Mapping[str, Any], model: Chat) -> dict[str, Any]:
-    """What is in the plan's input video."""
+    """Add the structural caption of the plan's input video."""
     (source,) = plan.inputs["input_video"]
     return {**written, "structural_caption": describe_video(source, model)}
 
 
 def _describe(plan: "Plan", written: Mapping[str, Any], model: Chat) -> dict[str, Any]:
-    """The plan's input video in prose, behind what the user puts first."""
+    """Add a description of the plan's input video, with the user's prefix before it."""
     from videogen.prompts import internvl  # noqa: PLC0415 - not before a prompt is written
 
     (source,) = plan.inputs["input_video"]
@@ -131,7 +131,7 @@ def _describe(plan: "Plan", written: Mapping[str, Any], model: Chat) -> dict[str
 
 
 def _prompt(plan: "Plan", written: Mapping[str, Any], model: Chat) -> dict[str, Any]:
-    """What takes the place of the plan's prompt: its video's caption in prose, or the prompt made longer."""
+    """Add the new prompt: the caption of the plan's video in prose, or its enhanced prompt."""
     from videogen.prompts import caption, enhance  # noqa: PLC0415 - not before a prompt is written
 
     if described := written.get("structural_caption"):
@@ -148,44 +148,43 @@ def _prompt(plan: "Plan", written: Mapping[str, Any], model: Chat) -> dict[str, 
 
 
 def describe_video(source: "InputVideo", model: Chat) -> dict[str, Any]:
-    """A video field by field (``caption.parse``), from 16 of its frames; they are read one at a time."""
+    """Return the structural caption of a video (``caption.parse``), from 16 of its frames."""
     import numpy as np  # noqa: PLC0415 - this module is loaded at start-up
 
+    from videogen.media.frames import frames_at  # noqa: PLC0415
     from videogen.media.video_reader import scaled  # noqa: PLC0415
     from videogen.prompts import caption  # noqa: PLC0415 - not before a prompt is written
 
-    indices = caption.sample_indices(source.count())
-    pictures = {
-        index: scaled(frame, CAPTION_SIZE)
-        for index, frame in enumerate(islice(source.frames(), indices[-1] + 1))
-        if index in indices
-    }
-    return caption.describe(np.stack([pictures[index] for index in indices]), model, seed=SEED)
+    frames = frames_at(source, caption.sample_indices(source.count()))
+    return caption.describe(np.stack([scaled(frame, CAPTION_SIZE) for frame in frames]), model, seed=SEED)
 
 
-def write_only(options: Options, source: "InputVideo | None", role: str) -> dict[str, Any]:
-    """What --caption_only prints: the description of a video and, with a chat model, its captions in prose;
-    or a prompt made longer. ``role``: who describes, 'captioner' or 'describer'."""
+def write_captions(options: Options, source: "InputVideo | None", role: str) -> dict[str, Any]:
+    """Return what --caption_only prints: captions of a video, or an enhanced prompt.
+
+    Args:
+        role: of the model that describes the video, 'captioner' or 'describer'.
+    """
     from videogen.prompts import caption, enhance, internvl  # noqa: PLC0415 - not before a prompt is written
 
     found = find_writers(options, needed=() if source is None else (role,))
-    said: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     if source is not None:
         with _chat(found[role], options) as model:
-            said["input_video"] = source.name
+            result["input_video"] = source.name
             if role == "describer":
-                said["description"] = internvl.describe(source, model, seed=SEED)
+                result["description"] = internvl.describe(source, model, seed=SEED)
             else:
-                said["structural_caption"] = describe_video(source, model)
+                result["structural_caption"] = describe_video(source, model)
     if options.prompt_enhancer:
         with _chat(found["enhancer"], options) as model:
-            for variant in ("t2v", "i2v") if "structural_caption" in said else ():
-                fused = caption.fuse(said["structural_caption"], variant, model, seed=SEED)
-                said[f"{variant}_fusion_caption"] = fused
+            for variant in ("t2v", "i2v") if "structural_caption" in result else ():
+                fused = caption.fuse(result["structural_caption"], variant, model, seed=SEED)
+                result[f"{variant}_fusion_caption"] = fused
             if options.prompt:
-                said["prompt"] = options.prompt
-                said["enhanced_prompt"] = enhance.enhance(options.prompt, model, seed=SEED)
-    return said
+                result["prompt"] = options.prompt
+                result["enhanced_prompt"] = enhance.enhance(options.prompt, model, seed=SEED)
+    return result
 
 
 def _chat(found: FoundModel, options: Options) -> Chat:

@@ -14,10 +14,10 @@ from pathlib import Path
 import torch
 
 from videogen.checkpoints.layouts import Checkpoint
-from videogen.engine.generate import Result, follow_along, target_of, write
+from videogen.engine.generate import Result, outputs_of, run_worker, write
 from videogen.engine.load import check_device, fetch, noise_device, set_up
 from videogen.engine.out_of_memory import advise_when_out_of_memory
-from videogen.engine.prompt_writer import Writers, shares_device, write_prompts
+from videogen.engine.prompt_writer import PromptWriters, shares_device, write_prompts
 from videogen.errors import CheckpointError, InputError, OutOfMemoryError, VideoGenError
 from videogen.pipelines.base import VideoPipeline
 from videogen.planning.plan import PROMPTS, Plan
@@ -49,7 +49,7 @@ class Session:
     communicator: Communicator = SINGLE_PROCESS
 
     def __post_init__(self) -> None:
-        self.writers = Writers(keep=self.keep_writers)
+        self.writers = PromptWriters(keep=self.keep_writers)
         self.parked = False
 
     def fetch(self, plan: Plan) -> Plan:
@@ -161,12 +161,12 @@ def run(
     finished = {plan.index: earlier_result(plan) if resume else None for plan in plans}
     for plan in plans:
         if resume and finished[plan.index] is None:  # its hash may not have been known before
-            plan.parts.check(resume=True, overwrite=False)
+            plan.resume_store.check(resume=True, overwrite=False)
     plans, unwritten = _with_prompts(plans, finished, resume=resume)
     one_model = len({model_key(plan) for plan in plans}) == 1
     for plan in plans:
         if (earlier := finished[plan.index]) is not None:
-            logger.info("%s is complete, skipped", earlier.target.path)
+            logger.info("%s is complete, skipped", earlier.outputs.path)
             yield earlier
             continue
         try:
@@ -201,7 +201,7 @@ def _with_prompts(
     A video that goes on keeps its prompt.
     """
     asked = [plan for plan in plans if plan.options.captioner or plan.options.prompt_enhancer]
-    kept = {plan.index: plan.parts.request_kept() for plan in asked if resume}
+    kept = {plan.index: plan.resume_store.stored_request() for plan in asked if resume}
     known = [
         replace(plan, written={name: kept[plan.index][name] for name in PROMPTS if name in kept[plan.index]})
         if kept.get(plan.index)
@@ -216,7 +216,7 @@ def _with_prompts(
 def earlier_result(plan: Plan) -> Result | None:
     """The complete result of an earlier run of this very plan, if there is one."""
     record = plan.earlier_record()
-    return None if record is None else Result(target=target_of(plan), record=record)
+    return None if record is None else Result(outputs=outputs_of(plan), record=record)
 
 
 def _let_go(error: BaseException) -> None:
@@ -260,8 +260,8 @@ def _make(plan: Plan, session: Session, *, resume: bool, show_progress: bool) ->
         generator = torch.Generator(noise_device(plan)).manual_seed(plan.seed)
         try:
             if not communicator.is_main_process:
-                follow_along(plan, pipeline, generator, communicator)
-                return Result(target=target_of(plan), record={})
+                run_worker(plan, pipeline, generator, communicator)
+                return Result(outputs=outputs_of(plan), record={})
             result = write(
                 plan,
                 pipeline,

@@ -1,7 +1,7 @@
-"""Input sound: any file soundfile or PyAV can decode, as the one waveform the talking avatar is driven by.
+"""Input audio: any file soundfile or PyAV can decode, as the waveform that drives the talking avatar.
 
-What is published (spec talking_avatar section 3): the mean of all channels, resampled to 16 kHz, at -23 LUFS.
-The decoders, the resampler and the meter are imported with the first file.
+Published preprocessing (spec talking_avatar section 3): the mean of all channels, resampled to 16 kHz, at -23
+LUFS. The decoders, the resampler and the meter are imported with the first file.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from videogen.errors import InputError, first_line
 from videogen.media.download import Fetcher, display_name
-from videogen.media.probe import FORMATS, PATIENCE
+from videogen.media.probe import DURATION_TOLERANCE, FORMATS, MediaKind, open_container
 
 if TYPE_CHECKING:
     import av
@@ -32,15 +32,19 @@ LONGEST = MAX_FRAMES / AVATAR_FPS
 LOUDNESS = -23.0  # LUFS, EBU R 128's target
 SILENCE = 10 ** (-70 / 20)  # peak; -70 LUFS is the meter's gate, below which nothing is counted
 # Containers PyAV may open: those of videos, and of sound alone that libsndfile does not read.
-CONTAINERS = f"{FORMATS},aac,mp3,wav,flac,ac3,eac3,amr,caf,aiff"
+AUDIO = MediaKind(
+    f"{FORMATS},aac,mp3,wav,flac,ac3,eac3,amr,caf,aiff",
+    rejected="is not audio, or not all of it",
+    expected="give a wav, mp3, flac or m4a file, or a video with sound",
+    convert="convert it to wav",
+)
 BLOCK = 1 << 18  # samples decoded at a time
-KNOWN = "give a wav, mp3, flac or m4a file, or a video with sound"
-ANOTHER_COPY = "download or save it again, or convert it to wav"
+ANOTHER_COPY = f"download or save it again, or {AUDIO.convert}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InputAudio:
-    """A sound file, or the sound of a video file, that was decoded once.
+    """An audio file, or the audio of a video file, that was decoded once.
 
     ``rate`` and ``channels`` are the file's own; ``start`` is the seconds from the file's start to the first
     sample. ``num_samples`` are those at 16 kHz, ``seconds`` what they last. ``silent`` says that nothing can
@@ -63,17 +67,17 @@ class InputAudio:
 
     @property
     def num_frames(self) -> int:
-        """Video frames it lasts, a part of one counted as one; in floating point, as published."""
+        """Number of video frames, rounded up; in floating point, as published."""
         return math.ceil(self.seconds * AVATAR_FPS)
 
     def load(self) -> "InputAudio":
-        """Itself: ``waveform`` decodes it when it is needed."""
+        """Return the audio itself: ``waveform`` decodes it when it is needed."""
         return self
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Decoded:
-    """One channel, float32 [n], at the file's own rate."""
+    """Mono samples, float32 [n], at the file's own rate."""
 
     samples: "np.ndarray"
     rate: int
@@ -82,7 +86,7 @@ class _Decoded:
 
 
 def read_audio(flag: str, source: str, fetcher: Fetcher) -> InputAudio:
-    """Fetch and fully decode the sound of a file.
+    """Fetch a file and decode all of its audio.
 
     Raises:
         InputError: no such file, no sound in it, damaged, shorter than 0.4 s or longer than 200 s.
@@ -107,7 +111,7 @@ def read_audio(flag: str, source: str, fetcher: Fetcher) -> InputAudio:
 
 
 def waveform(audio: InputAudio) -> "np.ndarray":
-    """The sound as the audio encoder hears it, and as the video gets it: float32 [n], 16 kHz, -23 LUFS.
+    """Return the input of the audio encoder, float32 [n], 16 kHz, -23 LUFS.
 
     Raises:
         InputError: the file cannot be decoded any more.
@@ -116,7 +120,7 @@ def waveform(audio: InputAudio) -> "np.ndarray":
 
 
 def resampled(audio: InputAudio) -> "np.ndarray":
-    """The mean of the channels at 16 kHz, float32 [n]; the same bytes as librosa.load(path, sr=16000)."""
+    """Return the mean of the channels at 16 kHz, float32 [n], as librosa.load(path, sr=16000) to the bit."""
     import numpy as np  # noqa: PLC0415 - this module is loaded at start-up
     import soxr  # noqa: PLC0415
 
@@ -129,7 +133,7 @@ def resampled(audio: InputAudio) -> "np.ndarray":
 
 
 def normalized(samples: "np.ndarray") -> "np.ndarray":
-    """16 kHz float32 [n] at -23 LUFS (BS.1770-4), peaks left as they come; unchanged if nothing is heard."""
+    """Normalize 16 kHz float32 [n] to -23 LUFS (BS.1770-4), without limiting peaks; silence is unchanged."""
     import pyloudnorm  # noqa: PLC0415 - this module is loaded at start-up
 
     loudness = float(pyloudnorm.Meter(SAMPLE_RATE).integrated_loudness(samples))
@@ -139,7 +143,7 @@ def normalized(samples: "np.ndarray") -> "np.ndarray":
 
 
 def pcm16(samples: "np.ndarray") -> "np.ndarray":
-    """int16 [n], clipped at full scale: what soundfile writes as PCM_16."""
+    """Convert to int16 [n], clipped at full scale, as soundfile does for PCM_16."""
     import numpy as np  # noqa: PLC0415 - this module is loaded at start-up
 
     scaled = np.floor(samples.astype(np.float64) * (0x7FFFFFFF / 0x10000))
@@ -157,7 +161,7 @@ def _wrong_length(flag: str, source: str, seconds: float) -> InputError:
 
 
 def _decode(flag: str, source: str, path: Path) -> _Decoded:
-    """With soundfile what it can read, anything else with PyAV."""
+    """Decode a file with soundfile if it can read it, else with PyAV."""
     import numpy as np  # noqa: PLC0415 - this module is loaded at start-up
 
     decoded = _with_soundfile(flag, source, path) or _with_av(flag, source, path)
@@ -167,7 +171,7 @@ def _decode(flag: str, source: str, path: Path) -> _Decoded:
 
 
 def _with_soundfile(flag: str, source: str, path: Path) -> _Decoded | None:
-    """None where libsndfile does not know the format, or how long the file is."""
+    """Decode a file with soundfile; None if it does not know the format, or how long the file is."""
     import soundfile  # noqa: PLC0415 - this module is loaded at start-up
 
     try:
@@ -190,7 +194,7 @@ def _with_soundfile(flag: str, source: str, path: Path) -> _Decoded | None:
 
 @contextmanager
 def _silent_libraries() -> Iterator[None]:
-    """Keep off stderr what libmpg123 writes there of files that are sound."""
+    """Suppress the messages that libmpg123 prints to stderr about intact files."""
     with Path(os.devnull).open("wb") as nowhere:
         stderr = os.dup(2)
         os.dup2(nowhere.fileno(), 2)
@@ -202,46 +206,30 @@ def _silent_libraries() -> Iterator[None]:
 
 
 def _lasts(path: Path, seconds: float) -> bool:
-    """Whether the packets of an MP3 add up to this.
+    """Whether the packets of an MP3 add up to ``seconds``.
 
-    Where its first frame does not say, libsndfile guesses from the bit rate, and decodes no more than that.
+    If its first frame does not state the length, libsndfile guesses it from the bit rate.
     """
     try:
-        with _opened("", "", path) as (container, stream):
+        with _open_audio("", "", path) as (container, stream):
             total = sum((p.duration or 0) * p.time_base for p in container.demux(stream) if p.size)
     except InputError:
         return True  # there is nothing better
-    return abs(total - seconds) < PATIENCE
+    return abs(total - seconds) < DURATION_TOLERANCE
 
 
 @contextmanager
-def _opened(
+def _open_audio(
     flag: str, source: str, path: Path
 ) -> "Iterator[tuple[av.container.InputContainer, av.audio.stream.AudioStream]]":
-    """The container and its first audio stream; what goes wrong in the block too becomes an InputError."""
-    import av  # noqa: PLC0415 - this module is loaded at start-up
-
-    options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
-    try:
-        # "file:" and a path from the root: nothing in the name is a protocol or an option.
-        container = av.open(f"file:{path.absolute()}", container_options=options, metadata_errors="replace")
-    except OSError as error:
-        raise InputError(flag, source, f"cannot be read ({error.strerror})", "check the file") from None
-    except av.FFmpegError:
-        raise InputError(flag, source, "is not audio, or not all of it", KNOWN) from None
-    with container:
+    """Open an audio or video file: its container and its first audio stream."""
+    with open_container(flag, source, path, AUDIO) as container:
         if not container.streams.audio:
             what = "has no audio stream" if container.streams.video else "is not audio"
-            raise InputError(flag, source, what, KNOWN)
+            raise InputError(flag, source, what, AUDIO.expected)
         if container.streams.audio[0].codec_context is None:
-            raise InputError(flag, source, "its codec is not known here", "convert it to wav")
-        try:
-            yield container, container.streams.audio[0]
-        except av.FFmpegError as error:
-            what = f"cannot be decoded ({error.strerror or first_line(error)})"
-            raise InputError(flag, source, what, ANOTHER_COPY) from None
-        except ValueError as error:  # its rate or channels change on the way
-            raise InputError(flag, source, f"cannot be decoded ({error})", "convert it to wav") from None
+            raise InputError(flag, source, "its codec is not known here", AUDIO.convert)
+        yield container, container.streams.audio[0]
 
 
 def _with_av(flag: str, source: str, path: Path) -> _Decoded:
@@ -249,7 +237,7 @@ def _with_av(flag: str, source: str, path: Path) -> _Decoded:
 
     blocks: list[np.ndarray] = []
     count, rate, channels, start = 0, SAMPLE_RATE, 1, 0.0
-    with _opened(flag, source, path) as (container, stream):
+    with _open_audio(flag, source, path) as (container, stream):
         planar = av.AudioResampler(format="fltp")
         for frame in chain(container.decode(stream), [None]):  # None: what the resampler still holds
             for part in planar.resample(frame):

@@ -1,4 +1,4 @@
-"""Input files by path or URL. URLs are http(s) only, with limits on size and patience."""
+"""Input files by path or URL. URLs are http(s) only, with limits on size and time."""
 
 import hashlib
 import time
@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from videogen.errors import InputError, brief, nearest
+from videogen.files import atomic_write
 
 CHUNK = 1 << 18
 PATIENCE = 10  # a download may take this many times the stall timeout in all
@@ -14,7 +15,7 @@ PATIENCE = 10  # a download may take this many times the stall timeout in all
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fetcher:
-    """Turns what a flag was given into a local file.
+    """Downloader that turns a flag's path or URL into a local file.
 
     Args:
         folder: where downloads go (the caller removes it).
@@ -27,7 +28,7 @@ class Fetcher:
     limit: int = 100_000_000
 
     def local(self, flag: str, source: str) -> Path:
-        """Path of an existing file, downloaded if ``source`` is a URL.
+        """Return the path of an existing file, downloaded if ``source`` is a URL.
 
         Raises:
             InputError: no such file, another kind of URL, a download that stalls, fails or is too large.
@@ -52,9 +53,10 @@ class Fetcher:
         target = self.folder / f"download-{hashlib.sha256(url.encode()).hexdigest()}"
         if target.exists():  # several jobs may name it
             return target
-        partial, started, size = target.with_suffix(".part"), time.monotonic(), 0
+        started, size = time.monotonic(), 0
         try:
             with (
+                atomic_write(target) as partial,
                 requests.get(url, stream=True, timeout=self.timeout) as response,
                 partial.open("wb") as file,
             ):
@@ -70,6 +72,8 @@ class Fetcher:
                             f"did not arrive in {PATIENCE * self.timeout:g} s",
                             "raise --download_timeout",
                         )
+                if size == 0:
+                    raise InputError(flag, url, "is empty", "check the URL")
         except requests.Timeout:
             raise InputError(
                 flag, url, f"stalled for {self.timeout:g} s", "raise --download_timeout or give a path"
@@ -86,9 +90,7 @@ class Fetcher:
             raise InputError(
                 flag, url, f"could not be downloaded ({type(error).__name__})", "check the URL"
             ) from None
-        if size == 0:
-            raise InputError(flag, url, "is empty", "check the URL")
-        return partial.rename(target)
+        return target
 
     def _check_size(self, flag: str, url: str, size: int) -> None:
         if size > self.limit:
@@ -98,7 +100,7 @@ class Fetcher:
 
 
 def display_name(source: str) -> str:
-    """What metadata may say of an input: the path as given if relative, else only its last part."""
+    """Return an input's name for metadata: the path as given if relative, else only its last part."""
     if "://" in source:
         parts = urlsplit(source)
         return f"{parts.scheme}://{parts.hostname or ''}{parts.path}"  # no user names, passwords or queries

@@ -1,7 +1,8 @@
-"""Videos that Python callers hand over: files, arrays or lists of images, read like input files."""
+"""Videos that Python callers pass (files, arrays, lists of images), and single frames of any video."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,12 @@ from PIL import Image
 
 from videogen.errors import InputError
 from videogen.media.download import Fetcher
-from videogen.media.video_reader import InputVideo, read_video, scaled
+from videogen.media.video_reader import InputVideo, read_video, read_with_decord, scaled
 
 
 @dataclass(frozen=True, slots=True)
 class FrameArray:
-    """Frames in memory, uint8 [F, H, W, 3], at any rate; the part of ``InputVideo`` that pipelines use."""
+    """Frames in memory, uint8 [F, H, W, 3], with the methods of ``InputVideo`` that pipelines use."""
 
     pictures: np.ndarray
     name: str = "the given frames"
@@ -31,19 +32,19 @@ class FrameArray:
         return self.pictures.shape[1]
 
     def count(self, *, source_fps: float | None = None, fps: float = 24.0) -> int:
-        """How many frames there are."""
+        """Return the number of frames."""
         if source_fps is not None:
             what = f"frames in memory cannot be resampled to {fps:g}"
             raise InputError("source_fps=", source_fps, what, "give a file, or resample them first")
         return len(self.pictures)
 
     def frames(self, *, size: tuple[int, int] | None = None, **_rates: Any) -> Iterator[np.ndarray]:
-        """One [H, W, 3] after the other, scaled to ``size`` (width, height) if that is another."""
+        """Yield the frames [H, W, 3], scaled to ``size`` (width, height)."""
         for picture in self.pictures:
             yield scaled(picture, size)
 
     def tail(self, count: int, *, size: tuple[int, int] | None = None, **_rates: Any) -> np.ndarray:
-        """The last ``count`` items of ``frames``, [count, H, W, 3]."""
+        """Return the last ``count`` items of ``frames``, [count, H, W, 3]."""
         last = self.pictures[-count:]
         if size in (None, (self.width, self.height)):
             return last
@@ -51,7 +52,7 @@ class FrameArray:
 
 
 def as_video(name: str, given: Any) -> InputVideo | FrameArray:
-    """What a Python caller gave as a video: a path, uint8 [F, H, W, 3], or a sequence of images.
+    """Return a video for what a Python caller passed: a path, uint8 [F, H, W, 3], or a sequence of images.
 
     Raises:
         InputError: none of these, or a file that is not a video.
@@ -72,3 +73,18 @@ def as_video(name: str, given: Any) -> InputVideo | FrameArray:
         what = "must be a path, a list of PIL images or a uint8 array [F, H, W, 3]"
         raise InputError(f"{name}=", type(given).__name__, what, "for example load_video(path)")
     return FrameArray(given)
+
+
+def frames_at(
+    video: InputVideo | FrameArray, indices: Sequence[int], *, prefer_decord: bool = False
+) -> Iterator[np.ndarray]:
+    """Yield the frames at ascending ``indices``, uint8 RGB [H, W, 3].
+
+    Frames are read one at a time, and none after the last index. ``prefer_decord`` reads them with decord, as
+    the published video-to-video code does, where decord is installed and can read the file.
+    """
+    if prefer_decord and isinstance(video, InputVideo) and (images := read_with_decord(video, indices)):
+        yield from images
+        return
+    for index, image in enumerate(islice(video.frames(), indices[-1] + 1)):
+        yield from [image] * indices.count(index)

@@ -1,4 +1,4 @@
-"""Still images: opening them safely, and each task's rule for bringing them to size. PIL only."""
+"""Still images: opening them safely, and each task's resize rule. PIL only."""
 
 import hashlib
 import math
@@ -27,7 +27,7 @@ class InputImage:
     sha256: str
 
     def load(self) -> Image.Image:
-        """The image upright, in RGB (as diffusers' load_image)."""
+        """Load the image upright, in RGB (as diffusers' load_image)."""
         return _open(self.path)
 
 
@@ -77,7 +77,7 @@ def fit_on_white(image: Image.Image, width: int, height: int) -> Image.Image:
 
 
 def crop_to_ratio(image: Image.Image, width: int, height: int) -> Image.Image:
-    """The centre of an image in the ratio of width x height, not scaled (spec skyreels_v2 section 7)."""
+    """Cut the centre out in the ratio of width x height, not scaled (spec skyreels_v2 section 7)."""
     if image.size == (width, height):
         return image
     if image.height / image.width > height / width:

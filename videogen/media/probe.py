@@ -1,8 +1,10 @@
-"""What the packets of a video file say, before frames are decoded. PyAV is imported with the first file."""
+"""Opening media files, and probing videos: reading all packets without decoding. PyAV is imported lazily."""
 
+import math
 import os
 import struct
-from collections.abc import Iterable, Iterator
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -10,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from videogen.errors import InputError, first_line
-from videogen.media.timeline import MILLISECOND, Keyframe, Timeline
 
 if TYPE_CHECKING:
     import av
@@ -20,56 +21,152 @@ if TYPE_CHECKING:
 
 # Demuxers that read one self-contained file: no playlists, patterns of names, still images or text.
 FORMATS = "mov,matroska,avi,flv,mpegts,mpeg,ogg,asf,mxf,ivf,gif,h264,hevc"
-# What decord was compared with PyAV for.
-PLAIN_FORMATS = ("mov", "matroska", "avi")
-PLAIN_CODECS = ("h264", "hevc", "vp8", "vp9")  # decoding them is exactly specified; MPEG-4's was not equal
-PLAIN_PIXELS = ("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p")
 MAX_THREADS = 4  # each holds a frame
-PATIENCE = 0.25  # seconds by which a container may overstate its duration: codecs pad the sound
-ANOTHER_COPY = "download or save it again, or convert it to an H.264 mp4"
+DURATION_TOLERANCE = 0.25  # seconds by which a container may overstate its duration: codecs pad the sound
+RATE_TOLERANCE = 0.02  # between the container's average rate and that of the timestamps
+MILLISECOND = Fraction(1, 1000)
 
 
-class Turn(NamedTuple):
-    """What makes a decoded frame upright, in this order."""
+class Keyframe(NamedTuple):
+    """A frame at which decoding may start; times in ticks."""
+
+    pts: int
+    dts: int | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Timeline:
+    """Presentation times of the frames, in ticks of ``tick`` seconds.
+
+    ``moments`` ascend; ``end`` is the end of the last frame. Without ``keyframes`` (ascending), decoding can
+    only start at the beginning of the file.
+    """
+
+    moments: Sequence[int]
+    end: int
+    tick: Fraction
+    keyframes: tuple[Keyframe, ...] = ()
+
+    @property
+    def seconds(self) -> Fraction:
+        return (self.end - self.moments[0]) * self.tick
+
+    def rate(self, declared: Fraction) -> Fraction:
+        """Return the average frames per second: ``declared``, unless it is far off (variable rates)."""
+        measured = len(self.moments) / self.seconds
+        return declared if abs(declared / measured - 1) < RATE_TOLERANCE else measured
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Resampling:
+    """Resampling to the source frame nearest to k / ``fps`` seconds; of two equally near, the later."""
+
+    timeline: Timeline
+    fps: Fraction
+
+    @property
+    def count(self) -> int:
+        """Number of output frames that start before the last source frame ends.
+
+        That end may be late by the rounding to ticks (mkv: 1 ms), which must not add a frame.
+        """
+        rounding = min(self.timeline.tick, MILLISECOND) if self.timeline.keyframes else 0
+        return max(1, math.ceil((self.timeline.seconds - rounding) * self.fps))
+
+    def source(self, k: int) -> int:
+        """Return the index of the source frame for output frame ``k``."""
+        moments = self.timeline.moments
+        moment = moments[0] + k / (self.fps * self.timeline.tick)
+        index = bisect_right(moments, moment) - 1
+        if index + 1 < len(moments) and moment - moments[index] >= moments[index + 1] - moment:
+            return index + 1
+        return index
+
+
+def regular(num_frames: int, source_fps: float, fps: float) -> Resampling:
+    """Return the resampling of ``num_frames`` frames of which frame i is at i / source_fps seconds."""
+    timeline = Timeline(moments=range(num_frames), end=num_frames, tick=1 / exact(source_fps))
+    return Resampling(timeline=timeline, fps=exact(fps))
+
+
+def exact(rate: float) -> Fraction:
+    """Return a rate as the short decimal it was given as: 29.97 is 2997/100."""
+    if not (math.isfinite(rate) and rate > 0):
+        raise ValueError(f"frame rate {rate}: must be a number above 0")
+    return Fraction(rate).limit_denominator(1_000_000) or Fraction(rate)
+
+
+class Orientation(NamedTuple):
+    """Operations that make a decoded frame upright, in this order."""
 
     transposed: bool = False
     mirrored: bool = False
     flipped: bool = False
 
 
+class MediaKind(NamedTuple):
+    """A kind of input file: the demuxers that may open it, and words for error messages."""
+
+    formats: str
+    rejected: str  # what is said of a file that is not of this kind
+    expected: str  # what to give instead
+    convert: str
+
+
+VIDEO = MediaKind(
+    FORMATS,
+    rejected="is not a video, or not all of one",
+    expected="download or save it again, or convert it to an H.264 mp4",
+    convert="convert it to an H.264 mp4",
+)
+
+
 @contextmanager
-def opened(
-    flag: str, source: str, path: Path, **options: str
-) -> "Iterator[tuple[av.container.InputContainer, av.video.stream.VideoStream]]":
-    """The container and its video stream; what goes wrong in the block too becomes an InputError."""
+def open_container(
+    flag: str, source: str, path: Path, kind: MediaKind = VIDEO, **options: str
+) -> "Iterator[av.container.InputContainer]":
+    """Open a media file with PyAV; decoding errors in the block become InputErrors too."""
     import av  # noqa: PLC0415 - this module is loaded at start-up
 
-    options |= {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
+    options |= {"format_whitelist": kind.formats, "protocol_whitelist": "file"}
     try:
-        # "file:" and a path from the root: nothing in the name is a protocol or an option.
+        # "file:" and an absolute path: nothing in the name is a protocol or an option.
         container = av.open(f"file:{path.absolute()}", container_options=options, metadata_errors="replace")
     except OSError as error:
         raise InputError(flag, source, f"cannot be read ({error.strerror})", "check the file") from None
     except av.FFmpegError:
-        raise InputError(flag, source, "is not a video, or not all of one", ANOTHER_COPY) from None
+        raise InputError(flag, source, kind.rejected, kind.expected) from None
     with container:
+        try:
+            yield container
+        except av.FFmpegError as error:
+            what = f"cannot be decoded ({error.strerror or first_line(error)})"
+            raise InputError(flag, source, what, f"download or save it again, or {kind.convert}") from None
+        except ValueError as error:  # its size, rate or channels change on the way
+            raise InputError(flag, source, f"cannot be decoded ({error})", kind.convert) from None
+
+
+@contextmanager
+def open_video(
+    flag: str, source: str, path: Path, **options: str
+) -> "Iterator[tuple[av.container.InputContainer, av.video.stream.VideoStream]]":
+    """Open a video file: its container and its first video stream."""
+    import av  # noqa: PLC0415 - this module is loaded at start-up
+
+    with open_container(flag, source, path, VIDEO, **options) as container:
         # Covers of music files are video streams too.
         attached = av.stream.Disposition.attached_pic
         streams = [stream for stream in container.streams.video if not stream.disposition & attached]
         if not streams:
             raise InputError(flag, source, "has no video stream", "give a video file")
         if streams[0].codec_context is None:
-            raise InputError(flag, source, "its codec is not known here", "convert it to an H.264 mp4")
-        try:
-            yield container, streams[0]
-        except av.FFmpegError as error:
-            what = f"cannot be decoded ({error.strerror or first_line(error)})"
-            raise InputError(flag, source, what, ANOTHER_COPY) from None
+            raise InputError(flag, source, "its codec is not known here", VIDEO.convert)
+        yield container, streams[0]
 
 
 @dataclass(kw_only=True, slots=True)
-class Survey:
-    """What the packets of a video stream say.
+class StreamProbe:
+    """Facts about a video stream, collected from its packets.
 
     AVI stores no presentation times, and those libavformat makes up are wrong where frames are reordered; but
     then its decoding times, in order, are what they should be (``avi``).
@@ -83,27 +180,21 @@ class Survey:
     last: tuple[int, int] | None = None  # greatest time, and its duration
     end: Fraction = Fraction(0)  # seconds; of all streams
     partial: bool = False  # the last packet is
-    cut: bool = False  # an edit list leaves frames out
-    leading: bool = False  # a frame comes after a keyframe and is shown before it
     reordered: bool = False
     first: "av.VideoFrame | None" = None
 
     @property
     def whole(self) -> int:
-        """How many packets are complete."""
+        """Number of complete packets."""
         return self.packets - self.partial
 
     def add(self, packet: "av.packet.Packet", *, hidden: bool) -> None:
         """Count a packet of the stream; ``hidden`` ones hold a frame that is never shown."""
         self.packets += 1
         self.partial = packet.is_corrupt
-        self.cut |= packet.is_discard
         self.reordered |= packet.pts != packet.dts
-        if packet.pts is not None:
-            if packet.is_keyframe:
-                self.keyframes.append(Keyframe(packet.pts, packet.dts))
-            elif self.keyframes and packet.pts < self.keyframes[-1].pts:
-                self.leading = True
+        if packet.pts is not None and packet.is_keyframe:
+            self.keyframes.append(Keyframe(packet.pts, packet.dts))
         if packet.size and not packet.is_discard and not hidden:
             time = packet.dts if self.avi else packet.pts
             self.times.append(time)
@@ -112,7 +203,7 @@ class Survey:
                 self.last = max(self.last or latest, latest)
 
     def timeline(self, rate: Fraction) -> Timeline | None:
-        """None where timestamps are missing, or the decoder left out the first frames."""
+        """Return the timeline; None if timestamps are missing or the decoder left out the first frames."""
         moments = sorted(time for time in self.times if time is not None)
         if self.first is None or self.last is None or len(set(moments)) < len(self.times):
             return None
@@ -130,115 +221,93 @@ class Survey:
         )
 
 
-def surveyed(container: "av.container.InputContainer", stream: "av.video.stream.VideoStream") -> Survey:
-    """Read every packet; decode up to the first frame."""
-    survey = Survey(tick=stream.time_base or MILLISECOND, avi=family(container) == "avi")
+def probe_stream(
+    container: "av.container.InputContainer", stream: "av.video.stream.VideoStream"
+) -> StreamProbe:
+    """Read every packet of the file and decode the first frame."""
+    probe = StreamProbe(tick=stream.time_base or MILLISECOND, avi=format_family(container) == "avi")
     vp8 = stream.codec_context.name.startswith(("vp8", "libvpx"))
     for packet in container.demux():
         if packet.pts is not None and packet.time_base:
-            survey.end = max(survey.end, (packet.pts + (packet.duration or 0)) * packet.time_base)
+            probe.end = max(probe.end, (packet.pts + (packet.duration or 0)) * packet.time_base)
         if packet.stream.index != stream.index:
             continue
         if not _is_flush(packet):
             # VP8 has frames that are only referred to; their show_frame bit is 0 (RFC 6386, 9.1).
-            survey.add(packet, hidden=vp8 and bool(packet.size) and not bytes(packet)[0] & 0x10)
-        if survey.first is None:
-            survey.first = next(decoded([packet]), None)
-    return survey
+            probe.add(packet, hidden=vp8 and bool(packet.size) and not bytes(packet)[0] & 0x10)
+        if probe.first is None:
+            probe.first = next(decode_packets([packet]), None)
+    return probe
 
 
-def missing_part(
+def find_truncation(
     flag: str,
     source: str,
     path: Path,
     file: "tuple[av.container.InputContainer, av.video.stream.VideoStream]",
-    survey: Survey,
+    probe: StreamProbe,
 ) -> str:
-    """What the container declares and does not have; empty if it is whole."""
+    """Return what the container declares but does not hold, in words; empty if the file is complete."""
     container, stream = file
-    kind, whole, declared, end = family(container), survey.whole, 0.0, 0.0
+    kind, whole, declared, end = format_family(container), probe.whole, 0.0, 0.0
     if kind == "mov" and whole < stream.frames:
         # Edit lists also leave out packets altogether.
-        with opened(flag, source, path, ignore_editlist="1") as everything:
-            whole = surveyed(*everything).whole
+        with open_video(flag, source, path, ignore_editlist="1") as everything:
+            whole = probe_stream(*everything).whole
         if whole < stream.frames:
             return f"{whole} of {stream.frames} frames are there"
     if kind == "matroska":
-        declared, end = (container.duration or 0) / 1e6, float(survey.end)
-    elif kind == "avi" and survey.last is not None:
-        declared, end = float(stream.frames * survey.tick), float(sum(survey.last) * survey.tick)
-    if declared - end > PATIENCE:
+        declared, end = (container.duration or 0) / 1e6, float(probe.end)
+    elif kind == "avi" and probe.last is not None:
+        declared, end = float(stream.frames * probe.tick), float(sum(probe.last) * probe.tick)
+    if declared - end > DURATION_TOLERANCE:
         about = round(declared * (stream.guessed_rate or 24))
         return f"{whole} of about {about} frames are there ({end:.2f} of {declared:.2f} s)"
-    return f"{whole} of at least {survey.packets} frames are there" if survey.partial else ""
+    return f"{whole} of at least {probe.packets} frames are there" if probe.partial else ""
 
 
-def family(container: "av.container.InputContainer") -> str:
+def format_family(container: "av.container.InputContainer") -> str:
+    """Return the name of the container's format, such as 'mov'."""
     return container.format.name.partition(",")[0]
 
 
-def counted(flag: str, source: str, path: Path, rate: Fraction) -> Timeline:
-    """The frames that decoding yields, at the average rate."""
-    with opened(flag, source, path) as (container, stream):
+def decode_timeline(flag: str, source: str, path: Path, rate: Fraction) -> Timeline:
+    """Return the timeline of the frames that decoding yields, at the average rate."""
+    with open_video(flag, source, path) as (container, stream):
         use_threads(stream)
-        count = sum(1 for _ in decoded(container.demux(stream)))
+        count = sum(1 for _ in decode_packets(container.demux(stream)))
     if not count:
         raise InputError(flag, source, "has no frames", "give another video")
     return Timeline(moments=range(count), end=count, tick=1 / rate)
 
 
-def is_plain(container: "av.container.InputContainer", survey: Survey, timeline: Timeline) -> bool:
-    """Whether decord 0.6.0 gives the same frames as PyAV 17 and 18, as measured.
+def orientation_of(picture: "av.VideoFrame") -> Orientation:
+    """Return the orientation that a frame's display matrix asks for, to the nearest right angle.
 
-    Older PyAV decodes BT.709 with the matrix of BT.601.
-    decord converts the chroma of interlaced frames and of odd sizes in another way, applies the display
-    matrix itself, and may choose another of several streams. It finds frames by counting packets, so none may
-    be cut away by an edit list, none that follows a keyframe may be shown before it, and timestamps must be
-    right.
-    """
-    picture = survey.first
-    return (
-        picture is not None
-        and len(container.streams.video) == 1
-        and family(container) in PLAIN_FORMATS
-        and container.streams.video[0].codec_context.name in PLAIN_CODECS
-        and picture.format.name in PLAIN_PIXELS
-        and not picture.width % 2
-        and not picture.height % 2
-        and not picture.interlaced_frame
-        and not any(turn_of(picture))
-        and bool(timeline.keyframes)
-        and timeline.is_steady()
-        and not survey.cut
-        and not survey.leading
-    )
-
-
-def turn_of(picture: "av.VideoFrame") -> Turn:
-    """The display matrix, to the nearest right angle.
-
-    Its rows are (a, b, u), (c, d, v), (x, y, w); a pixel at (x, y) is shown at (ax + cy, bx + dy).
+    The matrix's rows are (a, b, u), (c, d, v), (x, y, w); a pixel at (x, y) is shown at (ax + cy, bx + dy).
     """
     matrix: Any = picture.side_data.get("DISPLAYMATRIX")
     if matrix is None:
-        return Turn()
+        return Orientation()
     a, b, _, c, d = struct.unpack_from("=5i", bytes(matrix))
     if abs(b) > abs(a):
-        return Turn(transposed=True, mirrored=c < 0, flipped=b < 0)
-    return Turn(mirrored=a < 0, flipped=d < 0)
+        return Orientation(transposed=True, mirrored=c < 0, flipped=b < 0)
+    return Orientation(mirrored=a < 0, flipped=d < 0)
 
 
 def use_threads(stream: "av.video.stream.VideoStream") -> None:
+    """Let the decoder use several threads."""
     stream.thread_type = "AUTO"
     stream.codec_context.thread_count = min(MAX_THREADS, os.cpu_count() or 1)
 
 
 def _is_flush(packet: "av.packet.Packet") -> bool:
-    """Whether PyAV added it at the end, to get the last frames out."""
+    """Whether PyAV added the packet at the end, to flush the decoder."""
     return not packet.size and packet.dts is None
 
 
-def decoded(packets: "Iterable[av.packet.Packet]") -> "Iterator[av.VideoFrame]":
+def decode_packets(packets: "Iterable[av.packet.Packet]") -> "Iterator[av.VideoFrame]":
+    """Yield the frames of packets."""
     for packet in packets:
         if packet.size or _is_flush(packet):  # any other empty packet would end the decoding
             yield from packet.decode()

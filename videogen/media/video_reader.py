@@ -1,7 +1,6 @@
 """Input videos: any container and codec PyAV can decode, its frames one at a time or only the last few.
 
-PyAV is the reference; decord reads the tail of those files for which it gives the same bytes. Neither is
-imported before a video is read.
+PyAV and decord are imported when a video is read.
 """
 
 import hashlib
@@ -16,18 +15,22 @@ from typing import TYPE_CHECKING
 from videogen.errors import InputError, first_line
 from videogen.media.download import Fetcher, display_name
 from videogen.media.probe import (
-    ANOTHER_COPY,
-    Turn,
-    counted,
-    decoded,
-    is_plain,
-    missing_part,
-    opened,
-    surveyed,
-    turn_of,
+    VIDEO,
+    Keyframe,
+    Orientation,
+    Resampling,
+    Timeline,
+    decode_packets,
+    decode_timeline,
+    exact,
+    find_truncation,
+    open_container,
+    open_video,
+    orientation_of,
+    probe_stream,
+    regular,
     use_threads,
 )
-from videogen.media.timeline import Keyframe, Resampling, Timeline, exact, regular
 
 if TYPE_CHECKING:
     import av
@@ -47,8 +50,7 @@ class InputVideo:
     """A video file whose packets were all read and whose first frame was decoded.
 
     ``width`` and ``height`` are upright (display matrix applied), ``fps`` is the average rate,
-    ``start`` the seconds from the file's start to the first frame. ``plain`` says
-    that decord may read it: 8 bits, unrotated, constant frame rate, and what ``is_plain`` adds.
+    ``start`` the seconds from the file's start to the first frame.
     """
 
     path: Path
@@ -61,22 +63,21 @@ class InputVideo:
     sha256: str
     has_audio: bool
     start: float
-    plain: bool
     timeline: Timeline = field(repr=False, compare=False)
-    turn: Turn = field(repr=False, compare=False)
+    orientation: Orientation = field(repr=False, compare=False)
 
     def load(self) -> "InputVideo":
-        """Itself: frames are decoded when they are asked for."""
+        """Return the video itself: frames are decoded when they are asked for."""
         return self
 
     def count(self, *, source_fps: float | None = None, fps: float = 24.0) -> int:
-        """How many frames ``frames`` yields, without decoding."""
+        """Return the number of frames that ``frames`` yields, without decoding."""
         return self._resampling(source_fps, fps).count
 
     def frames(
         self, *, source_fps: float | None = None, fps: float = 24.0, size: tuple[int, int] | None = None
     ) -> "Iterator[np.ndarray]":
-        """The frames in the order shown, uint8 RGB [H, W, 3], one at a time; not to be written into.
+        """Yield the frames in the order shown, uint8 RGB [H, W, 3]; they must not be written into.
 
         Args:
             source_fps: None yields every frame as it is, whatever the rates (as published); 0 resamples by
@@ -108,7 +109,9 @@ class InputVideo:
         fps: float = 24.0,
         size: tuple[int, int] | None = None,
     ) -> "np.ndarray":
-        """The last ``count`` items of ``frames``, uint8 [count, H, W, 3], decoded from a keyframe near them.
+        """Return the last ``count`` items of ``frames``, uint8 [count, H, W, 3].
+
+        Decoding starts from a keyframe near them.
 
         Raises:
             InputError: there are fewer, or the file cannot be decoded.
@@ -120,7 +123,7 @@ class InputVideo:
                 "input video", self.name, f"has {total} frames, not {count}", "give a longer video"
             )
         tail = Tail(self, [resampling.source(k) for k in range(total - count, total)], size)
-        if not fill_from_keyframe(self, tail, may_use_decord=source_fps is None):
+        if not fill_from_keyframe(self, tail):
             for index, picture in _pictures(self):
                 tail.take(index, picture)
         return tail.images
@@ -134,7 +137,7 @@ class InputVideo:
 
 
 class Tail:
-    """Collects the frames with the indices ``wanted`` in one array, uint8 [len(wanted), H, W, 3].
+    """The frames with the indices ``wanted``, collected in one array, uint8 [len(wanted), H, W, 3].
 
     H and W are those of ``size`` (width, height) or the video.
     """
@@ -165,18 +168,18 @@ def read_video(flag: str, source: str, fetcher: Fetcher) -> InputVideo:
         InputError: no such file, not a video, truncated, without a video stream or frames.
     """
     path = fetcher.local(flag, source)
-    with opened(flag, source, path) as (container, stream):
-        survey = surveyed(container, stream)
-        if missing := missing_part(flag, source, path, (container, stream), survey):
+    with open_video(flag, source, path) as (container, stream):
+        probe = probe_stream(container, stream)
+        if missing := find_truncation(flag, source, path, (container, stream), probe):
             raise InputError(flag, source, f"is truncated: {missing}", "download or save it again")
-        if survey.first is None:
+        if probe.first is None:
             raise InputError(flag, source, "has no frames", "give another video")
         declared = stream.average_rate or stream.guessed_rate or Fraction(24)
-        timeline = survey.timeline(declared) or counted(flag, source, path, declared)
+        timeline = probe.timeline(declared) or decode_timeline(flag, source, path, declared)
         start = max(0.0, float(timeline.moments[0] * timeline.tick) - (container.start_time or 0) / 1e6)
-        plain, has_audio = is_plain(container, survey, timeline), bool(container.streams.audio)
-    size, turn = (survey.first.width, survey.first.height), turn_of(survey.first)
-    width, height = reversed(size) if turn.transposed else size
+        has_audio = bool(container.streams.audio)
+    size, orientation = (probe.first.width, probe.first.height), orientation_of(probe.first)
+    width, height = reversed(size) if orientation.transposed else size
     num_frames, rate = len(timeline.moments), timeline.rate(declared)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -191,33 +194,29 @@ def read_video(flag: str, source: str, fetcher: Fetcher) -> InputVideo:
         sha256=digest,
         has_audio=has_audio,
         start=start,
-        plain=plain,
         timeline=timeline,
-        turn=turn,
+        orientation=orientation,
     )
 
 
 def _upright(video: InputVideo, picture: "av.VideoFrame", size: tuple[int, int] | None) -> "np.ndarray":
-    """uint8 RGB [H, W, 3] of ``size``; a frame of another size than the first is brought to that before."""
+    """Convert a frame to upright uint8 RGB [H, W, 3] of ``size``, by way of the first frame's size."""
     import numpy as np  # noqa: PLC0415 - this module is loaded at start-up
 
-    turn = video.turn
-    width, height = (video.height, video.width) if turn.transposed else (video.width, video.height)
+    orientation = video.orientation
+    width, height = (video.height, video.width) if orientation.transposed else (video.width, video.height)
     image = picture.to_ndarray(format="rgb24", width=width, height=height)
-    if turn.transposed:
+    if orientation.transposed:
         image = image.transpose(1, 0, 2)
-    if turn.mirrored:
+    if orientation.mirrored:
         image = image[:, ::-1]
-    if turn.flipped:
+    if orientation.flipped:
         image = image[::-1]
     return scaled(np.ascontiguousarray(image), size)
 
 
 def scaled(image: "np.ndarray", size: tuple[int, int] | None) -> "np.ndarray":
-    """uint8 RGB [H, W, 3] at ``size`` (width, height), with swscale's bicubic filter.
-
-    From RGB, so that it does not matter who decoded the frame: decord itself can only scale bilinearly.
-    """
+    """Scale uint8 RGB [H, W, 3] to ``size`` (width, height) with swscale's bicubic filter."""
     import av  # noqa: PLC0415 - this module is loaded at start-up
     import numpy as np  # noqa: PLC0415
 
@@ -228,57 +227,38 @@ def scaled(image: "np.ndarray", size: tuple[int, int] | None) -> "np.ndarray":
 
 
 def _pictures(video: InputVideo) -> "Iterator[tuple[int, av.VideoFrame]]":
-    """Every frame from the start, with its index."""
+    """Yield every frame from the start, with its index."""
     index = -1
-    with opened("input video", video.name, video.path) as (container, stream):
+    with open_video("input video", video.name, video.path) as (container, stream):
         use_threads(stream)
-        for index, picture in enumerate(decoded(container.demux(stream))):
+        for index, picture in enumerate(decode_packets(container.demux(stream))):
             yield index, picture
     if index + 1 != video.num_frames:
         what = f"{index + 1} frames can be decoded, {video.num_frames} should be there"
-        raise InputError("input video", video.name, what, ANOTHER_COPY)
+        raise InputError("input video", video.name, what, VIDEO.expected)
 
 
-def fill_from_keyframe(video: InputVideo, tail: Tail, *, may_use_decord: bool) -> bool:
-    """Decode from the last keyframe before the tail; False where that does not give the expected frames."""
+def fill_from_keyframe(video: InputVideo, tail: Tail) -> bool:
+    """Decode from the last keyframe before the tail; return whether that gives the expected frames."""
     moments, keyframes = video.timeline.moments, video.timeline.keyframes
     place = bisect_right(keyframes, moments[tail.first], key=lambda keyframe: keyframe.pts) - 1
     if place < 0:
         return False
     start = keyframes[place]
     try:
-        if may_use_decord and video.plain and _is_clean(video, start) and fill_with_decord(video, tail):
-            return True
-        with opened("input video", video.name, video.path) as (container, stream):
+        with open_video("input video", video.name, video.path) as (container, stream):
             use_threads(stream)
-            pictures = decoded(_packets_from(container, stream, start))
+            pictures = decode_packets(_packets_from(container, stream, start))
             return _fill(tail, pictures, moments, start.pts)
     except InputError as error:
         logger.debug("decoding %s from its start: %s", video.name, error)
         return False
 
 
-def _is_clean(video: InputVideo, start: Keyframe) -> bool:
-    """Whether ``start`` and all keyframes after it are whole, progressive and of the video's size.
-
-    Where the picture is refreshed bit by bit, unfinished frames are marked as keyframes too: PyAV leaves them
-    out, decord does not.
-    """
-    size = (video.width, video.height)
-    with opened("input video", video.name, video.path) as (container, stream):
-        stream.codec_context.skip_frame = "NONKEY"
-        moments = []
-        for picture in decoded(_packets_from(container, stream, start)):
-            if picture.is_corrupt or picture.interlaced_frame or (picture.width, picture.height) != size:
-                return False
-            moments.append(picture.pts)
-    return moments[:1] == [start.pts]
-
-
 def _packets_from(
     container: "av.container.InputContainer", stream: "av.video.stream.VideoStream", start: Keyframe
 ) -> "Iterator[av.packet.Packet]":
-    """Packets from ``start`` or an earlier keyframe on; none if it cannot be found.
+    """Yield packets from ``start`` or an earlier keyframe on; none if it cannot be found.
 
     Containers are indexed by either kind of timestamp.
     """
@@ -297,7 +277,7 @@ def _packets_from(
 
 
 def _fill(tail: Tail, pictures: "Iterable[av.VideoFrame]", moments: Sequence[int], start: int) -> bool:
-    """Whether the frames from ``start`` on are exactly those the timeline lists, all intact."""
+    """Collect the frames from ``start`` on; return whether they are those of the timeline, all intact."""
     index = bisect_left(moments, start)
     for picture in pictures:
         if picture.pts is None:
@@ -311,33 +291,27 @@ def _fill(tail: Tail, pictures: "Iterable[av.VideoFrame]", moments: Sequence[int
     return index == len(moments)
 
 
-def fill_with_decord(video: InputVideo, tail: Tail) -> bool:
-    """Read the last frames with decord; False where it is not installed or disagrees about the file."""
+def read_with_decord(video: InputVideo, indices: Sequence[int]) -> "list[np.ndarray] | None":
+    """Return the frames at ``indices``; None if decord is not installed or cannot read the file."""
     try:
         import decord  # noqa: PLC0415 - this module is loaded at start-up, and there are no wheels for ARM
 
         decord.logging.set_level(decord.logging.QUIET)
         reader = decord.VideoReader(str(video.path.absolute()), ctx=decord.cpu(0), num_threads=1)
-        if len(reader) != video.num_frames:
-            return False
-        for slot, index in enumerate(range(tail.first, video.num_frames)):
-            image = reader[index].asnumpy()
-            if image.shape != (video.height, video.width, 3):  # rows of 48 pixels come with 4 channels
-                return False
-            tail.images[slot] = scaled(image, tail.size)
-    except Exception as error:  # whatever it is, PyAV can do it
+        images = [reader[index].asnumpy() for index in indices] if len(reader) == video.num_frames else []
+    except Exception as error:  # decord raises many kinds of errors; PyAV reads the file then
         logger.debug("%s is not read with decord: %s", video.name, first_line(error))
-        return False
-    return True
+        return None
+    # Of videos 48 pixels wide decord returns 4 channels.
+    shape = (video.height, video.width, 3)
+    return images if images and all(image.shape == shape for image in images) else None
 
 
 def read_comment(path: Path) -> str | None:
-    """The comment of a video file, if it has one.
+    """Return the comment of a video file, if it has one.
 
     Raises:
-        OSError, av.FFmpegError: the file cannot be read as a video.
+        InputError: the file cannot be read as a video.
     """
-    import av  # noqa: PLC0415 - 0.1 s
-
-    with av.open(str(path.absolute())) as container:
+    with open_container("", path.name, path) as container:
         return container.metadata.get("comment")

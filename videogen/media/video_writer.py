@@ -1,8 +1,7 @@
-"""Writing videos as their frames arrive: MP4, GIF, NPY or a folder of PNGs, whole under their name or not at
-all.
+"""Streaming video writers: MP4, GIF, NPY or a folder of PNGs, written atomically.
 
-Every writer works on a temporary sibling of the target and is renamed into place once it is complete and has
-been read back; whatever goes wrong before that removes the temporary file.
+Every writer writes to a temporary sibling of the target, which is renamed when it is complete and has been
+checked, and removed after any error before that.
 """
 
 import os
@@ -14,20 +13,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-import av
 import imageio_ffmpeg
 import numpy as np
 from PIL import Image
 
-from videogen.files import OutputError, pending, publish, writing
+from videogen.errors import InputError
+from videogen.files import OutputError, publish, temporary_sibling, writing
+from videogen.media.probe import open_container
 
 QUALITY = 8  # imageio's scale; x264 at CRF 10, as published (spec skyreels_v3 section 1)
 PNG_NAME = "{:06d}.png"
-WAITING = 2  # chunks of frames between the one being written and the one being made
+QUEUE_SIZE = 2  # chunks of frames between the one being written and the one being computed
 
 
 class Audio(NamedTuple):
-    """A stretch of a file's sound, in seconds from the file's start."""
+    """A stretch of a file's audio, in seconds from the file's start."""
 
     path: Path
     start: float
@@ -35,19 +35,22 @@ class Audio(NamedTuple):
 
 
 class FrameWriter(Protocol):
-    """Takes uint8 frames [f, H, W, 3] in order."""
+    """A writer of uint8 frames [f, H, W, 3], in order."""
 
     def write(self, frames: np.ndarray) -> None: ...
 
     def finish(self) -> None:
-        """Flush, and check that everything arrived."""
+        """Flush, and check that all frames were written."""
 
     def abort(self) -> None:
-        """Let go of files and processes; the caller removes what was written."""
+        """Close files and processes; the caller removes the temporary file."""
 
 
 class _FfmpegWriter:
-    """MP4 and GIF through the ffmpeg that imageio-ffmpeg brings."""
+    """Writer of MP4 and GIF with the ffmpeg of imageio-ffmpeg.
+
+    imageio's own streaming writer is the same for MP4, but its ffmpeg plugin refuses GIF.
+    """
 
     def __init__(self, path: Path, size: tuple[int, int], fps: int, options: dict) -> None:
         self.path, self.count = path, 0
@@ -66,11 +69,11 @@ class _FfmpegWriter:
             self.count += 1
 
     def finish(self) -> None:
-        self.pipe.close()  # waits for ffmpeg, but does not tell how it ended
+        self.pipe.close()  # waits for ffmpeg, but does not tell whether it failed
         try:
-            with av.open(str(self.path.absolute())) as container:
+            with open_container("", self.path.name, self.path) as container:
                 stored = sum(1 for packet in container.demux(video=0) if packet.size)
-        except (OSError, av.FFmpegError):
+        except InputError:
             stored = -1
         if stored != self.count:
             raise OutputError(_reason(self.path))
@@ -105,7 +108,7 @@ def _gif(path: Path, size: tuple[int, int], fps: int) -> FrameWriter:
 
 
 class _NpyWriter:
-    """uint8 [F, H, W, 3], lossless."""
+    """Writer of lossless NPY, uint8 [F, H, W, 3]."""
 
     def __init__(self, path: Path, size: tuple[int, int], num_frames: int) -> None:
         width, height = size
@@ -130,7 +133,7 @@ class _NpyWriter:
 
 
 class _PngWriter:
-    """A folder of numbered PNGs."""
+    """Writer of a folder of numbered PNGs."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.count = path, 0
@@ -149,27 +152,27 @@ class _PngWriter:
 
 
 class _Background:
-    """A writer that works in a thread of its own, a few chunks behind: frames are made meanwhile.
+    """Writer in a background thread, so that frames are computed while others are written.
 
-    What goes wrong in there is raised by the next call. After ``abort`` no more is written.
+    An error in the thread is raised by the next call. After ``abort`` nothing more is written.
     """
 
     def __init__(self, writer: FrameWriter) -> None:
         self.writer, self.stopped = writer, False
         self.error: BaseException | None = None
-        self.queue: queue.Queue[np.ndarray | None] = queue.Queue(WAITING)
+        self.queue: queue.Queue[np.ndarray | None] = queue.Queue(QUEUE_SIZE)
         self.thread = threading.Thread(target=self._work, name="frames", daemon=True)
 
     def _work(self) -> None:
-        while (frames := self.queue.get()) is not None:  # to the end in any case: nobody is to wait in vain
+        while (frames := self.queue.get()) is not None:  # also after an error, so that ``write`` never blocks
             try:
                 if not self.stopped:
                     self.writer.write(frames)
-            except BaseException as error:  # whatever it is, it is for the other thread
+            except BaseException as error:  # raised in the caller's thread
                 self.error, self.stopped = error, True
 
     def write(self, frames: np.ndarray) -> None:
-        """Hand frames over, which must not be changed any more."""
+        """Queue frames for writing; they must not be changed afterwards."""
         self._raise()
         if self.thread.ident is None:
             self.thread.start()
@@ -206,7 +209,7 @@ def open_writer(
     comment: str = "",
     audio: "Audio | None" = None,
 ) -> Iterator["PendingFile"]:
-    """A writer for ``target``: ``write()`` frames, ``finish()``, then ``publish()``.
+    """Yield a writer for ``target``: ``write()`` frames, ``finish()``, then ``publish()``.
 
     Args:
         target: final path; its folder must exist.
@@ -216,12 +219,12 @@ def open_writer(
         comment: stored in the file where the format has a place for it.
         audio: sound for an MP4.
 
-    What has not been published when the block ends is removed.
+    The temporary file is removed if it is not published when the block ends.
 
     Raises:
         OutputError: the disk is full, or the encoder failed.
     """
-    with pending(target) as temporary:
+    with temporary_sibling(target) as temporary:
         writer: FrameWriter
         with writing(target):
             if kind == "npy":
@@ -241,7 +244,7 @@ def open_writer(
 
 
 class PendingFile:
-    """Frames on their way to ``target``."""
+    """A video that is being written, under a temporary name until it is published."""
 
     def __init__(self, temporary: Path, target: Path, writer: FrameWriter) -> None:
         self.temporary, self.target, self.writer, self.done = temporary, target, writer, False
@@ -257,14 +260,14 @@ class PendingFile:
         self.done = True
 
     def publish(self, *, may_replace: bool = False) -> Path:
-        """Give the finished file its name, or a numbered one if that is taken; returns the name."""
+        """Rename the finished file to its target, or to a numbered name if that is taken; return the name."""
         assert self.done
         with writing(self.target):
             return publish(self.temporary, self.target, may_replace=may_replace)
 
 
 def _reason(path: Path) -> str:
-    """Why the encoder may have failed."""
+    """Return an error message with the likely reason of an encoder's failure."""
     free = shutil.disk_usage(path.parent).free
     name = path.name.removeprefix(".").partition(f".{os.getpid()}.")[0]
     if free < 1 << 20:

@@ -5,7 +5,6 @@ They go through the same files, loaders and pipelines as the real checkpoints; o
 """
 
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ from transformers import (
 )
 from transformers.utils.logging import disable_progress_bar
 
-from videogen.files import remove
+from videogen.files import temporary_sibling
 from videogen.models.hunyuan.text import TEMPLATE
 from videogen.models.hunyuan.transformer import make_vae
 from videogen.models.wan.transformer import WanDiT
@@ -53,9 +52,9 @@ def build(name: str, folder: Path) -> Path:
     Several processes may do this at once: the first rename wins, and the files are equal. Returns the folder.
     """
     sizes = config.read(f"tiny/{name}")
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
-    temporary.mkdir(parents=True)
-    try:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with temporary_sibling(folder) as temporary:
+        temporary.mkdir()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(sizes["seed"])
             _save(sizes, temporary)
@@ -64,8 +63,6 @@ def build(name: str, folder: Path) -> Path:
         except OSError:
             if not (folder / "model_index.json").is_file():
                 raise
-    finally:
-        remove(temporary)
     return folder
 
 

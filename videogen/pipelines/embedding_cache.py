@@ -12,10 +12,9 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
-from videogen.files import pending
+from videogen.files import save_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -32,9 +31,7 @@ def get_or_compute(folder: Path, made_of: Mapping[str, str], compute: Callable[[
     made = compute().cpu().contiguous()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with pending(file) as temporary:
-            temporary.write_bytes(save({NAME: made}, {"of": file.stem, "sha256": _digest(made)}))
-            temporary.replace(file)
+        save_tensors(file, {NAME: made}, {"of": file.stem, "sha256": _digest(made)})
     except OSError as error:
         logger.warning("--embedding_cache %s: not written (%s)", folder, error.strerror or error)
     return made

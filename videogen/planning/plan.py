@@ -20,8 +20,8 @@ from videogen.planning.parallelism import choose_degrees
 from videogen.prompts.chat import FoundModel
 from videogen.prompts.roles import find_writers
 from videogen.results import sidecar
-from videogen.results.output_paths import Target
-from videogen.results.resume_store import Parts
+from videogen.results.output_paths import OutputPaths
+from videogen.results.resume_store import ResumeStore
 from videogen.tasks.geometry import PATCH, Shape
 from videogen.tasks.memory_model import Network
 from videogen.tasks.options import OPTIONS, Options
@@ -50,7 +50,7 @@ class Plan:
     notes: tuple[str, ...] = ()
     seed: int = 0
     index: int = 1
-    target: Target | None = None
+    outputs: OutputPaths | None = None
     written: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -245,10 +245,10 @@ class Plan:
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
-    def parts(self) -> Parts:
-        """Where its finished rolls are kept while it is unfinished."""
-        assert self.target is not None
-        return Parts(self.target.parts, self.plan_hash, self.request)
+    def resume_store(self) -> ResumeStore:
+        """Store of the finished segments while the video is unfinished."""
+        assert self.outputs is not None
+        return ResumeStore(self.outputs.resume_folder, self.plan_hash, self.request)
 
     @property
     def audio(self) -> tuple[Path, float, float] | None:
@@ -267,17 +267,17 @@ class Plan:
         Raises:
             InputError: the result is there, but another plan made it.
         """
-        assert self.target is not None
-        if not all(path.exists() for path in self.target.paths):
+        assert self.outputs is not None
+        if not all(path.exists() for path in self.outputs.paths):
             return None
-        record = sidecar.read_record(self.target.sidecar) or {}
+        record = sidecar.read_record(self.outputs.sidecar) or {}
         if record.get("plan_hash") == self.plan_hash:
             return record
         was, now = dict(record.get("request", {})), self.request
         if self.writers:  # its prompt is still to be written
             was, now = ({k: v for k, v in request.items() if k not in PROMPTS} for request in (was, now))
         what = f"was made with {sidecar.differences(was, now)}"
-        raise InputError("--resume", self.target.path, what, "use another name, or --overwrite")
+        raise InputError("--resume", self.outputs.path, what, "use another name, or --overwrite")
 
     def fetched(self, checkpoint: Checkpoint) -> "Plan":
         """The same plan with its model on this machine."""
@@ -317,7 +317,7 @@ class Plan:
                 "offload": memory.peak(offload=True, tiled=self.tiled),
                 **({} if self.degrees.size > 1 else {"low_vram": memory.peak(low_vram=True)}),
             },
-            "output": None if self.target is None else self.target.path.as_posix(),
+            "output": None if self.outputs is None else self.outputs.path.as_posix(),
             "plan_hash": self.plan_hash,
             "notes": list(self.notes),
         }

@@ -21,7 +21,13 @@ from videogen.media.video_reader import read_video
 from videogen.planning import option_rules, parallelism
 from videogen.planning.plan import Plan
 from videogen.planning.seeds import video_seeds
-from videogen.results.output_paths import Existing, check_pattern, choose_target, claim, earlier_seed
+from videogen.results.output_paths import (
+    OverwritePolicy,
+    check_pattern,
+    choose_output_paths,
+    earlier_seed,
+    reserve,
+)
 from videogen.tasks.option import typed
 from videogen.tasks.option_types import MAX_SEED, Lora
 from videogen.tasks.options import OPTIONS, Options, check_conflicts, defaults, merge
@@ -43,7 +49,7 @@ class Item:
     recorded: Collection[str] = ()
 
 
-def make_plans(items: Sequence[Item], existing: Existing, workdir: Path) -> list[Plan]:
+def make_plans(items: Sequence[Item], policy: OverwritePolicy, workdir: Path) -> list[Plan]:
     """Check everything and decide everything, for all items, before any of them runs.
 
     Args:
@@ -52,7 +58,7 @@ def make_plans(items: Sequence[Item], existing: Existing, workdir: Path) -> list
     Raises:
         InputError, CheckpointError: the first thing that will not work.
     """
-    if existing.overwrite and existing.resume:
+    if policy.overwrite and policy.resume:
         raise InputError("--resume", None, "not together with --overwrite", "choose one of the two")
     drawn, stamp = secrets.randbelow(MAX_SEED + 1), time.strftime("%Y-%m-%d_%H-%M-%S")
     drafts: list[tuple[str, Plan]] = []
@@ -64,21 +70,20 @@ def make_plans(items: Sequence[Item], existing: Existing, workdir: Path) -> list
     taken: set[Path] = set()
     for index, (label, draft) in enumerate(drafts, start=1):
         with _labelled(label):
-            asked, task = draft.options, draft.task.name
-            values = vars(asked)
-            check_pattern(values, many=len(drafts) > 1, resume=existing.resume)
-            earlier = None if asked.seed or not existing.resume else earlier_seed(values, task, index)
+            options, task = draft.options, draft.task.name
+            check_pattern(options, many=len(drafts) > 1, resume=policy.resume)
+            earlier = None if options.seed or not policy.resume else earlier_seed(options, task, index)
             seed = draft.seed if earlier is None else earlier
-            target = choose_target(values, task=task, index=index, seed=seed, stamp=stamp)
+            outputs = choose_output_paths(options, task=task, index=index, seed=seed, stamp=stamp)
             sources = [source.path for files in draft.inputs.values() for source in files]
-            target = claim(target, values, taken, existing, sources)
-        plan = replace(draft, index=index, seed=seed, target=target)
-        known = existing.resume and plan.checkpoint.folder is not None
+            outputs = reserve(outputs, options, taken, policy, sources)
+        plan = replace(draft, index=index, seed=seed, outputs=outputs)
+        known = policy.resume and plan.checkpoint.folder is not None
         if not (known and plan.earlier_record()):
             with _labelled(label):
-                plan.parts.check(resume=existing.resume, overwrite=existing.overwrite)
+                plan.resume_store.check(resume=policy.resume, overwrite=policy.overwrite)
         plans.append(plan)
-        taken.update(target.paths)
+        taken.update(outputs.paths)
     return plans
 
 
@@ -100,7 +105,7 @@ def _seeds(asked: Options, drawn: int) -> Sequence[int]:
 
 
 def check(explicit: Mapping[str, Any], workdir: Path, recorded: Collection[str] = ()) -> Plan:
-    """One item's explicit values to a plan, still without seed, index and target (``recorded``: see Item).
+    """One item's explicit values to a plan, still without seed, index and outputs (``recorded``: see Item).
 
     Raises:
         InputError, CheckpointError: the first thing that will not work.

@@ -1,1 +1,1 @@
-"""Prompts written by models: a short one made longer, a video put into words."""
+"""Prompts written by chat models: enhanced prompts and captions of videos."""

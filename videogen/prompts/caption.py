@@ -1,4 +1,4 @@
-"""A video put into words, field by field, and those into one caption. Spec skyreels_v2 section 11."""
+"""Structural captions of videos, field by field, and captions in prose. Spec skyreels_v2 section 11."""
 
 import json
 import math
@@ -74,12 +74,12 @@ Variant = Literal["t2v", "i2v"]
 
 
 def sample_indices(count: int) -> list[int]:
-    """The 16 frames of a video of ``count`` that the captioner sees; the last frame is not among them."""
+    """Return the 16 of ``count`` frames that the captioner sees; the last frame is not among them."""
     return [round(i * (count - 1) / NUM_FRAMES) for i in range(NUM_FRAMES)]
 
 
 def describe(frames: "np.ndarray", model: Chat, *, seed: int) -> dict[str, Any]:
-    """What is in a video, field by field (``parse``).
+    """Return the structural caption of a video (``parse``).
 
     Args:
         frames: uint8 RGB [16, 420, 360, 3], those of ``sample_indices``, resized.
@@ -100,7 +100,7 @@ def describe(frames: "np.ndarray", model: Chat, *, seed: int) -> dict[str, Any]:
 
 
 def parse(reply: str) -> dict[str, Any]:
-    """The JSON in a captioner's reply: ``subjects`` and the fields of shot and scene; what it lacks is empty.
+    """Parse the JSON in a reply: ``subjects`` and the fields of shot and scene; missing fields are empty.
 
     Raises:
         VideoGenError: there is none, or a field has the wrong type.
@@ -118,7 +118,7 @@ def parse(reply: str) -> dict[str, Any]:
 
 
 def _json_object(reply: str) -> dict[str, Any] | None:
-    """The first JSON object with subjects, whatever is around it; what is inside of one cut short is none."""
+    """Return the first complete JSON object with subjects, whatever text is around it."""
     decoder = json.JSONDecoder(strict=False)  # line breaks inside of strings
     start = reply.find("{")
     while start >= 0:
@@ -150,7 +150,7 @@ def _texts(values: Mapping[str, Any], names: tuple[str, ...], reply: str) -> dic
 
 
 def smart_resize(height: int, width: int) -> tuple[int, int]:
-    """The nearest (height, width) in whole tokens (28 pixels) whose area is within the published limits."""
+    """Return the nearest (height, width) in whole tokens (28 pixels) with an area in the published limits."""
     unit = PATCH * MERGE
     rows, columns = round(height / unit), round(width / unit)
     if rows * columns * unit**2 > MAX_PIXELS:
@@ -164,7 +164,7 @@ def smart_resize(height: int, width: int) -> tuple[int, int]:
 
 
 def video_inputs(frames: "np.ndarray") -> "dict[str, Tensor]":
-    """Qwen2.5-VL's patches of a video, without the processor that needs torchvision.
+    """Return Qwen2.5-VL's patches of a video, without the processor that needs torchvision.
 
     Args:
         frames: uint8 RGB [T, H, W, 3], T even.
@@ -197,7 +197,7 @@ def video_inputs(frames: "np.ndarray") -> "dict[str, Tensor]":
 
 
 def clean(caption: Mapping[str, Any], variant: Variant, rng: random.Random) -> dict[str, Any] | None:
-    """What of a description (``parse``) a fused caption is written from; None if no subject is left.
+    """Return the parts of a structural caption that a caption in prose is written from; None without subject.
 
     t2v draws from ``rng`` for the appearance and the position of each subject in turn, then for the lighting;
     i2v, which keeps only actions and expressions, does not draw.
@@ -225,7 +225,7 @@ def _clean_subject(subject: Mapping[str, Any], variant: Variant, rng: random.Ran
 
 
 def fuse(caption: Mapping[str, Any], variant: Variant, model: Chat, *, seed: int) -> str:
-    """One caption in prose of a description, for text-to-video or image-to-video; '-' without subject.
+    """Return a caption in prose of a structural one, for text- or image-to-video; '-' without subject.
 
     Raises:
         VideoGenError: the model's reply is empty.

@@ -1,4 +1,4 @@
-"""Chat models: found without torch, on a device for the length of a ``with``, their replies seeded.
+"""Chat models: finding them without torch, loading them for the length of a ``with``, seeded replies.
 
 Specs skyreels_v2 section 11 and wan22 section 15 say which models are used and how they are sampled.
 """
@@ -12,11 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from safetensors import SafetensorError, safe_open
-
-from videogen.checkpoints.layouts import KINDS, weight_files
-from videogen.checkpoints.resolve import HUB_ID
-from videogen.errors import CheckpointError, OutOfMemoryError, VideoGenError, brief, first_line, nearest
+from videogen.checkpoints.layouts import KINDS, missing_shards
+from videogen.checkpoints.resolve import HUB_ID, nearest_folder
+from videogen.checkpoints.tensor_headers import check as check_header
+from videogen.errors import CheckpointError, OutOfMemoryError, VideoGenError, brief, first_line
 from videogen.files import read_json
 
 if TYPE_CHECKING:
@@ -30,8 +29,8 @@ VIDEO = 2  # token type: 0 text, 1 image, 2 video
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Kind:
-    """What is asked of a model: the end of its architecture's name, in words, and the published choice."""
+class ModelKind:
+    """A kind of chat model: the end of its architecture's name, a description, and the published model."""
 
     architecture: str
     what: str
@@ -41,19 +40,19 @@ class Kind:
     foreign_ids: str = r"(?!)"  # pattern of hub ids in that format
 
 
-TEXT_CHAT = Kind(
+TEXT_CHAT = ModelKind(
     architecture="ForCausalLM",
     what="a text chat model",
     default="Qwen/Qwen2.5-32B-Instruct",
     download=65_530_000_000,
 )
-VIDEO_CHAT = Kind(
+VIDEO_CHAT = ModelKind(
     architecture="Qwen2_5_VLForConditionalGeneration",
     what="a Qwen2.5-VL model",
     default="Skywork/SkyCaptioner-V1",
     download=16_590_000_000,
 )
-FRAMES_CHAT = Kind(
+FRAMES_CHAT = ModelKind(
     architecture="InternVLForConditionalGeneration",
     what="an InternVL model",
     default="OpenGVLab/InternVL3_5-8B-HF",
@@ -64,16 +63,16 @@ FRAMES_CHAT = Kind(
 
 
 class _WrongKindError(CheckpointError):
-    """Another kind of model, which downloading the rest of it would not change."""
+    """Error for a model of another kind; downloading the rest of it would not help."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FoundModel:
-    """A chat model as found (``folder`` set) or as it will be downloaded (``folder`` None)."""
+    """A chat model that was found (``folder`` set) or will be downloaded (``folder`` None)."""
 
     flag: str
     name: str
-    kind: Kind
+    kind: ModelKind
     folder: Path | None = None
     revision: str | None = None  # commit on the hub; None for a folder of the user's
 
@@ -84,12 +83,12 @@ class FoundModel:
 
     @property
     def note(self) -> str | None:
-        """What is to be known before it is used."""
+        """Notice that the model will be downloaded, with its size if known; None if it is here."""
         size = f" ({self.kind.download / 1e9:.0f} GB)" if self.name == self.kind.default else ""
         return f"{self.flag}: {self.name}{size} will be downloaded" if self.folder is None else None
 
 
-def find_model(flag: str, path: str, kind: Kind = TEXT_CHAT) -> FoundModel:
+def find_model(flag: str, path: str, kind: ModelKind = TEXT_CHAT) -> FoundModel:
     """Find a chat model in a folder or the Hugging Face cache, without torch and without network.
 
     Args:
@@ -119,12 +118,12 @@ def find_model(flag: str, path: str, kind: Kind = TEXT_CHAT) -> FoundModel:
         except _WrongKindError:
             raise
         except CheckpointError:
-            pass  # an interrupted or partial download: fetch completes it
+            pass  # an interrupted or partial download, which fetch completes
     return found
 
 
 def fetch(found: FoundModel, timeout: float | None = None) -> FoundModel:
-    """Bring a model to this machine if it is not here.
+    """Download a model if it is not on this machine.
 
     Raises:
         CheckpointError: no network, no such repository, no space, another kind of model.
@@ -137,7 +136,7 @@ def fetch(found: FoundModel, timeout: float | None = None) -> FoundModel:
     try:
         if found.name == found.kind.default:
             size = found.kind.download
-        else:  # many gigabytes may be of the wrong kind
+        else:  # check the kind before many gigabytes are downloaded
             folder, _ = hub.download([found.name], REVISION, ["config.json"], 0, timeout)
             _check_kind(what, folder, found.kind)
         folder, _ = hub.download([found.name], REVISION, PATTERNS, size, timeout)
@@ -149,26 +148,21 @@ def fetch(found: FoundModel, timeout: float | None = None) -> FoundModel:
     return replace(found, folder=folder, revision=folder.name)
 
 
-def _check(what: str, folder: Path, kind: Kind) -> None:
+def _check(what: str, folder: Path, kind: ModelKind) -> None:
     fix = _fix(kind)
     if not folder.is_dir():
         if folder.exists():
             raise CheckpointError(f"{what}: is a file, not a model folder; {fix}")
-        close = nearest(folder.name, [entry.name for entry in folder.parent.glob("*") if entry.is_dir()])
-        fix = f"nearest {folder.parent / close}" if close else fix
-        raise CheckpointError(f"{what}: no such folder; {fix}")
+        near = nearest_folder(folder)
+        raise CheckpointError(f"{what}: no such folder; {f'nearest {near}' if near else fix}")
     _check_kind(what, folder, kind)
     if missing := _missing(folder):
         raise CheckpointError(f"{what}: incomplete model folder, missing {missing}; download it again")
-    for file in weight_files(folder):
-        try:
-            with safe_open(file, framework="numpy"):
-                pass
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{file}: broken or truncated ({error}); download it again") from None
+    for file in folder.glob("*.safetensors"):
+        check_header(file)
 
 
-def _check_kind(what: str, folder: Path, kind: Kind) -> None:
+def _check_kind(what: str, folder: Path, kind: ModelKind) -> None:
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{what}: is not a model folder, it has no config.json; {_fix(kind)}")
     config = read_json(folder / "config.json")
@@ -181,22 +175,20 @@ def _check_kind(what: str, folder: Path, kind: Kind) -> None:
         raise _WrongKindError(f"{what}: {other}; {_fix(kind)}")
 
 
-def _fix(kind: Kind) -> str:
+def _fix(kind: ModelKind) -> str:
     return f"give a folder with {kind.what}, or a hub id such as {kind.default}"
 
 
 def _missing(folder: Path) -> str | None:
-    shards = {file.name for file in weight_files(folder)}
-    for index in folder.glob("*.safetensors.index.json"):
-        if absent := sorted(set(read_json(index).get("weight_map", {}).values()) - shards):
-            return absent[0] + (f" and {len(absent) - 1} more shards" if len(absent) > 1 else "")
-    if not shards:
+    if shards := missing_shards(folder):
+        return shards
+    if not any(folder.glob("*.safetensors")):
         return "*.safetensors"
     return None if any((folder / name).is_file() for name in TOKENIZERS) else TOKENIZERS[0]
 
 
 class Chat:
-    """A chat model that is on a device from ``with`` to its end, where all of its memory is given back."""
+    """A chat model that is loaded on entering a ``with`` block and freed at its end."""
 
     def __init__(
         self, found: FoundModel, device: "torch.device | str" = "cpu", *, timeout: float | None = None
@@ -206,7 +198,7 @@ class Chat:
         self.model: Any = None
 
     def __enter__(self) -> Self:
-        """Fetch and load.
+        """Download the model if needed, and load it.
 
         Raises:
             CheckpointError: it cannot be fetched or loaded, or has no chat template.
@@ -225,16 +217,16 @@ class Chat:
                 raise CheckpointError(f"{self._name}: {what}") from error
         return self
 
-    def park(self) -> None:
-        """Make room on a GPU: the model waits in RAM."""
+    def offload(self) -> None:
+        """Move the model from a GPU to RAM."""
         import torch  # noqa: PLC0415 - this module is loaded at start-up
 
         if torch.device(self.device).type == "cuda":
             self.model.to("cpu")
             torch.cuda.empty_cache()
 
-    def wake(self) -> None:
-        """Back to the device."""
+    def onload(self) -> None:
+        """Move the model back to its device."""
         self.model.to(self.device)
 
     def __exit__(self, *_: object) -> None:
@@ -255,7 +247,7 @@ class Chat:
         stop: str | None = None,
         video: "Mapping[str, Tensor] | None" = None,
     ) -> str:
-        """What the model says next, without special tokens and surrounding space.
+        """Return the model's reply, without special tokens and surrounding space.
 
         Args:
             messages: of the chat, in the form of transformers' chat templates.
@@ -283,7 +275,7 @@ class Chat:
         seed: int,
         stop: str | None = None,
     ) -> str:
-        """``reply`` to inputs that the caller made.
+        """Return the model's reply, as ``reply`` does, to tokenized inputs.
 
         Args:
             inputs: ``input_ids`` int64 [1, L] (``tokens``), and all else that the model's class takes.
@@ -311,7 +303,7 @@ class Chat:
     def _inputs(
         self, messages: Sequence[Mapping[str, Any]], video: "Mapping[str, Tensor] | None"
     ) -> "dict[str, Tensor]":
-        """What ``generate`` takes; a video's one token is repeated for each merged patch."""
+        """Return the inputs of ``generate``; a video's one token is repeated for each merged patch."""
         import torch  # noqa: PLC0415 - this module is loaded at start-up
 
         if video is None:
@@ -324,7 +316,7 @@ class Chat:
         return {**video, "mm_token_type_ids": (ids == token).int() * VIDEO, "input_ids": ids}
 
     def tokens(self, messages: Sequence[Mapping[str, Any]]) -> "Tensor":
-        """int64 [1, L] of the messages in the model's chat template, up to where its reply begins.
+        """Return the tokens of the messages in the model's chat template, int64 [1, L], up to its reply.
 
         Raises:
             CheckpointError: the chat template does not take these messages.
@@ -344,7 +336,7 @@ class Chat:
             raise CheckpointError(f"{self._name}: {what}; give another") from None
 
     def _render_video(self, messages: Sequence[Mapping[str, Any]]) -> str:
-        """With the vision tokens, written into the text where the template knows nothing of videos."""
+        """Render messages with vision tokens, written into the text if the template knows no videos."""
         config = self.model.config
         places = (config.vision_start_token_id, config.video_token_id, config.vision_end_token_id)
         tokens = self.tokenizer.convert_ids_to_tokens(places)
@@ -376,7 +368,7 @@ class Chat:
 
 
 def _load(found: FoundModel, device: "torch.device | str") -> tuple[Any, Any]:
-    """Tokenizer and model; all that can be wrong with the former before the weights are read."""
+    """Load tokenizer and model; errors of the tokenizer are found before the weights are read."""
     import transformers  # noqa: PLC0415 - this module is loaded at start-up
 
     assert found.folder is not None
@@ -395,7 +387,7 @@ def _load(found: FoundModel, device: "torch.device | str") -> tuple[Any, Any]:
     options = {"dtype": "auto", "device_map": {"": device}, "ignore_mismatched_sizes": True}
     logs = transformers.utils.logging
     level = logs.get_verbosity()
-    logs.set_verbosity_error()  # a table of what did not fit; the error says it in one line
+    logs.set_verbosity_error()  # it prints a table of unfitting tensors; the error below says it in one line
     try:
         model, info = factory.from_pretrained(found.folder, output_loading_info=True, **options, **local)
     finally:
@@ -407,7 +399,7 @@ def _load(found: FoundModel, device: "torch.device | str") -> tuple[Any, Any]:
 
 
 def _sampling(temperature: float | None) -> dict[str, Any]:
-    """The options of ``generate`` for a temperature of ``Chat.reply``."""
+    """Return the options of ``generate`` for a temperature of ``Chat.reply``."""
     if temperature is None:
         return {}
     if temperature == 0:

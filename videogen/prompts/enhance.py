@@ -1,4 +1,4 @@
-"""A short prompt made into a detailed caption by a chat model. Spec skyreels_v2 section 11."""
+"""Enhancing a short prompt to a detailed caption with a chat model. Spec skyreels_v2 section 11."""
 
 from videogen.errors import VideoGenError
 from videogen.prompts.chat import TEXT_CHAT, Chat
@@ -34,7 +34,7 @@ Output only the caption, with no heading, quotation marks or remarks."""
 
 
 def enhance(prompt: str, model: Chat, *, seed: int = 0) -> str:
-    """A detailed caption in one line for a short prompt, sampled as the model's own config says.
+    """Return a detailed caption in one line for a short prompt, sampled by the model's own config.
 
     Raises:
         VideoGenError: the model's reply is empty.

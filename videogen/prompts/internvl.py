@@ -1,18 +1,18 @@
-"""A video described in prose by InternVL3.5, from 8 of its frames. Spec wan22 sections 14 and 15.
+"""Descriptions of videos by InternVL3.5, from 8 of their frames. Spec wan22 sections 14 and 15.
 
-Frames are chosen, cut into tiles and put into tokens here: transformers' own processor for this model chooses
-other frames, and cannot be made without torchvision.
+Frames are chosen, cut into tiles and tokenized here: transformers' own processor for this model chooses other
+frames, and needs torchvision.
 """
 
 import re
 from collections.abc import Sequence
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from videogen.errors import CheckpointError, VideoGenError
 from videogen.prompts.chat import FRAMES_CHAT, Chat
 
 if TYPE_CHECKING:
+    import numpy as np
     from PIL.Image import Image
     from torch import Tensor
 
@@ -34,10 +34,9 @@ THOUGHTS = re.compile(r"\A\s*<think>.*?(</think>|\Z)", re.DOTALL)  # cut short, 
 
 
 def describe(source: "InputVideo | FrameArray", model: Chat, *, seed: int) -> str:
-    """What happens in a video, in one line, said by a model of the kind ``FRAMES_CHAT``.
+    """Return a description of a video in one line, by a model of the kind ``FRAMES_CHAT``.
 
-    Frames are read one at a time, and none after the last one chosen. The reply is the likeliest one, so no
-    published model draws from ``seed``.
+    Decoding is greedy, so ``seed`` does not matter to the published models.
 
     Raises:
         InputError: the video cannot be decoded.
@@ -55,12 +54,12 @@ def describe(source: "InputVideo | FrameArray", model: Chat, *, seed: int) -> st
 
 
 def tidy(reply: str) -> str:
-    """A reply in one line, without the thoughts that it may begin with."""
+    """Return a reply in one line, without the reasoning that it may begin with."""
     return " ".join(THOUGHTS.sub("", reply).split())
 
 
 def segment_indices(count: int, k: int = NUM_FRAMES) -> list[int]:
-    """The frame near the middle of each of ``k`` equal parts of a video; in a short one some come twice."""
+    """Return the frame near the middle of each of ``k`` equal parts; short videos repeat some."""
     assert count > 0
     segment = (count - 1) / k
     return [int(segment / 2 + round(segment * i)) for i in range(k)]
@@ -69,9 +68,9 @@ def segment_indices(count: int, k: int = NUM_FRAMES) -> list[int]:
 def tile_grid(
     width: int, height: int, *, min_tiles: int = 1, max_tiles: int = MAX_TILES, size: int = TILE
 ) -> tuple[int, int]:
-    """(columns, rows) of the tiles whose whole is nearest in shape to a picture.
+    """Return (columns, rows) of the grid of tiles whose aspect ratio is nearest to an image's.
 
-    Of grids equally near the largest is taken that the picture fills by more than half.
+    Of equally near grids it is the largest that the image fills by more than half.
     """
     grids = [
         (columns, rows)
@@ -91,7 +90,7 @@ def tile_grid(
 def tiles(
     image: "Image", *, size: int = TILE, min_tiles: int = 1, max_tiles: int = MAX_TILES
 ) -> "list[Image]":
-    """A picture stretched to its grid and cut row by row; after more than one tile comes all of it as one."""
+    """Stretch an image to its grid and cut it row by row; several tiles are followed by the whole image."""
     from PIL.Image import Resampling  # noqa: PLC0415 - this module may be loaded at start-up
 
     columns, rows = tile_grid(*image.size, min_tiles=min_tiles, max_tiles=max_tiles, size=size)
@@ -103,7 +102,7 @@ def tiles(
 
 
 def pixel_values(pictures: "Sequence[Image]") -> "Tensor":
-    """Pictures of one size as the model takes them, float32 [N, 3, H, W]."""
+    """Return images of one size as the model's input, float32 [N, 3, H, W]."""
     import numpy as np  # noqa: PLC0415 - this module may be loaded at start-up
     import torch  # noqa: PLC0415
     from einops import rearrange  # noqa: PLC0415
@@ -114,21 +113,21 @@ def pixel_values(pictures: "Sequence[Image]") -> "Tensor":
 
 
 def frame_pixels(source: "InputVideo | FrameArray", size: int) -> "Tensor":
-    """The chosen frames of a video, each one tile of ``size`` pixels a side, float32 [8, 3, size, size]."""
+    """Return the chosen frames of a video, one tile of ``size`` pixels each, float32 [8, 3, size, size]."""
     import torch  # noqa: PLC0415 - this module may be loaded at start-up
     from PIL import Image  # noqa: PLC0415
 
-    indices = segment_indices(source.count())
-    chosen = {
-        index: pixel_values(tiles(Image.fromarray(frame), size=size, max_tiles=1))
-        for index, frame in enumerate(islice(source.frames(), indices[-1] + 1))
-        if index in indices
-    }
-    return torch.cat([chosen[index] for index in indices])
+    from videogen.media.frames import frames_at  # noqa: PLC0415 - numpy
+
+    def pixels_of(frame: "np.ndarray") -> "Tensor":
+        return pixel_values(tiles(Image.fromarray(frame), size=size, max_tiles=1))
+
+    frames = frames_at(source, segment_indices(source.count()), prefer_decord=True)
+    return torch.cat(list(map(pixels_of, frames)))  # map: no frame is kept while the next is read
 
 
 def prompt_tokens(model: Chat, tiles_per_frame: Sequence[int]) -> "Tensor":
-    """The question about frames of so many tiles each, int64 [1, L].
+    """Return the tokens of the question about frames of so many tiles each, int64 [1, L].
 
     Raises:
         CheckpointError: the model's tokenizer or chat template does not keep every token of the frames.
@@ -148,12 +147,12 @@ def prompt_tokens(model: Chat, tiles_per_frame: Sequence[int]) -> "Tensor":
 
 
 def image_size(config: Any) -> int:
-    """Pixels of a tile's side that a model is made for."""
+    """Return the side of a model's tiles in pixels."""
     return config.vision_config.image_size[0]
 
 
 def tokens_per_tile(config: Any) -> int:
-    """How many tokens a model makes of one tile."""
+    """Return the number of tokens of one tile."""
     vision = config.vision_config
     rows, columns = (
         int(pixels // patch * config.downsample_ratio)

@@ -1,14 +1,9 @@
-"""Which models write the prompt of a request, and in what role."""
+"""The models that write a request's prompt, and their roles."""
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING
 
 from videogen.prompts.chat import FRAMES_CHAT, TEXT_CHAT, VIDEO_CHAT, FoundModel, find_model
 from videogen.tasks.options import Options
-
-if TYPE_CHECKING:
-    pass
-
 
 # Role -> the option that names its model, and what kind of model that is.
 WRITERS = {
@@ -19,7 +14,7 @@ WRITERS = {
 
 
 def find_writers(options: Options, *, needed: Collection[str] = ()) -> dict[str, FoundModel]:
-    """The models that a request needs to have its prompt written, by their role; often none.
+    """Return the models that write a request's prompt, by role; often none.
 
     'captioner' and 'enhancer' follow from the options; ``needed`` adds roles, as 'describer' for v2v tasks.
 

@@ -1,1 +1,1 @@
-"""Where results go, what is recorded beside them, and what is kept of unfinished ones."""
+"""Paths of results, their sidecars, and the stored segments of unfinished videos."""

@@ -1,13 +1,13 @@
-"""Where results go: names from patterns, kinds from suffixes, and making sure that nothing is in the way."""
+"""Paths of results: names from patterns, kinds from suffixes, and checks that no other file is in the way."""
 
 import glob
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from videogen.errors import InputError
 from videogen.files import numbered
@@ -18,20 +18,36 @@ LONGEST_NAME = 200  # bytes; file systems allow 255, and temporary names are lon
 SEED_MARK, INDEX_MARK = "{seed}", "{index}"
 
 
+class OutputOptions(Protocol):
+    """The options that decide where results go."""
+
+    @property
+    def output(self) -> str | None: ...
+
+    @property
+    def output_dir(self) -> str | None: ...
+
+    @property
+    def save_latents(self) -> str | None: ...
+
+    @property
+    def save_last_frame(self) -> str | None: ...
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Existing:
-    """How outputs that exist already are met."""
+class OverwritePolicy:
+    """Policy for existing outputs: fail, overwrite or resume."""
 
     overwrite: bool = False
     resume: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Target:
-    """Where a result goes: the file or folder, its kind (see ``kind_of``), and the latents if wanted.
+class OutputPaths:
+    """Paths of one result: the video (a file, or a folder of PNGs) and the files that go with it.
 
-    ``may_replace`` allows it to take the place of an earlier result; otherwise one that appears meanwhile
-    keeps its name, and this one gets a number.
+    ``may_replace`` lets the result replace an earlier one; otherwise a result that another process publishes
+    under this name meanwhile is kept, and this one gets a number.
     """
 
     path: Path
@@ -46,22 +62,22 @@ class Target:
 
     @property
     def name(self) -> str:
-        """What results, records and parts of one video share."""
+        """Stem shared by the video, its sidecar and its resume folder."""
         return self.path.name if self.kind == "png" else self.path.stem
 
     @property
-    def parts(self) -> Path:
-        """Folder of the finished rolls of an unfinished video."""
+    def resume_folder(self) -> Path:
+        """Folder of the finished segments of an unfinished video."""
         return self.path.with_name(f"{self.name}.parts")
 
     @property
     def paths(self) -> list[Path]:
-        """Everything that will be written."""
+        """All files that will be written."""
         return [self.path, self.sidecar, *(path for path in (self.latents, self.last_frame) if path)]
 
 
 def kind_of(path: str) -> str | None:
-    """'mp4', 'gif', 'npy' or 'png' (a folder: no suffix, or a trailing slash); None for any other suffix."""
+    """Return 'mp4', 'gif', 'npy' or 'png' (a folder: no suffix, or a trailing slash); else None."""
     if Path(path).name.lower() in (".mp4", ".gif", ".npy"):
         return None  # a suffix without a name
     if path.endswith("/") or not Path(path).suffix:
@@ -70,19 +86,21 @@ def kind_of(path: str) -> str | None:
     return suffix if suffix in ("mp4", "gif", "npy") else None
 
 
-def choose_target(values: Mapping[str, Any], *, task: str, index: int, seed: int | str, stamp: str) -> Target:
-    """The target of one video, from --output, --output_dir or the default name.
+def choose_output_paths(
+    options: OutputOptions, *, task: str, index: int, seed: int | str, stamp: str
+) -> OutputPaths:
+    """Return the paths of one video, from --output, --output_dir or the default name.
 
     Args:
         index: of the video in the run, from 1.
-        seed: its seed, or what stands for it.
+        seed: its seed, or a wildcard for it.
         stamp: date and time, for the default name.
 
     Raises:
         InputError: an unknown suffix.
     """
     output, folder, latents, last = (
-        values.get(name) for name in ("output", "output_dir", "save_latents", "save_last_frame")
+        getattr(options, name) for name in ("output", "output_dir", "save_latents", "save_last_frame")
     )
 
     def filled(pattern: str) -> Path:
@@ -104,7 +122,7 @@ def choose_target(values: Mapping[str, Any], *, task: str, index: int, seed: int
         kind, path = "mp4", Path(folder or f"result/{task}").expanduser() / name
     if last and Path(last).suffix != ".png":
         raise InputError("--save_last_frame", last, "must end in .png", f"try {Path(last).stem}.png")
-    return Target(
+    return OutputPaths(
         path=path,
         kind=kind,
         latents=filled(latents) if latents else None,
@@ -112,100 +130,101 @@ def choose_target(values: Mapping[str, Any], *, task: str, index: int, seed: int
     )
 
 
-def check_pattern(values: Mapping[str, Any], *, many: bool, resume: bool) -> None:
-    """Refuse names that cannot serve the run.
+def check_pattern(options: OutputOptions, *, many: bool, resume: bool) -> None:
+    """Refuse name patterns that do not fit the run.
 
     Raises:
         InputError: one name for several videos, or --resume with a name that changes every time.
     """
-    if resume and not (values.get("output") or values.get("output_dir")):
+    if resume and not (options.output or options.output_dir):
         raise InputError("--resume", None, "needs names that stay the same", "give --output or --output_dir")
     for name in ("output", "save_latents", "save_last_frame"):
-        pattern = values.get(name)
+        pattern = getattr(options, name)
         if many and pattern and SEED_MARK not in pattern and INDEX_MARK not in pattern:
             raise InputError(
                 f"--{name}", pattern, "several videos need {seed} or {index} in it", "or give --output_dir"
             )
 
 
-def claim(
-    target: Target, values: Mapping[str, Any], taken: set[Path], existing: Existing, sources: Iterable[Path]
-) -> Target:
-    """The target, if it is free; for default names the next free one.
+def reserve(
+    outputs: OutputPaths,
+    options: OutputOptions,
+    taken: set[Path],
+    policy: OverwritePolicy,
+    sources: Iterable[Path],
+) -> OutputPaths:
+    """Return the paths if they are free; for default names, the next free ones.
 
     Args:
-        sources: files it is made from.
+        taken: paths of the run's other videos.
+        sources: input files of this video.
 
     Raises:
-        InputError: it exists, is one of the sources, another video of the run has it, or its folder cannot
-            be written.
+        InputError: a path exists, is a source, belongs to another video of the run, or its folder cannot be
+            written.
     """
-    if not (values.get("output") or values.get("output_dir")):
-        target = _next_free(target, taken)
-    target = replace(target, may_replace=existing.overwrite or existing.resume)
-    for path in target.paths:
-        named = {target.latents: "--save_latents", target.last_frame: "--save_last_frame"}
-        flag = named.get(path) or ("--output" if values.get("output") else "--output_dir")
+    if not (options.output or options.output_dir):
+        outputs = _next_free(outputs, taken)
+    outputs = replace(outputs, may_replace=policy.overwrite or policy.resume)
+    for path in outputs.paths:
+        named = {outputs.latents: "--save_latents", outputs.last_frame: "--save_last_frame"}
+        flag = named.get(path) or ("--output" if options.output else "--output_dir")
         if len(os.fsencode(path.name)) > LONGEST_NAME:
             raise InputError(flag, path.name, f"names may have {LONGEST_NAME} bytes", "choose a shorter one")
         if path.absolute() in {source.absolute() for source in sources}:
             raise InputError(flag, path, "is an input of this very video", "choose another name")
         if path in taken:
             raise InputError(flag, path, "two videos would get this name", "use {seed} and {index} in it")
-        if _is_taken(path) and not (existing.overwrite or existing.resume):
-            what = "exists already" if path != target.sidecar else f"its record {path.name} exists already"
-            given = path if path != target.sidecar else target.path
+        if _is_taken(path) and not (policy.overwrite or policy.resume):
+            what = "exists already" if path != outputs.sidecar else f"its record {path.name} exists already"
+            given = path if path != outputs.sidecar else outputs.path
             raise InputError(flag, given, what, "add --overwrite, or choose another name")
-        if existing.resume and path not in named and path.exists() and not _is_ours(target):
+        if policy.resume and path not in named and path.exists() and _earlier_record(outputs) is None:
             raise InputError(
                 flag, path, "is no earlier result of videogen", "move it, or choose another name"
             )
-        _check_replaceable(flag, path, folder=path == target.path and target.kind == "png")
+        _check_replaceable(flag, path, folder=path == outputs.path and outputs.kind == "png")
         check_writable(flag, path.parent)
-    return target
+    return outputs
 
 
 def _is_taken(path: Path) -> bool:
     return path.exists() or path.is_symlink()
 
 
-def _is_ours(target: Target) -> bool:
-    """Whether a sidecar, or failing that the file itself, says that videogen made this target."""
-    return _known(target) is not None
+def _earlier_record(outputs: OutputPaths) -> dict[str, Any] | None:
+    """Return the record of an earlier result: of its sidecar, its MP4, or its stored segments."""
+    if outputs.sidecar.exists():
+        return metadata.read_record(outputs.sidecar)
+    own = metadata.read_record(outputs.path) if outputs.kind == "mp4" else None
+    return own or metadata.read_record(outputs.resume_folder / "state.json")
 
 
-def _known(target: Target) -> dict[str, Any] | None:
-    """What a sidecar, else the file itself, else the rolls that were kept say of a target."""
-    if target.sidecar.exists():
-        return metadata.read_record(target.sidecar)
-    own = metadata.read_record(target.path) if target.kind == "mp4" else None
-    return own or metadata.read_record(target.parts / "state.json")
-
-
-def earlier_seed(values: Mapping[str, Any], task: str, index: int) -> int | None:
-    """The seed that an earlier run drew for this video, from the record beside its result."""
-    target = choose_target(values, task=task, index=index, seed="*", stamp="")
-    pattern = "*".join(glob.escape(part) for part in target.path.name.split("*"))
-    for path in sorted(target.path.parent.glob(pattern)):
-        if (record := _known(replace(target, path=path))) is not None:
+def earlier_seed(options: OutputOptions, task: str, index: int) -> int | None:
+    """Return the seed that an earlier run drew for this video, from its record; None without one."""
+    outputs = choose_output_paths(options, task=task, index=index, seed="*", stamp="")
+    pattern = "*".join(glob.escape(piece) for piece in outputs.path.name.split("*"))
+    for path in sorted(outputs.path.parent.glob(pattern)):
+        if (record := _earlier_record(replace(outputs, path=path))) is not None:
             return record["seed"]
-    unfinished = f"{'*'.join(glob.escape(part) for part in target.name.split('*'))}.parts"
-    for folder in sorted(target.path.parent.glob(unfinished)):
+    unfinished = f"{'*'.join(glob.escape(piece) for piece in outputs.name.split('*'))}.parts"
+    for folder in sorted(outputs.path.parent.glob(unfinished)):
         if (state := metadata.read_record(folder / "state.json")) is not None:
             return state["seed"]
     return None
 
 
-def _next_free(target: Target, taken: set[Path]) -> Target:
-    for path in numbered(target.path):
-        target = replace(target, path=path)
-        if not any(path in taken or _is_taken(path) for path in (target.path, target.sidecar)):
+def _next_free(outputs: OutputPaths, taken: set[Path]) -> OutputPaths:
+    """Return the paths with the first number that makes them free."""
+    for path in numbered(outputs.path):
+        outputs = replace(outputs, path=path)
+        if not any(path in taken or _is_taken(path) for path in (outputs.path, outputs.sidecar)):
             break
-    return target
+    return outputs
 
 
 def _check_replaceable(flag: str, path: Path, *, folder: bool) -> None:
-    """Overwriting may replace a file by a file, and a folder of frames by a folder of frames."""
+    """Refuse to replace a folder by a file, a file by a folder, or a folder with other files than frames."""
     if path.is_dir() and not (folder and all(PNG_FILE.fullmatch(entry.name) for entry in path.iterdir())):
         raise InputError(flag, path, "is a folder with other files in it", "choose another name")
     if folder and path.is_file():
@@ -213,7 +232,7 @@ def _check_replaceable(flag: str, path: Path, *, folder: bool) -> None:
 
 
 def check_writable(flag: str, folder: Path) -> None:
-    """Make sure that files can be made in ``folder``, or that it can be made; leaves nothing behind.
+    """Check that ``folder`` is writable or can be created; leave nothing behind.
 
     Raises:
         InputError: it cannot.

@@ -1,8 +1,8 @@
-"""Finished rolls of an unfinished video, kept on disk so that no more than the roll at work is ever lost.
+"""Finished segments of an unfinished video, kept on disk so that an interrupted run can be resumed.
 
-A folder ``<name>.parts`` beside the result holds, for every finished roll, a clip to look at, its frames
-(lossless) and its latents with what the next roll needs; ``state.json`` says how many there are, and of
-which plan. Every file is renamed into place when it is whole, ``state.json`` last.
+The folder ``<name>.parts`` beside the result holds, for every finished segment, a playable clip, its frames
+(lossless) and its latents with the state that the next segment needs. ``state.json`` holds how many segments
+are finished, and the hash of their plan. Every file is written atomically, ``state.json`` last.
 """
 
 import re
@@ -13,121 +13,123 @@ from pathlib import Path
 from typing import Any
 
 from videogen.errors import InputError
-from videogen.files import write_json
+from videogen.files import save_tensors, write_json, writing
 from videogen.results import sidecar
 
 CHUNK = 16  # frames read at a time
-STATE = "state."  # before the names of what the next roll needs
+STATE = "state."  # prefix of the tensors that the next segment needs
 STATE_FILE = "state.json"
-NEEDED = ("npy", "safetensors")  # the mp4 is for looking at
-OURS = re.compile(r"\d{3,}\.(mp4|npy|safetensors)|state\.json|\..*\.part(\.\w+)?")
+NEEDED = ("npy", "safetensors")  # resuming does not read the mp4
+STORED_FILE = re.compile(r"\d{3,}\.(mp4|npy|safetensors)|state\.json|\..*\.part(\.\w+)?")
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
-    """The rolls kept for one result, of one plan."""
+class ResumeStore:
+    """The stored segments of one result, made by one plan."""
 
     folder: Path
     plan_hash: str | None
     request: Mapping[str, Any]
 
     def check(self, *, resume: bool, overwrite: bool) -> None:
-        """Refuse to lose finished rolls, or to continue those of another plan.
+        """Refuse to lose finished segments, or to continue those of another plan.
 
         Raises:
-            InputError: there are some, and what is to become of them was not said.
+            InputError: there are finished segments, and neither flag says what to do with them; they cannot
+                be continued; or other files are in the way.
         """
         if self.folder.is_symlink() or (self.folder.exists() and not self.folder.is_dir()):
             raise InputError("--output", self.folder, "is in the way", "move it")
         files = {path.name for path in self.folder.iterdir()} if self.folder.is_dir() else set()
-        if others := sorted(name for name in files if not OURS.fullmatch(name)):
+        if others := sorted(name for name in files if not STORED_FILE.fullmatch(name)):
             raise InputError("--output", self.folder, f"has other files in it ({others[0]})", "move them")
-        state = read_state(self.folder)
+        state = self._read_state()
         if overwrite or (state is None and STATE_FILE not in files):
             return
         if state is None:
             raise InputError("--output", self.folder, "its state.json is damaged", "--overwrite begins again")
         if not resume:
-            what = f"has {state['finished']} finished rolls of an unfinished video"
+            what = f"has {state['finished']} finished segments of an unfinished video"
             fix = "--resume continues it, --overwrite begins again"
             raise InputError("--output", self.folder, what, fix)
         if self.plan_hash is not None and state["plan_hash"] != self.plan_hash:
             what = f"was made with {sidecar.differences(state['request'], self.request)}"
             raise InputError("--resume", self.folder, what, "repeat those, or --overwrite begins again")
-        for file in (self._file(index, kind) for index in range(state["finished"]) for kind in NEEDED):
+        for file in (self.file(index, kind) for index in range(state["finished"]) for kind in NEEDED):
             if file.name not in files:
                 raise InputError("--resume", self.folder, f"lacks {file.name}", "--overwrite begins again")
-            if not _is_whole(file):
+            if not _is_readable(file):
                 what = f"{file.name} in it is damaged"
                 raise InputError("--resume", self.folder, what, "--overwrite begins again")
 
-    def finished(self) -> int:
-        """How many rolls are there."""
-        state = read_state(self.folder)
+    def num_finished(self) -> int:
+        """Return the number of finished segments of this plan."""
+        state = self._read_state()
         return state["finished"] if state is not None and state["plan_hash"] == self.plan_hash else 0
 
-    def request_kept(self) -> Mapping[str, Any]:
-        """The request that the finished rolls were made with; empty where there are none."""
-        return (read_state(self.folder) or {}).get("request", {}) if self.finished() else {}
+    def stored_request(self) -> Mapping[str, Any]:
+        """Return the request that the finished segments were made with; empty if there are none."""
+        return (self._read_state() or {}).get("request", {}) if self.num_finished() else {}
+
+    def stored_settings(self) -> dict[str, Any]:
+        """Return what 'auto' options resolved to for the finished segments."""
+        return (self._read_state() or {}).get("effective", {})
 
     def frames(self, index: int) -> Iterator[Any]:
-        """Frames of a finished roll, uint8 [f, H, W, 3] at a time."""
+        """Yield the frames of a finished segment, uint8 [f, H, W, 3] at a time."""
         import numpy as np  # noqa: PLC0415 - this module is imported at start-up
 
-        stored = np.load(self._file(index, "npy"), mmap_mode="r", allow_pickle=False)
+        stored = np.load(self.file(index, "npy"), mmap_mode="r", allow_pickle=False)
         for start in range(0, len(stored), CHUNK):
             yield np.array(stored[start : start + CHUNK])
 
     def latents(self, index: int) -> Any:
-        """Latents [1, C, F, h, w] of a finished roll."""
+        """Return the latents [1, C, F, h, w] of a finished segment."""
         return self._tensors(index, "latents")["latents"]
 
     def state(self, index: int) -> dict[str, Any]:
-        """What the roll after a finished one needs; what all need is in that of the first."""
+        """Return the state after a finished segment; what all segments need is in that of the first."""
         return {name.removeprefix(STATE): t for name, t in self._tensors(index, STATE).items()}
 
     def _tensors(self, index: int, prefix: str) -> dict[str, Any]:
         from safetensors import safe_open  # noqa: PLC0415 - with torch
 
-        with safe_open(self._file(index, "safetensors"), framework="pt") as file:
+        with safe_open(self.file(index, "safetensors"), framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys() if name.startswith(prefix)}  # noqa: SIM118
 
-    def _file(self, index: int, suffix: str) -> Path:
+    def file(self, index: int, suffix: str) -> Path:
+        """Return the path of one of a segment's files."""
         return self.folder / f"{index + 1:03d}.{suffix}"
 
-    def record(self, index: int, size: tuple[int, int], fps: int, num_frames: int) -> "Recording":
-        """A place for the roll that is being made."""
-        return Recording(self, index, size, fps, num_frames)
-
-    def effective(self) -> dict[str, Any]:
-        """What 'auto' options came to when the finished rolls were made."""
-        return (read_state(self.folder) or {}).get("effective", {})
-
-    def commit(self, index: int, effective: Mapping[str, Any]) -> None:
-        """Count a roll as finished."""
+    def mark_finished(self, index: int, settings: Mapping[str, Any]) -> None:
+        """Write state.json: the segments up to ``index`` are finished."""
         content = {
             "schema": sidecar.SCHEMA,
             "plan_hash": self.plan_hash,
             "seed": self.request["seed"],
             "request": self.request,
-            "effective": dict(effective),
+            "effective": dict(settings),
             "finished": index + 1,
         }
-        write_json(self.folder / STATE_FILE, content)
+        with writing(self.folder):
+            write_json(self.folder / STATE_FILE, content)
 
     def remove(self) -> None:
-        """Delete what is ours, and the folder if nothing else is in it."""
+        """Delete the stored files, and the folder if nothing else is in it."""
         if not self.folder.is_dir() or self.folder.is_symlink():
             return
         for path in self.folder.iterdir():
-            if OURS.fullmatch(path.name):
+            if STORED_FILE.fullmatch(path.name):
                 path.unlink()
         if not any(self.folder.iterdir()):
             self.folder.rmdir()
 
+    def _read_state(self) -> dict[str, Any] | None:
+        return sidecar.read_record(self.folder / STATE_FILE)
 
-def _is_whole(file: Path) -> bool:
-    """Whether a kept file has the size its header speaks of."""
+
+def _is_readable(file: Path) -> bool:
+    """Whether a stored file has the size that its header states."""
     import numpy as np  # noqa: PLC0415 - this module is imported at start-up
     from safetensors import SafetensorError, safe_open  # noqa: PLC0415
 
@@ -142,23 +144,25 @@ def _is_whole(file: Path) -> bool:
     return True
 
 
-class Recording:
-    """One roll on its way to disk; nothing is kept of it before ``finish``."""
+class SegmentWriter:
+    """Writer of one segment to a store; nothing of it is kept before ``finish``."""
 
-    def __init__(self, parts: Parts, index: int, size: tuple[int, int], fps: int, num_frames: int) -> None:
-        self.parts, self.index = parts, index
+    def __init__(
+        self, store: ResumeStore, index: int, size: tuple[int, int], fps: int, num_frames: int
+    ) -> None:
+        self.store, self.index = store, index
         self.options = {"size": size, "fps": fps, "num_frames": num_frames}
         self.stack = ExitStack()
 
-    def __enter__(self) -> "Recording":
+    def __enter__(self) -> "SegmentWriter":
         from videogen.media.video_writer import open_writer  # noqa: PLC0415 - numpy
 
-        self.parts.folder.mkdir(parents=True, exist_ok=True)
+        self.store.folder.mkdir(parents=True, exist_ok=True)
         self.writers = [
             self.stack.enter_context(
-                open_writer(self.parts._file(self.index, kind), kind, **self.options)  # type: ignore[arg-type]
+                open_writer(self.store.file(self.index, kind), kind, **self.options)  # type: ignore[arg-type]
             )
-            for kind in (("mp4", "npy") if self.options["num_frames"] else ("npy",))  # some show nothing
+            for kind in (("mp4", "npy") if self.options["num_frames"] else ("npy",))  # an mp4 needs frames
         ]
         return self
 
@@ -166,23 +170,17 @@ class Recording:
         self.stack.close()
 
     def write(self, frames: Any) -> None:
-        """Frames as in ``FrameWriter.write``."""
+        """Write frames, uint8 [f, H, W, 3]."""
         for writer in self.writers:
             writer.write(frames)
 
-    def finish(self, latents: Any, state: Mapping[str, Any], effective: Mapping[str, Any]) -> None:
-        """Keep the roll: its files get their names, then it counts."""
-        from videogen.files import save_tensors, writing  # noqa: PLC0415 - numpy
-
+    def finish(self, latents: Any, state: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+        """Publish the segment's files, and then mark it as finished."""
         tensors = {"latents": latents, **{STATE + name: tensor for name, tensor in state.items()}}
-        save_tensors(self.parts._file(self.index, "safetensors"), tensors)
+        file = self.store.file(self.index, "safetensors")
+        with writing(file):
+            save_tensors(file, tensors)
         for writer in self.writers:
             writer.finish()
             writer.publish(may_replace=True)
-        with writing(self.parts.folder):
-            self.parts.commit(self.index, effective)
-
-
-def read_state(folder: Path) -> dict[str, Any] | None:
-    """state.json of a folder of parts; None if there is none of ours."""
-    return sidecar.read_record(folder / STATE_FILE)
+        self.store.mark_finished(self.index, settings)

@@ -1,6 +1,6 @@
-"""What is kept about a result: the JSON beside it, the short form inside the MP4, and reading both back.
+"""Metadata of a result: the JSON beside it (sidecar), a short form in the MP4's comment, and reading both.
 
-Neither holds absolute paths, tokens or anything else about the machine's owner.
+Neither contains absolute paths, access tokens or other private data.
 """
 
 import json
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from videogen.errors import InputError
+from videogen.media.video_reader import read_comment
 
 SCHEMA = 1
 COMMENT_LIMIT = 100_000  # bytes; one program argument may have 128 KiB
@@ -16,7 +17,7 @@ LOCAL_MODEL = "local:"
 
 
 def comment(content: Mapping[str, Any]) -> str:
-    """The short form of a sidecar for the file's own comment: what is needed to make it again."""
+    """Return the short form of a sidecar for the MP4's comment: what is needed to repeat the result."""
     short = {
         key: content[key] for key in ("schema", "videogen", "request", "model", "plan_hash") if key in content
     }
@@ -28,14 +29,14 @@ def comment(content: Mapping[str, Any]) -> str:
 
 
 def beside(path: Path) -> Path:
-    """The sidecar of a result that cannot hold metadata itself (a folder, .gif, .npy); else the path."""
+    """Return the sidecar of a result that cannot hold metadata (a folder, .gif, .npy); else the path."""
     if path.is_dir():
         return path.with_name(f"{path.name}.json")
     return path.with_suffix(".json") if path.suffix.lower() in (".gif", ".npy") else path
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
-    """What a sidecar, a state.json or an MP4 says; None if it is not there or not ours."""
+    """Read the metadata of a sidecar, a state.json or an MP4; None if there is none of videogen's."""
     try:
         content = _parse(_text("", str(path), path))
     except InputError:
@@ -44,14 +45,14 @@ def read_record(path: Path) -> dict[str, Any] | None:
 
 
 def differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """What differs between two requests, in words."""
+    """Describe the difference between two requests."""
     now = json.loads(json.dumps(now))
     names = sorted(name for name in {*was, *now} if was.get(name) != now.get(name))
     return f"another {', '.join(names) or 'model or input'}"
 
 
 def read_request(flag: str, file: str) -> dict[str, Any]:
-    """The request recorded in a sidecar or an MP4, as option name -> plain value.
+    """Read the request in a sidecar or an MP4, as option name -> plain value.
 
     Raises:
         InputError: no such file, or no metadata of ours in it.
@@ -73,7 +74,7 @@ def read_request(flag: str, file: str) -> dict[str, Any]:
 
 
 def changed_inputs(file: str, inputs: Mapping[str, Sequence[Any]]) -> list[str]:
-    """Names of input files whose content is not what the earlier run recorded under the same name."""
+    """Return the names of input files whose content differs from what the earlier run recorded."""
     path = beside(Path(file).expanduser())
     record = read_record(path.with_suffix(".json") if path.suffix.lower() == ".mp4" else path) or {}
     earlier = {item["name"]: item["sha256"] for items in record.get("inputs", {}).values() for item in items}
@@ -89,13 +90,9 @@ def _text(flag: str, file: str, path: Path) -> str:
             raise InputError(
                 flag, file, "is not a text file", "give the .json beside a result, or its .mp4"
             ) from None
-    import av  # noqa: PLC0415 - 0.1 s, only for videos
-
-    from videogen.media.video_reader import read_comment  # noqa: PLC0415
-
     try:
         return read_comment(path) or ""
-    except (OSError, av.FFmpegError):
+    except InputError:
         raise InputError(
             flag, file, "is not a readable video", "give the .json beside a result, or its .mp4"
         ) from None

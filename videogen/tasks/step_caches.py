@@ -5,13 +5,13 @@ Nothing here imports torch: the choice is made while arguments are checked.
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from videogen.errors import nearest
+from videogen.files import write_text
 from videogen.tasks.option_types import Reject, real, whole
 
 CALIBRATE = "calibrate"
@@ -96,9 +96,6 @@ def read_ratios(file: Path) -> Ratios | None:
 
 
 def write_ratios(file: Path, ratios: Ratios, schedule: Mapping[str, Any]) -> None:
-    """Keep ratios, with what they belong to; whole, or not at all."""
+    """Write ratios, with the schedule they belong to, atomically."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f"{file.name}.{os.getpid()}")
-    content = {"ratios": ratios, "schedule": schedule}
-    partial.write_text(json.dumps(content, indent=1, default=str), encoding="utf-8")
-    partial.replace(file)
+    write_text(file, json.dumps({"ratios": ratios, "schedule": schedule}, indent=1, default=str))
