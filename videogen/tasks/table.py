@@ -64,6 +64,6 @@ def check_used(task: str, values: Mapping[str, object], *, chain: bool = False) 
         option, users = OPTIONS[name], users_of(name)
         if task in users or (chain and option.chain):
             continue
-        users += ["generate_continuous"] * option.chain
+        users = ["generate_continuous"] * option.chain + users
         fix = f"used by {', '.join(users)}" if users else "leave it out"
         raise InputError(option.flag, typed(value), f"not used by {task}", fix)
