@@ -37,7 +37,7 @@ def made(request):
         planned("text_to_video", **options) as plan,
     ):
         job = run_job(sim, plan, frames=9, communicator=communicator)
-        return job, plan.degrees, job.estimate
+        return job, plan.facts.degrees, job.estimate
 
 
 def received(job, phase, step):

@@ -19,6 +19,7 @@ from videogen.cli import main as cli
 from videogen.cli.parser import Program, help_text, parse
 from videogen.cli.process_end import end
 from videogen.errors import CheckpointError, InputError
+from videogen.planning import plan_report
 from videogen.planning.plan import Plan
 from videogen.planning.request import Item, make_plans
 from videogen.results import sidecar
@@ -104,7 +105,7 @@ def _command(arguments: list[str]) -> int:
         for note in first.notes:
             cli.logger.warning(note)
         if settings.get("dry_run"):
-            cli.say(json.dumps(first.as_json()) if settings.get("json") else chain.describe(first))
+            cli.say(json.dumps(plan_report.to_json(first)) if settings.get("json") else chain.describe(first))
             return 0
         for line in run_chain(chain, first, as_json=settings.get("json", False)):
             cli.say(line)
@@ -146,9 +147,8 @@ class Chain:
     def describe(self, first: Plan) -> str:
         """For people (--dry_run)."""
         seeds = f"seeds {self.base_seed + 1} to {self.base_seed + self.num_videos}"
-        return (
-            f"chain     {self.num_videos} videos, {seeds}, in {self.folder}; the first:\n{first.describe()}"
-        )
+        about = f"chain     {self.num_videos} videos, {seeds}, in {self.folder}; the first:"
+        return f"{about}\n{plan_report.describe(first)}"
 
 
 def plan_chain(

@@ -24,6 +24,7 @@ from videogen.engine.prompt_writer import write_captions
 from videogen.errors import InputError, VideoGenError, one_line
 from videogen.media.download import Fetcher
 from videogen.media.video_reader import read_video
+from videogen.planning import plan_report
 from videogen.planning.plan import Plan
 from videogen.planning.request import Item, check_runtime, make_plans
 from videogen.prompts.roles import find_writers
@@ -157,9 +158,9 @@ def _generate(given: dict[str, Any], workdir: Path) -> int:
     if not settings.get("dry_run"):
         return _run(plans, settings, bars=bars)
     if settings.get("json"):
-        print(*(json.dumps(plan.as_json()) for plan in plans), sep="\n")
+        print(*(json.dumps(plan_report.to_json(plan)) for plan in plans), sep="\n")
     else:
-        print(*(plan.describe() for plan in plans), sep="\n\n")
+        print(*(plan_report.describe(plan) for plan in plans), sep="\n\n")
     return 0
 
 

@@ -258,7 +258,7 @@ def _measurements(plan: Plan, pipeline: VideoPipeline, started: float) -> dict[s
     forwards: dict[str, Any] = {}
     if cache is not None:
         counts: dict[str, Any] = {"computed": cache.computed, "skipped": cache.skipped}
-        if plan.degrees.cfg > 1:
+        if plan.facts.degrees.cfg > 1:
             counts["of"] = "rank 0"  # which computes some of the branches
         forwards[cache.recorded_as] = counts
     return {
@@ -323,7 +323,7 @@ def _record(plan: Plan, pipeline: VideoPipeline) -> dict[str, Any]:
         },
         "device": devices.device_name(pipeline._execution_device),
         "dtype": plan.options.dtype,
-        **({"ranks": asdict(plan.degrees)} if plan.degrees.size > 1 else {}),
+        **({"ranks": asdict(plan.facts.degrees)} if plan.facts.degrees.size > 1 else {}),
         **_resolved_settings(pipeline),
         "versions": devices.versions() | {"platform": platform.system()},
     }

@@ -125,9 +125,9 @@ def fetch(checkpoint: Checkpoint, task: TaskSpec, timeout: float | None = None) 
 
 def set_up(plan: Plan) -> VideoPipeline:
     """Load a plan's pipeline and apply its runtime options, from outside."""
-    options, degrees = plan.options, plan.degrees
+    options, degrees = plan.options, plan.facts.degrees
     device, dtype = devices.choose_device(options.device), DTYPES[options.dtype]
-    need = plan.memory.peak(offload=options.offload, low_vram=options.low_vram, tiled=plan.tiled)
+    need = plan.facts.memory.peak(offload=options.offload, low_vram=options.low_vram, tiled=plan.tiled)
     if need > (free := devices.free_memory(device)):
         about = f"this takes about {need / 1e9:.0f} GB, and {device} has {free / 1e9:.0f} GB free"
         logger.warning("%s; --dry_run shows what other options take", about)
@@ -190,7 +190,7 @@ def check_device(plan: Plan) -> None:
     device = devices.choose_device(plan.options.device)
     noise_device(plan)
     apply.check_attention_backend(
-        plan.options.attention_backend, device, DTYPES[plan.options.dtype], ring=plan.degrees.ring > 1
+        plan.options.attention_backend, device, DTYPES[plan.options.dtype], ring=plan.facts.degrees.ring > 1
     )
     if plan.options.float8_matmul:
         float8.check(device)

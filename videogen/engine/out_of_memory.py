@@ -29,7 +29,7 @@ def advise_when_out_of_memory(plan: Plan) -> Iterator[None]:
 
 def what_to_try(plan: Plan, *, on_gpu: bool) -> str:
     """Options that would make a plan fit in less memory."""
-    need, options = plan.memory, plan.options
+    need, options = plan.facts.memory, plan.options
     float8 = options.float8_matmul
     other = float8 or options.use_usp  # which --low_vram does not go with
     ways = (

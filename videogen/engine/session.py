@@ -134,7 +134,7 @@ def model_key(plan: Plan) -> tuple:
         plan.task.name,
         plan.task.family,
         plan.checkpoint.folder,
-        plan.degrees,
+        plan.facts.degrees,
         *(getattr(plan.options, name) for name, option in OPTIONS.items() if option.reloads),
     )
 
@@ -156,8 +156,6 @@ def run(
         communicator=parallel.init_communicator(wanted=any(plan.options.use_usp for plan in plans))
     )
     plans = [session.fetch(plan) for plan in plans]
-    for plan in plans:
-        _ = plan.teacache_table, plan.mag_ratios, plan.degrees  # or an error, before anything is loaded
     finished = {plan.index: earlier_result(plan) if resume else None for plan in plans}
     for plan in plans:
         if resume and finished[plan.index] is None:  # its hash may not have been known before
@@ -252,11 +250,11 @@ def _make(plan: Plan, session: Session, *, resume: bool, show_progress: bool) ->
         pipeline.embedding_cache = Path(options.embedding_cache) if options.embedding_cache else None
         pipeline.set_progress_bar_config(disable=not show_progress, desc="denoising", dynamic_ncols=True)
         tiled = memory.choose_tiling(
-            pipeline, options.vae_tiling, plan.memory, device, low_vram=options.low_vram
+            pipeline, options.vae_tiling, plan.facts.memory, device, low_vram=options.low_vram
         )
         memory.set_tiling(pipeline, tiled=communicator.broadcast(tiled))
-        ratios = communicator.broadcast(plan.mag_ratios if communicator.is_main_process else None)
-        apply.set_step_cache(pipeline, options, table=plan.teacache_table, ratios=ratios)
+        ratios = communicator.broadcast(plan.facts.ratios if communicator.is_main_process else None)
+        apply.set_step_cache(pipeline, options, table=plan.facts.teacache, ratios=ratios)
         generator = torch.Generator(noise_device(plan)).manual_seed(plan.seed)
         try:
             if not communicator.is_main_process:
@@ -271,7 +269,7 @@ def _make(plan: Plan, session: Session, *, resume: bool, show_progress: bool) ->
                 resume=resume,
                 show_progress=show_progress,
             )
-            apply.keep_ratios(pipeline, plan.ratios_file, plan.schedule)
+            apply.keep_ratios(pipeline, plan.facts.ratios_file, plan.facts.schedule)
             return result
         finally:  # also after a failure: offloading must begin with everything in RAM
             pipeline.maybe_free_model_hooks()

@@ -19,8 +19,10 @@ from videogen.media.download import Fetcher
 from videogen.media.image import read_image
 from videogen.media.video_reader import read_video
 from videogen.planning import option_rules, parallelism
+from videogen.planning.model_facts import judge_model
 from videogen.planning.plan import Plan
 from videogen.planning.seeds import video_seeds
+from videogen.prompts.roles import find_writers
 from videogen.results.output_paths import (
     OverwritePolicy,
     check_pattern,
@@ -141,14 +143,18 @@ def check(explicit: Mapping[str, Any], workdir: Path, recorded: Collection[str] 
     notes += _without_effect(task, options, asked)
     if checkpoint.folder is not None:
         notes += [note for lora in options.lora if (note := lora_files.check(lora.path, checkpoint))]
-    plan = Plan(
-        task=task, options=options, shape=shape, checkpoint=checkpoint, inputs=inputs, notes=tuple(notes)
+    described = task.describes and options.prompt is None
+    writers = find_writers(options, needed=("describer",) if described else ())
+    return Plan(
+        task=task,
+        options=options,
+        shape=shape,
+        checkpoint=checkpoint,
+        inputs=inputs,
+        facts=judge_model(task, options, shape, checkpoint),
+        writers=writers,
+        notes=(*notes, *(note for found in writers.values() if (note := found.note))),
     )
-    if checkpoint.folder is not None or checkpoint.sizes or checkpoint.tiny:
-        _ = plan.teacache_table, plan.mag_ratios  # or an error, while it is early
-    _ = plan.degrees  # likewise
-    to_fetch = tuple(note for found in plan.writers.values() if (note := found.note))
-    return replace(plan, notes=(*plan.notes, *to_fetch))
 
 
 def _without_effect(task: TaskSpec, options: Options, asked: Collection[str]) -> Iterator[str]:
