@@ -19,7 +19,7 @@ CUDA = torch.device("cuda:0")
 
 def on_card(*words: str) -> subprocess.CompletedProcess:
     """Run tests with Card as a plugin, in a process of its own."""
-    command = [sys.executable, "-m", "pytest", "-p", "tests.simulated.card", "-n", "0", "-q", *words]
+    command = [sys.executable, "-m", "pytest", "-p", "tests.simulated.card", "-n", "0", *words]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     environment.pop("PYTEST_XDIST_WORKER", None)
     return subprocess.run(

@@ -4,10 +4,14 @@ Every job runs on a card that has 5 % more than the estimate. The estimate is ne
 most 5 % above it.
 """
 
+import re
+
 import pytest
 
+from tests.conftest import ROOT
 from tests.simulated.guard import has_compiler
-from tests.simulated.jobs import MODES, ROOM, run_with_little_room, simulate_job
+from tests.simulated.jobs import MODES, ROOM, planned, run_with_little_room, simulate_job
+from tests.simulated.models import FAMILIES
 from tests.simulated.sim import simulate
 
 pytestmark = pytest.mark.skipif(not has_compiler(), reason="needs g++ for the device guard")
@@ -43,3 +47,16 @@ def test_low_vram_streams_the_weights_in_every_forward():
     assert "pinned on the host" not in denoising  # that is done once, when the model is loaded
     assert not any(event.what == "item" for event in sim.ledger.syncs if event.phase == "denoise")
     assert job.peak <= job.estimate <= job.peak * ROOM
+
+
+@pytest.mark.parametrize(("task", "options"), [row[1:] for row in FAMILIES], ids=[row[0] for row in FAMILIES])
+def test_the_readme_says_what_dry_run_says(task, options):
+    with planned(task, **options) as plan:
+        figures = [f"{size / 1e9:.1f}" for size in plan.as_json()["memory_bytes"].values()]
+    readme = (
+        (ROOT / "README.md")
+        .read_text(encoding="utf-8")
+        .replace("`--offload` ", "")
+        .replace("`--low_vram` ", "")
+    )
+    assert re.search(r"( GB)?; ".join(map(re.escape, figures)), readme), figures
