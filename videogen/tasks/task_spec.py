@@ -75,7 +75,7 @@ class TaskSpec:
         family: whose models these are; a task may have several rows, and the checkpoint found decides.
         config_name: of its YAML file.
         pipeline: 'module:class' of its pipeline.
-        layouts: checkpoint layouts it can read, the published one first (see models/checkpoints.py).
+        layouts: checkpoint layouts it can read, the published one first (see checkpoints/layouts.py).
         components: what its pipeline needs -> which component of the checkpoint that is.
         tiny: name after 'tiny:' -> file in configs/tiny; the first is the default.
         inputs: flag -> files it takes.
@@ -85,7 +85,7 @@ class TaskSpec:
         shape: (options, inputs, size tables) -> what the video will be.
         network: what the transformer must be like (see ``checkpoints.model_features``), for checkpoints of
             the same layout to be told apart.
-        notes: see notes.py.
+        notes: see warnings.py.
         describes: without a prompt, a model describes the input video.
         size_class: an entry of configs/sizes.yaml -> its sizes.
         memory: how much memory the models take.
