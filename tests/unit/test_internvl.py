@@ -19,7 +19,8 @@ from videogen.media.download import Fetcher
 from videogen.media.frames import FrameArray
 from videogen.media.video_reader import read_video, read_with_decord
 from videogen.prompts import internvl
-from videogen.prompts.chat import FRAMES_CHAT, TEXT_CHAT, Chat, fetch, find_model
+from videogen.prompts.chat import Chat
+from videogen.prompts.chat_models import FRAMES_CHAT, TEXT_CHAT, fetch, find_model
 
 FLAG = "--vlm_path"
 CHECKPOINT = GOLDEN / "wan22/checkpoint-internvl-hf"
@@ -60,7 +61,7 @@ def mp4(golden, name):
 
 def test_nothing_heavy_is_imported():
     code = (
-        "import sys; from videogen.prompts import internvl; from videogen.prompts.chat import *;"
+        "import sys; from videogen.prompts import internvl; from videogen.prompts.chat_models import *;"
         f"find_model('{FLAG}', {str(CHECKPOINT)!r}, FRAMES_CHAT); internvl.segment_indices(81);"
         "sys.exit(str({'torch', 'transformers', 'diffusers', 'PIL', 'einops'} & set(sys.modules)))"
     )

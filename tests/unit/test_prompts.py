@@ -14,7 +14,8 @@ from tests.conftest import ROOT
 from tests.tiny_chat import TEXT, tiny_captioner, tiny_chat_model
 from videogen.errors import CheckpointError, OutOfMemoryError, VideoGenError
 from videogen.prompts import caption as captions
-from videogen.prompts.chat import TEXT_CHAT, VIDEO_CHAT, Chat, FoundModel, fetch, find_model
+from videogen.prompts.chat import Chat
+from videogen.prompts.chat_models import TEXT_CHAT, VIDEO_CHAT, FoundModel, fetch, find_model
 from videogen.prompts.enhance import enhance
 
 FLAG = "--enhancer_model"
@@ -73,8 +74,8 @@ def frames():
 
 def test_judging_a_model_imports_nothing_heavy(folder):
     code = (
-        "import sys; from videogen.prompts import caption, chat, enhance;"
-        f"chat.find_model('{FLAG}', {str(folder)!r}); chat.find_model('{FLAG}', 'owner/name');"
+        "import sys; from videogen.prompts import caption, chat, chat_models, enhance;"
+        f"chat_models.find_model('{FLAG}', {str(folder)!r}); chat_models.find_model('{FLAG}', 'owner/name');"
         "sys.exit(str({'torch', 'transformers', 'diffusers', 'PIL', 'einops'} & set(sys.modules)))"
     )
     ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)

@@ -10,7 +10,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from videogen.errors import CheckpointError, OutOfMemoryError, VideoGenError
-from videogen.prompts.chat import Chat, FoundModel
+from videogen.prompts.chat import Chat
+from videogen.prompts.chat_models import FoundModel
 from videogen.prompts.roles import find_writers
 from videogen.tasks.options import Options
 

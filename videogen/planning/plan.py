@@ -11,7 +11,7 @@ from videogen.checkpoints.layouts import Checkpoint
 from videogen.errors import InputError
 from videogen.media.download import display_name
 from videogen.planning.model_facts import ModelFacts, judge_model
-from videogen.prompts.chat import FoundModel
+from videogen.prompts.chat_models import FoundModel
 from videogen.results import sidecar
 from videogen.results.output_paths import OutputPaths
 from videogen.results.resume_store import ResumeStore

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from videogen.errors import VideoGenError, brief
-from videogen.prompts.chat import TEXT_CHAT, VIDEO_CHAT, Chat
+from videogen.prompts.chat import Chat
+from videogen.prompts.chat_models import TEXT_CHAT, VIDEO_CHAT
 
 if TYPE_CHECKING:
     import numpy as np

@@ -1,7 +1,8 @@
 """Enhancing a short prompt to a detailed caption with a chat model. Spec skyreels_v2 section 11."""
 
 from videogen.errors import VideoGenError
-from videogen.prompts.chat import TEXT_CHAT, Chat
+from videogen.prompts.chat import Chat
+from videogen.prompts.chat_models import TEXT_CHAT
 
 DEFAULT_MODEL = TEXT_CHAT.default
 MAX_TOKENS = 2048

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from videogen.errors import CheckpointError, VideoGenError
-from videogen.prompts.chat import FRAMES_CHAT, Chat
+from videogen.prompts.chat import Chat
+from videogen.prompts.chat_models import FRAMES_CHAT
 
 if TYPE_CHECKING:
     import numpy as np

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-from videogen.prompts.chat import FRAMES_CHAT, TEXT_CHAT, VIDEO_CHAT, FoundModel, find_model
+from videogen.prompts.chat_models import FRAMES_CHAT, TEXT_CHAT, VIDEO_CHAT, FoundModel, find_model
 from videogen.tasks.options import Options
 
 # Role -> the option that names its model, and what kind of model that is.

@@ -4,13 +4,9 @@
 """
 
 from collections.abc import Collection, Iterator
-from typing import TYPE_CHECKING
 
 from videogen.tasks.options import Options
 from videogen.tasks.sizes import Inputs
-
-if TYPE_CHECKING:
-    pass
 
 RATE_TOLERANCE = 0.01  # frames a second
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from videogen.errors import InputError
 from videogen.tasks.families.wan import (
@@ -23,9 +23,6 @@ from videogen.tasks.options import Options
 from videogen.tasks.sizes import Inputs, SizeTables, choose_num_frames, choose_size, not_4k1
 from videogen.tasks.task_spec import Files, TaskSpec
 from videogen.tasks.warnings import RATE_TOLERANCE, guidance_notes, unguided_notes
-
-if TYPE_CHECKING:
-    pass
 
 HIGHEST_ADDNOISE = 60  # of 1000; spec skyreels_v2 section 3
 OVERLAP = 17  # frames; published with diffusion forcing
