@@ -11,7 +11,7 @@ __all__ = ["__version__", "load"]
 
 
 def load(task: str, model: str | None = None, **options: Any) -> Any:
-    """A task's pipeline, ready to call; see ``videogen.engine.load.load``."""
+    """Return a task's pipeline, ready to call; see ``videogen.engine.load.load``."""
     from videogen.engine.load import load as load_now  # noqa: PLC0415 - torch, diffusers, transformers
 
     return load_now(task, model, **options)

@@ -54,11 +54,11 @@ def one_line(error: BaseException) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """What an exception says, in one line."""
+    """Return what an exception says, in one line."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def nearest(word: str, words: Iterable[str]) -> str | None:
-    """The closest of ``words`` to ``word``, if any is close."""
+    """Return the closest of ``words`` to ``word``, if any is close."""
     close = difflib.get_close_matches(word, list(words), n=1, cutoff=0.7)
     return close[0] if close else None

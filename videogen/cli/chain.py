@@ -130,7 +130,7 @@ class Chain:
     workdir: Path
 
     def link(self, index: int, previous: "Result | None") -> Plan:
-        """The plan of a link (from 1); ``previous`` is the finished link before it."""
+        """Plan a link (from 1); ``previous`` is the finished link before it."""
         seed = self.base_seed + index
         name = f"video_{index:02d}_{seed}"
         own = {"seed": (seed,), "output": str(self.folder / f"{name}.mp4")}
@@ -223,7 +223,7 @@ def _of_links(values: Mapping[str, Any], *, no_vlm: bool) -> dict[str, Any]:
 
 
 def _settings(chain: Chain, first: Plan) -> dict[str, Any]:
-    """What must be equal for a chain to go on."""
+    """Return what must be equal for a chain to be resumed."""
     identity = first.identity
     models = {role: found.title for role, found in first.writers.items()}
     kept = {name: identity[name] for name in ("task", "weights", "inputs", "lora")}
@@ -231,7 +231,7 @@ def _settings(chain: Chain, first: Plan) -> dict[str, Any]:
 
 
 def _task(values: Mapping[str, Any]) -> str:
-    """The v2v task asked for, or that of the model."""
+    """Return the v2v task asked for, or that of the model."""
     if asked := values.get("task_type"):
         if asked not in V2V:
             find(asked)
@@ -256,7 +256,7 @@ def _task(values: Mapping[str, Any]) -> str:
 
 
 def _check_folder(folder: Path, policy: OverwritePolicy) -> dict[str, Any] | None:
-    """The state of the chain in a folder; None if there is none.
+    """Return the state of the chain in a folder; None if there is none.
 
     Raises:
         InputError: it cannot be used, or holds a chain and nothing was said about it.
@@ -354,7 +354,7 @@ def _save_state(chain: Chain, first: Plan) -> None:
 
 
 def _remove_others(folder: Path, first: "Result") -> None:
-    """What is left of the chain that is overwritten, once the new one has begun."""
+    """Remove what is left of the chain that is overwritten, once the new one has begun."""
     others = [path for path in folder.iterdir() if OURS.fullmatch(path.name) and path.name != STATE]
     others = [path for path in others if path not in first.outputs.paths]
     for path in others:
@@ -363,7 +363,7 @@ def _remove_others(folder: Path, first: "Result") -> None:
 
 
 def _save_log(folder: Path) -> None:
-    """A line for every video of the chain: its file and what its prompt was."""
+    """Write a line for every video of the chain: its file and its prompt."""
     lines = []
     for file in sorted(folder.glob("video_*.json")):
         record = sidecar.read_record(file) if OURS.fullmatch(file.name) else None

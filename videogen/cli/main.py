@@ -101,7 +101,7 @@ def _failed(code: int, message: str, verbose: bool = False) -> int:
 
 
 def _follow(arguments: list[str]) -> int:
-    """What every rank but the first does: nothing of its own, and without a word."""
+    """Follow rank 0 as every other rank does, without a word."""
     given, wants_help = parse(arguments)
     values, settings, _ = gather(given)
     if wants_help or any(settings.get(name) for name in ANSWERS):

@@ -67,7 +67,7 @@ def _checked(option: Option, given: Any) -> Any:
 
 
 def normalized(arguments: Sequence[str]) -> list[str]:
-    """Flags in snake_case, joined to their values, so that a value may begin with a dash."""
+    """Return flags in snake_case, joined to their values, so that a value may begin with a dash."""
     joined: list[str] = []
     rest = list(arguments)[::-1]
     while rest:

@@ -19,7 +19,7 @@ COMMAND_LINE_ONLY = ("config", "from_metadata", "list_tasks", "env", "version")
 
 
 def named(spelling: str, source: str) -> Option:
-    """The option of a key in a file; aliases and dashes are understood.
+    """Return the option of a key in a file; aliases and dashes are understood.
 
     Raises:
         InputError: no such option.
@@ -32,14 +32,14 @@ def named(spelling: str, source: str) -> Option:
 
 
 def value_of(option: Option, spelling: str, given: object) -> Any:
-    """A checked value; ``base_seed: -1`` (upstream's way of asking for a random seed) means 'random'."""
+    """Check a value; ``base_seed: -1`` (upstream's way of asking for a random seed) means 'random'."""
     if spelling.lstrip("-").replace("-", "_") == "base_seed" and str(given).strip() == "-1":
         given = "random"
     return option.value(given)
 
 
 def from_mapping(content: Mapping[Any, object], source: str, *, one_video: bool) -> dict[str, Any]:
-    """Checked values of a mapping read from a file; ``one_video`` refuses options about the whole run."""
+    """Check the values of a mapping from a file; ``one_video`` refuses options about the whole run."""
     values: dict[str, Any] = {}
     for spelling, given in content.items():
         option = named(str(spelling), source)
@@ -97,7 +97,7 @@ def from_metadata(file: str, stronger: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_jobs(file: str, base: dict[str, Any], recorded: Collection[str] = ()) -> list[Item]:
-    """The items of a --jobs file: JSON lines where the first line is a JSON object, else one prompt per line.
+    """Read a --jobs file: JSON lines where the first line is a JSON object, else one prompt per line.
 
     Of the ``base`` values, those ``recorded`` come from an earlier result.
 
@@ -143,7 +143,7 @@ def _yaml(file: str) -> object:
 
 
 def _text(flag: str, file: str) -> str:
-    """A small text file, whole."""
+    """Read a small text file."""
     path = Path(file).expanduser()
     try:
         if path.exists() and not path.is_file():

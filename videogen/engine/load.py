@@ -49,7 +49,7 @@ def load(
     dtype: torch.dtype | str = torch.bfloat16,
     device: str = "auto",
 ) -> VideoPipeline:
-    """A task's pipeline, ready to call.
+    """Return a task's pipeline, ready to call.
 
     Args:
         task: name of a task ('reference_to_video').
@@ -73,7 +73,7 @@ def load(
 def load_pipeline(
     spec: TaskSpec, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device | None = None
 ) -> VideoPipeline:
-    """A task's pipeline with the components of a checkpoint that is on this machine.
+    """Build a task's pipeline from a checkpoint that is on this machine.
 
     Args:
         device: where transformers and VAE are put as they are read, without a copy in RAM; encoders, which
@@ -197,6 +197,11 @@ def check_device(plan: Plan) -> None:
 
 
 def noise_device(plan: Plan) -> str:
+    """Return the device on which noise is drawn.
+
+    Raises:
+        InputError: there is no such device.
+    """
     if plan.options.noise_device == "cuda" and not torch.cuda.is_available():
         raise InputError("--noise_device", "cuda", "there is no CUDA device here", "use cpu")
     return plan.options.noise_device

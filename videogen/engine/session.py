@@ -53,7 +53,7 @@ class Session:
         self.parked = False
 
     def fetch(self, plan: Plan) -> Plan:
-        """The plan with its model on this machine."""
+        """Return the plan with its model on this machine."""
         if plan.checkpoint.folder is not None:
             return plan
         key = (plan.checkpoint.name, plan.checkpoint.revision)
@@ -69,7 +69,7 @@ class Session:
         return plan.fetched(fetched)
 
     def arrive(self, plan: Plan) -> Plan:
-        """The plan with its model on every rank's machine."""
+        """Return the plan with its model on every rank's machine."""
 
         def here() -> Plan:
             folder = plan.checkpoint.folder
@@ -83,7 +83,7 @@ class Session:
         self.communicator.broadcast(None)
 
     def load(self, plan: Plan) -> VideoPipeline:
-        """The pipeline of a fetched plan, set up as its options say."""
+        """Return the pipeline of a fetched plan, set up as its options say."""
         if self.pipeline is None or self.key != model_key(plan):
             if self.pipeline is not None:
                 self.release()
@@ -95,7 +95,7 @@ class Session:
         return self.pipeline
 
     def with_prompt(self, plan: Plan) -> Plan:
-        """The plan with its prompt written; meanwhile a loaded pipeline makes room on a GPU that both use.
+        """Write the plan's prompt; meanwhile a loaded pipeline makes room on a GPU that both use.
 
         Raises:
             VideoGenError: no prompt could be written.
@@ -129,7 +129,7 @@ class Session:
 
 
 def model_key(plan: Plan) -> tuple:
-    """What a loaded pipeline depends on: fetched plans that agree in it share one."""
+    """Return what a loaded pipeline depends on; plans with the same key share one."""
     return (
         plan.task.name,
         plan.task.family,
@@ -184,7 +184,7 @@ def run(
 
 
 def follow() -> None:
-    """What every rank but the first does: the same as that one, video after video, without writing any."""
+    """Run every video that rank 0 announces, without writing any."""
     session = Session(communicator=parallel.init_communicator(wanted=True))
     while (order := session.communicator.broadcast(None)) is not None:
         plan, resume = order
@@ -212,7 +212,7 @@ def _with_prompts(
 
 
 def earlier_result(plan: Plan) -> Result | None:
-    """The complete result of an earlier run of this very plan, if there is one."""
+    """Return the complete result of an earlier run of this plan, if there is one."""
     record = plan.earlier_record()
     return None if record is None else Result(outputs=outputs_of(plan), record=record)
 
@@ -237,7 +237,7 @@ def generate(
 
 
 def _make(plan: Plan, session: Session, *, resume: bool, show_progress: bool) -> Result:
-    """What every rank does for a video; the first one writes it."""
+    """Generate a video on this rank; rank 0 writes it."""
     started, communicator = time.perf_counter(), session.communicator
     with advise_when_out_of_memory(plan):
         plan = session.arrive(plan)

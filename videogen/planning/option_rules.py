@@ -93,7 +93,7 @@ def notes(options: Options) -> Iterator[str]:
 
 
 def _lcm_notes(options: Options) -> Iterator[str]:
-    """Stepping for weights that were distilled to it (Wan's four-step LoRA: shift 5, no guidance)."""
+    """Warn where weights were probably not distilled to LCM (Wan's four-step LoRA: shift 5, no guidance)."""
     scale = options.guidance_scale
     if not options.lora:
         yield "--sample_solver lcm is for weights distilled to a few steps, usually a --lora; others blur"

@@ -35,7 +35,7 @@ def check_launch(options: Options) -> None:
 
 
 def choose_degrees(options: Options, *, branches: int, heads: int, tokens: int) -> Degrees:
-    """How the ranks that there are share a video.
+    """Return the parallel degrees for the ranks that were started.
 
     Args:
         branches: forwards per step.
@@ -89,7 +89,7 @@ def _sequence_degrees(options: Options, sequence: int) -> tuple[int, int]:
 
 
 def _branch_groups(options: Options, size: int, branches: int) -> int:
-    """Groups of ranks that evaluate branches of the guidance side by side."""
+    """Return the number of rank groups that evaluate guidance branches in parallel."""
     if not options.cfg_parallel:
         return 1
     if branches == 1:

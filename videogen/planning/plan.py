@@ -150,7 +150,7 @@ class Plan:
         return source.path, source.start, self.shape.prepended / self.shape.fps
 
     def earlier_record(self) -> dict[str, Any] | None:
-        """The sidecar of a complete result of this plan; None if there is none.
+        """Return the sidecar of a complete result of this plan; None if there is none.
 
         Raises:
             InputError: the result is there, but another plan made it.

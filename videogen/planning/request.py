@@ -298,7 +298,7 @@ def _check_lora(lora: Lora) -> None:
 
 
 def _read(task: TaskSpec, name: str, given: Any, files: Files, fetcher: Fetcher) -> list[Any]:
-    """The files of one input flag, opened and checked."""
+    """Open and check the files of one input flag."""
     flag, sources = OPTIONS[name].flag, [given] if isinstance(given, str) else list(given or ())
     files.check(flag, task.name, len(sources))
     return [READERS[files.kind](flag, source, fetcher) for source in sources]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 def video_seeds(
     given: int | Sequence[int] | None, items: int, videos: int, draw: Callable[[], int]
 ) -> list[int]:
-    """The seeds of ``videos`` videos for each of ``items`` prompts, item by item.
+    """Return the seeds of ``videos`` videos for each of ``items`` prompts, item by item.
 
     Args:
         given: nothing, and each is drawn; one, and every item counts up from it; one per item, from which it

@@ -11,7 +11,7 @@ from videogen.errors import VideoGenError
 
 
 def root() -> Path:
-    """The configs folder: inside the installed package, or beside it in a checkout."""
+    """Return the configs folder: inside the installed package, or beside it in a checkout."""
     here = Path(__file__).parent.parent  # the package
     return next(path for path in (here / "configs", here.parent / "configs") if path.is_dir())
 
@@ -27,5 +27,5 @@ def read(name: str) -> dict[str, Any]:
 
 
 def tiny_digest(name: str) -> str:
-    """A short digest of a tiny model's config: a changed config is another model."""
+    """Return a short digest of a tiny model's config; a changed config is another model."""
     return hashlib.sha256((root() / "tiny" / f"{name}.yaml").read_bytes()).hexdigest()[:8]

@@ -24,7 +24,7 @@ class Row:
 def forcing_rows(
     frames: int, steps: int, *, ar_step: int = 0, block: int = 1, ready: int = 0, base: int | None = None
 ) -> list[Row]:
-    """The rows in order; none when everything is finished from the start.
+    """Yield the rows in order; none when everything is finished from the start.
 
     Args:
         frames: latent frames; those beyond a multiple of ``block`` get no column.

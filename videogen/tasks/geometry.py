@@ -105,11 +105,12 @@ def latent_frames(num_frames: int) -> int:
 
 
 def floor_frames(num_frames: int) -> int:
-    """The largest 4k+1 that is not above."""
+    """Return the largest 4k+1 that is not above."""
     return (num_frames - 1) // TIME_STRIDE * TIME_STRIDE + 1
 
 
 def floor_to_unit(pixels: int) -> int:
+    """Round down to a multiple of 16."""
     return pixels // SIZE_UNIT * SIZE_UNIT
 
 

@@ -111,7 +111,7 @@ def switch(help: str, **facts: Any) -> Any:  # noqa: A002 - as it is called
 
 
 def typed(value: object) -> str | None:
-    """A value about as it was given; nothing for a switch."""
+    """Return a value about as it was given; nothing for a switch."""
     if value is True:
         return None
     parts = value if isinstance(value, list | tuple) else [value]

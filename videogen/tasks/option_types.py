@@ -25,7 +25,7 @@ def text(value: str) -> str:
 
 
 def word(value: str) -> str:
-    """A text that is not empty, and could be a path."""
+    """Parse a text that is not empty, and could be a path."""
     if not value.strip():
         raise Reject("must not be empty", "give a value or leave the flag out")
     if any(ord(character) < 32 for character in value):
@@ -34,12 +34,12 @@ def word(value: str) -> str:
 
 
 def upper(value: str) -> str:
-    """A word in capitals (480p is 480P)."""
+    """Parse a word, in capitals (480p is 480P)."""
     return word(value).upper()
 
 
 def whole(least: int, most: int | None = None, *, example: int | None = None) -> Callable[[str], int]:
-    """A parser of whole numbers in a range; ``example`` is offered where ``least`` would often be refused."""
+    """Return a parser of whole numbers in a range; ``example`` is offered where ``least`` often fails."""
     allowed = f"must be a whole number from {least}" + (" on" if most is None else f" to {most}")
 
     def parse(value: str) -> int:
@@ -57,7 +57,7 @@ def whole(least: int, most: int | None = None, *, example: int | None = None) ->
 
 
 def _rounded(value: str, least: int, most: int | None) -> int:
-    """The whole number in range that is nearest to what looks like a number, else the smallest."""
+    """Return the whole number in range that is nearest to what looks like a number, else the smallest."""
     try:
         number = max(least, round(float(value)))
         return number if most is None else min(number, most)
@@ -68,7 +68,7 @@ def _rounded(value: str, least: int, most: int | None) -> int:
 def real(
     least: float = 0.0, most: float = math.inf, *, above: bool = False, example: float = 1.0
 ) -> Callable[[str], float]:
-    """A parser of finite numbers in a range; ``above`` leaves the lower end out."""
+    """Return a parser of finite numbers in a range; ``above`` leaves the lower end out."""
     start = f"number above {least:g}" if above else f"number, {least:g} or more"
     allowed = f"must be a {start}" + ("" if most == math.inf else f" to {most:g}")
 
@@ -85,7 +85,7 @@ def real(
 
 
 def guidance(value: str) -> float | tuple[float, float]:
-    """A scale, or two: for low and for high noise."""
+    """Parse a scale, or two: for low and for high noise."""
     scales = [real(0, 1000)(part) for part in value.split(",")]
     if len(scales) > 2:
         raise Reject("must be one number, or LOW,HIGH", f"nearest {scales[0]:g},{scales[1]:g}")
@@ -93,7 +93,7 @@ def guidance(value: str) -> float | tuple[float, float]:
 
 
 def pixels(value: str) -> int:
-    """A side in pixels, a multiple of 16."""
+    """Parse a side in pixels, a multiple of 16."""
     number = whole(1)(value)
     if number % SIZE_UNIT:
         low = number // SIZE_UNIT * SIZE_UNIT
@@ -133,7 +133,7 @@ def paths(value: str) -> tuple[str, ...]:
 
 
 def prompts(value: str) -> tuple[str, ...]:
-    """A file of prompts, one per line; a blank line repeats the one before."""
+    """Read a file of prompts, one per line; a blank line repeats the one before."""
     try:
         lines = Path(value).expanduser().read_text(encoding="utf-8-sig").rstrip("\n").split("\n")
     except OSError as error:
@@ -164,7 +164,7 @@ class Lora(NamedTuple):
 
 
 def lora(value: str) -> Lora:
-    """PATH[:scale[:high|low]]"""
+    """Parse PATH[:scale[:high|low]]."""
     path, expert, strength = value, None, 1.0
     if Path(value).expanduser().exists():
         return Lora(Path(value).expanduser(), strength, expert)
@@ -176,14 +176,14 @@ def lora(value: str) -> Lora:
         try:
             path, strength = head, float(tail)
         except ValueError:
-            raise Reject("must be PATH[:scale[:high|low]]", f"'{tail}' is not a number") from None
+            raise Reject("must be Parse PATH[:scale[:high|low]].", f"'{tail}' is not a number") from None
     if not math.isfinite(strength):
-        raise Reject("must be PATH[:scale[:high|low]]", "the scale must be a finite number")
+        raise Reject("must be Parse PATH[:scale[:high|low]].", "the scale must be a finite number")
     return Lora(Path(path).expanduser(), strength, expert)
 
 
 def one_of(*choices: str, **synonyms: str) -> Callable[[str], str]:
-    """A parser of a fixed set of words."""
+    """Return a parser of a fixed set of words."""
 
     def parse(value: str) -> str:
         if value in choices or value in synonyms:
@@ -196,5 +196,5 @@ def one_of(*choices: str, **synonyms: str) -> Callable[[str], str]:
 
 
 def split(value: Any) -> str:
-    """A value of several parts from a YAML or JSON list, as it would be typed."""
+    """Return a YAML or JSON list as it would be typed."""
     return ",".join(str(part) for part in value) if isinstance(value, list | tuple) else str(value)

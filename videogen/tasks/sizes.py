@@ -72,7 +72,7 @@ def choose_size(
 
 
 def not_4k1(flag: str, given: int, least: int = 1) -> InputError:
-    """The complaint about a number of frames that is not 4k+1."""
+    """Return the error for a number of frames that is not 4k+1."""
     low = floor_frames(given)
     near = [str(count) for count in (low, low + TIME_STRIDE) if count >= least]
     return InputError(flag, given, "must be 4k+1", f"nearest {' or '.join(near)}")

@@ -87,7 +87,7 @@ def ratios_name(weights: str, schedule: Mapping[str, Any]) -> str:
 
 
 def read_ratios(file: Path) -> Ratios | None:
-    """What ``write_ratios`` kept; None where there is nothing usable."""
+    """Read what ``write_ratios`` kept; None where there is nothing usable."""
     try:
         found = json.loads(file.read_text(encoding="utf-8"))["ratios"]
     except (OSError, ValueError, KeyError, TypeError):

@@ -21,13 +21,13 @@ TASKS: dict[str, TaskSpec] = {name: rows[0] for name, rows in VARIANTS.items()}
 
 
 def variant(name: str, family: str) -> TaskSpec:
-    """The row of a task for the models of a family."""
+    """Return the row of a task for the models of a family."""
     (row,) = (row for row in VARIANTS[name] if row.family == family)
     return row
 
 
 def find(name: str | None) -> TaskSpec:
-    """The row of a task.
+    """Return the row of a task.
 
     Raises:
         InputError: there is none; the message names the nearest.

@@ -32,7 +32,7 @@ class Files:
     most: int
 
     def listed(self, given: Any) -> list[Any]:
-        """What a Python caller gave, as a list; a list may itself be one video."""
+        """Return what a Python caller gave as a list; a list may itself be one video."""
         several = self.most > 1 and isinstance(given, list | tuple)
         return [] if given is None else list(given) if several else [given]
 
@@ -135,7 +135,7 @@ class TaskSpec:
         return self.models[0].names[0]
 
     def model(self, name: str) -> Model | None:
-        """The published repository of a hub id or folder name; of several, that of the longest name."""
+        """Return the published repository of a hub id or folder name; of several, the longest name."""
         named = [model for model in self.models if model.is_named(name)]
         return max(named, key=lambda model: len(model.names[0]), default=None)
 
@@ -144,7 +144,7 @@ class TaskSpec:
         return self.config["revision"]
 
     def defaults(self, checkpoint: Found | None = None) -> dict[str, Any]:
-        """Published defaults for the checkpoint found; a tiny model has its own size and length."""
+        """Return published defaults for the checkpoint found; a tiny model has its own size and length."""
         model = self.model(checkpoint.name) if checkpoint is not None else None
         own = model.defaults if model is not None else {}
         values = merge(self.config["defaults"], own, _tiny(checkpoint).get("defaults", {}))
@@ -160,7 +160,7 @@ class TaskSpec:
         return {name: known[name] if name in known else getattr(options, name) for name in self.arguments}
 
     def inputs_of(self, inputs: Inputs) -> dict[str, Any]:
-        """Inputs as the pipeline takes them: a list, or where there can be only one, that one or None."""
+        """Return inputs as the pipeline takes them: a list, or where there can be only one, it or None."""
         return {
             name: list(inputs[name]) if files.most > 1 else next(iter(inputs[name]), None)
             for name, files in self.inputs.items()
@@ -177,7 +177,7 @@ class TaskSpec:
 
 
 def _tiny(checkpoint: Found | None) -> Mapping[str, Any]:
-    """The config of a tiny checkpoint; empty for any other."""
+    """Return the config of a tiny checkpoint; empty for any other."""
     return config.read(f"tiny/{checkpoint.tiny}") if checkpoint is not None and checkpoint.tiny else {}
 
 

@@ -62,7 +62,7 @@ NAMES = tuple(table.name for table in TABLES)
 
 
 def choose_table(asked: str | None, model: str, width: int | None, image: bool) -> Table:
-    """The table of a model: as asked, else by its name, else by its width. Case does not matter.
+    """Return the table of a model: as asked, else by its name, else by its width. Case does not matter.
 
     Image-conditioned models differ by resolution, all others by size.
 
@@ -93,6 +93,6 @@ def choose_table(asked: str | None, model: str, width: int | None, image: bool) 
 
 
 def _own_name(model: str) -> str:
-    """The last word of a hub id or path; for a snapshot that of its hub id."""
+    """Return the last word of a hub id or path; for a snapshot that of its hub id."""
     found = SNAPSHOT.search(model)
     return found[1] if found else PurePath(model).name

@@ -26,6 +26,6 @@ def guidance_notes(options: Options, asked: Collection[str], inputs: Inputs) -> 
 
 
 def unguided_notes(options: Options, asked: Collection[str], inputs: Inputs) -> Iterator[str]:
-    """The same for tasks that are unguided only at a scale of exactly 1."""
+    """Warn likewise for tasks that are unguided only at a scale of exactly 1."""
     if options.guidance_scale in (1, (1, 1)):
         yield from guidance_notes(options, asked, inputs)

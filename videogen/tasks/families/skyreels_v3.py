@@ -94,7 +94,7 @@ def shot_switching_extension(options: Options, inputs: Inputs, tables: SizeTable
 
 
 def single_shot_rolls(seconds: int) -> tuple[Roll, ...]:
-    """Rolls whose latent frames, condition included, are multiples of eight.
+    """Return rolls whose latent frames, condition included, are multiples of eight.
 
     What a roll makes beyond its seconds to get there, later ones give back (spec skyreels_v3 section 7).
     """
@@ -121,7 +121,7 @@ def _seconds(options: Options, allowed: Sequence[int] | Mapping[int, int]) -> in
 def _extension(
     options: Options, inputs: Inputs, tables: SizeTables, rolls: tuple[Roll, ...], condition: int
 ) -> Shape:
-    """What both extensions have in common."""
+    """Return the shape of either extension."""
     (source,) = inputs["input_video"]
     if min(source.width, source.height) < SIZE_UNIT:
         size = f"is {source.width}x{source.height} pixels, and {SIZE_UNIT}x{SIZE_UNIT} are the least"

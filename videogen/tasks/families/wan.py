@@ -31,7 +31,7 @@ def text_to_video(options: Options, inputs: Inputs, tables: SizeTables) -> Shape
 
 
 def first_frame_of(inputs: Inputs) -> Any:
-    """What the first frame is: an image, or the last of a video."""
+    """Return what the first frame is: an image, or the last of a video."""
     return (*inputs.get("input_image", ()), *inputs.get("input_video", ()))[0]
 
 
@@ -62,6 +62,7 @@ def one_roll(
 
 
 def check_unit(height: int, width: int, grid: Grid) -> None:
+    """Refuse exact sizes that are no multiples of a grid's unit."""
     for flag, pixels in (("--height", height), ("--width", width)):
         if pixels % grid.unit:
             near = max(grid.unit, round(pixels / grid.unit) * grid.unit)
