@@ -1,0 +1,77 @@
+"""A family describes itself: which other files name it, comments and docstrings aside."""
+
+import ast
+import io
+import re
+import tokenize
+
+import pytest
+
+from tests.conftest import ROOT
+
+PACKAGE = ROOT / "videogen"
+# Family -> how it is named, and where its own files are, below videogen/.
+FAMILIES = {
+    "HunyuanVideo": (r"hunyuan", ("tasks/families/hunyuan", "models/hunyuan/", "pipelines/hunyuan_")),
+    "Wan2.2": (r"wan22|wan2\.2", ("tasks/families/wan22", "pipelines/wan22_")),
+    "SkyReels-V2": (r"skyreels.?v2", ("tasks/families/skyreels_v2",)),
+    "SkyReels-V3": (r"skyreels.?v3", ("tasks/families/skyreels_v3",)),
+}
+REGISTRY = "tasks/table.py"
+# What still names a family besides; the lists may only become shorter.
+STILL = {
+    "HunyuanVideo": {
+        "checkpoints/key_maps.py",  # the names of its published tensors
+        "checkpoints/layouts.py",  # the layout of its published folder
+        "checkpoints/lora.py",
+        "checkpoints/model_features.py",
+        "models/components.py",
+        "models/tiny.py",
+        "runtime/parallel.py",
+        "runtime/vae.py",
+        "tasks/options.py",  # the title of a group in --help
+    },
+    "Wan2.2": {
+        "checkpoints/key_maps.py",
+        "checkpoints/layouts.py",
+        "cli/chain.py",  # chains are Wan2.2's
+        "models/components.py",
+        "models/tiny.py",
+        "models/wan/vae.py",
+        "tasks/families/skyreels_v2.py",  # summaries of tasks that both have
+        "tasks/options.py",  # a help text
+    },
+    "SkyReels-V2": {"checkpoints/layouts.py"},
+    "SkyReels-V3": {
+        "checkpoints/layouts.py",
+        "pipelines/reference_to_video.py",
+        "pipelines/single_shot_extension.py",
+    },
+}
+
+
+def names(source: str, pattern: str) -> bool:
+    """Return whether code matches a pattern, outside of comments and docstrings."""
+    strings = [
+        node
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    ]
+    documented = {line for node in strings for line in range(node.lineno, node.end_lineno + 1)}
+    return any(
+        re.search(pattern, token.string, re.IGNORECASE)
+        for token in tokenize.generate_tokens(io.StringIO(source).readline)
+        if token.type != tokenize.COMMENT and token.start[0] not in documented
+    )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_other_files_do_not_name_a_family(family):
+    pattern, own = FAMILIES[family]
+    files = {file.relative_to(PACKAGE).as_posix(): file for file in PACKAGE.rglob("*.py")}
+    naming = {
+        name
+        for name, file in files.items()
+        if not name.startswith(own) and names(file.read_text(encoding="utf-8"), pattern)
+    }
+    assert naming == STILL[family] | {REGISTRY}
