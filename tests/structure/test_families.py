@@ -2,12 +2,14 @@
 
 import ast
 import io
+import pickle
 import re
 import tokenize
 
 import pytest
 
 from tests.conftest import ROOT
+from videogen.tasks.table import ROWS
 
 PACKAGE = ROOT / "videogen"
 # Family -> how it is named, and where its own files are, below videogen/.
@@ -75,3 +77,8 @@ def test_other_files_do_not_name_a_family(family):
         if not name.startswith(own) and names(file.read_text(encoding="utf-8"), pattern)
     }
     assert naming == STILL[family] | {REGISTRY}
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.name} {row.family}")
+def test_rows_travel_between_ranks(row):
+    assert pickle.loads(pickle.dumps(row)) == row

@@ -3,7 +3,8 @@
 import os
 import sys
 
-from videogen.distributed import Degrees, get_ranks
+from videogen import distributed
+from videogen.distributed import Degrees
 from videogen.errors import InputError
 from videogen.tasks.options import Options
 
@@ -18,7 +19,7 @@ def check_launch(options: Options) -> None:
     Raises:
         InputError: --use_usp without torchrun, torchrun without --use_usp, a device for all ranks.
     """
-    ranks = get_ranks()
+    ranks = distributed.get_ranks()
     if not options.use_usp:
         if ranks.size > 1:
             what = f"torchrun started {ranks.size} processes, which would all do the same"
@@ -45,7 +46,7 @@ def choose_degrees(options: Options, *, branches: int, heads: int, tokens: int) 
     Raises:
         InputError: numbers that do not go together; says which do.
     """
-    size = get_ranks().size if options.use_usp else 1
+    size = distributed.get_ranks().size if options.use_usp else 1
     cfg = _branch_groups(options, size, branches)
     sequence = size // cfg
     ring, ulysses = _sequence_degrees(options, sequence)

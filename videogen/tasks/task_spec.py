@@ -67,6 +67,11 @@ class Model:
         return any(known == name or known.partition("/")[2] in Path(name).name for known in self.names)
 
 
+def as_given(options: Options) -> Options:
+    """Return options unchanged."""
+    return options
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TaskSpec:
     """One task with the models of one family.
@@ -112,7 +117,7 @@ class TaskSpec:
     summary: str = ""
     describes: bool = False
     size_class: Callable[[Any], Sequence[Bucket]] = list
-    settle: Callable[[Options], Options] = lambda options: options
+    settle: Callable[[Options], Options] = as_given
     needs: Mapping[str, str] = field(default_factory=dict)
     decided: Mapping[str, Any] = field(default_factory=dict)
 

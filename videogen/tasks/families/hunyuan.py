@@ -113,6 +113,15 @@ def size_class(base: Any) -> list[Bucket]:
     return crop_sizes(base) if isinstance(base, int) else base
 
 
+def _vae_width(config: Mapping[str, Any]) -> float:
+    return next(iter(config.get("block_out_channels", ())), HUNYUAN_VAE_WIDTH)
+
+
+def _cached_outputs(config: Mapping[str, Any]) -> int:
+    """Return attention and feed-forward of a block, or one for both."""
+    return 2 * config.get("num_layers", 20) + config.get("num_single_layers", 40)
+
+
 HUNYUAN: dict[str, Any] = {
     "name": "hunyuan_image_to_video",
     "summary": "a video that begins with an image (HunyuanVideo)",
@@ -138,10 +147,9 @@ HUNYUAN: dict[str, Any] = {
     "size_class": size_class,
     "memory": FamilyMemory(
         vae=HUNYUAN_VAE,
-        vae_width=lambda config: next(iter(config.get("block_out_channels", ())), HUNYUAN_VAE_WIDTH),
+        vae_width=_vae_width,
         network=hunyuan_network,
-        # Of a block attention and feed-forward, or one for both.
-        cached_outputs=lambda config: 2 * config.get("num_layers", 20) + config.get("num_single_layers", 40),
+        cached_outputs=_cached_outputs,
     ),
 }
 TASKS = (

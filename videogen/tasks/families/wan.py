@@ -108,11 +108,19 @@ def wan_network(features: Mapping[str, Any]) -> Network:
     )
 
 
+def _vae_width(config: Mapping[str, Any]) -> float:
+    return config.get("base_dim", PUBLISHED_VAE_WIDTH)
+
+
+def _cached_outputs(config: Mapping[str, Any]) -> int:
+    return 3 * config.get("num_layers", 40)  # attention twice, and feed-forward
+
+
 WAN_MEMORY = FamilyMemory(
     vae=WAN21_VAE,
-    vae_width=lambda config: config.get("base_dim", PUBLISHED_VAE_WIDTH),
+    vae_width=_vae_width,
     network=wan_network,
-    cached_outputs=lambda config: 3 * config.get("num_layers", 40),  # attention twice, and feed-forward
+    cached_outputs=_cached_outputs,
 )
 SIZE_AND_LENGTH = ("duration", "fps")  # options
 TEACACHE = ("teacache", "teacache_thresh", "use_ret_steps", "teacache_model")  # with published coefficients

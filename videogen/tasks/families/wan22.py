@@ -73,6 +73,10 @@ def covered_size(area: int, width: int, height: int) -> tuple[int, int]:
     return first if errors[0] < errors[1] else second
 
 
+def _vae_width(config: Mapping[str, Any]) -> float:
+    return config.get("decoder_base_dim", WAN22_VAE_WIDTH) / 4  # it decodes pictures of half the size
+
+
 A14B_ARGUMENTS = (*WAN_ARGUMENTS, "boundary")
 A14B: dict[str, Any] = {
     "family": "Wan2.2 A14B",
@@ -100,8 +104,7 @@ TI2V_5B: dict[str, Any] = {
     "memory": replace(
         WAN_MEMORY,
         vae=WAN22_VAE,
-        # Per output pixel: this VAE decodes pictures of half the size.
-        vae_width=lambda config: config.get("decoder_base_dim", WAN22_VAE_WIDTH) / 4,
+        vae_width=_vae_width,
     ),
 }
 FROM_VIDEO: dict[str, Any] = {
