@@ -1,5 +1,6 @@
 """The checks of ``first_hour.py``: each yields rows, as it finds them."""
 
+import gc
 import json
 import math
 import re
@@ -9,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 import torch
@@ -24,12 +24,14 @@ from tests.simulated.models import OWN, WAN21_VAE, plan_of, replace_files
 from tests.simulated.patches import Patches
 from videogen.engine import session
 from videogen.errors import InputError, first_line
+from videogen.models.kernels import operators
 from videogen.models.wan import vae as vae_io
 from videogen.models.wan.transformer import FLOAT32_PARTS, WanDiT
 from videogen.planning import plan_report
-from videogen.runtime import apply, float8
+from videogen.runtime import apply, float8, kernels
 from videogen.runtime import device as devices
 from videogen.runtime.cross_attention_cache import CrossAttentionCache
+from videogen.runtime.precision import set_precision
 from videogen.runtime.vae import prepare_vae
 from videogen.tasks.options import OPTIONS
 
@@ -38,6 +40,7 @@ DTYPE = torch.bfloat16
 HEAD = 128
 QUERIES = 32  # rows of an attention that are compared, at either end and in the middle
 EXACT, LOSSY = 0.02, 0.15  # largest difference that is allowed, of the largest value
+AS_IN_A_RUN = ("decode", "forward", "float8_products", "compiled")  # with its precision and kernels
 NEAR_PEAK = 0.55  # of the card's rate in bfloat16: what a forward should reach
 MEMORY_ROWS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("reference_to_video", {}),
@@ -119,16 +122,11 @@ def attention(size: Size) -> Iterator[Row]:
 
 def fused_kernels(size: Size) -> Iterator[Row]:
     """Which hand-written kernels agree with their plain form here."""
-    try:
-        kernels, fused = (import_module(f"videogen.{name}") for name in ("runtime.kernels", "models.fused"))
-    except ImportError:
-        yield Row("fused kernels", "this version has none")
-        return
     del size
     kernels.enable_fused_kernels(DEVICE, DTYPE)
-    for name in fused.OPS:
-        on = name in fused.ENABLED
-        why = "" if on else str(kernels._problem(name, DEVICE, DTYPE))
+    for name in operators.OPS:
+        on = name in operators.ENABLED
+        why = "" if on else str(kernels._problem(name, DEVICE, (DTYPE,)))
         yield Row(name, "used" if on else f"not used: {why[:120]}", "used", good=on)
 
 
@@ -211,7 +209,7 @@ def memory(size: Size) -> Iterator[Row]:
             good=None,
         )
         if simulated:
-            out, _ = simulated[index].communicate()
+            out, _ = simulated[index].communicate(timeout=SIMULATION)
             found = re.search(r"^PEAK (\d+)$", out, re.MULTILINE)
             peak = int(found[1]) / 1e9 if found else math.nan
             good = reserved <= peak * OVERHEAD and abs(allocated / peak - 1) <= 0.03
@@ -224,6 +222,7 @@ def memory(size: Size) -> Iterator[Row]:
             )
 
 
+SIMULATION = 300  # seconds that a simulated job may take
 TINY_JOB = {"height": 64, "width": 64, "num_frames": 5}
 
 
@@ -239,19 +238,25 @@ def _simulate(task: str, options: Mapping[str, Any]) -> subprocess.Popen:
         "    print('PEAK', simulate_job(sim, task, frames=9, num_inference_steps=2, **options).peak)\n"
     )
     words = [sys.executable, "-W", "ignore", "-c", code, json.dumps([task, options])]
-    return subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    return subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def make_video(plan: Any, *, published: bool) -> None:
     """Make a plan's video, nine frames of it; of a published model with random weights."""
     counted = Counted(9)
+    gc.collect()
+    torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(DEVICE)
+    work = session.Session()
     with Patches() as patches, quiet():
         if published:
             replace_files(patches, random_weight)
         counted.take_the_place_of_files(patches)
-        with suppress(EnoughError):
-            session.generate(plan, session.Session(), show_progress=False)
+        try:
+            with suppress(EnoughError):
+                session.generate(plan, work, show_progress=False)
+        finally:
+            work.close()
 
 
 def gpu_tests(size: Size) -> Iterator[Row]:
@@ -309,6 +314,12 @@ def _changed(
 # --------------------------------------------------------------------------------------------------
 
 
+def prepare() -> None:
+    """Set precision and kernels as a run does."""
+    set_precision(DEVICE, DTYPE)
+    kernels.enable_fused_kernels(DEVICE, DTYPE)
+
+
 def random_weight(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """Return random numbers in host memory, the same few again and again: drawing billions takes minutes."""
     count = math.prod(shape)
@@ -325,8 +336,6 @@ def random_transformer(size: Size, layers: int) -> WanDiT:
         data = torch.empty(parameter.shape, device=DEVICE, dtype=torch.float32 if kept else DTYPE)
         module, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(module), leaf, nn.Parameter(data.normal_(std=0.02), requires_grad=False))
-    with suppress(ImportError):  # a version without fused kernels
-        import_module("videogen.runtime.kernels").enable_fused_kernels(DEVICE, DTYPE)
     apply.set_attention_backend(model, OPTIONS["attention_backend"].value("auto"), DEVICE, DTYPE)
     CrossAttentionCache(model)
     return model.eval()

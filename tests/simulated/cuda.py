@@ -171,6 +171,13 @@ def replace_cuda(patches: Patches, host: Host) -> None:
         L2_cache_size=50 << 20,
         gcnArchName="",
     )
+
+    def choose_device(device: Any) -> None:
+        if not isinstance(device, int) and torch.device(device).index is None:
+            raise ValueError(
+                f"Expected a torch.device with a specified index or an integer, but got:{device}"
+            )
+
     answers: dict[str, Any] = {
         "is_available": lambda: True,
         "is_initialized": lambda: True,
@@ -178,7 +185,7 @@ def replace_cuda(patches: Patches, host: Host) -> None:
         "_lazy_init": lambda: None,
         "device_count": lambda: host.gpus,
         "current_device": lambda: 0,
-        "set_device": lambda _device: None,
+        "set_device": choose_device,
         "get_device_name": lambda _device=None: properties.name,
         "get_device_capability": lambda _device=None: host.gpu.capability,
         "get_device_properties": lambda _device=None: properties,

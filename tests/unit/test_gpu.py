@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.conftest import REFS
-from videogen.engine import session
+from videogen.engine import load
 from videogen.models.wan.transformer import WanBlocks
 from videogen.runtime.component_offload import Copier
 from videogen.tasks.table import VARIANTS
@@ -63,9 +63,9 @@ def test_the_text_encoder_is_gone_while_denoising(monkeypatch, on_gpu):
         return original(blocks, *arguments)
 
     pipelines = []
-    load = session.load_pipeline
+    original_load = load.load_pipeline
     monkeypatch.setattr(
-        session, "load_pipeline", lambda *args: (pipelines.append(load(*args)), pipelines[-1])[1]
+        load, "load_pipeline", lambda *args: (pipelines.append(original_load(*args)), pipelines[-1])[1]
     )
     monkeypatch.setattr(WanBlocks, "forward", forward)
     on_gpu()

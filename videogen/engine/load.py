@@ -64,6 +64,7 @@ def load(
     spec, place = find(task), choose_device(device)
     dtype = getattr(torch, OPTIONS["dtype"].value(dtype)) if isinstance(dtype, str) else dtype
     checkpoint = fetch(resolve.locate(str(model or spec.default_model), revision, spec), spec)
+    set_precision(place, dtype)
     enable_fused_kernels(place, dtype)
     pipeline = load_pipeline(variant(spec.name, checkpoint.family), checkpoint, dtype, place).to(place)
     prepare_vae(pipeline.vae, place, torch.float32)
@@ -138,7 +139,7 @@ def set_up(plan: Plan) -> VideoPipeline:
         if note and note not in plan.notes:
             logger.warning(note)
     set_precision(device, dtype)
-    enable_fused_kernels(device, dtype)
+    enable_fused_kernels(device, dtype, DTYPES[options.vae_dtype])
     whole = not (options.offload or options.low_vram)
     pipeline = load_pipeline(plan.task, plan.checkpoint, dtype, device if whole else memory.CPU)
     load_loras(pipeline, options.lora)

@@ -88,7 +88,7 @@ def write_prompts(
                     try:
                         if plan.index not in errors:
                             # Plans that differ only in the seed share a prompt.
-                            key = (role, _prompt_key(plan))
+                            key = (role, *(found.name for found in plan.writers.values()), _prompt_key(plan))
                             cache[key] = cache.get(key) or write(plan, written[plan.index], model)
                             written[plan.index] = cache[key]
                     except (CheckpointError, OutOfMemoryError):

@@ -56,7 +56,7 @@ class Session:
         """Return the plan with its model on this machine."""
         if plan.checkpoint.folder is not None:
             return plan
-        key = (plan.checkpoint.name, plan.checkpoint.revision)
+        key = (plan.checkpoint.name, plan.checkpoint.revision, plan.task.name, plan.task.family)
         if key not in self.fetched:
             timeout = plan.options.download_timeout
             self.fetched[key] = fetch(plan.checkpoint, plan.task, timeout)
@@ -102,12 +102,9 @@ class Session:
         """
         if plan.written or not plan.writers:
             return plan
-        options = plan.options
-        resident = self.pipeline is not None and not (options.offload or options.low_vram)
-        if resident and shares_device(plan) and devices.choose_device(options.device).type == "cuda":
-            assert self.pipeline is not None
-            assert self.pipeline.component_offload is not None
-            self.pipeline.component_offload.place_residents(memory.CPU)
+        offload = None if self.pipeline is None else self.pipeline.component_offload
+        if offload is not None and shares_device(plan):
+            offload.place_residents(memory.CPU)
             torch.cuda.empty_cache()
             self.parked = True
         (plan,), errors = write_prompts([plan], self.writers)
@@ -135,6 +132,7 @@ def model_key(plan: Plan) -> tuple:
         plan.task.family,
         plan.checkpoint.folder,
         plan.facts.degrees,
+        plan.facts.loras,
         *(getattr(plan.options, name) for name, option in OPTIONS.items() if option.reloads),
     )
 

@@ -19,7 +19,8 @@ class Uploader:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.device = device
+        known = device.type != "cuda" or device.index is not None
+        self.device = device if known else torch.device("cuda", torch.cuda.current_device())
         self._own = threading.local()
 
     def __call__(self, source: Tensor) -> Tensor:

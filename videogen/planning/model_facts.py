@@ -52,7 +52,7 @@ def judge_model(task: TaskSpec, options: Options, shape: Shape, checkpoint: Chec
         CheckpointError: a broken or truncated file.
         InputError: ranks that cannot share the video, a cache without coefficients or ratios for the model.
     """
-    loras = tuple((_digest(lora.path), lora.scale, lora.expert) for lora in options.lora)
+    loras = tuple((_lora_digest(lora.path), lora.scale, lora.expert) for lora in options.lora)
     fingerprint = model_features.fingerprint(checkpoint)
     schedule = _schedule(task, options, shape) | {"lora": [list(lora) for lora in loras]}
     name = None if fingerprint is None else ratios_name(fingerprint, schedule)
@@ -143,10 +143,16 @@ def _residuals(options: Options, shape: Shape, outputs: int) -> int:
     return branches * (kind.kept + kind.per_output * outputs)
 
 
-@cache
-def _digest(path: Path) -> str:
+def _lora_digest(path: Path) -> str:
     """Return the digest of a LoRA: of the file, or of the safetensors in its folder."""
+    found = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
+    return _digest(tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in found))
+
+
+@cache
+def _digest(known: tuple[tuple[Path, int, int], ...]) -> str:
+    """Return the digest of files (path, size, time of the last change)."""
     digest = hashlib.sha256()
-    for file in [path] if path.is_file() else sorted(path.glob("*.safetensors")):
+    for file, *_ in known:
         digest.update(file.read_bytes())
     return digest.hexdigest()[:16]

@@ -89,7 +89,7 @@ def notes(options: Options) -> Iterator[str]:
     if options.sample_solver == "lcm":
         yield from _lcm_notes(options)
     if options.float8_matmul and not options.compile:
-        yield "--float8_matmul gains little without --compile, which joins converting with multiplying"
+        yield "--float8_matmul is only worthwhile with --compile, which fuses the cast into the matmul"
 
 
 def _lcm_notes(options: Options) -> Iterator[str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from videogen.checkpoints import model_features
 from videogen.checkpoints.layouts import Checkpoint
 from videogen.errors import InputError
 from videogen.media.download import display_name
@@ -20,7 +21,6 @@ from videogen.tasks.options import OPTIONS, Options
 from videogen.tasks.sizes import Inputs
 from videogen.tasks.task_spec import TaskSpec
 
-LISTED_ROLLS = 12
 PROMPTS = ("prompt", "roll_prompts")
 
 
@@ -173,5 +173,14 @@ class Plan:
         Raises:
             CheckpointError, InputError: see ``judge_model``.
         """
-        facts = judge_model(self.task, self.options, self.shape, checkpoint)
-        return replace(self, checkpoint=checkpoint, facts=facts)
+        options = self.options
+        for name, value in self.task.decided.items():
+            if getattr(options, name) != value:
+                what = f"the weights of {checkpoint.name} are {value}"
+                raise InputError(OPTIONS[name].flag, getattr(options, name), what, f"nearest {value}")
+        if self.task.needs:
+            found = model_features.read_features(checkpoint)
+            useless = [name for name, feature in self.task.needs.items() if not found[feature]]
+            options = options.but(**dict.fromkeys(useless))
+        facts = judge_model(self.task, options, self.shape, checkpoint)
+        return replace(self, checkpoint=checkpoint, options=options, facts=facts)

@@ -202,7 +202,7 @@ def _as_the_weights_are(
             what = f"the weights of {checkpoint.name} have {channels} input channels, which are {value}"
             raise InputError(OPTIONS[name].flag, explicit[name], what, f"nearest {value}")
     if not task.needs or checkpoint.folder is None:
-        return dict(task.decided)
+        return {name: value if known else explicit.get(name, value) for name, value in task.decided.items()}
     found = model_features.read_features(checkpoint)
     useless = [name for name, feature in task.needs.items() if not found[feature]]
     for name in useless:

@@ -1,6 +1,7 @@
 """Wan2.2: the 14B models with two experts, and the 5B model."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
