@@ -619,5 +619,5 @@ def test_out_of_memory_says_what_to_try(cli, r2v, tmp_path, monkeypatch):
     assert "try a smaller --resolution or fewer --num_frames" in finished.complaint
 
     plan = make_plans([Item(values=parse(r2v)[0])], OverwritePolicy(), tmp_path)[0]
-    tries = out_of_memory.what_to_try(plan, on_gpu=True)
+    tries = out_of_memory.memory_suggestions(plan, on_gpu=True)
     assert re.fullmatch(r"--offload \(about .* GB\), --low_vram \(about .* GB\), a smaller .*", tries)

@@ -324,7 +324,7 @@ def run_chain(chain: Chain, first: Plan, *, as_json: bool = False) -> Iterator[s
                 _remove_others(chain.folder, result)
             _save_log(chain.folder)
             yield _line(result.outputs.path, result.record, as_json=as_json)
-        session.dismiss()
+        session.stop_workers()
     finally:
         session.close()
     if chain.concat:

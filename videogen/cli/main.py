@@ -109,9 +109,9 @@ def _follow(arguments: list[str]) -> int:
     logger.handlers = [logging.NullHandler()]
     quieten_libraries(settings)
     if values.get("use_usp") or settings.get("jobs"):  # else rank 0 says what is wrong
-        from videogen.engine.session import follow  # noqa: PLC0415 - torch, diffusers, transformers
+        from videogen.engine.session import worker_loop  # noqa: PLC0415 - torch, diffusers, transformers
 
-        follow()
+        worker_loop()
     return 0
 
 

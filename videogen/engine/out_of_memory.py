@@ -24,10 +24,10 @@ def advise_when_out_of_memory(plan: Plan) -> Iterator[None]:
         if not known and not OUT_OF_MEMORY.search(str(error)):
             raise
         on_gpu = devices.choose_device(plan.options.device).type != "cpu"
-        raise OutOfMemoryError(f"out of memory; try {what_to_try(plan, on_gpu=on_gpu)}") from error
+        raise OutOfMemoryError(f"out of memory; try {memory_suggestions(plan, on_gpu=on_gpu)}") from error
 
 
-def what_to_try(plan: Plan, *, on_gpu: bool) -> str:
+def memory_suggestions(plan: Plan, *, on_gpu: bool) -> str:
     """Options that would make a plan fit in less memory."""
     need, options = plan.facts.memory, plan.options
     float8 = options.float8_matmul

@@ -50,7 +50,7 @@ class Session:
 
     def __post_init__(self) -> None:
         self.writers = PromptWriters(keep=self.keep_writers)
-        self.parked = False
+        self.offloaded = False
 
     def fetch(self, plan: Plan) -> Plan:
         """Return the plan with its model on this machine."""
@@ -68,7 +68,7 @@ class Session:
             )
         return plan.fetched(fetched)
 
-    def arrive(self, plan: Plan) -> Plan:
+    def ensure_downloaded(self, plan: Plan) -> Plan:
         """Return the plan with its model on every rank's machine."""
 
         def here() -> Plan:
@@ -78,8 +78,8 @@ class Session:
 
         return self.communicator.local_rank_first(here)
 
-    def dismiss(self) -> None:
-        """Tell the ranks that follow that there is nothing more to make."""
+    def stop_workers(self) -> None:
+        """Broadcast the shutdown signal to the worker ranks."""
         self.communicator.broadcast(None)
 
     def load(self, plan: Plan) -> VideoPipeline:
@@ -88,10 +88,10 @@ class Session:
             if self.pipeline is not None:
                 self.release()
             self.pipeline, self.key = set_up(plan), model_key(plan)
-        if self.parked:
+        if self.offloaded:
             assert self.pipeline.component_offload is not None
             self.pipeline.component_offload.place_residents()
-            self.parked = False
+            self.offloaded = False
         return self.pipeline
 
     def with_prompt(self, plan: Plan) -> Plan:
@@ -106,7 +106,7 @@ class Session:
         if offload is not None and shares_device(plan):
             offload.place_residents(memory.CPU)
             torch.cuda.empty_cache()
-            self.parked = True
+            self.offloaded = True
         (plan,), errors = write_prompts([plan], self.writers)
         for error in errors.values():
             raise error
@@ -119,7 +119,7 @@ class Session:
 
     def release(self) -> None:
         """Drop the loaded pipeline and its memory."""
-        self.pipeline, self.key, self.parked = None, None, False
+        self.pipeline, self.key, self.offloaded = None, None, False
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -174,14 +174,14 @@ def run(
             if len(plans) == 1 or (one_model and isinstance(error, CheckpointError)) or not alone:
                 raise
             outcome = Failure(plan=plan, error=error, trace=traceback.format_exc())
-            _let_go(error)
+            _drop_frames(error)
         if isinstance(outcome, Failure) and isinstance(outcome.error, OutOfMemoryError):
             session.release()
         yield outcome
-    session.dismiss()
+    session.stop_workers()
 
 
-def follow() -> None:
+def worker_loop() -> None:
     """Run every video that rank 0 announces, without writing any."""
     session = Session(communicator=parallel.init_communicator(wanted=True))
     while (order := session.communicator.broadcast(None)) is not None:
@@ -215,7 +215,7 @@ def earlier_result(plan: Plan) -> Result | None:
     return None if record is None else Result(outputs=outputs_of(plan), record=record)
 
 
-def _let_go(error: BaseException) -> None:
+def _drop_frames(error: BaseException) -> None:
     """Drop the frames an exception holds on to, and with them the tensors of a failed run."""
     traceback.clear_frames(error.__traceback__)
     error.__traceback__ = error.__cause__ = error.__context__ = None
@@ -238,7 +238,7 @@ def _make(plan: Plan, session: Session, *, resume: bool, show_progress: bool) ->
     """Generate a video on this rank; rank 0 writes it."""
     started, communicator = time.perf_counter(), session.communicator
     with advise_when_out_of_memory(plan):
-        plan = session.arrive(plan)
+        plan = session.ensure_downloaded(plan)
         pipeline = session.load(plan)
         pipeline.seconds.clear()
         pipeline.step_seconds.clear()

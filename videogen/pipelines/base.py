@@ -160,7 +160,7 @@ class VideoPipeline(DiffusionPipeline):
             if value is not None and name not in (*others, *inputs)
         }
         usual = {**defaults(), **spec.defaults(self.checkpoint)}
-        options = spec.settle(Options.of(merge(usual, asked)))
+        options = spec.resolve_defaults(Options.of(merge(usual, asked)))
         check_scales(spec, options.guidance_scale)
         shape = spec.shape(options, inputs, spec.size_tables(self.checkpoint))
         if isinstance(prompt := given.get("prompt"), list | tuple) and len(prompt) > len(shape.rolls):

@@ -45,7 +45,7 @@ class ModelFacts:
     ratios_file: Path | None
 
 
-def judge_model(task: TaskSpec, options: Options, shape: Shape, checkpoint: Checkpoint) -> ModelFacts:
+def inspect_model(task: TaskSpec, options: Options, shape: Shape, checkpoint: Checkpoint) -> ModelFacts:
     """Read what the files of a model say, and decide what follows from it.
 
     Raises:

@@ -11,7 +11,7 @@ from videogen.checkpoints import model_features
 from videogen.checkpoints.layouts import Checkpoint
 from videogen.errors import InputError
 from videogen.media.download import display_name
-from videogen.planning.model_facts import ModelFacts, judge_model
+from videogen.planning.model_facts import ModelFacts, inspect_model
 from videogen.prompts.chat_models import FoundModel
 from videogen.results import sidecar
 from videogen.results.output_paths import OutputPaths
@@ -171,16 +171,16 @@ class Plan:
         """Return the same plan with its model on this machine.
 
         Raises:
-            CheckpointError, InputError: see ``judge_model``.
+            CheckpointError, InputError: see ``inspect_model``.
         """
         options = self.options
-        for name, value in self.task.decided.items():
+        for name, value in self.task.fixed_options.items():
             if getattr(options, name) != value:
                 what = f"the weights of {checkpoint.name} are {value}"
                 raise InputError(OPTIONS[name].flag, getattr(options, name), what, f"nearest {value}")
-        if self.task.needs:
+        if self.task.requires and checkpoint.folder is not None:
             found = model_features.read_features(checkpoint)
-            useless = [name for name, feature in self.task.needs.items() if not found[feature]]
+            useless = [name for name, feature in self.task.requires.items() if not found[feature]]
             options = options.but(**dict.fromkeys(useless))
-        facts = judge_model(self.task, options, self.shape, checkpoint)
+        facts = inspect_model(self.task, options, self.shape, checkpoint)
         return replace(self, checkpoint=checkpoint, options=options, facts=facts)

@@ -19,7 +19,7 @@ from videogen.media.download import Fetcher
 from videogen.media.image import read_image
 from videogen.media.video_reader import read_video
 from videogen.planning import option_rules, parallelism
-from videogen.planning.model_facts import judge_model
+from videogen.planning.model_facts import inspect_model
 from videogen.planning.plan import Plan
 from videogen.planning.seeds import video_seeds
 from videogen.prompts.roles import find_writers
@@ -119,7 +119,7 @@ def check(explicit: Mapping[str, Any], workdir: Path, recorded: Collection[str] 
     task = variant(task.name, checkpoint.family)
     check_unused(task, explicit)
     values = merge(defaults(), task.defaults(checkpoint), explicit)
-    options = task.settle(Options.of(values)).but(**_as_the_weights_are(task, checkpoint, explicit))
+    options = task.resolve_defaults(Options.of(values)).but(**_as_the_weights_are(task, checkpoint, explicit))
     _check_prompt(task, options)
     check_runtime(options)
     option_rules.check(options)
@@ -151,7 +151,7 @@ def check(explicit: Mapping[str, Any], workdir: Path, recorded: Collection[str] 
         shape=shape,
         checkpoint=checkpoint,
         inputs=inputs,
-        facts=judge_model(task, options, shape, checkpoint),
+        facts=inspect_model(task, options, shape, checkpoint),
         writers=writers,
         notes=(*notes, *(note for found in writers.values() if (note := found.note))),
     )
@@ -196,20 +196,22 @@ def _as_the_weights_are(
         InputError: something else was asked for.
     """
     known = checkpoint.folder is not None or checkpoint.tiny or task.model(checkpoint.name)
-    for name, value in task.decided.items() if known else ():
+    for name, value in task.fixed_options.items() if known else ():
         if explicit.get(name, value) != value:
             channels = task.network["in_channels"]
             what = f"the weights of {checkpoint.name} have {channels} input channels, which are {value}"
             raise InputError(OPTIONS[name].flag, explicit[name], what, f"nearest {value}")
-    if not task.needs or checkpoint.folder is None:
-        return {name: value if known else explicit.get(name, value) for name, value in task.decided.items()}
+    if not task.requires or checkpoint.folder is None:
+        return {
+            name: value if known else explicit.get(name, value) for name, value in task.fixed_options.items()
+        }
     found = model_features.read_features(checkpoint)
-    useless = [name for name, feature in task.needs.items() if not found[feature]]
+    useless = [name for name, feature in task.requires.items() if not found[feature]]
     for name in useless:
         if name in explicit:
             what = "this model has no embedding for it"
             raise InputError(OPTIONS[name].flag, typed(explicit[name]), what, "leave it out")
-    return {**task.decided, **dict.fromkeys(useless)}
+    return {**task.fixed_options, **dict.fromkeys(useless)}
 
 
 def _other_tasks_model(task: TaskSpec, checkpoint: Checkpoint) -> Iterator[str]:

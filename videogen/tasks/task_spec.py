@@ -94,9 +94,9 @@ class TaskSpec:
         describes: without a prompt, a model describes the input video.
         size_class: an entry of configs/sizes.yaml -> its sizes.
         memory: how much memory the models take.
-        settle: options -> the same with those that depend on others.
-        decided: option -> the only value that these models allow.
-        needs: option -> what the transformer must have for it to mean something (see
+        resolve_defaults: options -> the same with those that depend on others.
+        fixed_options: option -> the only value that these models allow.
+        requires: option -> what the transformer must have for it to mean something (see
             ``checkpoints.model_features``).
     """
 
@@ -117,9 +117,9 @@ class TaskSpec:
     summary: str = ""
     describes: bool = False
     size_class: Callable[[Any], Sequence[Bucket]] = list
-    settle: Callable[[Options], Options] = as_given
-    needs: Mapping[str, str] = field(default_factory=dict)
-    decided: Mapping[str, Any] = field(default_factory=dict)
+    resolve_defaults: Callable[[Options], Options] = as_given
+    requires: Mapping[str, str] = field(default_factory=dict)
+    fixed_options: Mapping[str, Any] = field(default_factory=dict)
 
     def uses(self, option: str) -> bool:
         """Whether an option means something for this task with these models."""

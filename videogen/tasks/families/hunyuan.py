@@ -63,7 +63,7 @@ def concat_notes(options: Options, asked: Collection[str], inputs: Inputs) -> It
     yield "the first 4 frames stand for the image and are left out, as published"
 
 
-def settle_hunyuan(options: Options) -> Options:
+def resolve_stability(options: Options) -> Options:
     """Stability unless it was refused, and the shift recommended with it (spec hunyuan section 1)."""
     stable = options.i2v_stability and not options.no_i2v_stability
     shift = options.shift or (STABLE_SHIFT if stable else DYNAMIC_SHIFT)
@@ -142,8 +142,8 @@ HUNYUAN: dict[str, Any] = {
         *("guidance_scale", "embedded_cfg_scale", "i2v_stability", "no_riflex"),
     ),
     "options": ("duration", "fps", "num_frames", "num_videos", "no_i2v_stability", "i2v_condition_type"),
-    "needs": {"embedded_cfg_scale": "guidance"},
-    "settle": settle_hunyuan,
+    "requires": {"embedded_cfg_scale": "guidance"},
+    "resolve_defaults": resolve_stability,
     "size_class": size_class,
     "memory": FamilyMemory(
         vae=HUNYUAN_VAE,
@@ -158,7 +158,7 @@ TASKS = (
         shape=hunyuan_token_replace,
         tiny={"hunyuan": "hunyuan"},
         network={"kind": "HunyuanVideo", "in_channels": 16},
-        decided={"i2v_condition_type": "token_replace"},
+        fixed_options={"i2v_condition_type": "token_replace"},
         notes=hunyuan_notes,
         config_name="hunyuan",
         **HUNYUAN,
@@ -168,7 +168,7 @@ TASKS = (
         shape=hunyuan_latent_concat,
         tiny={"hunyuan-latent-concat": "hunyuan-latent-concat"},
         network={"kind": "HunyuanVideo", "in_channels": 33},
-        decided={"i2v_condition_type": "latent_concat"},
+        fixed_options={"i2v_condition_type": "latent_concat"},
         notes=concat_notes,
         config_name="hunyuan-33ch",
         **HUNYUAN,
