@@ -10,6 +10,7 @@ runs on them. It needs no GPU and 1 GB of memory.
 """
 
 import argparse
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -19,10 +20,14 @@ from tests.simulated.jobs import MODES, Job, mode_of, run_with_little_room
 from tests.simulated.ledger import Event
 from tests.simulated.models import FAMILIES
 from tests.simulated.roofline import Work, elementwise, select, total, work_by
+from videogen.cli.parser import parse
+from videogen.errors import VideoGenError
+from videogen.tasks.options import FLAG_NAMES
 
 CANNOT_SEE = (
     "Not seen: fragmentation of the allocator, workspaces of cuDNN and cuBLAS, the CUDA context (0.5-0.8 "
-    "GB), buffers of NCCL, and how near real kernels come to the data sheet's rates (65 % is usual)."
+    "GB), buffers of NCCL, copies from the host (which --offload and --low_vram wait for), and how near real "
+    "kernels come to the data sheet's rates (65 % is usual)."
 )
 STEPS = 2  # that are simulated: the second shows what every later one does
 LISTED = 8
@@ -126,7 +131,7 @@ def _copies(job: Job, gpu: Gpu) -> Iterator[str]:
     sizes: Counter[tuple[str, str]] = Counter()
     for event, size in job.sim.ledger.copies.items():
         sizes[event.phase, event.what] += size
-    yield f"copies (pinned memory reaches a {gpu.name} at about {gpu.link / 1e9:.0f} GB/s):"
+    yield f"copies of these {STEPS} steps (a {gpu.name} takes pinned memory at {gpu.link / 1e9:.0f} GB/s):"
     for (phase, what), size in sizes.most_common():
         if size > 1e7:
             yield f"  {phase:<12} {size / 1e9:8.2f} GB  {what}"
@@ -169,33 +174,48 @@ def _speed(job: Job, gpu: Gpu, steps: int) -> list[str]:
 
 
 def options_of(words: list[str]) -> dict[str, Any]:
-    """Return ``--name value`` and ``--flag`` as options."""
+    """Return flags of the command line as options.
+
+    Raises:
+        InputError: an unknown flag, or a value that it does not take.
+    """
+    parse(words)  # or an error
     options: dict[str, Any] = {}
     while words:
-        name = words.pop(0).removeprefix("--").replace("-", "_")
-        options[name] = True if not words or words[0].startswith("--") else words.pop(0)
+        flag, equals, value = words.pop(0).partition("=")
+        alone = not equals and (not words or words[0].startswith("--"))
+        name = FLAG_NAMES[flag.removeprefix("--").replace("-", "_")]
+        options[name] = True if alone else value if equals else words.pop(0)
     return options
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("task", nargs="?", help="as --task_type")
     parser.add_argument("--gpu", choices=GPUS, default="H100")
     parser.add_argument("--mode", choices=MODES, default="plain")
-    parser.add_argument("--frames", type=int, help="decode only so many frames, and reckon the rest")
+    parser.add_argument(
+        "--frames", type=int, help="decode only so many frames and scale up; not the length (--num_frames)"
+    )
     parser.add_argument("--table", action="store_true", help="all families and modes, in markdown")
     args, words = parser.parse_known_args()
     gpu = GPUS[args.gpu]
-    if args.table:
-        lines = table(gpu, args.frames)
-    elif args.task is None:
+    if args.task is None and not args.table:
         parser.error("give a task, or --table")
-    else:
-        options = options_of(words)
-        job, fitted = run_one(args.task, gpu.name, args.mode, args.frames, options)
-        lines = report(job, gpu, steps_of(job, options), fitted=fitted)
-    for line in lines:
-        print(line, flush=True)
+    try:
+        if args.table:
+            lines = table(gpu, args.frames)
+        else:
+            options = options_of(words)
+            job, fitted = run_one(args.task, gpu.name, args.mode, args.frames, options)
+            lines = report(job, gpu, steps_of(job, options), fitted=fitted)
+        for line in lines:
+            print(line, flush=True)
+    except VideoGenError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

@@ -114,7 +114,11 @@ def run_job(
         forwards: stop after so many forwards.
         communicator: the ranks that make it together.
     """
-    ledger, counted = sim.ledger, Counted(frames, forwards)
+    ledger = sim.ledger
+    tiled = plan.tiled or plan.options.low_vram or plan.shape.grid.frames_at_once is not None
+    if ledger.counting and tiled:  # a tile goes through many frames, or all, before the first one is written
+        frames = None
+    counted = Counted(frames, forwards)
     with Patches() as patches, quiet():
         replace_files(patches, sim.host_tensor, partial(fake_buffers, sim))
         counted.take_the_place_of_files(patches)
