@@ -95,6 +95,7 @@ CLICKS = (1.0, 10.3, 50.3, 100.7, 150.02, 199.2)  # seconds
         ("original", 12, "clicks.m4a", 44100),
     ],
 )
+@pytest.mark.slow
 def test_lips_and_sound_stay_together(
     cli, avatar, tmp_path, shows_what_it_hears, track, seconds, name, found
 ):

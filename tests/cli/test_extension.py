@@ -215,6 +215,7 @@ def test_a_drawn_seed_is_kept_with_the_parts(cli, killed, tmp_path):
     assert json.loads((tmp_path / "a.json").read_text())["seed"] == seed
 
 
+@pytest.mark.slow
 def test_damaged_parts_are_told_and_may_be_replaced(cli, killed, tmp_path):
     words = killed("--output", tmp_path / "a.npy")
     (tmp_path / "a.parts/001.npy").unlink()

@@ -87,6 +87,7 @@ def test_interrupt_while_the_encoder_starts(long_run, tmp_path):
     assert not list((tmp_path / "out").iterdir())
 
 
+@pytest.mark.slow
 def test_kill_loses_only_the_item_in_progress(long_run, tmp_path):
     words = [*long_run, "--seed", "1,2", "--output_dir", tmp_path, "--resume"]
     process = start(words)

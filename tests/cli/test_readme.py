@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import ROOT
 from videogen.cli.parser import parse
 from videogen.tasks.options import OPTIONS
@@ -48,6 +50,7 @@ def test_ci_runs_the_test_command():
     assert command in (ROOT / ".ci/run").read_text().splitlines()
 
 
+@pytest.mark.slow
 def test_the_loop_over_seeds(tmp_path):
     """Run as it stands, in a folder where .venv/bin/python is this Python."""
     (tmp_path / ".venv/bin").mkdir(parents=True)

@@ -221,6 +221,7 @@ KILLED = {
 
 
 @pytest.mark.parametrize("name", KILLED)
+@pytest.mark.slow
 def test_a_killed_video_goes_on_after_its_last_segment(cli, forcing, make_video, tmp_path, name):
     more, segments = KILLED[name]
     more = [make_video() if word == "VIDEO" else word for word in more]

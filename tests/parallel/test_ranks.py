@@ -212,6 +212,7 @@ def test_every_task_is_shared():
 
 @pytest.mark.parametrize("ranks", [2, 4])
 @pytest.mark.timeout(900)
+@pytest.mark.slow
 def test_ranks_make_what_one_makes(ranks, commands, alone, files, tmp_path):
     runs = [(name, ways) for name, case in CASES.items() for ways in (case.two if ranks == 2 else case.four)]
     worker, listed = tmp_path / "worker.py", tmp_path / "commands.json"
@@ -273,6 +274,7 @@ def complaints(err):
 
 
 @pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.slow
 def test_a_rank_that_dies_ends_all(long_run, rank):
     process, folder = long_run
     (victim,) = (
@@ -286,6 +288,7 @@ def test_a_rank_that_dies_ends_all(long_run, rank):
     assert not list(folder.glob("a.*"))
 
 
+@pytest.mark.slow
 def test_interrupted_ranks_leave_nothing(long_run):
     process, folder = long_run
     process.send_signal(signal.SIGINT)

@@ -70,6 +70,7 @@ assert asked["gather_rows", 4] == 4, asked  # keys and values, once per latent f
 
 
 @pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.slow
 def test_spatial_sharding_is_exact(ranks, tmp_path):
     worker = tmp_path / "worker.py"
     worker.write_text(MODELS + WORKER)

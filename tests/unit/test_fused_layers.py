@@ -178,6 +178,7 @@ def _parts(request, monkeypatch):
 @torch.no_grad()
 @pytest.mark.usefixtures("_parts")
 @pytest.mark.parametrize(("tiled", "size"), [(True, (9, 14, 20)), (True, (9, 6, 7)), (False, (3, 14, 20))])
+@pytest.mark.slow
 def test_hunyuan_decodes_the_same(hunyuans, tiled, size):
     plain, ours = hunyuans
     plain.use_tiling = ours.use_tiling = plain.use_framewise_decoding = tiled

@@ -122,6 +122,7 @@ def run(tmp_path, endpoint, model, *more):
 
 
 @pytest.mark.parametrize("served_as", NAMES)
+@pytest.mark.slow
 def test_a_model_is_downloaded_once_with_only_what_is_needed(serve, repository, tmp_path, served_as):
     endpoint, asked = serve(served_as)
     done = run(tmp_path, endpoint, NAMES[0], "--output", tmp_path / "one.npy")

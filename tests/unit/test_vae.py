@@ -92,6 +92,7 @@ def step_across(video, column):
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_tiles_are_blended_without_a_seam(vae):
     """Random weights look far around, so tiles differ a lot: what matters is that no edge can be seen."""
     scale, latents = vae.spatial_compression_ratio, noise(vae, 3, 20, 30)
