@@ -21,7 +21,7 @@ HUNYUAN_KINDS = {
     "llava": ("llava",),
     "clip_text": ("clip",),
 }
-# Classes of transformers, read by transformers; and one that test_sound.py builds.
+# Classes of transformers, read by transformers; and one that test_audio.py builds.
 OTHER = {name for name in MANIFESTS if "internvl" in name or "wav2vec2" in name}
 OURS = sorted(set(MANIFESTS) - OTHER)
 

@@ -56,7 +56,7 @@ def _residual_norm_kernel(
 
 
 def layer_norm(x: Tensor, *norm: Any) -> Tensor:
-    """Run ``fused.layer_norm``."""
+    """Run ``operators.layer_norm``."""
     return _residual_norm(x, None, None, norm)[1]
 
 
