@@ -2,7 +2,7 @@
 
 **Sim** (``sim.simulate``) is a dispatch mode over fake tensors. ``cuda:0`` and the weights are fake at
 their full published size (``models.py`` takes names and shapes from the manifests), schedules, positions
-and pictures are real. The project's own ``run.set_up`` and ``run.generate`` work on it (``jobs.py``), on
+and pictures are real. The project's own ``load.set_up`` and ``session.generate`` work on it (``jobs.py``), on
 one card or as one of several ranks (``ranks.py``). ``python -m benchmarks.simulate`` prints what it counts.
 
 It proves: no operator mixes devices or dtypes; how much memory is live in every phase, and whether a job

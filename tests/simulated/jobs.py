@@ -1,6 +1,6 @@
 """One video of a published model on the simulated card, from the options to the frames.
 
-The project's own ``run.set_up`` and ``run.generate`` make it. What is replaced: the weight files
+The project's own ``load.set_up`` and ``session.generate`` make it. What is replaced: the weight files
 (``models.py``), and what writes files, which takes frames and latents and forgets them.
 """
 

@@ -224,7 +224,7 @@ def _drop_frames(error: BaseException) -> None:
 def generate(
     plan: Plan, session: Session | None = None, *, resume: bool = False, show_progress: bool = True
 ) -> Result:
-    """Make one video and write it, its latents if asked for, and its sidecar; see ``results.write``.
+    """Make one video and write it, its latents if asked for, and its sidecar; see ``engine.generate.write``.
 
     Raises:
         VideoGenError: it could not be made or written; nothing is left under the final names.

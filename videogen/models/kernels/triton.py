@@ -61,12 +61,12 @@ def layer_norm(x: Tensor, *norm: Any) -> Tensor:
 
 
 def add_layer_norm(x: Tensor, update: Tensor, gate: Tensor | None, *norm: Any) -> tuple[Tensor, Tensor]:
-    """Run ``fused.add_layer_norm``."""
+    """Run ``operators.add_layer_norm``."""
     return _residual_norm(x, update, gate, norm)
 
 
 def gated_add(x: Tensor, update: Tensor, gate: Tensor | None) -> Tensor:
-    """Run ``fused.gated_add``."""
+    """Run ``operators.gated_add``."""
     return _residual_norm(x, update, gate, None)[0]
 
 
@@ -134,7 +134,7 @@ def _rms_norm_rotary_kernel(
 
 
 def rms_norm_rotary(x: Tensor, weight: Tensor, rotary_emb: Tensor, heads: int, eps: float) -> Tensor:
-    """Run ``fused.rms_norm_rotary``."""
+    """Run ``operators.rms_norm_rotary``."""
     batch, length, width = x.shape
     head = width // heads
     per_head = len(weight) < width
