@@ -33,6 +33,7 @@ from videogen.pipelines.base import VideoPipeline
 from videogen.planning import plan_report
 from videogen.planning.plan import Plan
 from videogen.planning.request import Item, make_plans
+from videogen.results import resume_store
 from videogen.results.output_paths import OverwritePolicy
 from videogen.runtime.parallel import SINGLE_PROCESS, Communicator
 from videogen.tasks.options import OPTIONS
@@ -210,7 +211,8 @@ class Counted:
     def take_the_place_of_files(self, patches: Patches) -> None:
         """Let everything that would be written come here."""
         patches.set(video_writer, "open_writer", self.open_writer)
-        patches.set(files, "save_tensors", lambda *_: None)
+        for writer in (files, resume_store):
+            patches.set(writer, "save_tensors", lambda *_, **__: None)
 
     def watch(self, pipeline: Any) -> None:
         """Count the forwards of a pipeline's transformers."""
