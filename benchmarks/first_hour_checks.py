@@ -261,7 +261,7 @@ def make_video(plan: Any, *, published: bool) -> None:
 
 def gpu_tests(size: Size) -> Iterator[Row]:
     """tests/unit/test_gpu.py, on this card."""
-    words = [sys.executable, "-m", "pytest", "-q", "-n", "0", "tests/unit/test_gpu.py"]
+    words = [sys.executable, "-m", "pytest", "-n", "0", "tests/unit/test_gpu.py"]
     if size.tiny:
         words += ["-p", "tests.simulated.card", "-k", "pinned or noise"]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -32,7 +32,7 @@ class Ranks:
 
     @property
     def is_main_process(self) -> bool:
-        """Whether this rank is rank 0."""
+        """Return whether this rank is rank 0."""
         return self.rank == 0
 
 

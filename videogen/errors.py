@@ -39,7 +39,7 @@ class OutOfMemoryError(VideoGenError):
 
 
 def brief(value: object, limit: int = 80) -> str:
-    """One short line for a value of any length."""
+    """Return one short line for a value of any length."""
     line = " ".join(str(value).split())
     line = "".join(c if c.isprintable() else "?" for c in line)
     return repr("") if not line else line if len(line) <= limit else f"{line[: limit - 1]}…"

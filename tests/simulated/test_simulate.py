@@ -8,6 +8,7 @@ from benchmarks import simulate
 from tests.simulated.guard import has_compiler
 from tests.simulated.ledger import Kernel
 from tests.simulated.roofline import part_of
+from videogen.errors import InputError
 
 SMALL = ("image_to_video", {"model_id": "Skywork/SkyReels-V2-I2V-1.3B-540P"})
 
@@ -62,3 +63,16 @@ def test_a_table(monkeypatch):
     assert header.count("|") == line.count("|") == row.count("|")
     assert re.search(r"\| small \| 1\d\.\d / 1\d\.\d \([+-]\d\.\d%", row)
     assert note.startswith("On one H100. Not seen: fragmentation")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(["--foo", "3"], "--foo"), (["--size", "1*x"], "--size"), (["--num_frames=ten"], "ten")],
+)
+def test_flags_are_those_of_the_command_line(words, said):
+    with pytest.raises(InputError, match=said):
+        simulate.options_of(words)
+
+
+def test_flags_may_have_an_equals_sign():
+    assert simulate.options_of(["--size=960*544", "--offload"]) == {"size": "960*544", "offload": True}

@@ -139,3 +139,9 @@ def test_a_kernel_that_differs_or_fails_is_dropped_with_a_line(pretend, caplog, 
 def test_nothing_is_enabled_without_a_cuda_device():
     kernels.enable_fused_kernels(torch.device("cpu"), torch.bfloat16)
     assert not operators.ENABLED
+
+
+def test_nan_is_no_agreement():
+    good, bad = (torch.ones(2), torch.ones(2)), (torch.ones(2), torch.tensor([1.0, float("nan")]))
+    assert kernels._difference(good, good) == 0
+    assert kernels._difference(good, bad) == kernels._difference(bad, good) == float("inf")

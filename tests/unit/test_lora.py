@@ -17,6 +17,7 @@ from tests.conftest import GOLDEN
 from videogen.checkpoints import lora
 from videogen.checkpoints.key_maps import TRANSFORMERS
 from videogen.errors import CheckpointError
+from videogen.planning import model_facts
 
 MANIFESTS = json.loads(gzip.decompress((GOLDEN / "manifests.json.gz").read_bytes()))
 # Of a block of Wan: published name, and ours.
@@ -163,3 +164,12 @@ def test_a_folder_of_several(tiny_pipeline, tmp_path):
         save_file({name: torch.ones(1)}, tmp_path / f"{name}.safetensors")
     with pytest.raises(CheckpointError, match="holds 2"):
         lora.read(Path(tmp_path), tiny_pipeline.transformer)
+
+
+def test_a_replaced_file_has_another_digest(tmp_path):
+    file = tmp_path / "lora.safetensors"
+    file.write_bytes(b"one")
+    first = model_facts._lora_digest(file)
+    assert model_facts._lora_digest(file) == first
+    file.write_bytes(b"three")
+    assert model_facts._lora_digest(file) != first

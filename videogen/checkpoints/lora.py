@@ -62,7 +62,7 @@ class Layer:
 
     @property
     def is_diffusers_format(self) -> bool:
-        """Whether diffusers can read the layer as it is."""
+        """Return whether diffusers can read the layer as it is."""
         pair = {f"{self.name}.lora_{part}" for part in ("A.weight", "B.weight", "B.bias")}
         return self.name == OURS + self.ours[0] and pair.issuperset(self.keys.values())
 

@@ -145,7 +145,7 @@ class Chain:
         return replace(plan, index=index)
 
     def describe(self, first: Plan) -> str:
-        """For people (--dry_run)."""
+        """Return the chain for people (--dry_run)."""
         seeds = f"seeds {self.base_seed + 1} to {self.base_seed + self.num_videos}"
         about = f"chain     {self.num_videos} videos, {seeds}, in {self.folder}; the first:"
         return f"{about}\n{plan_report.describe(first)}"
@@ -336,7 +336,7 @@ def _line(path: Path, record: Mapping[str, Any], *, as_json: bool) -> str:
 
 
 def _is_whole(result: "Result", workdir: Path) -> bool:
-    """Whether a finished video can still be read to its end."""
+    """Return whether a finished video can still be read to its end."""
     from videogen.media.download import Fetcher  # noqa: PLC0415
     from videogen.media.video_reader import read_video  # noqa: PLC0415
 

@@ -26,7 +26,7 @@ from videogen.pipelines.pixels import frames_tensor
 from videogen.planning.plan import Plan
 from videogen.results import sidecar
 from videogen.results.output_paths import OutputPaths
-from videogen.results.resume_store import SegmentWriter
+from videogen.results.resume_store import ResumeStore, SegmentWriter
 from videogen.runtime import device as devices
 from videogen.runtime.parallel import SINGLE_PROCESS, Communicator
 
@@ -78,13 +78,8 @@ def write(
     ):
         for frames in _source_frames(plan, pipeline):
             output.write(frames)
-        for index in range(done):
-            assert store is not None
-            latents += [store.latents(index)] if outputs.latents is not None else []
-            for frames in store.frames(index):
-                output.write(fit(frames, shape.file_size))
-        if store is not None and not done:
-            store.remove()
+        if store is not None:
+            latents += _replay(plan, store, done, output)
         if done:
             _log_resumed(plan, pipeline, done)
         for index, segment in enumerate(_segments(plan, pipeline, generator, resumed), start=done):
@@ -105,6 +100,20 @@ def write(
     if not plan.options.keep_parts:
         plan.resume_store.remove()
     return Result(outputs=outputs, record=record)
+
+
+def _replay(
+    plan: Plan, store: ResumeStore, done: int, output: video_writer.PendingFile
+) -> list[torch.Tensor]:
+    """Write the stored segments, or clear the store if none is kept; return their latents if wanted."""
+    if not done:
+        store.remove()
+    latents = []
+    for index in range(done):
+        latents += [store.latents(index)] if outputs_of(plan).latents is not None else []
+        for frames in store.frames(index):
+            output.write(fit(frames, plan.shape.file_size))
+    return latents
 
 
 def _write_segment(

@@ -62,7 +62,7 @@ class PromptWriters:
 
 
 def shares_device(plan: "Plan") -> bool:
-    """Whether chat models and video model use the same device."""
+    """Return whether chat models and video model use the same device."""
     own, other = (_device(name or "auto") for name in (plan.options.vlm_device, plan.options.device))
     same = own.type == other.type and (own.index or 0) == (other.index or 0)
     return plan.options.vlm_device is None or same

@@ -206,7 +206,7 @@ def _silent_libraries() -> Iterator[None]:
 
 
 def _lasts(path: Path, seconds: float) -> bool:
-    """Whether the packets of an MP3 add up to ``seconds``.
+    """Return whether the packets of an MP3 add up to ``seconds``.
 
     If its first frame does not state the length, libsndfile guesses it from the bit rate.
     """

@@ -302,7 +302,7 @@ def use_threads(stream: "av.video.stream.VideoStream") -> None:
 
 
 def _is_flush(packet: "av.packet.Packet") -> bool:
-    """Whether PyAV added the packet at the end, to flush the decoder."""
+    """Return whether PyAV added the packet at the end, to flush the decoder."""
     return not packet.size and packet.dts is None
 
 

@@ -25,7 +25,7 @@ class StepCache(Protocol):
 
     @property
     def needs_pairs(self) -> bool:
-        """Whether every step must make two calls."""
+        """Return whether every step must make two calls."""
 
     def reset(self, num_steps: int) -> None:
         """Start a generation."""

@@ -104,5 +104,5 @@ def _lcm_notes(options: Options) -> Iterator[str]:
 
 
 def is_calibration(cache: str | None) -> bool:
-    """Whether a ``--cache`` measures, and skips nothing."""
+    """Return whether a ``--cache`` measures, and skips nothing."""
     return cache is not None and cache.endswith(f":{CALIBRATE}")

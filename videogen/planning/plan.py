@@ -53,33 +53,33 @@ class Plan:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """What the pipeline's ``parts`` takes besides inputs, generator and callback."""
+        """Return what the pipeline's ``parts`` takes besides inputs, generator and callback."""
         return self.task.pick(self.options.but(**self.prompts), self.shape)
 
     @property
     def prompts(self) -> dict[str, Any]:
-        """What takes the place of the prompt options."""
+        """Return what takes the place of the prompt options."""
         return {name: self.written[name] for name in PROMPTS if name in self.written}
 
     @property
     def _cache_values(self) -> dict[str, str]:
-        """What stands for --teacache_model in records: the table it came to."""
+        """Return what stands for --teacache_model in records: the table it came to."""
         table = self.facts.teacache
         return {"teacache_model": table.name} if table is not None else {}
 
     @property
     def tiled(self) -> bool:
-        """Whether a decode in tiles was asked for."""
+        """Return whether a decode in tiles was asked for."""
         return self.options.vae_tiling == "on"
 
     @property
     def _used(self) -> dict[str, Any]:
-        """The options that the task uses, by name."""
+        """Return the options that the task uses, by name."""
         return {name: getattr(self.options, name) for name in OPTIONS if self.task.uses(name)}
 
     @property
     def request(self) -> dict[str, Any]:
-        """The options as plain JSON without private paths: what ``--from_metadata`` reads back."""
+        """Return the options as plain JSON without private paths: what ``--from_metadata`` reads back."""
         values = {**self._used, **self.prompts}
         if self.written:  # the prompt says it all
             values |= dict.fromkeys(("prompt_enhancer", "captioner", "custom_prompt"))
@@ -181,6 +181,11 @@ class Plan:
         if self.task.requires and checkpoint.folder is not None:
             found = model_features.read_features(checkpoint)
             useless = [name for name, feature in self.task.requires.items() if not found[feature]]
+            usual = self.task.defaults(checkpoint)
+            for name in useless:
+                if (given := getattr(options, name)) not in (None, usual.get(name)):
+                    what = "this model has no embedding for it"
+                    raise InputError(OPTIONS[name].flag, given, what, "leave it out")
             options = options.but(**dict.fromkeys(useless))
         facts = inspect_model(self.task, options, self.shape, checkpoint)
         return replace(self, checkpoint=checkpoint, options=options, facts=facts)

@@ -90,7 +90,7 @@ def make_plans(items: Sequence[Item], policy: OverwritePolicy, workdir: Path) ->
 
 
 def _seeds(asked: Options, drawn: int) -> Sequence[int]:
-    """One for every video: those given, or with --num_videos as many as that."""
+    """Return a seed for every video: those given, or with --num_videos as many as that."""
     seeds, videos = asked.seed, asked.num_videos
     if videos is None:
         return seeds or (drawn,)
@@ -107,7 +107,7 @@ def _seeds(asked: Options, drawn: int) -> Sequence[int]:
 
 
 def check(explicit: Mapping[str, Any], workdir: Path, recorded: Collection[str] = ()) -> Plan:
-    """One item's explicit values to a plan, still without seed, index and outputs (``recorded``: see Item).
+    """Plan one item, still without seed, index and outputs (``recorded``: see Item).
 
     Raises:
         InputError, CheckpointError: the first thing that will not work.
@@ -118,8 +118,10 @@ def check(explicit: Mapping[str, Any], workdir: Path, recorded: Collection[str] 
     checkpoint = resolve.locate(explicit.get("model_id", task.default_model), explicit.get("revision"), task)
     task = variant(task.name, checkpoint.family)
     check_unused(task, explicit)
-    values = merge(defaults(), task.defaults(checkpoint), explicit)
-    options = task.resolve_defaults(Options.of(values)).but(**_as_the_weights_are(task, checkpoint, explicit))
+    usual = merge(defaults(), task.defaults(checkpoint))
+    options = task.resolve_defaults(Options.of(merge(usual, explicit))).but(
+        **_as_the_weights_are(task, checkpoint, explicit)
+    )
     _check_prompt(task, options)
     check_runtime(options)
     option_rules.check(options)
@@ -128,7 +130,6 @@ def check(explicit: Mapping[str, Any], workdir: Path, recorded: Collection[str] 
         name: _read(task, name, getattr(options, name), files, fetcher) for name, files in task.inputs.items()
     }
     shape = task.shape(options, inputs, task.size_tables(checkpoint))
-    usual = merge(defaults(), task.defaults(checkpoint))
     asked = {k for k, v in explicit.items() if not (k in recorded and v == usual.get(k))}
     notes = [*task.notes(options, asked, inputs), *_other_tasks_model(task, checkpoint)]
     notes += option_rules.notes(options)
@@ -253,7 +254,7 @@ def _check_prompt(task: TaskSpec, options: Options) -> None:
 
 
 def _check_roll_prompts(prompts: Sequence[str], rolls: int) -> list[str]:
-    """One prompt per roll; the last goes on when there are fewer, which is worth a warning."""
+    """Return a warning if there are fewer prompts than segments; the last one is then repeated."""
     if len(prompts) > rolls:
         what = f"has {len(prompts)} prompts, and there are {rolls} rolls"
         raise InputError("--roll_prompts", None, what, f"leave out {len(prompts) - rolls}")

@@ -129,7 +129,7 @@ class ResumeStore:
 
 
 def _is_readable(file: Path) -> bool:
-    """Whether a stored file has the size that its header states."""
+    """Return whether a stored file has the size that its header states."""
     import numpy as np  # noqa: PLC0415 - this module is imported at start-up
     from safetensors import SafetensorError, safe_open  # noqa: PLC0415
 

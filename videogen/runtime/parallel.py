@@ -49,12 +49,12 @@ class Communicator:
 
     @property
     def is_main_process(self) -> bool:
-        """Whether this rank is rank 0, which plans, writes and prints."""
+        """Return whether this rank is rank 0, which plans, writes and prints."""
         return self.own.is_main_process
 
     @property
     def is_single(self) -> bool:
-        """Whether there is only one process."""
+        """Return whether there is only one process."""
         return self.own.size == 1
 
     def broadcast(self, content: Any) -> Any:

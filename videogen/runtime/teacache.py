@@ -189,7 +189,7 @@ class TeaCache(ModelHook):
 
     @property
     def needs_pairs(self) -> bool:
-        """Whether every step must make two calls, because calls and not branches are counted."""
+        """Return whether every step must make two calls, because calls and not branches are counted."""
         return isinstance(self.counting, Published)
 
     def disable(self) -> None:

@@ -18,7 +18,7 @@ def root() -> Path:
 
 @functools.cache
 def read(name: str) -> dict[str, Any]:
-    """One config by name ('reference_to_video', 'tiny/skyreels-v3-r2v'); shared, so not to be changed."""
+    """Return a config by name ('reference_to_video', 'tiny/skyreels-v3-r2v'); shared: do not change it."""
     file = root() / f"{name}.yaml"
     content = yaml.safe_load(file.read_text(encoding="utf-8"))
     if not isinstance(content, dict):

@@ -63,7 +63,7 @@ def forcing_rows(
 
 
 def count_rows(frames: int, steps: int, *, ar_step: int, block: int, ready: int) -> int:
-    """How many rows ``forcing_rows`` has, where the transformer sees all frames."""
+    """Return how many rows ``forcing_rows`` has, where the transformer sees all frames."""
     waiting = frames // block - ready // block
     return steps + (waiting - 1) * min(ar_step, steps) if waiting else 0
 

@@ -87,14 +87,14 @@ class Shape:
 
     @property
     def latent_shape(self) -> tuple[int, int, int, int, int]:
-        """Of the largest roll."""
+        """Return the shape of the largest segment."""
         frames = max(roll.latent_frames for roll in self.rolls)
         grid = self.grid
         return 1, grid.channels, frames, self.height // grid.stride, self.width // grid.stride
 
     @property
     def tokens(self) -> int:
-        """Of one forward of the largest roll."""
+        """Return the tokens of one forward of the largest segment."""
         frames = max(roll.latent_frames + roll.context_frames for roll in self.rolls)
         return frames * (self.height // self.grid.unit) * (self.width // self.grid.unit)
 

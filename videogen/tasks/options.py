@@ -147,7 +147,7 @@ class Sampling:
 
     @property
     def guided(self) -> bool:
-        """Whether there is a text guidance above 1, for any expert."""
+        """Return whether there is a text guidance above 1, for any expert."""
         scale = self.guidance_scale
         return max(scale if isinstance(scale, tuple) else (scale,)) > 1
 

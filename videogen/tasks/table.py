@@ -51,18 +51,15 @@ def users_of(option: str) -> list[str]:
     return [name for name, rows in VARIANTS.items() if any(row.uses(option) for row in rows)]
 
 
-def check_used(task: str, values: Mapping[str, object], *, chain: bool = False) -> None:
-    """Refuse options that a task does not use, with none of its models; names the tasks that do.
-
-    Args:
-        chain: options of generate_continuous.py are fine too.
+def check_used(task: str, values: Mapping[str, object]) -> None:
+    """Refuse options that a task uses with none of its models; the error names the tasks that do.
 
     Raises:
         InputError: the first such option.
     """
     for name, value in values.items():
         option, users = OPTIONS[name], users_of(name)
-        if task in users or (chain and option.chain):
+        if task in users:
             continue
         users = ["generate_continuous"] * option.chain + users
         fix = f"used by {', '.join(users)}" if users else "leave it out"

@@ -63,7 +63,7 @@ class Model:
         return config.read("published")[self.weights]
 
     def is_named(self, name: str) -> bool:
-        """Whether a hub id is one of its own, or a folder carries its name."""
+        """Return whether a hub id is one of its own, or a folder carries its name."""
         return any(known == name or known.partition("/")[2] in Path(name).name for known in self.names)
 
 
@@ -122,7 +122,7 @@ class TaskSpec:
     fixed_options: Mapping[str, Any] = field(default_factory=dict)
 
     def uses(self, option: str) -> bool:
-        """Whether an option means something for this task with these models."""
+        """Return whether an option means something for this task with these models."""
         own = (*self.options, *self.inputs, *self.arguments)
         return OPTIONS[option].common or option in own
 
@@ -132,7 +132,7 @@ class TaskSpec:
 
     @property
     def models(self) -> list[Model]:
-        """The published repositories; the first is the default."""
+        """Return the published repositories; the first is the default."""
         return [Model(**model | {"names": tuple(model["names"])}) for model in self.config["models"]]
 
     @property
@@ -172,7 +172,7 @@ class TaskSpec:
         }
 
     def size_tables(self, checkpoint: Found | None = None) -> SizeTables:
-        """Size classes for the checkpoint found."""
+        """Return the size classes for the checkpoint found."""
         names = [self.config["sizes"], *([_tiny(checkpoint)["sizes"]] if _tiny(checkpoint) else [])]
         return {
             size: self.size_class(table)
@@ -187,7 +187,7 @@ def _tiny(checkpoint: Found | None) -> Mapping[str, Any]:
 
 
 def check_scales(task: TaskSpec, scale: Scale | None) -> None:
-    """Two guidance scales need two experts.
+    """Refuse two guidance scales for a model with one expert.
 
     Raises:
         InputError: there is one.

@@ -109,7 +109,7 @@ def _check_forcing_inputs(
 
 
 def _name(sources: Sequence[Any]) -> str | None:
-    """Of an input file; what Python callers hand over may have none."""
+    """Return an input file's name; what Python callers give may have none."""
     return getattr(sources[0], "name", None)
 
 

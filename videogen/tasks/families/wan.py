@@ -45,7 +45,11 @@ def one_roll(
     grid: Grid = WAN21_GRID,
     after_image: bool = False,
 ) -> Shape:
-    """One roll; where ``fit`` is given, (area, width, height) -> size in the ratio of ``source``."""
+    """Return a shape of one segment.
+
+    Args:
+        fit: (area, width, height) -> size in the ratio of ``source``.
+    """
     height, width = choose_size(options, tables, orientation, grid)
     if options.height is not None:
         check_unit(height, width, grid)
