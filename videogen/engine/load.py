@@ -51,7 +51,8 @@ def load(
 ) -> VideoPipeline:
     """Return a task's pipeline, ready to call.
 
-    How float32 is multiplied on a GPU (TF32 beside half precision, else exactly) is set for the whole process.
+    It sets, for the whole process, how float32 is multiplied on a GPU: in TF32 beside half precision, else
+    exactly.
 
     Args:
         task: name of a task ('reference_to_video').
