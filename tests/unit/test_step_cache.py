@@ -418,9 +418,9 @@ def test_a_kernel_that_is_not_installed(monkeypatch, name):
         option_rules.check(OPTIONS.but(float8_matmul=True))
 
 
-def test_notes():
+def test_warnings():
     def count(**values):
-        return len(list(option_rules.notes(OPTIONS.but(**values))))
+        return len(list(option_rules.warnings(OPTIONS.but(**values))))
 
     lcm = {"sample_solver": "lcm", "lora": ("x",)}
     assert count() == count(**lcm) == 0

@@ -102,7 +102,7 @@ def _command(arguments: list[str]) -> int:
     cli.quieten_libraries(settings)
     with tempfile.TemporaryDirectory(prefix="videogen-") as workdir:
         chain, first = plan_chain(values, settings, Path(workdir), recorded)
-        for note in first.notes:
+        for note in first.warnings:
             cli.logger.warning(note)
         if settings.get("dry_run"):
             cli.say(json.dumps(plan_report.to_json(first)) if settings.get("json") else chain.describe(first))

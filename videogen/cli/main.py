@@ -149,11 +149,11 @@ def _generate(given: dict[str, Any], workdir: Path) -> int:
         items = read_jobs(settings["jobs"], values, recorded)
     policy = OverwritePolicy(overwrite=settings.get("overwrite", False), resume=settings.get("resume", False))
     plans = make_plans(items, policy, workdir)
-    notes = [note for plan in plans for note in plan.notes]
+    warnings = [note for plan in plans for note in plan.warnings]
     if earlier := settings.get("from_metadata"):
         changed = {name for plan in plans for name in changed_inputs(earlier, plan.inputs)}
-        notes += [f"{name} is not the file that {earlier} was made from" for name in sorted(changed)]
-    for note in dict.fromkeys(notes):
+        warnings += [f"{name} is not the file that {earlier} was made from" for name in sorted(changed)]
+    for note in dict.fromkeys(warnings):
         logger.warning(note)
     if not settings.get("dry_run"):
         return _run(plans, settings, bars=bars)

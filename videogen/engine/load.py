@@ -139,7 +139,7 @@ def set_up(plan: Plan) -> VideoPipeline:
     logger.info("loading %s", plan.checkpoint.name)
     for lora in options.lora:  # again, for models that were not here
         note = lora_files.check(lora.path, plan.checkpoint)
-        if note and note not in plan.notes:
+        if note and note not in plan.warnings:
             logger.warning(note)
     set_precision(device, dtype)
     enable_fused_kernels(device, dtype, DTYPES[options.vae_dtype])

@@ -84,15 +84,15 @@ def _check_float8(options: Options) -> None:
     _check_package(flag, None, TORCHAO)
 
 
-def notes(options: Options) -> Iterator[str]:
+def warnings(options: Options) -> Iterator[str]:
     """Warnings, one line each."""
     if options.sample_solver == "lcm":
-        yield from _lcm_notes(options)
+        yield from _lcm_warnings(options)
     if options.float8_matmul and not options.compile:
         yield "--float8_matmul is only worthwhile with --compile, which fuses the cast into the matmul"
 
 
-def _lcm_notes(options: Options) -> Iterator[str]:
+def _lcm_warnings(options: Options) -> Iterator[str]:
     """Warn where weights were probably not distilled to LCM (Wan's four-step LoRA: shift 5, no guidance)."""
     scale = options.guidance_scale
     if not options.lora:

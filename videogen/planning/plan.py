@@ -26,7 +26,7 @@ PROMPTS = ("prompt", "roll_prompts")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """``options``: complete, with defaults; ``notes``: warnings for the user.
+    """``options``: complete, with defaults; ``warnings``: warnings for the user.
 
     ``facts``: what follows from the model's files. ``writers``: models that write its prompt, by role;
     ``written``: what they wrote in its place (see engine/prompt_writer.py).
@@ -39,7 +39,7 @@ class Plan:
     inputs: Inputs
     facts: ModelFacts
     writers: Mapping[str, FoundModel] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     seed: int = 0
     index: int = 1
     outputs: OutputPaths | None = None

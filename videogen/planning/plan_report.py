@@ -48,7 +48,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
         },
         "output": None if plan.outputs is None else plan.outputs.path.as_posix(),
         "plan_hash": plan.plan_hash,
-        "notes": list(plan.notes),
+        "notes": list(plan.warnings),
     }
 
 
@@ -93,7 +93,7 @@ def describe(plan: Plan) -> str:
         "output": content["output"] or "",
     }
     lines = [f"{name:<9} {value}" for name, value in rows.items()]
-    return "\n".join([*lines, *(f"note      {note}" for note in plan.notes)])
+    return "\n".join([*lines, *(f"note      {note}" for note in plan.warnings)])
 
 
 def _ranks(degrees: Degrees) -> str:

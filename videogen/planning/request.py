@@ -131,19 +131,19 @@ def check(explicit: Mapping[str, Any], workdir: Path, recorded: Collection[str] 
     }
     shape = task.shape(options, inputs, task.size_tables(checkpoint))
     asked = {k for k, v in explicit.items() if not (k in recorded and v == usual.get(k))}
-    notes = [*task.notes(options, asked, inputs), *_other_tasks_model(task, checkpoint)]
-    notes += option_rules.notes(options)
+    warnings = [*task.warnings(options, asked, inputs), *_other_tasks_model(task, checkpoint)]
+    warnings += option_rules.warnings(options)
     if options.roll_prompts:
-        notes += _check_roll_prompts(options.roll_prompts, len(shape.rolls))
+        warnings += _check_roll_prompts(options.roll_prompts, len(shape.rolls))
     if options.revision and checkpoint.folder is not None and not checkpoint.revision:
-        notes.append("--revision has no effect on a folder or a tiny model")
+        warnings.append("--revision has no effect on a folder or a tiny model")
     if options.prompt_enhancer and (options.input_image or options.end_image):
         options = options.but(prompt_enhancer=None)
         if "prompt_enhancer" in asked:
-            notes.append("--prompt_enhancer is not used with an image, as published")
-    notes += _without_effect(task, options, asked)
+            warnings.append("--prompt_enhancer is not used with an image, as published")
+    warnings += _without_effect(task, options, asked)
     if checkpoint.folder is not None:
-        notes += [note for lora in options.lora if (note := lora_files.check(lora.path, checkpoint))]
+        warnings += [note for lora in options.lora if (note := lora_files.check(lora.path, checkpoint))]
     described = task.describes and options.prompt is None
     writers = find_writers(options, needed=("describer",) if described else ())
     return Plan(
@@ -154,7 +154,7 @@ def check(explicit: Mapping[str, Any], workdir: Path, recorded: Collection[str] 
         inputs=inputs,
         facts=inspect_model(task, options, shape, checkpoint),
         writers=writers,
-        notes=(*notes, *(note for found in writers.values() if (note := found.note))),
+        warnings=(*warnings, *(note for found in writers.values() if (note := found.note))),
     )
 
 

@@ -90,7 +90,7 @@ class TaskSpec:
         shape: (options, inputs, size tables) -> what the video will be.
         network: what the transformer must be like (see ``checkpoints.model_features``), for checkpoints of
             the same layout to be told apart.
-        notes: see warnings.py.
+        warnings: see warnings.py.
         describes: without a prompt, a model describes the input video.
         size_class: an entry of configs/sizes.yaml -> its sizes.
         memory: how much memory the models take.
@@ -112,7 +112,7 @@ class TaskSpec:
     options: tuple[str, ...]
     shape: Callable[[Options, Inputs, SizeTables], Shape]
     network: Mapping[str, Any]
-    notes: Callable[[Options, Collection[str], Inputs], Iterator[str]]
+    warnings: Callable[[Options, Collection[str], Inputs], Iterator[str]]
     memory: FamilyMemory
     summary: str = ""
     describes: bool = False

@@ -11,7 +11,7 @@ from videogen.tasks.sizes import Inputs
 RATE_TOLERANCE = 0.01  # frames a second
 
 
-def guidance_notes(options: Options, asked: Collection[str], inputs: Inputs) -> Iterator[str]:
+def guidance_warnings(options: Options, asked: Collection[str], inputs: Inputs) -> Iterator[str]:
     """Options that have no effect without guidance."""
     del inputs
     if options.guided:
@@ -25,7 +25,7 @@ def guidance_notes(options: Options, asked: Collection[str], inputs: Inputs) -> 
             yield f"--{name} has no effect while --guidance_scale is 1 or less"
 
 
-def unguided_notes(options: Options, asked: Collection[str], inputs: Inputs) -> Iterator[str]:
+def unguided_warnings(options: Options, asked: Collection[str], inputs: Inputs) -> Iterator[str]:
     """Warn likewise for tasks that are unguided only at a scale of exactly 1."""
     if options.guidance_scale in (1, (1, 1)):
-        yield from guidance_notes(options, asked, inputs)
+        yield from guidance_warnings(options, asked, inputs)

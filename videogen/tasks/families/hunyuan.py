@@ -9,7 +9,7 @@ from videogen.tasks.memory_model import FamilyMemory, Network, VaeMemory
 from videogen.tasks.options import Options
 from videogen.tasks.sizes import Inputs, SizeTables, choose_num_frames, choose_size
 from videogen.tasks.task_spec import Files, TaskSpec
-from videogen.tasks.warnings import guidance_notes
+from videogen.tasks.warnings import guidance_warnings
 
 HUNYUAN_GRID = Grid(frames_at_once=65)
 CROP_UNIT, CROP_RATIO = 32, 4  # pixels; height to width or width to height at most
@@ -50,16 +50,16 @@ def _hunyuan(options: Options, inputs: Inputs, tables: SizeTables, *, dropped: i
     )
 
 
-def hunyuan_notes(options: Options, asked: Collection[str], inputs: Inputs) -> Iterator[str]:
+def hunyuan_warnings(options: Options, asked: Collection[str], inputs: Inputs) -> Iterator[str]:
     """Also: positions that are for long videos."""
-    yield from guidance_notes(options, asked, inputs)
+    yield from guidance_warnings(options, asked, inputs)
     if options.no_riflex and "no_riflex" in asked and (options.num_frames or 0) <= LAST_PLAIN:
         yield f"--no_riflex has no effect on videos of {LAST_PLAIN} frames or less"
 
 
-def concat_notes(options: Options, asked: Collection[str], inputs: Inputs) -> Iterator[str]:
+def concat_warnings(options: Options, asked: Collection[str], inputs: Inputs) -> Iterator[str]:
     """Also: frames that are not shown."""
-    yield from hunyuan_notes(options, asked, inputs)
+    yield from hunyuan_warnings(options, asked, inputs)
     yield "the first 4 frames stand for the image and are left out, as published"
 
 
@@ -159,7 +159,7 @@ TASKS = (
         tiny={"hunyuan": "hunyuan"},
         network={"kind": "HunyuanVideo", "in_channels": 16},
         fixed_options={"i2v_condition_type": "token_replace"},
-        notes=hunyuan_notes,
+        warnings=hunyuan_warnings,
         config_name="hunyuan",
         **HUNYUAN,
     ),
@@ -169,7 +169,7 @@ TASKS = (
         tiny={"hunyuan-latent-concat": "hunyuan-latent-concat"},
         network={"kind": "HunyuanVideo", "in_channels": 33},
         fixed_options={"i2v_condition_type": "latent_concat"},
-        notes=concat_notes,
+        warnings=concat_warnings,
         config_name="hunyuan-33ch",
         **HUNYUAN,
     ),

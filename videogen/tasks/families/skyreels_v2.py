@@ -22,7 +22,7 @@ from videogen.tasks.geometry import MAX_POSITIONS, TIME_STRIDE, Roll, Shape, flo
 from videogen.tasks.options import Options
 from videogen.tasks.sizes import Inputs, SizeTables, choose_num_frames, choose_size, not_4k1
 from videogen.tasks.task_spec import Files, TaskSpec
-from videogen.tasks.warnings import RATE_TOLERANCE, guidance_notes, unguided_notes
+from videogen.tasks.warnings import RATE_TOLERANCE, guidance_warnings, unguided_warnings
 
 HIGHEST_ADDNOISE = 60  # of 1000; spec skyreels_v2 section 3
 OVERLAP = 17  # frames; published with diffusion forcing
@@ -154,9 +154,9 @@ def _check_blocks(options: Options, lengths: Sequence[int], overlap: int) -> Non
         raise InputError("--overlap_history", options.overlap_history, what, f"at least {least}")
 
 
-def forcing_notes(options: Options, asked: Collection[str], inputs: Inputs) -> Iterator[str]:
+def forcing_warnings(options: Options, asked: Collection[str], inputs: Inputs) -> Iterator[str]:
     """Diffusion forcing: what the model was not made for, and how a source is taken."""
-    yield from guidance_notes(options, asked, inputs)
+    yield from guidance_warnings(options, asked, inputs)
     if options.causal_attention:
         yield "--causal_attention: the released weights were not trained for it; expect worse video"
     if options.addnoise_condition > HIGHEST_ADDNOISE:
@@ -187,7 +187,7 @@ TASKS = (
         options=V2_OPTIONS,
         shape=text_to_video,
         network={**TEXT_ONLY, "fps": False},
-        notes=unguided_notes,
+        warnings=unguided_warnings,
         **V2,
     ),
     TaskSpec(
@@ -202,7 +202,7 @@ TASKS = (
         options=V2_OPTIONS,
         shape=image_to_video,
         network={**TEXT_ONLY, "in_channels": 36, "image": True},
-        notes=unguided_notes,
+        warnings=unguided_warnings,
         **V2,
     ),
     TaskSpec(
@@ -228,7 +228,7 @@ TASKS = (
         ),
         shape=diffusion_forcing,
         network=TEXT_ONLY,
-        notes=forcing_notes,
+        warnings=forcing_warnings,
         **V2,
     ),
 )

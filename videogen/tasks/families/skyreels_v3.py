@@ -11,7 +11,7 @@ from videogen.tasks.geometry import SIZE_UNIT, TIME_STRIDE, Roll, Shape, floor_f
 from videogen.tasks.options import Options, Size
 from videogen.tasks.sizes import Inputs, SizeTables, choose_num_frames, choose_size
 from videogen.tasks.task_spec import Files, TaskSpec
-from videogen.tasks.warnings import RATE_TOLERANCE, guidance_notes
+from videogen.tasks.warnings import RATE_TOLERANCE, guidance_warnings
 
 if TYPE_CHECKING:
     from videogen.media.video_reader import InputVideo
@@ -145,9 +145,9 @@ def _extension(
     )
 
 
-def extension_notes(options: Options, asked: Collection[str], inputs: Inputs) -> Iterator[str]:
+def extension_warnings(options: Options, asked: Collection[str], inputs: Inputs) -> Iterator[str]:
     """Also: what happens to the source's frame rate, and whether its sound can be kept."""
-    yield from guidance_notes(options, asked, inputs)
+    yield from guidance_warnings(options, asked, inputs)
     if options.handover == "mp4":
         raise InputError("--handover", "mp4", "is for generate_continuous.py", "nearest frames")
     (source,) = inputs["input_video"]
@@ -176,7 +176,7 @@ def _check_audio(options: Options, source: "InputVideo") -> None:
         raise InputError("--keep_audio", None, what, "add --source_fps auto")
 
 
-def avatar_notes(options: Options, asked: Collection[str], inputs: Inputs) -> Iterator[str]:
+def avatar_warnings(options: Options, asked: Collection[str], inputs: Inputs) -> Iterator[str]:
     """Sound that says nothing, and a prompt that little follows from."""
     if not options.guided and "negative_prompt" in asked and options.negative_prompt:
         yield "--negative_prompt has no effect while --guidance_scale is 1 or less"
@@ -202,7 +202,7 @@ EXTENSION: dict[str, Any] = V3 | {
     "inputs": {"input_video": Files("video", 1, 1)},
     "options": ("duration", "roll_prompts", "prepend_input", "keep_audio", "keep_parts", *TEACACHE),
     "network": TEXT_ONLY,
-    "notes": extension_notes,
+    "warnings": extension_warnings,
 }
 EXTENSION_ARGUMENTS = (
     *("prompt", "negative_prompt", "height", "width", "rolls", "num_inference_steps", "shift"),
@@ -225,7 +225,7 @@ TASKS = (
         options=(*SIZE_AND_LENGTH, *TEACACHE),
         shape=reference_to_video,
         network=TEXT_ONLY,
-        notes=guidance_notes,
+        warnings=guidance_warnings,
         **V3,
     ),
     TaskSpec(
@@ -265,7 +265,7 @@ TASKS = (
         options=("num_frames", "audio_track", "keep_parts"),
         shape=talking_avatar,
         network={**TEXT_ONLY, "in_channels": 36, "image": True, "audio": True},
-        notes=avatar_notes,
+        warnings=avatar_warnings,
         **V3,
     ),
 )

@@ -21,7 +21,7 @@ from videogen.tasks.memory_model import VaeMemory
 from videogen.tasks.options import Options
 from videogen.tasks.sizes import Inputs, SizeTables
 from videogen.tasks.task_spec import Files, TaskSpec
-from videogen.tasks.warnings import unguided_notes
+from videogen.tasks.warnings import unguided_warnings
 
 WAN22_GRID = Grid(channels=48, stride=16)
 
@@ -84,7 +84,7 @@ A14B: dict[str, Any] = {
     "pipeline": "videogen.pipelines.wan22_a14b:Wan22A14BPipeline",
     "layouts": ("Wan2.2 A14B", "diffusers"),
     "components": WAN_COMPONENTS | {"transformer_2": "transformer_2"},
-    "notes": unguided_notes,
+    "warnings": unguided_warnings,
     "memory": WAN_MEMORY,
 }
 A14B_FROM_IMAGE: dict[str, Any] = A14B | {
@@ -101,7 +101,7 @@ TI2V_5B: dict[str, Any] = {
     "components": WAN_COMPONENTS,
     "tiny": {"wan22-5b": "wan22-5b"},
     "network": {**TEXT_ONLY, "in_channels": 48},
-    "notes": unguided_notes,
+    "warnings": unguided_warnings,
     "memory": replace(
         WAN_MEMORY,
         vae=WAN22_VAE,
