@@ -66,7 +66,7 @@ def load(
     """
     spec, place = find(task), choose_device(device)
     dtype = getattr(torch, OPTIONS["dtype"].value(dtype)) if isinstance(dtype, str) else dtype
-    checkpoint = fetch(resolve.locate(str(model or spec.default_model), revision, spec), spec)
+    checkpoint = fetch(resolve.locate(str(model or spec.default_model()), revision, spec), spec)
     set_precision(place, dtype)
     enable_fused_kernels(place, dtype)
     pipeline = load_pipeline(variant(spec.name, checkpoint.family), checkpoint, dtype, place).to(place)
@@ -122,7 +122,7 @@ def fetch(checkpoint: Checkpoint, task: TaskSpec, timeout: float | None = None) 
     from videogen.checkpoints import hub  # noqa: PLC0415
 
     names = list(repository_names(checkpoint.name, task))
-    revision = checkpoint.revision or row_of(checkpoint.name, task).revision
+    revision = checkpoint.revision or row_of(checkpoint.name, task).revision()
     snapshot, name = hub.download(names, revision, patterns(task), sum(checkpoint.sizes.values()), timeout)
     return replace(inspect(snapshot, task, name=name), revision=snapshot.name)
 

@@ -135,7 +135,7 @@ class Sampling:
         aliases=("flow_shift", "sample_shift"), common=True)
     sample_solver: str = row(one_of("unipc", "dpm++", "euler", "lcm"),
         "how a step is taken; lcm: for weights distilled to a few steps", metavar="NAME")
-    boundary: float = row(real(0, 1), "noise level from which the high-noise expert works (Wan2.2 A14B)",
+    boundary: float = row(real(0, 1), "noise level from which the high-noise expert works, where there are two",
         metavar="0..1")
     handover: str = row(one_of("frames", "latents", "mp4"),
         "what one roll passes to the next: 8-bit frames, as published, or latents; in a chain frames, or "
@@ -197,7 +197,7 @@ class Chain:
 
 @dataclass(frozen=True, kw_only=True)
 class FirstFrame:
-    """How HunyuanVideo keeps to its first frame."""
+    """How HunyuanVideo keeps to its first frame, and long videos from repeating."""
 
     i2v_stability: bool = switch("keep close to the first frame (the default, with --shift 7)",
         excludes=("no_i2v_stability",), default=True, instead_of=("no_i2v_stability",))
@@ -321,7 +321,7 @@ GROUPS: dict[str, type] = {
     "diffusion forcing": Forcing,
     "avatar": Avatar,
     "chain": Chain,
-    "HunyuanVideo": FirstFrame,
+    "stability": FirstFrame,
     "caching": Caching,
     "memory and speed": Runtime,
     "output": Output,
