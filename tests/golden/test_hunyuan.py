@@ -24,7 +24,7 @@ from videogen.pipelines.pixels import image_tensor
 from videogen.planning.seeds import video_seeds
 from videogen.tasks.families.hunyuan import crop_size, crop_sizes
 
-PREFIX, DOWN, UP = lora.PUBLISHED, ".lora_down.weight", ".lora_up.weight"
+PREFIX, DOWN, UP = lora.UNSCALED[0], ".lora_down.weight", ".lora_up.weight"
 
 CHECKPOINT = GOLDEN / "hunyuan/checkpoint-A"
 WEIGHTS = "hunyuan-video-i2v-720p/transformers/mp_rank_00_model_states.pt"

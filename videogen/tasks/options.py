@@ -135,7 +135,7 @@ class Sampling:
         aliases=("flow_shift", "sample_shift"), common=True)
     sample_solver: str = row(one_of("unipc", "dpm++", "euler", "lcm"),
         "how a step is taken; lcm: for weights distilled to a few steps", metavar="NAME")
-    boundary: float = row(real(0, 1), "noise level from which the high-noise expert works, where there are two",
+    boundary: float = row(real(0, 1), "noise level from which the high-noise expert works, if there are two",
         metavar="0..1")
     handover: str = row(one_of("frames", "latents", "mp4"),
         "what one roll passes to the next: 8-bit frames, as published, or latents; in a chain frames, or "
