@@ -2,6 +2,7 @@
 
 import re
 
+from diffusers import HunyuanVideoTransformer3DModel
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import (
     CLIPImageProcessorPil,
@@ -37,7 +38,7 @@ def parts(sizes: Config) -> TinyParts:
     ends = {"vocab_size": len(letters), "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 1}
     side = sizes["llava"]["vision"]["image_size"]
     modules = {
-        "transformer": COMPONENTS["hunyuan_transformer"].make(sizes["transformer"]),
+        "transformer": HunyuanVideoTransformer3DModel(**sizes["transformer"]),
         "vae": COMPONENTS["hunyuan_vae"].make(sizes["vae"]),
         "text_encoder": LlavaModel(llava),
         "text_encoder_2": COMPONENTS["clip_text"].make({**sizes["clip_text"], **ends}),
