@@ -27,6 +27,7 @@ from videogen.runtime.device import choose_device
 from videogen.runtime.kernels import enable_fused_kernels
 from videogen.runtime.precision import set_precision
 from videogen.runtime.vae import prepare_vae
+from videogen.tasks import kernels
 from videogen.tasks.option_types import Lora
 from videogen.tasks.options import OPTIONS
 from videogen.tasks.table import find, variant
@@ -36,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 # Of a LoRA's expert: whether it goes into the second transformer; unnamed, into each.
 EXPERTS = {None: (False, True), "high": (False,), "low": (True,)}
-DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in kernels.DTYPES}
 # What a checkpoint's tiny_arch.json calls our components.
 ARCH_NAMES = {"transformer": "dit", "image_encoder": "clip"}
 

@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from videogen.tasks.kernels import ATTENTION_KERNELS
+
 Spans = list[tuple[int, int, int]]
 """Runs of tokens with a common view: (first, end, end of what they attend to)."""
 
@@ -20,13 +22,10 @@ Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Queries, keys and values [B, L, N, K] to [B, L, N, K]."""
 
 
-# torch's kernels under diffusers' names; "native" lets torch choose.
 TORCH_KERNELS = {
-    "_native_cudnn": SDPBackend.CUDNN_ATTENTION,
-    "_native_flash": SDPBackend.FLASH_ATTENTION,
-    "_native_efficient": SDPBackend.EFFICIENT_ATTENTION,
-    "_native_math": SDPBackend.MATH,
+    kernel.name: SDPBackend.__members__[kernel.sdpa] for kernel in ATTENTION_KERNELS.values() if kernel.sdpa
 }
+"""torch's own kernels, under diffusers' names."""
 
 
 class Exchange(Protocol):

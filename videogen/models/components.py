@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import torch
 from torch import nn
@@ -31,6 +31,8 @@ COMPONENTS: dict[str, Component] = {
     for name, component in import_module(f"videogen.models.{network}.components").COMPONENTS.items()
 }
 """The components of all networks, by the names that the rows of the task table have for them."""
+Part: TypeAlias = nn.Module | PreTrainedTokenizerBase | CLIPImageProcessorPil
+"""What a pipeline is made of."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,13 +40,13 @@ class ComponentPlan:
     """Checked component whose weights are not read yet; ``module`` is on the meta device."""
 
     name: str
-    module: Any
+    module: Part
     found: Mapping[str, Entry]
     scales: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
-    def load_weights(self, dtype: torch.dtype, device: torch.device | None = None) -> Any:
+    def load_weights(self, dtype: torch.dtype, device: torch.device | None = None) -> Part:
         """Load the weights to a device (None: the CPU) and return the module; float32 parts stay float32."""
-        if self.name in WEIGHTLESS:
+        if not isinstance(self.module, nn.Module):
             return self.module
         component = COMPONENTS[self.name]
         dtype = component.instead.get(dtype, dtype)
@@ -89,13 +91,15 @@ def load_component(
     dtype: torch.dtype = torch.float32,
     arch: Config | None = None,
     device: torch.device | None = None,
-) -> Any:
+) -> Part:
     """Check and load one component of a checkpoint (see ``plan_component``)."""
     return plan_component(name, place, arch).load_weights(dtype, device)
 
 
 def _read_transformer(file: Path, dtype: torch.dtype) -> WanDiT:
-    return load_component("transformer", file, dtype)
+    loaded = load_component("transformer", file, dtype)
+    assert isinstance(loaded, WanDiT)
+    return loaded
 
 
 WanDiT.read_file = staticmethod(_read_transformer)
@@ -117,7 +121,7 @@ def build_meta_module(name: str, place: Path, found: Mapping[str, Entry], config
         ) from None
 
 
-def _load_weightless(name: str, place: Path) -> PreTrainedTokenizerBase | CLIPImageProcessorPil:
+def _load_weightless(name: str, place: Path) -> Part:
     try:
         if name == "image_processor":  # the PIL-based one, as published
             return CLIPImageProcessorPil.from_pretrained(place, local_files_only=True)

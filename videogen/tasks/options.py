@@ -12,9 +12,11 @@ from typing import Any, Self
 
 from videogen.errors import InputError
 from videogen.media.audio import MAX_FRAMES
+from videogen.tasks.kernels import BACKENDS
 from videogen.tasks.option import Option, Unset, row, switch
 from videogen.tasks.option_types import (
     Lora,
+    dtype_of,
     guidance,
     lora,
     one_of,
@@ -234,9 +236,8 @@ class Runtime:
 
     device: str = row(word, "auto, cpu, cuda, cuda:N or mps", metavar="DEVICE", common=True, default="auto",
         hashed=False, recorded=False, reloads=True)
-    dtype: str = row(
-        one_of("bfloat16", "float16", "float32", bf16="bfloat16", fp16="float16", fp32="float32"),
-        "dtype of the large weights", metavar="DTYPE", common=True, default="bfloat16", reloads=True)
+    dtype: str = row(dtype_of("bfloat16", "float16", "float32"), "dtype of the large weights",
+        metavar="DTYPE", common=True, default="bfloat16", reloads=True)
     offload: bool = switch("keep only the component at work on the GPU", aliases=("use_cpu_offload",),
         common=True, default=False, hashed=False, reloads=True, excludes=("float8_matmul",))
     low_vram: bool = switch("float8 weights, blocks streamed to the GPU, tiled decode", common=True,
@@ -250,7 +251,7 @@ class Runtime:
         metavar="N", common=True, default=None, hashed=False, recorded=False)
     cfg_parallel: bool = switch("the forwards of one step (guidance) on different ranks", common=True,
         default=False, hashed=False, recorded=False)
-    attention_backend: str = row(one_of("auto", "native", "cudnn", "flash", "flash3", "sage", "xformers"),
+    attention_backend: str = row(one_of("auto", *BACKENDS),
         "attention kernel; auto never takes sage, which is not exact", metavar="NAME", common=True,
         default="auto", reloads=True)
     compile: bool = switch("compile the transformer blocks (the first step takes minutes)", common=True,
@@ -260,7 +261,7 @@ class Runtime:
         "--compile, on a GPU of compute capability 8.9 or more", common=True, default=False, reloads=True)
     vae_tiling: str = row(one_of("auto", "on", "off"), "tiled decode for small GPUs", metavar="MODE",
         common=True, default="auto")
-    vae_dtype: str = row(one_of("float32", "bfloat16", fp32="float32", bf16="bfloat16"),
+    vae_dtype: str = row(dtype_of("float32", "bfloat16"),
         "dtype of the decode; bfloat16 is faster and takes less memory, and is not exact", metavar="DTYPE",
         common=True, default="float32", reloads=True)
     embedding_cache: str | None = row(word, "keep encoded prompts here; known ones need no text encoder",

@@ -225,14 +225,17 @@ class TaskSpec:
             name: value if value is None else OPTIONS[name].value(value) for name, value in values.items()
         }
 
-    def pick(self, options: Options, shape: Shape) -> dict[str, Any]:
+    def pick(self, options: Options, shape: Shape) -> dict[str, object]:
         """Return the arguments of the pipeline."""
-        known = {name: getattr(shape, name) for name in ("height", "width", "num_frames", "rolls")}
-        known |= {"latent_frames": shape.latent_shape[2], "clip_frames": options.num_frames}
-        known |= {"prompt": options.roll_prompts or options.prompt}
+        known: dict[str, object] = {
+            **{name: getattr(shape, name) for name in ("height", "width", "num_frames", "rolls")},
+            "latent_frames": shape.latent_shape[2],
+            "clip_frames": options.num_frames,
+            "prompt": options.roll_prompts or options.prompt,
+        }
         return {name: known[name] if name in known else getattr(options, name) for name in self.arguments}
 
-    def inputs_of(self, inputs: Inputs) -> dict[str, Any]:
+    def inputs_of(self, inputs: Inputs) -> dict[str, object]:
         """Return inputs as the pipeline takes them: a list, or where there can be only one, it or None."""
         return {
             name: list(inputs[name]) if files.most > 1 else next(iter(inputs[name]), None)
