@@ -25,7 +25,7 @@ from videogen.errors import CheckpointError, InputError, nearest
 from videogen.files import cache_root
 from videogen.tasks import config
 from videogen.tasks.table import TASKS, VARIANTS
-from videogen.tasks.task_spec import TaskSpec
+from videogen.tasks.task_spec import DIFFUSERS, TaskSpec
 
 FEATURES = {
     "kind": "a {} transformer",
@@ -68,14 +68,13 @@ def locate(model_id: str, revision: str | None, task: TaskSpec) -> Checkpoint:
                 return replace(found, revision=snapshot.name)
     row = row_of(model_id, task)
     known = any(model_id in model.names for model in row.models())
-    return Checkpoint(
-        name=model_id,
-        layout=row.layouts[0],
-        family=row.family,
-        components=row.components,
-        revision=revision,
-        sizes=published(model_id, row).bytes if known else {},
-    )
+    sizes = published(model_id, row).bytes if known else {}
+    return replace(_checkpoint(row, model_id, row.layouts[0]), revision=revision, sizes=sizes)
+
+
+def _checkpoint(row: TaskSpec, name: str, layout: str, folder: Path | None = None) -> Checkpoint:
+    """Return a model that a row of the task table can read."""
+    return Checkpoint(name=name, layout=layout, family=row.family, components=row.components, folder=folder)
 
 
 def row_of(model_id: str, task: TaskSpec) -> TaskSpec:
@@ -132,8 +131,8 @@ def inspect(folder: Path, task: TaskSpec, *, name: str) -> Checkpoint:
             f"--model_id {folder}: is a {layout} folder; {use}{task.name} needs a {known} folder"
         )
     # Check the network before missing files, because another task's model lacks other files.
-    row = _fitting(fitting, folder, layout, name)
-    found = Checkpoint(name=name, layout=layout, family=row.family, components=row.components, folder=folder)
+    row = _fitting(fitting, _checkpoint(fitting[0], name, layout, folder))
+    found = _checkpoint(row, name, layout, folder)
     missing = [
         problem
         for component, place in places_of(layout, row.components).items()
@@ -152,33 +151,25 @@ def _layouts(task: TaskSpec) -> list[str]:
     return [layout for row in VARIANTS[task.name] for layout in row.layouts]
 
 
-def _fitting(rows: Sequence[TaskSpec], folder: Path, layout: str, name: str) -> TaskSpec:
-    """Return the row whose network the transformer matches.
+def _fitting(rows: Sequence[TaskSpec], candidate: Checkpoint) -> TaskSpec:
+    """Return the row whose network the transformer of a checkpoint matches.
 
     Raises:
         InputError: there is none: a model for another task.
     """
-    candidates = {
-        row.family: Checkpoint(
-            name=name, layout=layout, family=row.family, components=row.components, folder=folder
-        )
-        for row in rows
-    }
-    found = read_features(candidates[rows[0].family]).traits
+    found = read_features(candidate).traits
     if not found.in_channels:
         return rows[0]  # not a transformer; missing files are reported later
-    differing = {row.family: row.network.differences(found) for row in rows}
-    for row in rows:
-        if not differing[row.family]:
-            return row
-    row = min(rows, key=lambda row: len(differing[row.family]))
-    feature = differing[row.family][0]
-    given = getattr(found, feature)
-    says = candidates[row.family].component_config("transformer").get("model_type")
+    row = min(rows, key=lambda row: len(row.network.differences(found)))
+    differences = row.network.differences(found)
+    if not differences:
+        return row
+    given = getattr(found, differences[0])
+    says = candidate.component_config("transformer").get("model_type")
     kind = f"model_type {says}, " if says else ""
-    has = f"{'no ' if given is False else ''}{FEATURES[feature].format(given)}"
+    has = f"{'no ' if given is False else ''}{FEATURES[differences[0]].format(given)}"
     what = f"is a model for another task ({kind}{has}), not for {row.name}"
-    raise InputError("--model_id", folder, what, f"use {row.default_model()}")
+    raise InputError("--model_id", candidate.folder, what, f"use {row.default_model()}")
 
 
 def tiny_folder(name: str) -> Path:
@@ -201,16 +192,10 @@ def _locate_tiny(model_id: str, task: TaskSpec) -> Checkpoint:
         )
     row = models[name]
     folder = tiny_folder(row.tiny[name])
-    found = Checkpoint(
-        name=f"tiny:{name}",
-        layout="diffusers",
-        family=row.family,
-        components=row.components,
-        tiny=row.tiny[name],
-    )
+    found = replace(_checkpoint(row, f"tiny:{name}", DIFFUSERS.name), tiny=row.tiny[name])
     if not (folder / "model_index.json").is_file():
         return found
-    return replace(found, folder=folder, sizes=component_sizes(folder, "diffusers", row.components))
+    return replace(found, folder=folder, sizes=component_sizes(folder, found.layout, row.components))
 
 
 def _above(folder: Path, task: TaskSpec) -> str:
