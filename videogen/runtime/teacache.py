@@ -12,12 +12,12 @@ per guidance branch and step. Source: spec skyreels_v2 section 10.
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from diffusers.hooks.hooks import HookRegistry, ModelHook, StateManager
 from torch import Size, Tensor, nn
 
-from videogen.models.wan.transformer import WanDiT
+from videogen.models.interface import Network
 from videogen.tasks.teacache_tables import Table
 
 HOOK = "videogen_teacache"
@@ -129,8 +129,8 @@ class _Branch(StateManager):
     def __init__(self) -> None:
         super().__init__(dict)
 
-    def set_context(self, context: Any) -> None:
-        self.name = "" if context is None else context.name
+    def set_context(self, context: object) -> None:
+        self.name = getattr(context, "name", "")
 
 
 class TeaCache(ModelHook):
@@ -144,7 +144,7 @@ class TeaCache(ModelHook):
     _is_stateful = True  # so that cache_context reaches _Branch
 
     def __init__(
-        self, transformer: WanDiT, counting: Counting, sync_scalar: Callable[[float], float] = float
+        self, transformer: Network, counting: Counting, sync_scalar: Callable[[float], float] = float
     ) -> None:
         super().__init__()
         self.transformer, self.counting, self.sync_scalar = transformer, counting, sync_scalar
@@ -204,7 +204,7 @@ class TeaCache(ModelHook):
         self._drop()
 
     def new_forward(
-        self, _module: nn.Module, hidden_states: Tensor, text: Tensor, temb: Tensor, *others: Any
+        self, _module: nn.Module, hidden_states: Tensor, text: Tensor, temb: Tensor, *others: object
     ) -> Tensor:
         """Run or skip the blocks; takes the arguments of ``WanBlocks.forward``."""
         signal = temb if self.counting.use_ret_steps else self._embedding
@@ -236,7 +236,7 @@ class TeaCache(ModelHook):
         previous = self.signals[state]
         return self.sync_scalar(((signal - previous).abs().mean() / previous.abs().mean()).item())
 
-    def _listen(self, _embedder: nn.Module, _arguments: Any, outputs: tuple[Tensor, Tensor]) -> None:
+    def _listen(self, _embedder: nn.Module, _arguments: object, outputs: tuple[Tensor, Tensor]) -> None:
         self._embedding = outputs[0]
 
     def _drop(self) -> None:
@@ -250,7 +250,7 @@ class TeaCache(ModelHook):
 
 
 def enable_teacache(
-    transformer: WanDiT,
+    transformer: Network,
     table: Table,
     *,
     threshold: float,

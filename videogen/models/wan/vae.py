@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from videogen.models.device_copies import to_device
 from videogen.models.host_copies import HostCopies
+from videogen.models.wan import vae_layers  # noqa: F401 - registers the layers
 
 # Statistics of the 48 channels of Wan2.2's VAE; the 16 of Wan2.1 are AutoencoderKLWan's defaults.
 WAN22_LATENTS_MEAN = (
@@ -163,7 +164,7 @@ def _decode_tiles(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
 
 def _whole_decoder(vae: AutoencoderKLWan, height: int) -> Callable[[Tensor], Tensor]:
     """Return a decoder of whole frames, sharded over ranks if configured (see runtime/vae_parallel.py)."""
-    sharding = getattr(vae, "spatial_sharding", None)
+    sharding = getattr(vae, "row_sharding", None)
     decoder = _CausalDecoder(vae)
     return sharding.shard(decoder) if sharding is not None and sharding.has_enough_rows(height) else decoder
 
