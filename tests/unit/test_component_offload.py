@@ -114,7 +114,7 @@ def test_experts_never_meet(monkeypatch):
 
 
 def test_every_encoder_visits():
-    """What runs before the transformers works briefly; everything else is at work in every step, or the VAE."""
+    """What runs before the transformers is an encoder; everything else runs in every step, or is the VAE."""
     for rows in VARIANTS.values():
         for row in rows:
             module, _, name = row.pipeline.partition(":")

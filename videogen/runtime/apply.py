@@ -23,8 +23,8 @@ from videogen.models.interface import Pipeline
 from videogen.models.wan.transformer import WanDiT
 from videogen.runtime.memory import blocks
 from videogen.runtime.parallel import works_in_ring
-from videogen.runtime.step_cache import DiffusersCache, enable_cache
-from videogen.runtime.teacache import enable_teacache
+from videogen.runtime.step_cache import DiffusersCache
+from videogen.runtime.teacache import TeaCache
 from videogen.tasks.options import Options
 from videogen.tasks.step_caches import Ratios, read_cache, write_ratios
 from videogen.tasks.teacache_tables import Table
@@ -182,7 +182,7 @@ def set_step_cache(
         pipeline.step_cache.disable()
         pipeline.step_cache = None
     if table is not None:
-        pipeline.step_cache = enable_teacache(
+        pipeline.step_cache = TeaCache(
             pipeline.transformer,
             table,
             threshold=options.teacache_thresh,
@@ -193,7 +193,7 @@ def set_step_cache(
     elif options.cache is not None:
         name, threshold = read_cache(options.cache)
         narrow = torch.float32 if options.dtype == "float32" else torch.bfloat16
-        pipeline.step_cache = enable_cache(
+        pipeline.step_cache = DiffusersCache(
             pipeline.transformers, name, threshold, dtype=narrow, ratios=ratios
         )
 

@@ -5,6 +5,8 @@ block stack return the results of the first one. Keys and values are computed be
 may be compiled; they may not be streamed, because their weights are then not on the device.
 """
 
+from functools import partial
+
 from diffusers.hooks.hooks import HookRegistry, ModelHook
 from torch import Tensor, nn
 
@@ -43,9 +45,9 @@ class _Blocks(ModelHook):
         image: Tensor | None = None,
         *others: Tensor | None,
     ) -> tuple[tuple, dict]:
-        keys = self.cache.get_or_compute_for(text, lambda: blocks.text_keys_values(text))
+        keys = self.cache.get_or_compute_for(text, partial(blocks.text_keys_values, text))
         if image is not None:
-            image = self.cache.get_or_compute_for(image, lambda: blocks.image_keys_values(image))
+            image = self.cache.get_or_compute_for(image, partial(blocks.image_keys_values, image))
         return (hidden_states, keys, temb, rotary_emb, image, *others), {}
 
 

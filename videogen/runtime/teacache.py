@@ -134,20 +134,42 @@ class _Branch(StateManager):
 
 
 class TeaCache(ModelHook):
-    """Hook on the block stack of one transformer; created by ``enable_teacache``.
+    """Hook on the block stack of one transformer, whose blocks may be compiled, streamed or quantized.
 
     ``log`` holds the decisions since the last ``reset``. Each state stores one residual [B, F, S, D] in the
-    dtype of the tokens and one signal [B, F or 1, D] or [B, F or 1, 6, D] in float32.
+    dtype of the tokens and one signal [B, F or 1, D] or [B, F or 1, 6, D] in float32. Tokens may be sharded
+    over ranks before the stack is called, not inside it (see runtime/parallel.py).
+
+    Args:
+        transformer: network to change.
+        table: coefficients from ``choose_table``.
+        threshold: accumulated change below which a call is skipped (0.1 about 2x, 0.2 about 3x as fast).
+        use_ret_steps: use the modulation as signal, not the time embedding, and compute more at the start.
+        fixed: count steps per guidance branch and loop, not calls as published.
+        sync_scalar: distance -> distance that all ranks use.
+
+    Raises:
+        ValueError: it is already enabled.
     """
 
     recorded_as: ClassVar[str] = "teacache"
     _is_stateful = True  # so that cache_context reaches _Branch
 
     def __init__(
-        self, transformer: Network, counting: Counting, sync_scalar: Callable[[float], float] = float
+        self,
+        transformer: Network,
+        table: Table,
+        *,
+        threshold: float,
+        use_ret_steps: bool,
+        fixed: bool,
+        sync_scalar: Callable[[float], float] = float,
     ) -> None:
         super().__init__()
-        self.transformer, self.counting, self.sync_scalar = transformer, counting, sync_scalar
+        self.transformer, self.sync_scalar = transformer, sync_scalar
+        self.counting = (Fixed if fixed else Published)(
+            table.coefficients(use_ret_steps), threshold=threshold, use_ret_steps=use_ret_steps
+        )
         self.branch = _Branch()
         self.log: list[Decision] = []
         self.signals: dict[str, Tensor] = {}
@@ -247,33 +269,3 @@ class TeaCache(ModelHook):
         """Clear the list of hooked modules that ``cache_context`` caches, so that it is rebuilt."""
         if (registry := getattr(self.transformer, "_diffusers_hook", None)) is not None:
             registry.invalidate_child_registries_cache()
-
-
-def enable_teacache(
-    transformer: Network,
-    table: Table,
-    *,
-    threshold: float,
-    use_ret_steps: bool,
-    fixed: bool,
-    sync_scalar: Callable[[float], float] = float,
-) -> TeaCache:
-    """Install TeaCache on a transformer; its blocks may be compiled, streamed or quantized.
-
-    Tokens may be sharded over ranks before the stack is called, not inside it (see runtime/parallel.py).
-
-    Args:
-        transformer: network to change.
-        table: coefficients from ``choose_table``.
-        threshold: accumulated change below which a call is skipped (0.1 about 2x, 0.2 about 3x as fast).
-        use_ret_steps: use the modulation as signal, not the time embedding, and compute more at the start.
-        fixed: count steps per guidance branch and loop, not calls as published.
-        sync_scalar: distance -> distance that all ranks use.
-
-    Raises:
-        ValueError: it is already enabled.
-    """
-    counting = (Fixed if fixed else Published)(
-        table.coefficients(use_ret_steps), threshold=threshold, use_ret_steps=use_ret_steps
-    )
-    return TeaCache(transformer, counting, sync_scalar)
