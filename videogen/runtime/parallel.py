@@ -6,7 +6,7 @@ need no sharding. Only self-attention needs other ranks' tokens; diffusers' cont
 never attended to and is dropped at the end. With CFG parallel, guidance branches run on different ranks.
 Everything else (text, VAE encode, solver steps) runs on every rank.
 
-Source: spec performance sections (d) and (e).
+Source: spec performance sections (d) and (e). Shapes: B batch, L tokens, N heads, K head width.
 """
 
 import atexit
@@ -40,6 +40,9 @@ Made = TypeVar("Made")
 PATIENCE = timedelta(days=1)  # while rank 0 downloads or writes; torchrun watches the processes
 CPU = torch.device("cpu")
 
+Weighted = tuple[Tensor, Tensor]
+"""Result of attention [B, L, N, K], and the log-sum-exp of its weights [B, L, N]."""
+
 
 class Communicator:
     """Ranks of the job and their collective operations; a single process is a group of one."""
@@ -69,12 +72,9 @@ class Communicator:
         """Return ``make()`` on every rank; local rank 0 of each machine runs it before the others."""
         if self.is_single:
             return make()
-        if self.own.local_rank == 0:
-            made = make()
-            dist.barrier(self.cpu_group)
-            return made
+        made = [make()] if self.own.local_rank == 0 else []
         dist.barrier(self.cpu_group)
-        return make()
+        return made[0] if made else make()
 
     @cached_property
     def cpu_group(self) -> dist.ProcessGroup:
@@ -127,16 +127,13 @@ def apply_parallelism(pipeline: Pipeline, degrees: Degrees, device: torch.device
         return
     mesh = mesh_of(degrees, device.type)
     if degrees.cfg > 1:
-        pipeline.evaluate = CfgParallel(mesh["cfg"].get_group())
+        pipeline.evaluate = partial(evaluate_in_parallel, mesh["cfg"].get_group())
     if degrees.sequence > 1:
-        config = ParallelConfig(
-            context_parallel_config=ContextParallelConfig(
-                ring_degree=degrees.ring, ulysses_degree=degrees.ulysses, mesh=mesh
-            )
-        )
+        cp = ContextParallelConfig(ring_degree=degrees.ring, ulysses_degree=degrees.ulysses, mesh=mesh)
+        config = ParallelConfig(context_parallel_config=cp)
         config.setup(dist.get_rank(), dist.get_world_size(), device, mesh=mesh)
         exchanges = [shard_tokens(transformer, config) for transformer in pipeline.transformers]
-        pipeline.sync_scalar = ScalarSync(exchanges[0].group)
+        pipeline.sync_scalar = partial(broadcast_scalar, exchanges[0].group)
     shard_decoder(pipeline.vae, mesh._flatten("all").get_group())
 
 
@@ -147,37 +144,28 @@ def mesh_of(degrees: Degrees, kind: str) -> DeviceMesh:
     return init_device_mesh(kind, shape, mesh_dim_names=("cfg", "ring", "ulysses"))
 
 
-class ScalarSync:
-    """Broadcast of a number from the first rank of a sequence group.
+def broadcast_scalar(group: dist.ProcessGroup, number: float) -> float:
+    """Broadcast a number from a group's first rank, so that ranks that round differently decide alike."""
+    box = torch.tensor([number], dtype=torch.float64)
+    dist.broadcast(box, group=group, group_src=0)
+    return box.item()
 
-    Ranks may round differently; this way all of them take the same branch.
+
+def evaluate_in_parallel(
+    group: dist.ProcessGroup, branches: Sequence[str], velocity: Velocity
+) -> Sequence[Tensor]:
+    """Evaluate guidance branches side by side; same result as ``guidance.evaluate_sequentially``.
+
+    They are dealt out in order; ``group`` has one rank of each group of ranks that shares a branch.
     """
-
-    def __init__(self, group: dist.ProcessGroup) -> None:
-        self.group = group
-
-    def __call__(self, number: float) -> float:
-        box = torch.tensor([number], dtype=torch.float64)
-        dist.broadcast(box, group=self.group, group_src=0)
-        return box.item()
-
-
-class CfgParallel:
-    """CFG parallel: guidance branches are dealt out to rank groups in order and evaluated side by side."""
-
-    def __init__(self, group: dist.ProcessGroup) -> None:
-        self.group = group
-
-    def __call__(self, branches: Sequence[str], velocity: Velocity) -> Sequence[Tensor]:
-        """Evaluate all branches; same result as ``guidance.evaluate_sequentially``."""
-        groups, own = dist.get_world_size(self.group), dist.get_rank(self.group)
-        if len(branches) == 1:
-            return [velocity(branches[0]).float()]
-        velocities = [velocity(branch).float() for branch in branches[own::groups]]
-        assert velocities, "more groups than branches"
-        velocities += [torch.zeros_like(velocities[0])] * (-(-len(branches) // groups) - len(velocities))
-        gathered = all_gather(torch.stack(velocities), self.group)
-        return [gathered[index % groups, index // groups] for index in range(len(branches))]
+    if len(branches) == 1:
+        return [velocity(branches[0]).float()]
+    groups, own = dist.get_world_size(group), dist.get_rank(group)
+    velocities = [velocity(branch).float() for branch in branches[own::groups]]
+    assert velocities, "more groups than branches"
+    velocities += [torch.zeros_like(velocities[0])] * (-(-len(branches) // groups) - len(velocities))
+    gathered = all_gather(torch.stack(velocities), group)
+    return [gathered[index % groups, index // groups] for index in range(len(branches))]
 
 
 class Exchange:
@@ -219,57 +207,38 @@ class Exchange:
         """Return a forward over all tokens and some of the heads."""
         kernel = partial(attend, backend=backend)
 
-        def forward(
-            _: object, query: Tensor, key: Tensor, value: Tensor, *__: object, **___: object
-        ) -> Tensor:
-            order = self.sharding.sequence_order(0, self.ranks, query.device)
-            key, value = key.index_select(1, order), value.index_select(1, order)
+        def forward(_: object, q: Tensor, k: Tensor, v: Tensor, *__: object, **___: object) -> Tensor:
+            order = self.sharding.sequence_order(0, self.ranks, q.device)
+            k, v = k.index_select(1, order), v.index_select(1, order)
             if spans is None:
-                return kernel(query, key, value)
-            out = attend_spans(kernel, query.index_select(1, order), key, value, spans)
-            return out.index_select(1, self.sharding.shard_order(self.ranks, query.device))
+                return kernel(q, k, v)
+            out = attend_spans(kernel, q.index_select(1, order), k, v, spans)
+            return out.index_select(1, self.sharding.shard_order(self.ranks, q.device))
 
         return forward
 
-    def _ring(self, backend: str | None) -> Callable[..., tuple[Tensor, Tensor]]:
+    def _ring(self, backend: str | None) -> Callable[..., Weighted]:
         """Return a forward over one rank's tokens per hop, starting with the local ones."""
         hops = itertools.count(self.cp._ring_local_rank)
-        kernel = ring_kernel(backend)
+        kernel = RING_KERNELS[str(getattr(backend, "value", backend) or "native")]
 
-        def forward(
-            _: object, query: Tensor, key: Tensor, value: Tensor, *__: object, **___: object
-        ) -> tuple[Tensor, Tensor]:
+        def forward(_: object, q: Tensor, k: Tensor, v: Tensor, *__: object, **___: object) -> Weighted:
             first = next(hops) % self.cp.ring_degree * self.cp.ulysses_degree
-            order = self.sharding.sequence_order(first, first + self.cp.ulysses_degree, key.device)
-            return kernel(query, key.index_select(1, order), value.index_select(1, order))
+            order = self.sharding.sequence_order(first, first + self.cp.ulysses_degree, k.device)
+            k, v = k.index_select(1, order), v.index_select(1, order)
+            return kernel(None, q, k, v, return_lse=True, _save_ctx=False)
 
         return forward
 
 
-def ring_kernel(backend: str | None) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Return a kernel that also returns the log-sum-exp of the attention weights [B, L, N].
-
-    Raises:
-        KeyError: there is none of this name; ``RING_KERNELS`` lists them.
-    """
-    forward = RING_KERNELS[str(getattr(backend, "value", backend) or "native")]
-
-    def kernel(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        return forward(None, query, key, value, return_lse=True, _save_ctx=False)
-
-    return kernel
-
-
-def _cpu_attention(
-    _: object, query: Tensor, key: Tensor, value: Tensor, **__: object
-) -> tuple[Tensor, Tensor]:
+def _cpu_attention(_: object, *heads: Tensor, **__: object) -> Weighted:
     """Run torch's CPU kernel with the signature of diffusers' forward ops."""
-    heads = (x.transpose(1, 2) for x in (query, key, value))
-    out, weight = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(*heads)
+    transposed = (x.transpose(1, 2) for x in heads)
+    out, weight = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(*transposed)
     return out.transpose(1, 2), weight.transpose(1, 2)
 
 
-RING_KERNELS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
+RING_KERNELS: dict[str, Callable[..., Weighted]] = {
     "native": _cpu_attention,
     "_native_cudnn": kernels._cudnn_attention_forward_op,
     "_native_flash": kernels._native_flash_attention_forward_op,

@@ -62,7 +62,8 @@ class _Cached:
         stack = blocks(transformer)
         for block in () if in_blocks else stack:
             _compile_inside(block)
-        self.counted = _attention(stack[-1]) if in_blocks else stack[-1]
+        attention = next(layer for layer in stack[-1].children() if hasattr(layer, "processor"))
+        self.counted = attention if in_blocks else stack[-1]
         HookRegistry.check_if_exists_or_initialize(self.counted).register_hook(self.counter, HOOK)
         transformer.enable_cache(config)
         first = HookRegistry.check_if_exists_or_initialize(stack[0])
@@ -91,11 +92,6 @@ class _Cached:
         self.transformer.disable_cache()
         HookRegistry.check_if_exists_or_initialize(self.counted).remove_hook(HOOK, recurse=False)
         self.transformer._diffusers_hook.invalidate_child_registries_cache()
-
-
-def _attention(block: nn.Module) -> nn.Module:
-    """Return the first attention layer of a block."""
-    return next(layer for layer in block.children() if hasattr(layer, "processor"))
 
 
 def _compile_inside(block: nn.Module) -> None:

@@ -121,18 +121,6 @@ class Fixed(Counting):
         return branch, count, count < RETAINED[self.use_ret_steps] // 2 or count >= last
 
 
-class _Branch(StateManager):
-    """Hook through which ``transformer.cache_context(name)`` sets the current branch; stores nothing else."""
-
-    name = ""
-
-    def __init__(self) -> None:
-        super().__init__(dict)
-
-    def set_context(self, context: object) -> None:
-        self.name = getattr(context, "name", "")
-
-
 class TeaCache(ModelHook):
     """Hook on the block stack of one transformer, whose blocks may be compiled, streamed or quantized.
 
@@ -153,7 +141,7 @@ class TeaCache(ModelHook):
     """
 
     recorded_as: ClassVar[str] = "teacache"
-    _is_stateful = True  # so that cache_context reaches _Branch
+    _is_stateful = True  # so that cache_context reaches ``branch``
 
     def __init__(
         self,
@@ -170,7 +158,7 @@ class TeaCache(ModelHook):
         self.counting = (Fixed if fixed else Published)(
             table.coefficients(use_ret_steps), threshold=threshold, use_ret_steps=use_ret_steps
         )
-        self.branch = _Branch()
+        self.branch = StateManager(dict)  # only for its context, which has the name of the current branch
         self.log: list[Decision] = []
         self.signals: dict[str, Tensor] = {}
         self.residuals: dict[str, Tensor] = {}
@@ -230,8 +218,9 @@ class TeaCache(ModelHook):
     ) -> Tensor:
         """Run or skip the blocks; takes the arguments of ``WanBlocks.forward``."""
         signal = temb if self.counting.use_ret_steps else self._embedding
+        branch = getattr(self.branch._context, "name", "")
         decision = self.counting.decide(
-            self.branch.name, lambda state: self._distance(state, signal, hidden_states.shape)
+            branch, lambda state: self._distance(state, signal, hidden_states.shape)
         )
         self.log.append(decision)
         self.signals[decision.state] = signal
