@@ -91,6 +91,6 @@ def shard_decoder(vae: nn.Module, group: dist.ProcessGroup) -> None:
     """
     use_fused_layers(vae)
     sharding = SpatialSharding(group)
-    layers = [layer for layer in vae.get_submodule("decoder").modules() if hasattr(layer, "row_sharding")]
+    layers = [layer for layer in vae.get_submodule("decoder").modules() if hasattr(layer, "spatial_sharding")]
     for module in (vae, *layers) if layers else ():
-        module.row_sharding = sharding  # type: ignore[assignment]
+        module.spatial_sharding = sharding  # type: ignore[assignment]

@@ -164,7 +164,7 @@ def _decode_tiles(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
 
 def _whole_decoder(vae: AutoencoderKLWan, height: int) -> Callable[[Tensor], Tensor]:
     """Return a decoder of whole frames, sharded over ranks if configured (see runtime/vae_parallel.py)."""
-    sharding = getattr(vae, "row_sharding", None)
+    sharding = getattr(vae, "spatial_sharding", None)
     decoder = _CausalDecoder(vae)
     return sharding.shard(decoder) if sharding is not None and sharding.has_enough_rows(height) else decoder
 

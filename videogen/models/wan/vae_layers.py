@@ -39,7 +39,7 @@ AT_ONCE = 2  # full-size frames encoded at once
 FIRST = "Rep"  # diffusers' cache mark: the temporal convolution has seen only the first frame
 
 
-class RowSharding(Protocol):
+class SpatialSharding(Protocol):
     """Sharding of a frame's rows over ranks; see ``runtime/vae_parallel.py``, which sets it on the layers."""
 
     @property
@@ -56,7 +56,7 @@ class RowSharding(Protocol):
 class CausalConv(WanCausalConv3d):
     """Causal convolution that writes its own padded input."""
 
-    row_sharding: RowSharding | None = None
+    spatial_sharding: SpatialSharding | None = None
 
     def forward(self, x: Tensor, cache_x: Tensor | None = None) -> Tensor:
         """Convolve [B, C, F, H, W] like diffusers' layer, with the previous frames in ``cache_x``."""
@@ -103,8 +103,8 @@ class CausalConv(WanCausalConv3d):
         else:
             joined = norm_silu_append(x, bias, norm.gamma, before, self._halo)
         if self._halo:
-            assert self.row_sharding is not None
-            self.row_sharding.fill_halo(joined.permute(0, 2, 3, 4, 1))
+            assert self.spatial_sharding is not None
+            self.spatial_sharding.fill_halo(joined.permute(0, 2, 3, 4, 1))
         return joined
 
     def over(self, joined: Tensor, *, biased: bool = True) -> Tensor:
@@ -114,7 +114,7 @@ class CausalConv(WanCausalConv3d):
 
     @property
     def _halo(self) -> int:
-        return self.row_sharding.halo if self.row_sharding is not None and self._padding[2] else 0
+        return self.spatial_sharding.halo if self.spatial_sharding is not None and self._padding[2] else 0
 
 
 class ResidualBlock(WanResidualBlock):
@@ -143,7 +143,7 @@ class ResidualBlock(WanResidualBlock):
 class Resample(WanResample):
     """Up- or downsampling by two in space and, for the 3d modes, in time."""
 
-    row_sharding: RowSharding | None = None
+    spatial_sharding: SpatialSharding | None = None
 
     def forward(self, x: Tensor, feat_cache: list | None = None, feat_idx: list[int] | None = None) -> Tensor:
         """Resample frames [B, C, F, H, W]; without a cache only in space."""
@@ -176,13 +176,13 @@ class Resample(WanResample):
     def _convolve_doubled(self, pixels: Tensor) -> Tensor:
         """Convolve frames [B, F, 1 or 2, h, w, C] with every pixel doubled both ways: [B * F, C, H, W]."""
         batch, frames, two, height, width, channels = pixels.shape
-        halo = self.row_sharding.halo if self.row_sharding is not None else 0
+        halo = self.spatial_sharding.halo if self.spatial_sharding is not None else 0
         large = pixels.new_empty(batch * frames * two, 2 * height + 2 * halo, 2 * width, channels)
         inner = large[:, halo : 2 * height + halo]
         inner.view(batch, frames, two, height, 2, width, 2, channels).copy_(pixels[:, :, :, :, None, :, None])
         if halo:
-            assert self.row_sharding is not None
-            self.row_sharding.fill_halo(large)
+            assert self.spatial_sharding is not None
+            self.spatial_sharding.fill_halo(large)
         layer = self.resample[1]
         return functional.conv2d(large.permute(0, 3, 1, 2), layer.weight, layer.bias, padding=(1 - halo, 1))
 
@@ -190,15 +190,15 @@ class Resample(WanResample):
 class AttentionBlock(WanAttentionBlock):
     """Attention over the pixels of a frame, whose rows may be sharded over ranks."""
 
-    row_sharding: RowSharding | None = None
+    spatial_sharding: SpatialSharding | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Attend from the rows here [B, C, F, h, W] to all rows."""
-        if self.row_sharding is None:
+        if self.spatial_sharding is None:
             return super().forward(x)
         frames = self.norm(rearrange(x, "b c f h w -> (b f) c h w"))
         query, rest = self.to_qkv(frames).tensor_split([frames.shape[1]], dim=1)
-        key, value = self.row_sharding.gather_all_rows(rest).chunk(2, dim=1)
+        key, value = self.spatial_sharding.gather_all_rows(rest).chunk(2, dim=1)
         query, key, value = (
             rearrange(rows, "n c h w -> n 1 (h w) c").contiguous() for rows in (query, key, value)
         )
