@@ -129,8 +129,8 @@ class TeaCache(ModelHook):
     over ranks before the stack is called, not inside it (see runtime/parallel.py).
 
     Args:
-        transformer: network to change. Its ``blocks`` run all blocks; its ``condition_embedder`` returns the time
-            embedding and the modulation.
+        transformer: network to change. Its ``blocks`` run all blocks, and its ``condition_embedder`` returns
+            the time embedding and the modulation.
         table: coefficients from ``choose_table``.
         threshold: accumulated change below which a call is skipped (0.1 about 2x, 0.2 about 3x as fast).
         use_ret_steps: use the modulation as signal, not the time embedding, and compute more at the start.
