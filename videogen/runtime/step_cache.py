@@ -71,12 +71,6 @@ class _Cached:
         self.states: StateManager | None = getattr(leader, "state_manager", None)
         self.listener = transformer.register_forward_pre_hook(lambda *_: on_call(self))
 
-    @property
-    def branch(self) -> str:
-        """Guidance branch that is being computed."""
-        assert self.states is not None
-        return self.states.context.name
-
     def calibrated(self) -> dict[str, list[float]]:
         """Return the ratios measured since the last reset, by branch; empty unless it calibrates."""
         states = {} if self.states is None else self.states._state_cache
@@ -193,8 +187,9 @@ class DiffusersCache:
             self._working = cached
         if self.known is None:
             return
+        assert cached.states is not None
         branches = self.known["transformers"][self.cached.index(cached)]
-        ratios: list[float] = branches.get(cached.branch) or next(iter(branches.values()), [])
+        ratios: list[float] = branches.get(cached.states.context.name) or next(iter(branches.values()), [])
         cached.config.mag_ratios = _interpolate_ratios(ratios, self._steps / self.known["steps"])
         cached.config.num_inference_steps = max(1, len(cached.config.mag_ratios))
 

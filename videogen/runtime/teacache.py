@@ -183,7 +183,7 @@ class TeaCache(ModelHook):
     def reset(self, num_steps: int) -> None:
         """Start a generation; ``num_steps`` is the start value of published counting."""
         self.counting.reset(num_steps)
-        self._drop()
+        self.end_loop()
         self.log.clear()
 
     def start_loop(self, num_steps: int, published_steps: int | None = None) -> None:
@@ -192,11 +192,12 @@ class TeaCache(ModelHook):
         ``published_steps``: number of steps that the published code sets for the loop, if it differs.
         """
         self.counting.start_loop(num_steps, published_steps)
-        self._drop()
+        self.end_loop()
 
     def end_loop(self) -> None:
         """Free cached tensors; the next loop starts by computing."""
-        self._drop()
+        self.signals.clear()
+        self.residuals.clear()
 
     @property
     def needs_pairs(self) -> bool:
@@ -212,7 +213,7 @@ class TeaCache(ModelHook):
             del blocks._diffusers_hook, blocks.forward
         self._listener.remove()
         self._forget_registries()
-        self._drop()
+        self.end_loop()
 
     def new_forward(
         self, _module: nn.Module, hidden_states: Tensor, text: Tensor, temb: Tensor, *others: object
@@ -234,7 +235,7 @@ class TeaCache(ModelHook):
 
     def reset_state(self, module: nn.Module) -> nn.Module:
         """Clear cached tensors; diffusers calls this after a generation."""
-        self._drop()
+        self.end_loop()
         return module
 
     def _distance(self, state: str, signal: Tensor, shape: Size) -> float | None:
@@ -250,10 +251,6 @@ class TeaCache(ModelHook):
 
     def _listen(self, _embedder: nn.Module, _arguments: object, outputs: tuple[Tensor, Tensor]) -> None:
         self._embedding = outputs[0]
-
-    def _drop(self) -> None:
-        self.signals.clear()
-        self.residuals.clear()
 
     def _forget_registries(self) -> None:
         """Clear the list of hooked modules that ``cache_context`` caches, so that it is rebuilt."""
