@@ -25,7 +25,7 @@ FAMILIES = {
 REGISTRY = "tasks/table.py"
 # What still names a family besides; the lists may only become shorter.
 STILL = {
-    "HunyuanVideo": {"runtime/parallel.py", "runtime/vae.py"},
+    "HunyuanVideo": set(),
     "Wan2.2": {"cli/chain.py"},  # chains are Wan2.2's
     "SkyReels-V2": set(),
     "SkyReels-V3": {"pipelines/reference_to_video.py", "pipelines/single_shot_extension.py"},
