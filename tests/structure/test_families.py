@@ -36,7 +36,6 @@ STILL = {
     "Wan2.2": {
         "checkpoints/key_maps.py",
         "checkpoints/layouts.py",
-        "cli/chain.py",  # chains are Wan2.2's
         "models/components.py",
         "models/tiny.py",
         "models/wan/vae.py",

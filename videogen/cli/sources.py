@@ -2,20 +2,45 @@
 
 import json
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from videogen.errors import InputError, nearest
 from videogen.planning.request import Item
 from videogen.results import sidecar
-from videogen.tasks.options import FLAG_NAMES, OPTIONS, Option, merge
+from videogen.tasks.options import FLAG_NAMES, OPTIONS, Option, RunSettings, merge
 from videogen.tasks.table import TASKS
 
 LARGEST_TEXT = 50_000_000  # bytes
 # What a file may not say: it would have to be known before the file is read.
 COMMAND_LINE_ONLY = ("config", "from_metadata", "list_tasks", "env", "version")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asked:
+    """All that was asked for: values of the videos by option name, and settings of the run.
+
+    ``recorded``: as in ``Item``.
+    """
+
+    values: Mapping[str, object]
+    recorded: Collection[str]
+    settings: RunSettings
+
+
+def gather(given: Mapping[str, object]) -> Asked:
+    """Merge the sources of options: flags go before --config before --from_metadata."""
+    settings = RunSettings.of(given)
+    stronger = merge(from_config(settings.config) if settings.config else {}, given)
+    earlier = from_metadata(settings.from_metadata, stronger) if settings.from_metadata else {}
+    values = merge(earlier, stronger)
+    return Asked(
+        values={name: value for name, value in values.items() if not OPTIONS[name].about_run},
+        recorded=earlier.keys() - stronger.keys(),
+        settings=RunSettings.of(values),
+    )
 
 
 def named(spelling: str, source: str) -> Option:
@@ -31,22 +56,21 @@ def named(spelling: str, source: str) -> Option:
     return OPTIONS[name]
 
 
-def value_of(option: Option, spelling: str, given: object) -> Any:
+def value_of(option: Option, spelling: str, given: object) -> object:
     """Check a value; ``base_seed: -1`` (upstream's way of asking for a random seed) means 'random'."""
     if spelling.lstrip("-").replace("-", "_") == "base_seed" and str(given).strip() == "-1":
         given = "random"
     return option.value(given)
 
 
-def from_mapping(content: Mapping[Any, object], source: str, *, one_video: bool) -> dict[str, Any]:
+def from_mapping(content: Mapping[str, object], source: str, *, one_video: bool) -> dict[str, object]:
     """Check the values of a mapping from a file; ``one_video`` refuses options about the whole run."""
-    values: dict[str, Any] = {}
+    values: dict[str, object] = {}
     for spelling, given in content.items():
         option = named(str(spelling), source)
         if one_video and option.about_run:
-            raise InputError(
-                source, spelling, "is about the whole run", f"give {option.flag} on the command line"
-            )
+            fix = f"give {option.flag} on the command line"
+            raise InputError(source, spelling, "is about the whole run", fix)
         try:
             values[option.name] = value_of(option, str(spelling), given)
         except InputError as error:
@@ -55,7 +79,7 @@ def from_mapping(content: Mapping[Any, object], source: str, *, one_video: bool)
     return values
 
 
-def from_config(file: str) -> dict[str, Any]:
+def from_config(file: str) -> dict[str, object]:
     """Values of a --config file.
 
     Raises:
@@ -68,7 +92,7 @@ def from_config(file: str) -> dict[str, Any]:
     return from_mapping(content, f"--config {file}", one_video=False)
 
 
-def from_metadata(file: str, stronger: Mapping[str, Any]) -> dict[str, Any]:
+def from_metadata(file: str, stronger: Collection[str]) -> dict[str, object]:
     """Values of an earlier result. A model or an input that was a private path must be given again.
 
     Raises:
@@ -79,13 +103,8 @@ def from_metadata(file: str, stronger: Mapping[str, Any]) -> dict[str, Any]:
     if model.startswith(sidecar.LOCAL_MODEL):
         del request["model_id"]
         if "model_id" not in stronger:
-            name = model.removeprefix(sidecar.LOCAL_MODEL)
-            raise InputError(
-                "--from_metadata",
-                file,
-                f"made with the local model '{name}'",
-                "add --model_id with its folder",
-            )
+            what = f"made with the local model '{model.removeprefix(sidecar.LOCAL_MODEL)}'"
+            raise InputError("--from_metadata", file, what, "add --model_id with its folder")
     task = TASKS.get(str(request.get("task_type")))
     for name in task.inputs if task is not None else ():
         recorded = request.get(name) if name not in stronger else None
@@ -96,7 +115,7 @@ def from_metadata(file: str, stronger: Mapping[str, Any]) -> dict[str, Any]:
     return from_mapping(request, f"--from_metadata {file}", one_video=True)
 
 
-def read_jobs(file: str, base: dict[str, Any], recorded: Collection[str] = ()) -> list[Item]:
+def read_jobs(file: str, base: Mapping[str, object], recorded: Collection[str]) -> list[Item]:
     """Read a --jobs file: JSON lines where the first line is a JSON object, else one prompt per line.
 
     Of the ``base`` values, those ``recorded`` come from an earlier result.
@@ -105,31 +124,27 @@ def read_jobs(file: str, base: dict[str, Any], recorded: Collection[str] = ()) -
         InputError: unreadable, empty, or a broken line, with its number.
     """
     items: list[Item] = []
-    lines = [(number, line.strip()) for number, line in enumerate(_lines(file), start=1) if line.strip()]
+    text = _text("--jobs", file).splitlines()
+    lines = [(number, line.strip()) for number, line in enumerate(text, start=1) if line.strip()]
     if not lines:
         raise InputError("--jobs", file, "is empty", "one prompt per line, or one JSON object per line")
     is_json = file.lower().endswith((".jsonl", ".json")) or lines[0][1].startswith("{")
     for number, line in lines:
         source = f"--jobs {file} line {number}"
-        own = _json_line(line, source) if is_json else {"prompt": line}
+        own: Mapping[str, object] = _json_line(line, source) if is_json else {"prompt": line}
         items.append(Item(values=merge(base, own), label=source, recorded=set(recorded) - own.keys()))
     return items
 
 
-def _json_line(line: str, source: str) -> dict[str, Any]:
+def _json_line(line: str, source: str) -> dict[str, object]:
+    fix = 'for example {"prompt": "a cat", "seed": 1}'
     try:
         content = json.loads(line)
     except ValueError as error:
-        raise InputError(
-            source, None, f"is not JSON ({error})", 'for example {"prompt": "a cat", "seed": 1}'
-        ) from None
+        raise InputError(source, None, f"is not JSON ({error})", fix) from None
     if not isinstance(content, dict):
-        raise InputError(source, line, "is not a JSON object", 'for example {"prompt": "a cat", "seed": 1}')
+        raise InputError(source, line, "is not a JSON object", fix)
     return from_mapping(content, source, one_video=True)
-
-
-def _lines(file: str) -> list[str]:
-    return _text("--jobs", file).splitlines()
 
 
 def _yaml(file: str) -> object:

@@ -24,6 +24,8 @@ class Option:
         aliases: further spellings.
         common: every task uses it; others are named by the rows of the tasks that do.
         chain: generate_continuous.py takes it, whether its tasks use it or not.
+        chain_default: its value in a chain unless given, where that is another.
+        set_by_chain: a chain decides it itself for each of its videos, and refuses it.
         about_run: it speaks about the whole run, not about one video; no job line or metadata file holds it.
         repeat: every occurrence counts.
         bare: the value of a flag that stands alone.
@@ -44,6 +46,8 @@ class Option:
     aliases: tuple[str, ...] = ()
     common: bool = False
     chain: bool = False
+    chain_default: object = None
+    set_by_chain: bool = False
     about_run: bool = False
     repeat: bool = False
     bare: str | None = None

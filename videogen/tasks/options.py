@@ -105,7 +105,7 @@ class Inputs:
         "1-4 reference images, paths or http(s) URLs; the first fixes the shape", metavar="A,B")
     input_image: str | None = row(word,
         "first frame (v2v: the input video's last, where it is at hand without loss)", metavar="FILE|URL",
-        aliases=("image", "i2v_image_path"))
+        aliases=("image", "i2v_image_path"), set_by_chain=True)
     end_image: str | None = row(word, "what comes right after the last frame (with --input_image)",
         metavar="FILE|URL")
     input_video: str | None = row(word, "video to continue", metavar="FILE|URL",
@@ -139,7 +139,7 @@ class Sampling:
         metavar="0..1")
     handover: str = row(one_of("frames", "latents", "mp4"),
         "what one roll passes to the next: 8-bit frames, as published, or latents; in a chain frames, or "
-        "what the mp4 holds, as published", metavar="WHAT", chain=True)
+        "what the mp4 holds, as published", metavar="WHAT", chain=True, chain_default="frames")
     color_match: bool = switch("match the colours of new frames to the input's last")
     noise_device: str = row(one_of("cpu", "cuda"),
         "where noise is drawn; cpu gives the same noise on every machine", metavar="DEVICE", common=True,
@@ -190,7 +190,7 @@ class Chain:
     """Several videos."""
 
     num_videos: int | None = row(whole(1, 999), "how many videos, each with the next seed (default 1)",
-        metavar="N", chain=True, hashed=False, recorded=False)
+        metavar="N", chain=True, chain_default=12, hashed=False, recorded=False)
     no_vlm: bool = switch("no descriptions: --custom_prompt is every video's prompt", chain=True)
     concat: bool = switch("also join the videos to one film, without doubled frames", chain=True)
 
@@ -275,21 +275,28 @@ class Output:
 
     output: str | None = row(word, ".mp4, .gif, .npy, or a folder of PNGs", metavar="PATH",
         aliases=("save_file",), common=True, hashed=False, recorded=False, excludes=("output_dir",),
-        instead_of=("output_dir",))
+        instead_of=("output_dir",), set_by_chain=True)
     output_dir: str | None = row(word, "folder for <index>_<seed>.mp4", metavar="DIR", aliases=("save_path",),
-        common=True, hashed=False, recorded=False, instead_of=("output",))
+        common=True, hashed=False, recorded=False, instead_of=("output",),
+        chain_default="./continuous_outputs")
     save_latents: str | None = row(word, "also keep the denoised latents", metavar="FILE.safetensors",
-        common=True, hashed=False, recorded=False)
+        common=True, hashed=False, recorded=False, set_by_chain=True)
     prepend_input: bool = switch("put the input video before the new frames, at its size")
     keep_audio: bool = switch("with --prepend_input: also the input's sound")
     save_last_frame: str | None = row(word, "also keep the last frame, lossless", metavar="FILE.png",
-        hashed=False, recorded=False)
+        hashed=False, recorded=False, set_by_chain=True)
     new_frames_only: bool = switch("leave the input video out of the file")
     keep_parts: bool = switch("keep the finished rolls (<name>.parts/) after success", hashed=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Existing:
+    """What is there already, and several videos in one run."""
+
     overwrite: bool = switch("replace an existing output", about_run=True)
     resume: bool = switch("skip what is finished", about_run=True)
     jobs: str | None = row(word, "one prompt per line, or JSON lines of flags", metavar="FILE",
-        about_run=True)
+        about_run=True, set_by_chain=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -298,7 +305,7 @@ class About:
 
     caption_only: bool = switch(
         "print what the models of --vlm_path (--input_video) and --prompt_enhancer write, as JSON, and stop",
-        about_run=True)
+        about_run=True, set_by_chain=True)
     dry_run: bool = switch("print the plan and load nothing", about_run=True)
     config: str | None = row(word, "flags from a YAML file", metavar="FILE.yaml", about_run=True)
     from_metadata: str | None = row(word, "flags of an earlier result (.json or .mp4)", metavar="FILE",
@@ -312,25 +319,26 @@ class About:
 
 
 # fmt: on
-GROUPS: dict[str, type] = {
-    "task and model": Model,
-    "prompt": Prompt,
-    "size and length": Size,
-    "inputs": Inputs,
-    "sampling": Sampling,
-    "diffusion forcing": Forcing,
-    "avatar": Avatar,
-    "chain": Chain,
-    "HunyuanVideo": FirstFrame,
-    "caching": Caching,
-    "memory and speed": Runtime,
-    "output": Output,
-    "about": About,
+GROUPS: dict[str, tuple[type, ...]] = {
+    "task and model": (Model,),
+    "prompt": (Prompt,),
+    "size and length": (Size,),
+    "inputs": (Inputs,),
+    "sampling": (Sampling,),
+    "diffusion forcing": (Forcing,),
+    "avatar": (Avatar,),
+    "chain": (Chain,),
+    "HunyuanVideo": (FirstFrame,),
+    "caching": (Caching,),
+    "memory and speed": (Runtime,),
+    "output": (Output, Existing),
+    "about": (About,),
 }
 
 OPTIONS: dict[str, Option] = {
     field.name: replace(field.metadata["option"], name=field.name)
-    for group in GROUPS.values()
+    for groups in GROUPS.values()
+    for group in groups
     for field in fields(group)
 }
 FLAG_NAMES: dict[str, str] = {
@@ -385,3 +393,14 @@ class Options(
     def but(self, **changes: Any) -> Self:
         """Return them with changes."""
         return replace(self, **changes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings(Existing, About):
+    """The options that speak about the whole run."""
+
+    @classmethod
+    def of(cls, values: Mapping[str, object]) -> Self:
+        """Return them from values by name, which may hold other options too."""
+        known: dict[str, Any] = {name: value for name, value in values.items() if OPTIONS[name].about_run}
+        return cls(**known)
