@@ -21,7 +21,7 @@ from videogen.cli.parser import Program, help_text, parse
 from videogen.cli.process_end import end
 from videogen.cli.sources import Asked, gather, read_jobs
 from videogen.engine.prompt_writer import write_captions
-from videogen.errors import InputError, VideoGenError, one_line
+from videogen.errors import InputError, OutOfMemoryError, VideoGenError, is_out_of_memory, one_line
 from videogen.media.download import Fetcher
 from videogen.media.video_reader import read_video
 from videogen.planning import plan_report
@@ -40,6 +40,7 @@ ANOTHER_RANK = (
     "another rank ended (killed, perhaps for want of memory), or all were told to; torchrun's report says "
     "more, and --resume goes on"
 )
+MEMORY = "out of memory; close other programs, or try --offload, --low_vram or a smaller --resolution"
 # Where torch reads how its allocator is set up; the first is the name that it has now.
 ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF")
 # Flags whose answer is all there is to do.
@@ -77,8 +78,6 @@ def main(
     earlier = signal.signal(signal.SIGTERM, ending) if in_main_thread else None
     try:
         return _command(arguments, work or _generate, about) if is_main_process else _follow(arguments)
-    except VideoGenError as error:
-        return _failed(error.exit_code, f"error: {one_line(error)}", verbose)
     except (KeyboardInterrupt, Ended) as end:
         what = f": {ANOTHER_RANK}" if isinstance(end, Ended) else "; nothing half-written was kept"
         return _failed(INTERRUPTED, f"interrupted{what}")
@@ -86,12 +85,25 @@ def main(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _failed(1, "")
     except Exception as error:
-        advice = "-v shows where; please report it with the output of --env"
-        told = ANOTHER_RANK if distributed.is_peer_loss(error) else f"{one_line(error)} ({advice})"
-        return _failed(1, f"error: {told}", verbose)
+        code, told = verdict(error)
+        return _failed(code, f"error: {told}", verbose)
     finally:
         if in_main_thread:
             signal.signal(signal.SIGTERM, earlier)
+
+
+def verdict(error: Exception) -> tuple[int, str]:
+    """Return the exit code for what ended the run, and the line that says what it was."""
+    if is_out_of_memory(error):
+        told = one_line(error)
+        return OutOfMemoryError.exit_code, told if isinstance(
+            error, OutOfMemoryError
+        ) else f"{MEMORY} ({told})"
+    if isinstance(error, VideoGenError):
+        return error.exit_code, one_line(error)
+    if distributed.is_peer_loss(error):
+        return 1, ANOTHER_RANK
+    return 1, f"{one_line(error)} (-v shows where; please report it with the output of --env)"
 
 
 def program() -> NoReturn:
