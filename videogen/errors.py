@@ -41,6 +41,12 @@ class CheckpointError(VideoGenError):
     exit_code = 3
 
 
+class FolderError(VideoGenError):
+    """A cache or temporary folder that cannot be used; the message names the variable to set."""
+
+    exit_code = 3
+
+
 class OutOfMemoryError(VideoGenError):
     """The device or the machine ran out of memory."""
 

@@ -3,13 +3,13 @@
 Imports nothing heavy: ``--help`` and every complaint about arguments and inputs come before torch is loaded.
 """
 
+import contextlib
 import json
 import logging
 import os
 import platform
 import signal
 import sys
-import tempfile
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,11 +17,19 @@ from pathlib import Path
 from typing import NoReturn
 
 from videogen import __version__, distributed
+from videogen.cli import own_folders
 from videogen.cli.parser import Program, help_text, parse
-from videogen.cli.process_end import end
+from videogen.cli.process_end import discard_stdout, end, open_missing_streams
 from videogen.cli.sources import Asked, gather, read_jobs
 from videogen.engine.prompt_writer import write_captions
-from videogen.errors import InputError, OutOfMemoryError, VideoGenError, is_out_of_memory, one_line
+from videogen.errors import (
+    FolderError,
+    InputError,
+    OutOfMemoryError,
+    VideoGenError,
+    is_out_of_memory,
+    one_line,
+)
 from videogen.media.download import Fetcher
 from videogen.media.video_reader import read_video
 from videogen.planning import plan_report
@@ -66,6 +74,7 @@ def main(
         about: what the help text says of it.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    open_missing_streams()
     use_expandable_segments()
     verbose = any(word in ("-v", "--verbose") for word in arguments)
     in_main_thread = threading.current_thread() is threading.main_thread()
@@ -82,7 +91,7 @@ def main(
         what = f": {ANOTHER_RANK}" if isinstance(end, Ended) else "; nothing half-written was kept"
         return _failed(INTERRUPTED, f"interrupted{what}")
     except BrokenPipeError:  # the reader of stdout went away
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_stdout()
         return _failed(1, "")
     except Exception as error:
         code, told = verdict(error)
@@ -94,16 +103,17 @@ def main(
 
 def verdict(error: Exception) -> tuple[int, str]:
     """Return the exit code for what ended the run, and the line that says what it was."""
+    line = one_line(error)
     if is_out_of_memory(error):
-        told = one_line(error)
-        return OutOfMemoryError.exit_code, told if isinstance(
-            error, OutOfMemoryError
-        ) else f"{MEMORY} ({told})"
+        told = line if isinstance(error, OutOfMemoryError) else f"{MEMORY} ({line})"
+        return OutOfMemoryError.exit_code, told
+    if (trouble := own_folders.trouble(error)) is not None:
+        return FolderError.exit_code, trouble
     if isinstance(error, VideoGenError):
-        return error.exit_code, one_line(error)
+        return error.exit_code, line
     if distributed.is_peer_loss(error):
         return 1, ANOTHER_RANK
-    return 1, f"{one_line(error)} (-v shows where; please report it with the output of --env)"
+    return 1, f"{line} (-v shows where; please report it with the output of --env)"
 
 
 def program() -> NoReturn:
@@ -121,7 +131,8 @@ def _failed(code: int, message: str, verbose: bool = False) -> int:
         if verbose:
             traceback.print_exc()
         rank = "" if distributed.get_ranks().is_main_process else f" (rank {distributed.get_ranks().rank})"
-        print(f"{message}{rank}", file=sys.stderr)
+        with contextlib.suppress(OSError):  # nobody can be told
+            print(f"{message}{rank}", file=sys.stderr, flush=True)
     distributed.exit_after_failure(code)
     return code
 
@@ -158,8 +169,9 @@ def _command(arguments: list[str], work: Callable[[Asked, Path], int], about: Pr
         asked = gather(given)
         set_up_logging(asked.settings)
         quieten_libraries(verbose=asked.settings.verbose)  # before any of them is imported
-        with tempfile.TemporaryDirectory(prefix="videogen-") as workdir:
-            return work(asked, Path(workdir))
+        own_folders.check_cache()
+        with own_folders.temporary_folder() as workdir:
+            return work(asked, workdir)
     return 0
 
 
@@ -259,9 +271,25 @@ def set_up_logging(settings: RunSettings) -> None:
 
 
 def say(lines: Iterable[str]) -> None:
-    """Print lines to stdout, each at once."""
+    """Print lines to stdout, each at once.
+
+    Where stdout fails, all lines are taken all the same, so that the work behind them is done.
+
+    Raises:
+        VideoGenError: stdout failed.
+    """
+    failure: OSError | None = None
     for line in lines:
-        print(line, flush=True)
+        try:
+            print(line, flush=True)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            failure = failure or error
+            discard_stdout()
+    if failure is not None:
+        why = failure.strerror or failure
+        raise VideoGenError(f"stdout cannot be written ({why}); what was made is kept") from None
 
 
 def wants_bars() -> bool:

@@ -26,6 +26,7 @@ from videogen.prompts.roles import find_writers
 from videogen.results.output_paths import (
     OverwritePolicy,
     check_pattern,
+    check_writable,
     choose_output_paths,
     earlier_seed,
     reserve,
@@ -278,6 +279,8 @@ def check_runtime(options: Options) -> None:
             raise InputError(f"--{name}", device, "must be auto, cpu, cuda, cuda:N or mps", "try auto")
     if (folder := options.embedding_cache) and Path(folder).exists() and not Path(folder).is_dir():
         raise InputError("--embedding_cache", folder, "is not a folder", "give a folder, or a new name")
+    if folder:
+        check_writable("--embedding_cache", Path(folder))
     for lora in options.lora:
         _check_lora(lora)
 

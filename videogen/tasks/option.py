@@ -6,7 +6,7 @@ from enum import Enum
 from typing import Any
 
 from videogen.errors import InputError, brief
-from videogen.tasks.option_types import Reject, paths, prompts, split, word
+from videogen.tasks.option_types import Reject, path, paths, prompts, split, word
 
 
 class Unset(Enum):
@@ -95,7 +95,8 @@ class Option:
         try:
             split(given).encode()
             if self.parse in (paths, prompts) and isinstance(given, list | tuple):
-                return tuple(word(" ".join(str(item).split())) for item in given)
+                check = path if self.parse is paths else word
+                return tuple(check(" ".join(str(item).split())) for item in given)
             return self.parse(split(given))
         except UnicodeEncodeError:
             raise InputError(self.flag, given, "is not UTF-8 text", "check the terminal's encoding") from None
