@@ -169,6 +169,10 @@ def _command(arguments: list[str], work: Callable[[Asked, Path], int], about: Pr
         asked = gather(given)
         set_up_logging(asked.settings)
         quieten_libraries(verbose=asked.settings.verbose)  # before any of them is imported
+        for note in asked.notes:
+            logger.info(note)
+        for warning in asked.warnings:
+            logger.warning(warning)
         own_folders.check_cache()
         with own_folders.temporary_folder() as workdir:
             return work(asked, workdir)

@@ -1,15 +1,16 @@
 """Options from files: --config (YAML), --from_metadata (JSON or MP4), --jobs (text or JSON lines)."""
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
-from videogen.errors import InputError, nearest
+from videogen.errors import InputError, brief, nearest
 from videogen.planning.request import Item
 from videogen.results import sidecar
+from videogen.tasks.option_types import prompts
 from videogen.tasks.options import FLAG_NAMES, OPTIONS, Option, RunSettings, merge
 from videogen.tasks.table import TASKS
 
@@ -22,25 +23,60 @@ COMMAND_LINE_ONLY = ("config", "from_metadata", "list_tasks", "env", "version")
 class Asked:
     """All that was asked for: values of the videos by option name, and settings of the run.
 
-    ``recorded``: as in ``Item``.
+    ``recorded``: as in ``Item``. ``notes`` and ``warnings`` are what to say about a --from_metadata file.
     """
 
     values: Mapping[str, object]
     recorded: Collection[str]
     settings: RunSettings
+    notes: Sequence[str] = ()
+    warnings: Sequence[str] = ()
 
 
 def gather(given: Mapping[str, object]) -> Asked:
-    """Merge the sources of options: flags go before --config before --from_metadata."""
-    settings = RunSettings.of(given)
-    stronger = merge(from_config(settings.config) if settings.config else {}, given)
-    earlier = from_metadata(settings.from_metadata, stronger) if settings.from_metadata else {}
+    """Merge the sources of options: flags go before --config before --from_metadata.
+
+    Raises:
+        InputError: a file that cannot be used, or one that --dry_run would have to fetch something for.
+    """
+    stronger = merge(from_config(str(given["config"])) if "config" in given else {}, given)
+    settings, source = RunSettings.of(stronger), RunSettings.of(given).from_metadata
+    earlier, ignored = from_metadata(source, stronger) if source else ({}, [])
     values = merge(earlier, stronger)
+    taken = {name: value for name, value in earlier.items() if name not in stronger and name in values}
+    if settings.dry_run:
+        for name, url in urls(taken):
+            what = f"fetches nothing, and {brief(source)} names {brief(url)}"
+            raise InputError(
+                "--dry_run", None, what, f"download it, and add {OPTIONS[name].flag} with its path"
+            )
+    warning = f"{brief(source)} cannot say {', '.join(ignored)}: give them as flags, where they are wanted"
     return Asked(
         values={name: value for name, value in values.items() if not OPTIONS[name].about_run},
-        recorded=earlier.keys() - stronger.keys(),
-        settings=RunSettings.of(values),
+        recorded=taken.keys(),
+        settings=settings,
+        notes=[f"{brief(source)} names {what}" for what in fetched_for(taken)],
+        warnings=[warning] if ignored else [],
     )
+
+
+def urls(values: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+    """Yield the URLs of inputs among values, each with the name of its option."""
+    inputs = {name for task in TASKS.values() for name in task.inputs}
+    for name, given in values.items():
+        items = given if isinstance(given, tuple) else (given,)
+        items = items if name in inputs else ()
+        yield from ((name, str(item)) for item in items if "://" in str(item))
+
+
+def fetched_for(values: Mapping[str, object]) -> Iterator[str]:
+    """Yield the models, LoRAs and URLs among values, as the user is told."""
+    for name, value in values.items():
+        if OPTIONS[name].names_model:
+            yield f"the model {brief(value)}"
+    loras = values.get("lora")
+    yield from (f"the LoRA {brief(lora.path)}" for lora in (loras if isinstance(loras, tuple) else ()))
+    yield from (f"the URL {brief(url, 200)}" for _, url in urls(values))
 
 
 def named(spelling: str, source: str) -> Option:
@@ -92,8 +128,10 @@ def from_config(file: str) -> dict[str, object]:
     return from_mapping(content, f"--config {file}", one_video=False)
 
 
-def from_metadata(file: str, stronger: Collection[str]) -> dict[str, object]:
-    """Values of an earlier result. A model or an input that was a private path must be given again.
+def from_metadata(file: str, stronger: Collection[str]) -> tuple[dict[str, object], list[str]]:
+    """Return the values of an earlier result, and the names of those that no file of others may say.
+
+    A model or an input that was a private path must be given again.
 
     Raises:
         InputError: no metadata in the file, or a local model or input that is not found from here.
@@ -112,7 +150,15 @@ def from_metadata(file: str, stronger: Collection[str]) -> dict[str, object]:
             if "://" not in str(item) and not Path(str(item)).is_file():
                 what = f"was made from {item}, which is not in this folder"
                 raise InputError("--from_metadata", file, what, f"add --{name} with its path")
-    return from_mapping(request, f"--from_metadata {file}", one_video=True)
+    flag, ignored = f"--from_metadata {file}", []
+    for spelling in list(request):
+        option = named(spelling, flag)
+        if not option.recorded:
+            ignored.append(option.name)
+            del request[spelling]
+        elif option.parse is prompts and isinstance(request[spelling], str):  # the name of a file here
+            raise InputError(flag, spelling, "must be a list of prompts", f"give {option.flag} as a flag")
+    return from_mapping(request, flag, one_video=True), ignored
 
 
 def read_jobs(file: str, base: Mapping[str, object], recorded: Collection[str]) -> list[Item]:

@@ -101,7 +101,8 @@ class Plan:
             recorded["source_fps"] = "auto"
         if self.checkpoint.revision:  # the commit, so that the same files are found again
             recorded["revision"] = self.checkpoint.revision
-        return {"task_type": self.task.name, "model_id": model, "seed": self.seed, **recorded}
+        own = {"task_type": self.task.name, "model_id": model, "seed": self.seed}
+        return own | recorded | own
 
     @property
     def identity(self) -> dict[str, Any]:

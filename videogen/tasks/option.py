@@ -31,7 +31,9 @@ class Option:
         bare: the value of a flag that stands alone.
         default: its value unless given; tasks may have others (configs/*.yaml).
         hashed: its value changes the result, and is part of ``plan_hash``. Files are hashed by content.
-        recorded: it belongs into the metadata of a result, as far as it is used.
+        recorded: it says what to make, and belongs into the metadata of a result, as far as it is used. Other
+            options are about this machine (folders, devices, patience), and never taken from metadata.
+        names_model: it names a model, by folder or hub id.
         by_name: a folder that is hashed and recorded by its own name, not by where it is.
         reloads: another value needs the model loaded again.
         excludes: options that it contradicts.
@@ -54,6 +56,7 @@ class Option:
     default: Any = Unset.UNSET
     hashed: bool = True
     recorded: bool = True
+    names_model: bool = False
     by_name: bool = False
     reloads: bool = False
     excludes: tuple[str, ...] = ()

@@ -44,9 +44,9 @@ class Model:
     """Which model does what."""
 
     task_type: str | None = row(word, "what to make; see --list_tasks", metavar="TASK", aliases=("task",),
-        common=True, hashed=False, recorded=False)
+        common=True, hashed=False)
     model_id: str | None = row(path, "a model folder, a hub id, or 'tiny'", metavar="PATH|ID|tiny",
-        aliases=("ckpt_dir",), common=True, hashed=False, recorded=False)
+        aliases=("ckpt_dir",), common=True, hashed=False, names_model=True)
     revision: str | None = row(word, "branch, tag or commit of the hub repository", metavar="REV",
         common=True, hashed=False)
     download_timeout: float = row(real(above=True, example=30),
@@ -66,12 +66,14 @@ class Prompt:
         "a text file with a prompt per line, one for every roll", metavar="FILE",
         instead_of=("prompt", "captioner"))
     prompt_enhancer: str | None = row(path, "let a chat model make the prompt longer first",
-        metavar="[PATH|ID]", bare="Qwen/Qwen2.5-32B-Instruct", default=None, by_name=True)
+        metavar="[PATH|ID]", bare="Qwen/Qwen2.5-32B-Instruct", default=None, by_name=True,
+        names_model=True)
     captioner: bool = switch("let models write the prompt from the input video", default=False,
         instead_of=("prompt", "roll_prompts"))
     vlm_path: str | None = row(path,
         "model that describes the input video; OpenGVLab/InternVL3_5-8B-HF unless given, with --captioner "
-        "Skywork/SkyCaptioner-V1", metavar="PATH|ID", default=None, recorded=False, by_name=True)
+        "Skywork/SkyCaptioner-V1", metavar="PATH|ID", default=None, recorded=False, by_name=True,
+        names_model=True)
     vlm_device: str | None = row(word, "device of the models that write prompts; --device unless given",
         metavar="DEVICE", default=None, hashed=False, recorded=False)
     custom_prompt: str | None = row(text, "put in front of the description of the input video",
@@ -123,7 +125,7 @@ class Sampling:
     """How noise becomes a video."""
 
     seed: tuple[int, ...] = row(seeds, "0 .. 2^63-1, or random; several, as in 1,2,3, make one video each",
-        metavar="N[,N...]", aliases=("base_seed",), common=True, default=(), hashed=False, recorded=False)
+        metavar="N[,N...]", aliases=("base_seed",), common=True, default=(), hashed=False)
     num_inference_steps: int = row(whole(1, 1000), "denoising steps", metavar="N",
         aliases=("sample_steps", "inference_steps", "infer_steps"), common=True)
     guidance_scale: Scale = row(guidance,
