@@ -19,6 +19,8 @@ from videogen.cli.parser import Program
 from videogen.cli.process_end import end
 from videogen.cli.sources import Asked
 from videogen.errors import CheckpointError, InputError
+from videogen.media.download import Fetcher
+from videogen.media.video_reader import read_video
 from videogen.planning import plan_report
 from videogen.planning.plan import Plan
 from videogen.planning.request import Item, make_plans
@@ -333,9 +335,6 @@ def _line(path: Path, record: Mapping[str, object], *, as_json: bool) -> str:
 
 def _is_whole(result: "Result", workdir: Path) -> bool:
     """Return whether a finished video can still be read to its end."""
-    from videogen.media.download import Fetcher  # noqa: PLC0415
-    from videogen.media.video_reader import read_video  # noqa: PLC0415
-
     try:
         video = read_video("video", str(result.outputs.path), Fetcher(folder=workdir))
     except InputError:
@@ -366,8 +365,6 @@ def _save_log(folder: Path) -> None:
 def _join(chain: Chain, done: "Sequence[Result]") -> Path:
     """All links as one film, without the first frame of a link, which repeats the last before it."""
     from videogen.engine.generate import fit  # noqa: PLC0415
-    from videogen.media.download import Fetcher  # noqa: PLC0415
-    from videogen.media.video_reader import read_video  # noqa: PLC0415
     from videogen.media.video_writer import open_writer  # noqa: PLC0415
 
     videos = [read_video("video", str(result.outputs.path), Fetcher(folder=chain.workdir)) for result in done]
