@@ -176,9 +176,9 @@ def lora(value: str) -> Lora:
         try:
             path, strength = head, float(tail)
         except ValueError:
-            raise Reject("must be Parse PATH[:scale[:high|low]].", f"'{tail}' is not a number") from None
+            raise Reject("must be PATH[:scale[:high|low]]", f"'{tail}' is not a number") from None
     if not math.isfinite(strength):
-        raise Reject("must be Parse PATH[:scale[:high|low]].", "the scale must be a finite number")
+        raise Reject("must be PATH[:scale[:high|low]]", "the scale must be a finite number")
     return Lora(Path(path).expanduser(), strength, expert)
 
 
