@@ -18,7 +18,6 @@ from diffusers import DiffusionPipeline
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from videogen.checkpoints import lora
 from videogen.checkpoints.layouts import WEIGHTLESS, Checkpoint
 from videogen.checkpoints.model_features import fingerprint
 from videogen.diffusion.guidance import Guidance, Velocity, evaluate_sequentially, guide
@@ -185,39 +184,6 @@ class VideoPipeline(DiffusionPipeline):
                 "pretrained_model_name_or_path=", pretrained_model_name_or_path, what, f"use {other}"
             )
         return pipeline
-
-    def load_lora_weights(
-        self,
-        pretrained_model_name_or_path_or_dict: Any,
-        adapter_name: str | None = None,
-        *,
-        quiet: bool = False,
-        **options: Any,
-    ) -> None:
-        """Load LoRA weights like diffusers, also from files with published names.
-
-        Args:
-            pretrained_model_name_or_path_or_dict: file, folder, hub id or tensors.
-            adapter_name: name of the adapter.
-            quiet: do not warn about layers of other models.
-            options: further arguments of diffusers' method.
-
-        Raises:
-            CheckpointError: a file that holds no LoRA for this model.
-        """
-        given = pretrained_model_name_or_path_or_dict
-        if (
-            isinstance(given, str | Path)
-            and (
-                file := Path(given, *(options.get(part) or "" for part in ("subfolder", "weight_name")))
-            ).exists()
-        ):
-            second = options.get("load_into_transformer_2")
-            state, note = lora.read(file, self.transformer_2 if second else self.transformer)
-            if note and not quiet:
-                logger.warning(note)
-            given = state or str(given)
-        super().load_lora_weights(given, adapter_name=adapter_name, **options)
 
     def maybe_free_model_hooks(self) -> None:
         """Evict offloaded components, in addition to diffusers' own hooks."""

@@ -22,6 +22,7 @@ from videogen.models.hunyuan import text as hunyuan_text
 from videogen.models.hunyuan import transformer as hunyuan
 from videogen.models.wan.vae import onload
 from videogen.pipelines.base import Part, StepCallback, VideoPipeline
+from videogen.pipelines.lora import LoraMixin
 from videogen.pipelines.pixels import image_tensor, truncated
 
 logger = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ STABLE = 0.001  # weight of the image in the noise
 DROPPED = 4  # leading frames that only show the image, dropped
 
 
-class HunyuanImageToVideoPipeline(VideoPipeline, HunyuanVideoLoraLoaderMixin):
+class HunyuanImageToVideoPipeline(VideoPipeline, LoraMixin, HunyuanVideoLoraLoaderMixin):
     """Image-to-video by token replacement or latent concatenation.
 
     The image is the first latent frame and stays so, or its latents are channels beside the noise.

@@ -16,13 +16,14 @@ from videogen.models.wan import vae as vae_io
 from videogen.models.wan.text import encode_prompt
 from videogen.models.wan.transformer import WanDiT
 from videogen.pipelines.base import VideoPipeline
+from videogen.pipelines.lora import LoraMixin
 from videogen.pipelines.pixels import image_tensor
 from videogen.tasks.geometry import TIME_STRIDE
 
 MASK_CHANNELS = 4  # one per video frame of a latent frame
 
 
-class WanPipeline(VideoPipeline, WanLoraLoaderMixin):
+class WanPipeline(VideoPipeline, LoraMixin, WanLoraLoaderMixin):
     """Base of the Wan family's pipelines."""
 
     model_cpu_offload_seq = "text_encoder->transformer->vae"

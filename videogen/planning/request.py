@@ -8,12 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
 from videogen.checkpoints import lora as lora_files
-from videogen.checkpoints import model_features, resolve
+from videogen.checkpoints import model_features, resolve, tensor_headers
 from videogen.checkpoints.layouts import Checkpoint
-from videogen.errors import InputError, VideoGenError
+from videogen.errors import CheckpointError, InputError, VideoGenError
 from videogen.media.audio import read_audio
 from videogen.media.download import Fetcher
 from videogen.media.image import read_image
@@ -32,7 +30,7 @@ from videogen.results.output_paths import (
     reserve,
 )
 from videogen.tasks.option import typed
-from videogen.tasks.option_types import MAX_SEED, Lora
+from videogen.tasks.option_types import MAX_SEED
 from videogen.tasks.options import OPTIONS, Options, check_conflicts, defaults, merge
 from videogen.tasks.table import VARIANTS, check_used, find, variant
 from videogen.tasks.task_spec import Files, TaskSpec, check_scales
@@ -282,25 +280,19 @@ def check_runtime(options: Options) -> None:
     if folder:
         check_writable("--embedding_cache", Path(folder))
     for lora in options.lora:
-        _check_lora(lora)
+        _check_lora(lora.path)
 
 
-def _check_lora(lora: Lora) -> None:
-    path = lora.path
-    files = [path] if path.is_file() and path.suffix == ".safetensors" else sorted(path.glob("*.safetensors"))
-    if not files:
-        raise InputError("--lora", path, "no such .safetensors file", "give the file, or the folder it is in")
-    if len(files) > 1:
-        what = f"holds {len(files)} .safetensors files"
-        raise InputError("--lora", path, what, f"give one, for example {files[0]}")
-    for file in files:
-        try:
-            with safe_open(file, framework="numpy"):
-                pass
-        except (SafetensorError, OSError) as error:
-            raise InputError(
-                "--lora", file, f"is not a .safetensors file ({error})", "download it again"
-            ) from None
+def _check_lora(path: Path) -> None:
+    if not (path.is_dir() or (path.is_file() and path.suffix in lora_files.SUFFIXES)):
+        kinds = ", ".join(lora_files.SUFFIXES)
+        fix = f"give the file ({kinds}), or the folder it is in"
+        raise InputError("--lora", path, "no such .safetensors file", fix)
+    try:
+        file = lora_files.file_of(path)
+        tensor_headers.check(file)
+    except CheckpointError as error:
+        raise InputError("--lora", path, str(error).partition(": ")[2], "give one whole file") from None
 
 
 def _read(task: TaskSpec, name: str, given: Any, files: Files, fetcher: Fetcher) -> list[Any]:
