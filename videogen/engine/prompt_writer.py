@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from videogen.errors import CheckpointError, OutOfMemoryError, VideoGenError
-from videogen.prompts.chat import Chat
 from videogen.prompts.chat_models import FoundModel
 from videogen.prompts.roles import find_writers
 from videogen.tasks.options import Options
@@ -18,6 +17,7 @@ from videogen.tasks.options import Options
 if TYPE_CHECKING:
     from videogen.media.video_reader import InputVideo
     from videogen.planning.plan import Plan
+    from videogen.prompts.chat import Chat
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class PromptWriters:
         self.chats: dict[tuple[str, str], Chat] = {}
 
     @contextmanager
-    def model(self, role: str, plan: "Plan") -> Iterator[Chat]:
+    def model(self, role: str, plan: "Plan") -> "Iterator[Chat]":
         """Load the model that a plan needs for a role."""
         chat = _chat(plan.writers[role], plan.options)
         if not self.keep:
@@ -114,13 +114,13 @@ def _group_by_model(role: str, plans: "Sequence[Plan]") -> "list[list[Plan]]":
     return list(groups.values())
 
 
-def _caption(plan: "Plan", written: Mapping[str, Any], model: Chat) -> dict[str, Any]:
+def _caption(plan: "Plan", written: Mapping[str, Any], model: "Chat") -> dict[str, Any]:
     """Add the structural caption of the plan's input video."""
     (source,) = plan.inputs["input_video"]
     return {**written, "structural_caption": describe_video(source, model)}
 
 
-def _describe(plan: "Plan", written: Mapping[str, Any], model: Chat) -> dict[str, Any]:
+def _describe(plan: "Plan", written: Mapping[str, Any], model: "Chat") -> dict[str, Any]:
     """Add a description of the plan's input video, with the user's prefix before it."""
     from videogen.prompts import internvl  # noqa: PLC0415 - not before a prompt is written
 
@@ -131,7 +131,7 @@ def _describe(plan: "Plan", written: Mapping[str, Any], model: Chat) -> dict[str
     return {**written, "description": text, "prompt": f"{first}, {text}" if first else text}
 
 
-def _prompt(plan: "Plan", written: Mapping[str, Any], model: Chat) -> dict[str, Any]:
+def _prompt(plan: "Plan", written: Mapping[str, Any], model: "Chat") -> dict[str, Any]:
     """Add the new prompt: the caption of the plan's video in prose, or its enhanced prompt."""
     from videogen.prompts import caption, enhance  # noqa: PLC0415 - not before a prompt is written
 
@@ -148,7 +148,7 @@ def _prompt(plan: "Plan", written: Mapping[str, Any], model: Chat) -> dict[str, 
     return {**written, **({"roll_prompts": texts} if several else {"prompt": texts[0]})}
 
 
-def describe_video(source: "InputVideo", model: Chat) -> dict[str, Any]:
+def describe_video(source: "InputVideo", model: "Chat") -> dict[str, Any]:
     """Return the structural caption of a video (``caption.parse``), from 16 of its frames."""
     import numpy as np  # noqa: PLC0415 - this module is loaded at start-up
 
@@ -188,7 +188,9 @@ def write_captions(options: Options, source: "InputVideo | None", role: str) -> 
     return result
 
 
-def _chat(found: FoundModel, options: Options) -> Chat:
+def _chat(found: FoundModel, options: Options) -> "Chat":
+    from videogen.prompts.chat import Chat  # noqa: PLC0415 - torch, transformers
+
     own = options.vlm_device
     device = _device(own or options.device or "auto", "--vlm_device" if own else "--device")
     logger.info("using %s", found.title)
