@@ -26,6 +26,11 @@ NUM_TRAIN_TIMESTEPS = 1000
 # goes through diffusers, which has the double (spec skyreels_v3 section 5).
 SIGMA_MAX = float(np.float32(0.999))
 SIGMA_MAX_DOUBLE = 0.999
+FLOW = {
+    "prediction_type": "flow_prediction",
+    "use_flow_sigmas": True,
+    "num_train_timesteps": NUM_TRAIN_TIMESTEPS,
+}
 UNTOUCHED = 999  # timestep of frames whose denoising has not started
 RowT = TypeVar("RowT")  # one step's entry in a schedule: a timestep, or a ``Row``
 
@@ -98,12 +103,7 @@ def unipc(steps: int, shift: float, *, sigma_max: float = SIGMA_MAX) -> Solver:
     diffusers' default spacing differs from the published one (12 % in the result), so the unshifted levels
     are passed; the scheduler shifts them.
     """
-    scheduler = UniPCMultistepScheduler(
-        prediction_type="flow_prediction",
-        use_flow_sigmas=True,
-        num_train_timesteps=NUM_TRAIN_TIMESTEPS,
-        flow_shift=shift,
-    )
+    scheduler = UniPCMultistepScheduler(flow_shift=shift, **FLOW)
     scheduler.set_timesteps(sigmas=np.linspace(sigma_max, 0, steps + 1)[:-1])
     return UniPcSolver(scheduler)
 
@@ -113,12 +113,7 @@ def dpmpp(steps: int, shift: float, *, sigma_max: float = 1.0) -> Solver:
 
     Its published schedule starts at pure noise.
     """
-    scheduler = DPMSolverMultistepScheduler(
-        prediction_type="flow_prediction",
-        use_flow_sigmas=True,
-        num_train_timesteps=NUM_TRAIN_TIMESTEPS,
-        flow_shift=shift,
-    )
+    scheduler = DPMSolverMultistepScheduler(flow_shift=shift, **FLOW)
     scheduler.set_timesteps(steps)
     base = np.linspace(sigma_max, 0, steps + 1)[:-1]
     sigmas = shift * base / (1 + (shift - 1) * base)

@@ -139,24 +139,17 @@ class HunyuanImageToVideoPipeline(VideoPipeline, HunyuanVideoLoraLoaderMixin):
         """Return rows [1, T, dim] of an image and a prompt."""
         interleave = INTERLEAVE[self.transformer.config.image_condition_type]
         components = self.tokenizer, self.image_processor, self.text_encoder
-
-        def rows() -> Tensor:
-            device = self._execution_device
-            return hunyuan_text.encode_prompt(
-                *components, prompt, image, interleave=interleave, device=device
-            )
-
+        device = self._execution_device
+        rows = partial(
+            hunyuan_text.encode_prompt, *components, prompt, image, interleave=interleave, device=device
+        )
         seen = hashlib.sha256(f"{image.mode} {image.size}".encode() + image.tobytes()).hexdigest()
         return self.cached_embedding("text_encoder", f"{interleave} {seen} {prompt}", rows)
 
     def summarize(self, prompt: str) -> Tensor:
         """Return the pooled embedding of a prompt [1, dim]."""
-
-        def summary() -> Tensor:
-            return hunyuan_text.encode_summary(
-                self.tokenizer_2, self.text_encoder_2, prompt, device=self._execution_device
-            )
-
+        components = self.tokenizer_2, self.text_encoder_2
+        summary = partial(hunyuan_text.encode_summary, *components, prompt, device=self._execution_device)
         return self.cached_embedding("text_encoder_2", prompt, summary)
 
     def velocity(

@@ -1,6 +1,7 @@
 """Base of the Wan family's pipelines: components, text, noise, network call, decoding."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 import torch
 from diffusers import AutoencoderKLWan
@@ -46,11 +47,8 @@ class WanPipeline(VideoPipeline, WanLoraLoaderMixin):
 
     def encode_prompt(self, prompt: str) -> Tensor:
         """Return a prompt's embedding [1, 512, text_dim] on the device; recent prompts are cached."""
-
-        def encoded() -> Tensor:
-            return encode_prompt(self.tokenizer, self.text_encoder, prompt, self._execution_device)
-
-        return self.cached_embedding("text_encoder", prompt, encoded).to(self.model_dtype)
+        make = partial(encode_prompt, self.tokenizer, self.text_encoder, prompt, self._execution_device)
+        return self.cached_embedding("text_encoder", prompt, make).to(self.model_dtype)
 
     def text_guidance(
         self,
@@ -85,7 +83,9 @@ class WanPipeline(VideoPipeline, WanLoraLoaderMixin):
         shape = (1, self.vae.config.z_dim, latent_frames, height // stride, width // stride)
         return self.draw(shape, generator)
 
-    def encode_image(self, image: Image.Image, *, sample: bool, generator: torch.Generator | None) -> Tensor:
+    def encode_image(
+        self, image: Image.Image, *, sample: bool = False, generator: torch.Generator | None = None
+    ) -> Tensor:
         """Encode an RGB image to a latent frame [1, C, 1, h, w]: its posterior sampled, or the mean."""
         return self.encode_video(image_tensor(image)[None, :, None], sample=sample, generator=generator)
 

@@ -50,7 +50,7 @@ class Wan22TI2V5BPipeline(WanPipeline):
         noise = self.draw_noise(latent_frames(num_frames), height, width, generator)
         known = noise[:, :, :0]
         if (image := first_frame(input_image, input_video)) is not None:
-            known = self.encode_image(cover(image, width, height), sample=False, generator=None)
+            known = self.encode_image(cover(image, width, height))
         start = known.shape[2]
         guided = self.text_guidance(prompt, negative_prompt, guidance_scale, exactly_one=True)
 
