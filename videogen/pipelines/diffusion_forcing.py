@@ -36,9 +36,9 @@ class DiffusionForcingPipeline(WanPipeline):
     Known frames (a start image, or the end of the previous segment) are the first latent frames of a segment,
     at level 0 and never updated. An end image is one more such frame after the last, dropped before decoding.
 
-    The generator gives the noise of the segments, in order. The noise of ``addnoise_condition`` and of lcm's
-    steps (in every row, for the frames it updates, group by group) comes from separate generators per
-    segment, seeded from its seed.
+    Draws from the generator: per segment its noise [1, 16, F, h, w], normal, float32, including the prefix.
+    The noise of ``addnoise_condition`` and of lcm's steps (in every row, for the frames it updates, group by
+    group) comes from separate generators per segment, seeded from this one's seed.
     """
 
     task = "diffusion_forcing"
@@ -84,7 +84,7 @@ class DiffusionForcingPipeline(WanPipeline):
 
         for index, roll in enumerate(rolls):
             # 2. Noise, known frames, text.
-            noise = self.draw_noise(roll.latent_frames, *size, generator)  # [1, 16, F, h, w], prefix included
+            noise = self.draw_noise(roll.latent_frames, *size, generator)
             if index < first:
                 continue  # finished; only its noise is drawn
             overlapping = latent_frames(overlap) if history else 0
@@ -93,14 +93,15 @@ class DiffusionForcingPipeline(WanPipeline):
             guided = self.text_guidance(text, negative_prompt, guidance_scale, fps=fps_class)
 
             # 3. Denoise, every frame on its own schedule; the last segment sees the end image.
-            scene = forcing.scene(noise, known, guided, partial(of_segment, generator, index))
+            scene = forcing.prepare(noise, known, guided, partial(of_segment, generator, index))
             predict = partial(self.predict, scene, end if index == len(rolls) - 1 else None)
             counted = forcing.num_steps(roll.latent_frames - overlapping) if overlapping else None
             latents = self.denoise(noise, scene.solver, predict, callback_on_step_end, counted=counted)
 
             # 4. Decode all, yield the new frames; the last ones condition the next segment.
             frames = record_frames(islice(self.decode(latents), overlapping, None), history)
-            yield (part := Part(latents, frames, partial(handed_over, history)))
+            part = Part(latents, frames, partial(handed_over, history))
+            yield part
             part.finish()
             if self.interrupt:
                 return
@@ -201,7 +202,7 @@ class Forcing:
         """Return the forwards for so many latent frames, as the published step cache counts them."""
         return self.steps + self.ar_step * (frames // self.block - 1)
 
-    def scene(
+    def prepare(
         self, noise: Tensor, known: Tensor | None, guided: Guided, generator: Callable[..., torch.Generator]
     ) -> Scene:
         """Put the known frames into a segment's noise, and return what else ``predict`` needs."""

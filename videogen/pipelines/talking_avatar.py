@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import CLIPVisionModel, PreTrainedTokenizerBase, UMT5EncoderModel, Wav2Vec2Model
 
 from videogen.diffusion.conditioning import Context, Segment
-from videogen.diffusion.guidance import ClassifierFree, DualGuidance, SinglePass
+from videogen.diffusion.guidance import ClassifierFree, DualGuidance, Guidance, SinglePass
 from videogen.diffusion.sampling import Solver, euler
 from videogen.media.audio import InputAudio, waveform
 from videogen.media.image import cover_bilinear
@@ -43,6 +43,10 @@ class TalkingAvatarPipeline(WanPipeline):
 
     A visible segment starts with the portrait, or the last frames of the previous segment, and ends with its
     target frame.
+
+    Draws from the generator, in order: per segment its noise [1, 16, F, h, w]; for every visible segment but
+    the first, before its first step and after every step, noise for the latents carried over; all normal,
+    float32.
     """
 
     task = "talking_avatar"
@@ -85,11 +89,7 @@ class TalkingAvatarPipeline(WanPipeline):
         first: int = 0,
         state: Mapping[str, Tensor] | None = None,
     ) -> Iterator[Part]:
-        """Yield one part per segment, keyframes first; from ``first`` on, ``state`` is the previous part's.
-
-        Draws from the generator, normal, float32: per segment its noise [1, 16, F, h, w], then for latents
-        carried over from the previous one theirs, before the first step and after every step.
-        """
+        """Yield one part per segment, keyframes first; ``state`` is of the part before segment ``first``."""
         # 1. The audio, the portrait, and how segments cover the audio; keyframes come first.
         rows = min(max_frames_num, input_audio.num_frames)
         plan = plan_clips(rows, clip_frames, motion=motion_frame, drop=drop_frame)
@@ -106,19 +106,23 @@ class TalkingAvatarPipeline(WanPipeline):
             target = state[f"{TARGET}{clip.keyframe}"].repeat(1, 1, TARGET_FRAMES, 1, 1) if index else None
             beside = self.encode_ends(known, target, clip_frames).to(self.model_dtype)  # as published
             windows = audio_windows(heard, clip.start, clip_frames).to(self._execution_device)
-            guided = self.speech_guidance(seen if index else prompt, negative_prompt, scales, known, windows)
+            text = seen if index > 0 else prompt
+            guided = self.speech_guidance(text, negative_prompt, scales, known, windows)
             noise = self.draw_noise(latent_frames(clip_frames), height, width, generator)
 
             # 3. Denoise; the frames carried over from the previous segment are put back after every step.
             carried = latent_frames(motion_frame) if "tail" in state else 0
-            scene, solver = Scene(guided, beside, carried), euler(num_inference_steps, shift)
-            pin = partial(self.pin, scene, solver, generator) if carried else None
+            scene = Scene(guided, beside, carried)
+            solver = euler(num_inference_steps, shift)
             predict = partial(self.predict, scene)
+            pin = partial(self.pin, scene, solver, generator) if carried else None
             latents = self.denoise(noise, solver, predict, callback_on_step_end, pin=pin)
 
             # 4. Decode in the portrait's colours; keyframes are only shown if there is nothing else.
-            targeted, frames = () if index or self.interrupt else plan.clips, self.decoded(latents, portrait)
-            yield (part := segment_part(latents, frames, clip, targeted, motion_frame, generator))
+            frames = self.decoded(latents, portrait)
+            targeted = plan.clips if index == 0 and not self.interrupt else ()
+            part = segment_part(latents, frames, clip, targeted, motion_frame, generator)
+            yield part
             state = {**state, **part.finish()}
             if self.interrupt:
                 return
@@ -139,24 +143,21 @@ class TalkingAvatarPipeline(WanPipeline):
     ) -> Guided:
         """Return guidance by text, audio, both or none, and a context per branch (spec section 7)."""
         by_text, by_sound = scales[0] > 1, scales[1] > 1
-        texts = {name: self.encode_prompt(name) for name in (text, *([negative_prompt] if by_text else []))}
+        positive = self.encode_prompt(text)
+        negative = self.encode_prompt(negative_prompt) if by_text else positive
         image, silence = self.encode_clip(known[:, :, 0]), torch.zeros_like(windows)
-
-        def context(prompt: str, audio: Tensor) -> Context:
-            return Context(text=texts[prompt], image=image, audio=audio)
-
-        contexts = {"cond": context(text, windows)}
+        guidance: Guidance = SinglePass()
+        branches = {"cond": (positive, windows)}
         if by_text and by_sound:
-            contexts["no_text"] = context(negative_prompt, windows)
-            contexts["uncond"] = context(negative_prompt, silence)
-            return DualGuidance(*scales), contexts
-        if by_text:
-            contexts["uncond"] = context(negative_prompt, windows)
-        elif by_sound:
-            contexts["uncond"] = context(text, silence)
-        else:
-            return SinglePass(), contexts
-        return ClassifierFree(scales[0] if by_text else scales[1]), contexts
+            guidance = DualGuidance(*scales)
+            branches |= {"no_text": (negative, windows), "uncond": (negative, silence)}
+        elif by_text or by_sound:
+            guidance = ClassifierFree(scales[0] if by_text else scales[1])
+            branches["uncond"] = (negative, windows if by_text else silence)
+        return guidance, {
+            branch: Context(text=words, image=image, audio=audio)
+            for branch, (words, audio) in branches.items()
+        }
 
     def predict(self, scene: Scene, latents: Tensor, timestep: Tensor) -> Tensor:
         """Return the guided velocity of all frames."""
