@@ -49,9 +49,8 @@ LOG_EVERY = 30.0  # seconds, where there is no progress bar
 class Part:
     """Finished segment: denoised latents [1, C, F, h, w] (float32, before denormalisation) and its video.
 
-    ``frames`` decodes while it is read: [1, 3, f, H, W] in [-1, 1] per latent frame. The reader must take all
-    frames before it asks for the next part. Then ``state`` returns what ``parts`` needs to continue from
-    here.
+    ``frames`` decodes while it is read: [1, 3, f, H, W] in [-1, 1] per latent frame. After all frames are
+    read, ``state`` returns what ``parts`` needs to continue from here.
     """
 
     latents: Tensor
@@ -100,7 +99,7 @@ class VideoPipeline(DiffusionPipeline):
     """How the branches of a guidance are evaluated; set from outside, see runtime/parallel.py."""
 
     sync_scalar: Callable[[float], float] = staticmethod(float)
-    """Of a number that decides something: the one that all ranks go by."""
+    """Broadcast rank 0's value so that all ranks take the same branch; set from outside like ``evaluate``."""
 
     @property
     def row(self) -> TaskSpec:
@@ -245,27 +244,27 @@ class VideoPipeline(DiffusionPipeline):
         finally:
             self.seconds[name] += time.perf_counter() - started
 
-    def cached_embedding(self, encoder: str, said: str, make: Callable[[], Tensor]) -> Tensor:
-        """Return the embedding of a prompt on the device, computed by ``make`` if not cached.
+    def cached_embedding(self, encoder: str, key: str, compute: Callable[[], Tensor]) -> Tensor:
+        """Return the embedding of a prompt on the device, computed if not cached.
 
-        ``said`` identifies everything that the embedding depends on besides the encoder. Recent embeddings
+        ``key`` identifies everything that the embedding depends on besides the encoder. Recent embeddings
         are cached in memory, and all on disk in ``embedding_cache`` if it is set.
         """
 
         def encoded() -> Tensor:
             with self.stage("text"):
                 if self.embedding_cache is None or self.checkpoint is None:
-                    return make().cpu()
+                    return compute().cpu()
                 files = [name for name, part in self.checkpoint.components.items() if part in WEIGHTLESS]
-                made_of = {
+                depends_on = {
                     "encoder": encoder,
                     "files": str(fingerprint(self.checkpoint, encoder, *files)),
                     "dtype": str(getattr(self, encoder).dtype),
-                    "said": said,
+                    "said": key,
                 }
-                return get_or_compute(self.embedding_cache, made_of, make)
+                return get_or_compute(self.embedding_cache, depends_on, compute)
 
-        return self._embeddings.get_or_compute((encoder, said), encoded).to(self._execution_device)
+        return self._embeddings.get_or_compute((encoder, key), encoded).to(self._execution_device)
 
     def draw(self, shape: Sequence[int], generator: torch.Generator | None) -> Tensor:
         """Draw normal noise, float32, on the generator's device."""
@@ -313,16 +312,16 @@ class VideoPipeline(DiffusionPipeline):
         self, bar: tqdm, total: int, callback: StepCallback | None
     ) -> Callable[[int, Tensor, Tensor], Tensor]:
         """Return what a denoising loop calls after every step."""
-        started = said = ended = time.monotonic()
+        started = last_log = last_step = time.monotonic()
 
         def on_step(index: int, timestep: Tensor, latents: Tensor) -> Tensor:
-            nonlocal said, ended
+            nonlocal last_log, last_step
             now = time.monotonic()
-            self.step_seconds.append(now - ended)
-            ended = now
+            self.step_seconds.append(now - last_step)
+            last_step = now
             bar.update()
-            if bar.disable and now - said > LOG_EVERY:
-                said, left = now, (now - started) / (index + 1) * (total - index - 1)
+            if bar.disable and now - last_log > LOG_EVERY:
+                last_log, left = now, (now - started) / (index + 1) * (total - index - 1)
                 logger.info("denoising: step %d of %d, about %.0f s left", index + 1, total, left)
             if callback is not None:
                 replaced = callback(self, index, timestep, {"latents": latents}) or {}
