@@ -43,11 +43,7 @@ STILL = {
         "tasks/options.py",  # a help text
     },
     "SkyReels-V2": {"checkpoints/layouts.py"},
-    "SkyReels-V3": {
-        "checkpoints/layouts.py",
-        "pipelines/reference_to_video.py",
-        "pipelines/single_shot_extension.py",
-    },
+    "SkyReels-V3": {"checkpoints/layouts.py"},
 }
 
 

@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from videogen.errors import CheckpointError, OutOfMemoryError, VideoGenError
-from videogen.prompts.chat import Chat
 from videogen.prompts.chat_models import FoundModel
 from videogen.prompts.roles import find_writers
 from videogen.tasks.options import Options
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
 
     from videogen.media.video_reader import InputVideo
     from videogen.planning.plan import Plan
+    from videogen.prompts.chat import Chat
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class PromptWriters:
         self.chats: dict[tuple[str, str], Chat] = {}
 
     @contextmanager
-    def model(self, role: str, plan: "Plan") -> Iterator[Chat]:
+    def model(self, role: str, plan: "Plan") -> "Iterator[Chat]":
         """Load the model that a plan needs for a role."""
         chat = _chat(plan.writers[role], plan.options)
         if not self.keep:
@@ -116,13 +116,13 @@ def _group_by_model(role: str, plans: "Sequence[Plan]") -> "list[list[Plan]]":
     return list(groups.values())
 
 
-def _caption(plan: "Plan", written: Mapping[str, object], model: Chat) -> dict[str, object]:
+def _caption(plan: "Plan", written: Mapping[str, object], model: "Chat") -> dict[str, object]:
     """Add the structural caption of the plan's input video."""
     (source,) = plan.inputs["input_video"]
     return {**written, "structural_caption": describe_video(source, model)}
 
 
-def _describe(plan: "Plan", written: Mapping[str, object], model: Chat) -> dict[str, object]:
+def _describe(plan: "Plan", written: Mapping[str, object], model: "Chat") -> dict[str, object]:
     """Add a description of the plan's input video, with the user's prefix before it."""
     from videogen.prompts import internvl  # noqa: PLC0415 - not before a prompt is written
 
@@ -133,7 +133,7 @@ def _describe(plan: "Plan", written: Mapping[str, object], model: Chat) -> dict[
     return {**written, "description": text, "prompt": f"{first}, {text}" if first else text}
 
 
-def _prompt(plan: "Plan", written: Mapping[str, object], model: Chat) -> dict[str, object]:
+def _prompt(plan: "Plan", written: Mapping[str, object], model: "Chat") -> dict[str, object]:
     """Add the new prompt: the caption of the plan's video in prose, or its enhanced prompt."""
     from videogen.prompts import caption, enhance  # noqa: PLC0415 - not before a prompt is written
 
@@ -151,7 +151,7 @@ def _prompt(plan: "Plan", written: Mapping[str, object], model: Chat) -> dict[st
     return {**written, **({"roll_prompts": texts} if several else {"prompt": texts[0]})}
 
 
-def describe_video(source: "InputVideo", model: Chat) -> dict[str, object]:
+def describe_video(source: "InputVideo", model: "Chat") -> dict[str, object]:
     """Return the structural caption of a video (``caption.parse``), from 16 of its frames."""
     import numpy as np  # noqa: PLC0415 - this module is loaded at start-up
 
@@ -192,7 +192,9 @@ def write_captions(options: Options, source: "InputVideo | None", role: str) -> 
     return result
 
 
-def _chat(found: FoundModel, options: Options) -> Chat:
+def _chat(found: FoundModel, options: Options) -> "Chat":
+    from videogen.prompts.chat import Chat  # noqa: PLC0415 - torch, transformers
+
     own = options.vlm_device
     device = _device(own or options.device or "auto", "--vlm_device" if own else "--device")
     logger.info("using %s", found.title)
