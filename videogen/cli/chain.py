@@ -146,7 +146,7 @@ class Chain:
     def settings(self, first: Plan) -> dict[str, object]:
         """Return what must be equal for the chain to be resumed."""
         identity = first.identity
-        models = {role: found.title for role, found in first.writers.items()}
+        models = {role: found.title for role, found in first.prompt_writers.items()}
         kept = {name: identity[name] for name in ("task", "weights", "inputs", "lora")}
         return {**kept, **identity["values"], **models, "handover": self.options.handover}
 
@@ -302,7 +302,7 @@ def run_chain(chain: Chain, first: Plan, *, as_json: bool = False) -> Iterator[s
     from videogen.runtime.parallel import init_communicator  # noqa: PLC0415
 
     chain.folder.mkdir(parents=True, exist_ok=True)
-    session = Session(keep_writers=True, communicator=init_communicator(wanted=first.options.use_usp))
+    session = Session(keep_prompt_writers=True, communicator=init_communicator(wanted=first.options.use_usp))
     done: list[Result] = []
     try:
         for index in range(1, chain.num_videos + 1):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from videogen.errors import CheckpointError, OutOfMemoryError, VideoGenError
 from videogen.prompts.chat_models import FoundModel
-from videogen.prompts.roles import find_writers
+from videogen.prompts.roles import find_prompt_writers
 from videogen.tasks.options import Options
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class PromptWriters:
     @contextmanager
     def model(self, role: str, plan: "Plan") -> "Iterator[Chat]":
         """Load the model that a plan needs for a role."""
-        chat = _chat(plan.writers[role], plan.options)
+        chat = _chat(plan.prompt_writers[role], plan.options)
         if not self.keep:
             with chat:
                 yield chat
@@ -71,26 +71,27 @@ def shares_device(plan: "Plan") -> bool:
 
 
 def write_prompts(
-    plans: "Sequence[Plan]", writers: PromptWriters | None = None
+    plans: "Sequence[Plan]", prompt_writers: PromptWriters | None = None
 ) -> "tuple[list[Plan], dict[int, VideoGenError]]":
     """Return the plans with the prompts that models are to write, and the errors of single plans, by index.
 
     Raises:
         CheckpointError, OutOfMemoryError: a model that cannot be loaded.
     """
-    writers = writers or PromptWriters()
-    wanted = [plan for plan in plans if not plan.written and plan.writers]
+    prompt_writers = prompt_writers or PromptWriters()
+    wanted = [plan for plan in plans if not plan.written and plan.prompt_writers]
     written: dict[int, dict[str, object]] = {plan.index: {} for plan in wanted}
     errors: dict[int, VideoGenError] = {}
     cache: dict[tuple, dict[str, object]] = {}
     for role, write in (("captioner", _caption), ("describer", _describe), ("enhancer", _prompt)):
-        for mine in _group_by_model(role, [plan for plan in wanted if role in plan.writers]):
-            with writers.model(role, mine[0]) as model:
+        for mine in _group_by_model(role, [plan for plan in wanted if role in plan.prompt_writers]):
+            with prompt_writers.model(role, mine[0]) as model:
                 for plan in mine:
                     try:
                         if plan.index not in errors:
                             # Plans that differ only in the seed share a prompt.
-                            key = (role, *(found.name for found in plan.writers.values()), _prompt_key(plan))
+                            models = (found.name for found in plan.prompt_writers.values())
+                            key = (role, *models, _prompt_key(plan))
                             cache[key] = cache.get(key) or write(plan, written[plan.index], model)
                             written[plan.index] = cache[key]
                     except (CheckpointError, OutOfMemoryError):
@@ -111,7 +112,7 @@ def _group_by_model(role: str, plans: "Sequence[Plan]") -> "list[list[Plan]]":
     """Group plans by the model and the device they need."""
     groups: dict[tuple, list[Plan]] = {}
     for plan in plans:
-        key = (plan.writers[role].name, plan.options.vlm_device, plan.options.device)
+        key = (plan.prompt_writers[role].name, plan.options.vlm_device, plan.options.device)
         groups.setdefault(key, []).append(plan)
     return list(groups.values())
 
@@ -171,7 +172,7 @@ def write_captions(options: Options, source: "InputVideo | None", role: str) -> 
     """
     from videogen.prompts import caption, enhance, internvl  # noqa: PLC0415 - not before a prompt is written
 
-    found = find_writers(options, needed=() if source is None else (role,))
+    found = find_prompt_writers(options, needed=() if source is None else (role,))
     result: dict[str, object] = {}
     described: dict[str, object] = {}
     if source is not None:

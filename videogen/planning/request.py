@@ -20,7 +20,7 @@ from videogen.planning import option_rules, parallelism
 from videogen.planning.model_facts import inspect_model
 from videogen.planning.plan import Plan
 from videogen.planning.seeds import video_seeds
-from videogen.prompts.roles import find_writers
+from videogen.prompts.roles import find_prompt_writers
 from videogen.results.output_paths import (
     OverwritePolicy,
     check_pattern,
@@ -144,7 +144,7 @@ def check(explicit: Mapping[str, Any], workdir: Path, recorded: Collection[str] 
     if checkpoint.folder is not None:
         warnings += [note for lora in options.lora if (note := lora_files.check(lora.path, checkpoint))]
     described = task.describes and options.prompt is None
-    writers = find_writers(options, needed=("describer",) if described else ())
+    prompt_writers = find_prompt_writers(options, needed=("describer",) if described else ())
     return Plan(
         task=task,
         options=options,
@@ -152,8 +152,8 @@ def check(explicit: Mapping[str, Any], workdir: Path, recorded: Collection[str] 
         checkpoint=checkpoint,
         inputs=inputs,
         facts=inspect_model(task, options, shape, checkpoint),
-        writers=writers,
-        warnings=(*warnings, *(note for found in writers.values() if (note := found.note))),
+        prompt_writers=prompt_writers,
+        warnings=(*warnings, *(note for found in prompt_writers.values() if (note := found.note))),
     )
 
 
