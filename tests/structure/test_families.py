@@ -26,9 +26,9 @@ REGISTRY = "tasks/table.py"
 # What still names a family besides; the lists may only become shorter.
 STILL = {
     "HunyuanVideo": set(),
-    "Wan2.2": {"cli/chain.py"},  # chains are Wan2.2's
+    "Wan2.2": set(),
     "SkyReels-V2": set(),
-    "SkyReels-V3": {"pipelines/reference_to_video.py", "pipelines/single_shot_extension.py"},
+    "SkyReels-V3": set(),
 }
 
 
