@@ -2,10 +2,6 @@
 
 import json
 import re
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +9,8 @@ import pytest
 from PIL import Image
 
 from tests.cli.test_tasks import decoded
-from tests.conftest import GOLDEN, ROOT
+from tests.conftest import GOLDEN
+from tests.processes import kill_when
 from videogen.cli.chain import main as continuous
 
 VLM = GOLDEN / "wan22/checkpoint-internvl-hf"
@@ -70,15 +67,7 @@ def test_a_killed_chain_goes_on_at_its_first_unfinished_link(chain, tmp_path, ma
     assert code == 0, err
     words = ["--video", make_video(), "--ckpt_dir", "tiny", "--num_videos", 3, "--base_seed", 7, "--no_vlm"]
     words += ["--output_dir", tmp_path / "chain", "--sample_steps", 2, "--frame_num", 5, "--device", "cpu"]
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "generate_continuous.py"), *map(str, words)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    while process.poll() is None and not (tmp_path / "chain/video_01_8.json").exists():
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    kill_when((tmp_path / "chain/video_01_8.json").exists, *words, program="videogen.cli.chain")
     assert not (tmp_path / "chain/video_03_10.json").exists()
     code, _, err = chain()
     assert code == 2

@@ -3,10 +3,6 @@
 import json
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
@@ -14,6 +10,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from tests.conftest import GOLDEN, REFS, ROOT
+from tests.processes import kill_when
 
 V2 = GOLDEN / "skyreels_v2"
 DF, I2V = V2 / "checkpoint-SkyReels-V2-DF-1.3B-540P", V2 / "checkpoint-SkyReels-V2-I2V-14B-540P"
@@ -202,16 +199,8 @@ def test_a_killed_video_goes_on_after_its_last_segment(cli, forcing, make_video,
         return forcing("--overlap_history", 5, "--base_num_frames", 17, "--num_frames", 53, *more, *made)
 
     assert cli(*words("whole")).code == 0
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "generate_video.py"), *words("a")],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
     state = tmp_path / "a.parts/state.json"
-    while process.poll() is None and not state.exists():
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    kill_when(state.exists, *words("a"))
     finished = json.loads(state.read_text())["finished"]
     assert 1 <= finished < segments
     resumed = cli(*words("a"), "--resume")
