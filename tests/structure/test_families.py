@@ -29,8 +29,6 @@ STILL = {
         "checkpoints/model_features.py",
         "models/components.py",
         "models/tiny.py",
-        "runtime/parallel.py",
-        "runtime/vae.py",
         "tasks/options.py",  # the title of a group in --help
     },
     "Wan2.2": {

@@ -5,7 +5,7 @@ Shapes: B batch, L tokens, N heads, K head width.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from diffusers.models.attention_dispatch import dispatch_attention_fn
@@ -33,11 +33,11 @@ class Exchange(Protocol):
     """Attention over a sequence sharded over ranks (see runtime/parallel.py)."""
 
     def __call__(
-        self, query: Tensor, key: Tensor, value: Tensor, backend: Any, spans: Spans | None
+        self, query: Tensor, key: Tensor, value: Tensor, backend: str | None, spans: Spans | None
     ) -> Tensor: ...
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, backend: Any) -> Tensor:
+def attend(query: Tensor, key: Tensor, value: Tensor, backend: str | None) -> Tensor:
     """Compute attention over [B, L, N, K] with a kernel of diffusers' name; None is diffusers' active one.
 
     torch's kernels accept any strides and return those of the queries, so transposed views are passed and the
@@ -66,8 +66,8 @@ class AttentionProcessor:
     diffusers sets ``_attention_backend`` and ``_parallel_config``; runtime/parallel.py sets ``exchange``.
     """
 
-    _attention_backend: Any = None
-    _parallel_config: Any = None
+    _attention_backend: str | None = None
+    _parallel_config: object = None
     exchange: Exchange | None = None
 
     def attend(

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from videogen.models.device_copies import to_device
 from videogen.models.host_copies import HostCopies
+from videogen.models.wan import vae_layers  # noqa: F401 - registers the layers
 
 # Statistics of the 48 channels of Wan2.2's VAE; the 16 of Wan2.1 are AutoencoderKLWan's defaults.
 WAN22_LATENTS_MEAN = (
