@@ -20,7 +20,7 @@ from videogen.cli.parser import Program, help_text, parse
 from videogen.cli.process_end import end
 from videogen.errors import CheckpointError, InputError
 from videogen.planning import plan_report
-from videogen.planning.plan import Plan
+from videogen.planning.plan import Outline
 from videogen.planning.request import Item, make_plans
 from videogen.results import sidecar
 from videogen.results.output_paths import OverwritePolicy, check_writable
@@ -129,7 +129,7 @@ class Chain:
     policy: OverwritePolicy
     workdir: Path
 
-    def link(self, index: int, previous: "Result | None") -> Plan:
+    def link(self, index: int, previous: "Result | None") -> Outline:
         """Plan a link (from 1); ``previous`` is the finished link before it."""
         seed = self.base_seed + index
         name = f"video_{index:02d}_{seed}"
@@ -144,7 +144,7 @@ class Chain:
         (plan,) = make_plans([item], self.policy, self.workdir)
         return replace(plan, index=index)
 
-    def describe(self, first: Plan) -> str:
+    def describe(self, first: Outline) -> str:
         """Return the chain for people (--dry_run)."""
         seeds = f"seeds {self.base_seed + 1} to {self.base_seed + self.num_videos}"
         about = f"chain     {self.num_videos} videos, {seeds}, in {self.folder}; the first:"
@@ -153,7 +153,7 @@ class Chain:
 
 def plan_chain(
     values: Mapping[str, Any], settings: Mapping[str, Any], workdir: Path, recorded: Collection[str] = ()
-) -> tuple[Chain, Plan]:
+) -> tuple[Chain, Outline]:
     """Check everything about a chain that can be known before its first link is made.
 
     Returns:
@@ -222,11 +222,11 @@ def _of_links(values: Mapping[str, Any], *, no_vlm: bool) -> dict[str, Any]:
     return {**links, "task_type": _task(links)}
 
 
-def _settings(chain: Chain, first: Plan) -> dict[str, Any]:
+def _settings(chain: Chain, first: Outline) -> dict[str, Any]:
     """Return what must be equal for a chain to be resumed."""
     identity = first.identity
     models = {role: found.title for role, found in first.writers.items()}
-    kept = {name: identity[name] for name in ("task", "weights", "inputs", "lora")}
+    kept = {name: identity.get(name) for name in ("task", "weights", "inputs", "lora")}
     return {**kept, **identity["values"], **models, "handover": chain.handover}
 
 
@@ -296,7 +296,7 @@ def _base_seed(asked: Sequence[int], num_videos: int, state: Mapping[str, Any] |
     return asked[0]
 
 
-def run_chain(chain: Chain, first: Plan, *, as_json: bool = False) -> Iterator[str]:
+def run_chain(chain: Chain, first: Outline, *, as_json: bool = False) -> Iterator[str]:
     """Make the links one after the other; yields a line for each: its path, or its record as JSON.
 
     Models are loaded once. What is finished is kept; ``--resume`` goes on behind it.
@@ -347,7 +347,7 @@ def _is_whole(result: "Result", workdir: Path) -> bool:
     return video.num_frames == result.record["num_frames"]
 
 
-def _save_state(chain: Chain, first: Plan) -> None:
+def _save_state(chain: Chain, first: Outline) -> None:
     settings = _settings(chain, first)
     content = {"schema": sidecar.SCHEMA, "base_seed": chain.base_seed, "settings": settings}
     files.write_json(chain.folder / STATE, content)

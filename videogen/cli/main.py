@@ -25,7 +25,7 @@ from videogen.errors import InputError, VideoGenError, one_line
 from videogen.media.download import Fetcher
 from videogen.media.video_reader import read_video
 from videogen.planning import plan_report
-from videogen.planning.plan import Plan
+from videogen.planning.plan import Outline
 from videogen.planning.request import Item, check_runtime, make_plans
 from videogen.prompts.roles import find_writers
 from videogen.results.output_paths import OverwritePolicy
@@ -191,7 +191,7 @@ def _caption(values: dict[str, Any], workdir: Path, *, dry_run: bool) -> int:
     return 0
 
 
-def _run(plans: list[Plan], settings: dict[str, Any], *, bars: bool) -> int:
+def _run(plans: list[Outline], settings: dict[str, Any], *, bars: bool) -> int:
     """Make the videos; prints one path or JSON object per result."""
     for plan in plans:
         shape = plan.shape

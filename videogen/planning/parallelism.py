@@ -24,9 +24,6 @@ def check_launch(options: Options) -> None:
         if ranks.size > 1:
             what = f"torchrun started {ranks.size} processes, which would all do the same"
             raise InputError("--use_usp", None, what, "add it, or start without torchrun")
-        for name in ("ulysses_degree", "ring_degree", "cfg_parallel"):
-            if getattr(options, name):
-                raise InputError(f"--{name}", None, "is for several GPUs", "add --use_usp, or leave it out")
         return
     if not ranks.launched:
         fix = f"torchrun --nproc_per_node=2 {os.path.basename(sys.argv[0]) or 'generate_video.py'} ..."  # noqa: PTH119

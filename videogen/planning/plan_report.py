@@ -5,14 +5,14 @@ from typing import Any
 
 from videogen.distributed import Degrees
 from videogen.planning.option_rules import is_calibration
-from videogen.planning.plan import Plan
+from videogen.planning.plan import Outline, Plan
 from videogen.tasks.geometry import Shape
 from videogen.tasks.warnings import RATE_TOLERANCE
 
 LISTED_ROLLS = 12
 
 
-def to_json(plan: Plan) -> dict[str, Any]:
+def to_json(plan: Outline) -> dict[str, Any]:
     """Return the plan for programs (--dry_run --json)."""
     shape, memory = plan.shape, plan.facts.memory
     return {
@@ -46,13 +46,14 @@ def to_json(plan: Plan) -> dict[str, Any]:
             "offload": memory.peak(offload=True, tiled=plan.tiled),
             **({} if plan.facts.degrees.size > 1 else {"low_vram": memory.peak(low_vram=True)}),
         },
-        "output": None if plan.outputs is None else plan.outputs.path.as_posix(),
-        "plan_hash": plan.plan_hash,
+        "memory_mode": plan.memory_mode,
+        "output": plan.outputs.path.as_posix(),
+        "plan_hash": plan.plan_hash if isinstance(plan, Plan) else None,
         "notes": list(plan.warnings),
     }
 
 
-def _file(plan: Plan) -> str:
+def _file(plan: Outline) -> str:
     """Say what the file holds, where that is more than what is made."""
     (source,), shape = plan.inputs["input_video"], plan.shape
     width, height = shape.file_size
@@ -67,7 +68,7 @@ def _file(plan: Plan) -> str:
     )
 
 
-def describe(plan: Plan) -> str:
+def describe(plan: Outline) -> str:
     """Return the plan for people (--dry_run)."""
     content, shape, model = to_json(plan), plan.shape, plan.checkpoint
     where = "here" if model.folder else "to be built" if model.tiny else "to be downloaded"
@@ -75,7 +76,10 @@ def describe(plan: Plan) -> str:
     sizes = ", ".join(f"{part} {_amount(size)}" for part, size in model.sizes.items())
     skips = plan.options.cache and not is_calibration(plan.options.cache)
     steps = f"{plan.forwards // shape.forwards_per_step} steps x {shape.forwards_per_step}"
-    memory = ", ".join(f"{mode} {_amount(size)}" for mode, size in content["memory_bytes"].items())
+    memory = ", ".join(
+        f"{mode} {_amount(size)}" + " (chosen)" * (mode == plan.memory_mode)
+        for mode, size in content["memory_bytes"].items()
+    )
     rows = {
         "task": plan.task.name,
         "model": f"{name} ({model.layout}, {where})",
@@ -90,7 +94,7 @@ def describe(plan: Plan) -> str:
         + (", fewer with the cache" if plan.facts.teacache or skips else ""),
         "seed": str(plan.seed),
         "memory": f"about {memory}" + (" on each GPU" if plan.facts.degrees.size > 1 else ""),
-        "output": content["output"] or "",
+        "output": content["output"],
     }
     lines = [f"{name:<9} {value}" for name, value in rows.items()]
     return "\n".join([*lines, *(f"note      {note}" for note in plan.warnings)])

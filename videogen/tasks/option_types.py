@@ -1,11 +1,12 @@
 """Parsers of flag values: text in, value out, or a verdict that says what is allowed and the nearest fix."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from videogen.errors import nearest
+from videogen.media.download import display_name
 from videogen.tasks.geometry import SIZE_UNIT
 
 MAX_SEED = 2**63 - 1
@@ -30,6 +31,21 @@ def word(value: str) -> str:
         raise Reject("must not be empty", "give a value or leave the flag out")
     if any(ord(character) < 32 for character in value):
         raise Reject("must not hold line breaks or control characters", "leave them out")
+    return value
+
+
+def device(value: str) -> str:
+    """Parse the name of a device."""
+    kind, _, number = word(value).partition(":")
+    if kind not in ("auto", "cpu", "cuda", "mps") or (number and not (kind == "cuda" and number.isdigit())):
+        raise Reject("must be auto, cpu, cuda, cuda:N or mps", "try auto")
+    return value
+
+
+def folder(value: str) -> str:
+    """Parse the path of a folder, which need not exist yet."""
+    if Path(word(value)).exists() and not Path(value).is_dir():
+        raise Reject("is not a folder", "give a folder, or a new name")
     return value
 
 
@@ -155,12 +171,24 @@ def rate(value: str) -> float:
     return 0.0 if value == "auto" else real(above=True, example=30)(value)
 
 
+def recorded_rate(value: float) -> float | str:
+    """Return a rate as ``rate`` reads it."""
+    return value or "auto"
+
+
 class Lora(NamedTuple):
     """LoRA weights: file or folder, strength, and the expert they are for ('high', 'low' or None)."""
 
     path: Path
     scale: float
     expert: str | None
+
+    @property
+    def recorded(self) -> str:
+        """Return it as ``lora`` reads it, without a private path."""
+        return ":".join(
+            [display_name(str(self.path)), str(self.scale), *([self.expert] if self.expert else [])]
+        )
 
 
 def lora(value: str) -> Lora:
@@ -176,10 +204,15 @@ def lora(value: str) -> Lora:
         try:
             path, strength = head, float(tail)
         except ValueError:
-            raise Reject("must be Parse PATH[:scale[:high|low]].", f"'{tail}' is not a number") from None
+            raise Reject("must be PATH[:scale[:high|low]]", f"'{tail}' is not a number") from None
     if not math.isfinite(strength):
-        raise Reject("must be Parse PATH[:scale[:high|low]].", "the scale must be a finite number")
+        raise Reject("must be PATH[:scale[:high|low]]", "the scale must be a finite number")
     return Lora(Path(path).expanduser(), strength, expert)
+
+
+def recorded_loras(loras: Iterable[Lora]) -> list[str]:
+    """Return LoRAs as ``lora`` reads them."""
+    return [item.recorded for item in loras]
 
 
 def one_of(*choices: str, **synonyms: str) -> Callable[[str], str]:
@@ -195,6 +228,6 @@ def one_of(*choices: str, **synonyms: str) -> Callable[[str], str]:
     return parse
 
 
-def split(value: Any) -> str:
+def split(value: object) -> str:
     """Return a YAML or JSON list as it would be typed."""
     return ",".join(str(part) for part in value) if isinstance(value, list | tuple) else str(value)

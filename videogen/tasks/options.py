@@ -12,9 +12,12 @@ from typing import Any, Self
 
 from videogen.errors import InputError
 from videogen.media.audio import MAX_FRAMES
-from videogen.tasks.option import Option, Unset, row, switch
+from videogen.media.download import display_name
+from videogen.tasks.option import Needs, Option, Unset, row, switch
 from videogen.tasks.option_types import (
     Lora,
+    device,
+    folder,
     guidance,
     lora,
     one_of,
@@ -23,6 +26,8 @@ from videogen.tasks.option_types import (
     prompts,
     rate,
     real,
+    recorded_loras,
+    recorded_rate,
     seeds,
     size,
     text,
@@ -34,6 +39,7 @@ from videogen.tasks.step_caches import step_cache
 
 Scale = float | tuple[float, float]
 """Of the guidance; low and high noise, where there are two experts."""
+SEVERAL_GPUS = Needs("use_usp", "is for several GPUs")
 
 
 # fmt: off
@@ -56,24 +62,26 @@ class Model:
 class Prompt:
     """What the video shows, and who writes that."""
 
-    prompt: str | None = row(text, "what the video shows", metavar="TEXT", common=True,
+    prompt: str | None = row(text, "what the video shows", metavar="TEXT", common=True, is_prompt=True,
         excludes=("roll_prompts",), instead_of=("roll_prompts", "captioner"))
     negative_prompt: str = row(text, "what it should not show; used when guidance is on", metavar="TEXT",
-        aliases=("neg_prompt",), common=True)
+        aliases=("neg_prompt",), common=True, needs_guidance=True)
     roll_prompts: tuple[str, ...] | None = row(prompts,
-        "a text file with a prompt per line, one for every roll", metavar="FILE",
+        "a text file with a prompt per line, one for every roll", metavar="FILE", is_prompt=True,
         instead_of=("prompt", "captioner"))
     prompt_enhancer: str | None = row(word, "let a chat model make the prompt longer first",
-        metavar="[PATH|ID]", bare="Qwen/Qwen2.5-32B-Instruct", default=None, by_name=True)
-    captioner: bool = switch("let models write the prompt from the input video", default=False,
-        instead_of=("prompt", "roll_prompts"))
+        metavar="[PATH|ID]", bare="Qwen/Qwen2.5-32B-Instruct", default=None, by_name=True,
+        record_as=display_name, writes_prompt=True)
+    captioner: bool = switch("let models write the prompt from the input video", writes_prompt=True,
+        needs=Needs("input_video", "needs --input_video"), instead_of=("prompt", "roll_prompts"))
     vlm_path: str | None = row(word,
         "model that describes the input video; OpenGVLab/InternVL3_5-8B-HF unless given, with --captioner "
-        "Skywork/SkyCaptioner-V1", metavar="PATH|ID", default=None, recorded=False, by_name=True)
-    vlm_device: str | None = row(word, "device of the models that write prompts; --device unless given",
-        metavar="DEVICE", default=None, hashed=False, recorded=False)
+        "Skywork/SkyCaptioner-V1", metavar="PATH|ID", default=None, recorded=False, by_name=True,
+        writes_prompt=True, useless_without="captioner")
+    vlm_device: str | None = row(device, "device of the models that write prompts; --device unless given",
+        metavar="DEVICE", default=None, hashed=False, recorded=False, writes_prompt=True)
     custom_prompt: str | None = row(text, "put in front of the description of the input video",
-        metavar="TEXT", default=None)
+        metavar="TEXT", default=None, writes_prompt=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +121,7 @@ class Inputs:
     input_audio: str | None = row(word, "speech, 0.4 to 200 s: a sound file, or a video's sound",
         metavar="FILE|URL", aliases=("audio",))
     source_fps: float | None = row(rate, "resample the input video from this rate, or from its own ('auto')",
-        metavar="FPS|auto")
+        metavar="FPS|auto", record_as=recorded_rate)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,20 +131,21 @@ class Sampling:
     seed: tuple[int, ...] = row(seeds, "0 .. 2^63-1, or random; several, as in 1,2,3, make one video each",
         metavar="N[,N...]", aliases=("base_seed",), common=True, default=(), hashed=False, recorded=False)
     num_inference_steps: int = row(whole(1, 1000), "denoising steps", metavar="N",
-        aliases=("sample_steps", "inference_steps", "infer_steps"), common=True)
+        aliases=("sample_steps", "inference_steps", "infer_steps"), common=True, in_schedule=True)
     guidance_scale: Scale = row(guidance,
         "text guidance; 1 is off and costs one forward per step; LOW,HIGH noise for two experts",
         metavar="S[,HIGH]", aliases=("sample_guide_scale", "text_guide_scale", "cfg_scale"), common=True)
-    guidance_scale_img: float = row(real(0, 1000), "reference image guidance", metavar="S")
+    guidance_scale_img: float = row(real(0, 1000), "reference image guidance", metavar="S",
+        needs_guidance=True)
     guidance_scale_audio: float = row(real(0, 1000), "audio guidance", metavar="S",
         aliases=("audio_guide_scale",))
     embedded_cfg_scale: float = row(real(0, 1000), "distilled guidance", metavar="S")
     shift: float = row(real(0, 1000, above=True, example=5), "shift of the noise schedule", metavar="S",
-        aliases=("flow_shift", "sample_shift"), common=True)
+        aliases=("flow_shift", "sample_shift"), common=True, in_schedule=True)
     sample_solver: str = row(one_of("unipc", "dpm++", "euler", "lcm"),
-        "how a step is taken; lcm: for weights distilled to a few steps", metavar="NAME")
+        "how a step is taken; lcm: for weights distilled to a few steps", metavar="NAME", in_schedule=True)
     boundary: float = row(real(0, 1), "noise level from which the high-noise expert works (Wan2.2 A14B)",
-        metavar="0..1")
+        metavar="0..1", in_schedule=True)
     handover: str = row(one_of("frames", "latents", "mp4"),
         "what one roll passes to the next: 8-bit frames, as published, or latents; in a chain frames, or "
         "what the mp4 holds, as published", metavar="WHAT", chain=True)
@@ -157,16 +166,17 @@ class Forcing:
     """Diffusion forcing: segments and blocks."""
 
     ar_step: int = row(whole(0),
-        "steps a block of frames is ahead of the next; 0 denoises all together, published: 5", metavar="N")
+        "steps a block of frames is ahead of the next; 0 denoises all together, published: 5", metavar="N",
+        in_schedule=True)
     causal_block_size: int = row(whole(1),
         "latent frames of a block; must divide those of a segment, 5 is published with --ar_step",
-        metavar="N")
+        metavar="N", in_schedule=True)
     causal_attention: bool = switch("blocks see only earlier ones; the released weights cannot")
     base_num_frames: int = row(whole(1), "frames of a segment, 4k+1; longer videos are made of several",
-        metavar="FRAMES")
+        metavar="FRAMES", in_schedule=True)
     overlap_history: int | None = row(whole(1),
         "frames, 4k+1, that a segment knows of what comes before it; 17 or 37 are published",
-        metavar="FRAMES")
+        metavar="FRAMES", in_schedule=True)
     addnoise_condition: int = row(whole(0, 1000),
         "noise level 0..1000 on those frames; 20 makes smoother transitions", metavar="N")
 
@@ -177,7 +187,7 @@ class Avatar:
 
     connection_prompt: str = row(text,
         "prompt of what is seen (--prompt is for a hidden first clip); 'same' takes --prompt", metavar="TEXT")
-    motion_frame: int = row(whole(1), "frames carried to the next clip", metavar="N")
+    motion_frame: int = row(whole(1), "frames carried to the next clip", metavar="N", in_schedule=True)
     drop_frame: int = row(whole(0), "frames cut at the end of a clip", metavar="N")
     max_frames_num: int = row(whole(1, MAX_FRAMES), "longest video in frames", metavar="N")
     audio_track: str = row(one_of("original", "normalized"),
@@ -212,16 +222,17 @@ class Caching:
     """Forwards that are left out."""
 
     teacache: bool = switch("TeaCache: skip forwards that would change little; faster, not exact",
-        default=False, excludes=("cache",))
+        excludes=("cache",))
     teacache_thresh: float = row(real(above=True, example=0.2),
-        "higher skips more: 0.1 is about twice, 0.2 about three times as fast", metavar="X", default=0.2)
+        "higher skips more: 0.1 is about twice, 0.2 about three times as fast", metavar="X", default=0.2,
+        useless_without="teacache")
     use_ret_steps: bool = switch("TeaCache's other variant: the first five steps are always computed",
-        default=False)
+        useless_without="teacache")
     teacache_model: str | None = row(word,
         "TeaCache coefficients where the model's name does not say: I2V-540P, I2V-720P, T2V-1.3B or T2V-14B",
-        metavar="NAME", default=None)
+        metavar="NAME", default=None, useless_without="teacache")
     teacache_fixed: bool = switch("count TeaCache's steps per guidance branch, not calls as published",
-        default=False)
+        useless_without="teacache")
     cache: str | None = row(step_cache,
         "skip forwards with first_block[:0.05], magcache[:0.06] (measured first with magcache:calibrate), "
         "or extrapolate them with taylorseer[:5] or taylorseer_lite[:5], the number being diffusers' "
@@ -232,41 +243,42 @@ class Caching:
 class Runtime:
     """Devices, memory and speed."""
 
-    device: str = row(word, "auto, cpu, cuda, cuda:N or mps", metavar="DEVICE", common=True, default="auto",
+    device: str = row(device, "auto, cpu, cuda, cuda:N or mps", metavar="DEVICE", common=True, default="auto",
         hashed=False, recorded=False, reloads=True)
     dtype: str = row(
         one_of("bfloat16", "float16", "float32", bf16="bfloat16", fp16="float16", fp32="float32"),
         "dtype of the large weights", metavar="DTYPE", common=True, default="bfloat16", reloads=True)
     offload: bool = switch("keep only the component at work on the GPU", aliases=("use_cpu_offload",),
-        common=True, default=False, hashed=False, reloads=True, excludes=("float8_matmul",))
+        common=True, hashed=False, reloads=True, excludes=("float8_matmul",),
+        useless_with=("low_vram",))
     low_vram: bool = switch("float8 weights, blocks streamed to the GPU, tiled decode", common=True,
-        default=False, reloads=True, excludes=("float8_matmul", "use_usp"))
+        reloads=True, excludes=("float8_matmul", "use_usp"))
     use_usp: bool = switch("several GPUs at one video: torchrun --nproc_per_node=N ... --use_usp",
-        common=True, default=False, hashed=False, recorded=False)
+        common=True, hashed=False, recorded=False)
     ulysses_degree: int | None = row(whole(1),
         "ranks that share the attention heads (all of them unless given)", metavar="N", common=True,
-        default=None, hashed=False, recorded=False)
+        default=None, hashed=False, recorded=False, needs=SEVERAL_GPUS)
     ring_degree: int | None = row(whole(1), "ranks that pass keys and values around; any number, but slower",
-        metavar="N", common=True, default=None, hashed=False, recorded=False)
+        metavar="N", common=True, default=None, hashed=False, recorded=False, needs=SEVERAL_GPUS)
     cfg_parallel: bool = switch("the forwards of one step (guidance) on different ranks", common=True,
-        default=False, hashed=False, recorded=False)
+        hashed=False, recorded=False, needs=SEVERAL_GPUS)
     attention_backend: str = row(one_of("auto", "native", "cudnn", "flash", "flash3", "sage", "xformers"),
         "attention kernel; auto never takes sage, which is not exact", metavar="NAME", common=True,
         default="auto", reloads=True)
     compile: bool = switch("compile the transformer blocks (the first step takes minutes)", common=True,
-        default=False, hashed=False, reloads=True)
+        hashed=False, reloads=True)
     float8_matmul: bool = switch(
         "multiply in float8 in all transformer blocks but the first and the last; not exact; with "
-        "--compile, on a GPU of compute capability 8.9 or more", common=True, default=False, reloads=True)
+        "--compile, on a GPU of compute capability 8.9 or more", common=True, reloads=True)
     vae_tiling: str = row(one_of("auto", "on", "off"), "tiled decode for small GPUs", metavar="MODE",
         common=True, default="auto")
     vae_dtype: str = row(one_of("float32", "bfloat16", fp32="float32", bf16="bfloat16"),
         "dtype of the decode; bfloat16 is faster and takes less memory, and is not exact", metavar="DTYPE",
         common=True, default="float32", reloads=True)
-    embedding_cache: str | None = row(word, "keep encoded prompts here; known ones need no text encoder",
+    embedding_cache: str | None = row(folder, "keep encoded prompts here; known ones need no text encoder",
         metavar="DIR", common=True, default=None, hashed=False, recorded=False)
     lora: tuple[Lora, ...] = row(lora, "LoRA weights, repeatable", metavar="PATH[:scale[:high|low]]",
-        common=True, repeat=True, default=(), hashed=False, reloads=True)
+        common=True, repeat=True, default=(), hashed=False, reloads=True, record_as=recorded_loras)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,10 +293,12 @@ class Output:
     save_latents: str | None = row(word, "also keep the denoised latents", metavar="FILE.safetensors",
         common=True, hashed=False, recorded=False)
     prepend_input: bool = switch("put the input video before the new frames, at its size")
-    keep_audio: bool = switch("with --prepend_input: also the input's sound")
+    keep_audio: bool = switch("with --prepend_input: also the input's sound",
+        needs=Needs("prepend_input", "the new frames have no sound"))
     save_last_frame: str | None = row(word, "also keep the last frame, lossless", metavar="FILE.png",
         hashed=False, recorded=False)
-    new_frames_only: bool = switch("leave the input video out of the file")
+    new_frames_only: bool = switch("leave the input video out of the file",
+        needs=Needs("input_video", "needs --input_video"))
     keep_parts: bool = switch("keep the finished rolls (<name>.parts/) after success", hashed=False)
     overwrite: bool = switch("replace an existing output", about_run=True)
     resume: bool = switch("skip what is finished", about_run=True)
@@ -338,7 +352,7 @@ FLAG_NAMES: dict[str, str] = {
 }
 
 
-def defaults() -> dict[str, Any]:
+def defaults() -> dict[str, object]:
     """Return the options of a video that have a default of their own, with it."""
     return {
         name: option.default
@@ -347,7 +361,7 @@ def defaults() -> dict[str, Any]:
     }
 
 
-def merge(*sources: Mapping[str, Any]) -> dict[str, Any]:
+def merge(*sources: Mapping[str, object]) -> dict[str, Any]:
     """Return the values of several sources, the strongest last."""
     merged: dict[str, Any] = {}
     for source in sources:
@@ -359,29 +373,32 @@ def merge(*sources: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def check_conflicts(values: Mapping[str, Any]) -> None:
-    """Refuse options that contradict each other.
+def check_combination(values: Mapping[str, object]) -> None:
+    """Refuse options that contradict each other, or lack another that they need.
 
     Raises:
-        InputError: the first pair.
+        InputError: the first one.
     """
-    for name, option in OPTIONS.items():
+    for name in (name for name in OPTIONS if values.get(name)):
+        option = OPTIONS[name]
         for other in option.excludes:
-            if values.get(name) and values.get(other):
+            if values.get(other):
                 raise InputError(option.flag, None, f"not together with --{other}", "choose one of the two")
+        if (needed := option.needs) and not values.get(needed.option):
+            raise InputError(option.flag, None, needed.reason, f"add --{needed.option}, or leave it out")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options(
     Model, Prompt, Size, Inputs, Sampling, Forcing, Avatar, Chain, FirstFrame, Caching, Runtime, Output
 ):
-    """The options of one video, complete; what a task does not use has its neutral value."""
+    """The options of one video, complete; what a task does not use has its default value."""
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
         """Return them from values by name, as ``merge`` gives them."""
         return cls(**values)
 
-    def but(self, **changes: Any) -> Self:
+    def replace(self, **changes: Any) -> Self:
         """Return them with changes."""
         return replace(self, **changes)
