@@ -27,7 +27,6 @@ from videogen.errors import InputError, first_line
 from videogen.models.kernels import operators
 from videogen.models.wan import vae as vae_io
 from videogen.models.wan.transformer import FLOAT32_PARTS, WanDiT
-from videogen.planning import plan_report
 from videogen.runtime import apply, float8, kernels
 from videogen.runtime import device as devices
 from videogen.runtime.cross_attention_cache import CrossAttentionCache
@@ -194,7 +193,7 @@ def memory(size: Size) -> Iterator[Row]:
     for index, (task, options) in enumerate(MEMORY_ROWS):
         tiny = {**TINY_JOB, "model_id": "tiny:wan22-5b" if "5B" in str(options) else "tiny"}
         with planned(task, num_inference_steps=2, **{**options, **(tiny if size.tiny else {})}) as plan:
-            estimate = plan_report.to_json(plan)["memory_bytes"][plan.memory_mode]
+            estimate = plan.memory_bytes[plan.memory_mode]
             started = time.perf_counter()
             make_video(plan, published=not size.tiny)
             seconds = time.perf_counter() - started

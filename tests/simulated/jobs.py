@@ -30,7 +30,6 @@ from videogen.models import device_copies
 from videogen.models.hunyuan import transformer as hunyuan
 from videogen.models.wan import vae
 from videogen.pipelines.base import VideoPipeline
-from videogen.planning import plan_report
 from videogen.planning.plan import Outline
 from videogen.planning.request import Item, make_plans
 from videogen.results import resume_store
@@ -80,7 +79,7 @@ class Job:
     @property
     def estimate(self) -> int:
         """What ``--dry_run`` says of the memory in this mode."""
-        return plan_report.to_json(self.plan)["memory_bytes"][self.plan.memory_mode]
+        return self.plan.memory_bytes[self.plan.memory_mode]
 
 
 @contextmanager
@@ -168,7 +167,7 @@ def run_with_little_room(
         the job, and whether it fitted at once.
     """
     with planned(task, **options) as plan:
-        said = plan_report.to_json(plan)["memory_bytes"][plan.memory_mode]
+        said = plan.memory_bytes[plan.memory_mode]
         for share in (ROOM, *others):
             with suppress(torch.OutOfMemoryError, errors.OutOfMemoryError):
                 return _run_within(int(said * share), gpu, plan, frames, count=count), share == ROOM

@@ -1,6 +1,7 @@
 """What follows from a model's files and the options of one video; each file is judged once, here."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,6 +15,7 @@ from videogen.errors import InputError
 from videogen.planning.memory_estimate import Memory, Video, estimate
 from videogen.planning.parallelism import choose_degrees
 from videogen.tasks.geometry import PATCH, Shape
+from videogen.tasks.option import typed
 from videogen.tasks.options import OPTIONS, Options
 from videogen.tasks.step_caches import KINDS, Ratios, ratios_name, read_cache, read_ratios
 from videogen.tasks.task_spec import TaskSpec
@@ -88,6 +90,35 @@ def read_files(options: Options, facts: ModelFacts, checkpoint: Checkpoint) -> F
     return FileFacts(fingerprint=fingerprint, ratios=_ratios(options, file), ratios_file=file)
 
 
+def options_of_weights(
+    task: TaskSpec, checkpoint: Checkpoint, asked: Mapping[str, object]
+) -> dict[str, object]:
+    """Return the options that the weights decide, and None for those that they have no place for.
+
+    As far as nobody knows the model yet, what was asked for holds.
+
+    Raises:
+        InputError: something else was asked for.
+    """
+    known = checkpoint.folder is not None or checkpoint.tiny or task.model(checkpoint.name)
+    if not known:
+        return {name: asked.get(name, value) for name, value in task.fixed_options.items()}
+    for name, value in task.fixed_options.items():
+        if asked.get(name, value) != value:
+            channels = task.network["in_channels"]
+            what = f"the weights of {checkpoint.name} have {channels} input channels, which are {value}"
+            raise InputError(OPTIONS[name].flag, typed(asked[name]), what, f"nearest {value}")
+    if not task.requires or checkpoint.folder is None:
+        return dict(task.fixed_options)
+    found = model_features.read_features(checkpoint)
+    useless = [name for name, feature in task.requires.items() if not found[feature]]
+    for name in useless:
+        if name in asked:
+            what = "this model has no embedding for it"
+            raise InputError(OPTIONS[name].flag, typed(asked[name]), what, "leave it out")
+    return {**task.fixed_options, **dict.fromkeys(useless)}
+
+
 def _schedule(task: TaskSpec, options: Options, shape: Shape) -> dict[str, object]:
     """Return what decides noise levels and branches."""
     used = [name for name, option in OPTIONS.items() if option.in_schedule and task.uses(name)]
@@ -138,13 +169,10 @@ def _memory(
     transformer = checkpoint.component_config("transformer")
     video = Video(
         shape=shape,
-        dtype=options.dtype,
+        runtime=options,
+        degrees=degrees,
         vae_width=task.memory.vae_width(checkpoint.component_config("vae")),
         residuals=_residuals(options, shape, task.memory.cached_outputs(transformer)),
-        texts=min(2, shape.forwards_per_step),
-        vae_dtype=options.vae_dtype,
-        untiled=options.vae_tiling == "off",
-        degrees=degrees,
     )
     network = task.memory.network(features or model_features.published(checkpoint.name, task))
     return estimate(video, model_features.parameters(checkpoint, task), network, task.memory.vae)

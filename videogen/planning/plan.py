@@ -12,8 +12,13 @@ from typing import Any, Self
 
 from videogen.checkpoints.layouts import Checkpoint
 from videogen.errors import InputError
-from videogen.planning.model_facts import FileFacts, ModelFacts, model_facts, read_files
-from videogen.planning.weight_options import options_of_weights
+from videogen.planning.model_facts import (
+    FileFacts,
+    ModelFacts,
+    model_facts,
+    options_of_weights,
+    read_files,
+)
 from videogen.prompts.chat_models import FoundModel
 from videogen.results import sidecar
 from videogen.results.output_paths import OutputPaths
@@ -72,7 +77,7 @@ class Outline(Draft):
         return steps * self.shape.forwards_per_step
 
     @property
-    def arguments(self) -> dict[str, Any]:
+    def arguments(self) -> dict[str, object]:
         """Return what the pipeline's ``parts`` takes besides inputs, generator and callback."""
         return self.task.pick(self.options.replace(**self._written_prompts), self.shape)
 
@@ -87,7 +92,14 @@ class Outline(Draft):
         return next((mode for mode in MEMORY_MODES if getattr(self.options, mode)), "plain")
 
     @property
-    def _written_prompts(self) -> dict[str, Any]:
+    def memory_bytes(self) -> dict[str, int]:
+        """Bytes on the device at the peak, by memory mode; of several ranks none streams blocks."""
+        peak = self.facts.memory.peak
+        modes = {"plain": peak(tiled=self.tiled), "offload": peak(offload=True, tiled=self.tiled)}
+        return modes if self.facts.degrees.size > 1 else modes | {"low_vram": peak(low_vram=True)}
+
+    @property
+    def _written_prompts(self) -> dict[str, object]:
         """Return what takes the place of the prompt options."""
         return {name: text for name, text in self.written.items() if _is_prompt(name)}
 
@@ -131,7 +143,7 @@ class Outline(Draft):
             "values": {
                 name: Path(str(value)).name if OPTIONS[name].by_name else value
                 for name, value in self._used.items()
-                if OPTIONS[name].hashed and name not in inputs and value != OPTIONS[name].default_value
+                if OPTIONS[name].hashed and name not in inputs and value != OPTIONS[name].default
             },
         }
         return json.loads(json.dumps(content, default=str))

@@ -15,12 +15,16 @@ from videogen.media.download import Fetcher
 from videogen.media.image import InputImage, read_image
 from videogen.media.video_reader import InputVideo, read_video
 from videogen.planning import option_rules
-from videogen.planning.model_facts import FileFacts, model_facts, read_files
+from videogen.planning.model_facts import FileFacts, model_facts, options_of_weights, read_files
 from videogen.planning.plan import Draft, Outline, Plan
-from videogen.planning.request_checks import check_prompt, check_roll_prompts, check_runtime, check_unused
-from videogen.planning.request_warnings import warnings
+from videogen.planning.request_checks import (
+    check_experts,
+    check_prompt,
+    check_runtime,
+    check_unused,
+    warnings,
+)
 from videogen.planning.seeds import video_seeds
-from videogen.planning.weight_options import options_of_weights
 from videogen.prompts.roles import find_writers
 from videogen.results.output_paths import (
     OverwritePolicy,
@@ -36,11 +40,8 @@ from videogen.tasks.table import check_used, find, variant
 from videogen.tasks.task_spec import Files
 
 InputFile = InputAudio | InputImage | InputVideo
-READERS: dict[str, Callable[[str, str, Fetcher], InputFile]] = {
-    "image": read_image,
-    "video": read_video,
-    "audio": read_audio,
-}
+Reader = Callable[[str, str, Fetcher], InputFile]
+READERS: Mapping[str, Reader] = {"image": read_image, "video": read_video, "audio": read_audio}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,6 +118,7 @@ def decide(item: Item, workdir: Path) -> Draft:
     usual = merge(defaults(), task.defaults(checkpoint))
     options = task.resolve_defaults(Options.of(merge(usual, asked)))
     options = options.replace(**options_of_weights(task, checkpoint, asked))
+    check_experts(task, options)
     check_prompt(task, options)
     check_runtime(options)
     option_rules.check(options)
@@ -128,7 +130,6 @@ def decide(item: Item, workdir: Path) -> Draft:
         for name, files in task.inputs.items()
     }
     shape = task.shape(options, inputs, task.size_tables(checkpoint))
-    check_roll_prompts(options, shape)
 
     # 4. What the user should know, and who writes the prompt.
     explicit = {k for k, v in asked.items() if not (k in item.recorded and v == usual.get(k))}

@@ -1,31 +1,43 @@
-"""What a request may not say, as far as that depends on task and model."""
+"""What a request may not say with its task and its model, and what the user is told about it."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping
 
 from safetensors import SafetensorError, safe_open
 
+from videogen.checkpoints import lora as lora_files
+from videogen.checkpoints.layouts import Checkpoint
 from videogen.errors import InputError
+from videogen.planning import option_rules
 from videogen.planning.parallelism import check_launch
 from videogen.tasks.geometry import Shape
 from videogen.tasks.option import typed
 from videogen.tasks.option_types import Lora
 from videogen.tasks.options import OPTIONS, Options
+from videogen.tasks.sizes import Inputs
+from videogen.tasks.table import VARIANTS
 from videogen.tasks.task_spec import TaskSpec, check_scales
 
 
-def check_unused(task: TaskSpec, explicit: Mapping[str, Any]) -> None:
-    """Refuse options that the models found have no use for.
+def check_unused(task: TaskSpec, asked: Mapping[str, object]) -> None:
+    """Refuse options that the model found has no use for.
 
     Raises:
         InputError: the first one.
     """
-    for name in explicit:
+    for name in asked:
         if not task.uses(name):
             what = f"not used by {task.name} with {task.family} models"
-            raise InputError(OPTIONS[name].flag, typed(explicit[name]), what, "leave it out")
-    check_scales(task, explicit.get("guidance_scale"))
-    for lora in explicit.get("lora", ()):
+            raise InputError(OPTIONS[name].flag, typed(asked[name]), what, "leave it out")
+
+
+def check_experts(task: TaskSpec, options: Options) -> None:
+    """Refuse what is for models with two experts.
+
+    Raises:
+        InputError: the model has one.
+    """
+    check_scales(task, options.guidance_scale)
+    for lora in options.lora:
         if lora.expert is not None and task.network.get("experts") != 2:
             what = f"':{lora.expert}' is for models with two experts"
             raise InputError("--lora", lora.path, what, "leave it out")
@@ -45,18 +57,6 @@ def check_prompt(task: TaskSpec, options: Options) -> None:
     if prompt is None or not prompt.strip():
         what = f"required by {task.name}" if prompt is None else "must not be empty"
         raise InputError("--prompt", prompt, what, "say what the video shows")
-
-
-def check_roll_prompts(options: Options, shape: Shape) -> None:
-    """Refuse more prompts than there are segments.
-
-    Raises:
-        InputError: there are more.
-    """
-    prompts, rolls = len(options.roll_prompts or ()), len(shape.rolls)
-    if prompts > rolls:
-        what = f"has {prompts} prompts, and there are {rolls} rolls"
-        raise InputError("--roll_prompts", None, what, f"leave out {prompts - rolls}")
 
 
 def check_runtime(options: Options) -> None:
@@ -86,3 +86,77 @@ def _check_lora(lora: Lora) -> None:
             raise InputError(
                 "--lora", file, f"is not a .safetensors file ({error})", "download it again"
             ) from None
+
+
+def warnings(
+    task: TaskSpec,
+    options: Options,
+    asked: Collection[str],
+    inputs: Inputs,
+    shape: Shape,
+    checkpoint: Checkpoint,
+) -> Iterator[str]:
+    """Yield warnings, one line each; ``asked`` are the names of the options that were given.
+
+    Raises:
+        InputError: a published model of another task, or more prompts than segments.
+    """
+    yield from task.warnings(options, asked, inputs)
+    yield from _published_for_another(task, checkpoint)
+    yield from option_rules.warnings(options)
+    yield from _roll_prompts(len(options.roll_prompts or ()), len(shape.rolls))
+    if options.revision and checkpoint.folder is not None and not checkpoint.revision:
+        yield "--revision has no effect on a folder or a tiny model"
+    if "prompt_enhancer" in asked and options.prompt_enhancer and (options.input_image or options.end_image):
+        yield "--prompt_enhancer is not used with an image, as published"
+    yield from _without_effect(task, options, asked)
+    if checkpoint.folder is not None:
+        yield from (note for lora in options.lora if (note := lora_files.check(lora.path, checkpoint)))
+
+
+def _roll_prompts(prompts: int, rolls: int) -> Iterator[str]:
+    if prompts > rolls:
+        what = f"has {prompts} prompts, and there are {rolls} rolls"
+        raise InputError("--roll_prompts", None, what, f"leave out {prompts - rolls}")
+    if 0 < prompts < rolls:
+        yield f"--roll_prompts has {prompts} prompts for {rolls} rolls; the last one is used to the end"
+
+
+def _without_effect(task: TaskSpec, options: Options, asked: Collection[str]) -> Iterator[str]:
+    """Warn of options that mean nothing without others, or beside others."""
+    prompted = task.describes and options.prompt is not None
+    for name, option in OPTIONS.items():
+        if name not in asked or getattr(options, name) == option.default:
+            continue
+        other = option.useless_without
+        if other is not None and task.uses(other) and not getattr(options, other):
+            yield f"{option.flag} has no effect without --{other}"
+        if prompted and option.writes_prompt:
+            yield f"{option.flag} has no effect with a --prompt"
+        yield from (
+            f"{option.flag} has no effect with --{other}"
+            for other in option.useless_with
+            if getattr(options, other)
+        )
+
+
+def _published_for_another(task: TaskSpec, checkpoint: Checkpoint) -> Iterator[str]:
+    """Models that only their name tells apart from this task's.
+
+    Raises:
+        InputError: a published model that is not even here.
+    """
+    name = checkpoint.name
+    if checkpoint.tiny or any(row.model(name) is not None for row in VARIANTS[task.name]):
+        return
+    for other in (row for rows in VARIANTS.values() for row in rows):
+        if (model := other.model(name)) is None or other.name == task.name:
+            continue
+        alike = [
+            own for own in task.models if own.weights == model.weights and own.defaults == model.defaults
+        ]
+        use = f"{task.name} uses {(alike or task.models)[0].names[0]}"
+        if checkpoint.folder is None and name in model.names:
+            raise InputError("--model_id", name, f"is published for {other.name}", use)
+        yield f"{name} is published for {other.name}; {use}"
+        return

@@ -2,17 +2,10 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
-from enum import Enum
 from typing import Any, NamedTuple
 
 from videogen.errors import InputError, brief
 from videogen.tasks.option_types import Reject, paths, prompts, split, word
-
-
-class Unset(Enum):
-    """The default of an option that has none of its own: each task gives it one, or it may be left out."""
-
-    UNSET = "unset"
 
 
 class Needs(NamedTuple):
@@ -35,7 +28,8 @@ class Option:
         repeat: every occurrence counts.
         bare: the value of a flag that stands alone.
         default: its value unless given; tasks may have others (configs/*.yaml).
-        hashed: its value changes the result, and is part of ``plan_hash``. Files are hashed by content.
+        hashed: its value changes the result, and is part of ``plan_hash`` unless it is the default, so that a
+            new option changes no hash. Files are hashed by content.
         recorded: it belongs into the metadata of a result, as far as it is used.
         record_as: its value -> what is recorded for it, where that is not the value.
         by_name: a folder that is hashed and recorded by its own name, not by where it is.
@@ -62,7 +56,7 @@ class Option:
     about_run: bool = False
     repeat: bool = False
     bare: str | None = None
-    default: object = Unset.UNSET
+    default: object = None
     hashed: bool = True
     recorded: bool = True
     record_as: Callable[[Any], object] | None = None
@@ -81,11 +75,6 @@ class Option:
     @property
     def flag(self) -> str:
         return f"--{self.name}"
-
-    @property
-    def default_value(self) -> object:
-        """Return its own default, or None; not hashed, so that a new option changes no hash."""
-        return None if self.default is Unset.UNSET else self.default
 
     def value(self, given: object) -> Any:
         """Check and convert a value from any source (command line, YAML, JSON).
@@ -129,7 +118,7 @@ class Option:
 def row(parse: Callable[[str], object] | None, help: str, **facts: Any) -> Any:  # noqa: A002 - as it is called
     """Return the field of an option in a group of options; ``facts`` are those of ``Option``."""
     option = Option("", parse, help, **facts)
-    return field(default=option.default_value, metadata={"option": option})
+    return field(default=option.default, metadata={"option": option})
 
 
 def switch(help: str, **facts: Any) -> Any:  # noqa: A002 - as it is called

@@ -13,7 +13,7 @@ from typing import Any, Self
 from videogen.errors import InputError
 from videogen.media.audio import MAX_FRAMES
 from videogen.media.download import display_name
-from videogen.tasks.option import Needs, Option, Unset, row, switch
+from videogen.tasks.option import Needs, Option, row, switch
 from videogen.tasks.option_types import (
     Lora,
     device,
@@ -42,8 +42,9 @@ Scale = float | tuple[float, float]
 SEVERAL_GPUS = Needs("use_usp", "is for several GPUs")
 
 
+# Groups have no more methods than they need: each costs time when the program starts.
 # fmt: off
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class Model:
     """Which model does what."""
 
@@ -58,7 +59,7 @@ class Model:
         default=30.0, hashed=False, recorded=False)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class Prompt:
     """What the video shows, and who writes that."""
 
@@ -70,21 +71,21 @@ class Prompt:
         "a text file with a prompt per line, one for every roll", metavar="FILE", is_prompt=True,
         instead_of=("prompt", "captioner"))
     prompt_enhancer: str | None = row(word, "let a chat model make the prompt longer first",
-        metavar="[PATH|ID]", bare="Qwen/Qwen2.5-32B-Instruct", default=None, by_name=True,
+        metavar="[PATH|ID]", bare="Qwen/Qwen2.5-32B-Instruct", by_name=True,
         record_as=display_name, writes_prompt=True)
     captioner: bool = switch("let models write the prompt from the input video", writes_prompt=True,
         needs=Needs("input_video", "needs --input_video"), instead_of=("prompt", "roll_prompts"))
     vlm_path: str | None = row(word,
         "model that describes the input video; OpenGVLab/InternVL3_5-8B-HF unless given, with --captioner "
-        "Skywork/SkyCaptioner-V1", metavar="PATH|ID", default=None, recorded=False, by_name=True,
+        "Skywork/SkyCaptioner-V1", metavar="PATH|ID", recorded=False, by_name=True,
         writes_prompt=True, useless_without="captioner")
     vlm_device: str | None = row(device, "device of the models that write prompts; --device unless given",
-        metavar="DEVICE", default=None, hashed=False, recorded=False, writes_prompt=True)
+        metavar="DEVICE", hashed=False, recorded=False, writes_prompt=True)
     custom_prompt: str | None = row(text, "put in front of the description of the input video",
-        metavar="TEXT", default=None, writes_prompt=True)
+        metavar="TEXT", writes_prompt=True)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class Size:
     """Size and length."""
 
@@ -105,7 +106,7 @@ class Size:
     fps: int = row(whole(1, 240), "frames per second of the file; the DF models are told", metavar="FPS")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class Inputs:
     """Files that a video is made from."""
 
@@ -124,7 +125,7 @@ class Inputs:
         metavar="FPS|auto", record_as=recorded_rate)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class Sampling:
     """How noise becomes a video."""
 
@@ -161,7 +162,7 @@ class Sampling:
         return max(scale if isinstance(scale, tuple) else (scale,)) > 1
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class Forcing:
     """Diffusion forcing: segments and blocks."""
 
@@ -181,7 +182,7 @@ class Forcing:
         "noise level 0..1000 on those frames; 20 makes smoother transitions", metavar="N")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class Avatar:
     """The talking avatar's clips and sound."""
 
@@ -195,7 +196,7 @@ class Avatar:
         metavar="WHICH")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class Chain:
     """Several videos."""
 
@@ -205,7 +206,7 @@ class Chain:
     concat: bool = switch("also join the videos to one film, without doubled frames", chain=True)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class FirstFrame:
     """How HunyuanVideo keeps to its first frame."""
 
@@ -217,7 +218,7 @@ class FirstFrame:
     no_riflex: bool = switch("plain positions in videos of more than 192 frames, which then repeat")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class Caching:
     """Forwards that are left out."""
 
@@ -230,16 +231,16 @@ class Caching:
         useless_without="teacache")
     teacache_model: str | None = row(word,
         "TeaCache coefficients where the model's name does not say: I2V-540P, I2V-720P, T2V-1.3B or T2V-14B",
-        metavar="NAME", default=None, useless_without="teacache")
+        metavar="NAME", useless_without="teacache")
     teacache_fixed: bool = switch("count TeaCache's steps per guidance branch, not calls as published",
         useless_without="teacache")
     cache: str | None = row(step_cache,
         "skip forwards with first_block[:0.05], magcache[:0.06] (measured first with magcache:calibrate), "
         "or extrapolate them with taylorseer[:5] or taylorseer_lite[:5], the number being diffusers' "
-        "threshold or interval; faster, not exact", metavar="NAME[:threshold]", common=True, default=None)
+        "threshold or interval; faster, not exact", metavar="NAME[:threshold]", common=True)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class Runtime:
     """Devices, memory and speed."""
 
@@ -257,9 +258,9 @@ class Runtime:
         common=True, hashed=False, recorded=False)
     ulysses_degree: int | None = row(whole(1),
         "ranks that share the attention heads (all of them unless given)", metavar="N", common=True,
-        default=None, hashed=False, recorded=False, needs=SEVERAL_GPUS)
+        hashed=False, recorded=False, needs=SEVERAL_GPUS)
     ring_degree: int | None = row(whole(1), "ranks that pass keys and values around; any number, but slower",
-        metavar="N", common=True, default=None, hashed=False, recorded=False, needs=SEVERAL_GPUS)
+        metavar="N", common=True, hashed=False, recorded=False, needs=SEVERAL_GPUS)
     cfg_parallel: bool = switch("the forwards of one step (guidance) on different ranks", common=True,
         hashed=False, recorded=False, needs=SEVERAL_GPUS)
     attention_backend: str = row(one_of("auto", "native", "cudnn", "flash", "flash3", "sage", "xformers"),
@@ -276,12 +277,12 @@ class Runtime:
         "dtype of the decode; bfloat16 is faster and takes less memory, and is not exact", metavar="DTYPE",
         common=True, default="float32", reloads=True)
     embedding_cache: str | None = row(folder, "keep encoded prompts here; known ones need no text encoder",
-        metavar="DIR", common=True, default=None, hashed=False, recorded=False)
+        metavar="DIR", common=True, hashed=False, recorded=False)
     lora: tuple[Lora, ...] = row(lora, "LoRA weights, repeatable", metavar="PATH[:scale[:high|low]]",
         common=True, repeat=True, default=(), hashed=False, reloads=True, record_as=recorded_loras)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class Output:
     """Where results go, and what they hold."""
 
@@ -306,7 +307,7 @@ class Output:
         about_run=True)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class About:
     """What the run does besides."""
 
@@ -353,12 +354,8 @@ FLAG_NAMES: dict[str, str] = {
 
 
 def defaults() -> dict[str, object]:
-    """Return the options of a video that have a default of their own, with it."""
-    return {
-        name: option.default
-        for name, option in OPTIONS.items()
-        if option.default is not Unset.UNSET and not option.about_run
-    }
+    """Return the options of a video with the defaults that they have for every task."""
+    return {name: option.default for name, option in OPTIONS.items() if not option.about_run}
 
 
 def merge(*sources: Mapping[str, object]) -> dict[str, Any]:
@@ -395,9 +392,9 @@ class Options(
     """The options of one video, complete; what a task does not use has its default value."""
 
     @classmethod
-    def of(cls, values: Mapping[str, Any]) -> Self:
+    def of(cls, values: Mapping[str, object]) -> Self:
         """Return them from values by name, as ``merge`` gives them."""
-        return cls(**values)
+        return cls().replace(**values)
 
     def replace(self, **changes: Any) -> Self:
         """Return them with changes."""
