@@ -14,7 +14,10 @@ from videogen.tasks.table import ROWS
 PACKAGE = ROOT / "videogen"
 # Family -> how it is named, and where its own files are, below videogen/.
 FAMILIES = {
-    "HunyuanVideo": (r"hunyuan", ("tasks/families/hunyuan", "models/hunyuan/", "pipelines/hunyuan_")),
+    "HunyuanVideo": (
+        r"hunyuan",
+        ("tasks/families/hunyuan", "checkpoints/networks/hunyuan", "models/hunyuan/", "pipelines/hunyuan_"),
+    ),
     "Wan2.2": (r"wan22|wan2\.2", ("tasks/families/wan22", "pipelines/wan22_")),
     "SkyReels-V2": (r"skyreels.?v2", ("tasks/families/skyreels_v2",)),
     "SkyReels-V3": (r"skyreels.?v3", ("tasks/families/skyreels_v3",)),
@@ -22,33 +25,10 @@ FAMILIES = {
 REGISTRY = "tasks/table.py"
 # What still names a family besides; the lists may only become shorter.
 STILL = {
-    "HunyuanVideo": {
-        "checkpoints/key_maps.py",  # the names of its published tensors
-        "checkpoints/layouts.py",  # the layout of its published folder
-        "checkpoints/lora.py",
-        "checkpoints/model_features.py",
-        "models/components.py",
-        "models/tiny.py",
-        "runtime/parallel.py",
-        "runtime/vae.py",
-        "tasks/options.py",  # the title of a group in --help
-    },
-    "Wan2.2": {
-        "checkpoints/key_maps.py",
-        "checkpoints/layouts.py",
-        "cli/chain.py",  # chains are Wan2.2's
-        "models/components.py",
-        "models/tiny.py",
-        "models/wan/vae.py",
-        "tasks/families/skyreels_v2.py",  # summaries of tasks that both have
-        "tasks/options.py",  # a help text
-    },
-    "SkyReels-V2": {"checkpoints/layouts.py"},
-    "SkyReels-V3": {
-        "checkpoints/layouts.py",
-        "pipelines/reference_to_video.py",
-        "pipelines/single_shot_extension.py",
-    },
+    "HunyuanVideo": {"runtime/parallel.py", "runtime/vae.py"},
+    "Wan2.2": {"cli/chain.py"},  # chains are Wan2.2's
+    "SkyReels-V2": set(),
+    "SkyReels-V3": {"pipelines/reference_to_video.py", "pipelines/single_shot_extension.py"},
 }
 
 

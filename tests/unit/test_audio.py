@@ -18,7 +18,7 @@ from transformers import Wav2Vec2Config
 from transformers.models.wav2vec2.modeling_wav2vec2 import Wav2Vec2FeatureEncoder
 
 from tests.conftest import GOLDEN, ROOT
-from videogen.checkpoints.key_maps import WAV2VEC2
+from videogen.checkpoints.networks.wan import WAV2VEC2
 from videogen.errors import CheckpointError, InputError
 from videogen.media.audio import SAMPLE_RATE, _with_av, normalized, pcm16, read_audio, resampled, waveform
 from videogen.media.download import Fetcher

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import safe_open
 
-from videogen.checkpoints.key_maps import TRANSFORMERS, Entry, KeyTable, rename
+from videogen.checkpoints.key_maps import Entry, KeyTable, rename
 from videogen.checkpoints.layouts import Checkpoint, weight_files
+from videogen.checkpoints.networks import NETWORKS
 from videogen.checkpoints.tensor_headers import Shape, tensor_shapes
 from videogen.errors import CheckpointError
 
@@ -24,18 +25,10 @@ if TYPE_CHECKING:
 # Prefixes of layer names.
 OURS = "transformer."
 DOTTED = re.compile(r"^(transformer|diffusion_model|base_model\.model)\.")
-PUBLISHED = "Hunyuan_video_I2V_lora_"  # by HunyuanVideo's own training code (spec hunyuan section 11)
-FLAT = (PUBLISHED, "lora_unet_")
-# Flat layer names write "_" for ".", except inside these words.
-WORDS = (
-    *("double_blocks", "single_blocks", "final_layer", "adaLN_modulation", "individual_token_refiner"),
-    *("img_attn_qkv", "img_attn_proj", "img_mod", "img_mlp", "txt_attn_qkv", "txt_attn_proj", "txt_mod"),
-    *("txt_mlp", "self_attn_qkv", "self_attn_proj", "img_in", "txt_in", "time_in", "guidance_in"),
-    *("vector_in", "in_layer", "out_layer", "input_embedder", "c_embedder", "t_embedder", "linear_1"),
-    *("linear_2", "self_attn", "cross_attn", "k_img", "v_img", "time_embedding", "text_embedding"),
-    *("time_projection", "img_emb", "fps_embedding", "fps_projection", "patch_embedding", "audio_proj"),
-    *("proj1_vf", "audio_cross_attn", "q_linear", "kv_linear"),
-)
+UNSCALED = tuple(network.lora_prefix for network in NETWORKS if network.lora_prefix)
+FLAT = (*UNSCALED, "lora_unet_")
+# Flat layer names write "_" for ".", except inside these words; of two that begin alike the longer counts.
+WORDS = sorted((word for network in NETWORKS for word in network.words), key=len, reverse=True)
 WORD = re.compile(rf"(?:{'|'.join(WORDS)})(?=_|$)|[^_]+")
 # Role of a tensor in its layer, by its suffix: one of two low-rank matrices, or a full-rank difference.
 ROLE = re.compile(
@@ -82,7 +75,9 @@ def check(path: Path, checkpoint: Checkpoint) -> str | None:
     published = [Entry(name, shape, _unread) for name, shape in tensor_shapes(weight_files(place)).items()]
     if not published:  # a pickle that only torch can read
         return None
-    found = rename(place, published, [table for tables in TRANSFORMERS.values() for table in tables])
+    found = rename(
+        place, published, [table for network in NETWORKS for table in (network.published, network.ours)]
+    )
     return _validate(path, _matrices((name, entry.shape) for name, entry in found.items()))[1]
 
 
@@ -135,9 +130,7 @@ def _table(model: Iterable[str]) -> KeyTable:
     """Return the key table from published names to those of this network."""
     names = "\n".join(model)
     return next(
-        published
-        for published, ours in TRANSFORMERS.values()
-        if re.search(ours.fingerprint, names, re.MULTILINE)
+        network.published for network in NETWORKS if re.search(network.ours.fingerprint, names, re.MULTILINE)
     )
 
 
@@ -208,7 +201,7 @@ def _convert(
     """
     if "down" in tensors:
         down, up = tensors["down"], tensors["up"].flatten(1)
-        if "alpha" in tensors and not layer.name.startswith(PUBLISHED):
+        if "alpha" in tensors and not layer.name.startswith(UNSCALED):
             down = down * (tensors["alpha"].item() / down.shape[0])
     else:  # a full-rank difference
         down = tensors["whole"]

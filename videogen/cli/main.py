@@ -31,7 +31,7 @@ from videogen.prompts.roles import find_writers
 from videogen.results.output_paths import OverwritePolicy
 from videogen.results.sidecar import changed_inputs
 from videogen.tasks.options import OPTIONS, Options, defaults, merge
-from videogen.tasks.table import TASKS, find
+from videogen.tasks.table import TASKS, find, summary
 
 logger = logging.getLogger("videogen")
 
@@ -125,7 +125,7 @@ def _main(arguments: list[str]) -> int:
         return 0
     if given.get("list_tasks"):
         for task in TASKS.values():
-            print(f"{task.name:<24} {task.summary}; default {task.default_model}")
+            print(f"{task.name:<24} {summary(task.name)}; default {task.default_model()}")
         return 0
     set_up_logging(given)
     if given.get("env"):

@@ -27,6 +27,7 @@ from videogen.runtime.device import choose_device
 from videogen.runtime.kernels import enable_fused_kernels
 from videogen.runtime.precision import set_precision
 from videogen.runtime.vae import prepare_vae
+from videogen.tasks import kernels
 from videogen.tasks.option_types import Lora
 from videogen.tasks.options import OPTIONS
 from videogen.tasks.table import find, variant
@@ -36,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 # Of a LoRA's expert: whether it goes into the second transformer; unnamed, into each.
 EXPERTS = {None: (False, True), "high": (False,), "low": (True,)}
-DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in kernels.DTYPES}
 # What a checkpoint's tiny_arch.json calls our components.
 ARCH_NAMES = {"transformer": "dit", "image_encoder": "clip"}
 
@@ -66,7 +67,7 @@ def load(
     """
     spec, place = find(task), choose_device(device)
     dtype = getattr(torch, OPTIONS["dtype"].value(dtype)) if isinstance(dtype, str) else dtype
-    checkpoint = fetch(resolve.locate(str(model or spec.default_model), revision, spec), spec)
+    checkpoint = fetch(resolve.locate(str(model or spec.default_model()), revision, spec), spec)
     set_precision(place, dtype)
     enable_fused_kernels(place, dtype)
     pipeline = load_pipeline(variant(spec.name, checkpoint.family), checkpoint, dtype, place).to(place)
@@ -122,7 +123,7 @@ def fetch(checkpoint: Checkpoint, task: TaskSpec, timeout: float | None = None) 
     from videogen.checkpoints import hub  # noqa: PLC0415
 
     names = list(repository_names(checkpoint.name, task))
-    revision = checkpoint.revision or row_of(checkpoint.name, task).revision
+    revision = checkpoint.revision or row_of(checkpoint.name, task).revision()
     snapshot, name = hub.download(names, revision, patterns(task), sum(checkpoint.sizes.values()), timeout)
     return replace(inspect(snapshot, task, name=name), revision=snapshot.name)
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 from videogen.distributed import Degrees
 from videogen.tasks.geometry import Shape
+from videogen.tasks.kernels import DTYPES
 from videogen.tasks.memory_model import Network, VaeMemory
 from videogen.tasks.options import Runtime
 
-DTYPE_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 FLOAT32 = 4
 TEXT_TOKENS, IMAGE_TOKENS = 512, 257
 HEAD_WIDTH = 128
@@ -79,7 +79,7 @@ class Video:
 
     @property
     def dtype_bytes(self) -> int:
-        return DTYPE_BYTES[self.runtime.dtype]
+        return DTYPES[self.runtime.dtype].bytes
 
     @property
     def tokens_per_rank(self) -> int:
@@ -146,7 +146,7 @@ def _encode(video: Video, vae: VaeMemory) -> float:
 def _decode(video: Video, vae: VaeMemory) -> tuple[int, int]:
     """Return what a decode takes, and one in tiles."""
     shape, pixels = video.shape, video.shape.height * video.shape.width
-    share = DTYPE_BYTES[video.runtime.vae_dtype] / FLOAT32
+    share = DTYPES[video.runtime.vae_dtype].bytes / FLOAT32
     tile = min(pixels, TILE * TILE) * video.vae_width
     at_once = shape.grid.frames_at_once
     if at_once is None:

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from videogen import files
 from videogen.checkpoints import model_features
@@ -105,13 +104,13 @@ def options_of_weights(
         return {name: asked.get(name, value) for name, value in task.fixed_options.items()}
     for name, value in task.fixed_options.items():
         if asked.get(name, value) != value:
-            channels = task.network["in_channels"]
+            channels = task.network.in_channels
             what = f"the weights of {checkpoint.name} have {channels} input channels, which are {value}"
             raise InputError(OPTIONS[name].flag, typed(asked[name]), what, f"nearest {value}")
     if not task.requires or checkpoint.folder is None:
         return dict(task.fixed_options)
-    found = model_features.read_features(checkpoint)
-    useless = [name for name, feature in task.requires.items() if not found[feature]]
+    found = model_features.read_features(checkpoint).traits
+    useless = [name for name, trait in task.requires.items() if not getattr(found, trait)]
     for name in useless:
         if name in asked:
             what = "this model has no embedding for it"
@@ -142,12 +141,12 @@ def _teacache(task: TaskSpec, options: Options, checkpoint: Checkpoint) -> Table
     if not options.teacache:
         return None
     here = checkpoint.folder is not None
-    found: dict[str, Any] = {"width": None, "image": False}
-    found |= model_features.read_features(checkpoint) if here else {}
-    model = str(options.model_id or task.default_model)
+    features = model_features.read_features(checkpoint) if here else None
+    width, image = (features.size.width, bool(features.traits.image)) if features else (None, False)
+    model = str(options.model_id or task.default_model())
     if here and not checkpoint.revision and not checkpoint.tiny:
         model = str(Path(model).expanduser().absolute())  # "." has a name as well
-    return choose_table(options.teacache_model, model, found["width"], found["image"])
+    return choose_table(options.teacache_model, model, width, image)
 
 
 def _ratios(options: Options, file: Path) -> Ratios | None:
@@ -164,8 +163,11 @@ def _ratios(options: Options, file: Path) -> Ratios | None:
 def _memory(
     task: TaskSpec, options: Options, shape: Shape, checkpoint: Checkpoint, degrees: Degrees
 ) -> Memory:
-    here = checkpoint.folder is not None
-    features = model_features.read_features(checkpoint) if here else None
+    size = (
+        model_features.read_features(checkpoint).size
+        if checkpoint.folder is not None
+        else model_features.published(checkpoint.name, task).size
+    )
     transformer = checkpoint.component_config("transformer")
     video = Video(
         shape=shape,
@@ -174,7 +176,7 @@ def _memory(
         vae_width=task.memory.vae_width(checkpoint.component_config("vae")),
         residuals=_residuals(options, shape, task.memory.cached_outputs(transformer)),
     )
-    network = task.memory.network(features or model_features.published(checkpoint.name, task))
+    network = task.memory.network(size)
     return estimate(video, model_features.parameters(checkpoint, task), network, task.memory.vae)
 
 

@@ -110,7 +110,7 @@ def decide(item: Item, workdir: Path) -> Draft:
     task = find(asked.get("task_type"))
     check_used(task.name, asked)
     check_combination(asked)
-    checkpoint = resolve.locate(asked.get("model_id", task.default_model), asked.get("revision"), task)
+    checkpoint = resolve.locate(asked.get("model_id", task.default_model()), asked.get("revision"), task)
     task = variant(task.name, checkpoint.family)
     check_unused(task, asked)
 

@@ -38,7 +38,7 @@ def check_experts(task: TaskSpec, options: Options) -> None:
     """
     check_scales(task, options.guidance_scale)
     for lora in options.lora:
-        if lora.expert is not None and task.network.get("experts") != 2:
+        if lora.expert is not None and task.network.experts != 2:
             what = f"':{lora.expert}' is for models with two experts"
             raise InputError("--lora", lora.path, what, "leave it out")
 
@@ -153,9 +153,9 @@ def _published_for_another(task: TaskSpec, checkpoint: Checkpoint) -> Iterator[s
         if (model := other.model(name)) is None or other.name == task.name:
             continue
         alike = [
-            own for own in task.models if own.weights == model.weights and own.defaults == model.defaults
+            own for own in task.models() if own.weights == model.weights and own.defaults == model.defaults
         ]
-        use = f"{task.name} uses {(alike or task.models)[0].names[0]}"
+        use = f"{task.name} uses {(alike or task.models())[0].names[0]}"
         if checkpoint.folder is None and name in model.names:
             raise InputError("--model_id", name, f"is published for {other.name}", use)
         yield f"{name} is published for {other.name}; {use}"

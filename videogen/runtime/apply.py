@@ -25,29 +25,18 @@ from videogen.runtime.memory import blocks
 from videogen.runtime.parallel import works_in_ring
 from videogen.runtime.step_cache import DiffusersCache, enable_cache
 from videogen.runtime.teacache import enable_teacache
+from videogen.tasks.kernels import ATTENTION_KERNELS, BACKENDS
 from videogen.tasks.options import Options
 from videogen.tasks.step_caches import Ratios, read_cache, write_ratios
 from videogen.tasks.teacache_tables import Table
 
 logger = logging.getLogger(__name__)
 
-# Option value -> diffusers' kernel name.
-BACKENDS = {
-    "native": "native",
-    "cudnn": "_native_cudnn",
-    "flash": "flash",
-    "flash3": "_flash_3",
-    "sage": "sage",
-    "xformers": "xformers",
-}
 HOPPER = (9, 0)
 CUDNN_WRONG = 91500  # the last version with the error; see _is_outdated
 # Lengths of the test input of a kernel; none is a multiple of 128.
 PROBE_TOKENS, PROBE_HEADS = 161, 3
 PROBE_KEYS = (161, 77)
-# Largest accepted relative error of a row. bfloat16 gives 0.3 %; attending to a tile of padding gives 30 %.
-EXACT = 0.01
-LARGEST_ERROR = {"sage": 0.15}
 COMPILED = "TORCHINDUCTOR_CACHE_DIR"  # torch's variable for the folder of compiled code
 
 
@@ -156,7 +145,7 @@ def _problem(backend: str, head_dim: int, device: torch.device, dtype: torch.dty
             wanted = attend(query.float(), key.float(), value.float(), "_native_math")
             off = (attend(query, key, value, kernel).float() - wanted).norm(dim=-1) / wanted.norm(dim=-1)
             error = off.max().item()  # synchronizes, so that GPU errors are raised here
-            if not error <= LARGEST_ERROR.get(backend, EXACT):
+            if not error <= ATTENTION_KERNELS[backend].largest_error:
                 return f"its result is {error:.0%} off for {PROBE_TOKENS} queries and {keys} keys"
     except Exception as error:
         return first_line(error)

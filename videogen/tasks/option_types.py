@@ -8,6 +8,7 @@ from typing import NamedTuple
 from videogen.errors import nearest
 from videogen.media.download import display_name
 from videogen.tasks.geometry import SIZE_UNIT
+from videogen.tasks.kernels import DTYPES
 
 MAX_SEED = 2**63 - 1
 
@@ -226,6 +227,11 @@ def one_of(*choices: str, **synonyms: str) -> Callable[[str], str]:
 
     parse.choices = choices  # type: ignore[attr-defined]  # read by the help text
     return parse
+
+
+def dtype_of(*names: str) -> Callable[[str], str]:
+    """Return a parser of dtypes by their names, long or short."""
+    return one_of(*names, **{DTYPES[name].short: name for name in names})
 
 
 def split(value: object) -> str:

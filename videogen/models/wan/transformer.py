@@ -41,6 +41,7 @@ from videogen.models.attention import Spans
 from videogen.models.kernels import operators
 from videogen.models.wan.attention import (
     KeysValues,
+    Speech,
     WanAttention,
     WanAudioAttention,
     causal_spans,
@@ -111,29 +112,27 @@ class WanBlock(nn.Module):
         temb: Tensor,
         rotary_emb: Tensor,
         image_states: Tensor | KeysValues | None = None,
-        audio_states: Tensor | None = None,
+        speech: Speech | None = None,
         spans: Spans | None = None,
-        regions: Tensor | None = None,
     ) -> Tensor:
         """Transform tokens [B, F, S, D]; text [B, T, D], temb [B, F or 1, 6, D], rotary_emb [L, 1, K/2, 2].
 
-        Text and image may be given as keys and values of ``attn2``. ``regions`` [3, S]: location of the two
-        speakers in the first frame.
+        Text and image may be given as keys and values of ``attn2``.
         """
         table = self.scale_shift_table + temb
         shift_attn, scale_attn, gate_attn, shift_ffn, scale_ffn, gate_ffn = table.chunk(6, dim=-2)
         x, shares = hidden_states, None
         _, normed = self.norm1(x, scale=scale_attn, shift=shift_attn)
         normed = normed.flatten(1, 2)
-        if regions is not None:
-            shares = self.attn1.shares(normed, rotary_emb, regions)
+        if speech is not None and speech.regions is not None:
+            shares = self.attn1.shares(normed, rotary_emb, speech.regions)
         # Updates get no names, so that they are freed at once.
         x, normed = self.norm2(x, update=self.attn1(normed, None, rotary_emb, None, spans), gate=gate_attn)
         update = self.attn2(normed.flatten(1, 2), encoder_hidden_states, image_states=image_states)
-        if audio_states is not None:
+        if speech is not None:
             x, normed = self.norm_x(x, update=update)
             del update
-            update = self.audio_cross_attn(normed, audio_states, shares)
+            update = self.audio_cross_attn(normed, speech.tokens, shares)
         x, normed = self.norm3(x, update=update, scale=scale_ffn, shift=shift_ffn)
         del update
         return operators.gated_add(x, self.ffn(normed), gate_ffn)
@@ -154,12 +153,13 @@ class WanBlocks(nn.ModuleList):
         temb: Tensor,
         rotary_emb: Tensor,
         image: Tensor | list[KeysValues] | None = None,
-        *others: Any,
+        speech: Speech | None = None,
+        spans: Spans | None = None,
     ) -> Tensor:
         """Run all blocks with ``WanBlock.forward``'s arguments; text and image may be given per block."""
         for index, block in enumerate(self):
             own = (context[index] if isinstance(context, list) else context for context in (text, image))
-            hidden_states = block(hidden_states, next(own), temb, rotary_emb, next(own), *others)
+            hidden_states = block(hidden_states, next(own), temb, rotary_emb, next(own), speech, spans)
         return hidden_states
 
 
@@ -241,6 +241,10 @@ class WanDiT(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin, FromOriginal
         """Load one weight file (or a folder of shards) under the published or diffusers' names."""
         return cls.read_file(Path(path), torch_dtype)
 
+    def _speech(self, windows: Tensor, batch: int, regions: Tensor | None) -> Speech:
+        """Project windows of audio features; the tokens of two speakers come one after the other."""
+        return Speech(rearrange(self.audio_proj(windows), "(b p) f a d -> b f (p a) d", b=batch), regions)
+
     @apply_lora_scale("attention_kwargs")
     def forward(  # noqa: PLR0913, PLR0917 - the conditions of the whole family, under diffusers' names
         self,
@@ -277,9 +281,9 @@ class WanDiT(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin, FromOriginal
         """
         _, rows, columns = self.config.patch_size
         frames, height, width = hidden_states.shape[2:]
-        if frame_positions is None:
-            frame_positions = torch.arange(frames)
-        angles = self.rope(frame_positions, height // rows, width // columns, hidden_states.device)
+        grid = (height // rows, width // columns)
+        positions = torch.arange(frames) if frame_positions is None else frame_positions
+        angles = self.rope(positions, *grid, hidden_states.device)
         rotary_emb = torch.view_as_real(angles.flatten(0, 1))
 
         embedding, temb = self.condition_embedder(timestep if timestep.ndim > 1 else timestep[:, None])
@@ -287,23 +291,18 @@ class WanDiT(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin, FromOriginal
             rate = self.fps_projection(self.fps_embedding(fps))
             temb = temb + rearrange(rate.float(), "b (m d) -> b 1 m d", m=6)
         text = self.condition_embedder.text_embedder(encoder_hidden_states)
-        image = audio = None
+        image = speech = None
         if encoder_hidden_states_image is not None:
             image = self.condition_embedder.image_embedder(encoder_hidden_states_image)
         if encoder_hidden_states_audio is not None:
-            audio = self.audio_proj(encoder_hidden_states_audio)
-            audio = rearrange(audio, "(b p) f a d -> b f (p a) d", b=len(hidden_states))
+            regions = None if speaker_masks is None else speaker_regions(speaker_masks, *grid)
+            speech = self._speech(encoder_hidden_states_audio, len(hidden_states), regions)
 
         x = rearrange(self.patch_embedding(hidden_states), "b d f r c -> b f (r c) d").contiguous()
         spans = None if visible_frames is None else causal_spans(visible_frames, x.shape[2])
-        regions = None
-        if speaker_masks is not None:
-            regions = speaker_regions(speaker_masks, height // rows, width // columns)
-        x = self.blocks(x, text, temb, rotary_emb, image, audio, spans, regions)
+        x = self.blocks(x, text, temb, rotary_emb, image, speech, spans)
 
         shift, scale = (self.scale_shift_table + embedding.unsqueeze(-2)).chunk(2, dim=-2)
-        _, x = self.norm_out(x, scale=scale, shift=shift)
-        x = self.proj_out(x)
-        grid = {"r": height // rows, "c": width // columns, "q": rows, "p": columns}
-        sample = rearrange(x, "b f (r c) (q p ch) -> b ch f (r q) (c p)", **grid)
+        x = self.proj_out(self.norm_out(x, scale=scale, shift=shift)[1])
+        sample = rearrange(x, "b f (r c) (q p ch) -> b ch f (r q) (c p)", r=grid[0], q=rows, p=columns)
         return Transformer2DModelOutput(sample=sample) if return_dict else (sample,)
