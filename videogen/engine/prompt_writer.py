@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from videogen.errors import CheckpointError, OutOfMemoryError, VideoGenError
 from videogen.prompts.chat import Chat
@@ -16,6 +16,8 @@ from videogen.prompts.roles import find_writers
 from videogen.tasks.options import Options
 
 if TYPE_CHECKING:
+    import torch
+
     from videogen.media.video_reader import InputVideo
     from videogen.planning.plan import Plan
 
@@ -78,9 +80,9 @@ def write_prompts(
     """
     writers = writers or PromptWriters()
     wanted = [plan for plan in plans if not plan.written and plan.writers]
-    written: dict[int, dict[str, Any]] = {plan.index: {} for plan in wanted}
+    written: dict[int, dict[str, object]] = {plan.index: {} for plan in wanted}
     errors: dict[int, VideoGenError] = {}
-    cache: dict[tuple, dict[str, Any]] = {}
+    cache: dict[tuple, dict[str, object]] = {}
     for role, write in (("captioner", _caption), ("describer", _describe), ("enhancer", _prompt)):
         for mine in _group_by_model(role, [plan for plan in wanted if role in plan.writers]):
             with writers.model(role, mine[0]) as model:
@@ -114,13 +116,13 @@ def _group_by_model(role: str, plans: "Sequence[Plan]") -> "list[list[Plan]]":
     return list(groups.values())
 
 
-def _caption(plan: "Plan", written: Mapping[str, Any], model: Chat) -> dict[str, Any]:
+def _caption(plan: "Plan", written: Mapping[str, object], model: Chat) -> dict[str, object]:
     """Add the structural caption of the plan's input video."""
     (source,) = plan.inputs["input_video"]
     return {**written, "structural_caption": describe_video(source, model)}
 
 
-def _describe(plan: "Plan", written: Mapping[str, Any], model: Chat) -> dict[str, Any]:
+def _describe(plan: "Plan", written: Mapping[str, object], model: Chat) -> dict[str, object]:
     """Add a description of the plan's input video, with the user's prefix before it."""
     from videogen.prompts import internvl  # noqa: PLC0415 - not before a prompt is written
 
@@ -131,11 +133,12 @@ def _describe(plan: "Plan", written: Mapping[str, Any], model: Chat) -> dict[str
     return {**written, "description": text, "prompt": f"{first}, {text}" if first else text}
 
 
-def _prompt(plan: "Plan", written: Mapping[str, Any], model: Chat) -> dict[str, Any]:
+def _prompt(plan: "Plan", written: Mapping[str, object], model: Chat) -> dict[str, object]:
     """Add the new prompt: the caption of the plan's video in prose, or its enhanced prompt."""
     from videogen.prompts import caption, enhance  # noqa: PLC0415 - not before a prompt is written
 
-    if described := written.get("structural_caption"):
+    described = written.get("structural_caption")
+    if isinstance(described, dict):
         texts: tuple[str, ...] = (caption.fuse(described, "t2v", model, seed=SEED),)
         if texts == ("-",):
             raise VideoGenError("--captioner: saw no subject in the video; give a --prompt")
@@ -148,7 +151,7 @@ def _prompt(plan: "Plan", written: Mapping[str, Any], model: Chat) -> dict[str, 
     return {**written, **({"roll_prompts": texts} if several else {"prompt": texts[0]})}
 
 
-def describe_video(source: "InputVideo", model: Chat) -> dict[str, Any]:
+def describe_video(source: "InputVideo", model: Chat) -> dict[str, object]:
     """Return the structural caption of a video (``caption.parse``), from 16 of its frames."""
     import numpy as np  # noqa: PLC0415 - this module is loaded at start-up
 
@@ -160,7 +163,7 @@ def describe_video(source: "InputVideo", model: Chat) -> dict[str, Any]:
     return caption.describe(np.stack([scaled(frame, CAPTION_SIZE) for frame in frames]), model, seed=SEED)
 
 
-def write_captions(options: Options, source: "InputVideo | None", role: str) -> dict[str, Any]:
+def write_captions(options: Options, source: "InputVideo | None", role: str) -> dict[str, object]:
     """Return what --caption_only prints: captions of a video, or an enhanced prompt.
 
     Args:
@@ -169,18 +172,19 @@ def write_captions(options: Options, source: "InputVideo | None", role: str) -> 
     from videogen.prompts import caption, enhance, internvl  # noqa: PLC0415 - not before a prompt is written
 
     found = find_writers(options, needed=() if source is None else (role,))
-    result: dict[str, Any] = {}
+    result: dict[str, object] = {}
+    described: dict[str, object] = {}
     if source is not None:
         with _chat(found[role], options) as model:
             result["input_video"] = source.name
             if role == "describer":
                 result["description"] = internvl.describe(source, model, seed=SEED)
             else:
-                result["structural_caption"] = describe_video(source, model)
+                result["structural_caption"] = described = describe_video(source, model)
     if options.prompt_enhancer:
         with _chat(found["enhancer"], options) as model:
-            for variant in ("t2v", "i2v") if "structural_caption" in result else ():
-                fused = caption.fuse(result["structural_caption"], variant, model, seed=SEED)
+            for variant in ("t2v", "i2v") if described else ():
+                fused = caption.fuse(described, variant, model, seed=SEED)
                 result[f"{variant}_fusion_caption"] = fused
             if options.prompt:
                 result["prompt"] = options.prompt
@@ -195,7 +199,7 @@ def _chat(found: FoundModel, options: Options) -> Chat:
     return Chat(found, device, timeout=options.download_timeout)
 
 
-def _device(name: str, flag: str = "--device") -> Any:
+def _device(name: str, flag: str = "--device") -> "torch.device":
     from videogen.runtime.device import choose_device  # noqa: PLC0415 - needs torch
 
     return choose_device(name, flag)

@@ -15,6 +15,7 @@ import torch
 
 from videogen.checkpoints.layouts import Checkpoint
 from videogen.engine.generate import Result, outputs_of, run_worker, write
+from videogen.engine.inputs import refuse_changed_inputs
 from videogen.engine.load import check_device, fetch, noise_device, set_up
 from videogen.engine.out_of_memory import advise_when_out_of_memory
 from videogen.engine.prompt_writer import PromptWriters, shares_device, write_prompts
@@ -231,7 +232,7 @@ def generate(
 def _make(outline: Outline, session: Session, *, resume: bool, show_progress: bool) -> Result:
     """Generate a video on this rank; rank 0 writes it."""
     started, communicator = time.perf_counter(), session.communicator
-    with advise_when_out_of_memory(outline):
+    with advise_when_out_of_memory(outline), refuse_changed_inputs(outline):
         plan = session.ensure_downloaded(outline)
         pipeline = session.load(plan)
         pipeline.seconds.clear()

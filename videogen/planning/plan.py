@@ -127,7 +127,8 @@ class Outline(Draft):
             model = sidecar.LOCAL_MODEL + model
         if revision:  # the commit, so that the same files are found again
             recorded["revision"] = revision
-        return {"task_type": self.task.name, "model_id": model, "seed": self.seed, **recorded}
+        own = {"task_type": self.task.name, "model_id": model, "seed": self.seed}
+        return own | recorded | own
 
     @property
     def identity(self) -> dict[str, Any]:

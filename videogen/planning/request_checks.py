@@ -1,6 +1,7 @@
 """What a request may not say with its task and its model, and what the user is told about it."""
 
 from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
@@ -9,6 +10,7 @@ from videogen.checkpoints.layouts import Checkpoint
 from videogen.errors import InputError
 from videogen.planning import option_rules
 from videogen.planning.parallelism import check_launch
+from videogen.results.output_paths import check_writable
 from videogen.tasks.geometry import Shape
 from videogen.tasks.option import typed
 from videogen.tasks.option_types import Lora
@@ -60,12 +62,14 @@ def check_prompt(task: TaskSpec, options: Options) -> None:
 
 
 def check_runtime(options: Options) -> None:
-    """Refuse LoRA files that cannot be, and what does not fit the way the command was started.
+    """Refuse folders and LoRA files that cannot be, and what does not fit the way the command was started.
 
     Raises:
         InputError: the first one.
     """
     check_launch(options)
+    if options.embedding_cache is not None:
+        check_writable("--embedding_cache", Path(options.embedding_cache))
     for lora in options.lora:
         _check_lora(lora)
 

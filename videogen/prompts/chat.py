@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
-from videogen.errors import CheckpointError, OutOfMemoryError, VideoGenError, first_line
+from videogen.errors import CheckpointError, OutOfMemoryError, VideoGenError, first_line, is_out_of_memory
 from videogen.files import read_json
 from videogen.prompts.chat_models import TEXT_CHAT, FoundModel, fetch
 
@@ -37,13 +37,11 @@ class Chat:
             CheckpointError: it cannot be fetched or loaded, or has no chat template.
             OutOfMemoryError: it does not fit on the device.
         """
-        import torch  # noqa: PLC0415 - this module is loaded at start-up
-
         self.found = fetch(self.found, self.timeout)
         with self._out_of_memory_explained():
             try:
                 self.tokenizer, self.model = _load(self.found, self.device)
-            except (VideoGenError, MemoryError, torch.OutOfMemoryError):
+            except VideoGenError:
                 raise
             except Exception as error:  # any file may be at fault, and transformers raises anything
                 what = f"cannot be loaded ({first_line(error)}); give another, or download it again"
@@ -191,11 +189,11 @@ class Chat:
 
     @contextmanager
     def _out_of_memory_explained(self) -> Iterator[None]:
-        import torch  # noqa: PLC0415 - this module is loaded at start-up
-
         try:
             yield
-        except (MemoryError, torch.OutOfMemoryError) as error:
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
             what = f"out of memory on {self.device}; give a smaller model or another device"
             raise OutOfMemoryError(f"{self._name}: {what}") from error
 
