@@ -1,4 +1,4 @@
-"""Options that trade quality for speed, or need packages: what they contradict, and what is to be known.
+"""Options that trade quality for speed, or need packages: what their values contradict, and warnings.
 
 Without torch: packages are looked for, not imported.
 """
@@ -82,7 +82,7 @@ def _check_float8(options: Options) -> None:
 
 
 def warnings(options: Options) -> Iterator[str]:
-    """Warnings, one line each."""
+    """Yield warnings, one line each."""
     if options.sample_solver == "lcm":
         yield from _lcm_warnings(options)
     if options.float8_matmul and not options.compile:

@@ -8,7 +8,7 @@ from videogen.planning.plan import Outline, Plan
 from videogen.tasks.geometry import Shape
 from videogen.tasks.warnings import RATE_TOLERANCE
 
-LISTED_ROLLS = 12
+LISTED_SEGMENTS = 12
 
 
 def to_json(plan: Outline) -> dict[str, object]:
@@ -93,10 +93,10 @@ def _ranks(degrees: Degrees) -> str:
 
 
 def _rolls(shape: Shape) -> str:
-    """Frames of every roll; of many, the first and the last."""
+    """Return the frames of every segment; of many, the first and the last."""
     frames = [str(roll.num_frames or "0 (not shown)") for roll in shape.rolls]
-    if len(frames) > LISTED_ROLLS:
-        return f"{len(frames)} of {', '.join(frames[: LISTED_ROLLS - 2])}, ..., {frames[-1]} frames"
+    if len(frames) > LISTED_SEGMENTS:
+        return f"{len(frames)} of {', '.join(frames[: LISTED_SEGMENTS - 2])}, ..., {frames[-1]} frames"
     return f"{', '.join(frames)} frames"
 
 

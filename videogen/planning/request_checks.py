@@ -145,7 +145,7 @@ def _without_effect(task: TaskSpec, options: Options, asked: Collection[str]) ->
 
 
 def _published_for_another(task: TaskSpec, checkpoint: Checkpoint) -> Iterator[str]:
-    """Models that only their name tells apart from this task's.
+    """Warn of a model of another task that only its name tells apart from this one's.
 
     Raises:
         InputError: a published model that is not even here.

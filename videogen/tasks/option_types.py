@@ -25,7 +25,7 @@ class Reject(Exception):  # noqa: N818 - a verdict; the caller knows the flag an
 
 
 def text(value: str) -> str:
-    """Any text, also none."""
+    """Parse any text, also an empty one."""
     return value
 
 
@@ -161,7 +161,7 @@ def pixels(value: str) -> int:
 
 
 def size(value: str) -> tuple[int, int]:
-    """W*H (or WxH) to (width, height) in pixels."""
+    """Parse W*H (or WxH) to (width, height) in pixels."""
     parts = value.lower().replace("x", "*").split("*")
     if len(parts) != 2:
         raise Reject("must be WIDTH*HEIGHT", "for example 1280*720")
@@ -169,7 +169,7 @@ def size(value: str) -> tuple[int, int]:
 
 
 def seeds(value: str) -> tuple[int, ...]:
-    """Seeds as given; none of them for 'random', which draws one."""
+    """Parse seeds; none of them for 'random', which draws one."""
     if value == "random":
         return ()
     try:
@@ -184,7 +184,7 @@ def seeds(value: str) -> tuple[int, ...]:
 
 
 def paths(value: str) -> tuple[str, ...]:
-    """Comma-separated paths or URLs; a path that exists as it stands may hold a comma."""
+    """Parse comma-separated paths or URLs; a path that exists as it stands may hold a comma."""
     try:
         if local_path(value).is_file():
             return (value,)
@@ -213,7 +213,7 @@ def prompts(value: str) -> tuple[str, ...]:
 
 
 def rate(value: str) -> float:
-    """Frames a second, or 0 for 'auto': the file's own."""
+    """Parse frames a second, or 0 for 'auto': the file's own."""
     return 0.0 if value == "auto" else real(above=True, example=30)(value)
 
 
