@@ -434,9 +434,9 @@ def test_a_caption_becomes_the_prompt(cli, forcing, writers, make_video, tmp_pat
 def test_clip_under_the_names_of_transformers(tmp_path):
     """diffusers folders hold it as 'vision_model....' or, written by transformers 5, without."""
     import torch
+    from transformers import CLIPVisionConfig, CLIPVisionModel
 
     from videogen.models.components import load_component
-    from videogen.models.tiny import CLIPVisionConfig, CLIPVisionModel
 
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     model = CLIPVisionModel(CLIPVisionConfig(**sizes, image_size=28, patch_size=14, hidden_act="gelu"))

@@ -10,7 +10,7 @@ from videogen.planning import option_rules
 from videogen.runtime import memory
 from videogen.runtime.block_streaming import stream
 from videogen.runtime.component_offload import Copier
-from videogen.runtime.step_cache import CONFIGS, enable_cache
+from videogen.runtime.step_cache import CONFIGS, DiffusersCache
 from videogen.tasks.option_types import Reject
 from videogen.tasks.options import Options
 from videogen.tasks.step_caches import KINDS, read_cache, read_ratios, step_cache, write_ratios
@@ -115,7 +115,7 @@ class Scene:
 def with_cache(model, name, threshold=None, ratios=FLAT):
     models = model if isinstance(model, list) else [model]
     given = ALL[name] if threshold is None else threshold
-    return enable_cache(models, name, given, dtype=torch.float32, ratios=ratios)
+    return DiffusersCache(models, name, given, dtype=torch.float32, ratios=ratios)
 
 
 @pytest.fixture
@@ -228,7 +228,7 @@ def test_two_experts_have_a_cache_each():
 def test_magcache_measures_then_skips(transformer, capsys):
     scene = Scene()
     exact = [scene(transformer, level, branch) for level in STEPS for branch in scene.texts]
-    cache = enable_cache([transformer], "magcache", None, dtype=torch.float32)
+    cache = DiffusersCache([transformer], "magcache", None, dtype=torch.float32)
     for _ in range(2):  # the ratios are those of the first loop
         cache.start_loop(len(STEPS))
         made = [scene(transformer, level, branch) for level in STEPS for branch in scene.texts]
@@ -260,7 +260,7 @@ def test_magcache_measures_then_skips(transformer, capsys):
     assert len(seen[-1]) == 12
     assert seen[-1][-1] == pytest.approx(branches["cond"][-1])
     with pytest.raises(ValueError, match="needs ratios"):
-        enable_cache([transformer], "magcache", 0.5, dtype=torch.float32)
+        DiffusersCache([transformer], "magcache", 0.5, dtype=torch.float32)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -314,10 +314,10 @@ def test_compiled_blocks_are_called_from_outside(transformer, name):
 
 
 def hunyuan(kind):
-    from diffusers import HunyuanVideoTransformer3DModel
+    from videogen.models.hunyuan.transformer import HunyuanDiT
 
     torch.manual_seed(0)
-    model = HunyuanVideoTransformer3DModel(
+    model = HunyuanDiT(
         in_channels=16,
         out_channels=16,
         num_attention_heads=2,

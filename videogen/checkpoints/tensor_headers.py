@@ -7,6 +7,7 @@ import pickle
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
@@ -44,7 +45,7 @@ def check(file: Path) -> None:
         raise CheckpointError(f"{file}: broken or truncated (its end is missing); download it again")
 
 
-def unwrapped(content: object) -> object:
+def unwrapped(content: Any) -> Any:
     """Return the table of tensors inside a pickle's content."""
     for wrapper in WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
@@ -100,12 +101,12 @@ class _Call:
     """Placeholder for a callable that a pickle names; nothing can be set on it."""
 
     __slots__ = ("make",)
-    make: Callable[..., object]
+    make: Callable[..., Any]
 
-    def __init__(self, make: Callable[..., object]) -> None:
+    def __init__(self, make: Callable[..., Any]) -> None:
         object.__setattr__(self, "make", make)
 
-    def __call__(self, *arguments: object) -> object:
+    def __call__(self, *arguments: Any) -> Any:
         return self.make(*arguments)
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -121,7 +122,7 @@ class ShapeUnpickler(pickle.Unpickler):
     No name is ever imported, so no code in the pickle can run.
     """
 
-    def find_class(self, module: str, name: str) -> object:
+    def find_class(self, module: str, name: str) -> Any:
         if module == "torch._utils" and name.startswith("_rebuild_tensor_v"):
             return _Call(lambda _storage, _offset, size, *_: tuple(size))
         if module == "torch._utils" and name == "_rebuild_parameter":

@@ -19,6 +19,8 @@ from videogen.cli.parser import Program
 from videogen.cli.process_end import end
 from videogen.cli.sources import Asked
 from videogen.errors import CheckpointError, InputError
+from videogen.media.download import Fetcher
+from videogen.media.video_reader import read_video
 from videogen.planning import plan_report
 from videogen.planning.plan import Outline
 from videogen.planning.request import Item, make_plans
@@ -47,8 +49,8 @@ REQUIRED = (
 STATE, LOG, FILM = "chain.json", "prompts_log.txt", "continuous.mp4"
 OURS = re.compile(rf"video_\d{{2,}}_\d+\.(mp4|json|png)|{STATE}|{LOG}|{FILM}|\..*\.part(\.\w+)?")
 LENGTHS = ", ".join(
-    f"{name} ({task.config()['defaults']['num_frames']} frames at {task.config()['defaults']['fps']} fps)"
-    for name, task in V2V.items()
+    f"{name} ({usual['num_frames']} frames at {usual['fps']} fps)"
+    for name, usual in ((name, task.config()["defaults"]) for name, task in V2V.items())
 )
 PROGRAM = Program(
     name="generate_continuous.py",
@@ -145,7 +147,7 @@ class Chain:
     def settings(self, first: Outline) -> dict[str, object]:
         """Return what must be equal for the chain to be resumed."""
         identity = first.identity
-        models = {role: found.title for role, found in first.writers.items()}
+        models = {role: found.title for role, found in first.prompt_writers.items()}
         kept = {name: identity.get(name) for name in ("task", "weights", "inputs", "lora")}
         return {**kept, **identity["values"], **models, "handover": self.options.handover}
 
@@ -301,7 +303,7 @@ def run_chain(chain: Chain, first: Outline, *, as_json: bool = False) -> Iterato
     from videogen.runtime.parallel import init_communicator  # noqa: PLC0415
 
     chain.folder.mkdir(parents=True, exist_ok=True)
-    session = Session(keep_writers=True, communicator=init_communicator(wanted=first.options.use_usp))
+    session = Session(keep_prompt_writers=True, communicator=init_communicator(wanted=first.options.use_usp))
     done: list[Result] = []
     try:
         for index in range(1, chain.num_videos + 1):
@@ -334,9 +336,6 @@ def _line(path: Path, record: Mapping[str, object], *, as_json: bool) -> str:
 
 def _is_whole(result: "Result", workdir: Path) -> bool:
     """Return whether a finished video can still be read to its end."""
-    from videogen.media.download import Fetcher  # noqa: PLC0415
-    from videogen.media.video_reader import read_video  # noqa: PLC0415
-
     try:
         video = read_video("video", str(result.outputs.path), Fetcher(folder=workdir))
     except InputError:
@@ -367,8 +366,6 @@ def _save_log(folder: Path) -> None:
 def _join(chain: Chain, done: "Sequence[Result]") -> Path:
     """All links as one film, without the first frame of a link, which repeats the last before it."""
     from videogen.engine.generate import fit  # noqa: PLC0415
-    from videogen.media.download import Fetcher  # noqa: PLC0415
-    from videogen.media.video_reader import read_video  # noqa: PLC0415
     from videogen.media.video_writer import open_writer  # noqa: PLC0415
 
     videos = [read_video("video", str(result.outputs.path), Fetcher(folder=chain.workdir)) for result in done]

@@ -35,7 +35,7 @@ from videogen.media.video_reader import read_video
 from videogen.planning import plan_report
 from videogen.planning.plan import Outline
 from videogen.planning.request import Item, check_runtime, make_plans
-from videogen.prompts.roles import find_writers
+from videogen.prompts.roles import find_prompt_writers
 from videogen.results.output_paths import OverwritePolicy
 from videogen.results.sidecar import changed_inputs
 from videogen.tasks.options import Options, RunSettings, defaults, merge
@@ -160,9 +160,7 @@ def _command(arguments: list[str], work: Callable[[Asked, Path], int], about: Pr
     elif given.get("version"):
         say([__version__])
     elif given.get("list_tasks"):
-        say(
-            f"{task.name:<24} {summary(task.name)}; default {task.default_model()}" for task in TASKS.values()
-        )
+        say(f"{name:<24} {summary(name)}; default {task.default_model()}" for name, task in TASKS.items())
     elif given.get("env"):
         from videogen.runtime.device import environment  # noqa: PLC0415 - needs torch
 
@@ -216,13 +214,13 @@ def _caption(options: Options, workdir: Path, *, dry_run: bool) -> str:
         raise InputError("--caption_only", None, what, "give one of the two")
     task = find(options.task_type) if options.task_type else None
     role = "describer" if task is not None and task.describes else "captioner"
-    writers = find_writers(options, needed=() if given is None else (role,))
+    prompt_writers = find_prompt_writers(options, needed=() if given is None else (role,))
     fetcher = Fetcher(folder=workdir, timeout=options.download_timeout)
     video = None if given is None else read_video("--input_video", given, fetcher)
-    for found in writers.values():
+    for found in prompt_writers.values():
         if found.note:
             logger.warning(found.note)
-    titles = {role: found.title for role, found in writers.items()}
+    titles = {role: found.title for role, found in prompt_writers.items()}
     said = titles if dry_run else write_captions(options, video, role)
     return json.dumps(said, indent=2, ensure_ascii=False)
 

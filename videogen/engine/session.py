@@ -46,11 +46,11 @@ class Session:
     fetched: dict[tuple, Checkpoint] = field(default_factory=dict)
     pipeline: VideoPipeline | None = None
     key: tuple | None = None
-    keep_writers: bool = False
+    keep_prompt_writers: bool = False
     communicator: Communicator = SINGLE_PROCESS
 
     def __post_init__(self) -> None:
-        self.writers = PromptWriters(keep=self.keep_writers)
+        self.prompt_writers = PromptWriters(keep=self.keep_prompt_writers)
         self.offloaded = False
 
     def fetch(self, plan: Outline) -> Plan:
@@ -101,21 +101,21 @@ class Session:
         Raises:
             VideoGenError: no prompt could be written.
         """
-        if plan.written or not plan.writers:
+        if plan.written or not plan.prompt_writers:
             return plan
         offload = None if self.pipeline is None else self.pipeline.component_offload
         if offload is not None and shares_device(plan):
             offload.place_residents(memory.CPU)
             torch.cuda.empty_cache()
             self.offloaded = True
-        (plan,), errors = write_prompts([plan], self.writers)
+        (plan,), errors = write_prompts([plan], self.prompt_writers)
         for error in errors.values():
             raise error
         return plan
 
     def close(self) -> None:
         """Drop everything that is loaded."""
-        self.writers.close()
+        self.prompt_writers.close()
         self.release()
 
     def release(self) -> None:

@@ -25,7 +25,7 @@ from videogen.planning.request_checks import (
     warnings,
 )
 from videogen.planning.seeds import video_seeds
-from videogen.prompts.roles import find_writers
+from videogen.prompts.roles import find_prompt_writers
 from videogen.results.output_paths import (
     OverwritePolicy,
     check_pattern,
@@ -137,8 +137,8 @@ def decide(item: Item, workdir: Path) -> Draft:
     if options.input_image or options.end_image:
         options = options.replace(prompt_enhancer=None)
     described = task.describes and options.prompt is None
-    writers = find_writers(options, needed=("describer",) if described else ())
-    notes += [writer.note for writer in writers.values() if writer.note]
+    prompt_writers = find_prompt_writers(options, needed=("describer",) if described else ())
+    notes += [writer.note for writer in prompt_writers.values() if writer.note]
     return Draft(
         task=task,
         options=options,
@@ -146,7 +146,7 @@ def decide(item: Item, workdir: Path) -> Draft:
         checkpoint=checkpoint,
         inputs=inputs,
         facts=model_facts(task, options, shape, checkpoint),
-        writers=writers,
+        prompt_writers=prompt_writers,
         warnings=tuple(notes),
     )
 
