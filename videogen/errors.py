@@ -1,7 +1,8 @@
 """Errors that end a run, each with the exit code of the command line contract."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 
 class VideoGenError(Exception):
@@ -36,6 +37,21 @@ class OutOfMemoryError(VideoGenError):
     """The device or the machine ran out of memory."""
 
     exit_code = 4
+
+
+@contextmanager
+def reported_as(explain: Callable[[str], VideoGenError]) -> Iterator[None]:
+    """Turn whatever a reader raises in the block into the error that ``explain`` makes of its message.
+
+    Libraries raise errors of many kinds about damaged files, so the kinds are not listed. Errors for the user
+    pass, and a lack of memory, which is not the file's fault.
+    """
+    try:
+        yield
+    except (VideoGenError, MemoryError):
+        raise
+    except Exception as error:
+        raise explain(brief(first_line(error), 200)) from error
 
 
 def brief(value: object, limit: int = 80) -> str:

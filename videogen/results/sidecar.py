@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from videogen.errors import InputError
+from videogen.files import TextError, parse_json, read_text
 from videogen.media.video_reader import read_comment
 
 SCHEMA = 1
@@ -85,8 +86,8 @@ def changed_inputs(file: str, inputs: Mapping[str, Sequence[Any]]) -> list[str]:
 def _text(flag: str, file: str, path: Path) -> str:
     if path.suffix.lower() != ".mp4":
         try:
-            return path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError):
+            return read_text(path)
+        except TextError:
             raise InputError(
                 flag, file, "is not a text file", "give the .json beside a result, or its .mp4"
             ) from None
@@ -100,6 +101,6 @@ def _text(flag: str, file: str, path: Path) -> str:
 
 def _parse(text: str) -> Any:
     try:
-        return json.loads(text)
+        return parse_json(text)
     except ValueError:
         return None

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from videogen.errors import nearest
+from videogen.files import TextError, read_text
 from videogen.tasks.geometry import SIZE_UNIT
 
 MAX_SEED = 2**63 - 1
@@ -135,11 +136,9 @@ def paths(value: str) -> tuple[str, ...]:
 def prompts(value: str) -> tuple[str, ...]:
     """Read a file of prompts, one per line; a blank line repeats the one before."""
     try:
-        lines = Path(value).expanduser().read_text(encoding="utf-8-sig").rstrip("\n").split("\n")
-    except OSError as error:
-        raise Reject(f"cannot be read ({error.strerror})", "check the path") from None
-    except UnicodeDecodeError:
-        raise Reject("is not UTF-8 text", "save it as UTF-8") from None
+        lines = read_text(Path(value).expanduser()).rstrip("\n").split("\n")
+    except TextError as error:
+        raise Reject(str(error), error.fix) from None
     if not any(line.strip() for line in lines):
         raise Reject("is empty", "write one prompt per line")
     found: list[str] = []
