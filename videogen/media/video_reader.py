@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+LONGEST = 24 * 60 * 60  # seconds; a damaged time would mean any number of frames to resample
 # swscale's SWS_BICUBIC | SWS_FULL_CHR_H_INP; without the second, every other pixel may give no chroma.
 SCALING = 0x4 | 0x2000
 
@@ -181,6 +182,9 @@ def read_video(flag: str, source: str, fetcher: Fetcher) -> InputVideo:
     size, orientation = (probe.first.width, probe.first.height), orientation_of(probe.first)
     width, height = reversed(size) if orientation.transposed else size
     num_frames, rate = len(timeline.moments), timeline.rate(declared)
+    if num_frames / rate > LONGEST:
+        what = f"lasts {float(num_frames / rate):.0f} s, more than {LONGEST}"
+        raise InputError(flag, source, what, "cut a part out")
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return InputVideo(
