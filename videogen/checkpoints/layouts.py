@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from videogen.errors import CheckpointError, brief
 from videogen.files import read_json
 
 # Component -> place, per layout. A place ending in "/" is a folder with its own config or tokenizer files
@@ -81,6 +82,12 @@ WEIGHTLESS = {
 }
 WEIGHTS = (".safetensors", ".pth", ".pt", ".bin")
 LIGHT = (".json", ".model", ".txt")  # suffixes of their files
+# What is read of a component's config before its tensors.
+COUNTS = (
+    *("num_layers", "num_single_layers", "num_heads", "num_attention_heads"),
+    *("base_dim", "decoder_base_dim", "block_out_channels"),
+)
+LARGEST_COUNT = 1 << 20
 WITHOUT_CONFIG = ("transformers",)  # folders that need no config.json
 
 
@@ -105,7 +112,15 @@ class Checkpoint:
     def component_config(self, component: str) -> dict:
         """Return a component's config.json; empty if there is none or it is not downloaded yet."""
         file = self.place(component) / "config.json" if self.folder is not None else None
-        return read_json(file) if file is not None and file.is_file() else {}
+        if file is None or not file.is_file():
+            return {}
+        config = read_json(file)
+        for name in COUNTS:
+            numbers = value if isinstance(value := config.get(name, 0), list) else [value]
+            if not all(isinstance(number, int) and 0 <= number <= LARGEST_COUNT for number in numbers):
+                what = f"{name} is {brief(value)}, which is no possible number"
+                raise CheckpointError(f"{file}: {what}; download it again")
+        return config
 
 
 def detect(folder: Path) -> str | None:
