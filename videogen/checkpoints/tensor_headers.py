@@ -14,7 +14,8 @@ from safetensors import safe_open
 from videogen.errors import CheckpointError, reported_as
 
 Shape = tuple[int, ...]
-LONGEST = 4_000_000  # bytes of a header or pickle; a thousand tensors take 0.1 MB
+LONGEST = 4_000_000  # bytes of a header; a thousand tensors take 0.1 MB
+LONGEST_PICKLE = 1_000_000  # bytes; they take 0.1 MB there as well, but more time
 MOST_AXES = 8
 MOST_PARTS = 100_000  # entries of a zip file; torch.save writes one per tensor
 WRAPPERS = ("module", "state_dict")  # keys under which training code stores weights
@@ -79,7 +80,7 @@ def _pickled(file: Path) -> dict[str, Shape]:
             (entry,) = (info for info in entries if info.filename.endswith("/data.pkl"))
             if any(info.compress_type != zipfile.ZIP_STORED for info in entries):
                 raise ValueError("its entries are compressed")
-            if max(entry.file_size, entry.compress_size) > LONGEST or len(entries) > MOST_PARTS:
+            if max(entry.file_size, entry.compress_size) > LONGEST_PICKLE or len(entries) > MOST_PARTS:
                 raise ValueError("its table of tensors is too large")
             table = unwrapped(_content(archive.read(entry)))
     return {

@@ -7,7 +7,7 @@ from pathlib import Path
 from videogen.checkpoints.layouts import KINDS, missing_shards
 from videogen.checkpoints.resolve import HUB_ID, nearest_folder
 from videogen.checkpoints.tensor_headers import check as check_header
-from videogen.errors import CheckpointError, brief
+from videogen.errors import CheckpointError, brief, reported_as
 from videogen.files import read_json
 
 PATTERNS = (*KINDS, "*.jinja")  # of the files that are downloaded
@@ -142,8 +142,12 @@ def _check(what: str, folder: Path, kind: ModelKind) -> None:
             raise CheckpointError(f"{what}: is a file, not a model folder; {fix}")
         near = nearest_folder(folder)
         raise CheckpointError(f"{what}: no such folder; {f'nearest {near}' if near else fix}")
-    _check_kind(what, folder, kind)
-    if missing := _missing(folder):
+    with reported_as(
+        lambda why: CheckpointError(f"{what}: its files do not describe a model ({why}); {fix}")
+    ):
+        _check_kind(what, folder, kind)
+        missing = _missing(folder)
+    if missing:
         raise CheckpointError(f"{what}: incomplete model folder, missing {missing}; download it again")
     for file in folder.glob("*.safetensors"):
         check_header(file)
