@@ -173,7 +173,7 @@ def read_text(file: Path, limit: int = LARGEST_TEXT) -> str:
     except OSError as error:
         raise TextError(f"cannot be read ({error.strerror})", "check the path") from None
     if len(content) > limit:
-        raise TextError(f"larger than {limit / 1e6:.0f} MB", "split it")
+        raise TextError(f"larger than {limit / 1e6:g} MB", "split it")
     try:
         return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError:

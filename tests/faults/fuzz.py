@@ -2,7 +2,7 @@
 
 ``python -m tests.faults.fuzz FOLDER --mutants 50`` prints a JSON object: kind -> what became of its mutants.
 That is "read" or "refused", or what should not happen, with examples: "intact" (the first one, which is not
-damaged, was refused), "foreign", "large", "hang" or "crash". Before them come the files of
+damaged, was refused), "foreign", "large", "slow", "hang" or "crash". Before them come the files of
 ``tests/faults/hostile.py``.
 """
 
@@ -14,6 +14,7 @@ import resource
 import select
 import signal
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -37,7 +38,8 @@ from videogen.tasks.table import TASKS
 
 TASK = TASKS["reference_to_video"]
 FETCHER = Fetcher(folder=Path())
-SECONDS = 10  # for one file
+CPU_SECONDS = 10  # for one file
+SECONDS = 60  # without any progress, on a machine that has other things to do
 ADDRESS_SPACE = 4 << 30
 GROWTH = 600 << 10  # KiB that one child may grow by
 ODD = (
@@ -209,12 +211,14 @@ def _child(kind: Kind, path: Path, contents: Sequence[Callable[[], bytes]], out:
     os.dup2(nowhere, 2)
     for content in contents:
         path.write_bytes(content())
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         os.write(out, b".")
+        before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
         said = outcome(kind, path)
         grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
         if grown > GROWTH:
             said = f"large: {grown >> 10} MiB, {said}"
+        if (spent := time.process_time() - started) > CPU_SECONDS:
+            said = f"slow: {spent:.0f} s, {said}"
         os.write(out, f"{' '.join(said.split())}\n".encode("utf-8", "replace"))
     os._exit(0)
 

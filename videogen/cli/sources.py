@@ -13,7 +13,7 @@ from videogen.results import sidecar
 from videogen.tasks.options import FLAG_NAMES, OPTIONS, Option, merge
 from videogen.tasks.table import TASKS
 
-LARGEST_YAML = 1_000_000  # bytes; PyYAML reads a megabyte in some ten seconds
+LARGEST_YAML = 500_000  # bytes; PyYAML takes up to five seconds for them
 MOST_NODES = 100_000  # of a YAML file, with every alias written out
 # What a file may not say: it would have to be known before the file is read.
 COMMAND_LINE_ONLY = ("config", "from_metadata", "list_tasks", "env", "version")

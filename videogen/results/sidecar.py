@@ -78,7 +78,10 @@ def changed_inputs(file: str, inputs: Mapping[str, Sequence[Any]]) -> list[str]:
     """Return the names of input files whose content differs from what the earlier run recorded."""
     path = beside(Path(file).expanduser())
     record = read_record(path.with_suffix(".json") if path.suffix.lower() == ".mp4" else path) or {}
-    earlier = {item["name"]: item["sha256"] for items in record.get("inputs", {}).values() for item in items}
+    try:
+        earlier = {item["name"]: item["sha256"] for items in record["inputs"].values() for item in items}
+    except (KeyError, TypeError, AttributeError):  # not as this version writes it
+        earlier = {}
     now = [item for items in inputs.values() for item in items]
     return [item.name for item in now if earlier.get(item.name, item.sha256) != item.sha256]
 
