@@ -83,10 +83,10 @@ WEIGHTLESS = {
 WEIGHTS = (".safetensors", ".pth", ".pt", ".bin")
 LIGHT = (".json", ".model", ".txt")  # suffixes of their files
 # What is read of a component's config before its tensors.
-COUNTS = (
+COUNTS = {
     *("num_layers", "num_single_layers", "num_heads", "num_attention_heads"),
     *("base_dim", "decoder_base_dim", "block_out_channels"),
-)
+}
 LARGEST_COUNT = 1 << 20
 WITHOUT_CONFIG = ("transformers",)  # folders that need no config.json
 
@@ -114,9 +114,10 @@ class Checkpoint:
         file = self.place(component) / "config.json" if self.folder is not None else None
         if file is None or not file.is_file():
             return {}
-        config = read_json(file)
-        for name in COUNTS:
-            numbers = value if isinstance(value := config.get(name, 0), list) else [value]
+        config = {name: value for name, value in read_json(file).items() if value is not None}
+        for name in COUNTS & config.keys():
+            value = config[name]
+            numbers = value if isinstance(value, list) else [value]
             if not all(isinstance(number, int) and 0 <= number <= LARGEST_COUNT for number in numbers):
                 what = f"{name} is {brief(value)}, which is no possible number"
                 raise CheckpointError(f"{file}: {what}; download it again")
