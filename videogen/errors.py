@@ -1,8 +1,18 @@
 """Errors that end a run, each with the exit code of the command line contract."""
 
 import difflib
+import errno
+import re
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+
+# How torch, its libraries, the C++ runtime and the operating system say that memory ran out.
+OUT_OF_MEMORY = re.compile(
+    r"out of memory|outofmemory|(can.?t|cannot|unable to|failed to) allocate|not enough memory|bad_?alloc"
+    r"|alloc(ation)?_failed|could not create a (primitive|memory)|can.?t start new thread",
+    re.IGNORECASE,
+)
 
 
 class VideoGenError(Exception):
@@ -33,6 +43,12 @@ class CheckpointError(VideoGenError):
     exit_code = 3
 
 
+class FolderError(VideoGenError):
+    """A cache or temporary folder that cannot be used; the message names the variable to set."""
+
+    exit_code = 3
+
+
 class OutOfMemoryError(VideoGenError):
     """The device or the machine ran out of memory."""
 
@@ -43,15 +59,46 @@ class OutOfMemoryError(VideoGenError):
 def reported_as(explain: Callable[[str], VideoGenError]) -> Iterator[None]:
     """Turn whatever a reader raises in the block into the error that ``explain`` makes of its message.
 
-    Libraries raise errors of many kinds about damaged files, so the kinds are not listed. Errors for the user
-    pass, and a lack of memory, which is not the file's fault.
+    Libraries raise errors of many kinds about damaged files, so the kinds are not listed. Errors for users
+    pass, and a lack of memory. What was raised becomes a note, not the cause: a file that asks for gigabytes
+    is damaged, and no lack of memory.
     """
+    failure: VideoGenError | None = None
     try:
         yield
     except (VideoGenError, MemoryError):
         raise
     except Exception as error:
-        raise explain(brief(first_line(error), 200)) from error
+        failure = explain(brief(first_line(error), 200))
+        failure.add_note(traceback.format_exc())
+    if failure is not None:
+        raise failure
+
+
+def chain_of(error: BaseException) -> Iterator[BaseException]:
+    """Yield an exception, and all that it came from or was raised after."""
+    seen: list[BaseException] = []
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        one = waiting.pop()
+        if one is None or one in seen:
+            continue
+        seen.append(one)
+        yield one
+        waiting += [one.__context__, one.__cause__, *getattr(one, "exceptions", ())]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether memory ran out, however a library spells it, and whatever was raised after it.
+
+    What this project says itself may quote a file name or a prompt, and is not searched for words.
+    """
+    return any(
+        isinstance(one, MemoryError | OutOfMemoryError)
+        or (isinstance(one, OSError) and one.errno == errno.ENOMEM)
+        or (not isinstance(one, VideoGenError) and bool(OUT_OF_MEMORY.search(f"{type(one).__name__}: {one}")))
+        for one in chain_of(error)
+    )
 
 
 def brief(value: object, limit: int = 80) -> str:

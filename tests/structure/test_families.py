@@ -36,7 +36,6 @@ STILL = {
     "Wan2.2": {
         "checkpoints/key_maps.py",
         "checkpoints/layouts.py",
-        "cli/chain.py",  # chains are Wan2.2's
         "models/components.py",
         "models/tiny.py",
         "models/wan/vae.py",
@@ -44,11 +43,7 @@ STILL = {
         "tasks/options.py",  # a help text
     },
     "SkyReels-V2": {"checkpoints/layouts.py"},
-    "SkyReels-V3": {
-        "checkpoints/layouts.py",
-        "pipelines/reference_to_video.py",
-        "pipelines/single_shot_extension.py",
-    },
+    "SkyReels-V3": {"checkpoints/layouts.py"},
 }
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from videogen.errors import CheckpointError, brief
+from videogen.errors import CheckpointError, brief, reported_as
 from videogen.files import read_json
 
 # Component -> place, per layout. A place ending in "/" is a folder with its own config or tokenizer files
@@ -180,10 +180,12 @@ def component_sizes(folder: Path, layout: str, components: Mapping[str, str]) ->
 
 def missing_shards(folder: Path) -> str | None:
     """Return the weight files that an index in the folder lists and that are not there, in words."""
-    for index in folder.glob("*.safetensors.index.json"):
-        shards = set(read_json(index).get("weight_map", {}).values())
-        if absent := sorted(shard for shard in shards if not (folder / shard).is_file()):
-            return absent[0] + (f" and {len(absent) - 1} more shards" if len(absent) > 1 else "")
+    what = f"{folder}: its index of weight files is damaged"
+    with reported_as(lambda why: CheckpointError(f"{what} ({why}); download it again")):
+        for index in folder.glob("*.safetensors.index.json"):
+            shards = set(read_json(index).get("weight_map", {}).values())
+            if absent := sorted(shard for shard in shards if not (folder / shard).is_file()):
+                return absent[0] + (f" and {len(absent) - 1} more shards" if len(absent) > 1 else "")
     return None
 
 

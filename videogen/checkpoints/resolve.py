@@ -47,8 +47,7 @@ def locate(model_id: str, revision: str | None, task: TaskSpec) -> Checkpoint:
     """
     if model_id.partition(":")[0] == "tiny":
         return _locate_tiny(model_id, task)
-    path = Path(model_id).expanduser()
-    if model_id.startswith(("/", ".", "~")) or path.is_dir():
+    if path := local_path(model_id):
         return inspect(path, task, name=path.resolve().name)
     if not HUB_ID.fullmatch(model_id):
         near = "nearest 'tiny'" if nearest(model_id.lower(), ["tiny"]) else f"default {task.default_model}"
@@ -118,11 +117,7 @@ def _inspect(folder: Path, task: TaskSpec, name: str) -> Checkpoint:
         CheckpointError: what is missing or broken, and what is expected.
         InputError: a model for another task.
     """
-    if not folder.is_dir():
-        what = "is a file, not a model folder" if folder.exists() else "no such folder"
-        near = nearest_folder(folder)
-        fix = f"nearest {near}" if near else "give an existing folder, a hub id or 'tiny'"
-        raise CheckpointError(f"--model_id {folder}: {what}; {fix}")
+    require_folder(f"--model_id {folder}", folder, "give an existing folder, a hub id or 'tiny'")
     layout = detect(folder)
     rows = VARIANTS[task.name]
     needed = [dict.fromkeys(places_of(name, row.components)) for row in rows for name in row.layouts]
@@ -229,7 +224,19 @@ def _above(folder: Path, task: TaskSpec) -> str:
     return f"; nearest {above}" if detect(above) in _layouts(task) else ""
 
 
-def nearest_folder(folder: Path) -> Path | None:
-    """Return the folder beside ``folder`` whose name is most like its own, if one is."""
-    close = nearest(folder.name, [entry.name for entry in folder.parent.glob("*") if entry.is_dir()])
-    return folder.parent / close if close else None
+def local_path(text: str) -> Path | None:
+    """Return the path that a text means if it begins with '/', '.' or '~' or is a folder, else None."""
+    path = Path(text).expanduser()
+    return path if text.startswith(("/", ".", "~")) or path.is_dir() else None
+
+
+def require_folder(named: str, folder: Path, fix: str) -> None:
+    """Check that a folder exists.
+
+    Raises:
+        CheckpointError: there is none; with the folder of the most similar name beside it, or else ``fix``.
+    """
+    if not folder.is_dir():
+        what = "is a file, not a model folder" if folder.exists() else "no such folder"
+        close = nearest(folder.name, [entry.name for entry in folder.parent.glob("*") if entry.is_dir()])
+        raise CheckpointError(f"{named}: {what}; {f'nearest {folder.parent / close}' if close else fix}")

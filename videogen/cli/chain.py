@@ -7,81 +7,81 @@ joined film.
 import json
 import re
 import secrets
-import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from videogen import __version__, files
+from videogen import files
 from videogen.checkpoints import layouts, resolve
 from videogen.cli import main as cli
-from videogen.cli.parser import Program, help_text, parse
+from videogen.cli.parser import Program
 from videogen.cli.process_end import end
+from videogen.cli.sources import Asked
 from videogen.errors import CheckpointError, InputError
+from videogen.media.download import Fetcher
+from videogen.media.video_reader import read_video
 from videogen.planning import plan_report
 from videogen.planning.plan import Plan
 from videogen.planning.request import Item, make_plans
 from videogen.results import sidecar
 from videogen.results.output_paths import OverwritePolicy, check_writable
 from videogen.tasks.option_types import MAX_SEED
-from videogen.tasks.options import OPTIONS
+from videogen.tasks.options import OPTIONS, Options
 from videogen.tasks.table import TASKS, find
 
 if TYPE_CHECKING:
     from videogen.engine.generate import Result
 
 # What a chain is made of: tasks in which a model describes the video that goes on.
-V2V = tuple(name for name, task in TASKS.items() if task.describes)
-# Options of the chain itself, and what they are unless given.
-OWN: dict[str, Any] = {
-    "num_videos": 12,
-    "output_dir": "./continuous_outputs",
-    "concat": False,
-    "no_vlm": False,
-    "handover": "frames",
-}
+V2V = {name: task for name, task in TASKS.items() if task.describes}
+CHOICE = " or ".join(V2V)
+MODELS = " or ".join(task.default_model for task in V2V.values())
+# Options of the chain itself, which its videos do not have.
+OWN = [option.name for option in OPTIONS.values() if option.chain or option.chain_default is not None]
+DEFAULTS = {name: OPTIONS[name].chain_default for name in OWN if OPTIONS[name].chain_default is not None}
 PREFIX = "continue video"  # in front of every description
 REQUIRED = (
     ("input_video", "--video", "give the video that the chain begins with"),
-    ("model_id", "--ckpt_dir", "give a Wan2.2 I2V-A14B or TI2V-5B folder, a hub id or 'tiny'"),
+    ("model_id", "--ckpt_dir", f"give a folder, a hub id like {MODELS}, or 'tiny'"),
 )
 STATE, LOG, FILM = "chain.json", "prompts_log.txt", "continuous.mp4"
 OURS = re.compile(rf"video_\d{{2,}}_\d+\.(mp4|json|png)|{STATE}|{LOG}|{FILM}|\..*\.part(\.\w+)?")
-# Options whose names a chain gives itself, or that speak of one video.
-NAMED_BY_THE_CHAIN = ("output", "save_latents", "save_last_frame", "input_image", "jobs", "caption_only")
+LENGTHS = ", ".join(
+    f"{name} ({task.config['defaults']['num_frames']} frames at {task.config['defaults']['fps']} fps)"
+    for name, task in V2V.items()
+)
 PROGRAM = Program(
     name="generate_continuous.py",
     usage="generate_continuous.py --video FILE --ckpt_dir FOLDER|ID|tiny [flags]",
-    description="Videos that go on from each other: each is described by a model and continued with Wan2.2.",
-    epilog="""files in --output_dir: video_01_<seed>.mp4 ..., each with its .json and (lossless) last frame;
-prompts_log.txt with the prompt of every video. The model decides between v2v-14B (81 frames at 16 fps) and
-v2v-5B (121 at 24). Video i has the seed --base_seed + i.
+    description="Videos that go on from each other: each is described by a model, and continued.",
+    epilog=f"""files in --output_dir: video_01_<seed>.mp4 ..., each with its .json and (lossless) last frame;
+prompts_log.txt with the prompt of every video. The model decides the task:
+{LENGTHS}. Video i has the seed --base_seed + i.
 
 example:
-  generate_continuous.py --video first.mp4 --ckpt_dir ./Wan2.2-I2V-A14B --num_videos 12 --base_seed 42 \\
-      --custom_prompt "continue video" --sample_steps 40 --sample_guide_scale 5.0 --vlm_device cuda:1
+  generate_continuous.py --video first.mp4 --ckpt_dir {V2V[next(iter(V2V))].default_model} --num_videos 12 \\
+      --base_seed 42 --custom_prompt "{PREFIX}" --sample_steps 40 --sample_guide_scale 5.0 --vlm_device cuda:1
 """,
-    chain=True,
-    hidden=NAMED_BY_THE_CHAIN,
+    chain=next(iter(V2V)),
     helps={
-        "task_type": "v2v-14B or v2v-5B; follows from the model unless given",
-        "model_id": "Wan2.2 I2V-A14B or TI2V-5B: a folder, a hub id, or 'tiny'",
-        "output_dir": "folder of the chain (default './continuous_outputs')",
+        "task_type": f"{CHOICE}; follows from the model unless given",
+        "model_id": f"a folder, a hub id like {MODELS}, or 'tiny'",
+        "output_dir": f"folder of the chain (default {DEFAULTS['output_dir']!r})",
         "seed": "video i has the seed N + i (default: drawn once and kept)",
-        "custom_prompt": f"put in front of every description (default '{PREFIX}')",
-        "num_frames": "length of each video in frames, 4k+1 (default 81; 5B: 121)",
-        "num_videos": "how many videos, each with the next seed (default 12)",
+        "custom_prompt": f"put in front of every description (default {PREFIX!r})",
+        "num_frames": f"length of each video in frames, 4k+1; the default follows from the task: {LENGTHS}",
+        "num_videos": f"how many videos, each with the next seed (default {DEFAULTS['num_videos']})",
         "handover": "what a video begins with: the lossless last frame of the one before, or what its mp4 "
-        "holds, as published (frames, mp4) (default 'frames')",
+        f"holds, as published (frames, mp4) (default {DEFAULTS['handover']!r})",
         "color_match": "match the colours of every video to the frame it begins with",
     },
 )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    return cli.main(argv, command=_command)
+    """Run the command line and return its exit code."""
+    return cli.main(argv, work=_make_chain, about=PROGRAM)
 
 
 def program() -> NoReturn:
@@ -89,53 +89,46 @@ def program() -> NoReturn:
     end(main())
 
 
-def _command(arguments: list[str]) -> int:
-    given, wants_help = parse(arguments)
-    if wants_help:
-        cli.say(help_text("v2v-14B", PROGRAM).rstrip())
-        return 0
-    if given.get("version"):
-        cli.say(__version__)
-        return 0
-    values, settings, recorded = cli.gather(given)
-    cli.set_up_logging(settings)
-    cli.quieten_libraries(settings)
-    with tempfile.TemporaryDirectory(prefix="videogen-") as workdir:
-        chain, first = plan_chain(values, settings, Path(workdir), recorded)
-        for note in first.warnings:
-            cli.logger.warning(note)
-        if settings.get("dry_run"):
-            cli.say(json.dumps(plan_report.to_json(first)) if settings.get("json") else chain.describe(first))
-            return 0
-        for line in run_chain(chain, first, as_json=settings.get("json", False)):
-            cli.say(line)
+def _make_chain(asked: Asked, workdir: Path) -> int:
+    """Make a chain, or say what would be made."""
+    chain, first = plan_chain(asked, workdir)
+    for note in first.warnings:
+        cli.logger.warning(note)
+    if asked.settings.dry_run:
+        cli.say([json.dumps(plan_report.to_json(first)) if asked.settings.json else chain.describe(first)])
+    else:
+        cli.say(run_chain(chain, first, as_json=asked.settings.json))
     return 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Chain:
-    """A chain, checked: ``values`` are those of every link but for its input, seed and names.
+    """A chain, checked.
 
-    ``recorded``: as in ``Item``.
+    ``values`` are those of every link but for its input, seed and names; ``recorded``: as in ``Item``.
+    ``options`` are those of the chain itself.
     """
 
-    values: Mapping[str, Any]
+    values: Mapping[str, object]
     recorded: Collection[str]
-    num_videos: int
+    options: Options
     folder: Path
     base_seed: int
-    handover: str
-    concat: bool
     policy: OverwritePolicy
     workdir: Path
+
+    @property
+    def num_videos(self) -> int:
+        assert self.options.num_videos is not None
+        return self.options.num_videos
 
     def link(self, index: int, previous: "Result | None") -> Plan:
         """Plan a link (from 1); ``previous`` is the finished link before it."""
         seed = self.base_seed + index
-        name = f"video_{index:02d}_{seed}"
-        own = {"seed": (seed,), "output": str(self.folder / f"{name}.mp4")}
-        if self.handover == "frames":
-            own["save_last_frame"] = str(self.folder / f"{name}.png")
+        path = self.folder / f"video_{index:02d}_{seed}.mp4"
+        own: dict[str, object] = {"seed": (seed,), "output": str(path)}
+        if self.options.handover == "frames":
+            own["save_last_frame"] = str(path.with_suffix(".png"))
         if previous is not None:
             own["input_video"] = str(previous.outputs.path)
             if previous.outputs.last_frame is not None:
@@ -150,10 +143,32 @@ class Chain:
         about = f"chain     {self.num_videos} videos, {seeds}, in {self.folder}; the first:"
         return f"{about}\n{plan_report.describe(first)}"
 
+    def settings(self, first: Plan) -> dict[str, object]:
+        """Return what must be equal for the chain to be resumed."""
+        identity = first.identity
+        models = {role: found.title for role, found in first.prompt_writers.items()}
+        kept = {name: identity[name] for name in ("task", "weights", "inputs", "lora")}
+        return {**kept, **identity["values"], **models, "handover": self.options.handover}
 
-def plan_chain(
-    values: Mapping[str, Any], settings: Mapping[str, Any], workdir: Path, recorded: Collection[str] = ()
-) -> tuple[Chain, Plan]:
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class State:
+    """What is known of an earlier chain in a folder: its seed, and what its videos were made with."""
+
+    base_seed: int
+    settings: Mapping[str, object]
+
+    @classmethod
+    def read(cls, folder: Path) -> "State | None":
+        """Return the state that a chain left in its folder; None if there is none."""
+        state = sidecar.read_record(folder / STATE) or {}
+        seed, settings = state.get("base_seed"), state.get("settings")
+        if isinstance(seed, int) and isinstance(settings, dict):
+            return cls(base_seed=seed, settings=settings)
+        return None
+
+
+def plan_chain(asked: Asked, workdir: Path) -> tuple[Chain, Plan]:
     """Check everything about a chain that can be known before its first link is made.
 
     Returns:
@@ -162,137 +177,119 @@ def plan_chain(
     Raises:
         InputError, CheckpointError: the first thing that will not work.
     """
-    _check_given(values, settings)
-    own = {name: values.get(name, default) for name, default in OWN.items()}
-    policy = OverwritePolicy(overwrite=settings.get("overwrite", False), resume=settings.get("resume", False))
-    folder = Path(own["output_dir"]).expanduser()
-    source = Path(values["input_video"])
+    options = Options.of({**DEFAULTS, **asked.values})
+    _check_given(asked, options)
+    policy = OverwritePolicy(overwrite=asked.settings.overwrite, resume=asked.settings.resume)
+    folder, source = Path(str(options.output_dir)).expanduser(), Path(str(options.input_video))
     if policy.overwrite and source.exists() and source.resolve().parent == folder.resolve():
         what, fix = "would remove the chain's own input", "use another --output_dir"
         raise InputError("--overwrite", source, what, fix)
     state = _check_folder(folder, policy)
-    seed = _base_seed(values.get("seed", ()), own["num_videos"], state if policy.resume else None)
     chain = Chain(
-        values=_of_links(values, no_vlm=own["no_vlm"]),
-        recorded=recorded,
-        num_videos=own["num_videos"],
+        values=_of_links(asked.values, options),
+        recorded=asked.recorded,
+        options=options,
         folder=folder,
-        base_seed=seed,
-        handover=own["handover"],
-        concat=own["concat"],
+        base_seed=_base_seed(options, state if policy.resume else None),
         policy=policy,
         workdir=workdir,
     )
     first = chain.link(1, None)
-    was, now = (state or {}).get("settings", {}), _settings(chain, first)
+    was, now = dict(state.settings if state is not None else {}), chain.settings(first)
     if now["weights"] is None:  # a model that is yet to be fetched
-        was = {**was, "weights": None}
+        was["weights"] = None
     if state is not None and policy.resume and was != now:
         what = f"holds a chain made with {sidecar.differences(was, now)}"
         raise InputError("--resume", folder, what, "repeat those, or choose another --output_dir")
     return chain, first
 
 
-def _check_given(values: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-    for name in NAMED_BY_THE_CHAIN:
-        if values.get(name) or settings.get(name):
-            what = "a chain names its own files and inputs"
-            raise InputError(OPTIONS[name].flag, None, what, "leave it out")
+def _check_given(asked: Asked, options: Options) -> None:
+    for name, option in OPTIONS.items():
+        if option.set_by_chain and (asked.values.get(name) or getattr(asked.settings, name, None)):
+            raise InputError(option.flag, None, "a chain names its own files and inputs", "leave it out")
     for name, flag, fix in REQUIRED:
-        if not values.get(name):
+        if not asked.values.get(name):
             raise InputError(flag, None, "none given", fix)
-    if values.get("handover") == "latents":
+    if options.handover == "latents":
         raise InputError("--handover", "latents", "must be frames or mp4", "nearest frames")
-    if values.get("no_vlm") and values.get("prompt") is not None:
+    if options.no_vlm and options.prompt is not None:
         raise InputError("--no_vlm", None, "not together with --prompt", "leave one of the two out")
-    if values.get("no_vlm") and not values.get("custom_prompt", PREFIX).strip():
-        fix = "say what the videos show"
-        raise InputError("--custom_prompt", "", "must not be empty with --no_vlm", fix)
+    if options.no_vlm and options.custom_prompt is not None and not options.custom_prompt.strip():
+        what = "must not be empty with --no_vlm"
+        raise InputError("--custom_prompt", "", what, "say what the videos show")
 
 
-def _of_links(values: Mapping[str, Any], *, no_vlm: bool) -> dict[str, Any]:
-    """Options of every link: those given, the task, and what there is for a prompt."""
+def _of_links(values: Mapping[str, object], options: Options) -> dict[str, object]:
+    """Return the options of every link: those given, the task, and what there is for a prompt."""
     links = {name: value for name, value in values.items() if name not in (*OWN, "seed")}
-    if no_vlm:
+    if options.no_vlm:
         links["prompt"] = links.get("custom_prompt", PREFIX)
         for name in ("custom_prompt", "vlm_path", "vlm_device"):
             links.pop(name, None)
-    elif links.get("prompt") is None:
+    elif options.prompt is None:
         links.setdefault("custom_prompt", PREFIX)
-    return {**links, "task_type": _task(links)}
+    return {**links, "task_type": _task(options)}
 
 
-def _settings(chain: Chain, first: Plan) -> dict[str, Any]:
-    """Return what must be equal for a chain to be resumed."""
-    identity = first.identity
-    models = {role: found.title for role, found in first.writers.items()}
-    kept = {name: identity[name] for name in ("task", "weights", "inputs", "lora")}
-    return {**kept, **identity["values"], **models, "handover": chain.handover}
-
-
-def _task(values: Mapping[str, Any]) -> str:
+def _task(options: Options) -> str:
     """Return the v2v task asked for, or that of the model."""
-    if asked := values.get("task_type"):
+    if asked := options.task_type:
         if asked not in V2V:
             find(asked)
-            raise InputError("--task_type", asked, f"must be one of {', '.join(V2V)}", f"nearest {V2V[0]}")
+            what = f"must be one of {', '.join(V2V)}"
+            raise InputError("--task_type", asked, what, f"nearest {next(iter(V2V))}")
         return asked
-    model, problems = str(values["model_id"]), []
+    model, problems = str(options.model_id), []
     layout = layouts.detect(Path(model).expanduser()) if Path(model).expanduser().is_dir() else None
     # The task whose folders look like this one first: what is wrong with it is said about that.
-    for name in sorted(V2V, key=lambda name: layout not in TASKS[name].layouts):
+    for name, task in sorted(V2V.items(), key=lambda row: layout not in row[1].layouts):
         try:
-            found = resolve.locate(model, values.get("revision"), TASKS[name])
+            found = resolve.locate(model, options.revision, task)
         except (CheckpointError, InputError) as error:
             problems.append(error)
             continue
-        if found.folder is not None or found.tiny or TASKS[name].model(model) is not None:
+        if found.folder is not None or found.tiny or task.model(model) is not None:
             return name
     if len(problems) == len(V2V):
         raise problems[0]
-    raise InputError(
-        "--task_type", None, f"cannot be told from {values['model_id']}", f"give {' or '.join(V2V)}"
-    )
+    raise InputError("--task_type", None, f"cannot be told from {model}", f"give {CHOICE}")
 
 
-def _check_folder(folder: Path, policy: OverwritePolicy) -> dict[str, Any] | None:
+def _check_folder(folder: Path, policy: OverwritePolicy) -> State | None:
     """Return the state of the chain in a folder; None if there is none.
 
     Raises:
         InputError: it cannot be used, or holds a chain and nothing was said about it.
     """
     check_writable("--output_dir", folder)
-    there = [path.name for path in folder.glob("video_*") if OURS.fullmatch(path.name)]
-    if not there:  # nothing was finished
+    if not any(OURS.fullmatch(path.name) for path in folder.glob("video_*")):  # nothing was finished
         return None
-    state = sidecar.read_record(folder / STATE)
-    if state is not None and not (isinstance(state.get("base_seed"), int) and "settings" in state):
-        state = None
+    state = State.read(folder)
     if "{seed}" in str(folder) or "{index}" in str(folder):
         raise InputError("--output_dir", folder, "may not hold {seed} or {index}", "leave them out")
-    if there and not (policy.overwrite or policy.resume):
+    if not (policy.overwrite or policy.resume):
         fix = "--resume goes on with it, --overwrite begins again"
         raise InputError("--output_dir", folder, "holds the files of a chain", fix)
-    if there and policy.resume and state is None:
+    if policy.resume and state is None:
         what = f"has no readable {STATE}, so it is not known what its videos were made with"
         raise InputError("--resume", folder, what, "choose another --output_dir")
     return state
 
 
-def _base_seed(asked: Sequence[int], num_videos: int, state: Mapping[str, Any] | None) -> int:
+def _base_seed(options: Options, state: State | None) -> int:
     """Link i has the seed base + i; drawn where none is given, and then kept."""
+    asked, num_videos = options.seed, options.num_videos or 0
     if len(asked) > 1:
-        raise InputError(
-            "--base_seed", ",".join(map(str, asked)), "one for the whole chain", f"try {asked[0]}"
-        )
+        what = "one for the whole chain"
+        raise InputError("--base_seed", ",".join(map(str, asked)), what, f"try {asked[0]}")
     if not asked:
-        return state["base_seed"] if state is not None else secrets.randbelow(2**32)
-    if state is not None and asked[0] != state["base_seed"]:
-        raise InputError("--base_seed", asked[0], f"the chain has {state['base_seed']}", "leave it out")
+        return state.base_seed if state is not None else secrets.randbelow(2**32)
+    if state is not None and asked[0] != state.base_seed:
+        raise InputError("--base_seed", asked[0], f"the chain has {state.base_seed}", "leave it out")
     if asked[0] + num_videos > MAX_SEED:
-        raise InputError(
-            "--base_seed", asked[0], "too large for the links' seeds", f"nearest {MAX_SEED - num_videos}"
-        )
+        what = "too large for the links' seeds"
+        raise InputError("--base_seed", asked[0], what, f"nearest {MAX_SEED - num_videos}")
     return asked[0]
 
 
@@ -305,13 +302,14 @@ def run_chain(chain: Chain, first: Plan, *, as_json: bool = False) -> Iterator[s
     from videogen.runtime.parallel import init_communicator  # noqa: PLC0415
 
     chain.folder.mkdir(parents=True, exist_ok=True)
-    session = Session(keep_writers=True, communicator=init_communicator(wanted=first.options.use_usp))
+    session = Session(keep_prompt_writers=True, communicator=init_communicator(wanted=first.options.use_usp))
     done: list[Result] = []
     try:
         for index in range(1, chain.num_videos + 1):
             plan = session.fetch(first if index == 1 else chain.link(index, done[-1]))
             if index == 1:
-                _save_state(chain, plan)
+                about = {"base_seed": chain.base_seed, "settings": chain.settings(plan)}
+                files.write_json(chain.folder / STATE, {"schema": sidecar.SCHEMA, **about})
             result = earlier_result(plan) if chain.policy.resume else None
             if result is not None and not _is_whole(result, chain.workdir):
                 cli.logger.warning("%s is damaged, and made again", result.outputs.path)
@@ -327,19 +325,16 @@ def run_chain(chain: Chain, first: Plan, *, as_json: bool = False) -> Iterator[s
         session.stop_workers()
     finally:
         session.close()
-    if chain.concat:
+    if chain.options.concat:
         yield _line(_join(chain, done), {"links": len(done)}, as_json=as_json)
 
 
-def _line(path: Path, record: Mapping[str, Any], *, as_json: bool) -> str:
+def _line(path: Path, record: Mapping[str, object], *, as_json: bool) -> str:
     return json.dumps({"path": str(path), **record}) if as_json else str(path)
 
 
 def _is_whole(result: "Result", workdir: Path) -> bool:
     """Return whether a finished video can still be read to its end."""
-    from videogen.media.download import Fetcher  # noqa: PLC0415
-    from videogen.media.video_reader import read_video  # noqa: PLC0415
-
     try:
         video = read_video("video", str(result.outputs.path), Fetcher(folder=workdir))
     except InputError:
@@ -347,16 +342,10 @@ def _is_whole(result: "Result", workdir: Path) -> bool:
     return video.num_frames == result.record["num_frames"]
 
 
-def _save_state(chain: Chain, first: Plan) -> None:
-    settings = _settings(chain, first)
-    content = {"schema": sidecar.SCHEMA, "base_seed": chain.base_seed, "settings": settings}
-    files.write_json(chain.folder / STATE, content)
-
-
 def _remove_others(folder: Path, first: "Result") -> None:
     """Remove what is left of the chain that is overwritten, once the new one has begun."""
-    others = [path for path in folder.iterdir() if OURS.fullmatch(path.name) and path.name != STATE]
-    others = [path for path in others if path not in first.outputs.paths]
+    ours = [path for path in folder.iterdir() if OURS.fullmatch(path.name)]
+    others = [path for path in ours if path not in (folder / STATE, *first.outputs.paths)]
     for path in others:
         path.unlink()
     cli.logger.info("removed %d files of the earlier chain", len(others))
@@ -376,8 +365,6 @@ def _save_log(folder: Path) -> None:
 def _join(chain: Chain, done: "Sequence[Result]") -> Path:
     """All links as one film, without the first frame of a link, which repeats the last before it."""
     from videogen.engine.generate import fit  # noqa: PLC0415
-    from videogen.media.download import Fetcher  # noqa: PLC0415
-    from videogen.media.video_reader import read_video  # noqa: PLC0415
     from videogen.media.video_writer import open_writer  # noqa: PLC0415
 
     videos = [read_video("video", str(result.outputs.path), Fetcher(folder=chain.workdir)) for result in done]

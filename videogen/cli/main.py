@@ -3,34 +3,42 @@
 Imports nothing heavy: ``--help`` and every complaint about arguments and inputs come before torch is loaded.
 """
 
+import contextlib
 import json
 import logging
 import os
 import platform
 import signal
 import sys
-import tempfile
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from videogen import __version__, distributed
-from videogen.cli.parser import help_text, parse
-from videogen.cli.process_end import end
-from videogen.cli.sources import from_config, from_metadata, read_jobs
+from videogen.cli import own_folders
+from videogen.cli.parser import Program, help_text, parse
+from videogen.cli.process_end import discard_stdout, end, open_missing_streams
+from videogen.cli.sources import Asked, gather, read_jobs
 from videogen.engine.prompt_writer import write_captions
-from videogen.errors import InputError, VideoGenError, one_line
+from videogen.errors import (
+    FolderError,
+    InputError,
+    OutOfMemoryError,
+    VideoGenError,
+    is_out_of_memory,
+    one_line,
+)
 from videogen.media.download import Fetcher
 from videogen.media.video_reader import read_video
 from videogen.planning import plan_report
 from videogen.planning.plan import Plan
 from videogen.planning.request import Item, check_runtime, make_plans
-from videogen.prompts.roles import find_writers
+from videogen.prompts.roles import find_prompt_writers
 from videogen.results.output_paths import OverwritePolicy
 from videogen.results.sidecar import changed_inputs
-from videogen.tasks.options import OPTIONS, Options, defaults, merge
+from videogen.tasks.options import Options, RunSettings, defaults, merge
 from videogen.tasks.table import TASKS, find
 
 logger = logging.getLogger("videogen")
@@ -40,6 +48,7 @@ ANOTHER_RANK = (
     "another rank ended (killed, perhaps for want of memory), or all were told to; torchrun's report says "
     "more, and --resume goes on"
 )
+MEMORY = "out of memory; close other programs, or try --offload, --low_vram or a smaller --resolution"
 # Where torch reads how its allocator is set up; the first is the name that it has now.
 ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF")
 # Flags whose answer is all there is to do.
@@ -50,34 +59,61 @@ class Ended(BaseException):
     """torchrun ends this rank."""
 
 
-def main(argv: Sequence[str] | None = None, *, command: Callable[[list[str]], int] | None = None) -> int:
-    """Run the command line (or another ``command`` in its manner); returns the exit code."""
+def main(
+    argv: Sequence[str] | None = None,
+    *,
+    work: Callable[[Asked, Path], int] | None = None,
+    about: Program | None = None,
+) -> int:
+    """Run the command line and return its exit code.
+
+    Args:
+        argv: the arguments; those of the process unless given.
+        work: what is done with all that was asked for, and a folder for temporary files; generates unless
+            given.
+        about: what the help text says of it.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    open_missing_streams()
     use_expandable_segments()
     verbose = any(word in ("-v", "--verbose") for word in arguments)
     in_main_thread = threading.current_thread() is threading.main_thread()
     is_main_process = distributed.get_ranks().is_main_process
     # The first rank cleans up; the others have nothing to clean up, and may be waiting for one that is gone.
-    first: Any = signal.default_int_handler if distributed.get_ranks().size == 1 else _ended_by_torchrun
-    ending = first if is_main_process else signal.SIG_DFL
+    alone = distributed.get_ranks().size == 1
+    ending = (
+        signal.default_int_handler if alone else _ended_by_torchrun if is_main_process else signal.SIG_DFL
+    )
     earlier = signal.signal(signal.SIGTERM, ending) if in_main_thread else None
     try:
-        return (command or _main)(arguments) if is_main_process else _follow(arguments)
-    except VideoGenError as error:
-        return _failed(error.exit_code, f"error: {one_line(error)}", verbose)
+        return _command(arguments, work or _generate, about) if is_main_process else _follow(arguments)
     except (KeyboardInterrupt, Ended) as end:
         what = f": {ANOTHER_RANK}" if isinstance(end, Ended) else "; nothing half-written was kept"
         return _failed(INTERRUPTED, f"interrupted{what}")
     except BrokenPipeError:  # the reader of stdout went away
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_stdout()
         return _failed(1, "")
     except Exception as error:
-        advice = "-v shows where; please report it with the output of --env"
-        told = ANOTHER_RANK if distributed.is_peer_loss(error) else f"{one_line(error)} ({advice})"
-        return _failed(1, f"error: {told}", verbose)
+        code, told = verdict(error)
+        return _failed(code, f"error: {told}", verbose)
     finally:
         if in_main_thread:
             signal.signal(signal.SIGTERM, earlier)
+
+
+def verdict(error: Exception) -> tuple[int, str]:
+    """Return the exit code for what ended the run, and the line that says what it was."""
+    line = one_line(error)
+    if is_out_of_memory(error):
+        told = line if isinstance(error, OutOfMemoryError) else f"{MEMORY} ({line})"
+        return OutOfMemoryError.exit_code, told
+    if (trouble := own_folders.trouble(error)) is not None:
+        return FolderError.exit_code, trouble
+    if isinstance(error, VideoGenError):
+        return error.exit_code, line
+    if distributed.is_peer_loss(error):
+        return 1, ANOTHER_RANK
+    return 1, f"{line} (-v shows where; please report it with the output of --env)"
 
 
 def program() -> NoReturn:
@@ -85,7 +121,7 @@ def program() -> NoReturn:
     end(main())
 
 
-def _ended_by_torchrun(*_: object) -> None:
+def _ended_by_torchrun(*_: object) -> NoReturn:
     raise Ended
 
 
@@ -95,7 +131,8 @@ def _failed(code: int, message: str, verbose: bool = False) -> int:
         if verbose:
             traceback.print_exc()
         rank = "" if distributed.get_ranks().is_main_process else f" (rank {distributed.get_ranks().rank})"
-        print(f"{message}{rank}", file=sys.stderr)
+        with contextlib.suppress(OSError):  # nobody can be told
+            print(f"{message}{rank}", file=sys.stderr, flush=True)
     distributed.exit_after_failure(code)
     return code
 
@@ -103,96 +140,93 @@ def _failed(code: int, message: str, verbose: bool = False) -> int:
 def _follow(arguments: list[str]) -> int:
     """Follow rank 0 as every other rank does, without a word."""
     given, wants_help = parse(arguments)
-    values, settings, _ = gather(given)
-    if wants_help or any(settings.get(name) for name in ANSWERS):
+    asked = gather(given)
+    if wants_help or any(getattr(asked.settings, name) for name in ANSWERS):
         return 0
     logger.handlers = [logging.NullHandler()]
-    quieten_libraries(settings)
-    if values.get("use_usp") or settings.get("jobs"):  # else rank 0 says what is wrong
+    quieten_libraries(verbose=asked.settings.verbose)
+    if asked.values.get("use_usp") or asked.settings.jobs:  # else rank 0 says what is wrong
         from videogen.engine.session import worker_loop  # noqa: PLC0415 - torch, diffusers, transformers
 
         worker_loop()
     return 0
 
 
-def _main(arguments: list[str]) -> int:
+def _command(arguments: list[str], work: Callable[[Asked, Path], int], about: Program | None) -> int:
+    """Answer what needs no work, else do the work."""
     given, wants_help = parse(arguments)
     if wants_help:
-        print(help_text(given.get("task_type")), end="")
-        return 0
-    if given.get("version"):
-        print(__version__)
-        return 0
-    if given.get("list_tasks"):
-        for task in TASKS.values():
-            print(f"{task.name:<24} {task.summary}; default {task.default_model}")
-        return 0
-    set_up_logging(given)
-    if given.get("env"):
+        say([help_text(given.get("task_type"), about).rstrip()])
+    elif given.get("version"):
+        say([__version__])
+    elif given.get("list_tasks"):
+        say(f"{task.name:<24} {task.summary}; default {task.default_model}" for task in TASKS.values())
+    elif given.get("env"):
         from videogen.runtime.device import environment  # noqa: PLC0415 - needs torch
 
-        print(*environment(), sep="\n")
+        say(environment())
+    else:
+        asked = gather(given)
+        set_up_logging(asked.settings)
+        quieten_libraries(verbose=asked.settings.verbose)  # before any of them is imported
+        for note in asked.notes:
+            logger.info(note)
+        for warning in asked.warnings:
+            logger.warning(warning)
+        own_folders.check_cache()
+        with own_folders.temporary_folder() as workdir:
+            return work(asked, workdir)
+    return 0
+
+
+def _generate(asked: Asked, workdir: Path) -> int:
+    """Make the videos, or say what would be made."""
+    settings = asked.settings
+    if settings.caption_only:
+        say([_caption(Options.of(merge(defaults(), asked.values)), workdir, dry_run=settings.dry_run)])
         return 0
-    with tempfile.TemporaryDirectory(prefix="videogen-") as workdir:
-        return _generate(given, Path(workdir))
-
-
-def _generate(given: dict[str, Any], workdir: Path) -> int:
-    values, settings, recorded = gather(given)
-    set_up_logging(settings)
-    quieten_libraries(settings)  # before any of them is imported
-    bars = wants_bars()
-    if settings.get("caption_only"):
-        return _caption(values, workdir, dry_run=settings.get("dry_run", False))
-    items = [Item(values=values, recorded=recorded)]
-    if "jobs" in settings:
-        items = read_jobs(settings["jobs"], values, recorded)
-    policy = OverwritePolicy(overwrite=settings.get("overwrite", False), resume=settings.get("resume", False))
+    items = [Item(values=asked.values, recorded=asked.recorded)]
+    if settings.jobs is not None:
+        items = read_jobs(settings.jobs, asked.values, asked.recorded)
+    policy = OverwritePolicy(overwrite=settings.overwrite, resume=settings.resume)
     plans = make_plans(items, policy, workdir)
     warnings = [note for plan in plans for note in plan.warnings]
-    if earlier := settings.get("from_metadata"):
+    if earlier := settings.from_metadata:
         changed = {name for plan in plans for name in changed_inputs(earlier, plan.inputs)}
         warnings += [f"{name} is not the file that {earlier} was made from" for name in sorted(changed)]
     for note in dict.fromkeys(warnings):
         logger.warning(note)
-    if not settings.get("dry_run"):
-        return _run(plans, settings, bars=bars)
-    if settings.get("json"):
-        print(*(json.dumps(plan_report.to_json(plan)) for plan in plans), sep="\n")
+    if not settings.dry_run:
+        return _run(plans, settings)
+    if settings.json:
+        say(json.dumps(plan_report.to_json(plan)) for plan in plans)
     else:
-        print(*(plan_report.describe(plan) for plan in plans), sep="\n\n")
+        say(["\n\n".join(plan_report.describe(plan) for plan in plans)])
     return 0
 
 
-def _caption(values: dict[str, Any], workdir: Path, *, dry_run: bool) -> int:
-    """Print what the models that write prompts say, and no more."""
-    options = Options.of(merge(defaults(), values))
+def _caption(options: Options, workdir: Path, *, dry_run: bool) -> str:
+    """Return what the models that write prompts say, as JSON."""
     check_runtime(options)
     given = options.input_video
     if given is None and not (options.prompt and options.prompt_enhancer):
-        fix = "give one of the two"
-        raise InputError(
-            "--caption_only", None, "needs --input_video, or --prompt with --prompt_enhancer", fix
-        )
+        what = "needs --input_video, or --prompt with --prompt_enhancer"
+        raise InputError("--caption_only", None, what, "give one of the two")
     task = find(options.task_type) if options.task_type else None
     role = "describer" if task is not None and task.describes else "captioner"
-    writers = find_writers(options, needed=() if given is None else (role,))
+    prompt_writers = find_prompt_writers(options, needed=() if given is None else (role,))
     fetcher = Fetcher(folder=workdir, timeout=options.download_timeout)
     video = None if given is None else read_video("--input_video", given, fetcher)
-    for found in writers.values():
+    for found in prompt_writers.values():
         if found.note:
             logger.warning(found.note)
-    said = (
-        {role: found.title for role, found in writers.items()}
-        if dry_run
-        else write_captions(options, video, role)
-    )
-    print(json.dumps(said, indent=2, ensure_ascii=False))
-    return 0
+    titles = {role: found.title for role, found in prompt_writers.items()}
+    said = titles if dry_run else write_captions(options, video, role)
+    return json.dumps(said, indent=2, ensure_ascii=False)
 
 
-def _run(plans: list[Plan], settings: dict[str, Any], *, bars: bool) -> int:
-    """Make the videos; prints one path or JSON object per result."""
+def _run(plans: list[Plan], settings: RunSettings) -> int:
+    """Make the videos; says one path or JSON object per result."""
     for plan in plans:
         shape = plan.shape
         size = f"{shape.width}x{shape.height}, {shape.num_frames} frames"
@@ -201,37 +235,27 @@ def _run(plans: list[Plan], settings: dict[str, Any], *, bars: bool) -> int:
     from videogen.engine.session import Failure, run  # noqa: PLC0415 - torch, diffusers, transformers
 
     failed = 0
-    for outcome in run(plans, resume=settings.get("resume", False), show_progress=bars):
-        if isinstance(outcome, Failure):
+
+    def outcomes() -> Iterator[str]:
+        nonlocal failed
+        for outcome in run(plans, resume=settings.resume, show_progress=wants_bars()):
+            if not isinstance(outcome, Failure):
+                path = str(outcome.outputs.path)
+                record = {"path": path, "sidecar": str(outcome.outputs.sidecar), **outcome.record}
+                yield json.dumps(record) if settings.json else path
+                continue
             failed += 1
             plan, message = outcome.plan, one_line(outcome.error)
             logger.debug(outcome.trace)
             logger.error("video %d of %d failed: %s", plan.index, len(plans), message)
-            line = None
-            record = {"error": message, "index": plan.index, "seed": plan.seed, "request": plan.request}
-        else:
-            line = str(outcome.outputs.path)
-            record = {"path": line, "sidecar": str(outcome.outputs.sidecar), **outcome.record}
-        if settings.get("json"):
-            line = json.dumps(record)
-        if line is not None:
-            print(line, flush=True)
+            if settings.json:
+                about = {"index": plan.index, "seed": plan.seed, "request": plan.request}
+                yield json.dumps({"error": message, **about})
+
+    say(outcomes())
     if failed:
         logger.error("%d of %d videos failed", failed, len(plans))
     return 1 if failed else 0
-
-
-def gather(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], set[str]]:
-    """Values of the videos, settings of the run, and which values are an earlier result's.
-
-    Flags go before --config before --from_metadata.
-    """
-    config = from_config(given["config"]) if "config" in given else {}
-    stronger = merge(config, given)
-    earlier = from_metadata(given["from_metadata"], stronger) if "from_metadata" in given else {}
-    values = merge(earlier, stronger)
-    settings = {name: values.pop(name) for name in list(values) if OPTIONS[name].about_run}
-    return values, settings, earlier.keys() - stronger.keys()
 
 
 class _Lines(logging.Formatter):
@@ -242,20 +266,34 @@ class _Lines(logging.Formatter):
         return text if record.levelno <= logging.INFO else f"{record.levelname.lower()}: {text}"
 
 
-def set_up_logging(settings: dict[str, Any]) -> None:
+def set_up_logging(settings: RunSettings) -> None:
     """Our messages on stderr; --quiet leaves errors, -v adds detail."""
-    level = (
-        logging.ERROR if settings.get("quiet") else logging.DEBUG if settings.get("verbose") else logging.INFO
-    )
     handler = logging.StreamHandler()  # on what stderr is now
     handler.setFormatter(_Lines("%(message)s"))
     logger.handlers = [handler]
-    logger.setLevel(level)
+    logger.setLevel(logging.ERROR if settings.quiet else logging.DEBUG if settings.verbose else logging.INFO)
 
 
-def say(text: str) -> None:
-    """To stdout, at once."""
-    print(text, flush=True)
+def say(lines: Iterable[str]) -> None:
+    """Print lines to stdout, each at once.
+
+    Where stdout fails, all lines are taken all the same, so that the work behind them is done.
+
+    Raises:
+        VideoGenError: stdout failed.
+    """
+    failure: OSError | None = None
+    for line in lines:
+        try:
+            print(line, flush=True)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            failure = failure or error
+            discard_stdout()
+    if failure is not None:
+        why = failure.strerror or failure
+        raise VideoGenError(f"stdout cannot be written ({why}); what was made is kept") from None
 
 
 def wants_bars() -> bool:
@@ -274,11 +312,11 @@ def use_expandable_segments() -> None:
         os.environ[ALLOCATOR[0]] = "expandable_segments:True"
 
 
-def quieten_libraries(settings: dict[str, Any]) -> None:
+def quieten_libraries(*, verbose: bool) -> None:
     """Keep other libraries' start-up chatter out of our output, unless -v asks for it."""
     if not wants_bars():
         os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
-    if settings.get("verbose"):
+    if verbose:
         return
     import warnings  # noqa: PLC0415
 

@@ -19,8 +19,8 @@ EPILOG = """examples:
       --ref_imgs ref_imgs/robot.png --output first.mp4
   generate_video.py --task_type reference_to_video --help        the flags and defaults of one task
 
-exit codes: 0 done, 1 unexpected or some video failed, 2 invalid input, 3 missing or invalid checkpoint,
-            4 out of memory, 130 interrupted
+exit codes: 0 done, 1 unexpected or some video failed, 2 invalid input, 3 missing or invalid checkpoint
+            (or a cache or temporary folder that cannot be used), 4 out of memory, 130 interrupted
 """
 
 
@@ -32,7 +32,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parse(arguments: Sequence[str]) -> tuple[dict[str, Any], bool]:
-    """(explicit option values, whether help was asked for).
+    """Return (explicit option values, whether help was asked for).
 
     Raises:
         InputError: an unknown flag, a missing or a bad value.
@@ -60,10 +60,12 @@ def _spellings(option: Option) -> list[str]:
     return [f"--{name}" for name in (option.name, *option.aliases)] + ["-v"] * (option.name == "verbose")
 
 
-def _checked(option: Option, given: Any) -> Any:
+def _checked(option: Option, given: list[str] | bool) -> object:
+    if isinstance(given, bool) or option.repeat:
+        return option.value(given)
     if option.parse in (paths, seeds):  # lists may come in pieces
         return option.value([part for piece in given for part in option.value(piece) or (piece,)])
-    return option.value(given if option.parse is None or option.repeat else given[-1])  # the last one counts
+    return option.value(given[-1])  # the last one counts
 
 
 def normalized(arguments: Sequence[str]) -> list[str]:
@@ -97,19 +99,23 @@ def _is_flag(word: str) -> bool:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Program:
-    """What a help text says of the command; ``hidden`` options are not shown, ``helps`` replace texts."""
+    """What a help text says of the command; ``helps`` replace texts of options.
+
+    ``chain``: it makes chains of videos, with this task unless another is named.
+    """
 
     name: str
     usage: str
     description: str
     epilog: str
-    chain: bool = False
-    hidden: tuple[str, ...] = ()
+    chain: str | None = None
     helps: Mapping[str, str] = field(default_factory=dict)
 
 
 def help_text(task_name: str | None, program: Program | None = None) -> str:
     """Help for all tasks, or for one with its own defaults."""
+    if task_name is None and program is not None:
+        task_name = program.chain
     task = find(task_name) if task_name is not None else None
     name = "videogen" if Path(sys.argv[0]).name == "videogen" else "generate_video.py"
     program = program or Program(
@@ -127,14 +133,14 @@ def help_text(task_name: str | None, program: Program | None = None) -> str:
         usage=program.usage,
         add_help=False,
     )
-    for title, group_of_options in GROUPS.items():
-        options = [OPTIONS[field.name] for field in fields(group_of_options)]
-        used = [
+    for title, groups in GROUPS.items():
+        options = [OPTIONS[field.name] for group in groups for field in fields(group)]
+        shown = [
             option
             for option in options
-            if option.about_run or (program.chain and option.chain) or {*users_of(option.name)} & {*tasks}
+            if (option.about_run or (program.chain and option.chain) or {*users_of(option.name)} & {*tasks})
+            and not (program.chain and option.set_by_chain)
         ]
-        shown = [option for option in used if option.name not in program.hidden]
         if not shown:
             continue
         group = parser.add_argument_group(title)

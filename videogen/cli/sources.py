@@ -1,22 +1,83 @@
 """Options from files: --config (YAML), --from_metadata (JSON or MP4), --jobs (text or JSON lines)."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
-from videogen.errors import InputError, nearest
+from videogen.errors import InputError, brief, nearest
 from videogen.files import LARGEST_TEXT, TextError, check_plain, parse_json, read_text
 from videogen.planning.request import Item
 from videogen.results import sidecar
-from videogen.tasks.options import FLAG_NAMES, OPTIONS, Option, merge
+from videogen.tasks.option_types import prompts
+from videogen.tasks.options import FLAG_NAMES, OPTIONS, Option, RunSettings, merge
 from videogen.tasks.table import TASKS
 
 LARGEST_YAML = 500_000  # bytes; PyYAML takes up to five seconds for them
 MOST_NODES = 100_000  # of a YAML file, with every alias written out
 # What a file may not say: it would have to be known before the file is read.
 COMMAND_LINE_ONLY = ("config", "from_metadata", "list_tasks", "env", "version")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asked:
+    """All that was asked for: values of the videos by option name, and settings of the run.
+
+    ``recorded``: as in ``Item``. ``notes`` and ``warnings`` are what to say about a --from_metadata file.
+    """
+
+    values: Mapping[str, object]
+    recorded: Collection[str]
+    settings: RunSettings
+    notes: Sequence[str] = ()
+    warnings: Sequence[str] = ()
+
+
+def gather(given: Mapping[str, object]) -> Asked:
+    """Merge the sources of options: flags go before --config before --from_metadata.
+
+    Raises:
+        InputError: a file that cannot be used, or one that --dry_run would have to fetch something for.
+    """
+    stronger = merge(from_config(str(given["config"])) if "config" in given else {}, given)
+    settings, source = RunSettings.of(stronger), RunSettings.of(given).from_metadata
+    earlier, ignored = from_metadata(source, stronger) if source else ({}, [])
+    values = merge(earlier, stronger)
+    taken = {name: value for name, value in earlier.items() if name not in stronger and name in values}
+    if settings.dry_run:
+        for name, url in urls(taken):
+            what = f"fetches nothing, and {brief(source)} names {brief(url)}"
+            raise InputError(
+                "--dry_run", None, what, f"download it, and add {OPTIONS[name].flag} with its path"
+            )
+    warning = f"{brief(source)} cannot say {', '.join(ignored)}: give them as flags, where they are wanted"
+    return Asked(
+        values={name: value for name, value in values.items() if not OPTIONS[name].about_run},
+        recorded=taken.keys(),
+        settings=settings,
+        notes=[f"{brief(source)} names {what}" for what in fetched_for(taken)],
+        warnings=[warning] if ignored else [],
+    )
+
+
+def urls(values: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+    """Yield the URLs of inputs among values, each with the name of its option."""
+    inputs = {name for task in TASKS.values() for name in task.inputs}
+    for name, given in values.items():
+        items = given if isinstance(given, tuple) else (given,)
+        items = items if name in inputs else ()
+        yield from ((name, str(item)) for item in items if "://" in str(item))
+
+
+def fetched_for(values: Mapping[str, object]) -> Iterator[str]:
+    """Yield the models, LoRAs and URLs among values, as the user is told."""
+    for name, value in values.items():
+        if OPTIONS[name].names_model:
+            yield f"the model {brief(value)}"
+    loras = values.get("lora")
+    yield from (f"the LoRA {brief(lora.path)}" for lora in (loras if isinstance(loras, tuple) else ()))
+    yield from (f"the URL {brief(url, 200)}" for _, url in urls(values))
 
 
 def named(spelling: str, source: str) -> Option:
@@ -32,22 +93,21 @@ def named(spelling: str, source: str) -> Option:
     return OPTIONS[name]
 
 
-def value_of(option: Option, spelling: str, given: object) -> Any:
+def value_of(option: Option, spelling: str, given: object) -> object:
     """Check a value; ``base_seed: -1`` (upstream's way of asking for a random seed) means 'random'."""
     if spelling.lstrip("-").replace("-", "_") == "base_seed" and str(given).strip() == "-1":
         given = "random"
     return option.value(given)
 
 
-def from_mapping(content: Mapping[Any, object], source: str, *, one_video: bool) -> dict[str, Any]:
+def from_mapping(content: Mapping[str, object], source: str, *, one_video: bool) -> dict[str, object]:
     """Check the values of a mapping from a file; ``one_video`` refuses options about the whole run."""
-    values: dict[str, Any] = {}
+    values: dict[str, object] = {}
     for spelling, given in content.items():
         option = named(str(spelling), source)
         if one_video and option.about_run:
-            raise InputError(
-                source, spelling, "is about the whole run", f"give {option.flag} on the command line"
-            )
+            fix = f"give {option.flag} on the command line"
+            raise InputError(source, spelling, "is about the whole run", fix)
         if isinstance(given, list) and any(isinstance(part, list | dict) for part in given):
             raise InputError(source, spelling, "holds lists inside a list", "give one value, or a plain list")
         try:
@@ -58,7 +118,7 @@ def from_mapping(content: Mapping[Any, object], source: str, *, one_video: bool)
     return values
 
 
-def from_config(file: str) -> dict[str, Any]:
+def from_config(file: str) -> dict[str, object]:
     """Values of a --config file.
 
     Raises:
@@ -71,8 +131,10 @@ def from_config(file: str) -> dict[str, Any]:
     return from_mapping(content, f"--config {file}", one_video=False)
 
 
-def from_metadata(file: str, stronger: Mapping[str, Any]) -> dict[str, Any]:
-    """Values of an earlier result. A model or an input that was a private path must be given again.
+def from_metadata(file: str, stronger: Collection[str]) -> tuple[dict[str, object], list[str]]:
+    """Return the values of an earlier result, and the names of those that no file of others may say.
+
+    A model or an input that was a private path must be given again.
 
     Raises:
         InputError: no metadata in the file, or a local model or input that is not found from here.
@@ -82,13 +144,8 @@ def from_metadata(file: str, stronger: Mapping[str, Any]) -> dict[str, Any]:
     if model.startswith(sidecar.LOCAL_MODEL):
         del request["model_id"]
         if "model_id" not in stronger:
-            name = model.removeprefix(sidecar.LOCAL_MODEL)
-            raise InputError(
-                "--from_metadata",
-                file,
-                f"made with the local model '{name}'",
-                "add --model_id with its folder",
-            )
+            what = f"made with the local model '{model.removeprefix(sidecar.LOCAL_MODEL)}'"
+            raise InputError("--from_metadata", file, what, "add --model_id with its folder")
     task = TASKS.get(str(request.get("task_type")))
     for name in task.inputs if task is not None else ():
         recorded = request.get(name) if name not in stronger else None
@@ -96,10 +153,18 @@ def from_metadata(file: str, stronger: Mapping[str, Any]) -> dict[str, Any]:
             if "://" not in str(item) and not Path(str(item)).is_file():
                 what = f"was made from {item}, which is not in this folder"
                 raise InputError("--from_metadata", file, what, f"add --{name} with its path")
-    return from_mapping(request, f"--from_metadata {file}", one_video=True)
+    flag, ignored = f"--from_metadata {file}", []
+    for spelling in list(request):
+        option = named(spelling, flag)
+        if not option.recorded:
+            ignored.append(option.name)
+            del request[spelling]
+        elif option.parse is prompts and isinstance(request[spelling], str):  # the name of a file here
+            raise InputError(flag, spelling, "must be a list of prompts", f"give {option.flag} as a flag")
+    return from_mapping(request, flag, one_video=True), ignored
 
 
-def read_jobs(file: str, base: dict[str, Any], recorded: Collection[str] = ()) -> list[Item]:
+def read_jobs(file: str, base: Mapping[str, object], recorded: Collection[str]) -> list[Item]:
     """Read a --jobs file: JSON lines where the first line is a JSON object, else one prompt per line.
 
     Of the ``base`` values, those ``recorded`` come from an earlier result.
@@ -108,22 +173,19 @@ def read_jobs(file: str, base: dict[str, Any], recorded: Collection[str] = ()) -
         InputError: unreadable, empty, or a broken line, with its number.
     """
     items: list[Item] = []
-    lines = [
-        (number, line.strip())
-        for number, line in enumerate(_text("--jobs", file).splitlines(), start=1)
-        if line.strip()
-    ]
+    text = _text("--jobs", file).splitlines()
+    lines = [(number, line.strip()) for number, line in enumerate(text, start=1) if line.strip()]
     if not lines:
         raise InputError("--jobs", file, "is empty", "one prompt per line, or one JSON object per line")
     is_json = file.lower().endswith((".jsonl", ".json")) or lines[0][1].startswith("{")
     for number, line in lines:
         source = f"--jobs {file} line {number}"
-        own = _json_line(line, source) if is_json else {"prompt": line}
+        own: Mapping[str, object] = _json_line(line, source) if is_json else {"prompt": line}
         items.append(Item(values=merge(base, own), label=source, recorded=set(recorded) - own.keys()))
     return items
 
 
-def _json_line(line: str, source: str) -> dict[str, Any]:
+def _json_line(line: str, source: str) -> dict[str, object]:
     fix = 'for example {"prompt": "a cat", "seed": 1}'
     try:
         content = parse_json(line)

@@ -301,7 +301,7 @@ def _save_latents(target: Path, latents: Sequence[torch.Tensor]) -> None:
 def _prompts(plan: Plan) -> dict[str, Any]:
     """Return the given prompt, the prompts that models wrote, and the models' names."""
     given = plan.options.roll_prompts or plan.options.prompt
-    models = {role: found.title for role, found in plan.writers.items()}
+    models = {role: found.title for role, found in plan.prompt_writers.items()}
     return {"given": given, "models": models, **plan.written}
 
 

@@ -9,10 +9,7 @@ import torch
 
 from videogen.checkpoints import lora as lora_files
 from videogen.checkpoints import resolve
-from videogen.checkpoints.layouts import (
-    Checkpoint,
-    component_sizes,
-)
+from videogen.checkpoints.layouts import Checkpoint, component_sizes
 from videogen.checkpoints.resolve import inspect, patterns, repository_names, row_of, tiny_folder
 from videogen.errors import CheckpointError, InputError, first_line
 from videogen.files import read_json

@@ -1,27 +1,20 @@
-"""Turn running out of memory into one line with what to try."""
+"""What to try when memory runs out; ``errors.is_out_of_memory`` recognises it."""
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-
-from videogen.errors import OutOfMemoryError
+from videogen.errors import OutOfMemoryError, is_out_of_memory
 from videogen.planning.plan import Plan
 from videogen.runtime import device as devices
-
-# What libraries say who have no exception of their own for it.
-OUT_OF_MEMORY = re.compile(r"out of memory|can.t allocate memory|not enough memory", re.IGNORECASE)
 
 
 @contextmanager
 def advise_when_out_of_memory(plan: Plan) -> Iterator[None]:
-    """Turn every way of running out of memory into one line with what to try."""
+    """Turn every way of running out of memory into one line with what to try for this plan."""
     try:
         yield
-    except (MemoryError, RuntimeError) as error:
-        known = isinstance(error, MemoryError | torch.OutOfMemoryError)
-        if not known and not OUT_OF_MEMORY.search(str(error)):
+    except Exception as error:
+        if isinstance(error, OutOfMemoryError) or not is_out_of_memory(error):
             raise
         on_gpu = devices.choose_device(plan.options.device).type != "cpu"
         raise OutOfMemoryError(f"out of memory; try {memory_suggestions(plan, on_gpu=on_gpu)}") from error

@@ -15,6 +15,7 @@ import torch
 
 from videogen.checkpoints.layouts import Checkpoint
 from videogen.engine.generate import Result, outputs_of, run_worker, write
+from videogen.engine.inputs import refuse_changed_inputs
 from videogen.engine.load import check_device, fetch, noise_device, set_up
 from videogen.engine.out_of_memory import advise_when_out_of_memory
 from videogen.engine.prompt_writer import PromptWriters, shares_device, write_prompts
@@ -45,11 +46,11 @@ class Session:
     fetched: dict[tuple, Checkpoint] = field(default_factory=dict)
     pipeline: VideoPipeline | None = None
     key: tuple | None = None
-    keep_writers: bool = False
+    keep_prompt_writers: bool = False
     communicator: Communicator = SINGLE_PROCESS
 
     def __post_init__(self) -> None:
-        self.writers = PromptWriters(keep=self.keep_writers)
+        self.prompt_writers = PromptWriters(keep=self.keep_prompt_writers)
         self.offloaded = False
 
     def fetch(self, plan: Plan) -> Plan:
@@ -100,21 +101,21 @@ class Session:
         Raises:
             VideoGenError: no prompt could be written.
         """
-        if plan.written or not plan.writers:
+        if plan.written or not plan.prompt_writers:
             return plan
         offload = None if self.pipeline is None else self.pipeline.component_offload
         if offload is not None and shares_device(plan):
             offload.place_residents(memory.CPU)
             torch.cuda.empty_cache()
             self.offloaded = True
-        (plan,), errors = write_prompts([plan], self.writers)
+        (plan,), errors = write_prompts([plan], self.prompt_writers)
         for error in errors.values():
             raise error
         return plan
 
     def close(self) -> None:
         """Drop everything that is loaded."""
-        self.writers.close()
+        self.prompt_writers.close()
         self.release()
 
     def release(self) -> None:
@@ -237,7 +238,7 @@ def generate(
 def _make(plan: Plan, session: Session, *, resume: bool, show_progress: bool) -> Result:
     """Generate a video on this rank; rank 0 writes it."""
     started, communicator = time.perf_counter(), session.communicator
-    with advise_when_out_of_memory(plan):
+    with advise_when_out_of_memory(plan), refuse_changed_inputs(plan):
         plan = session.ensure_downloaded(plan)
         pipeline = session.load(plan)
         pipeline.seconds.clear()

@@ -28,7 +28,7 @@ PROMPTS = ("prompt", "roll_prompts")
 class Plan:
     """``options``: complete, with defaults; ``warnings``: warnings for the user.
 
-    ``facts``: what follows from the model's files. ``writers``: models that write its prompt, by role;
+    ``facts``: what follows from the model's files. ``prompt_writers``: models that write its prompt, by role;
     ``written``: what they wrote in its place (see engine/prompt_writer.py).
     """
 
@@ -38,7 +38,7 @@ class Plan:
     checkpoint: Checkpoint
     inputs: Inputs
     facts: ModelFacts
-    writers: Mapping[str, FoundModel] = field(default_factory=dict)
+    prompt_writers: Mapping[str, FoundModel] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     seed: int = 0
     index: int = 1
@@ -101,7 +101,8 @@ class Plan:
             recorded["source_fps"] = "auto"
         if self.checkpoint.revision:  # the commit, so that the same files are found again
             recorded["revision"] = self.checkpoint.revision
-        return {"task_type": self.task.name, "model_id": model, "seed": self.seed, **recorded}
+        own = {"task_type": self.task.name, "model_id": model, "seed": self.seed}
+        return own | recorded | own
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -162,7 +163,7 @@ class Plan:
         if record.get("plan_hash") == self.plan_hash:
             return record
         was, now = dict(record.get("request", {})), self.request
-        if self.writers:  # its prompt is still to be written
+        if self.prompt_writers:  # its prompt is still to be written
             was, now = ({k: v for k, v in request.items() if k not in PROMPTS} for request in (was, now))
         what = f"was made with {sidecar.differences(was, now)}"
         raise InputError("--resume", self.outputs.path, what, "use another name, or --overwrite")

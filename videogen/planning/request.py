@@ -8,12 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
 from videogen.checkpoints import lora as lora_files
-from videogen.checkpoints import model_features, resolve
+from videogen.checkpoints import model_features, resolve, tensor_headers
 from videogen.checkpoints.layouts import Checkpoint
-from videogen.errors import InputError, VideoGenError
+from videogen.errors import CheckpointError, InputError, VideoGenError
 from videogen.media.audio import read_audio
 from videogen.media.download import Fetcher
 from videogen.media.image import read_image
@@ -22,16 +20,17 @@ from videogen.planning import option_rules, parallelism
 from videogen.planning.model_facts import inspect_model
 from videogen.planning.plan import Plan
 from videogen.planning.seeds import video_seeds
-from videogen.prompts.roles import find_writers
+from videogen.prompts.roles import find_prompt_writers
 from videogen.results.output_paths import (
     OverwritePolicy,
     check_pattern,
+    check_writable,
     choose_output_paths,
     earlier_seed,
     reserve,
 )
 from videogen.tasks.option import typed
-from videogen.tasks.option_types import MAX_SEED, Lora
+from videogen.tasks.option_types import MAX_SEED
 from videogen.tasks.options import OPTIONS, Options, check_conflicts, defaults, merge
 from videogen.tasks.table import VARIANTS, check_used, find, variant
 from videogen.tasks.task_spec import Files, TaskSpec, check_scales
@@ -145,7 +144,7 @@ def check(explicit: Mapping[str, Any], workdir: Path, recorded: Collection[str] 
     if checkpoint.folder is not None:
         warnings += [note for lora in options.lora if (note := lora_files.check(lora.path, checkpoint))]
     described = task.describes and options.prompt is None
-    writers = find_writers(options, needed=("describer",) if described else ())
+    prompt_writers = find_prompt_writers(options, needed=("describer",) if described else ())
     return Plan(
         task=task,
         options=options,
@@ -153,8 +152,8 @@ def check(explicit: Mapping[str, Any], workdir: Path, recorded: Collection[str] 
         checkpoint=checkpoint,
         inputs=inputs,
         facts=inspect_model(task, options, shape, checkpoint),
-        writers=writers,
-        warnings=(*warnings, *(note for found in writers.values() if (note := found.note))),
+        prompt_writers=prompt_writers,
+        warnings=(*warnings, *(note for found in prompt_writers.values() if (note := found.note))),
     )
 
 
@@ -278,26 +277,22 @@ def check_runtime(options: Options) -> None:
             raise InputError(f"--{name}", device, "must be auto, cpu, cuda, cuda:N or mps", "try auto")
     if (folder := options.embedding_cache) and Path(folder).exists() and not Path(folder).is_dir():
         raise InputError("--embedding_cache", folder, "is not a folder", "give a folder, or a new name")
+    if folder:
+        check_writable("--embedding_cache", Path(folder))
     for lora in options.lora:
-        _check_lora(lora)
+        _check_lora(lora.path)
 
 
-def _check_lora(lora: Lora) -> None:
-    path = lora.path
-    files = [path] if path.is_file() and path.suffix == ".safetensors" else sorted(path.glob("*.safetensors"))
-    if not files:
-        raise InputError("--lora", path, "no such .safetensors file", "give the file, or the folder it is in")
-    if len(files) > 1:
-        what = f"holds {len(files)} .safetensors files"
-        raise InputError("--lora", path, what, f"give one, for example {files[0]}")
-    for file in files:
-        try:
-            with safe_open(file, framework="numpy"):
-                pass
-        except (SafetensorError, OSError) as error:
-            raise InputError(
-                "--lora", file, f"is not a .safetensors file ({error})", "download it again"
-            ) from None
+def _check_lora(path: Path) -> None:
+    if not (path.is_dir() or (path.is_file() and path.suffix in lora_files.SUFFIXES)):
+        kinds = ", ".join(lora_files.SUFFIXES)
+        fix = f"give the file ({kinds}), or the folder it is in"
+        raise InputError("--lora", path, "no such .safetensors file", fix)
+    try:
+        file = lora_files.file_of(path)
+        tensor_headers.check(file)
+    except CheckpointError as error:
+        raise InputError("--lora", path, str(error).partition(": ")[2], "give one whole file") from None
 
 
 def _read(task: TaskSpec, name: str, given: Any, files: Files, fetcher: Fetcher) -> list[Any]:

@@ -6,7 +6,7 @@ from enum import Enum
 from typing import Any
 
 from videogen.errors import InputError, brief
-from videogen.tasks.option_types import Reject, paths, prompts, split, word
+from videogen.tasks.option_types import Reject, path, paths, prompts, split, word
 
 
 class Unset(Enum):
@@ -24,12 +24,16 @@ class Option:
         aliases: further spellings.
         common: every task uses it; others are named by the rows of the tasks that do.
         chain: generate_continuous.py takes it, whether its tasks use it or not.
+        chain_default: its value in a chain unless given, where that is another.
+        set_by_chain: a chain decides it itself for each of its videos, and refuses it.
         about_run: it speaks about the whole run, not about one video; no job line or metadata file holds it.
         repeat: every occurrence counts.
         bare: the value of a flag that stands alone.
         default: its value unless given; tasks may have others (configs/*.yaml).
         hashed: its value changes the result, and is part of ``plan_hash``. Files are hashed by content.
-        recorded: it belongs into the metadata of a result, as far as it is used.
+        recorded: it says what to make, and belongs into the metadata of a result, as far as it is used. Other
+            options are about this machine (folders, devices, patience), and never taken from metadata.
+        names_model: it names a model, by folder or hub id.
         by_name: a folder that is hashed and recorded by its own name, not by where it is.
         reloads: another value needs the model loaded again.
         excludes: options that it contradicts.
@@ -44,12 +48,15 @@ class Option:
     aliases: tuple[str, ...] = ()
     common: bool = False
     chain: bool = False
+    chain_default: object = None
+    set_by_chain: bool = False
     about_run: bool = False
     repeat: bool = False
     bare: str | None = None
     default: Any = Unset.UNSET
     hashed: bool = True
     recorded: bool = True
+    names_model: bool = False
     by_name: bool = False
     reloads: bool = False
     excludes: tuple[str, ...] = ()
@@ -91,7 +98,8 @@ class Option:
         try:
             split(given).encode()
             if self.parse in (paths, prompts) and isinstance(given, list | tuple):
-                return tuple(word(" ".join(str(item).split())) for item in given)
+                check = path if self.parse is paths else word
+                return tuple(check(" ".join(str(item).split())) for item in given)
             return self.parse(split(given))
         except UnicodeEncodeError:
             raise InputError(self.flag, given, "is not UTF-8 text", "check the terminal's encoding") from None

@@ -1,6 +1,8 @@
 """Parsers of flag values: text in, value out, or a verdict that says what is allowed and the nearest fix."""
 
+import errno
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +12,7 @@ from videogen.files import TextError, read_text
 from videogen.tasks.geometry import SIZE_UNIT
 
 MAX_SEED = 2**63 - 1
+LONGEST_NAME, LONGEST_PATH = 255, 4000  # bytes that file systems allow; temporary names make a path longer
 
 
 class Reject(Exception):  # noqa: N818 - a verdict; the caller knows the flag and makes an InputError of it
@@ -31,6 +34,44 @@ def word(value: str) -> str:
         raise Reject("must not be empty", "give a value or leave the flag out")
     if any(ord(character) < 32 for character in value):
         raise Reject("must not hold line breaks or control characters", "leave them out")
+    return value
+
+
+def local_path(value: str) -> Path:
+    """Return the path that a text names, which need not exist; every path that is given comes through here.
+
+    Raises:
+        Reject: no file system can hold it, it is in the home of nobody, or its links lead in a circle.
+    """
+    try:
+        path = Path(value).expanduser()
+    except RuntimeError:
+        raise Reject(f"there is no user {Path(value).parts[0]}", "give the whole path") from None
+    if len(os.fsencode(path)) > LONGEST_PATH or any(
+        len(os.fsencode(name)) > LONGEST_NAME for name in path.parts
+    ):
+        raise Reject(f"names in a path may have {LONGEST_NAME} bytes", "choose a shorter one")
+    try:
+        path.stat()
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise Reject("its symbolic links lead in a circle", "give the file itself") from None
+    except ValueError:
+        raise Reject("holds a character that no name may have", "leave it out") from None
+    return path
+
+
+def path(value: str) -> str:
+    """Parse a path, a URL or the name of a model."""
+    if "://" not in word(value):
+        local_path(value)
+    return value
+
+
+def file_path(value: str) -> str:
+    """Parse the path of a file, or of a folder that is one result."""
+    if local_path(word(value)).name in ("", ".."):
+        raise Reject("names no file", f"for example {Path(value) / 'video.mp4'}")
     return value
 
 
@@ -128,15 +169,19 @@ def seeds(value: str) -> tuple[int, ...]:
 
 def paths(value: str) -> tuple[str, ...]:
     """Comma-separated paths or URLs; a path that exists as it stands may hold a comma."""
-    if Path(value).expanduser().is_file():
-        return (value,)
-    return tuple(part.strip() for part in value.split(",") if part.strip())
+    try:
+        if local_path(value).is_file():
+            return (value,)
+    except Reject:
+        if "," not in value and "://" not in value:
+            raise
+    return tuple(path(part.strip()) for part in value.split(",") if part.strip())
 
 
 def prompts(value: str) -> tuple[str, ...]:
     """Read a file of prompts, one per line; a blank line repeats the one before."""
     try:
-        lines = read_text(Path(value).expanduser()).rstrip("\n").split("\n")
+        lines = read_text(local_path(value)).rstrip("\n").split("\n")
     except TextError as error:
         raise Reject(str(error), error.fix) from None
     if not any(line.strip() for line in lines):
@@ -164,21 +209,21 @@ class Lora(NamedTuple):
 
 def lora(value: str) -> Lora:
     """Parse PATH[:scale[:high|low]]."""
-    path, expert, strength = value, None, 1.0
-    if Path(value).expanduser().exists():
-        return Lora(Path(value).expanduser(), strength, expert)
-    head, _, tail = path.rpartition(":")
+    file, expert, strength = value, None, 1.0
+    if local_path(value).exists():
+        return Lora(local_path(value), strength, expert)
+    head, _, tail = file.rpartition(":")
     if head and tail in ("high", "low"):
-        path, expert = head, tail
-        head, _, tail = path.rpartition(":")
+        file, expert = head, tail
+        head, _, tail = file.rpartition(":")
     if head:
         try:
-            path, strength = head, float(tail)
+            file, strength = head, float(tail)
         except ValueError:
-            raise Reject("must be Parse PATH[:scale[:high|low]].", f"'{tail}' is not a number") from None
+            raise Reject("must be PATH[:scale[:high|low]]", f"'{tail}' is not a number") from None
     if not math.isfinite(strength):
-        raise Reject("must be Parse PATH[:scale[:high|low]].", "the scale must be a finite number")
-    return Lora(Path(path).expanduser(), strength, expert)
+        raise Reject("must be PATH[:scale[:high|low]]", "the scale must be a finite number")
+    return Lora(local_path(file), strength, expert)
 
 
 def one_of(*choices: str, **synonyms: str) -> Callable[[str], str]:

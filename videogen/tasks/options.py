@@ -15,9 +15,11 @@ from videogen.media.audio import MAX_FRAMES
 from videogen.tasks.option import Option, Unset, row, switch
 from videogen.tasks.option_types import (
     Lora,
+    file_path,
     guidance,
     lora,
     one_of,
+    path,
     paths,
     pixels,
     prompts,
@@ -42,9 +44,9 @@ class Model:
     """Which model does what."""
 
     task_type: str | None = row(word, "what to make; see --list_tasks", metavar="TASK", aliases=("task",),
-        common=True, hashed=False, recorded=False)
-    model_id: str | None = row(word, "a model folder, a hub id, or 'tiny'", metavar="PATH|ID|tiny",
-        aliases=("ckpt_dir",), common=True, hashed=False, recorded=False)
+        common=True, hashed=False)
+    model_id: str | None = row(path, "a model folder, a hub id, or 'tiny'", metavar="PATH|ID|tiny",
+        aliases=("ckpt_dir",), common=True, hashed=False, names_model=True)
     revision: str | None = row(word, "branch, tag or commit of the hub repository", metavar="REV",
         common=True, hashed=False)
     download_timeout: float = row(real(above=True, example=30),
@@ -63,13 +65,15 @@ class Prompt:
     roll_prompts: tuple[str, ...] | None = row(prompts,
         "a text file with a prompt per line, one for every roll", metavar="FILE",
         instead_of=("prompt", "captioner"))
-    prompt_enhancer: str | None = row(word, "let a chat model make the prompt longer first",
-        metavar="[PATH|ID]", bare="Qwen/Qwen2.5-32B-Instruct", default=None, by_name=True)
+    prompt_enhancer: str | None = row(path, "let a chat model make the prompt longer first",
+        metavar="[PATH|ID]", bare="Qwen/Qwen2.5-32B-Instruct", default=None, by_name=True,
+        names_model=True)
     captioner: bool = switch("let models write the prompt from the input video", default=False,
         instead_of=("prompt", "roll_prompts"))
-    vlm_path: str | None = row(word,
+    vlm_path: str | None = row(path,
         "model that describes the input video; OpenGVLab/InternVL3_5-8B-HF unless given, with --captioner "
-        "Skywork/SkyCaptioner-V1", metavar="PATH|ID", default=None, recorded=False, by_name=True)
+        "Skywork/SkyCaptioner-V1", metavar="PATH|ID", default=None, recorded=False, by_name=True,
+        names_model=True)
     vlm_device: str | None = row(word, "device of the models that write prompts; --device unless given",
         metavar="DEVICE", default=None, hashed=False, recorded=False)
     custom_prompt: str | None = row(text, "put in front of the description of the input video",
@@ -103,14 +107,14 @@ class Inputs:
 
     ref_imgs: tuple[str, ...] | None = row(paths,
         "1-4 reference images, paths or http(s) URLs; the first fixes the shape", metavar="A,B")
-    input_image: str | None = row(word,
+    input_image: str | None = row(path,
         "first frame (v2v: the input video's last, where it is at hand without loss)", metavar="FILE|URL",
-        aliases=("image", "i2v_image_path"))
-    end_image: str | None = row(word, "what comes right after the last frame (with --input_image)",
+        aliases=("image", "i2v_image_path"), set_by_chain=True)
+    end_image: str | None = row(path, "what comes right after the last frame (with --input_image)",
         metavar="FILE|URL")
-    input_video: str | None = row(word, "video to continue", metavar="FILE|URL",
+    input_video: str | None = row(path, "video to continue", metavar="FILE|URL",
         aliases=("video", "video_path"))
-    input_audio: str | None = row(word, "speech, 0.4 to 200 s: a sound file, or a video's sound",
+    input_audio: str | None = row(path, "speech, 0.4 to 200 s: a sound file, or a video's sound",
         metavar="FILE|URL", aliases=("audio",))
     source_fps: float | None = row(rate, "resample the input video from this rate, or from its own ('auto')",
         metavar="FPS|auto")
@@ -121,7 +125,7 @@ class Sampling:
     """How noise becomes a video."""
 
     seed: tuple[int, ...] = row(seeds, "0 .. 2^63-1, or random; several, as in 1,2,3, make one video each",
-        metavar="N[,N...]", aliases=("base_seed",), common=True, default=(), hashed=False, recorded=False)
+        metavar="N[,N...]", aliases=("base_seed",), common=True, default=(), hashed=False)
     num_inference_steps: int = row(whole(1, 1000), "denoising steps", metavar="N",
         aliases=("sample_steps", "inference_steps", "infer_steps"), common=True)
     guidance_scale: Scale = row(guidance,
@@ -139,7 +143,7 @@ class Sampling:
         metavar="0..1")
     handover: str = row(one_of("frames", "latents", "mp4"),
         "what one roll passes to the next: 8-bit frames, as published, or latents; in a chain frames, or "
-        "what the mp4 holds, as published", metavar="WHAT", chain=True)
+        "what the mp4 holds, as published", metavar="WHAT", chain=True, chain_default="frames")
     color_match: bool = switch("match the colours of new frames to the input's last")
     noise_device: str = row(one_of("cpu", "cuda"),
         "where noise is drawn; cpu gives the same noise on every machine", metavar="DEVICE", common=True,
@@ -190,7 +194,7 @@ class Chain:
     """Several videos."""
 
     num_videos: int | None = row(whole(1, 999), "how many videos, each with the next seed (default 1)",
-        metavar="N", chain=True, hashed=False, recorded=False)
+        metavar="N", chain=True, chain_default=12, hashed=False, recorded=False)
     no_vlm: bool = switch("no descriptions: --custom_prompt is every video's prompt", chain=True)
     concat: bool = switch("also join the videos to one film, without doubled frames", chain=True)
 
@@ -263,7 +267,7 @@ class Runtime:
     vae_dtype: str = row(one_of("float32", "bfloat16", fp32="float32", bf16="bfloat16"),
         "dtype of the decode; bfloat16 is faster and takes less memory, and is not exact", metavar="DTYPE",
         common=True, default="float32", reloads=True)
-    embedding_cache: str | None = row(word, "keep encoded prompts here; known ones need no text encoder",
+    embedding_cache: str | None = row(path, "keep encoded prompts here; known ones need no text encoder",
         metavar="DIR", common=True, default=None, hashed=False, recorded=False)
     lora: tuple[Lora, ...] = row(lora, "LoRA weights, repeatable", metavar="PATH[:scale[:high|low]]",
         common=True, repeat=True, default=(), hashed=False, reloads=True)
@@ -273,23 +277,30 @@ class Runtime:
 class Output:
     """Where results go, and what they hold."""
 
-    output: str | None = row(word, ".mp4, .gif, .npy, or a folder of PNGs", metavar="PATH",
+    output: str | None = row(file_path, ".mp4, .gif, .npy, or a folder of PNGs", metavar="PATH",
         aliases=("save_file",), common=True, hashed=False, recorded=False, excludes=("output_dir",),
-        instead_of=("output_dir",))
-    output_dir: str | None = row(word, "folder for <index>_<seed>.mp4", metavar="DIR", aliases=("save_path",),
-        common=True, hashed=False, recorded=False, instead_of=("output",))
-    save_latents: str | None = row(word, "also keep the denoised latents", metavar="FILE.safetensors",
-        common=True, hashed=False, recorded=False)
+        instead_of=("output_dir",), set_by_chain=True)
+    output_dir: str | None = row(path, "folder for <index>_<seed>.mp4", metavar="DIR", aliases=("save_path",),
+        common=True, hashed=False, recorded=False, instead_of=("output",),
+        chain_default="./continuous_outputs")
+    save_latents: str | None = row(file_path, "also keep the denoised latents", metavar="FILE.safetensors",
+        common=True, hashed=False, recorded=False, set_by_chain=True)
     prepend_input: bool = switch("put the input video before the new frames, at its size")
     keep_audio: bool = switch("with --prepend_input: also the input's sound")
-    save_last_frame: str | None = row(word, "also keep the last frame, lossless", metavar="FILE.png",
-        hashed=False, recorded=False)
+    save_last_frame: str | None = row(file_path, "also keep the last frame, lossless", metavar="FILE.png",
+        hashed=False, recorded=False, set_by_chain=True)
     new_frames_only: bool = switch("leave the input video out of the file")
     keep_parts: bool = switch("keep the finished rolls (<name>.parts/) after success", hashed=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Existing:
+    """What is there already, and several videos in one run."""
+
     overwrite: bool = switch("replace an existing output", about_run=True)
     resume: bool = switch("skip what is finished", about_run=True)
-    jobs: str | None = row(word, "one prompt per line, or JSON lines of flags", metavar="FILE",
-        about_run=True)
+    jobs: str | None = row(path, "one prompt per line, or JSON lines of flags", metavar="FILE",
+        about_run=True, set_by_chain=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -298,10 +309,10 @@ class About:
 
     caption_only: bool = switch(
         "print what the models of --vlm_path (--input_video) and --prompt_enhancer write, as JSON, and stop",
-        about_run=True)
+        about_run=True, set_by_chain=True)
     dry_run: bool = switch("print the plan and load nothing", about_run=True)
-    config: str | None = row(word, "flags from a YAML file", metavar="FILE.yaml", about_run=True)
-    from_metadata: str | None = row(word, "flags of an earlier result (.json or .mp4)", metavar="FILE",
+    config: str | None = row(path, "flags from a YAML file", metavar="FILE.yaml", about_run=True)
+    from_metadata: str | None = row(file_path, "flags of an earlier result (.json or .mp4)", metavar="FILE",
         about_run=True)
     list_tasks: bool = switch("print the tasks and their models", about_run=True)
     env: bool = switch("print versions and devices, for bug reports", about_run=True)
@@ -312,25 +323,26 @@ class About:
 
 
 # fmt: on
-GROUPS: dict[str, type] = {
-    "task and model": Model,
-    "prompt": Prompt,
-    "size and length": Size,
-    "inputs": Inputs,
-    "sampling": Sampling,
-    "diffusion forcing": Forcing,
-    "avatar": Avatar,
-    "chain": Chain,
-    "HunyuanVideo": FirstFrame,
-    "caching": Caching,
-    "memory and speed": Runtime,
-    "output": Output,
-    "about": About,
+GROUPS: dict[str, tuple[type, ...]] = {
+    "task and model": (Model,),
+    "prompt": (Prompt,),
+    "size and length": (Size,),
+    "inputs": (Inputs,),
+    "sampling": (Sampling,),
+    "diffusion forcing": (Forcing,),
+    "avatar": (Avatar,),
+    "chain": (Chain,),
+    "HunyuanVideo": (FirstFrame,),
+    "caching": (Caching,),
+    "memory and speed": (Runtime,),
+    "output": (Output, Existing),
+    "about": (About,),
 }
 
 OPTIONS: dict[str, Option] = {
     field.name: replace(field.metadata["option"], name=field.name)
-    for group in GROUPS.values()
+    for groups in GROUPS.values()
+    for group in groups
     for field in fields(group)
 }
 FLAG_NAMES: dict[str, str] = {
@@ -385,3 +397,14 @@ class Options(
     def but(self, **changes: Any) -> Self:
         """Return them with changes."""
         return replace(self, **changes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings(Existing, About):
+    """The options that speak about the whole run."""
+
+    @classmethod
+    def of(cls, values: Mapping[str, object]) -> Self:
+        """Return them from values by name, which may hold other options too."""
+        known: dict[str, Any] = {name: value for name, value in values.items() if OPTIONS[name].about_run}
+        return cls(**known)
