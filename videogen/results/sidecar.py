@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from videogen.errors import InputError
+from videogen.files import TextError, parse_json, read_text
 from videogen.media.video_reader import read_comment
 
 SCHEMA = 1
@@ -77,7 +78,10 @@ def changed_inputs(file: str, inputs: Mapping[str, Sequence[Any]]) -> list[str]:
     """Return the names of input files whose content differs from what the earlier run recorded."""
     path = beside(Path(file).expanduser())
     record = read_record(path.with_suffix(".json") if path.suffix.lower() == ".mp4" else path) or {}
-    earlier = {item["name"]: item["sha256"] for items in record.get("inputs", {}).values() for item in items}
+    try:
+        earlier = {item["name"]: item["sha256"] for items in record["inputs"].values() for item in items}
+    except (KeyError, TypeError, AttributeError):  # not as this version writes it
+        earlier = {}
     now = [item for items in inputs.values() for item in items]
     return [item.name for item in now if earlier.get(item.name, item.sha256) != item.sha256]
 
@@ -85,8 +89,8 @@ def changed_inputs(file: str, inputs: Mapping[str, Sequence[Any]]) -> list[str]:
 def _text(flag: str, file: str, path: Path) -> str:
     if path.suffix.lower() != ".mp4":
         try:
-            return path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError):
+            return read_text(path)
+        except TextError:
             raise InputError(
                 flag, file, "is not a text file", "give the .json beside a result, or its .mp4"
             ) from None
@@ -100,6 +104,6 @@ def _text(flag: str, file: str, path: Path) -> str:
 
 def _parse(text: str) -> Any:
     try:
-        return json.loads(text)
+        return parse_json(text)
     except ValueError:
         return None
