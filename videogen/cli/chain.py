@@ -7,7 +7,6 @@ joined film.
 import json
 import re
 import secrets
-import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,8 +21,9 @@ from videogen.errors import CheckpointError, InputError
 from videogen.planning import plan_report
 from videogen.planning.plan import Plan
 from videogen.planning.request import Item, make_plans
-from videogen.results import sidecar
-from videogen.results.output_paths import OverwritePolicy, check_writable
+from videogen.results import publishing, sidecar
+from videogen.results.output_locks import OutputLocks
+from videogen.results.output_paths import OutputPaths, OverwritePolicy, check_writable, refuse_if_locked
 from videogen.tasks.option_types import MAX_SEED
 from videogen.tasks.options import OPTIONS
 from videogen.tasks.table import TASKS, find
@@ -100,8 +100,9 @@ def _command(arguments: list[str]) -> int:
     values, settings, recorded = cli.gather(given)
     cli.set_up_logging(settings)
     cli.quieten_libraries(settings)
-    with tempfile.TemporaryDirectory(prefix="videogen-") as workdir:
-        chain, first = plan_chain(values, settings, Path(workdir), recorded)
+    with files.work_folder() as workdir, OutputLocks() as locks:
+        locks_taken = None if settings.get("dry_run") else locks
+        chain, first = plan_chain(values, settings, workdir, recorded, locks=locks_taken)
         for note in first.warnings:
             cli.logger.warning(note)
         if settings.get("dry_run"):
@@ -152,9 +153,17 @@ class Chain:
 
 
 def plan_chain(
-    values: Mapping[str, Any], settings: Mapping[str, Any], workdir: Path, recorded: Collection[str] = ()
+    values: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    workdir: Path,
+    recorded: Collection[str] = (),
+    *,
+    locks: OutputLocks | None = None,
 ) -> tuple[Chain, Plan]:
     """Check everything about a chain that can be known before its first link is made.
+
+    Args:
+        locks: takes the lock of the chain's folder; None for a dry run, which leaves files as they are.
 
     Returns:
         the chain, and the plan of its first link.
@@ -170,7 +179,7 @@ def plan_chain(
     if policy.overwrite and source.exists() and source.resolve().parent == folder.resolve():
         what, fix = "would remove the chain's own input", "use another --output_dir"
         raise InputError("--overwrite", source, what, fix)
-    state = _check_folder(folder, policy)
+    state = _check_folder(folder, policy, locks)
     seed = _base_seed(values.get("seed", ()), own["num_videos"], state if policy.resume else None)
     chain = Chain(
         values=_of_links(values, no_vlm=own["no_vlm"]),
@@ -255,13 +264,17 @@ def _task(values: Mapping[str, Any]) -> str:
     )
 
 
-def _check_folder(folder: Path, policy: OverwritePolicy) -> dict[str, Any] | None:
-    """Return the state of the chain in a folder; None if there is none.
+def _check_folder(folder: Path, policy: OverwritePolicy, locks: OutputLocks | None) -> files.Record | None:
+    """Lock the folder of the chain and return the state of the chain in it; None if there is none.
 
     Raises:
         InputError: it cannot be used, or holds a chain and nothing was said about it.
     """
     check_writable("--output_dir", folder)
+    if locks is not None:
+        refuse_if_locked(locks, "--output_dir", folder / STATE, "chain")
+        if policy.resume or policy.overwrite:
+            publishing.finish_interrupted(OutputPaths(path=folder / "video_*.mp4", kind="mp4"))
     there = [path.name for path in folder.glob("video_*") if OURS.fullmatch(path.name)]
     if not there:  # nothing was finished
         return None
@@ -313,9 +326,6 @@ def run_chain(chain: Chain, first: Plan, *, as_json: bool = False) -> Iterator[s
             if index == 1:
                 _save_state(chain, plan)
             result = earlier_result(plan) if chain.policy.resume else None
-            if result is not None and not _is_whole(result, chain.workdir):
-                cli.logger.warning("%s is damaged, and made again", result.outputs.path)
-                result = None
             if result is None:
                 cli.logger.info("video %d of %d: seed %d", index, chain.num_videos, plan.seed)
                 result = generate(session.with_prompt(plan), session, show_progress=cli.wants_bars())
@@ -333,18 +343,6 @@ def run_chain(chain: Chain, first: Plan, *, as_json: bool = False) -> Iterator[s
 
 def _line(path: Path, record: Mapping[str, Any], *, as_json: bool) -> str:
     return json.dumps({"path": str(path), **record}) if as_json else str(path)
-
-
-def _is_whole(result: "Result", workdir: Path) -> bool:
-    """Return whether a finished video can still be read to its end."""
-    from videogen.media.download import Fetcher  # noqa: PLC0415
-    from videogen.media.video_reader import read_video  # noqa: PLC0415
-
-    try:
-        video = read_video("video", str(result.outputs.path), Fetcher(folder=workdir))
-    except InputError:
-        return False
-    return video.num_frames == result.record["num_frames"]
 
 
 def _save_state(chain: Chain, first: Plan) -> None:

@@ -9,7 +9,6 @@ import os
 import platform
 import signal
 import sys
-import tempfile
 import threading
 import traceback
 from collections.abc import Callable, Sequence
@@ -22,12 +21,14 @@ from videogen.cli.process_end import end
 from videogen.cli.sources import from_config, from_metadata, read_jobs
 from videogen.engine.prompt_writer import write_captions
 from videogen.errors import InputError, VideoGenError, one_line
+from videogen.files import work_folder
 from videogen.media.download import Fetcher
 from videogen.media.video_reader import read_video
 from videogen.planning import plan_report
 from videogen.planning.plan import Plan
 from videogen.planning.request import Item, check_runtime, make_plans
 from videogen.prompts.roles import find_writers
+from videogen.results.output_locks import OutputLocks
 from videogen.results.output_paths import OverwritePolicy
 from videogen.results.sidecar import changed_inputs
 from videogen.tasks.options import OPTIONS, Options, defaults, merge
@@ -36,6 +37,8 @@ from videogen.tasks.table import TASKS, find
 logger = logging.getLogger("videogen")
 
 INTERRUPTED = 130
+# Signals that end a run as Ctrl-C does; Windows has no SIGHUP, which a closed terminal sends.
+ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 ANOTHER_RANK = (
     "another rank ended (killed, perhaps for want of memory), or all were told to; torchrun's report says "
     "more, and --resume goes on"
@@ -60,7 +63,10 @@ def main(argv: Sequence[str] | None = None, *, command: Callable[[list[str]], in
     # The first rank cleans up; the others have nothing to clean up, and may be waiting for one that is gone.
     first: Any = signal.default_int_handler if distributed.get_ranks().size == 1 else _ended_by_torchrun
     ending = first if is_main_process else signal.SIG_DFL
-    earlier = signal.signal(signal.SIGTERM, ending) if in_main_thread else None
+    earlier = {number: signal.getsignal(number) for number in ENDING} if in_main_thread else {}
+    for number, handler in earlier.items():
+        if number == signal.SIGTERM or handler != signal.SIG_IGN:  # nohup ignores SIGHUP
+            signal.signal(number, ending)
     try:
         return (command or _main)(arguments) if is_main_process else _follow(arguments)
     except VideoGenError as error:
@@ -76,8 +82,8 @@ def main(argv: Sequence[str] | None = None, *, command: Callable[[list[str]], in
         told = ANOTHER_RANK if distributed.is_peer_loss(error) else f"{one_line(error)} ({advice})"
         return _failed(1, f"error: {told}", verbose)
     finally:
-        if in_main_thread:
-            signal.signal(signal.SIGTERM, earlier)
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
 
 
 def program() -> NoReturn:
@@ -133,11 +139,11 @@ def _main(arguments: list[str]) -> int:
 
         print(*environment(), sep="\n")
         return 0
-    with tempfile.TemporaryDirectory(prefix="videogen-") as workdir:
-        return _generate(given, Path(workdir))
+    with work_folder() as workdir, OutputLocks() as locks:
+        return _generate(given, workdir, locks)
 
 
-def _generate(given: dict[str, Any], workdir: Path) -> int:
+def _generate(given: dict[str, Any], workdir: Path, locks: OutputLocks) -> int:
     values, settings, recorded = gather(given)
     set_up_logging(settings)
     quieten_libraries(settings)  # before any of them is imported
@@ -148,7 +154,7 @@ def _generate(given: dict[str, Any], workdir: Path) -> int:
     if "jobs" in settings:
         items = read_jobs(settings["jobs"], values, recorded)
     policy = OverwritePolicy(overwrite=settings.get("overwrite", False), resume=settings.get("resume", False))
-    plans = make_plans(items, policy, workdir)
+    plans = make_plans(items, policy, workdir, None if settings.get("dry_run") else locks)
     warnings = [note for plan in plans for note in plan.warnings]
     if earlier := settings.get("from_metadata"):
         changed = {name for plan in plans for name in changed_inputs(earlier, plan.inputs)}
