@@ -65,11 +65,18 @@ def save_tensors(
     target: Path, tensors: Mapping[str, "Tensor"], metadata: dict[str, str] | None = None
 ) -> None:
     """Write a safetensors file atomically."""
+    with atomic_write(target) as temporary:
+        write_tensors(temporary, tensors, metadata)
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, "Tensor"], metadata: dict[str, str] | None = None
+) -> None:
+    """Write a safetensors file."""
     from safetensors.torch import save  # noqa: PLC0415 - torch
 
     on_cpu = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-    with atomic_write(target) as temporary:
-        temporary.write_bytes(save(on_cpu, metadata))
+    path.write_bytes(save(on_cpu, metadata))
 
 
 @contextmanager

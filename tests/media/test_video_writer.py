@@ -178,7 +178,7 @@ def test_the_reason_of_a_failure_is_not_hidden_by_the_end(tmp_path, monkeypatch)
             self.write(b"")
 
     with (
-        pytest.raises(OutputError, match="a.npy: No space left on device; free some space"),
+        pytest.raises(OutputError, match=r"a\.npy: No space left on device; free some space"),
         open_writer(tmp_path / "a.npy", "npy", size=(48, 32), fps=24, num_frames=9) as video,
     ):
         video.writer.writer.file.close()

@@ -214,8 +214,8 @@ class Counted:
         patches.set(video_writer, "open_writer", self.open_writer)
         patches.set(publishing, "publish", lambda outputs, *_: outputs)
         patches.set(resume_store, "digest", lambda *_: {})
-        for writer in (files, resume_store):
-            patches.set(writer, "save_tensors", lambda *_, **__: None)
+        patches.set(files, "write_tensors", lambda *_, **__: None)
+        patches.set(resume_store, "save_tensors", lambda *_, **__: None)
 
     def watch(self, pipeline: Any) -> None:
         """Count the forwards of a pipeline's transformers."""

@@ -4,7 +4,7 @@ import logging
 import platform
 import time
 import wave
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -88,12 +88,14 @@ def write(
             output.finish()
         pipeline.maybe_free_model_hooks()
         record |= _measurements(plan, pipeline, started)
-        if outputs.latents is not None:
-            _save_latents(outputs.latents, latents)
-        if outputs.last_frame is not None:
-            _save_image(outputs.last_frame, last)
+        complete = {"video": output.temporary}
+        if (target := outputs.latents) is not None:
+            complete["latents"] = _write_temporary(stack, target, lambda file: _save_latents(file, latents))
+        if (target := outputs.last_frame) is not None:
+            image = Image.fromarray(last)
+            complete["last_frame"] = _write_temporary(stack, target, lambda file: image.save(file, "PNG"))
         with files.writing(outputs.path):
-            outputs = publishing.publish(outputs, output.temporary, record)
+            outputs = publishing.publish(outputs, complete, record)
     if not plan.options.keep_parts:
         plan.resume_store.remove()
     return Result(outputs=outputs, record=record)
@@ -284,16 +286,18 @@ def _check_finite(latents: torch.Tensor) -> None:
         )
 
 
-def _save_image(target: Path, frame: np.ndarray) -> None:
-    with files.writing(target), files.atomic_write(target) as temporary:
-        Image.fromarray(frame).save(temporary, format="PNG")
+def _write_temporary(stack: ExitStack, target: Path, write: Callable[[Path], None]) -> Path:
+    """Write a temporary of ``target``, which is there until the stack is closed."""
+    with files.writing(target):
+        temporary = stack.enter_context(files.temporary_sibling(target))
+        write(temporary)
+    return temporary
 
 
-def _save_latents(target: Path, latents: Sequence[torch.Tensor]) -> None:
+def _save_latents(file: Path, latents: Sequence[torch.Tensor]) -> None:
     """Write latents, float32 [1, C, F, h, w]: 'latents', or 'latents_0', 'latents_1', ... of several."""
     names = [f"latents_{i}" for i in range(len(latents))] if len(latents) > 1 else ["latents"]
-    with files.writing(target):
-        files.save_tensors(target, dict(zip(names, latents, strict=True)))
+    files.write_tensors(file, dict(zip(names, latents, strict=True)))
 
 
 def _prompts(plan: Plan) -> Record:

@@ -2,16 +2,15 @@
 
 All files are complete under temporary names before the first is renamed. Then:
 
-1. Latents and last frame are renamed.
-2. The record is written under a temporary name. It holds size and digest of the other files.
-3. The video is renamed.
-4. The record is renamed.
+1. The record is written under a temporary name. It holds size and digest of the other files.
+2. The video is renamed; then latents and last frame, if there are any.
+3. The record is renamed.
 
 A video counts as finished if its record is there, names this plan, and has the digests of the files
-(``is_whole``). So after a kill before 2 nothing counts that did not count before; an earlier result still
-does, if none of its files was replaced. Between 2 and 4 the result is complete but for names: the next run
-with ``--resume`` or ``--overwrite`` does 3 and 4 (``finish_interrupted``); an earlier record, which may still
-be there, has another digest than the new video. After 4 only the stored segments are left to remove.
+(``is_whole``). A kill before the end of 1 changes nothing: an earlier result is still whole. After it the
+result is complete but for names: the next run with ``--resume`` or ``--overwrite`` does 2 and 3
+(``finish_interrupted``); an earlier record, which may still be there, has another digest than the new video.
+After 3 only the stored segments are left to remove.
 """
 
 import signal
@@ -31,14 +30,17 @@ from videogen.results.output_paths import OutputPaths, earlier_record
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
-def publish(outputs: OutputPaths, video: Path, record: Record) -> OutputPaths:
-    """Do steps 2 to 4 with ``video``, a complete temporary; add name and digests of the files to ``record``.
+def publish(outputs: OutputPaths, temporaries: Mapping[str, Path], record: Record) -> OutputPaths:
+    """Give the complete files their names; add the video's name and all digests to ``record``.
+
+    Args:
+        temporaries: where the files are, by their role in ``outputs.files``.
 
     Returns:
         the paths, with another number if the name was taken meanwhile and may not be replaced.
     """
-    record["files"] = {role: digest(path) for role, path in {**outputs.files, "video": video}.items()}
-    rename = files.replace if outputs.may_replace else files.rename_to_new
+    record["files"] = {role: digest(temporary) for role, temporary in temporaries.items()}
+    rename, video = files.replace if outputs.may_replace else files.rename_to_new, temporaries["video"]
     for path in files.numbered(outputs.path):
         outputs = replace(outputs, path=path)
         record["output"] = path.name
@@ -49,6 +51,8 @@ def publish(outputs: OutputPaths, video: Path, record: Record) -> OutputPaths:
         ):
             pending.write_text(files.to_json(record), encoding="utf-8")
             rename(video, path)
+            for role in temporaries.keys() - {"video"}:
+                files.replace(temporaries[role], outputs.files[role])
             pending.replace(outputs.sidecar)
             return outputs
     raise AssertionError("unreachable")
@@ -66,21 +70,28 @@ def is_whole(record: Record, outputs: OutputPaths) -> bool:
 
 
 def finish_interrupted(outputs: OutputPaths) -> None:
-    """Do what a killed run left undone of steps 3 and 4; names may have ``*`` in the place of the seed."""
+    """Do what a killed run left undone of steps 2 and 3; names may have ``*`` in the place of the seed."""
     for pending in files.stale_temporaries(outputs.sidecar.parent, outputs.sidecar.name):
         record = sidecar.read_record(pending) or {}
         name, known = record.get("output"), record.get("files")
         if not isinstance(name, str) or not isinstance(known, Mapping) or Path(name).name != name:
-            continue  # killed in step 2
-        found, wanted = replace(outputs, path=pending.with_name(name)), known.get("video")
-        for left in files.stale_temporaries(found.path.parent, found.path.name):
-            may_replace = not found.path.exists() or earlier_record(found) is not None
-            if may_replace and digest_if_readable(left) == wanted != digest_if_readable(found.path):
-                files.replace(left, found.path)
-        if digest_if_readable(found.path) == wanted:
+            continue  # killed in step 1
+        found = replace(outputs, path=pending.with_name(name))
+        is_there = digest_if_readable(found.path) == known.get("video")
+        if found.path.exists() and not is_there and earlier_record(found) is None:
+            continue  # somebody else's
+        for role, path in found.files.items():
+            _finish(path.with_name(path.name.replace("*", str(record.get("seed")))), known.get(role))
+        if digest_if_readable(found.path) == known.get("video"):
             pending.replace(found.sidecar)
-            for left in files.stale_temporaries(found.path.parent, found.path.name):
-                files.remove(left)
+
+
+def _finish(path: Path, wanted: object) -> None:
+    """Rename the temporary of a killed run that has this digest, and remove others."""
+    for left in files.stale_temporaries(path.parent, path.name):
+        if digest_if_readable(left) == wanted != digest_if_readable(path):
+            files.replace(left, path)
+        files.remove(left)
 
 
 @contextmanager
