@@ -49,7 +49,7 @@ def long_run(r2v):
     return [*r2v, "--num_frames", "401"]
 
 
-@pytest.mark.parametrize("name", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("name", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interrupt_leaves_nothing(long_run, tmp_path, name):
     process = start([*long_run, "--output", tmp_path / "a.mp4"])
     wait_for(lambda: half_written(tmp_path), process)

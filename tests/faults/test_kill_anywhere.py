@@ -27,7 +27,20 @@ from videogen.cli import chain, main
 from videogen.tasks.table import TASKS
 
 pytestmark = pytest.mark.slow
-SMALL = ("--model_id", "tiny", "--device", "cpu", "--height", 32, "--width", 48, "--num_inference_steps", 1)
+SMALL = (
+    "--model_id",
+    "tiny",
+    "--device",
+    "cpu",
+    "--height",
+    32,
+    "--width",
+    48,
+    "--num_inference_steps",
+    1,
+    "--seed",
+    1,
+)
 KINDS = {"mp4": ".mp4", "gif": ".gif", "npy": ".npy", "png": ""}
 
 
@@ -121,6 +134,7 @@ def check_equal_but_temporaries(made, whole):
 def of_task(task, make_video, speech):
     inputs = {
         "single_shot_extension": ("--input_video", make_video(), "--duration", 6),
+        "shot_switching_extension": ("--input_video", make_video(), "--duration", 2),
         "talking_avatar": (
             "--input_audio",
             speech,
@@ -221,7 +235,7 @@ def test_a_disk_that_is_full_at_some_step(command, tmp_path, said, request):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("limit", [50, 3000])
+@pytest.mark.parametrize("limit", [600, 3000])
 def test_files_may_not_grow(reference, tmp_path, said, kind, limit):
     """A limit on the size of files is met by ourselves, or by the encoder."""
     command = Command(main.main, (*reference, "--output", f"OUT/a{KINDS[kind]}"), tmp_path / "out")
@@ -232,8 +246,6 @@ def test_files_may_not_grow(reference, tmp_path, said, kind, limit):
 
     assert command()() == 0
     shutil.rmtree(command.folder)
-    report = os.open(said, os.O_WRONLY | os.O_CREAT)  # is no longer than the limit, either: see ``len`` below
-    os.close(report)
     ended = finish(start(command("--quiet"), said, limited), said)
     assert ended.code in (0, 1, 2)
     assert "Traceback" not in ended.err
