@@ -97,7 +97,8 @@ def write(
         with files.writing(outputs.path):
             outputs = publishing.publish(outputs, complete, record)
     if not plan.options.keep_parts:
-        plan.resume_store.remove()
+        with files.writing(plan.resume_store.folder):
+            plan.resume_store.remove()
     return Result(outputs=outputs, record=record)
 
 
