@@ -21,6 +21,7 @@ from videogen.planning.model_facts import inspect_model
 from videogen.planning.plan import Plan
 from videogen.planning.seeds import video_seeds
 from videogen.prompts.roles import find_prompt_writers
+from videogen.results.output_locks import OutputLocks
 from videogen.results.output_paths import (
     OverwritePolicy,
     check_pattern,
@@ -29,6 +30,7 @@ from videogen.results.output_paths import (
     earlier_seed,
     reserve,
 )
+from videogen.results.publishing import finish_interrupted
 from videogen.tasks.option import typed
 from videogen.tasks.option_types import MAX_SEED
 from videogen.tasks.options import OPTIONS, Options, check_conflicts, defaults, merge
@@ -50,11 +52,14 @@ class Item:
     recorded: Collection[str] = ()
 
 
-def make_plans(items: Sequence[Item], policy: OverwritePolicy, workdir: Path) -> list[Plan]:
+def make_plans(
+    items: Sequence[Item], policy: OverwritePolicy, workdir: Path, locks: OutputLocks | None = None
+) -> list[Plan]:
     """Check everything and decide everything, for all items, before any of them runs.
 
     Args:
         workdir: an existing folder for downloads, which the caller owns.
+        locks: takes the locks of the results; None for a dry run, which leaves files as they are.
 
     Raises:
         InputError, CheckpointError: the first thing that will not work.
@@ -73,11 +78,14 @@ def make_plans(items: Sequence[Item], policy: OverwritePolicy, workdir: Path) ->
         with _labelled(label):
             options, task = draft.options, draft.task.name
             check_pattern(options, many=len(drafts) > 1, resume=policy.resume)
+            if locks is not None and (policy.resume or policy.overwrite):
+                named = draft.seed if options.seed else "*"
+                finish_interrupted(choose_output_paths(options, task=task, index=index, seed=named, stamp=""))
             earlier = None if options.seed or not policy.resume else earlier_seed(options, task, index)
             seed = draft.seed if earlier is None else earlier
             outputs = choose_output_paths(options, task=task, index=index, seed=seed, stamp=stamp)
             sources = [source.path for files in draft.inputs.values() for source in files]
-            outputs = reserve(outputs, options, taken, policy, sources)
+            outputs = reserve(outputs, options, taken, policy, sources, locks=locks)
         plan = replace(draft, index=index, seed=seed, outputs=outputs)
         known = policy.resume and plan.checkpoint.folder is not None
         if not (known and plan.earlier_record()):
