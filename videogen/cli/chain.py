@@ -22,7 +22,7 @@ from videogen.errors import CheckpointError, InputError
 from videogen.media.download import Fetcher
 from videogen.media.video_reader import read_video
 from videogen.planning import plan_report
-from videogen.planning.plan import Plan
+from videogen.planning.plan import Outline
 from videogen.planning.request import Item, make_plans
 from videogen.results import publishing, sidecar
 from videogen.results.output_locks import OutputLocks
@@ -126,7 +126,7 @@ class Chain:
         assert self.options.num_videos is not None
         return self.options.num_videos
 
-    def link(self, index: int, previous: "Result | None") -> Plan:
+    def link(self, index: int, previous: "Result | None") -> Outline:
         """Plan a link (from 1); ``previous`` is the finished link before it."""
         seed = self.base_seed + index
         path = self.folder / f"video_{index:02d}_{seed}.mp4"
@@ -141,17 +141,17 @@ class Chain:
         (plan,) = make_plans([item], self.policy, self.workdir)
         return replace(plan, index=index)
 
-    def describe(self, first: Plan) -> str:
+    def describe(self, first: Outline) -> str:
         """Return the chain for people (--dry_run)."""
         seeds = f"seeds {self.base_seed + 1} to {self.base_seed + self.num_videos}"
         about = f"chain     {self.num_videos} videos, {seeds}, in {self.folder}; the first:"
         return f"{about}\n{plan_report.describe(first)}"
 
-    def settings(self, first: Plan) -> dict[str, object]:
+    def settings(self, first: Outline) -> dict[str, object]:
         """Return what must be equal for the chain to be resumed."""
         identity = first.identity
         models = {role: found.title for role, found in first.prompt_writers.items()}
-        kept = {name: identity[name] for name in ("task", "weights", "inputs", "lora")}
+        kept = {name: identity.get(name) for name in ("task", "weights", "inputs", "lora")}
         return {**kept, **identity["values"], **models, "handover": self.options.handover}
 
 
@@ -172,7 +172,7 @@ class State:
         return None
 
 
-def plan_chain(asked: Asked, workdir: Path, locks: OutputLocks | None = None) -> tuple[Chain, Plan]:
+def plan_chain(asked: Asked, workdir: Path, locks: OutputLocks | None = None) -> tuple[Chain, Outline]:
     """Check everything about a chain that can be known before its first link is made.
 
     Args:
@@ -304,7 +304,7 @@ def _base_seed(options: Options, state: State | None) -> int:
     return asked[0]
 
 
-def run_chain(chain: Chain, first: Plan, *, as_json: bool = False) -> Iterator[str]:
+def run_chain(chain: Chain, first: Outline, *, as_json: bool = False) -> Iterator[str]:
     """Make the links one after the other; yields a line for each: its path, or its record as JSON.
 
     Models are loaded once. What is finished is kept; ``--resume`` goes on behind it.

@@ -33,7 +33,7 @@ from videogen.errors import (
 from videogen.media.download import Fetcher
 from videogen.media.video_reader import read_video
 from videogen.planning import plan_report
-from videogen.planning.plan import Plan
+from videogen.planning.plan import Outline
 from videogen.planning.request import Item, check_runtime, make_plans
 from videogen.prompts.roles import find_prompt_writers
 from videogen.results.output_locks import OutputLocks
@@ -200,7 +200,7 @@ def _generate(asked: Asked, workdir: Path) -> int:
         return _carry_out(plans, settings)
 
 
-def _carry_out(plans: list[Plan], settings: RunSettings) -> int:
+def _carry_out(plans: list[Outline], settings: RunSettings) -> int:
     """Make the videos of plans, or say what would be made."""
     warnings = [note for plan in plans for note in plan.warnings]
     if earlier := settings.from_metadata:
@@ -237,7 +237,7 @@ def _caption(options: Options, workdir: Path, *, dry_run: bool) -> str:
     return json.dumps(said, indent=2, ensure_ascii=False)
 
 
-def _run(plans: list[Plan], settings: RunSettings) -> int:
+def _run(plans: list[Outline], settings: RunSettings) -> int:
     """Make the videos; says one path or JSON object per result."""
     for plan in plans:
         shape = plan.shape
