@@ -36,6 +36,17 @@ Record = dict[str, Any]
 
 STALE_AFTER = 86_400  # seconds; where nothing can be locked, a temporary of this age is stale
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)  # of file systems without locks
+LARGEST_TEXT = 50_000_000  # bytes
+LARGEST_JSON = 16_000_000  # bytes of a document; Python needs about twenty times as many for it
+DEEPEST = 64  # lists and mappings inside each other
+
+
+class TextError(ValueError):
+    """Error for a text file that cannot be read, with a fix."""
+
+    def __init__(self, what: str, fix: str) -> None:
+        super().__init__(what)
+        self.fix = fix
 
 
 class OutputError(VideoGenError):
@@ -281,15 +292,75 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def read_json(file: Path) -> dict:
+def read_text(file: Path, limit: int = LARGEST_TEXT) -> str:
+    """Read a regular UTF-8 file of at most ``limit`` bytes.
+
+    Raises:
+        TextError: it is none, or cannot be read.
+    """
+    try:
+        if file.exists() and not file.is_file():  # reading a pipe or a device may never end
+            raise TextError("is not a regular file", "give a text file")
+        with file.open("rb") as opened:
+            content = opened.read(limit + 1)
+    except OSError as error:
+        raise TextError(f"cannot be read ({error.strerror})", "check the path") from None
+    if len(content) > limit:
+        raise TextError(f"larger than {limit / 1e6:g} MB", "split it")
+    try:
+        return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+    except UnicodeDecodeError:
+        raise TextError("is not UTF-8 text", "save it as UTF-8") from None
+
+
+def parse_json(text: str) -> Any:
+    """Parse JSON whose lists are at most ``DEEPEST`` deep, and whose strings are Unicode.
+
+    Raises:
+        ValueError: it is none; the message says why.
+    """
+    if len(text) > LARGEST_JSON:
+        raise ValueError(f"larger than {LARGEST_JSON / 1e6:.0f} MB")
+    try:
+        content = json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    check_plain(content)
+    return content
+
+
+def check_plain(content: object) -> None:
+    """Refuse what was parsed, if it is nested too deeply to be handled, or cannot be written as UTF-8.
+
+    Raises:
+        ValueError: the message says why.
+    """
+    level, depth = [content], 0
+    while level:
+        depth += 1
+        if depth > DEEPEST:
+            raise ValueError("nested too deeply")
+        below: list[object] = []
+        for item in level:
+            if isinstance(item, str):
+                if not item.isascii():
+                    item.encode()  # half of a surrogate pair is a UnicodeEncodeError, which is a ValueError
+            elif isinstance(item, Mapping):
+                below += (*item.keys(), *item.values())
+            elif isinstance(item, list | tuple | set):
+                below += item
+        level = below
+
+
+def read_json(file: Path) -> dict[str, Any]:
     """Read a JSON object of a checkpoint.
 
     Raises:
         CheckpointError: the file is not readable or not a JSON object.
     """
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = parse_json(read_text(file, LARGEST_JSON))
+    except ValueError as error:
         raise CheckpointError(f"{file}: not readable as JSON ({error}); download it again") from None
     if not isinstance(content, dict):
         raise CheckpointError(f"{file}: not a JSON object; download it again")

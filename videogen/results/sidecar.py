@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from videogen.errors import InputError
-from videogen.files import Record
+from videogen.files import Record, TextError, parse_json, read_text
 from videogen.media.video_reader import read_comment
 
 SCHEMA = 1
@@ -78,7 +78,10 @@ def changed_inputs(file: str, inputs: Mapping[str, Sequence[Any]]) -> list[str]:
     """Return the names of input files whose content differs from what the earlier run recorded."""
     path = beside(Path(file).expanduser())
     record = read_record(path.with_suffix(".json") if path.suffix.lower() == ".mp4" else path) or {}
-    earlier = {item["name"]: item["sha256"] for items in record.get("inputs", {}).values() for item in items}
+    try:
+        earlier = {item["name"]: item["sha256"] for items in record["inputs"].values() for item in items}
+    except (KeyError, TypeError, AttributeError):  # not as this version writes it
+        earlier = {}
     now = [item for items in inputs.values() for item in items]
     return [item.name for item in now if earlier.get(item.name, item.sha256) != item.sha256]
 
@@ -86,8 +89,8 @@ def changed_inputs(file: str, inputs: Mapping[str, Sequence[Any]]) -> list[str]:
 def _text(flag: str, file: str, path: Path) -> str:
     if path.suffix.lower() != ".mp4":
         try:
-            return path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError):
+            return read_text(path)
+        except TextError:
             raise InputError(
                 flag, file, "is not a text file", "give the .json beside a result, or its .mp4"
             ) from None
@@ -102,7 +105,7 @@ def _text(flag: str, file: str, path: Path) -> str:
 def _parse(text: str) -> Record | None:
     """Return a JSON object; None if the text is none."""
     try:
-        content = json.loads(text)
+        content = parse_json(text)
     except ValueError:
         return None
     return content if isinstance(content, dict) else None
