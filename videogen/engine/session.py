@@ -22,6 +22,7 @@ from videogen.engine.prompt_writer import PromptWriters, shares_device, write_pr
 from videogen.errors import CheckpointError, InputError, OutOfMemoryError, VideoGenError
 from videogen.pipelines.base import VideoPipeline
 from videogen.planning.plan import Outline, Plan
+from videogen.results import publishing
 from videogen.runtime import apply, memory, parallel
 from videogen.runtime import device as devices
 from videogen.runtime.parallel import SINGLE_PROCESS, Communicator
@@ -206,8 +207,15 @@ def _with_prompts(
 
 def earlier_result(plan: Plan) -> Result | None:
     """Return the complete result of an earlier run of this plan, if there is one."""
-    record = plan.earlier_record()
-    return None if record is None else Result(outputs=outputs_of(plan), record=record)
+    record, outputs = plan.earlier_record(), outputs_of(plan)
+    if record is None:
+        return None
+    if not publishing.is_whole(record, outputs):
+        logger.warning("%s is damaged, and made again", outputs.path)
+        return None
+    if not record.get("request", {}).get("keep_parts"):
+        plan.resume_store.remove_rest()  # a killed run may have had no time for it
+    return Result(outputs=outputs, record=record)
 
 
 def _drop_frames(error: BaseException) -> None:

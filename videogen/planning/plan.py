@@ -228,6 +228,8 @@ class Plan(Outline):
         record = sidecar.read_record(self.outputs.sidecar) or {}
         if record.get("plan_hash") == self.plan_hash:
             return record
+        if self.resume_store.num_finished():  # a run of this plan with --overwrite was interrupted
+            return None
         was, now = dict(record.get("request", {})), self.request
         if self.prompt_writers:  # its prompt is still to be written
             was, now = (

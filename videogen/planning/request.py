@@ -26,6 +26,7 @@ from videogen.planning.request_checks import (
 )
 from videogen.planning.seeds import video_seeds
 from videogen.prompts.roles import find_prompt_writers
+from videogen.results.output_locks import OutputLocks
 from videogen.results.output_paths import (
     OverwritePolicy,
     check_pattern,
@@ -33,6 +34,7 @@ from videogen.results.output_paths import (
     earlier_seed,
     reserve,
 )
+from videogen.results.publishing import finish_interrupted
 from videogen.tasks.option import typed
 from videogen.tasks.option_types import MAX_SEED
 from videogen.tasks.options import OPTIONS, Options, check_combination, defaults, merge
@@ -56,13 +58,16 @@ class Item:
     recorded: Collection[str] = ()
 
 
-def make_plans(items: Sequence[Item], policy: OverwritePolicy, workdir: Path) -> list[Outline]:
+def make_plans(
+    items: Sequence[Item], policy: OverwritePolicy, workdir: Path, locks: OutputLocks | None = None
+) -> list[Outline]:
     """Check everything and decide everything, for all items, before any of them runs.
 
     What is returned is a ``Plan`` where the model is on this machine.
 
     Args:
         workdir: an existing folder for downloads, which the caller owns.
+        locks: takes the locks of the results; None for a dry run, which leaves files as they are.
 
     Raises:
         InputError, CheckpointError: the first thing that will not work.
@@ -83,11 +88,14 @@ def make_plans(items: Sequence[Item], policy: OverwritePolicy, workdir: Path) ->
         with _labelled(label):
             options, task = draft.options, draft.task.name
             check_pattern(options, many=len(videos) > 1, resume=policy.resume)
+            if locks is not None and (policy.resume or policy.overwrite):
+                named = first_seed if options.seed else "*"
+                finish_interrupted(choose_output_paths(options, task=task, index=index, seed=named, stamp=""))
             earlier = None if options.seed or not policy.resume else earlier_seed(options, task, index)
             seed = first_seed if earlier is None else earlier
             outputs = choose_output_paths(options, task=task, index=index, seed=seed, stamp=stamp)
             sources = [source.path for given in draft.inputs.values() for source in given]
-            outputs = reserve(outputs, options, taken, policy, sources)
+            outputs = reserve(outputs, options, taken, policy, sources, locks=locks)
             plan = draft.outline(seed=seed, index=index, outputs=outputs)
             plan = plan if files is None else plan.with_files(files)
         if not (policy.resume and isinstance(plan, Plan) and plan.earlier_record()):

@@ -321,22 +321,13 @@ class About:
     version: bool = switch("print the version", about_run=True)
 
 
-# fmt: on
 GROUPS: dict[str, tuple[type, ...]] = {
-    "task and model": (Model,),
-    "prompt": (Prompt,),
-    "size and length": (Size,),
-    "inputs": (Inputs,),
-    "sampling": (Sampling,),
-    "diffusion forcing": (Forcing,),
-    "avatar": (Avatar,),
-    "chain": (Chain,),
-    "stability": (FirstFrame,),
-    "caching": (Caching,),
-    "memory and speed": (Runtime,),
-    "output": (Output, Existing),
-    "about": (About,),
+    "task and model": (Model,), "prompt": (Prompt,), "size and length": (Size,),
+    "inputs": (Inputs,), "sampling": (Sampling,), "diffusion forcing": (Forcing,),
+    "avatar": (Avatar,), "chain": (Chain,), "stability": (FirstFrame,), "caching": (Caching,),
+    "memory and speed": (Runtime,), "output": (Output, Existing), "about": (About,),
 }
+# fmt: on
 
 OPTIONS: dict[str, Option] = {
     field.name: replace(field.metadata["option"], name=field.name)
