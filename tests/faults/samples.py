@@ -15,8 +15,8 @@ import soundfile
 from PIL import Image
 from safetensors.numpy import save_file
 
-from videogen.checkpoints.layouts import weight_files
 from videogen.checkpoints.tensor_headers import tensor_shapes
+from videogen.checkpoints.weight_files import weight_files
 
 PICTURE = ("-f", "lavfi", "-i", "testsrc2=size=64x48:rate=12:duration=0.5")
 TONE = ("-f", "lavfi", "-i", "sine=duration=0.6")

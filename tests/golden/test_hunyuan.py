@@ -16,7 +16,7 @@ from videogen.checkpoints.tensor_headers import tensor_shapes
 from videogen.diffusion.sampling import euler
 from videogen.errors import CheckpointError
 from videogen.media.image import crop_bilinear
-from videogen.models import lora_weights
+from videogen.models import lora_weights, quantized_linear
 from videogen.models.components import load_component
 from videogen.models.hunyuan import text, transformer
 from videogen.models.wan.vae import onload
@@ -287,7 +287,7 @@ def test_float8_weights_whatever_their_file_is_called(float8):
     folder, _ = float8
     (folder / "mp_rank_00_model_states_fp8.pt").rename(folder / "mp_rank_00_model_states.pt")
     model = load_component("hunyuan_transformer", folder, arch=ARCH)
-    assert isinstance(model.single_transformer_blocks[0].proj_mlp, transformer.ScaledLinear)
+    assert isinstance(model.single_transformer_blocks[0].proj_mlp, quantized_linear.ScaledLinear)
 
 
 def test_a_scale_too_few_is_refused(float8):

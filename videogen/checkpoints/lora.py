@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from videogen.checkpoints.key_maps import Entry, KeyTable, rename
-from videogen.checkpoints.layouts import Checkpoint, weight_files
+from videogen.checkpoints.layouts import Checkpoint
 from videogen.checkpoints.lora_strength import Strength, read_strength
 from videogen.checkpoints.networks import NETWORKS
+from videogen.checkpoints.stored_tensors import component_shapes
 from videogen.checkpoints.tensor_headers import Shape, tensor_shapes
 from videogen.errors import CheckpointError
 
@@ -107,7 +108,7 @@ def check(path: Path, checkpoint: Checkpoint) -> str | None:
         CheckpointError: it is not for this model.
     """
     place = checkpoint.place("transformer")
-    published = [Entry(name, shape, _unread) for name, shape in tensor_shapes(weight_files(place)).items()]
+    published = [Entry(name, shape, _unread) for name, shape in component_shapes(place).items()]
     if not published:  # a pickle that only torch can read
         return None
     tables = [table for network in NETWORKS for table in (network.published, network.ours)]

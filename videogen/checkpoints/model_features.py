@@ -6,9 +6,9 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from videogen.checkpoints.layouts import WEIGHTLESS, Checkpoint, files, weight_files
+from videogen.checkpoints.layouts import WEIGHTLESS, Checkpoint, files
 from videogen.checkpoints.networks import NETWORKS
-from videogen.checkpoints.tensor_headers import tensor_shapes
+from videogen.checkpoints.stored_tensors import component_shapes
 from videogen.files import read_json
 from videogen.tasks.memory_model import NetworkSize
 from videogen.tasks.table import LAYOUTS
@@ -33,7 +33,7 @@ def read_features(checkpoint: Checkpoint) -> ModelFeatures:
     Raises:
         CheckpointError: a broken or truncated file.
     """
-    shapes = tensor_shapes(weight_files(checkpoint.place("transformer")))
+    shapes = component_shapes(checkpoint.place("transformer"))
     known = ((network, name) for network in NETWORKS for name in network.patch_embedding if name in shapes)
     network, patches = next(known, (None, ""))
     if network is None:
@@ -115,4 +115,4 @@ def published(name: str, task: TaskSpec) -> PublishedWeights:
 
 
 def _count(place: Path) -> int:
-    return sum(math.prod(shape) for shape in tensor_shapes(weight_files(place)).values())
+    return sum(math.prod(shape) for shape in component_shapes(place).values())

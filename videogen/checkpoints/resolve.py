@@ -7,11 +7,11 @@ places; ``models/weight_loader.py`` reads the files.
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 from videogen.checkpoints.layouts import (
     KINDS,
-    WEIGHTS,
     Checkpoint,
     component_sizes,
     detect,
@@ -21,8 +21,9 @@ from videogen.checkpoints.layouts import (
 )
 from videogen.checkpoints.model_features import published, read_features
 from videogen.checkpoints.tensor_headers import check as check_header
+from videogen.checkpoints.weight_files import SUFFIXES
 from videogen.errors import CheckpointError, InputError, nearest, reported_as
-from videogen.files import cache_root
+from videogen.files import cache_root, other_content
 from videogen.tasks import config
 from videogen.tasks.table import TASKS, VARIANTS
 from videogen.tasks.task_spec import DIFFUSERS, TaskSpec
@@ -35,6 +36,7 @@ FEATURES = {
     "fps": "frame rate embedding",
     "experts": "{} experts",
 }
+MOST_FOLDERS = 100  # looked into for a model
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -122,7 +124,7 @@ def _inspect(folder: Path, task: TaskSpec, name: str) -> Checkpoint:
     expected = "; ".join(dict.fromkeys(" ".join(places) for places in needed))
     if layout is None:
         state = "is empty" if not any(folder.iterdir()) else "is not a model folder"
-        what = f"{state}; {task.name} needs {expected}{_above(folder, task)}"
+        what = f"{state}; {task.name} needs {expected}{_nearby(folder, task)}"
         raise CheckpointError(f"--model_id {folder}: {what}")
     fitting = [row for row in rows if layout in row.layouts]
     if not fitting:
@@ -142,10 +144,12 @@ def _inspect(folder: Path, task: TaskSpec, name: str) -> Checkpoint:
     ]
     if missing:
         what = f"incomplete {layout} folder; missing {', '.join(dict.fromkeys(missing))}"
-        raise CheckpointError(f"--model_id {folder}: {what}{_above(folder, task)}")
+        raise CheckpointError(f"--model_id {folder}: {what}{_nearby(folder, task)}")
     for file in files(found):
-        if file.suffix in WEIGHTS:
+        if file.suffix in SUFFIXES:
             check_header(file)
+        elif other := other_content(file):
+            raise CheckpointError(f"{file}: {other}")
     return replace(found, sizes=component_sizes(folder, layout, row.components))
 
 
@@ -200,10 +204,12 @@ def _locate_tiny(model_id: str, task: TaskSpec) -> Checkpoint:
     return replace(found, folder=folder, sizes=component_sizes(folder, found.layout, row.components))
 
 
-def _above(folder: Path, task: TaskSpec) -> str:
-    """Return a hint to the parent folder if that is the model."""
-    above = folder.resolve().parent
-    return f"; nearest {above}" if detect(above) in _layouts(task) else ""
+def _nearby(folder: Path, task: TaskSpec) -> str:
+    """Return a hint to a folder above or below that is the model."""
+    above, depths = reversed(list(folder.resolve().parents)[:2]), ("*", "snapshots/*", "*/*", "*/snapshots/*")
+    below = (path for depth in depths for path in sorted(islice(folder.glob(depth), MOST_FOLDERS)))
+    near = next((path for path in (*above, *below) if detect(path) in _layouts(task)), None)
+    return f"; nearest {near}" if near else ""
 
 
 def local_path(text: str) -> Path | None:
@@ -220,5 +226,9 @@ def require_folder(named: str, folder: Path, fix: str) -> None:
     """
     if not folder.is_dir():
         what = "is a file, not a model folder" if folder.exists() else "no such folder"
+        if folder.is_file() and (
+            model := next((up for up in reversed(list(folder.parents)[:3]) if detect(up)), None)
+        ):
+            raise CheckpointError(f"{named}: {what}; nearest {model}")
         close = nearest(folder.name, [entry.name for entry in folder.parent.glob("*") if entry.is_dir()])
         raise CheckpointError(f"{named}: {what}; {f'nearest {folder.parent / close}' if close else fix}")

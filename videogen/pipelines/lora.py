@@ -13,6 +13,7 @@ from torch._dynamo import OptimizedModule
 
 from videogen.models import lora_weights
 from videogen.models.lora_weights import PREFIX, MergedChanges
+from videogen.models.quantized_linear import pretend_dtype
 
 logger = logging.getLogger(__name__)
 
@@ -73,12 +74,13 @@ class LoraMixin(LoraBaseMixin):
             return super().load_lora_weights(given, adapter_name=adapter_name, **options)
         name = "transformer_2" if options.get("load_into_transformer_2") else "transformer"
         transformer = getattr(self, name)
-        weights = lora_weights.read(file, transformer)
-        if weights.warning and not quiet:
-            logger.warning(weights.warning)
-        adapter_name = adapter_name or _free_name(transformer)
-        pairs = weights.pairs or _empty_pair(transformer)
-        super().load_lora_weights(pairs, adapter_name=adapter_name, **options)
+        with pretend_dtype(transformer):
+            weights = lora_weights.read(file, transformer)
+            if weights.warning and not quiet:
+                logger.warning(weights.warning)
+            adapter_name = adapter_name or _free_name(transformer)
+            pairs = weights.pairs or _empty_pair(transformer)
+            super().load_lora_weights(pairs, adapter_name=adapter_name, **options)
         self._merged_changes(name).add(adapter_name, weights.changes)
         return None
 

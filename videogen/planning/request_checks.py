@@ -5,7 +5,7 @@ from pathlib import Path
 
 from videogen.checkpoints import lora as lora_files
 from videogen.checkpoints import tensor_headers
-from videogen.checkpoints.layouts import Checkpoint
+from videogen.checkpoints.layouts import Checkpoint, passed_over
 from videogen.errors import CheckpointError, InputError
 from videogen.planning import option_rules
 from videogen.planning.parallelism import check_launch
@@ -105,6 +105,7 @@ def warnings(
     if "prompt_enhancer" in asked and options.prompt_enhancer and (options.input_image or options.end_image):
         yield "--prompt_enhancer is not used with an image, as published"
     yield from _without_effect(task, options, asked)
+    yield from passed_over(checkpoint)
     if checkpoint.folder is not None:
         yield from (note for lora in options.lora if (note := lora_files.check(lora.path, checkpoint)))
 

@@ -177,6 +177,7 @@ _TRANSFORMER = Component(
     config=wan_config,
     make=lambda values: WanDiT(**values),
     float32=rf"\b({'|'.join(FLOAT32_PARTS)})\b",
+    keeps_quantized=True,
 )
 COMPONENTS = {
     "transformer": _TRANSFORMER,
