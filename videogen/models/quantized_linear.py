@@ -76,7 +76,7 @@ def dequantize_gguf(stored: Tensor, name: str) -> Tensor:
 
 
 def dequantize(stored: Tensor, dtype: str, scale: Tensor | None) -> Tensor:
-    """Return the numbers that a tensor stands for, in float32; ``dtype`` is what its file calls the format."""
+    """Return the numbers that a tensor stands for, in float32; ``dtype`` is the file's name."""
     if dtype in gguf_files.QUANTIZED:
         return dequantize_gguf(stored, dtype)
     return dequantize_float8(stored, scale)
