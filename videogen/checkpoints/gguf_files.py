@@ -62,3 +62,11 @@ def tensors(file: Path) -> list[GgufTensor]:
         known = ", ".join((*PLAIN, *QUANTIZED))
         raise CheckpointError(f"{file}: holds {', '.join(other)}, which is not read; use one of {known}")
     return found
+
+
+def stored_bytes(dtype: str, count: int) -> int:
+    """Return the bytes of so many numbers in a format."""
+    import gguf  # noqa: PLC0415 - optional
+
+    per_block, size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[dtype]]
+    return count // per_block * size

@@ -72,6 +72,7 @@ class NetworkNames:
         traits: trait (see ``NetworkTraits``) -> pattern that a name begins with if the transformer has it.
         feed_forward: tensors with as many rows as a feed-forward is wide, of which a file has one.
         head_norms: ends of the names of tensors as long as an attention head is wide.
+        float32: pattern of names of linear layers that are float32 whatever the dtype.
         words: parts of published names that hold a "_" themselves; LoRA files write "_" for "." as well.
         lora_prefix: of the layer names in LoRA files of its own training code, which ignores their alphas.
     """
@@ -84,6 +85,7 @@ class NetworkNames:
     traits: Mapping[str, str]
     feed_forward: tuple[str, ...] = ()
     head_norms: tuple[str, ...] = ()
+    float32: str = r"(?!)"
     words: tuple[str, ...]
     lora_prefix: str = ""
 

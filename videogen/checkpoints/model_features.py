@@ -8,9 +8,9 @@ from pathlib import Path
 
 from videogen.checkpoints.layouts import WEIGHTLESS, Checkpoint, files
 from videogen.checkpoints.networks import NETWORKS
-from videogen.checkpoints.stored_tensors import component_shapes
+from videogen.checkpoints.stored_tensors import component_shapes, quantized_weights
 from videogen.files import read_json
-from videogen.tasks.memory_model import NetworkSize
+from videogen.tasks.memory_model import NetworkSize, QuantizedWeights
 from videogen.tasks.table import LAYOUTS
 from videogen.tasks.task_spec import DIFFUSERS, NetworkTraits, PublishedWeights, TaskSpec
 
@@ -107,6 +107,15 @@ def parameters(checkpoint: Checkpoint, task: TaskSpec) -> dict[str, int]:
         known = published(checkpoint.name, task).parameters
         return dict.fromkeys(known, 0) if checkpoint.tiny else dict(known)
     return {c: _count(checkpoint.place(c)) for c in checkpoint.components if c not in WEIGHTLESS}
+
+
+def quantized(checkpoint: Checkpoint) -> dict[str, QuantizedWeights]:
+    """Return what of every transformer's weights stays in the format of its file."""
+    if checkpoint.folder is None:
+        return {}
+    kept = "|".join(network.float32 for network in NETWORKS)
+    names = (name for name in checkpoint.components if name.startswith("transformer"))
+    return {name: quantized_weights(checkpoint.place(name), kept) for name in names}
 
 
 def published(name: str, task: TaskSpec) -> PublishedWeights:

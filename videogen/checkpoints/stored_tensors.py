@@ -16,8 +16,11 @@ from videogen.checkpoints.key_maps import TRANSFORMER_PREFIXES, Entry
 from videogen.checkpoints.tensor_headers import Shape, TensorInfo, tensor_infos
 from videogen.checkpoints.weight_files import weight_files
 from videogen.errors import CheckpointError
+from videogen.tasks.memory_model import QuantizedWeights
 
 FLOAT8 = ("F8_E4M3", "F8_E5M2")
+# Bytes per weight of a layer at work: the number in float32, and in the compute dtype or as parts of a sum.
+FLOAT8_SCRATCH, GGUF_SCRATCH = 6, 10
 SCALE = re.compile(r"\.(scale_weight|weight_scale)$")
 MARKER = re.compile(r"(^|\.)scaled_fp8$")
 # Not needed: the format is known, activations are not quantized, tokenizers are files of their own.
@@ -53,6 +56,27 @@ def component_tensors(place: Path) -> dict[str, TensorInfo]:
         for name, info in found.items()
         if name.startswith(prefix) and not SCALE.search(name) and not UNUSED.search(name)
     }
+
+
+def quantized_weights(place: Path, kept: str) -> QuantizedWeights:
+    """Return what of a transformer's weights stays quantized; ``kept`` are names that are float32 always."""
+    tensors = {
+        name: info
+        for name, info in component_tensors(place).items()
+        if is_quantized(info.dtype) and len(info.shape) == 2 and not re.search(kept, name)
+    }
+    counts = {name: math.prod(info.shape) for name, info in tensors.items()}
+    size = sum(
+        gguf_files.stored_bytes(info.dtype, counts[name])
+        if info.dtype in gguf_files.QUANTIZED
+        else counts[name]
+        for name, info in tensors.items()
+    )
+    largest = max(counts, key=lambda name: counts[name], default=None)
+    if largest is None:
+        return QuantizedWeights()
+    per_number = GGUF_SCRATCH if tensors[largest].dtype in gguf_files.QUANTIZED else FLOAT8_SCRATCH
+    return QuantizedWeights(count=sum(counts.values()), bytes=size, scratch=counts[largest] * per_number)
 
 
 def component_shapes(place: Path) -> dict[str, Shape]:

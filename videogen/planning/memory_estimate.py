@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from videogen.distributed import Degrees
 from videogen.tasks.geometry import Shape
 from videogen.tasks.kernels import DTYPES
-from videogen.tasks.memory_model import Network, VaeMemory
+from videogen.tasks.memory_model import Network, QuantizedWeights, VaeMemory
 from videogen.tasks.options import Runtime
 
 FLOAT32 = 4
@@ -86,8 +86,19 @@ class Video:
         return -(-self.shape.tokens // self.degrees.sequence)
 
 
-def estimate(video: Video, parameters: Mapping[str, int], network: Network, vae: VaeMemory) -> Memory:
-    """Return the memory of one generation; ``parameters`` are the weights of every component."""
+def estimate(
+    video: Video,
+    parameters: Mapping[str, int],
+    quantized: Mapping[str, QuantizedWeights],
+    network: Network,
+    vae: VaeMemory,
+) -> Memory:
+    """Return the memory of one generation.
+
+    Args:
+        parameters: weights of every component.
+        quantized: what of a transformer's stays in the format of its file.
+    """
     size = video.dtype_bytes
     per_weight = dict.fromkeys(("vae", "audio_encoder"), FLOAT32)
     weights = {name: count * per_weight.get(name, size) for name, count in parameters.items()}
@@ -95,10 +106,13 @@ def estimate(video: Video, parameters: Mapping[str, int], network: Network, vae:
         for name in weights:
             if name.startswith("transformer"):
                 weights[name] += (FLOAT32 - size) * network.float32
+    for name, stored in quantized.items():
+        weights[name] += stored.bytes - stored.count * size
     decode, tiled = _decode(video, vae)
     experts = sum(name.startswith("transformer") for name in parameters)
     block = parameters["transformer"] // max(1, network.layers)
     kept = _token_bytes(video) + video.residuals * video.tokens_per_rank * network.width * size
+    kept += max((stored.scratch for stored in quantized.values()), default=0)
     return Memory(
         weights=weights,
         activations=_activations(video, network, network.tensors) + kept,

@@ -179,7 +179,8 @@ def _memory(
         residuals=_residuals(options, shape, task.memory.cached_outputs(transformer)),
     )
     network = task.memory.network(size)
-    return estimate(video, model_features.parameters(checkpoint, task), network, task.memory.vae)
+    weights = model_features.parameters(checkpoint, task), model_features.quantized(checkpoint)
+    return estimate(video, *weights, network, task.memory.vae)
 
 
 def _residuals(options: Options, shape: Shape, outputs: int) -> int:

@@ -151,6 +151,7 @@ NETWORK = NetworkNames(
         "fps": r"fps_embedding\.weight$",
     },
     feed_forward=("blocks.0.ffn.0.weight", "blocks.0.ffn.net.0.proj.weight"),
+    float32=r"\b(time_embedding|time_projection|time_embedder|time_proj)\b",
     words=(
         *("self_attn", "cross_attn", "k_img", "v_img", "time_embedding", "text_embedding", "time_projection"),
         *("img_emb", "fps_embedding", "fps_projection", "patch_embedding", "audio_proj", "proj1_vf"),
