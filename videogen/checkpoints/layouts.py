@@ -35,7 +35,10 @@ WITHOUT_CONFIG = ("transformers",)  # folders that need no config.json
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """Model as found (``folder`` set) or as it will be downloaded (``folder`` None)."""
+    """Model as found (``folder`` set) or as it will be downloaded (``folder`` None).
+
+    ``replaced``: files in place of components.
+    """
 
     name: str
     layout: str
@@ -45,15 +48,20 @@ class Checkpoint:
     revision: str | None = None
     tiny: str | None = None
     sizes: Mapping[str, int] = field(default_factory=dict)
+    replaced: Mapping[str, Path] = field(default_factory=dict)
 
     def place(self, component: str) -> Path:
         """Return the folder or file of the pipeline's ``component``; the model must be on this machine."""
+        return self.replaced[component] if component in self.replaced else self.own_place(component)
+
+    def own_place(self, component: str) -> Path:
+        """Return the place of a component in the model's folder, whatever replaces it."""
         assert self.folder is not None
         return self.folder / LAYOUTS[self.layout].place(component, self.components[component])
 
     def component_config(self, component: str) -> Config:
         """Return a component's config.json; empty if there is none or it is not downloaded yet."""
-        file = self.place(component) / "config.json" if self.folder is not None else None
+        file = self.own_place(component) / "config.json" if self.folder is not None else None
         if file is None or not file.is_file():
             return {}
         config = {name: value for name, value in read_json(file).items() if value is not None}
@@ -75,13 +83,13 @@ def detect(folder: Path) -> str | None:
 
 
 def files(checkpoint: Checkpoint, *names: str) -> list[Path]:
-    """Return the files of all components, or of those named, in a fixed order."""
+    """Return the files in a model's folder of all components, or of those named, in a fixed order."""
     assert checkpoint.folder is not None
     places = places_of(checkpoint.layout, checkpoint.components)
     return [
         file
         for name, place in places.items()
-        if not names or name in names
+        if (not names or name in names) and name not in checkpoint.replaced
         for file in _files(checkpoint.folder, place)
     ]
 
@@ -103,20 +111,23 @@ def _files(folder: Path, place: str) -> list[Path]:
 def passed_over(checkpoint: Checkpoint) -> Iterator[str]:
     """Yield a line for every reason for which weight files in the folders of a model are not read."""
     if checkpoint.folder is not None:
-        places = dict.fromkeys(checkpoint.place(name) for name in checkpoint.components)
+        names = (name for name in checkpoint.components if name not in checkpoint.replaced)
+        places = dict.fromkeys(map(checkpoint.place, names))
         yield from (f"{place.name}: {note}" for place in places for note in find(place).passed_over)
 
 
-def component_sizes(folder: Path, layout: str, components: Mapping[str, str]) -> dict[str, int]:
-    """Return the bytes of every component's files."""
-    return {
+def component_sizes(found: Checkpoint) -> dict[str, int]:
+    """Return the bytes of every component's files; the model must be on this machine."""
+    assert found.folder is not None
+    own = {
         name: sum(
             file.stat().st_size
-            for file in _files(folder, place)
-            if components[name] not in WEIGHTLESS or file.suffix in LIGHT
+            for file in _files(found.folder, place)
+            if found.components[name] not in WEIGHTLESS or file.suffix in LIGHT
         )
-        for name, place in places_of(layout, components).items()
+        for name, place in places_of(found.layout, found.components).items()
     }
+    return own | {name: path.stat().st_size for name, path in found.replaced.items()}
 
 
 def missing_part(folder: Path, place: str, component: str) -> str | None:

@@ -3,13 +3,16 @@
 import hashlib
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from videogen.checkpoints.layouts import WEIGHTLESS, Checkpoint, files
 from videogen.checkpoints.networks import NETWORKS
 from videogen.checkpoints.stored_tensors import component_shapes, quantized_weights
+from videogen.checkpoints.tensor_headers import Shape
 from videogen.files import read_json
+from videogen.results.digest import sha256
 from videogen.tasks.memory_model import NetworkSize, QuantizedWeights
 from videogen.tasks.table import LAYOUTS
 from videogen.tasks.task_spec import DIFFUSERS, NetworkTraits, PublishedWeights, TaskSpec
@@ -33,7 +36,11 @@ def read_features(checkpoint: Checkpoint) -> ModelFeatures:
     Raises:
         CheckpointError: a broken or truncated file.
     """
-    shapes = component_shapes(checkpoint.place("transformer"))
+    return features_of(component_shapes(checkpoint.place("transformer")), 1 + _has_second_expert(checkpoint))
+
+
+def features_of(shapes: Mapping[str, Shape], experts: int = 1) -> ModelFeatures:
+    """Return the features of a transformer from the shapes of its tensors."""
     known = ((network, name) for network in NETWORKS for name in network.patch_embedding if name in shapes)
     network, patches = next(known, (None, ""))
     if network is None:
@@ -46,7 +53,7 @@ def read_features(checkpoint: Checkpoint) -> ModelFeatures:
         traits=NetworkTraits(
             kind=network.kind,
             in_channels=in_channels,
-            experts=1 + _has_second_expert(checkpoint),
+            experts=experts,
             **{"image": False, "audio": False, "fps": False, "guidance": False} | has,
         ),
         size=NetworkSize(
@@ -91,6 +98,9 @@ def fingerprint(checkpoint: Checkpoint, *components: str) -> str | None:
     if checkpoint.folder is None:
         return None
     digest = hashlib.sha256()
+    for name, file in checkpoint.replaced.items():
+        if not components or name in components:
+            digest.update(f"{name}\0{sha256(file)}\0".encode())
     for file in files(checkpoint, *components):
         size = file.stat().st_size
         digest.update(f"{file.relative_to(checkpoint.folder).as_posix()}\0{size}\0".encode())

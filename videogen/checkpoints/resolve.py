@@ -5,7 +5,7 @@ places; ``models/weight_loader.py`` reads the files.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -40,16 +40,24 @@ MOST_FOLDERS = 100  # looked into for a model
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
-def locate(model_id: str, revision: str | None, task: TaskSpec) -> Checkpoint:
+def locate(
+    model_id: str, revision: str | None, task: TaskSpec, replaced: Mapping[str, Path] | None = None
+) -> Checkpoint:
     """Find a model without network: by path, in the Hugging Face cache, or as a tiny model.
+
+    Args:
+        model_id: what was asked for.
+        revision: branch, tag or commit, of a hub id.
+        task: any row of the task.
+        replaced: component -> file in its place.
 
     Raises:
         CheckpointError: a path without folder, an incomplete folder, a word that is neither path nor hub id.
     """
     if model_id.partition(":")[0] == "tiny":
-        return _locate_tiny(model_id, task)
+        return _locate_tiny(model_id, task, replaced or {})
     if path := local_path(model_id):
-        return inspect(path, task, name=path.resolve().name)
+        return inspect(path, task, name=path.resolve().name, replaced=replaced)
     if not HUB_ID.fullmatch(model_id):
         near = "nearest 'tiny'" if nearest(model_id.lower(), ["tiny"]) else f"default {task.default_model()}"
         what = "neither a folder nor a hub id; give a path, owner/name or 'tiny'"
@@ -60,9 +68,10 @@ def locate(model_id: str, revision: str | None, task: TaskSpec) -> Checkpoint:
     from videogen.checkpoints import hub  # noqa: PLC0415 - 0.2 s, only for hub ids
 
     for name in repository_names(model_id, task):
-        if snapshot := hub.cached_snapshot(name, revision or row_of(name, task).revision(), patterns(task)):
+        known_revision = revision or row_of(name, task).revision()
+        if snapshot := hub.cached_snapshot(name, known_revision, patterns(task, replaced)):
             try:
-                found = inspect(snapshot, task, name=name)
+                found = inspect(snapshot, task, name=name, replaced=replaced)
             except CheckpointError:
                 continue  # interrupted or partial download; fetch completes it
             if row_of(name, task).model(name) is None or found.family == row_of(name, task).family:
@@ -70,7 +79,8 @@ def locate(model_id: str, revision: str | None, task: TaskSpec) -> Checkpoint:
     row = row_of(model_id, task)
     known = any(model_id in model.names for model in row.models())
     sizes = published(model_id, row).bytes if known else {}
-    return replace(_checkpoint(row, model_id, row.layouts[0]), revision=revision, sizes=sizes)
+    found = _checkpoint(row, model_id, row.layouts[0])
+    return replace(found, revision=revision, sizes=sizes, replaced=replaced or {})
 
 
 def _checkpoint(row: TaskSpec, name: str, layout: str, folder: Path | None = None) -> Checkpoint:
@@ -92,25 +102,33 @@ def repository_names(model_id: str, task: TaskSpec) -> list[str]:
     return list(dict.fromkeys([model_id, *same]))
 
 
-def patterns(task: TaskSpec) -> list[str]:
-    """Return patterns of the files that the task needs, of every layout it can read."""
+def patterns(task: TaskSpec, replaced: Collection[str] | None = None) -> list[str]:
+    """Return patterns of the files that the task needs, of every layout it can read.
+
+    Of ``replaced`` components that is their config alone.
+    """
     wanted = ["model_index.json", "tiny_arch.json"]
     every = [(layout, row) for row in VARIANTS[task.name] for layout in row.layouts]
     for layout, row in every:
-        for place in places_of(layout, row.components).values():
+        places = places_of(layout, row.components)
+        needed = {place for name, place in places.items() if name not in (replaced or ())}
+        for place in places.values():
             inside = "" if place == "./" else place
-            wanted += [inside + kind for kind in KINDS] if place.endswith("/") else [place]
+            kinds = KINDS if place in needed else ("*.json",)
+            wanted += [inside + kind for kind in kinds] if place.endswith("/") else {place} & needed
     return list(dict.fromkeys(wanted))
 
 
-def inspect(folder: Path, task: TaskSpec, *, name: str) -> Checkpoint:
+def inspect(
+    folder: Path, task: TaskSpec, *, name: str, replaced: Mapping[str, Path] | None = None
+) -> Checkpoint:
     """Return the model in a folder (see ``_inspect``); whatever its files do to the reader is their fault."""
     fix = "its files do not describe a model"
     with reported_as(lambda why: CheckpointError(f"--model_id {folder}: {fix} ({why}); download it again")):
-        return _inspect(folder, task, name)
+        return _inspect(folder, task, name, replaced or {})
 
 
-def _inspect(folder: Path, task: TaskSpec, name: str) -> Checkpoint:
+def _inspect(folder: Path, task: TaskSpec, name: str, replaced: Mapping[str, Path]) -> Checkpoint:
     """Check that a folder holds every component of a task, by the files present and their headers.
 
     Raises:
@@ -135,11 +153,13 @@ def _inspect(folder: Path, task: TaskSpec, name: str) -> Checkpoint:
             f"--model_id {folder}: is a {layout} folder; {use}{task.name} needs a {known} folder"
         )
     # Check the network before missing files, because another task's model lacks other files.
-    row = _fitting(fitting, _checkpoint(fitting[0], name, layout, folder))
-    found = _checkpoint(row, name, layout, folder)
+    candidate = replace(_checkpoint(fitting[0], name, layout, folder), replaced=replaced)
+    row = _fitting(fitting, candidate)
+    found = replace(candidate, family=row.family, components=row.components)
     missing = [
         problem
         for component, place in places_of(layout, row.components).items()
+        if component not in replaced
         if (problem := missing_part(folder, place, row.components[component])) is not None
     ]
     if missing:
@@ -150,7 +170,7 @@ def _inspect(folder: Path, task: TaskSpec, name: str) -> Checkpoint:
             check_header(file)
         elif other := other_content(file):
             raise CheckpointError(f"{file}: {other}")
-    return replace(found, sizes=component_sizes(folder, layout, row.components))
+    return replace(found, sizes=component_sizes(found))
 
 
 def _layouts(task: TaskSpec) -> list[str]:
@@ -183,7 +203,7 @@ def tiny_folder(name: str) -> Path:
     return cache_root() / "tiny" / f"{name}-{config.tiny_digest(name)}"
 
 
-def _locate_tiny(model_id: str, task: TaskSpec) -> Checkpoint:
+def _locate_tiny(model_id: str, task: TaskSpec, replaced: Mapping[str, Path]) -> Checkpoint:
     """Return the tiny model that 'tiny' or 'tiny:NAME' means.
 
     Raises:
@@ -198,10 +218,12 @@ def _locate_tiny(model_id: str, task: TaskSpec) -> Checkpoint:
         )
     row = models[name]
     folder = tiny_folder(row.tiny[name])
-    found = replace(_checkpoint(row, f"tiny:{name}", DIFFUSERS.name), tiny=row.tiny[name])
+    found = _checkpoint(row, f"tiny:{name}", DIFFUSERS.name)
+    found = replace(found, tiny=row.tiny[name], replaced=replaced)
     if not (folder / "model_index.json").is_file():
         return found
-    return replace(found, folder=folder, sizes=component_sizes(folder, found.layout, row.components))
+    found = replace(found, folder=folder)
+    return replace(found, sizes=component_sizes(found))
 
 
 def _nearby(folder: Path, task: TaskSpec) -> str:

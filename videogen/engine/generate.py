@@ -23,6 +23,7 @@ from videogen.pipelines.base import Part, VideoPipeline
 from videogen.pipelines.pixels import frames_tensor
 from videogen.planning.plan import Plan
 from videogen.results import publishing, sidecar
+from videogen.results.digest import sha256
 from videogen.results.output_paths import OutputPaths
 from videogen.results.resume_store import ResumeStore, SegmentWriter
 from videogen.runtime import device as devices
@@ -308,6 +309,12 @@ def _prompts(plan: Plan) -> Record:
     return {"given": given, "models": models, **plan.written}
 
 
+def _replaced(plan: Plan) -> Record:
+    """Return names and digests of the files in place of components."""
+    files = plan.checkpoint.replaced
+    return {name: {"name": path.name, "sha256": sha256(path)} for name, path in files.items()}
+
+
 def _record(plan: Plan, pipeline: VideoPipeline) -> Record:
     """Return the content of the sidecar, except for what is known only at the end."""
     checkpoint, shape = plan.checkpoint, plan.shape
@@ -321,6 +328,7 @@ def _record(plan: Plan, pipeline: VideoPipeline) -> Record:
             "revision": checkpoint.revision,
             "layout": checkpoint.layout,
             "fingerprint": model_features.fingerprint(checkpoint),
+            **({"replaced": _replaced(plan)} if checkpoint.replaced else {}),
         },
         **({"prompts": _prompts(plan)} if plan.written else {}),
         "seed": plan.seed,

@@ -24,6 +24,7 @@ from videogen.runtime.kernels import enable_fused_kernels
 from videogen.runtime.precision import set_precision
 from videogen.runtime.vae import prepare_vae
 from videogen.tasks import kernels
+from videogen.tasks.config import Config
 from videogen.tasks.option_types import Lora
 from videogen.tasks.options import OPTIONS
 from videogen.tasks.table import find, variant
@@ -91,7 +92,7 @@ def load_pipeline(
     encoders = pipeline_class.encoder_names()
     # All that can be wrong with the files is found out before the first weight is read.
     component_plans = {
-        name: plan_component(component, checkpoint.place(name), arch.get(ARCH_NAMES.get(name, name)))
+        name: plan_component(component, checkpoint.place(name), _arch(checkpoint, name, arch))
         for name, component in spec.components.items()
     }
     components = {
@@ -101,6 +102,14 @@ def load_pipeline(
     pipeline = pipeline_class(**components)
     pipeline.checkpoint, pipeline.spec = checkpoint, spec
     return pipeline
+
+
+def _arch(checkpoint: Checkpoint, name: str, arch: Config) -> Config | None:
+    """Return what tensor shapes do not tell of a component; a file in its place has the folder's config."""
+    own = arch.get(ARCH_NAMES.get(name, name))
+    if name not in checkpoint.replaced:
+        return own
+    return {**checkpoint.component_config(name), **(own if isinstance(own, dict) else {})}
 
 
 def fetch(checkpoint: Checkpoint, task: TaskSpec, timeout: float | None = None) -> Checkpoint:
@@ -115,15 +124,16 @@ def fetch(checkpoint: Checkpoint, task: TaskSpec, timeout: float | None = None) 
         from videogen.models import tiny  # noqa: PLC0415 - needs torch
 
         folder = tiny.build(checkpoint.tiny, tiny_folder(checkpoint.tiny))
-        return replace(
-            checkpoint, folder=folder, sizes=component_sizes(folder, checkpoint.layout, checkpoint.components)
-        )
+        found = replace(checkpoint, folder=folder)
+        return replace(found, sizes=component_sizes(found))
     from videogen.checkpoints import hub  # noqa: PLC0415
 
     names = list(repository_names(checkpoint.name, task))
     revision = checkpoint.revision or row_of(checkpoint.name, task).revision()
-    snapshot, name = hub.download(names, revision, patterns(task), sum(checkpoint.sizes.values()), timeout)
-    return replace(inspect(snapshot, task, name=name), revision=snapshot.name)
+    replaced = checkpoint.replaced
+    size = sum(size for name, size in checkpoint.sizes.items() if name not in replaced)
+    snapshot, name = hub.download(names, revision, patterns(task, replaced), size, timeout)
+    return replace(inspect(snapshot, task, name=name, replaced=replaced), revision=snapshot.name)
 
 
 def set_up(plan: Plan) -> VideoPipeline:

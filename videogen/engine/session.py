@@ -58,7 +58,8 @@ class Session:
         """Return the plan with its model on this machine."""
         if isinstance(plan, Plan):
             return plan
-        key = (plan.checkpoint.name, plan.checkpoint.revision, plan.task.name, plan.task.family)
+        found, task = plan.checkpoint, plan.task
+        key = (found.name, found.revision, task.name, task.family, *sorted(found.replaced.items()))
         if key not in self.fetched:
             timeout = plan.options.download_timeout
             self.fetched[key] = fetch(plan.checkpoint, plan.task, timeout)

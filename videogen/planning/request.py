@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from videogen.checkpoints import resolve
+from videogen.checkpoints import replacements, resolve
 from videogen.errors import InputError, VideoGenError
 from videogen.media.audio import InputAudio, read_audio
 from videogen.media.download import Fetcher
@@ -118,9 +118,13 @@ def decide(item: Item, workdir: Path) -> Draft:
     task = find(asked.get("task_type"))
     check_used(task.name, asked)
     check_combination(asked)
-    checkpoint = resolve.locate(asked.get("model_id", task.default_model()), asked.get("revision"), task)
+    replaced = replacements.replaced_files(asked)
+    model = asked.get("model_id", task.default_model())
+    checkpoint = resolve.locate(model, asked.get("revision"), task, replaced)
     task = variant(task.name, checkpoint.family)
     check_unused(task, asked)
+    replacements.check_experts(task, asked.get("transformer", ()))
+    replacements.check_networks(task, checkpoint)
 
     # 2. The options, complete.
     usual = merge(defaults(), task.defaults(checkpoint))

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from videogen.checkpoints import lora as lora_files
-from videogen.checkpoints import tensor_headers
+from videogen.checkpoints import replacements, tensor_headers
 from videogen.checkpoints.layouts import Checkpoint, passed_over
 from videogen.errors import CheckpointError, InputError
 from videogen.planning import option_rules
@@ -106,6 +106,7 @@ def warnings(
         yield "--prompt_enhancer is not used with an image, as published"
     yield from _without_effect(task, options, asked)
     yield from passed_over(checkpoint)
+    yield from replacements.notes(checkpoint)
     if checkpoint.folder is not None:
         yield from (note for lora in options.lora if (note := lora_files.check(lora.path, checkpoint)))
 

@@ -2,6 +2,7 @@
 
 import hashlib
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 
@@ -16,6 +17,17 @@ def digest(path: Path) -> dict[str, int | str]:
                 total += len(chunk)
                 content.update(chunk)
     return {"bytes": total, "sha256": content.hexdigest()}
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file; every state of a large file is read once."""
+    about = path.stat()
+    return _sha256(path, about.st_size, about.st_mtime_ns)
+
+
+@cache
+def _sha256(path: Path, *_: int) -> str:
+    return str(digest(path)["sha256"])
 
 
 def digest_if_readable(path: Path) -> dict[str, int | str] | None:

@@ -260,6 +260,41 @@ def recorded_loras(loras: Iterable[Lora]) -> list[str]:
     return [item.recorded for item in loras]
 
 
+class WeightFile(NamedTuple):
+    """A file in place of a component, and the expert that it is ('high', 'low' or None)."""
+
+    path: Path
+    expert: str | None = None
+
+    @property
+    def recorded(self) -> str:
+        """Return it as it is given, without a private path."""
+        return ":".join([self.path.name, *([self.expert] if self.expert else [])])
+
+
+def weight_file(value: str) -> WeightFile:
+    """Parse FILE."""
+    return WeightFile(local_path(word(value)))
+
+
+def expert_file(value: str) -> WeightFile:
+    """Parse FILE[:high|low]."""
+    head, _, tail = value.rpartition(":")
+    if head and tail in ("high", "low") and not local_path(value).exists():
+        return WeightFile(local_path(word(head)), tail)
+    return weight_file(value)
+
+
+def recorded_file(file: WeightFile) -> str:
+    """Return a weight file as ``weight_file`` reads it."""
+    return file.recorded
+
+
+def recorded_files(files: Iterable[WeightFile]) -> list[str]:
+    """Return weight files as ``expert_file`` reads them."""
+    return [file.recorded for file in files]
+
+
 def one_of(*choices: str, **synonyms: str) -> Callable[[str], str]:
     """Return a parser of a fixed set of words."""
 

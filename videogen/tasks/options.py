@@ -36,6 +36,15 @@ class Model:
         aliases=("ckpt_dir",), common=True, hashed=False, names_model=True)
     revision: str | None = row(types.word, "branch, tag or commit of the hub repository", metavar="REV",
         common=True, hashed=False)
+    transformer: tuple[types.WeightFile, ...] = row(types.expert_file,
+        "one file in place of the model's transformer, also float8 or GGUF; repeatable for two experts",
+        metavar="FILE[:high|low]", common=True, repeat=True, default=(), hashed=False, reloads=True,
+        record_as=types.recorded_files)
+    text_encoder: types.WeightFile | None = row(types.weight_file,
+        "one file in place of the model's text encoder", metavar="FILE", common=True, hashed=False,
+        reloads=True, record_as=types.recorded_file)
+    vae: types.WeightFile | None = row(types.weight_file, "one file in place of the model's VAE",
+        metavar="FILE", common=True, hashed=False, reloads=True, record_as=types.recorded_file)
     download_timeout: float = row(types.real(above=True, example=30),
         "seconds without progress before a download is given up", metavar="SECONDS", common=True,
         default=30.0, hashed=False, recorded=False)
