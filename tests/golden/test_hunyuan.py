@@ -1,5 +1,6 @@
 """HunyuanVideo-I2V against the published code: whole videos through the command line, and its parts."""
 
+import functools
 import random
 import shutil
 
@@ -10,7 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from tests.conftest import GOLDEN
-from videogen.checkpoints import lora
+from videogen.checkpoints import lora, tensor_headers
 from videogen.checkpoints.networks.hunyuan import DIT
 from videogen.checkpoints.tensor_headers import tensor_shapes
 from videogen.diffusion.sampling import euler
@@ -304,3 +305,63 @@ def test_float8_weights_without_scales_are_refused(float8):
     (folder / "mp_rank_00_model_states_fp8_map.pt").unlink()
     with pytest.raises(Exception, match=r"float8 weights without scales; \w+_map\.pt is missing"):
         load_component("hunyuan_transformer", folder, arch=ARCH)
+
+
+# The published names -> ComfyUI's.
+COMFY = (
+    ("txt_in.t_embedder.mlp.0.", "txt_in.t_embedder.in_layer."),
+    ("txt_in.t_embedder.mlp.2.", "txt_in.t_embedder.out_layer."),
+    ("txt_in.c_embedder.linear_1.", "txt_in.c_embedder.in_layer."),
+    ("txt_in.c_embedder.linear_2.", "txt_in.c_embedder.out_layer."),
+    ("_mod.linear.", "_mod.lin."),
+    ("_attn_qkv.", "_attn.qkv."),
+    ("mlp.fc1.", "mlp.0."),
+    ("mlp.fc2.", "mlp.2."),
+    ("_attn_q_norm.weight", "_attn.norm.query_norm.scale"),
+    ("_attn_k_norm.weight", "_attn.norm.key_norm.scale"),
+    (".q_norm.weight", ".norm.query_norm.scale"),
+    (".k_norm.weight", ".norm.key_norm.scale"),
+    ("_attn_proj.", "_attn.proj."),
+    (".modulation.linear.", ".modulation.lin."),
+    ("_in.mlp.0.", "_in.in_layer."),
+    ("_in.mlp.2.", "_in.out_layer."),
+)
+
+
+def comfy_name(name):
+    return functools.reduce(lambda text, rule: text.replace(*rule), COMFY, name)
+
+
+@pytest.mark.parametrize("prefix", ["", "model.diffusion_model.", "model.model."])
+def test_the_names_of_comfyui(tmp_path, prefix):
+    published = tensor_headers.unwrapped(torch.load(CHECKPOINT / WEIGHTS, weights_only=True))
+    save_file(
+        {prefix + comfy_name(name): tensor for name, tensor in published.items()}, tmp_path / "f.safetensors"
+    )
+    model = load_component("hunyuan_transformer", tmp_path / "f.safetensors", arch=ARCH).state_dict()
+    plain = load_component("hunyuan_transformer", (CHECKPOINT / WEIGHTS).parent, arch=ARCH).state_dict()
+    assert model.keys() == plain.keys()
+    assert all(torch.equal(model[name], plain[name]) for name in plain)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("per_row", [False, True])
+def test_scaled_float8_in_the_names_of_comfyui(tmp_path, per_row):
+    """Every row of a fused weight keeps its own scale when it is split."""
+    stored, exact = {}, {}
+    for name, weight in tensor_headers.unwrapped(torch.load(CHECKPOINT / WEIGHTS, weights_only=True)).items():
+        stored[comfy_name(name)] = exact[name] = weight
+        if weight.ndim == 2 and name.endswith(".weight"):
+            scale = (weight.abs().amax(dim=1, keepdim=True) if per_row else weight.abs().max()) / 448
+            stored[comfy_name(name)] = (weight / scale).to(torch.float8_e4m3fn)
+            stored[comfy_name(name).removesuffix("weight") + "scale_weight"] = scale
+            exact[name] = stored[comfy_name(name)].float() * scale
+    files = {kind: tmp_path / f"{kind}.safetensors" for kind in ("stored", "exact")}
+    save_file(stored, files["stored"])
+    save_file(exact, files["exact"])
+    model, plain = (load_component("hunyuan_transformer", file, arch=ARCH) for file in files.values())
+    assert isinstance(model.transformer_blocks[0].attn.to_q, quantized_linear.Float8Linear)
+    for name, layer in model.named_modules():
+        if isinstance(layer, quantized_linear.QuantizedLinear):
+            weight = plain.get_parameter(f"{name}.weight")
+            torch.testing.assert_close(layer.dequantized(torch.float32), weight, rtol=0, atol=0)

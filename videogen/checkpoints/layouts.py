@@ -126,6 +126,7 @@ def component_sizes(found: Checkpoint) -> dict[str, int]:
             if found.components[name] not in WEIGHTLESS or file.suffix in LIGHT
         )
         for name, place in places_of(found.layout, found.components).items()
+        if name not in found.replaced
     }
     return own | {name: path.stat().st_size for name, path in found.replaced.items()}
 

@@ -37,6 +37,7 @@ FEATURES = {
     "experts": "{} experts",
 }
 MOST_FOLDERS = 100  # looked into for a model
+BELOW = ("*", "snapshots/*", "*/*", "*/snapshots/*")  # where a model may be in the folder that was given
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -164,7 +165,7 @@ def _inspect(folder: Path, task: TaskSpec, name: str, replaced: Mapping[str, Pat
     ]
     if missing:
         what = f"incomplete {layout} folder; missing {', '.join(dict.fromkeys(missing))}"
-        raise CheckpointError(f"--model_id {folder}: {what}{_nearby(folder, task)}")
+        raise CheckpointError(f"--model_id {folder}: {what}{_nearby(folder, task, depths=())}")
     for file in files(found):
         if file.suffix in SUFFIXES:
             check_header(file)
@@ -226,9 +227,9 @@ def _locate_tiny(model_id: str, task: TaskSpec, replaced: Mapping[str, Path]) ->
     return replace(found, sizes=component_sizes(found))
 
 
-def _nearby(folder: Path, task: TaskSpec) -> str:
+def _nearby(folder: Path, task: TaskSpec, depths: Sequence[str] = BELOW) -> str:
     """Return a hint to a folder above or below that is the model."""
-    above, depths = reversed(list(folder.resolve().parents)[:2]), ("*", "snapshots/*", "*/*", "*/snapshots/*")
+    above = reversed(list(folder.resolve().parents)[:2])
     below = (path for depth in depths for path in sorted(islice(folder.glob(depth), MOST_FOLDERS)))
     near = next((path for path in (*above, *below) if detect(path) in _layouts(task)), None)
     return f"; nearest {near}" if near else ""

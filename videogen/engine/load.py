@@ -10,7 +10,9 @@ import torch
 from videogen.checkpoints import lora as lora_files
 from videogen.checkpoints import resolve
 from videogen.checkpoints.layouts import Checkpoint, component_sizes
+from videogen.checkpoints.model_features import features_of
 from videogen.checkpoints.resolve import inspect, patterns, repository_names, row_of, tiny_folder
+from videogen.checkpoints.stored_tensors import component_shapes
 from videogen.errors import CheckpointError, InputError, first_line
 from videogen.files import read_json
 from videogen.models.components import plan_component
@@ -105,11 +107,19 @@ def load_pipeline(
 
 
 def _arch(checkpoint: Checkpoint, name: str, arch: Config) -> Config | None:
-    """Return what tensor shapes do not tell of a component; a file in its place has the folder's config."""
+    """Return what tensor shapes do not tell of a component.
+
+    A file in its place has the folder's config, unless its width is another.
+    """
     own = arch.get(ARCH_NAMES.get(name, name))
     if name not in checkpoint.replaced:
         return own
-    return {**checkpoint.component_config(name), **(own if isinstance(own, dict) else {})}
+    config = checkpoint.component_config(name)
+    width = features_of(component_shapes(checkpoint.replaced[name])).size.width
+    heads, head_dim = (config.get(size, 0) for size in ("num_attention_heads", "attention_head_dim"))
+    if width and config.get("dim", heads * head_dim) not in (0, width):
+        return own
+    return {**config, **(own if isinstance(own, dict) else {})}
 
 
 def fetch(checkpoint: Checkpoint, task: TaskSpec, timeout: float | None = None) -> Checkpoint:
