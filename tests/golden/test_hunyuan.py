@@ -365,3 +365,40 @@ def test_scaled_float8_in_the_names_of_comfyui(tmp_path, per_row):
         if isinstance(layer, quantized_linear.QuantizedLinear):
             weight = plain.get_parameter(f"{name}.weight")
             torch.testing.assert_close(layer.dequantized(torch.float32), weight, rtol=0, atol=0)
+
+
+@torch.no_grad()
+def test_gguf_in_the_names_of_comfyui(tmp_path):
+    gguf = pytest.importorskip("gguf")
+    kind, exact = gguf.GGMLQuantizationType.Q8_0, {}
+    writer = gguf.GGUFWriter(tmp_path / "f.gguf", "hyvid")
+    for name, weight in tensor_headers.unwrapped(torch.load(CHECKPOINT / WEIGHTS, weights_only=True)).items():
+        stored = kind if weight.ndim == 2 and weight.shape[1] % 32 == 0 else gguf.GGMLQuantizationType.F32
+        data = gguf.quants.quantize(weight.float().numpy(), stored)
+        writer.add_tensor(comfy_name(name), data, raw_dtype=stored)
+        exact[name] = torch.from_numpy(np.array(gguf.quants.dequantize(data, stored))).reshape(weight.shape)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    save_file(exact, tmp_path / "exact.safetensors")
+    files = (tmp_path / "f.gguf", tmp_path / "exact.safetensors")
+    model, plain = (load_component("hunyuan_transformer", file, arch=ARCH) for file in files)
+    kept = [name for name, layer in model.named_modules() if isinstance(layer, quantized_linear.GgufLinear)]
+    assert "transformer_blocks.0.ff.net.2" in kept
+    for name in kept:
+        weight = plain.get_parameter(f"{name}.weight")
+        torch.testing.assert_close(model.get_submodule(name).dequantized(torch.float32), weight)
+
+
+def test_a_fused_gguf_weight_is_split_between_its_rows():
+    stored = torch.arange(6 * 34, dtype=torch.uint8).reshape(6, 34)  # a block of Q8_0 per row
+    entries = [
+        Entry("img_in.proj.weight", (2, 16, 1, 2, 2), lambda: torch.zeros(2, 16, 1, 2, 2)),
+        Entry("double_blocks.0.img_attn.qkv.weight", (6, 32), lambda: stored, "Q8_0"),
+    ]
+    found = rename(CHECKPOINT, entries, [DIT])
+    for number, name in enumerate("qkv"):
+        part = found[f"transformer_blocks.0.attn.to_{name}.weight"]
+        assert (part.shape, part.dtype) == ((2, 32), "Q8_0")
+        assert torch.equal(part.read(), stored[2 * number : 2 * number + 2])

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from tests.conftest import GOLDEN
 from videogen.errors import CheckpointError
 from videogen.models.components import load_component
 from videogen.models.quantized_linear import Float8Linear, GgufLinear, dequantize_gguf
@@ -33,6 +34,22 @@ PUBLISHED = (
     (r"\.ffn\.net\.0\.proj\.", ".ffn.0."),
     (r"\.ffn\.net\.2\.", ".ffn.2."),
 )
+# transformers' names -> those of llama.cpp.
+LLAMA_CPP = (
+    (r"^shared\.", "token_embd."),
+    (r"^encoder\.final_layer_norm\.", "enc.output_norm."),
+    (
+        r"^encoder\.block\.(\d+)\.layer\.0\.SelfAttention\.relative_attention_bias\.",
+        r"enc.blk.\1.attn_rel_b.",
+    ),
+    (r"^encoder\.block\.(\d+)\.layer\.0\.SelfAttention\.([qkvo])\.", r"enc.blk.\1.attn_\2."),
+    (r"^encoder\.block\.(\d+)\.layer\.0\.layer_norm\.", r"enc.blk.\1.attn_norm."),
+    (r"^encoder\.block\.(\d+)\.layer\.1\.layer_norm\.", r"enc.blk.\1.ffn_norm."),
+    (r"^encoder\.block\.(\d+)\.layer\.1\.DenseReluDense\.wi_0\.", r"enc.blk.\1.ffn_gate."),
+    (r"^encoder\.block\.(\d+)\.layer\.1\.DenseReluDense\.wi_1\.", r"enc.blk.\1.ffn_up."),
+    (r"^encoder\.block\.(\d+)\.layer\.1\.DenseReluDense\.wo\.", r"enc.blk.\1.ffn_down."),
+)
+UMT5 = GOLDEN / "wan22/checkpoint-t2v-a14b/models_t5_umt5-xxl-enc-bf16.pth"
 FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 LAYER = "blocks.0.self_attn.q"
 
@@ -185,3 +202,36 @@ def test_truncated_gguf(tmp_path, published, part):
     file.write_bytes(content[: part if part >= 1 else int(part * len(content))])
     with pytest.raises(CheckpointError, match="broken or truncated GGUF"):
         load_component("transformer", file)
+
+
+def test_a_text_encoder_in_the_names_of_llama_cpp(tmp_path):
+    plain = load_component("text_encoder", UMT5)
+    writer = gguf.GGUFWriter(tmp_path / "umt5.gguf", "t5encoder")
+    for name, tensor in plain.state_dict().items():
+        if name != "encoder.embed_tokens.weight":
+            writer.add_tensor(renamed(name, LLAMA_CPP), tensor.float().numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    model = load_component("text_encoder", tmp_path / "umt5.gguf")
+    tokens = torch.tensor([[3, 5, 1]])
+    with torch.no_grad():
+        torch.testing.assert_close(model(tokens).last_hidden_state, plain(tokens).last_hidden_state)
+
+
+def test_a_text_encoder_with_scaled_float8(tmp_path):
+    plain = load_component("text_encoder", UMT5)
+    marker, tokenizer = torch.zeros(2, dtype=FLOAT8[0]), torch.zeros(9, dtype=torch.uint8)
+    stored, exact = {"scaled_fp8": marker, "spiece_model": tokenizer}, {}
+    for name, tensor in plain.state_dict().items():
+        stored[name] = exact[name] = tensor
+        if tensor.ndim == 2 and "block" in name and "bias" not in name:
+            scale = tensor.abs().max() / 448
+            stored[name] = (tensor / scale).to(FLOAT8[0])
+            stored[name.removesuffix("weight") + "scale_weight"] = scale
+            exact[name] = stored[name].float() * scale
+    stored.pop("encoder.embed_tokens.weight", None)
+    save_file(stored, tmp_path / "umt5_fp8_scaled.safetensors")
+    model = load_component("text_encoder", tmp_path / "umt5_fp8_scaled.safetensors").state_dict()
+    assert all(torch.equal(model[name], exact[name]) for name in model)

@@ -190,7 +190,7 @@ COMPONENTS = {
         float32="",  # all of it
     ),
     "text_encoder": Component(
-        tables=(names.UMT5, names.DIFFUSERS_UMT5),
+        tables=(names.UMT5, names.DIFFUSERS_UMT5, names.GGUF_UMT5),
         config=umt5_config,
         make=lambda values: UMT5EncoderModel(UMT5Config(**values)),
         instead={torch.float16: torch.bfloat16},  # it overflows in float16
