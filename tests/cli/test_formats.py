@@ -229,3 +229,23 @@ def test_low_vram_with_float8_weights(make, folder, tmp_path):
     given = ("--transformer", f"{tmp_path / 'stored.safetensors'}:high")
     ours, streamed = (make.frames(folder, *given, *more).astype(int) for more in ((), ("--low_vram",)))
     assert np.abs(ours - streamed).mean() < 8  # the other expert is quantized too
+
+
+@pytest.mark.parametrize(("name", "close"), [("int8", 3), ("float8", 6), ("int4", 12)])
+def test_weights_quantized_when_they_are_loaded(make, folder, tmp_path, name, close):
+    exact = make.frames(folder).astype(int)
+    quantized = make.frames(folder, "--quantize", name).astype(int)
+    assert 0 < np.abs(exact - quantized).mean() < close
+    record = json.loads((tmp_path / "out.json").read_text())
+    assert record["request"]["quantize"] == name
+    sizes = [
+        json.loads(make(folder, *more, "--dry_run", "--json").out)["memory_bytes"]["plain"]
+        for more in ((), ("--quantize", name))
+    ]
+    assert sizes[1] < sizes[0]
+
+
+def test_quantize_is_not_for_streamed_weights(make, folder):
+    finished = make(folder, "--quantize", "int8", "--low_vram", "--dry_run")
+    assert finished.code == 2
+    assert "not together with --low_vram" in finished.complaint

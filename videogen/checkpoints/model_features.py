@@ -9,7 +9,7 @@ from pathlib import Path
 
 from videogen.checkpoints.layouts import WEIGHTLESS, Checkpoint, files
 from videogen.checkpoints.networks import NETWORKS
-from videogen.checkpoints.stored_tensors import component_shapes, quantized_weights
+from videogen.checkpoints.stored_tensors import FORMATS, component_shapes, quantized_weights
 from videogen.checkpoints.tensor_headers import Shape
 from videogen.files import read_json
 from videogen.results.digest import sha256
@@ -18,6 +18,7 @@ from videogen.tasks.table import LAYOUTS
 from videogen.tasks.task_spec import DIFFUSERS, NetworkTraits, PublishedWeights, TaskSpec
 
 HEAD_DIM = 128  # of every published transformer
+LINEAR = 0.95  # at least that share of a published transformer's weights can be quantized
 _EDGE = 1 << 16  # bytes read at either end of a file for its fingerprint
 
 
@@ -119,13 +120,18 @@ def parameters(checkpoint: Checkpoint, task: TaskSpec) -> dict[str, int]:
     return {c: _count(checkpoint.place(c)) for c in checkpoint.components if c not in WEIGHTLESS}
 
 
-def quantized(checkpoint: Checkpoint) -> dict[str, QuantizedWeights]:
-    """Return what of every transformer's weights stays in the format of its file."""
+def quantized(checkpoint: Checkpoint, task: TaskSpec, name: str | None) -> dict[str, QuantizedWeights]:
+    """Return what of every transformer's weights is quantized; ``name`` is a format of ``--quantize``."""
     if checkpoint.folder is None:
-        return {}
-    kept = "|".join(network.float32 for network in NETWORKS)
-    names = (name for name in checkpoint.components if name.startswith("transformer"))
-    return {name: quantized_weights(checkpoint.place(name), kept) for name in names}
+        counts = parameters(checkpoint, task).items() if name else ()
+        each = FORMATS[name][0] if name else 0
+        linear = {part: int(LINEAR * count) for part, count in counts if part.startswith("transformer")}
+        return {
+            part: QuantizedWeights(count=count, bytes=int(each * count)) for part, count in linear.items()
+        }
+    exact = "|".join(network.float32 for network in NETWORKS)
+    names = (part for part in checkpoint.components if part.startswith("transformer"))
+    return {part: quantized_weights(checkpoint.place(part), exact, name) for part in names}
 
 
 def published(name: str, task: TaskSpec) -> PublishedWeights:

@@ -21,6 +21,8 @@ from videogen.tasks.memory_model import QuantizedWeights
 FLOAT8 = ("F8_E4M3", "F8_E5M2")
 # Bytes per weight of a layer at work: the number in float32, and in the compute dtype or as parts of a sum.
 FLOAT8_SCRATCH, GGUF_SCRATCH = 6, 10
+# Format of --quantize -> bytes per weight, and those of a layer at work; in 4 bits 32 weights share a scale.
+FORMATS = {"int8": (1, 6), "float8": (1, 6), "int4": (0.5 + 2 / 32, 14)}
 SCALE = re.compile(r"\.(scale_weight|weight_scale)$")
 MARKER = re.compile(r"(^|\.)scaled_fp8$")
 # Not needed: the format is known, activations are not quantized, tokenizers are files of their own.
@@ -58,25 +60,26 @@ def component_tensors(place: Path) -> dict[str, TensorInfo]:
     }
 
 
-def quantized_weights(place: Path, kept: str) -> QuantizedWeights:
-    """Return what of a transformer's weights stays quantized; ``kept`` are names that are float32 always."""
-    tensors = {
-        name: info
-        for name, info in component_tensors(place).items()
-        if is_quantized(info.dtype) and len(info.shape) == 2 and not re.search(kept, name)
-    }
-    counts = {name: math.prod(info.shape) for name, info in tensors.items()}
-    size = sum(
-        gguf_files.stored_bytes(info.dtype, counts[name])
-        if info.dtype in gguf_files.QUANTIZED
-        else counts[name]
-        for name, info in tensors.items()
-    )
-    largest = max(counts, key=lambda name: counts[name], default=None)
-    if largest is None:
-        return QuantizedWeights()
-    per_number = GGUF_SCRATCH if tensors[largest].dtype in gguf_files.QUANTIZED else FLOAT8_SCRATCH
-    return QuantizedWeights(count=sum(counts.values()), bytes=size, scratch=counts[largest] * per_number)
+def quantized_weights(place: Path, exact: str, name: str | None = None) -> QuantizedWeights:
+    """Return what of a transformer's weights is quantized, in its files or for ``--quantize``.
+
+    Args:
+        place: folder or file.
+        exact: pattern of the names that are float32 always.
+        name: format of ``--quantize``.
+    """
+    sizes: dict[str, tuple[int, float, int]] = {}  # count, bytes, scratch
+    for key, info in component_tensors(place).items():
+        count, kept = math.prod(info.shape), is_quantized(info.dtype)
+        if len(info.shape) != 2 or re.search(exact, key):
+            continue
+        if info.dtype in gguf_files.QUANTIZED:
+            sizes[key] = (count, gguf_files.stored_bytes(info.dtype, count), count * GGUF_SCRATCH)
+        elif kept or (name and key.endswith(".weight")):
+            each, scratch = (1, FLOAT8_SCRATCH) if kept or name is None else FORMATS[name]
+            sizes[key] = (count, count * each, count * scratch)
+    counts, stored, scratches = zip((0, 0, 0), *sizes.values(), strict=True)
+    return QuantizedWeights(count=sum(counts), bytes=int(sum(stored)), scratch=max(scratches))
 
 
 def component_shapes(place: Path) -> dict[str, Shape]:

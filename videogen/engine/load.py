@@ -18,7 +18,7 @@ from videogen.files import read_json
 from videogen.models.components import plan_component
 from videogen.pipelines.base import VideoPipeline
 from videogen.planning.plan import Outline, Plan
-from videogen.runtime import apply, float8, memory, parallel
+from videogen.runtime import apply, float8, memory, parallel, weight_formats
 from videogen.runtime import device as devices
 from videogen.runtime.cross_attention_cache import cache_cross_attention
 from videogen.runtime.device import choose_device
@@ -162,12 +162,15 @@ def set_up(plan: Plan) -> VideoPipeline:
             logger.warning(note)
     set_precision(device, dtype)
     enable_fused_kernels(device, dtype, DTYPES[options.vae_dtype])
-    whole = not (options.offload or options.low_vram)
+    whole = not (options.offload or options.low_vram or options.quantize)
     pipeline = load_pipeline(plan.task, plan.checkpoint, dtype, device if whole else memory.CPU)
     load_loras(pipeline, options.lora)
     if options.float8_matmul:
         for transformer in pipeline.transformers:
             float8.quantize(transformer, device)
+    if options.quantize:
+        for transformer in pipeline.transformers:
+            weight_formats.quantize(transformer, device, options.quantize)
     memory.place(pipeline, device, offload=options.offload, low_vram=options.low_vram)
     prepare_vae(pipeline.vae, device, DTYPES[options.vae_dtype])
     if not options.low_vram:

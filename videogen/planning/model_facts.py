@@ -179,7 +179,10 @@ def _memory(
         residuals=_residuals(options, shape, task.memory.cached_outputs(transformer)),
     )
     network = task.memory.network(size)
-    weights = model_features.parameters(checkpoint, task), model_features.quantized(checkpoint)
+    weights = (
+        model_features.parameters(checkpoint, task),
+        model_features.quantized(checkpoint, task, options.quantize),
+    )
     return estimate(video, *weights, network, task.memory.vae)
 
 

@@ -266,6 +266,9 @@ class Runtime:
     float8_matmul: bool = switch(
         "multiply in float8 in all transformer blocks but the first and the last; not exact; with "
         "--compile, on a GPU of compute capability 8.9 or more", common=True, reloads=True)
+    quantize: str | None = row(types.one_of("int8", "int4", "float8"),
+        "transformer weights in 8 or 4 bits, for less memory on any GPU; not exact", metavar="FORMAT",
+        common=True, reloads=True, excludes=("low_vram", "float8_matmul"))
     vae_tiling: str = row(types.one_of("auto", "on", "off"), "tiled decode for small GPUs", metavar="MODE",
         common=True, default="auto")
     vae_dtype: str = row(types.dtype_of("float32", "bfloat16"),
