@@ -1,14 +1,13 @@
-"""Options from files: --config (YAML), --from_metadata (JSON or MP4), --jobs (text or JSON lines)."""
+"""Options from files: --config (YAML), --from_metadata (JSON or MP4); those of --jobs are in jobs.py."""
 
-import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
-from videogen.errors import InputError, brief, nearest
-from videogen.planning.request import Item
+from videogen.cli.hints import hint
+from videogen.errors import InputError, brief
 from videogen.results import sidecar
 from videogen.tasks.option_types import prompts
 from videogen.tasks.options import FLAG_NAMES, OPTIONS, Option, RunSettings, merge
@@ -87,8 +86,7 @@ def named(spelling: str, source: str) -> Option:
     """
     name = FLAG_NAMES.get(spelling.lstrip("-").replace("-", "_"))
     if name is None or name in COMMAND_LINE_ONLY:
-        close = nearest(spelling, FLAG_NAMES)
-        raise InputError(source, spelling, "no such option", f"nearest {close}" if close else "see --help")
+        raise InputError(source, spelling, "no such option", hint(spelling) or "see --help")
     return OPTIONS[name]
 
 
@@ -121,7 +119,7 @@ def from_config(file: str) -> dict[str, object]:
     Raises:
         InputError: unreadable, empty, not a mapping, an unknown key or a bad value.
     """
-    content = _yaml(file)
+    content = read_yaml("--config", file, "write one 'flag: value' per line")
     if not isinstance(content, dict) or not content:
         state = "is empty" if not content else "must be 'flag: value' lines"
         raise InputError("--config", file, state, "for example 'prompt: a cat'")
@@ -161,50 +159,26 @@ def from_metadata(file: str, stronger: Collection[str]) -> tuple[dict[str, objec
     return from_mapping(request, flag, one_video=True), ignored
 
 
-def read_jobs(file: str, base: Mapping[str, object], recorded: Collection[str]) -> list[Item]:
-    """Read a --jobs file: JSON lines where the first line is a JSON object, else one prompt per line.
-
-    Of the ``base`` values, those ``recorded`` come from an earlier result.
+def read_yaml(flag: str, file: str, fix: str) -> object:
+    """Return what a YAML file holds.
 
     Raises:
-        InputError: unreadable, empty, or a broken line, with its number.
+        InputError: unreadable, or not YAML, with the line; ``fix`` says what to write.
     """
-    items: list[Item] = []
-    text = _text("--jobs", file).splitlines()
-    lines = [(number, line.strip()) for number, line in enumerate(text, start=1) if line.strip()]
-    if not lines:
-        raise InputError("--jobs", file, "is empty", "one prompt per line, or one JSON object per line")
-    is_json = file.lower().endswith((".jsonl", ".json")) or lines[0][1].startswith("{")
-    for number, line in lines:
-        source = f"--jobs {file} line {number}"
-        own: Mapping[str, object] = _json_line(line, source) if is_json else {"prompt": line}
-        items.append(Item(values=merge(base, own), label=source, recorded=set(recorded) - own.keys()))
-    return items
-
-
-def _json_line(line: str, source: str) -> dict[str, object]:
-    fix = 'for example {"prompt": "a cat", "seed": 1}'
     try:
-        content = json.loads(line)
-    except ValueError as error:
-        raise InputError(source, None, f"is not JSON ({error})", fix) from None
-    if not isinstance(content, dict):
-        raise InputError(source, line, "is not a JSON object", fix)
-    return from_mapping(content, source, one_video=True)
-
-
-def _yaml(file: str) -> object:
-    try:
-        return yaml.safe_load(_text("--config", file))
+        return yaml.safe_load(read_text(flag, file))
     except yaml.YAMLError as error:
         line = getattr(getattr(error, "problem_mark", None), "line", None)
         where = f" at line {line + 1}" if line is not None else ""
-        fix = "write one 'flag: value' per line"
-        raise InputError("--config", file, f"is not YAML{where}", fix) from None
+        raise InputError(flag, file, f"is not YAML{where}", fix) from None
 
 
-def _text(flag: str, file: str) -> str:
-    """Read a small text file."""
+def read_text(flag: str, file: str) -> str:
+    """Read a small text file.
+
+    Raises:
+        InputError: it cannot be read, or is no text.
+    """
     path = Path(file).expanduser()
     try:
         if path.exists() and not path.is_file():

@@ -14,7 +14,7 @@ from videogen.media.audio import InputAudio, read_audio
 from videogen.media.download import Fetcher
 from videogen.media.image import InputImage, read_image
 from videogen.media.video_reader import InputVideo, read_video
-from videogen.planning import option_rules
+from videogen.planning import option_rules, output_names
 from videogen.planning.model_facts import FileFacts, model_facts, options_of_weights, read_files
 from videogen.planning.plan import Draft, Outline, Plan
 from videogen.planning.request_checks import (
@@ -32,9 +32,10 @@ from videogen.results.output_paths import (
     choose_output_paths,
     earlier_seed,
     reserve,
+    shared_patterns,
 )
 from videogen.tasks.option import typed
-from videogen.tasks.option_types import MAX_SEED
+from videogen.tasks.option_types import DRAWN_SEEDS, MAX_SEED
 from videogen.tasks.options import OPTIONS, Options, check_combination, defaults, merge
 from videogen.tasks.table import check_used, find, variant
 from videogen.tasks.task_spec import Files
@@ -56,42 +57,46 @@ class Item:
     recorded: Collection[str] = ()
 
 
-def make_plans(items: Sequence[Item], policy: OverwritePolicy, workdir: Path) -> list[Outline]:
+def make_plans(
+    items: Sequence[Item], policy: OverwritePolicy, workdir: Path, earlier: Sequence[Outline] = ()
+) -> list[Outline]:
     """Check everything and decide everything, for all items, before any of them runs.
 
     What is returned is a ``Plan`` where the model is on this machine.
 
     Args:
         workdir: an existing folder for downloads, which the caller owns.
+        earlier: plans of the same run, after which these are numbered and whose output paths are taken.
 
     Raises:
         InputError, CheckpointError: the first thing that will not work.
     """
     if policy.overwrite and policy.resume:
         raise InputError("--resume", None, "not together with --overwrite", "choose one of the two")
-    drawn, stamp = secrets.randbelow(MAX_SEED + 1), time.strftime("%Y-%m-%d_%H-%M-%S")
+    drawn, stamp = secrets.randbelow(DRAWN_SEEDS), time.strftime("%Y-%m-%d_%H-%M-%S")
     videos: list[tuple[str, Draft, FileFacts | None, int]] = []
     for item in items:
-        with _labelled(item.label):
+        with labelled(item.label):
             draft = decide(item, workdir)
             here = draft.checkpoint.folder is not None
             files = read_files(draft.options, draft.facts, draft.checkpoint) if here else None
             videos += [(item.label, draft, files, seed) for seed in _seeds(draft.options, drawn)]
     plans: list[Outline] = []
-    taken: set[Path] = set()
-    for index, (label, draft, files, first_seed) in enumerate(videos, start=1):
-        with _labelled(label):
+    taken = {path for plan in earlier for path in plan.outputs.paths}
+    shared = shared_patterns([draft.options for _, draft, _, _ in videos])
+    for index, (label, draft, files, first_seed) in enumerate(videos, start=len(earlier) + 1):
+        with labelled(label):
             options, task = draft.options, draft.task.name
-            check_pattern(options, many=len(videos) > 1, resume=policy.resume)
-            earlier = None if options.seed or not policy.resume else earlier_seed(options, task, index)
-            seed = first_seed if earlier is None else earlier
+            check_pattern(options, shared=shared, resume=policy.resume)
+            kept = None if options.seed or not policy.resume else earlier_seed(options, task, index)
+            seed = first_seed if kept is None else kept
             outputs = choose_output_paths(options, task=task, index=index, seed=seed, stamp=stamp)
             sources = [source.path for given in draft.inputs.values() for source in given]
             outputs = reserve(outputs, options, taken, policy, sources)
             plan = draft.outline(seed=seed, index=index, outputs=outputs)
             plan = plan if files is None else plan.with_files(files)
         if not (policy.resume and isinstance(plan, Plan) and plan.earlier_record()):
-            with _labelled(label):
+            with labelled(label):
                 plan.resume_store.check(resume=policy.resume, overwrite=policy.overwrite)
         plans.append(plan)
         taken.update(outputs.paths)
@@ -141,7 +146,7 @@ def decide(item: Item, workdir: Path) -> Draft:
     notes += [writer.note for writer in writers.values() if writer.note]
     return Draft(
         task=task,
-        options=options,
+        options=output_names.fill(options, shape, checkpoint.name),
         shape=shape,
         checkpoint=checkpoint,
         inputs=inputs,
@@ -177,7 +182,7 @@ def _read(
 
 
 @contextmanager
-def _labelled(label: str) -> Iterator[None]:
+def labelled(label: str) -> Iterator[None]:
     """Put an item's label in front of what is wrong with it."""
     try:
         yield

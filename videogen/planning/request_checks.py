@@ -112,7 +112,7 @@ def warnings(
     if options.revision and checkpoint.folder is not None and not checkpoint.revision:
         yield "--revision has no effect on a folder or a tiny model"
     if "prompt_enhancer" in asked and options.prompt_enhancer and (options.input_image or options.end_image):
-        yield "--prompt_enhancer is not used with an image, as published"
+        yield "--prompt_enhancer is not used with an image, which it does not see"
     yield from _without_effect(task, options, asked)
     if checkpoint.folder is not None:
         yield from (note for lora in options.lora if (note := lora_files.check(lora.path, checkpoint)))

@@ -196,7 +196,7 @@ class Chain:
 class FirstFrame:
     """How HunyuanVideo keeps to its first frame, and long videos from repeating."""
 
-    i2v_stability: bool = switch("keep close to the first frame (the default, with --shift 7)",
+    i2v_stability: bool | None = switch("keep close to the first frame (the default, with --shift 7)",
         excludes=("no_i2v_stability",), default=True, instead_of=("no_i2v_stability",))
     no_i2v_stability: bool = switch("allow more motion (with --shift 17)", instead_of=("i2v_stability",))
     i2v_condition_type: str = row(types.one_of("token_replace", "latent_concat"),
