@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import REFS, ROOT
 from videogen.cli import main as command_line
 from videogen.cli.parser import parse
-from videogen.errors import InputError, VideoGenError
+from videogen.errors import CheckpointError, InputError, VideoGenError
 from videogen.tasks.option_types import file_path, lora, path, paths, prompts
 from videogen.tasks.options import OPTIONS
 
@@ -77,6 +77,18 @@ def test_a_temporary_folder_that_is_missing_names_its_variable(cli, r2v, tmp_pat
     finished = cli(*r2v, "--dry_run")
     assert finished.code == 3
     assert "set TMPDIR to" in finished.complaint
+
+
+def test_a_cache_of_models_that_cannot_be_written_names_its_variable():
+    from huggingface_hub import constants
+
+    error = CheckpointError("--model_id a/b: could not be downloaded")
+    error.__context__ = OSError(30, "Read-only file system", f"{constants.HF_HOME}/hub/models--a--b")
+    assert command_line.verdict(error) == (
+        3,
+        f"the cache folder of models {constants.HF_HOME}: Read-only file system; "
+        "set HF_HOME to a folder with space that can be written",
+    )
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full and a shell")

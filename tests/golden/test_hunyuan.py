@@ -16,6 +16,7 @@ from videogen.checkpoints.tensor_headers import tensor_shapes
 from videogen.diffusion.sampling import euler
 from videogen.errors import CheckpointError
 from videogen.media.image import crop_bilinear
+from videogen.models import lora_weights
 from videogen.models.components import load_component
 from videogen.models.hunyuan import text, transformer
 from videogen.models.wan.vae import onload
@@ -227,10 +228,10 @@ def test_lora_is_merged_as_published(tmp_path):
         CHECKPOINT, [Entry(k, tuple(v.shape), lambda v=v: v) for k, v in published.items()], [DIT]
     )
     plain = load_component("hunyuan_transformer", (CHECKPOINT / WEIGHTS).parent, arch=ARCH).state_dict()
-    state, _ = lora.read(
+    state = lora_weights.read(
         tmp_path / "lora.safetensors",
         load_component("hunyuan_transformer", (CHECKPOINT / WEIGHTS).parent, arch=ARCH),
-    )
+    ).pairs
     for name, weight in plain.items():
         pair = [state.get(f"transformer.{name.removesuffix('.weight')}.lora_{x}.weight") for x in "BA"]
         added = pair[0] @ pair[1] if pair[0] is not None else 0
@@ -243,7 +244,7 @@ def test_a_lora_of_another_model(tmp_path):
     pair = {f"{PREFIX}elsewhere{part}": torch.ones(2, 2) for part in (UP, DOWN)}
     save_file(pair, tmp_path / "lora.safetensors")
     with pytest.raises(CheckpointError, match="0 of its 1 layers"):
-        lora.read(tmp_path / "lora.safetensors", model)
+        lora_weights.read(tmp_path / "lora.safetensors", model)
 
 
 @pytest.fixture

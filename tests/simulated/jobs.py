@@ -32,7 +32,7 @@ from videogen.models.wan import vae
 from videogen.pipelines.base import VideoPipeline
 from videogen.planning.plan import Outline
 from videogen.planning.request import Item, make_plans
-from videogen.results import resume_store
+from videogen.results import publishing, resume_store
 from videogen.results.output_paths import OverwritePolicy
 from videogen.runtime.parallel import SINGLE_PROCESS, Communicator
 from videogen.tasks.options import OPTIONS
@@ -201,12 +201,15 @@ class Counted:
         self.most_frames, self.most_forwards = most_frames, most_forwards
         self.frames = self.pieces = self.forwards = 0
         self.target: Path | None = None
+        self.temporary = None
 
     def take_the_place_of_files(self, patches: Patches) -> None:
         """Let everything that would be written come here."""
         patches.set(video_writer, "open_writer", self.open_writer)
-        for writer in (files, resume_store):
-            patches.set(writer, "save_tensors", lambda *_, **__: None)
+        patches.set(publishing, "publish", lambda outputs, *_: outputs)
+        patches.set(resume_store, "digest", lambda *_: {})
+        patches.set(files, "write_tensors", lambda *_, **__: None)
+        patches.set(resume_store, "save_tensors", lambda *_, **__: None)
 
     def watch(self, pipeline: Any) -> None:
         """Count the forwards of a pipeline's transformers."""

@@ -1,68 +1,103 @@
-"""LoRA files: validated against a model by names and shapes, and read under diffusers' names.
+"""LoRA files: their layers, kinds and strengths, validated against a model by names and shapes.
 
-Names may be diffusers', those of the published checkpoints, or the latter with "_" for "."; one table reads
-them all. Validation only needs the headers and no torch, so it runs before anything is loaded.
+Layer names may be diffusers' or those of the published checkpoints, with "_" or "." between their words and
+any of the usual prefixes. Only headers are read and no torch is needed, so a file is judged before anything
+is loaded; ``models/lora_weights.py`` reads the tensors.
 """
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from safetensors import safe_open
 
 from videogen.checkpoints.key_maps import Entry, KeyTable, rename
 from videogen.checkpoints.layouts import Checkpoint, weight_files
+from videogen.checkpoints.lora_strength import Strength, read_strength
 from videogen.checkpoints.networks import NETWORKS
 from videogen.checkpoints.tensor_headers import Shape, tensor_shapes
 from videogen.errors import CheckpointError
 
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-# Prefixes of layer names.
-OURS = "transformer."
-DOTTED = re.compile(r"^(transformer|diffusion_model|base_model\.model)\.")
+SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
+# Prefixes of layer names, as often as they occur.
+DOTTED = re.compile(r"^(?:(?:base_model\.model|model|transformer|diffusion_model|unet|dit)\.)+")
 UNSCALED = tuple(network.lora_prefix for network in NETWORKS if network.lora_prefix)
-FLAT = (*UNSCALED, "lora_unet_")
-# Flat layer names write "_" for ".", except inside these words; of two that begin alike the longer counts.
+FLAT = (*UNSCALED, "lora_unet_", "lora_transformer_", "lycoris_")  # before names with "_" for "."
+# Words of published layer names that have "_" inside; of two that begin alike the longer counts.
 WORDS = sorted((word for network in NETWORKS for word in network.words), key=len, reverse=True)
 WORD = re.compile(rf"(?:{'|'.join(WORDS)})(?=_|$)|[^_]+")
-# Role of a tensor in its layer, by its suffix: one of two low-rank matrices, or a full-rank difference.
+# Role of a tensor in its layer, by its suffix.
 ROLE = re.compile(
-    r"\.(?:lora(?:_linear_layer)?[._](?:(?P<down>A|down)|(?P<up>B|up))(?:\.default)?\.weight"
-    r"|(?P<alpha>alpha)|(?P<bias>diff_b|lora_B\.bias)|(?P<whole>diff))$"
+    r"\.(?:lora(?:_linear_layer)?[._](?:(?P<down>A|down)|(?P<up>B|up))(?:\.[^.]+)?\.weight"
+    r"|(?P<up_bias>lora_B(?:\.[^.]+)?\.bias)"
+    r"|(?P<magnitude>dora_scale|lora_magnitude_vector(?:\.[^.]+)?(?:\.weight)?)"
+    r"|(?P<alpha>alpha)|(?P<whole>diff|w_norm)|(?P<bias>diff_b|b_norm)|(?P<modulation>diff_m)"
+    r"|(?P<left>lokr_w1)|(?P<left_a>lokr_w1_a)|(?P<left_b>lokr_w1_b)"
+    r"|(?P<right>lokr_w2)|(?P<right_a>lokr_w2_a)|(?P<right_b>lokr_w2_b)"
+    r"|(?P<one_a>hada_w1_a)|(?P<one_b>hada_w1_b)|(?P<two_a>hada_w2_a)|(?P<two_b>hada_w2_b))$"
 )
+# Names of tensors that are no part of what is read here -> what they are, for the warning.
+OTHERS = (
+    (r"lora_te|text_encoder|text_model|te\d?_", "text encoder"),
+    (r"lokr_t2|hada_t[12]|lora_mid", "Tucker factors"),
+    (r"oft_|boft_", "OFT"),
+    (r"ia3", "IA3"),
+    (r"\b[ab][12]\.weight$", "GLoRA"),
+    (r"lora_embedding", "embeddings"),
+    (r"norm", "norms"),
+)
+HADAMARD = ("one_a", "one_b", "two_a", "two_b")  # LoHa
+LEFT, RIGHT = {"left", "left_a", "left_b"}, {"right", "right_a", "right_b"}  # LoKr
+# What a layer's tensors change -> the roles that do.
+CHANGES = {
+    "weights": {"down", "up", "whole", "magnitude", *LEFT, *RIGHT, *HADAMARD},
+    "biases": {"bias", "up_bias"},
+    "modulation": {"modulation"},
+}
+COMPLETE = (("down", "up"), ("left_a", "left_b"), ("right_a", "right_b"), HADAMARD)  # only together
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Layer:
-    """One layer that a LoRA file adapts.
+    """One layer that a LoRA file changes.
 
     Args:
         name: name in the file.
         published: name in published checkpoints, or already ours.
-        ours: names of our layers that it corresponds to.
+        weights: our parameters that its weight corresponds to, one below the other.
+        biases: likewise for its bias.
+        modulation: our parameter that its modulation corresponds to.
         keys: role of a tensor -> the tensor's name.
+        swap_halves: the two halves of its rows are swapped in ours.
     """
 
     name: str
     published: str
-    ours: tuple[str, ...]
+    weights: tuple[str, ...]
+    biases: tuple[str, ...]
+    modulation: tuple[str, ...]
     keys: Mapping[str, str]
+    swap_halves: bool = False
 
     @property
-    def is_diffusers_format(self) -> bool:
-        """Return whether diffusers can read the layer as it is."""
-        pair = {f"{self.name}.lora_{part}" for part in ("A.weight", "B.weight", "B.bias")}
-        return self.name == OURS + self.ours[0] and pair.issuperset(self.keys.values())
+    def names(self) -> tuple[str, ...]:
+        """Return its names in the file, in published checkpoints and in ours."""
+        return (self.name, self.published, *(weight.removesuffix(".weight") for weight in self.weights))
 
-    def expected_shapes(self, model: Mapping[str, Shape], rank: int) -> dict[str, Shape]:
-        """Return the expected shapes of its tensors."""
-        rows, columns = sum(model[name][0] for name in self.ours), model[self.ours[0]][1:]
-        return {"down": (rank, *columns), "up": (rows, rank), "bias": (rows,), "whole": (rows, *columns)}
+    @property
+    def ignores_alpha(self) -> bool:
+        return self.name.startswith(UNSCALED)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoraFile:
+    """A validated file: the layers that fit the model, and a warning about what else it holds."""
+
+    path: Path
+    layers: tuple[Layer, ...]
+    strength: Strength
+    warning: str | None
 
 
 def check(path: Path, checkpoint: Checkpoint) -> str | None:
@@ -75,55 +110,105 @@ def check(path: Path, checkpoint: Checkpoint) -> str | None:
     published = [Entry(name, shape, _unread) for name, shape in tensor_shapes(weight_files(place)).items()]
     if not published:  # a pickle that only torch can read
         return None
-    found = rename(
-        place, published, [table for network in NETWORKS for table in (network.published, network.ours)]
-    )
-    return _validate(path, _matrices((name, entry.shape) for name, entry in found.items()))[1]
+    tables = [table for network in NETWORKS for table in (network.published, network.ours)]
+    found = rename(place, published, tables)
+    return validate(path, {name: entry.shape for name, entry in found.items()}).warning
 
 
-def read(path: Path, transformer: "nn.Module") -> "tuple[dict[str, Tensor] | None, str | None]":
-    """Return (tensors under diffusers' names, or None if the file has these already; a warning).
+def validate(path: Path, model: Mapping[str, Shape], shapes: Mapping[str, Shape] | None = None) -> LoraFile:
+    """Return what of a file belongs to a model.
 
-    If one published layer is several of ours, all share its first matrix.
+    Args:
+        path: LoRA file, or the folder that holds the only one.
+        model: shapes of the model's parameters, under our names.
+        shapes: shapes of the file's tensors, where they are known already.
 
     Raises:
-        CheckpointError: it is not for this transformer.
+        CheckpointError: no layer belongs to the model, or the first one that does not fit.
     """
-    weights = ((name, getattr(module, "weight", None)) for name, module in transformer.named_modules())
-    model = _matrices((f"{name}.weight", tuple(w.shape)) for name, w in weights if w is not None)
-    layers, note = _validate(path, model)
-    if all(layer.is_diffusers_format for layer in layers):
-        return None, note
-    table = _table(model)
-    state: dict[str, Tensor] = {}
-    with safe_open(_file(path), framework="pt") as opened:
-        for layer in layers:
-            tensors = {role: opened.get_tensor(key) for role, key in layer.keys.items()}
-            state.update(_convert(layer, tensors, model, table))
-    return state, note
+    file = file_of(path)
+    shapes = tensor_shapes([file]) if shapes is None else shapes
+    layers = _layers(shapes, model)
+    known = [layer for layer in layers if layer.weights or layer.biases or layer.modulation]
+    if not known:
+        raise CheckpointError(f"--lora {path}: {_why_nothing_fits(layers, shapes)}")
+    narrow = [layer for layer in known if _takes_fewer_channels(layer, shapes, model)]
+    fitting = tuple(layer for layer in known if layer not in narrow)
+    problems = [problem for layer in fitting for problem in _problems(layer, shapes, model)]
+    if problems:
+        more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
+        raise CheckpointError(f"--lora {path}: {problems[0]}{more}; is it whole, and for this model?")
+    strength, warnings = read_strength(file, fitting, shapes)
+    if len(known) < len(layers):
+        warnings.append(f"{len(known)} of its {len(layers)} layers are this model's")
+    warnings += [f"{layer.name} takes fewer channels than the model's and is left out" for layer in narrow]
+    seen = {key for layer in layers for key in layer.keys.values()}
+    if rest := Counter(_kind(key) for key in shapes if key not in seen):
+        kinds = ", ".join(f"{kind} ({count})" for kind, count in rest.most_common())
+        warnings.append(f"{rest.total()} of its {len(shapes)} tensors are not used: {kinds}")
+    warning = f"--lora {path.name}: {'; '.join(warnings)}" if warnings else None
+    return LoraFile(path=file, layers=fitting, strength=strength, warning=warning)
+
+
+def file_of(path: Path) -> Path:
+    """Return the LoRA file at a path, or the only one in a folder; .safetensors go first.
+
+    Raises:
+        CheckpointError: the folder holds none, or several.
+    """
+    if path.is_file():
+        return path
+    by_suffix = [sorted(path.glob(f"*{suffix}")) for suffix in SUFFIXES]
+    files = next((files for files in by_suffix if files), [])
+    if len(files) != 1:
+        kind = files[0].suffix if files else SUFFIXES[0]
+        raise CheckpointError(f"--lora {path}: holds {len(files)} {kind} files; name the one")
+    return files[0]
 
 
 def _unread() -> None:
     raise AssertionError
 
 
-def _file(path: Path) -> Path:
-    """Return the LoRA file at a path, or the only one in a folder."""
-    if path.is_file():
-        return path
-    files = sorted(path.glob("*.safetensors"))
-    if len(files) != 1:
-        raise CheckpointError(f"--lora {path}: holds {len(files)} .safetensors files; name the one")
-    return files[0]
+def _layers(shapes: Mapping[str, Shape], model: Mapping[str, Shape]) -> list[Layer]:
+    """Return the layers that a file changes, those of other models too."""
+    found: dict[str, dict[str, str]] = {}
+    for key in shapes:
+        if (match := ROLE.search(key)) and match.lastgroup and not re.search(OTHERS[0][0], key):
+            found.setdefault(key[: match.start()], {})[match.lastgroup] = key
+    table, flat = _table(model), {name.replace(".", "_"): name for name in model}
+    layers = []
+    for name, keys in found.items():
+        if keys.keys() == {"alpha"}:
+            continue
+        published = dotted_name(name)
+        ours = {
+            part: _parameters(f"{published}{suffix}", table, flat)
+            for part, suffix in (("weights", ".weight"), ("biases", ".bias"), ("modulation", ".modulation"))
+        }
+        ours["weights"] = ours["weights"] or _parameters(published, table, flat)
+        ours |= {part: () for part, roles in CHANGES.items() if not keys.keys() & roles}
+        swap = bool(re.search(table.swap_halves, f"{published}.weight"))
+        layers.append(Layer(name=name, published=published, keys=keys, swap_halves=swap, **ours))
+    return layers
 
 
-def _matrices(shapes: Iterable[tuple[str, Shape]]) -> dict[str, Shape]:
-    """Return the layers whose weight is a matrix or a convolution kernel."""
-    return {
-        name.removesuffix(".weight"): shape
-        for name, shape in shapes
-        if name.endswith(".weight") and len(shape) > 1
-    }
+def dotted_name(name: str) -> str:
+    """Return a layer's name as checkpoints write it."""
+    name = DOTTED.sub("", name)
+    flat = next((prefix for prefix in FLAT if name.startswith(prefix)), None)
+    if flat is None:
+        return name
+    words = [".".join(WORD.findall(part)) for part in DOTTED.sub("", name.removeprefix(flat)).split(".")]
+    return ".".join(words)
+
+
+def _parameters(published: str, table: KeyTable, flat: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the model's parameters for a published name, or for one of ours in any spelling."""
+    if own := flat.get(published.replace(".", "_")):
+        return (own,)
+    names = [flat.get(name.replace(".", "_"), "") for name in table.names(published)]
+    return tuple(names) if all(names) else ()
 
 
 def _table(model: Iterable[str]) -> KeyTable:
@@ -134,87 +219,98 @@ def _table(model: Iterable[str]) -> KeyTable:
     )
 
 
-def _validate(path: Path, model: Mapping[str, Shape]) -> tuple[list[Layer], str | None]:
-    """Return (layers of a file that belong to the model, a warning if others do not).
-
-    Raises:
-        CheckpointError: none are, or the first that does not fit.
-    """
-    shapes = tensor_shapes([_file(path)])
-    layers = _layers(shapes, _table(model))
-    known = [layer for layer in layers if layer.ours and model.keys() >= set(layer.ours)]
-    if not known:
-        asked = f"{len(layers)} layers" if layers else f"{len(shapes)} tensors"
-        raise CheckpointError(f"--lora {path}: 0 of its {asked} belong to this model; check --model_id")
-    problems = [problem for layer in known for problem in _problems(layer, shapes, model)]
-    if problems:
-        more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
-        raise CheckpointError(f"--lora {path}: {problems[0]}{more}; is it whole, and for this model?")
-    if len(known) == len(layers):
-        return known, None
-    return known, f"--lora {path.name}: {len(known)} of its {len(layers)} layers are this model's"
+def _kind(key: str) -> str:
+    """Return what a tensor is that belongs to no layer."""
+    return next((kind for pattern, kind in OTHERS if re.search(pattern, key)), "unknown names")
 
 
-def _layers(shapes: Mapping[str, Shape], table: KeyTable) -> list[Layer]:
-    """Return the layers for which a file has matrices."""
-    found: dict[str, dict[str, str]] = {}
-    for key, shape in shapes.items():
-        match = ROLE.search(key)
-        if match and match.lastgroup and not (match.lastgroup == "whole" and len(shape) < 2):
-            found.setdefault(key[: match.start()], {})[match.lastgroup] = key
-    layers = []
-    for name, keys in found.items():
-        if keys.keys() & {"down", "up", "whole"}:
-            published = _dotted_name(name)
-            ours = tuple(our.removesuffix(".weight") for our in table.names(f"{published}.weight"))
-            layers.append(Layer(name=name, published=published, ours=ours, keys=keys))
-    return layers
+def _why_nothing_fits(layers: Sequence[Layer], shapes: Mapping[str, Shape]) -> str:
+    kinds = {kind for key in shapes if (kind := _kind(key)) not in ("unknown names", "norms")}
+    if not layers and kinds:
+        return f"holds {', '.join(sorted(kinds))}, which cannot be applied"
+    asked = f"{len(layers)} layers" if layers else f"{len(shapes)} tensors"
+    return f"0 of its {asked} belong to this model; check --model_id"
 
 
-def _dotted_name(name: str) -> str:
-    """Return a layer's name as checkpoints write it."""
-    flat = next((prefix for prefix in FLAT if name.startswith(prefix)), None)
-    return DOTTED.sub("", name) if flat is None else ".".join(WORD.findall(name.removeprefix(flat)))
+def _takes_fewer_channels(layer: Layer, shapes: Mapping[str, Shape], model: Mapping[str, Shape]) -> bool:
+    """Return whether it is the patch embedding of a model without image channels, on a model with them."""
+    if "patch_embedding" not in layer.published or not layer.weights:
+        return False
+    key = next((layer.keys[role] for role in ("down", "whole") if role in layer.keys), None)
+    return key is not None and math.prod(shapes[key][1:]) < math.prod(model[layer.weights[0]][1:])
 
 
 def _problems(layer: Layer, shapes: Mapping[str, Shape], model: Mapping[str, Shape]) -> Iterator[str]:
     """Yield what is wrong with a layer that belongs to the model."""
     keys = layer.keys
-    for one, other in (("down", "up"), ("up", "down")):
-        if one in keys and other not in keys:
-            yield f"{layer.name} has a lora_{one} and no lora_{other}"
+    for roles in COMPLETE:
+        have, lack = ([role for role in roles if (role in keys) is present] for present in (True, False))
+        if have and lack:
+            yield f"{layer.name} has a {_name(have[0])} and no {_name(lack[0])}"
             return
-    rank = next(iter(shapes[keys["down"]]), 0) if "down" in keys else 0
-    for role, wanted in layer.expected_shapes(model, rank).items():
-        given = shapes[keys[role]] if role in keys else wanted
-        # A matrix may be stored as a 1x1x1 kernel, and a kernel as a matrix.
-        if given[:1] != wanted[:1] or math.prod(given[1:]) != math.prod(wanted[1:]):
-            yield f"{keys[role]} is {list(given)}, expected {list(wanted)}"
+    if bool(keys.keys() & LEFT) != bool(keys.keys() & RIGHT):
+        yield f"{layer.name} has one factor of LoKr and not the other"
+        return
+    if keys.keys() & CHANGES["biases"] and not layer.biases:
+        yield f"{layer.name} has a bias, and the model's has none"
+        return
+    given = {role: shapes[key] for role, key in keys.items()}
+    for role, wanted in _expected(layer, given, model):
+        # A matrix may be stored as a 1x1x1 kernel, and a kernel as a matrix; vectors in any shape.
+        free = role in ("alpha", "magnitude", "modulation")
+        fits = (free or given[role][:1] == wanted[:1]) and math.prod(given[role]) == math.prod(wanted)
+        if not fits:
+            yield f"{keys[role]} is {list(given[role])}, expected {list(wanted)}"
 
 
-def _convert(
-    layer: Layer, tensors: "dict[str, Tensor]", model: Mapping[str, Shape], table: KeyTable
-) -> "Iterator[tuple[str, Tensor]]":
-    """Yield a layer's tensors under diffusers' names.
+def _expected(
+    layer: Layer, given: Mapping[str, Shape], model: Mapping[str, Shape]
+) -> Iterator[tuple[str, Shape]]:
+    """Yield the roles of a layer's tensors and the shapes that they must have."""
+    rank = {role: next(iter(shape), 0) for role, shape in given.items()}
+    rows = sum(model[name][0] for name in layer.weights)
+    columns = model[layer.weights[0]][1:] if layer.weights else ()
+    wanted: dict[str, Shape] = {
+        "down": (rank.get("down", 0), *columns),
+        "up": (rows, rank.get("down", 0)),
+        "whole": (rows, *columns),
+        "one_a": (rows, rank.get("one_b", 0)),
+        "one_b": (rank.get("one_b", 0), *columns),
+        "two_a": (rows, rank.get("two_b", 0)),
+        "two_b": (rank.get("two_b", 0), *columns),
+        "alpha": (),
+        "magnitude": columns[:1] if by_columns(given.get("magnitude", ()), columns) else (rows,),
+    }
+    for role in ("bias", "up_bias"):
+        wanted[role] = (sum(model[name][0] for name in layer.biases),)
+    wanted["modulation"] = model[layer.modulation[0]] if layer.modulation else ()
+    yield from ((role, wanted[role]) for role in given if role in wanted)
+    if given.keys() & LEFT:
+        left = given["left"] if "left" in given else (*given["left_a"][:1], *given["left_b"][1:])
+        height, width, area = next(iter(left), 0), math.prod(left[1:]), math.prod(columns)
+        fits = height and width and rows % height == 0 and area % width == 0
+        size = (rows // height, area // width) if fits else ()
+        if "right" in given:
+            yield "right", size
+        else:
+            yield "right_a", (*size[:1], rank["right_b"])
+            yield "right_b", (rank["right_b"], *size[1:])
 
-    Stored alphas are applied, except those that the published code ignores.
-    """
-    if "down" in tensors:
-        down, up = tensors["down"], tensors["up"].flatten(1)
-        if "alpha" in tensors and not layer.name.startswith(UNSCALED):
-            down = down * (tensors["alpha"].item() / down.shape[0])
-    else:  # a full-rank difference
-        down = tensors["whole"]
-        up = down.new_ones(down.shape[0]).diag()
-    later: dict[str, Any] = {"weight": up}
-    if "bias" in tensors:
-        later["bias"] = tensors["bias"]
-    if re.search(table.swap_halves, f"{layer.published}.weight"):
-        later = {kind: rows.roll(len(rows) // 2, dims=0) for kind, rows in later.items()}
-    for name in layer.ours:
-        yield f"{OURS}{name}.lora_A.weight", down.reshape(-1, *model[name][1:])
-    heights = [model[name][0] for name in layer.ours]
-    for kind, stacked in later.items():
-        for name, rows in zip(layer.ours, stacked.split(heights), strict=True):
-            kernel = (1,) * (len(model[name]) - 2) if kind == "weight" else ()
-            yield f"{OURS}{name}.lora_B.{kind}", rows.reshape(*rows.shape, *kernel).contiguous()
+
+def _name(role: str) -> str:
+    """Return what a role is called in files."""
+    names = {
+        "down": "lora_down",
+        "up": "lora_up",
+        "one": "hada_w1",
+        "two": "hada_w2",
+        "left": "lokr_w1",
+        "right": "lokr_w2",
+    }
+    first, mark, part = role.partition("_")
+    return names[first] + mark + part
+
+
+def by_columns(magnitude: Shape, columns: Shape) -> bool:
+    """Return whether the magnitudes of DoRA are those of a weight's columns; otherwise they are its rows'."""
+    return magnitude[:1] == (1,) and magnitude[1:2] == columns[:1]

@@ -21,11 +21,11 @@ from videogen.checkpoints.layouts import (
 )
 from videogen.checkpoints.model_features import published, read_features
 from videogen.checkpoints.tensor_headers import check as check_header
-from videogen.errors import CheckpointError, InputError, nearest
+from videogen.errors import CheckpointError, InputError, nearest, reported_as
 from videogen.files import cache_root
 from videogen.tasks import config
 from videogen.tasks.table import TASKS, VARIANTS
-from videogen.tasks.task_spec import TaskSpec
+from videogen.tasks.task_spec import DIFFUSERS, TaskSpec
 
 FEATURES = {
     "kind": "a {} transformer",
@@ -46,8 +46,7 @@ def locate(model_id: str, revision: str | None, task: TaskSpec) -> Checkpoint:
     """
     if model_id.partition(":")[0] == "tiny":
         return _locate_tiny(model_id, task)
-    path = Path(model_id).expanduser()
-    if model_id.startswith(("/", ".", "~")) or path.is_dir():
+    if path := local_path(model_id):
         return inspect(path, task, name=path.resolve().name)
     if not HUB_ID.fullmatch(model_id):
         near = "nearest 'tiny'" if nearest(model_id.lower(), ["tiny"]) else f"default {task.default_model()}"
@@ -68,14 +67,13 @@ def locate(model_id: str, revision: str | None, task: TaskSpec) -> Checkpoint:
                 return replace(found, revision=snapshot.name)
     row = row_of(model_id, task)
     known = any(model_id in model.names for model in row.models())
-    return Checkpoint(
-        name=model_id,
-        layout=row.layouts[0],
-        family=row.family,
-        components=row.components,
-        revision=revision,
-        sizes=published(model_id, row).bytes if known else {},
-    )
+    sizes = published(model_id, row).bytes if known else {}
+    return replace(_checkpoint(row, model_id, row.layouts[0]), revision=revision, sizes=sizes)
+
+
+def _checkpoint(row: TaskSpec, name: str, layout: str, folder: Path | None = None) -> Checkpoint:
+    """Return a model that a row of the task table can read."""
+    return Checkpoint(name=name, layout=layout, family=row.family, components=row.components, folder=folder)
 
 
 def row_of(model_id: str, task: TaskSpec) -> TaskSpec:
@@ -104,17 +102,20 @@ def patterns(task: TaskSpec) -> list[str]:
 
 
 def inspect(folder: Path, task: TaskSpec, *, name: str) -> Checkpoint:
+    """Return the model in a folder (see ``_inspect``); whatever its files do to the reader is their fault."""
+    fix = "its files do not describe a model"
+    with reported_as(lambda why: CheckpointError(f"--model_id {folder}: {fix} ({why}); download it again")):
+        return _inspect(folder, task, name)
+
+
+def _inspect(folder: Path, task: TaskSpec, name: str) -> Checkpoint:
     """Check that a folder holds every component of a task, by the files present and their headers.
 
     Raises:
         CheckpointError: what is missing or broken, and what is expected.
         InputError: a model for another task.
     """
-    if not folder.is_dir():
-        what = "is a file, not a model folder" if folder.exists() else "no such folder"
-        near = nearest_folder(folder)
-        fix = f"nearest {near}" if near else "give an existing folder, a hub id or 'tiny'"
-        raise CheckpointError(f"--model_id {folder}: {what}; {fix}")
+    require_folder(f"--model_id {folder}", folder, "give an existing folder, a hub id or 'tiny'")
     layout = detect(folder)
     rows = VARIANTS[task.name]
     needed = [dict.fromkeys(places_of(name, row.components).values()) for row in rows for name in row.layouts]
@@ -132,8 +133,8 @@ def inspect(folder: Path, task: TaskSpec, *, name: str) -> Checkpoint:
             f"--model_id {folder}: is a {layout} folder; {use}{task.name} needs a {known} folder"
         )
     # Check the network before missing files, because another task's model lacks other files.
-    row = _fitting(fitting, folder, layout, name)
-    found = Checkpoint(name=name, layout=layout, family=row.family, components=row.components, folder=folder)
+    row = _fitting(fitting, _checkpoint(fitting[0], name, layout, folder))
+    found = _checkpoint(row, name, layout, folder)
     missing = [
         problem
         for component, place in places_of(layout, row.components).items()
@@ -152,33 +153,25 @@ def _layouts(task: TaskSpec) -> list[str]:
     return [layout for row in VARIANTS[task.name] for layout in row.layouts]
 
 
-def _fitting(rows: Sequence[TaskSpec], folder: Path, layout: str, name: str) -> TaskSpec:
-    """Return the row whose network the transformer matches.
+def _fitting(rows: Sequence[TaskSpec], candidate: Checkpoint) -> TaskSpec:
+    """Return the row whose network the transformer of a checkpoint matches.
 
     Raises:
         InputError: there is none: a model for another task.
     """
-    candidates = {
-        row.family: Checkpoint(
-            name=name, layout=layout, family=row.family, components=row.components, folder=folder
-        )
-        for row in rows
-    }
-    found = read_features(candidates[rows[0].family]).traits
+    found = read_features(candidate).traits
     if not found.in_channels:
         return rows[0]  # not a transformer; missing files are reported later
-    differing = {row.family: row.network.differences(found) for row in rows}
-    for row in rows:
-        if not differing[row.family]:
-            return row
-    row = min(rows, key=lambda row: len(differing[row.family]))
-    feature = differing[row.family][0]
-    given = getattr(found, feature)
-    says = candidates[row.family].component_config("transformer").get("model_type")
+    row = min(rows, key=lambda row: len(row.network.differences(found)))
+    differences = row.network.differences(found)
+    if not differences:
+        return row
+    given = getattr(found, differences[0])
+    says = candidate.component_config("transformer").get("model_type")
     kind = f"model_type {says}, " if says else ""
-    has = f"{'no ' if given is False else ''}{FEATURES[feature].format(given)}"
+    has = f"{'no ' if given is False else ''}{FEATURES[differences[0]].format(given)}"
     what = f"is a model for another task ({kind}{has}), not for {row.name}"
-    raise InputError("--model_id", folder, what, f"use {row.default_model()}")
+    raise InputError("--model_id", candidate.folder, what, f"use {row.default_model()}")
 
 
 def tiny_folder(name: str) -> Path:
@@ -201,16 +194,10 @@ def _locate_tiny(model_id: str, task: TaskSpec) -> Checkpoint:
         )
     row = models[name]
     folder = tiny_folder(row.tiny[name])
-    found = Checkpoint(
-        name=f"tiny:{name}",
-        layout="diffusers",
-        family=row.family,
-        components=row.components,
-        tiny=row.tiny[name],
-    )
+    found = replace(_checkpoint(row, f"tiny:{name}", DIFFUSERS.name), tiny=row.tiny[name])
     if not (folder / "model_index.json").is_file():
         return found
-    return replace(found, folder=folder, sizes=component_sizes(folder, "diffusers", row.components))
+    return replace(found, folder=folder, sizes=component_sizes(folder, found.layout, row.components))
 
 
 def _above(folder: Path, task: TaskSpec) -> str:
@@ -219,7 +206,19 @@ def _above(folder: Path, task: TaskSpec) -> str:
     return f"; nearest {above}" if detect(above) in _layouts(task) else ""
 
 
-def nearest_folder(folder: Path) -> Path | None:
-    """Return the folder beside ``folder`` whose name is most like its own, if one is."""
-    close = nearest(folder.name, [entry.name for entry in folder.parent.glob("*") if entry.is_dir()])
-    return folder.parent / close if close else None
+def local_path(text: str) -> Path | None:
+    """Return the path that a text means if it begins with '/', '.' or '~' or is a folder, else None."""
+    path = Path(text).expanduser()
+    return path if text.startswith(("/", ".", "~")) or path.is_dir() else None
+
+
+def require_folder(named: str, folder: Path, fix: str) -> None:
+    """Check that a folder exists.
+
+    Raises:
+        CheckpointError: there is none; with the folder of the most similar name beside it, or else ``fix``.
+    """
+    if not folder.is_dir():
+        what = "is a file, not a model folder" if folder.exists() else "no such folder"
+        close = nearest(folder.name, [entry.name for entry in folder.parent.glob("*") if entry.is_dir()])
+        raise CheckpointError(f"{named}: {what}; {f'nearest {folder.parent / close}' if close else fix}")

@@ -9,7 +9,7 @@ from videogen.errors import InputError
 from videogen.media.download import Fetcher
 from videogen.media.video_reader import read_video
 from videogen.planning.request import check_runtime
-from videogen.prompts.roles import find_writers
+from videogen.prompts.roles import find_prompt_writers
 from videogen.tasks.options import Options
 from videogen.tasks.table import find
 
@@ -25,12 +25,12 @@ def caption(options: Options, workdir: Path, *, dry_run: bool) -> str:
         raise InputError("--caption_only", None, what, "give one of the two")
     task = find(options.task_type) if options.task_type else None
     role = "describer" if task is not None and task.describes else "captioner"
-    writers = find_writers(options, needed=() if given is None else (role,))
+    prompt_writers = find_prompt_writers(options, needed=() if given is None else (role,))
     fetcher = Fetcher(folder=workdir, timeout=options.download_timeout)
     video = None if given is None else read_video("--input_video", given, fetcher)
-    for found in writers.values():
+    for found in prompt_writers.values():
         if found.note:
             logger.warning(found.note)
-    titles = {role: found.title for role, found in writers.items()}
+    titles = {role: found.title for role, found in prompt_writers.items()}
     said = titles if dry_run else write_captions(options, video, role)
     return json.dumps(said, indent=2, ensure_ascii=False)

@@ -19,11 +19,14 @@ from videogen.cli.parser import Program
 from videogen.cli.process_end import end
 from videogen.cli.sources import Asked
 from videogen.errors import CheckpointError, InputError
+from videogen.media.download import Fetcher
+from videogen.media.video_reader import read_video
 from videogen.planning import plan_report
 from videogen.planning.plan import Outline
 from videogen.planning.request import Item, make_plans
-from videogen.results import sidecar
-from videogen.results.output_paths import OverwritePolicy, check_writable
+from videogen.results import publishing, sidecar
+from videogen.results.output_locks import OutputLocks
+from videogen.results.output_paths import OutputPaths, OverwritePolicy, check_writable, refuse_if_locked
 from videogen.tasks.option_types import DRAWN_SEEDS, MAX_SEED
 from videogen.tasks.options import OPTIONS, Options
 from videogen.tasks.table import TASKS, find
@@ -47,8 +50,8 @@ REQUIRED = (
 STATE, LOG, FILM = "chain.json", "prompts_log.txt", "continuous.mp4"
 OURS = re.compile(rf"video_\d{{2,}}_\d+\.(mp4|json|png)|{STATE}|{LOG}|{FILM}|\..*\.part(\.\w+)?")
 LENGTHS = ", ".join(
-    f"{name} ({task.config()['defaults']['num_frames']} frames at {task.config()['defaults']['fps']} fps)"
-    for name, task in V2V.items()
+    f"{name} ({usual['num_frames']} frames at {usual['fps']} fps)"
+    for name, usual in ((name, task.config()["defaults"]) for name, task in V2V.items())
 )
 PROGRAM = Program(
     name="generate_continuous.py",
@@ -90,13 +93,15 @@ def program() -> NoReturn:
 
 def _make_chain(asked: Asked, workdir: Path) -> int:
     """Make a chain, or say what would be made."""
-    chain, first = plan_chain(asked, workdir)
-    for note in first.warnings:
-        cli.logger.warning(note)
-    if asked.settings.dry_run:
-        cli.say([json.dumps(plan_report.to_json(first)) if asked.settings.json else chain.describe(first)])
-    else:
-        cli.say(run_chain(chain, first, as_json=asked.settings.json))
+    with OutputLocks() as locks:
+        chain, first = plan_chain(asked, workdir, None if asked.settings.dry_run else locks)
+        for note in first.warnings:
+            cli.logger.warning(note)
+        if asked.settings.dry_run:
+            plan = json.dumps(plan_report.to_json(first)) if asked.settings.json else chain.describe(first)
+            cli.say([plan])
+        else:
+            cli.say(run_chain(chain, first, as_json=asked.settings.json))
     return 0
 
 
@@ -145,7 +150,7 @@ class Chain:
     def settings(self, first: Outline) -> dict[str, object]:
         """Return what must be equal for the chain to be resumed."""
         identity = first.identity
-        models = {role: found.title for role, found in first.writers.items()}
+        models = {role: found.title for role, found in first.prompt_writers.items()}
         kept = {name: identity.get(name) for name in ("task", "weights", "inputs", "lora")}
         return {**kept, **identity["values"], **models, "handover": self.options.handover}
 
@@ -167,8 +172,11 @@ class State:
         return None
 
 
-def plan_chain(asked: Asked, workdir: Path) -> tuple[Chain, Outline]:
+def plan_chain(asked: Asked, workdir: Path, locks: OutputLocks | None = None) -> tuple[Chain, Outline]:
     """Check everything about a chain that can be known before its first link is made.
+
+    Args:
+        locks: takes the lock of the chain's folder; None for a dry run, which leaves files as they are.
 
     Returns:
         the chain, and the plan of its first link.
@@ -183,7 +191,7 @@ def plan_chain(asked: Asked, workdir: Path) -> tuple[Chain, Outline]:
     if policy.overwrite and source.exists() and source.resolve().parent == folder.resolve():
         what, fix = "would remove the chain's own input", "use another --output_dir"
         raise InputError("--overwrite", source, what, fix)
-    state = _check_folder(folder, policy)
+    state = _check_folder(folder, policy, locks)
     chain = Chain(
         values=_of_links(asked.values, options),
         recorded=asked.recorded,
@@ -255,8 +263,8 @@ def _task(options: Options) -> str:
     raise InputError("--task_type", None, f"cannot be told from {model}", f"give {CHOICE}")
 
 
-def _check_folder(folder: Path, policy: OverwritePolicy) -> State | None:
-    """Return the state of the chain in a folder; None if there is none.
+def _check_folder(folder: Path, policy: OverwritePolicy, locks: OutputLocks | None) -> State | None:
+    """Lock the folder of the chain and return the state of the chain in it; None if there is none.
 
     Raises:
         InputError: it cannot be used, or holds a chain and nothing was said about it.
@@ -264,6 +272,10 @@ def _check_folder(folder: Path, policy: OverwritePolicy) -> State | None:
     if "{" in str(folder):
         raise InputError("--output_dir", folder, "may not hold {seed} or other braces", "leave them out")
     check_writable("--output_dir", folder)
+    if locks is not None:
+        refuse_if_locked(locks, "--output_dir", folder / STATE, "chain")
+        if policy.resume or policy.overwrite:
+            publishing.finish_interrupted(OutputPaths(path=folder / "video_*.mp4", kind="mp4"))
     if not any(OURS.fullmatch(path.name) for path in folder.glob("video_*")):  # nothing was finished
         return None
     state = State.read(folder)
@@ -301,7 +313,7 @@ def run_chain(chain: Chain, first: Outline, *, as_json: bool = False) -> Iterato
     from videogen.runtime.parallel import init_communicator  # noqa: PLC0415
 
     chain.folder.mkdir(parents=True, exist_ok=True)
-    session = Session(keep_writers=True, communicator=init_communicator(wanted=first.options.use_usp))
+    session = Session(keep_prompt_writers=True, communicator=init_communicator(wanted=first.options.use_usp))
     done: list[Result] = []
     try:
         for index in range(1, chain.num_videos + 1):
@@ -310,9 +322,6 @@ def run_chain(chain: Chain, first: Outline, *, as_json: bool = False) -> Iterato
                 about = {"base_seed": chain.base_seed, "settings": chain.settings(plan)}
                 files.write_json(chain.folder / STATE, {"schema": sidecar.SCHEMA, **about})
             result = earlier_result(plan) if chain.policy.resume else None
-            if result is not None and not _is_whole(result, chain.workdir):
-                cli.logger.warning("%s is damaged, and made again", result.outputs.path)
-                result = None
             if result is None:
                 cli.logger.info("video %d of %d: seed %d", index, chain.num_videos, plan.seed)
                 result = generate(session.with_prompt(plan), session, show_progress=cli.wants_bars())
@@ -330,18 +339,6 @@ def run_chain(chain: Chain, first: Outline, *, as_json: bool = False) -> Iterato
 
 def _line(path: Path, record: Mapping[str, object], *, as_json: bool) -> str:
     return json.dumps({"path": str(path), **record}) if as_json else str(path)
-
-
-def _is_whole(result: "Result", workdir: Path) -> bool:
-    """Return whether a finished video can still be read to its end."""
-    from videogen.media.download import Fetcher  # noqa: PLC0415
-    from videogen.media.video_reader import read_video  # noqa: PLC0415
-
-    try:
-        video = read_video("video", str(result.outputs.path), Fetcher(folder=workdir))
-    except InputError:
-        return False
-    return video.num_frames == result.record["num_frames"]
 
 
 def _remove_others(folder: Path, first: "Result") -> None:
@@ -367,8 +364,6 @@ def _save_log(folder: Path) -> None:
 def _join(chain: Chain, done: "Sequence[Result]") -> Path:
     """All links as one film, without the first frame of a link, which repeats the last before it."""
     from videogen.engine.generate import fit  # noqa: PLC0415
-    from videogen.media.download import Fetcher  # noqa: PLC0415
-    from videogen.media.video_reader import read_video  # noqa: PLC0415
     from videogen.media.video_writer import open_writer  # noqa: PLC0415
 
     videos = [read_video("video", str(result.outputs.path), Fetcher(folder=chain.workdir)) for result in done]

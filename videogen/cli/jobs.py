@@ -3,7 +3,6 @@
 import csv
 import io
 import itertools
-import json
 import logging
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ from videogen.cli.published import switch_of
 from videogen.cli.sources import from_mapping, named, read_text, read_yaml
 from videogen.cli.task_choice import with_task
 from videogen.errors import InputError, brief
+from videogen.files import parse_json
 from videogen.planning.request import Item, labelled
 from videogen.tasks.option_types import paths, prompts, seeds
 from videogen.tasks.options import FLAG_NAMES, OPTIONS, Option, merge
@@ -118,7 +118,7 @@ def _text(file: str, text: str) -> Iterator[Entry]:
     """Yield the entries of a text file: JSON, JSON lines or prompts."""
     if Path(file).suffix.lower() == ".json" and text.lstrip()[:1] in ("[", "{"):
         try:
-            content = json.loads(text)
+            content = parse_json(text)
         except ValueError as error:
             if text.lstrip().startswith("["):
                 raise InputError("--jobs", file, f"is not JSON ({error})", EXAMPLE) from None
@@ -143,7 +143,7 @@ def _lines(lines: Sequence[tuple[int, str]], file: str) -> Iterator[Entry]:
 
 def _json_line(line: str, source: str) -> Mapping[str, object]:
     try:
-        content = json.loads(line)
+        content = parse_json(line)
     except ValueError as error:
         raise InputError(source, None, f"is not JSON ({error})", EXAMPLE) from None
     if not isinstance(content, dict):

@@ -20,6 +20,7 @@ from videogen import __version__, distributed
 from videogen.cli import own_folders
 from videogen.cli.captions import caption
 from videogen.cli.jobs import STDIN, read_jobs, stream
+from videogen.cli.logs import set_up_logging
 from videogen.cli.parser import Program, help_text, parse
 from videogen.cli.process_end import discard_stdout, end, open_missing_streams
 from videogen.cli.published import translate
@@ -36,6 +37,7 @@ from videogen.planning import plan_report
 from videogen.planning.local_devices import check_device_exists
 from videogen.planning.plan import Outline
 from videogen.planning.request import Item, make_plans
+from videogen.results.output_locks import OutputLocks
 from videogen.results.output_paths import OverwritePolicy
 from videogen.results.sidecar import changed_inputs
 from videogen.tasks.options import Options, RunSettings, defaults, merge
@@ -48,6 +50,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("videogen")
 
 INTERRUPTED = 130
+# Signals that end a run as Ctrl-C does; Windows has no SIGHUP, which a closed terminal sends.
+ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 ANOTHER_RANK = (
     "another rank ended (killed, perhaps for want of memory), or all were told to; torchrun's report says "
     "more, and --resume goes on"
@@ -88,7 +92,10 @@ def main(
     ending = (
         signal.default_int_handler if alone else _ended_by_torchrun if is_main_process else signal.SIG_DFL
     )
-    earlier = signal.signal(signal.SIGTERM, ending) if in_main_thread else None
+    earlier = {number: signal.getsignal(number) for number in ENDING} if in_main_thread else {}
+    for number, handler in earlier.items():
+        if number == signal.SIGTERM or handler != signal.SIG_IGN:  # nohup ignores SIGHUP
+            signal.signal(number, ending)
     try:
         return _command(arguments, work or _generate, about) if is_main_process else _follow(arguments)
     except (KeyboardInterrupt, Ended) as end:
@@ -101,8 +108,8 @@ def main(
         code, told = verdict(error)
         return _failed(code, f"error: {told}", verbose)
     finally:
-        if in_main_thread:
-            signal.signal(signal.SIGTERM, earlier)
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
 
 
 def verdict(error: Exception) -> tuple[int, str]:
@@ -167,9 +174,7 @@ def _command(arguments: list[str], work: Callable[[Asked, Path], int], about: Pr
     elif given.get("version"):
         say([__version__])
     elif given.get("list_tasks"):
-        say(
-            f"{task.name:<24} {summary(task.name)}; default {task.default_model()}" for task in TASKS.values()
-        )
+        say(f"{name:<24} {summary(name)}; default {task.default_model()}" for name, task in TASKS.items())
     elif given.get("env"):
         from videogen.runtime.device import environment  # noqa: PLC0415 - needs torch
 
@@ -202,7 +207,13 @@ def _generate(asked: Asked, workdir: Path) -> int:
         items = read_jobs(settings.jobs, asked.values, asked.recorded)
     else:
         items = [Item(values=with_task(asked.values), recorded=asked.recorded)]
-    plans = make_plans(items, policy, workdir)
+    with OutputLocks() as locks:
+        plans = make_plans(items, policy, workdir, None if settings.dry_run else locks)
+        return _carry_out(plans, settings)
+
+
+def _carry_out(plans: list[Outline], settings: RunSettings) -> int:
+    """Make the videos of plans, or say what would be made."""
     _warn(plans, settings.from_metadata)
     for plan in plans:
         check_device_exists(plan.options)
@@ -214,48 +225,51 @@ def _generate(asked: Asked, workdir: Path) -> int:
     logger.info("loading libraries")
     from videogen.engine.session import run  # noqa: PLC0415 - torch, diffusers, transformers
 
-    return _say_outcomes(
-        run(plans, resume=settings.resume, show_progress=wants_bars()), f" of {len(plans)}", settings
-    )
+    outcomes = run(plans, resume=settings.resume, show_progress=wants_bars())
+    return _say_outcomes(outcomes, f" of {len(plans)}", settings)
 
 
 def _stream(asked: Asked, policy: OverwritePolicy, workdir: Path) -> int:
     """Make the videos that lines on stdin ask for, each when it comes; a bad line does not stop the rest."""
-    settings, plans, refused = asked.settings, list[Outline](), 0
+    settings, taken, count, refused = asked.settings, set[Path](), 0, 0
 
     def planned() -> Iterator[list[Outline]]:
-        nonlocal refused
+        nonlocal count, refused
         for items in stream(iter(sys.stdin.readline, ""), asked.values, asked.recorded):
-            try:
-                if isinstance(items, VideoGenError):
-                    raise items
-                new = make_plans(items, policy, workdir, earlier=plans)
-                for plan in new:
-                    check_device_exists(plan.options)
-            except VideoGenError as error:
-                refused += 1
-                logger.error("%s", one_line(error))
-                if settings.json:
-                    say([json.dumps({"error": one_line(error)})])
-                continue
-            _warn(new, settings.from_metadata)
-            plans.extend(new)
-            yield new
+            with OutputLocks() as locks:
+                try:
+                    if isinstance(items, VideoGenError):
+                        raise items
+                    used = None if settings.dry_run else locks
+                    plans = make_plans(items, policy, workdir, used, first=count + 1, taken=taken)
+                    for plan in plans:
+                        check_device_exists(plan.options)
+                except VideoGenError as error:
+                    refused += 1
+                    logger.error("%s", one_line(error))
+                    if settings.json:
+                        say([json.dumps({"error": one_line(error)})])
+                    continue
+                _warn(plans, settings.from_metadata)
+                count += len(plans)
+                yield plans
 
     if settings.dry_run:
-        say(text for new in planned() for text in _described(new, as_json=settings.json))
+        say(text for plans in planned() for text in _described(plans, as_json=settings.json))
         return 1 if refused else 0
     from videogen.engine.stream import run_stream  # noqa: PLC0415 - torch, diffusers, transformers
 
     def announced() -> Iterator[Outline]:
-        for new in planned():
-            for plan in new:
+        for plans in planned():
+            for plan in plans:
                 _announce(plan)
                 yield plan
 
-    several = bool(asked.values.get("use_usp"))
     outcomes = run_stream(
-        announced(), several_gpus=several, resume=settings.resume, show_progress=wants_bars()
+        announced(),
+        several_gpus=bool(asked.values.get("use_usp")),
+        resume=settings.resume,
+        show_progress=wants_bars(),
     )
     code = _say_outcomes(outcomes, "", settings)
     return 1 if refused else code
@@ -316,22 +330,6 @@ def _say_outcomes(outcomes: "Iterator[Result | Failure]", of_all: str, settings:
     if failed:
         logger.error("%d of %d videos failed", failed, made)
     return 1 if failed else 0
-
-
-class _Lines(logging.Formatter):
-    """'warning: text' for what needs attention, bare text for the rest."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
-        return text if record.levelno <= logging.INFO else f"{record.levelname.lower()}: {text}"
-
-
-def set_up_logging(settings: RunSettings) -> None:
-    """Our messages on stderr; --quiet leaves errors, -v adds detail."""
-    handler = logging.StreamHandler()  # on what stderr is now
-    handler.setFormatter(_Lines("%(message)s"))
-    logger.handlers = [handler]
-    logger.setLevel(logging.ERROR if settings.quiet else logging.DEBUG if settings.verbose else logging.INFO)
 
 
 def say(lines: Iterable[str]) -> None:

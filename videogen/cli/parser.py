@@ -21,8 +21,8 @@ EPILOG = """examples:
       --ref_imgs ref_imgs/robot.png --output first.mp4
   generate_video.py --task_type reference_to_video --help        the flags and defaults of one task
 
-exit codes: 0 done, 1 unexpected or some video failed, 2 invalid input, 3 missing or invalid checkpoint,
-            4 out of memory, 130 interrupted
+exit codes: 0 done, 1 unexpected or some video failed, 2 invalid input, 3 missing or invalid checkpoint
+            (or a cache or temporary folder that cannot be used), 4 out of memory, 130 interrupted
 """
 
 

@@ -6,7 +6,7 @@ A model predicts the velocity v of x = (1 - sigma) * clean + sigma * noise; time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -26,7 +26,13 @@ NUM_TRAIN_TIMESTEPS = 1000
 # goes through diffusers, which has the double (spec skyreels_v3 section 5).
 SIGMA_MAX = float(np.float32(0.999))
 SIGMA_MAX_DOUBLE = 0.999
+FLOW = {
+    "prediction_type": "flow_prediction",
+    "use_flow_sigmas": True,
+    "num_train_timesteps": NUM_TRAIN_TIMESTEPS,
+}
 UNTOUCHED = 999  # timestep of frames whose denoising has not started
+RowT = TypeVar("RowT")  # one step's entry in a schedule: a timestep, or a ``Row``
 
 
 class StopDenoising(Exception):  # noqa: N818 - a request, not an error
@@ -52,6 +58,11 @@ class Solver:
     def timesteps(self) -> Tensor:
         """Timesteps [N], descending."""
         return self.scheduler.timesteps
+
+    @property
+    def schedule(self) -> Tensor:
+        """Rows of the denoising loop: the timesteps."""
+        return self.timesteps
 
     @property
     def sigmas(self) -> Tensor:
@@ -92,12 +103,7 @@ def unipc(steps: int, shift: float, *, sigma_max: float = SIGMA_MAX) -> Solver:
     diffusers' default spacing differs from the published one (12 % in the result), so the unshifted levels
     are passed; the scheduler shifts them.
     """
-    scheduler = UniPCMultistepScheduler(
-        prediction_type="flow_prediction",
-        use_flow_sigmas=True,
-        num_train_timesteps=NUM_TRAIN_TIMESTEPS,
-        flow_shift=shift,
-    )
+    scheduler = UniPCMultistepScheduler(flow_shift=shift, **FLOW)
     scheduler.set_timesteps(sigmas=np.linspace(sigma_max, 0, steps + 1)[:-1])
     return UniPcSolver(scheduler)
 
@@ -107,12 +113,7 @@ def dpmpp(steps: int, shift: float, *, sigma_max: float = 1.0) -> Solver:
 
     Its published schedule starts at pure noise.
     """
-    scheduler = DPMSolverMultistepScheduler(
-        prediction_type="flow_prediction",
-        use_flow_sigmas=True,
-        num_train_timesteps=NUM_TRAIN_TIMESTEPS,
-        flow_shift=shift,
-    )
+    scheduler = DPMSolverMultistepScheduler(flow_shift=shift, **FLOW)
     scheduler.set_timesteps(steps)
     base = np.linspace(sigma_max, 0, steps + 1)[:-1]
     sigmas = shift * base / (1 + (shift - 1) * base)
@@ -148,16 +149,16 @@ class FrameSolver:
 
     Args:
         make: factory of solvers, called for every such group.
-        rows: rows of the diffusion forcing schedule.
+        schedule: rows of the denoising loop.
         known: number of leading frames that are never updated, whatever the rows say.
 
     The published code steps views of one tensor in place, so UniPC's stored last sample becomes the new one,
     and its corrector starts from there. This changes the result by 4-9 % and is kept for parity.
     """
 
-    def __init__(self, make: Callable[[], Solver], rows: Sequence[Row], known: int) -> None:
-        columns = list(zip(*(row.indices for row in rows), strict=True))
-        self.known = known
+    def __init__(self, make: Callable[[], Solver], schedule: Sequence[Row], known: int) -> None:
+        columns = list(zip(*(row.indices for row in schedule), strict=True))
+        self.schedule, self.known = schedule, known
         # Slices, because indexing with a list would synchronize the GPU.
         self.groups: list[tuple[slice, Solver]] = []
         for _, alike in groupby(range(known, len(columns)), columns.__getitem__):
@@ -197,11 +198,11 @@ def make_solver(
 
 def denoise(
     latents: Tensor,
-    schedule: Iterable[Any],
-    predict: Callable[[Tensor, Any], Tensor],
-    step: Callable[[Tensor, Any, Tensor], Tensor],
+    schedule: Iterable[RowT],
+    predict: Callable[[Tensor, RowT], Tensor],
+    step: Callable[[Tensor, RowT, Tensor], Tensor],
     pin: Callable[[Tensor, int], Tensor] | None = None,
-    on_step: Callable[[int, Any, Tensor], Tensor] | None = None,
+    on_step: Callable[[int, RowT, Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Run the denoising loop (the same one for every task).
 

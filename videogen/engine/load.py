@@ -18,7 +18,6 @@ from videogen.pipelines.base import VideoPipeline
 from videogen.planning.plan import Outline, Plan
 from videogen.runtime import apply, float8, memory, parallel
 from videogen.runtime import device as devices
-from videogen.runtime.component_offload import ENCODER
 from videogen.runtime.cross_attention_cache import cache_cross_attention
 from videogen.runtime.device import choose_device
 from videogen.runtime.kernels import enable_fused_kernels
@@ -87,17 +86,19 @@ def load_pipeline(
     assert checkpoint.folder is not None
     arch_file = checkpoint.folder / "tiny_arch.json"
     arch = read_json(arch_file) if arch_file.is_file() else {}
+    module, _, class_name = spec.pipeline.partition(":")
+    pipeline_class: type[VideoPipeline] = getattr(import_module(module), class_name)
+    encoders = pipeline_class.encoder_names()
     # All that can be wrong with the files is found out before the first weight is read.
     component_plans = {
         name: plan_component(component, checkpoint.place(name), arch.get(ARCH_NAMES.get(name, name)))
         for name, component in spec.components.items()
     }
     components = {
-        name: component_plan.load_weights(dtype, None if ENCODER in name else device)
+        name: component_plan.load_weights(dtype, None if name in encoders else device)
         for name, component_plan in component_plans.items()
     }
-    module, _, class_name = spec.pipeline.partition(":")
-    pipeline = getattr(import_module(module), class_name)(**components)
+    pipeline = pipeline_class(**components)
     pipeline.checkpoint, pipeline.spec = checkpoint, spec
     return pipeline
 

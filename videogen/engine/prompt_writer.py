@@ -10,9 +10,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from videogen.errors import CheckpointError, OutOfMemoryError, VideoGenError
-from videogen.prompts.chat import Chat
 from videogen.prompts.chat_models import FoundModel
-from videogen.prompts.roles import find_writers
+from videogen.prompts.roles import find_prompt_writers
 from videogen.tasks.options import Options
 
 if TYPE_CHECKING:
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
 
     from videogen.media.video_reader import InputVideo
     from videogen.planning.plan import Plan
+    from videogen.prompts.chat import Chat
 
 logger = logging.getLogger(__name__)
 
@@ -39,9 +39,9 @@ class PromptWriters:
         self.chats: dict[tuple[str, str], Chat] = {}
 
     @contextmanager
-    def model(self, role: str, plan: "Plan") -> Iterator[Chat]:
+    def model(self, role: str, plan: "Plan") -> "Iterator[Chat]":
         """Load the model that a plan needs for a role."""
-        chat = _chat(plan.writers[role], plan.options)
+        chat = _chat(plan.prompt_writers[role], plan.options)
         if not self.keep:
             with chat:
                 yield chat
@@ -71,26 +71,27 @@ def shares_device(plan: "Plan") -> bool:
 
 
 def write_prompts(
-    plans: "Sequence[Plan]", writers: PromptWriters | None = None
+    plans: "Sequence[Plan]", prompt_writers: PromptWriters | None = None
 ) -> "tuple[list[Plan], dict[int, VideoGenError]]":
     """Return the plans with the prompts that models are to write, and the errors of single plans, by index.
 
     Raises:
         CheckpointError, OutOfMemoryError: a model that cannot be loaded.
     """
-    writers = writers or PromptWriters()
-    wanted = [plan for plan in plans if not plan.written and plan.writers]
+    prompt_writers = prompt_writers or PromptWriters()
+    wanted = [plan for plan in plans if not plan.written and plan.prompt_writers]
     written: dict[int, dict[str, object]] = {plan.index: {} for plan in wanted}
     errors: dict[int, VideoGenError] = {}
     cache: dict[tuple, dict[str, object]] = {}
     for role, write in (("captioner", _caption), ("describer", _describe), ("enhancer", _prompt)):
-        for mine in _group_by_model(role, [plan for plan in wanted if role in plan.writers]):
-            with writers.model(role, mine[0]) as model:
+        for mine in _group_by_model(role, [plan for plan in wanted if role in plan.prompt_writers]):
+            with prompt_writers.model(role, mine[0]) as model:
                 for plan in mine:
                     try:
                         if plan.index not in errors:
                             # Plans that differ only in the seed share a prompt.
-                            key = (role, *(found.name for found in plan.writers.values()), _prompt_key(plan))
+                            models = (found.name for found in plan.prompt_writers.values())
+                            key = (role, *models, _prompt_key(plan))
                             cache[key] = cache.get(key) or write(plan, written[plan.index], model)
                             written[plan.index] = cache[key]
                     except (CheckpointError, OutOfMemoryError):
@@ -111,18 +112,18 @@ def _group_by_model(role: str, plans: "Sequence[Plan]") -> "list[list[Plan]]":
     """Group plans by the model and the device they need."""
     groups: dict[tuple, list[Plan]] = {}
     for plan in plans:
-        key = (plan.writers[role].name, plan.options.vlm_device, plan.options.device)
+        key = (plan.prompt_writers[role].name, plan.options.vlm_device, plan.options.device)
         groups.setdefault(key, []).append(plan)
     return list(groups.values())
 
 
-def _caption(plan: "Plan", written: Mapping[str, object], model: Chat) -> dict[str, object]:
+def _caption(plan: "Plan", written: Mapping[str, object], model: "Chat") -> dict[str, object]:
     """Add the structural caption of the plan's input video."""
     (source,) = plan.inputs["input_video"]
     return {**written, "structural_caption": describe_video(source, model)}
 
 
-def _describe(plan: "Plan", written: Mapping[str, object], model: Chat) -> dict[str, object]:
+def _describe(plan: "Plan", written: Mapping[str, object], model: "Chat") -> dict[str, object]:
     """Add a description of the plan's input video, with the user's prefix before it."""
     from videogen.prompts import internvl  # noqa: PLC0415 - not before a prompt is written
 
@@ -133,7 +134,7 @@ def _describe(plan: "Plan", written: Mapping[str, object], model: Chat) -> dict[
     return {**written, "description": text, "prompt": f"{first}, {text}" if first else text}
 
 
-def _prompt(plan: "Plan", written: Mapping[str, object], model: Chat) -> dict[str, object]:
+def _prompt(plan: "Plan", written: Mapping[str, object], model: "Chat") -> dict[str, object]:
     """Add the new prompt: the caption of the plan's video in prose, or its enhanced prompt."""
     from videogen.prompts import caption, enhance  # noqa: PLC0415 - not before a prompt is written
 
@@ -151,7 +152,7 @@ def _prompt(plan: "Plan", written: Mapping[str, object], model: Chat) -> dict[st
     return {**written, **({"roll_prompts": texts} if several else {"prompt": texts[0]})}
 
 
-def describe_video(source: "InputVideo", model: Chat) -> dict[str, object]:
+def describe_video(source: "InputVideo", model: "Chat") -> dict[str, object]:
     """Return the structural caption of a video (``caption.parse``), from 16 of its frames."""
     import numpy as np  # noqa: PLC0415 - this module is loaded at start-up
 
@@ -171,7 +172,7 @@ def write_captions(options: Options, source: "InputVideo | None", role: str) -> 
     """
     from videogen.prompts import caption, enhance, internvl  # noqa: PLC0415 - not before a prompt is written
 
-    found = find_writers(options, needed=() if source is None else (role,))
+    found = find_prompt_writers(options, needed=() if source is None else (role,))
     result: dict[str, object] = {}
     described: dict[str, object] = {}
     if source is not None:
@@ -192,7 +193,9 @@ def write_captions(options: Options, source: "InputVideo | None", role: str) -> 
     return result
 
 
-def _chat(found: FoundModel, options: Options) -> Chat:
+def _chat(found: FoundModel, options: Options) -> "Chat":
+    from videogen.prompts.chat import Chat  # noqa: PLC0415 - torch, transformers
+
     own = options.vlm_device
     device = _device(own or options.device or "auto", "--vlm_device" if own else "--device")
     logger.info("using %s", found.title)

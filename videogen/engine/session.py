@@ -22,6 +22,7 @@ from videogen.engine.prompt_writer import PromptWriters, shares_device, write_pr
 from videogen.errors import CheckpointError, InputError, OutOfMemoryError, VideoGenError
 from videogen.pipelines.base import VideoPipeline
 from videogen.planning.plan import Outline, Plan
+from videogen.results import publishing
 from videogen.runtime import apply, memory, parallel
 from videogen.runtime import device as devices
 from videogen.runtime.parallel import SINGLE_PROCESS, Communicator
@@ -46,11 +47,11 @@ class Session:
     fetched: dict[tuple, Checkpoint] = field(default_factory=dict)
     pipeline: VideoPipeline | None = None
     key: tuple | None = None
-    keep_writers: bool = False
+    keep_prompt_writers: bool = False
     communicator: Communicator = SINGLE_PROCESS
 
     def __post_init__(self) -> None:
-        self.writers = PromptWriters(keep=self.keep_writers)
+        self.prompt_writers = PromptWriters(keep=self.keep_prompt_writers)
         self.offloaded = False
 
     def fetch(self, plan: Outline) -> Plan:
@@ -101,21 +102,21 @@ class Session:
         Raises:
             VideoGenError: no prompt could be written.
         """
-        if plan.written or not plan.writers:
+        if plan.written or not plan.prompt_writers:
             return plan
         offload = None if self.pipeline is None else self.pipeline.component_offload
         if offload is not None and shares_device(plan):
             offload.place_residents(memory.CPU)
             torch.cuda.empty_cache()
             self.offloaded = True
-        (plan,), errors = write_prompts([plan], self.writers)
+        (plan,), errors = write_prompts([plan], self.prompt_writers)
         for error in errors.values():
             raise error
         return plan
 
     def close(self) -> None:
         """Drop everything that is loaded."""
-        self.writers.close()
+        self.prompt_writers.close()
         self.release()
 
     def release(self) -> None:
@@ -206,8 +207,15 @@ def _with_prompts(
 
 def earlier_result(plan: Plan) -> Result | None:
     """Return the complete result of an earlier run of this plan, if there is one."""
-    record = plan.earlier_record()
-    return None if record is None else Result(outputs=outputs_of(plan), record=record)
+    record, outputs = plan.earlier_record(), outputs_of(plan)
+    if record is None:
+        return None
+    if not publishing.is_whole(record, outputs):
+        logger.warning("%s is damaged, and made again", outputs.path)
+        return None
+    if not record.get("request", {}).get("keep_parts"):
+        plan.resume_store.remove_rest()  # a killed run may have had no time for it
+    return Result(outputs=outputs, record=record)
 
 
 def _drop_frames(error: BaseException) -> None:

@@ -26,7 +26,7 @@ def run_stream(
     Raises:
         Exception: a video failed on several ranks, which cannot be brought back into step.
     """
-    session = Session(keep_writers=True, communicator=parallel.init_communicator(wanted=several_gpus))
+    session = Session(keep_prompt_writers=True, communicator=parallel.init_communicator(wanted=several_gpus))
     for outline in outlines:
         try:
             outcome: Result | Failure = _make(outline, session, resume=resume, show_progress=show_progress)

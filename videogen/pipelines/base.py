@@ -11,32 +11,31 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar, Self
 
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, ModelMixin
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
+from tqdm import tqdm
 
-from videogen.checkpoints import lora
 from videogen.checkpoints.layouts import WEIGHTLESS, Checkpoint
 from videogen.checkpoints.model_features import fingerprint
 from videogen.diffusion.guidance import Guidance, Velocity, evaluate_sequentially, guide
-from videogen.diffusion.sampling import StopDenoising
+from videogen.diffusion.sampling import FrameSolver, Solver, StopDenoising, denoise
 from videogen.errors import InputError
 from videogen.models.device_copies import to_device
 from videogen.models.fifo_cache import FifoCache
 from videogen.models.interface import ContextCache, OffloadedComponents, StepCache
 from videogen.pipelines.embedding_cache import get_or_compute
-from videogen.pipelines.pixels import VideoOutput, collect, rounded
+from videogen.pipelines.pixels import Frames, VideoOutput, collect, rounded
 from videogen.planning.python_call import ACCEPT
 from videogen.tasks.options import OPTIONS, Options, defaults, merge
 from videogen.tasks.table import TASKS, variant
 from videogen.tasks.task_spec import TaskSpec, check_scales
 
-StepCallback = Callable[[Any, int, Tensor, dict[str, Tensor]], Mapping[str, Tensor] | None]
+StepCallback = Callable[["VideoPipeline", int, Tensor, dict[str, Tensor]], Mapping[str, Tensor] | None]
 """diffusers' callback_on_step_end: (pipeline, index, timestep, {"latents": ...}) -> replacements or None."""
-
 
 logger = logging.getLogger(__name__)
 
@@ -49,14 +48,18 @@ LOG_EVERY = 30.0  # seconds, where there is no progress bar
 class Part:
     """Finished segment: denoised latents [1, C, F, h, w] (float32, before denormalisation) and its video.
 
-    ``frames`` decodes while it is read: [1, 3, f, H, W] in [-1, 1] per latent frame. The reader must take all
-    frames before it asks for the next part. Then ``state`` returns what ``parts`` needs to continue from
-    here.
+    ``frames`` decodes while it is read: [1, 3, f, H, W] in [-1, 1] per latent frame. After all frames are
+    read, ``state`` returns what ``parts`` needs to continue from here.
     """
 
     latents: Tensor
     frames: Iterator[Tensor]
     state: Callable[[], dict[str, Tensor]] = dict
+
+    def finish(self) -> dict[str, Tensor]:
+        """Decode the frames that were not read, and return the state."""
+        deque(self.frames, maxlen=0)
+        return self.state()
 
 
 class VideoPipeline(DiffusionPipeline):
@@ -72,6 +75,7 @@ class VideoPipeline(DiffusionPipeline):
     step_cache: StepCache | None = None
     context_caches: Sequence[ContextCache] = ()
     component_offload: OffloadedComponents | None = None
+    cpu_encoders: ClassVar[Sequence[str]] = ()  # small enough to run on the CPU with --low_vram
     always_tiled: ClassVar[bool] = False  # True if the published decode is always tiled
 
     def __init__(self) -> None:
@@ -82,9 +86,14 @@ class VideoPipeline(DiffusionPipeline):
         self._interrupt = False
 
     @property
-    def transformers(self) -> list[Any]:
+    def transformers(self) -> list[ModelMixin]:
         """Denoising networks: one, or two experts."""
         return [getattr(self, name) for name in TRANSFORMERS if getattr(self, name, None) is not None]
+
+    @classmethod
+    def encoder_names(cls) -> list[str]:
+        """Return the names of the components that run before the transformers, in order of use."""
+        return cls.model_cpu_offload_seq.split("->transformer")[0].split("->")
 
     parts: Callable[..., Iterator[Part]]
     """The task itself, a method of each pipeline: yields finished parts in order."""
@@ -95,7 +104,12 @@ class VideoPipeline(DiffusionPipeline):
     """How the branches of a guidance are evaluated; set from outside, see runtime/parallel.py."""
 
     sync_scalar: Callable[[float], float] = staticmethod(float)
-    """Of a number that decides something: the one that all ranks go by."""
+    """Broadcast rank 0's value so that all ranks take the same branch; set from outside like ``evaluate``."""
+
+    @property
+    def row(self) -> TaskSpec:
+        """Row of the task table that the pipeline was loaded for."""
+        return self.spec or (variant(self.task, self.family) if self.family else TASKS[self.task])
 
     def guide(self, guidance: Guidance, velocity: Velocity) -> Tensor:
         """Evaluate every branch of a guidance and combine them, in float32."""
@@ -108,8 +122,8 @@ class VideoPipeline(DiffusionPipeline):
         output_type: str = "np",
         return_dict: bool = True,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
-        **arguments: Any,
-    ) -> VideoOutput | tuple[Any]:
+        **arguments: object,
+    ) -> VideoOutput | tuple[Frames]:
         """Generate one video.
 
         Args:
@@ -126,21 +140,17 @@ class VideoPipeline(DiffusionPipeline):
         if unknown := set(callback_on_step_end_tensor_inputs) - set(self._callback_tensor_inputs):
             raise ValueError(f"callback_on_step_end_tensor_inputs: no {', '.join(unknown)}; only latents")
         self._interrupt = False
-        complete = self.complete({**arguments, "prompt": prompt})
-        parts = self.parts(**complete)
+        parts = self.parts(**self.complete({**arguments, "prompt": prompt}))
         if output_type == "latent":
-            one = len(complete.get("rolls", ())) <= 1  # then no later segment needs its frames
-            frames: Any = torch.cat(
-                [part.latents if one else _drained(part).latents for part in parts], dim=2
-            )
+            frames: Frames = torch.cat([part.latents for part in parts], dim=2)
         else:
             frames = collect((chunk for part in parts for chunk in part.frames), output_type, self.to_uint8)
         self.maybe_free_model_hooks()
         return VideoOutput(frames=frames) if return_dict else (frames,)
 
-    def complete(self, given: Mapping[str, Any]) -> dict[str, Any]:
+    def complete(self, given: Mapping[str, object]) -> dict[str, object]:
         """Arguments of ``parts`` with the task's defaults and the size rule filled in."""
-        spec = self.spec or (variant(self.task, self.family) if self.family else TASKS[self.task])
+        spec = self.row
         inputs = {
             name: [ACCEPT[files.kind](name, item) for item in files.listed(given.get(name))]
             for name, files in spec.inputs.items()
@@ -169,7 +179,7 @@ class VideoPipeline(DiffusionPipeline):
         return {**others, **spec.pick(options, shape), **spec.inputs_of(inputs)}
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> "VideoPipeline":
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: object) -> Self:
         """Load a pipeline; takes ``torch_dtype``, ``revision`` and ``device``.
 
         Same as ``videogen.load`` under diffusers' name.
@@ -185,39 +195,6 @@ class VideoPipeline(DiffusionPipeline):
                 "pretrained_model_name_or_path=", pretrained_model_name_or_path, what, f"use {other}"
             )
         return pipeline
-
-    def load_lora_weights(
-        self,
-        pretrained_model_name_or_path_or_dict: Any,
-        adapter_name: str | None = None,
-        *,
-        quiet: bool = False,
-        **options: Any,
-    ) -> None:
-        """Load LoRA weights like diffusers, also from files with published names.
-
-        Args:
-            pretrained_model_name_or_path_or_dict: file, folder, hub id or tensors.
-            adapter_name: name of the adapter.
-            quiet: do not warn about layers of other models.
-            options: further arguments of diffusers' method.
-
-        Raises:
-            CheckpointError: a file that holds no LoRA for this model.
-        """
-        given = pretrained_model_name_or_path_or_dict
-        if (
-            isinstance(given, str | Path)
-            and (
-                file := Path(given, *(options.get(part) or "" for part in ("subfolder", "weight_name")))
-            ).exists()
-        ):
-            second = options.get("load_into_transformer_2")
-            state, note = lora.read(file, self.transformer_2 if second else self.transformer)
-            if note and not quiet:
-                logger.warning(note)
-            given = state or str(given)
-        super().load_lora_weights(given, adapter_name=adapter_name, **options)
 
     def maybe_free_model_hooks(self) -> None:
         """Evict offloaded components, in addition to diffusers' own hooks."""
@@ -239,27 +216,27 @@ class VideoPipeline(DiffusionPipeline):
         finally:
             self.seconds[name] += time.perf_counter() - started
 
-    def cached_embedding(self, encoder: str, said: str, make: Callable[[], Tensor]) -> Tensor:
-        """Return the embedding of a prompt on the device, computed by ``make`` if not cached.
+    def cached_embedding(self, encoder: str, key: str, compute: Callable[[], Tensor]) -> Tensor:
+        """Return the embedding of a prompt on the device, computed if not cached.
 
-        ``said`` identifies everything that the embedding depends on besides the encoder. Recent embeddings
+        ``key`` identifies everything that the embedding depends on besides the encoder. Recent embeddings
         are cached in memory, and all on disk in ``embedding_cache`` if it is set.
         """
 
         def encoded() -> Tensor:
             with self.stage("text"):
                 if self.embedding_cache is None or self.checkpoint is None:
-                    return make().cpu()
+                    return compute().cpu()
                 files = [name for name, part in self.checkpoint.components.items() if part in WEIGHTLESS]
-                made_of = {
+                depends_on = {
                     "encoder": encoder,
                     "files": str(fingerprint(self.checkpoint, encoder, *files)),
                     "dtype": str(getattr(self, encoder).dtype),
-                    "said": said,
+                    "said": key,
                 }
-                return get_or_compute(self.embedding_cache, made_of, make)
+                return get_or_compute(self.embedding_cache, depends_on, compute)
 
-        return self._embeddings.get_or_compute((encoder, said), encoded).to(self._execution_device)
+        return self._embeddings.get_or_compute((encoder, key), encoded).to(self._execution_device)
 
     def draw(self, shape: Sequence[int], generator: torch.Generator | None) -> Tensor:
         """Draw normal noise, float32, on the generator's device."""
@@ -276,48 +253,57 @@ class VideoPipeline(DiffusionPipeline):
                 return
             yield chunk
 
-    @contextmanager
-    def steps(
-        self, total: int, callback: StepCallback | None, *, counted: int | None = None
-    ) -> Iterator[Callable[[int, Any, Tensor], Tensor]]:
-        """Yield the ``on_step`` of a denoising loop: progress bar, diffusers' callback, interruption.
+    def denoise(
+        self,
+        noise: Tensor,
+        solver: Solver | FrameSolver,
+        predict: Callable[..., Tensor],
+        callback: StepCallback | None,
+        *,
+        pin: Callable[[Tensor, int], Tensor] | None = None,
+        counted: int | None = None,
+    ) -> Tensor:
+        """Run the denoising loop with progress bar, diffusers' callback and interruption.
 
-        ``counted``: number of steps passed to a step cache if the published code does not count ``total``.
+        ``counted``: number of steps passed to a step cache if the published code does not count them all.
         """
+        total = len(solver.schedule)
         if self.step_cache is not None:
             self.step_cache.start_loop(total, counted)
-        started = said = ended = time.monotonic()
-        with self.stage("denoise"), self.progress_bar(total=total) as bar, self._cached_steps():
-
-            def on_step(index: int, timestep: Tensor, latents: Tensor) -> Tensor:
-                nonlocal said, ended
-                now = time.monotonic()
-                self.step_seconds.append(now - ended)
-                ended = now
-                bar.update()
-                if bar.disable and now - said > LOG_EVERY:
-                    said, left = now, (now - started) / (index + 1) * (total - index - 1)
-                    logger.info("denoising: step %d of %d, about %.0f s left", index + 1, total, left)
-                if callback is not None:
-                    latents = (callback(self, index, timestep, {"latents": latents}) or {}).get(
-                        "latents", latents
-                    )
-                    self._clear_contexts()  # the callback may have changed weights
-                if self._interrupt:
-                    raise StopDenoising(latents)
-                return latents
-
-            yield on_step
-
-    @contextmanager
-    def _cached_steps(self) -> Iterator[None]:
         self._clear_contexts()
         try:
-            yield
+            with self.stage("denoise"), self.progress_bar(total=total) as bar:
+                on_step = self._on_step(bar, total, callback)
+                return denoise(noise, solver.schedule, predict, solver.step, pin, on_step)
         finally:
             self._clear_contexts()
             if self.step_cache is not None:
                 self.step_cache.end_loop()
+
+    def _on_step(
+        self, bar: tqdm, total: int, callback: StepCallback | None
+    ) -> Callable[[int, Tensor, Tensor], Tensor]:
+        """Return what a denoising loop calls after every step."""
+        started = last_log = last_step = time.monotonic()
+
+        def on_step(index: int, timestep: Tensor, latents: Tensor) -> Tensor:
+            nonlocal last_log, last_step
+            now = time.monotonic()
+            self.step_seconds.append(now - last_step)
+            last_step = now
+            bar.update()
+            if bar.disable and now - last_log > LOG_EVERY:
+                last_log, left = now, (now - started) / (index + 1) * (total - index - 1)
+                logger.info("denoising: step %d of %d, about %.0f s left", index + 1, total, left)
+            if callback is not None:
+                replaced = callback(self, index, timestep, {"latents": latents}) or {}
+                latents = replaced.get("latents", latents)
+                self._clear_contexts()  # the callback may have changed weights
+            if self._interrupt:
+                raise StopDenoising(latents)
+            return latents
+
+        return on_step
 
     def _clear_contexts(self) -> None:
         for cache in self.context_caches:
@@ -327,15 +313,6 @@ class VideoPipeline(DiffusionPipeline):
         """Start a new generation of ``num_steps`` steps in the step cache."""
         if self.step_cache is not None:
             self.step_cache.reset(num_steps)
-
-    def keep_last_frames(
-        self, chunks: Iterator[Tensor], last: deque[Tensor], *, skip: int
-    ) -> Iterator[Tensor]:
-        """Append 8-bit frames [H, W, 3] to ``last``; yield the chunks after the first ``skip``."""
-        for index, chunk in enumerate(chunks):
-            last.extend(self.to_uint8(chunk)[0].permute(1, 2, 3, 0).cpu())
-            if index >= skip:
-                yield chunk
 
 
 def seeded(generator: torch.Generator | None) -> torch.Generator:
@@ -349,9 +326,3 @@ def seeded(generator: torch.Generator | None) -> torch.Generator:
 def prompt_of(prompt: str | Sequence[str], roll: int) -> str:
     """Return the prompt of a segment: one for all, or one each, the last repeated."""
     return prompt if isinstance(prompt, str) else prompt[min(roll, len(prompt) - 1)]
-
-
-def _drained(part: Part) -> Part:
-    for _ in part.frames:
-        pass
-    return part

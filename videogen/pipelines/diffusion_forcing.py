@@ -4,9 +4,10 @@ So a video may start with known frames, and be generated segment after segment.
 """
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 
 import numpy as np
 import torch
@@ -15,14 +16,13 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from videogen.diffusion.conditioning import Context, Segment
-from videogen.diffusion.guidance import Guidance
-from videogen.diffusion.sampling import NUM_TRAIN_TIMESTEPS, FrameSolver, denoise, make_solver
+from videogen.diffusion.conditioning import Segment
+from videogen.diffusion.sampling import NUM_TRAIN_TIMESTEPS, FrameSolver, Solver, make_solver
 from videogen.media.image import crop_to_ratio
 from videogen.media.video_reader import InputVideo
 from videogen.pipelines.base import Part, StepCallback, prompt_of, seeded
-from videogen.pipelines.pixels import frames_tensor, truncated
-from videogen.pipelines.wan import WanPipeline
+from videogen.pipelines.pixels import frames_tensor, record_frames, truncated
+from videogen.pipelines.wan import Guided, WanPipeline
 from videogen.tasks.forcing_schedule import Row, forcing_rows
 from videogen.tasks.geometry import Roll, latent_frames
 
@@ -35,6 +35,10 @@ class DiffusionForcingPipeline(WanPipeline):
 
     Known frames (a start image, or the end of the previous segment) are the first latent frames of a segment,
     at level 0 and never updated. An end image is one more such frame after the last, dropped before decoding.
+
+    Draws from the generator: per segment its noise [1, 16, F, h, w], normal, float32, including the prefix.
+    The noise of ``addnoise_condition`` and of lcm's steps (in every row, for the frames it updates, group by
+    group) comes from separate generators per segment, seeded from this one's seed.
     """
 
     task = "diffusion_forcing"
@@ -68,88 +72,59 @@ class DiffusionForcingPipeline(WanPipeline):
         first: int = 0,
         state: Mapping[str, Tensor] | None = None,
     ) -> Iterator[Part]:
-        """Yield one part per segment, from segment ``first`` on; ``state`` is the previous part's.
+        """Yield one part per segment, from segment ``first`` on; ``state`` is the previous part's."""
+        # 1. Frames that are known before the first segment.
+        overlap, size, generator = overlap_history or 0, (height, width), seeded(generator)
+        solver = partial(make_solver, sample_solver, num_inference_steps, shift)
+        block, noisy = causal_block_size, addnoise_condition
+        forcing = Forcing(solver, num_inference_steps, ar_step, block, causal_attention, noisy)
+        start, end = (self.encode_still(image, *size) for image in (input_image, end_image))
+        history = deque(frames_before(state, input_video, overlap, size), maxlen=overlap)
+        self.reset_cache(forcing.num_steps(latent_frames(base_num_frames)))
 
-        Draws from the generator: per segment its noise [1, 16, F, h, w], normal, float32, including the
-        prefix. The noise of ``addnoise_condition`` and of lcm's steps (in every row, for the frames it
-        updates, group by group) comes from separate generators per segment, seeded from this one's seed.
-        """
-        # 1. Prepare known frames before the first segment: pixels of a video, latents of images.
-        overlap, block = overlap_history or 0, causal_block_size
-        history: deque[Tensor] = deque(maxlen=overlap)  # frames [1, 3, 1, H, W]
-        if state is not None:
-            history.extend(state["frames"].split(1, dim=2))
-        elif input_video is not None:
-            history.extend(frames_tensor(input_video.tail(overlap, size=(width, height))).split(1, dim=2))
-        start, end = (
-            None if image is None else self.encode_still(image, height, width)
-            for image in (input_image, end_image)
-        )
-        generator = seeded(generator)
-        apart = latent_frames(base_num_frames) // block - 1
-        self.reset_cache(num_inference_steps + ar_step * apart)
-        for roll in rolls[:first]:  # noise of finished segments
-            self.draw_noise(roll.latent_frames, height, width, generator)
+        for index, roll in enumerate(rolls):
+            # 2. Noise, known frames, text.
+            noise = self.draw_noise(roll.latent_frames, *size, generator)
+            if index < first:
+                continue  # finished; only its noise is drawn
+            overlapping = latent_frames(overlap) if history else 0
+            known = self.known_frames(history, block) if history else start
+            text, fps_class = prompt_of(prompt, index), self.fps_class(fps)
+            guided = self.text_guidance(text, negative_prompt, guidance_scale, fps=fps_class)
 
-        for index, roll in list(enumerate(rolls))[first:]:
-            # 2. Draw noise, replace its first frames by known ones, encode text.
-            continued = input_video is not None or index > 0
-            noise = self.draw_noise(roll.latent_frames, height, width, generator)
-            known = self.known_frames(history, block) if continued else start
-            if known is not None:
-                noise[:, :, : known.shape[2]] = known
-            ready = 0 if known is None else known.shape[2]
-            guided = self.text_guidance(
-                prompt_of(prompt, index), negative_prompt, guidance_scale, fps=self.fps_class(fps)
-            )
+            # 3. Denoise, every frame on its own schedule; the last segment sees the end image.
+            scene = forcing.prepare(noise, known, guided, partial(of_segment, generator, index))
+            predict = partial(self.predict, scene, end if index == len(rolls) - 1 else None)
+            counted = forcing.num_steps(roll.latent_frames - overlapping) if overlapping else None
+            latents = self.denoise(noise, scene.solver, predict, callback_on_step_end, counted=counted)
 
-            # 3. Denoise, every frame on its own schedule.
-            rows = forcing_rows(
-                roll.latent_frames, num_inference_steps, ar_step=ar_step, block=block, ready=ready
-            )
-            fresh = of_segment(generator, index, STEPS)
-            make = partial(make_solver, sample_solver, num_inference_steps, shift, fresh)
-            solver = FrameSolver(make, rows, ready)
-            scene = Scene(
-                guided=guided,
-                solver=solver,
-                noise=ConditionNoise(addnoise_condition, ready, of_segment(generator, index)),
-                end=end if index == len(rolls) - 1 else None,
-                visible=visible_frames(roll.latent_frames, block) if causal_attention else None,
-            )
-            apart = (roll.latent_frames - latent_frames(overlap)) // block - 1
-            counted = num_inference_steps + ar_step * apart if continued else None
-            with self.steps(len(rows), callback_on_step_end, counted=counted) as on_step:
-                latents = denoise(noise, rows, partial(self.predict, scene), solver.step, on_step=on_step)
-
-            # 4. Decode all, keep the new frames; the last frames condition the next segment.
-            chunks = self.decode(latents)
-            for _ in range(latent_frames(overlap) if continued else 0):
-                next(chunks)
-            frames = record_frames(chunks, history)
-            yield Part(latents, frames, lambda: {"frames": torch.cat(list(history), dim=2)})
-            deque(frames, maxlen=0)  # decode the frames that were not read
+            # 4. Decode all, yield the new frames; the last ones condition the next segment.
+            frames = record_frames(islice(self.decode(latents), overlapping, None), history)
+            part = Part(latents, frames, partial(handed_over, history))
+            yield part
+            part.finish()
             if self.interrupt:
                 return
 
-    def predict(self, scene: "Scene", latents: Tensor, row: Row) -> Tensor:
-        """Return the guided velocity of the frames in the row's window; zero outside it."""
+    def predict(self, scene: "Scene", after: Tensor | None, latents: Tensor, row: Row) -> Tensor:
+        """Return the guided velocity of the frames in the row's window; zero outside it.
+
+        ``after``: latent frame of an end image, which follows the window.
+        """
         first, end = row.window
         shown, levels = scene.noise.condition(latents, scene.solver.timesteps(row))
         level = levels[first:end]
         alike = bool((level == level[0]).all())
         segments = [Segment(latents=shown[:, :, first:end], timestep=level[0] if alike else level)]
-        if scene.end is not None:
-            segments.append(Segment(latents=scene.end, timestep=torch.tensor(0), temporal_start=end - first))
-        guidance, contexts = scene.guided
-        velocity = self.guide(
-            guidance,
-            lambda branch: self.velocity(segments, contexts[branch], branch, visible_frames=scene.visible),
-        )
+        if after is not None:
+            segments.append(Segment(latents=after, timestep=torch.tensor(0), temporal_start=end - first))
+        velocity = self.guided_velocity(segments, scene.guided, visible_frames=scene.visible)
         return functional.pad(velocity, (0, 0, 0, 0, first, latents.shape[2] - end))
 
-    def encode_still(self, image: Image.Image, height: int, width: int) -> Tensor:
+    def encode_still(self, image: Image.Image | None, height: int, width: int) -> Tensor | None:
         """Encode an image, cropped to the video's ratio and scaled (bicubic), to one latent frame."""
+        if image is None:
+            return None
         cropped = crop_to_ratio(image.convert("RGB"), width, height)
         picture = cropped.resize((width, height), Image.Resampling.BICUBIC)
         return self.encode_video(frames_tensor(np.array(picture)[None]))
@@ -197,24 +172,63 @@ class ConditionNoise:
         return torch.cat([noisy, latents[:, :, self.known :]], dim=2), levels
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class Scene:
-    """Inputs of ``predict`` besides latents and row: guidance, contexts, solver and noise of a segment."""
+    """Inputs of ``predict`` that a segment keeps: guidance, solver, noise on known frames, visible frames."""
 
-    guided: tuple[Guidance, Mapping[str, Context]]
+    guided: Guided
     solver: FrameSolver
     noise: ConditionNoise
-    end: Tensor | None
     visible: Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
+class Forcing:
+    """How frames are denoised; every block of frames is ``ar_step`` steps ahead of the next.
+
+    Args:
+        solver: generator -> solver.
+        condition_noise: noise level of the known frames in the model's input.
+    """
+
+    solver: Callable[[torch.Generator], Solver]
+    steps: int
+    ar_step: int
+    block: int
+    causal_attention: bool
+    condition_noise: int
+
+    def num_steps(self, frames: int) -> int:
+        """Return the forwards for so many latent frames, as the published step cache counts them."""
+        return self.steps + self.ar_step * (frames // self.block - 1)
+
+    def prepare(
+        self, noise: Tensor, known: Tensor | None, guided: Guided, generator: Callable[..., torch.Generator]
+    ) -> Scene:
+        """Put the known frames into a segment's noise, and return what else ``predict`` needs."""
+        frames, ready = noise.shape[2], 0 if known is None else known.shape[2]
+        if known is not None:
+            noise[:, :, :ready] = known
+        rows = forcing_rows(frames, self.steps, ar_step=self.ar_step, block=self.block, ready=ready)
+        solver = FrameSolver(partial(self.solver, generator(STEPS)), rows, ready)
+        visible = visible_frames(frames, self.block) if self.causal_attention else None
+        return Scene(guided, solver, ConditionNoise(self.condition_noise, ready, generator()), visible)
+
+
+def frames_before(
+    state: Mapping[str, Tensor] | None, video: InputVideo | None, overlap: int, size: tuple[int, int]
+) -> Sequence[Tensor]:
+    """Return the frames [1, 3, 1, H, W] to continue from: the saved ones, the end of a video, or none."""
+    if state is not None:
+        return state["frames"].split(1, dim=2)
+    return () if video is None else frames_tensor(video.tail(overlap, size=size[::-1])).split(1, dim=2)
+
+
+def handed_over(history: deque[Tensor]) -> dict[str, Tensor]:
+    """Return what the next segment continues from: the last frames [1, 3, F, H, W], if it overlaps."""
+    return {"frames": torch.cat(list(history), dim=2)} if history else {}
 
 
 def visible_frames(frames: int, block: int) -> Tensor:
     """Return the end of each frame's view in block-causal attention [F]: its own block and earlier ones."""
     return (torch.arange(frames) // block + 1) * block
-
-
-def record_frames(chunks: Iterator[Tensor], history: deque[Tensor]) -> Iterator[Tensor]:
-    """Yield the chunks [1, 3, f, H, W] and append their frames to ``history``."""
-    for chunk in chunks:
-        history.extend(chunk.float().cpu().split(1, dim=2))
-        yield chunk

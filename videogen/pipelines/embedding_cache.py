@@ -22,19 +22,19 @@ SCHEMA = 1  # increase it when encoding changes
 NAME = "embedding"
 
 
-def get_or_compute(folder: Path, made_of: Mapping[str, str], compute: Callable[[], Tensor]) -> Tensor:
+def get_or_compute(folder: Path, depends_on: Mapping[str, str], compute: Callable[[], Tensor]) -> Tensor:
     """Return the cached embedding on the CPU; compute and store it if it is missing."""
-    said = json.dumps({"schema": SCHEMA, **made_of}, sort_keys=True)
-    file = folder / f"{hashlib.sha256(said.encode()).hexdigest()[:32]}.safetensors"
+    key = json.dumps({"schema": SCHEMA, **depends_on}, sort_keys=True)
+    file = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"
     if (found := _read(file)) is not None:
         return found
-    made = compute().cpu().contiguous()
+    computed = compute().cpu().contiguous()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        save_tensors(file, {NAME: made}, {"of": file.stem, "sha256": _digest(made)})
+        save_tensors(file, {NAME: computed}, {"of": file.stem, "sha256": _digest(computed)})
     except OSError as error:
         logger.warning("--embedding_cache %s: not written (%s)", folder, error.strerror or error)
-    return made
+    return computed
 
 
 def _read(file: Path) -> Tensor | None:

@@ -15,13 +15,14 @@ from torch.nn import functional
 from transformers import CLIPImageProcessorPil, CLIPTextModel, LlavaModel, PreTrainedTokenizerBase
 
 from videogen.diffusion.guidance import ClassifierFree, SinglePass
-from videogen.diffusion.sampling import denoise, euler
+from videogen.diffusion.sampling import euler
 from videogen.media.image import crop_bilinear
 from videogen.models.device_copies import to_device
 from videogen.models.hunyuan import text as hunyuan_text
 from videogen.models.hunyuan import transformer as hunyuan
 from videogen.models.wan.vae import onload
 from videogen.pipelines.base import Part, StepCallback, VideoPipeline
+from videogen.pipelines.lora import LoraMixin
 from videogen.pipelines.pixels import image_tensor, truncated
 
 logger = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ STABLE = 0.001  # weight of the image in the noise
 DROPPED = 4  # leading frames that only show the image, dropped
 
 
-class HunyuanImageToVideoPipeline(VideoPipeline, HunyuanVideoLoraLoaderMixin):
+class HunyuanImageToVideoPipeline(VideoPipeline, LoraMixin, HunyuanVideoLoraLoaderMixin):
     """Image-to-video by token replacement or latent concatenation.
 
     The image is the first latent frame and stays so, or its latents are channels beside the noise.
@@ -88,9 +89,7 @@ class HunyuanImageToVideoPipeline(VideoPipeline, HunyuanVideoLoraLoaderMixin):
         """Yield one part. Draws from the generator: the noise [1, 16, F, h, w], normal, float32."""
         # 1. Encode the image; draw noise and mix in a little of the image if asked.
         image = input_image.convert("RGB")
-        with self.stage("vae encode"):
-            pixels = image_tensor(crop_bilinear(image, width, height))[None, :, None]
-            first = hunyuan.encode_image(self.vae, pixels, onload)
+        first = self.encode_image(crop_bilinear(image, width, height))
         noise = self.draw((1, first.shape[1], latent_frames, *first.shape[3:]), generator)
         if i2v_stability:
             noise = noise * (1 - STABLE) + first * STABLE
@@ -120,14 +119,17 @@ class HunyuanImageToVideoPipeline(VideoPipeline, HunyuanVideoLoraLoaderMixin):
             return torch.cat([first, latents[:, :, 1:]], dim=2)
 
         solver = euler(num_inference_steps, shift, sigma_min=1 / num_inference_steps)
-        with self.steps(num_inference_steps, callback_on_step_end) as on_step:
-            latents = denoise(
-                noise, solver.timesteps, predict, solver.step, None if concat else pin, on_step=on_step
-            )
+        put_back = None if concat else pin
+        latents = self.denoise(noise, solver, predict, callback_on_step_end, pin=put_back)
 
         # 4. Decode as the frames are read.
         frames = self.decode(latents)
         yield Part(latents, _after(frames, DROPPED) if concat else frames)
+
+    def encode_image(self, image: Image.Image) -> Tensor:
+        """Encode an RGB image to a latent frame [1, 16, 1, h, w]."""
+        with self.stage("vae encode"):
+            return hunyuan.encode_image(self.vae, image_tensor(image)[None, :, None], onload)
 
     def load_lora_weights(self, *given: Any, **options: Any) -> None:
         """Load LoRA weights like the other pipelines, also onto float8 weights."""
@@ -136,30 +138,19 @@ class HunyuanImageToVideoPipeline(VideoPipeline, HunyuanVideoLoraLoaderMixin):
 
     def encode(self, prompt: str, image: Image.Image) -> Tensor:
         """Return rows [1, T, dim] of an image and a prompt."""
-
-        def rows() -> Tensor:
-            return hunyuan_text.encode_prompt(
-                self.tokenizer,
-                self.image_processor,
-                self.text_encoder,
-                prompt,
-                image,
-                interleave=INTERLEAVE[self.transformer.config.image_condition_type],
-                device=self._execution_device,
-            )
-
-        seen = hashlib.sha256(f"{image.mode} {image.size}".encode() + image.tobytes()).hexdigest()
         interleave = INTERLEAVE[self.transformer.config.image_condition_type]
+        components = self.tokenizer, self.image_processor, self.text_encoder
+        device = self._execution_device
+        rows = partial(
+            hunyuan_text.encode_prompt, *components, prompt, image, interleave=interleave, device=device
+        )
+        seen = hashlib.sha256(f"{image.mode} {image.size}".encode() + image.tobytes()).hexdigest()
         return self.cached_embedding("text_encoder", f"{interleave} {seen} {prompt}", rows)
 
     def summarize(self, prompt: str) -> Tensor:
         """Return the pooled embedding of a prompt [1, dim]."""
-
-        def summary() -> Tensor:
-            return hunyuan_text.encode_summary(
-                self.tokenizer_2, self.text_encoder_2, prompt, device=self._execution_device
-            )
-
+        components = self.tokenizer_2, self.text_encoder_2
+        summary = partial(hunyuan_text.encode_summary, *components, prompt, device=self._execution_device)
         return self.cached_embedding("text_encoder_2", prompt, summary)
 
     def velocity(

@@ -9,9 +9,8 @@ from torch import Tensor
 from transformers import CLIPVisionModel, PreTrainedTokenizerBase, UMT5EncoderModel
 
 from videogen.diffusion.conditioning import Segment
-from videogen.diffusion.sampling import denoise, make_solver
+from videogen.diffusion.sampling import make_solver
 from videogen.media.image import crop_to_ratio
-from videogen.models.wan.image_encoder import clip_features
 from videogen.models.wan.transformer import WanDiT
 from videogen.pipelines.base import Part, StepCallback
 from videogen.pipelines.pixels import image_tensor, truncated
@@ -64,24 +63,19 @@ class ImageToVideoPipeline(WanPipeline):
         image = crop_to_ratio(input_image.convert("RGB"), width, height)
         first = image_tensor(image.resize((width, height), Image.Resampling.LANCZOS))[None]
         beside = self.encode_ends(first[:, :, None], None, num_frames)
-        with self.stage("clip"):
-            features = clip_features(self.image_encoder, first.to(self._execution_device))
-            features = features.to(self.model_dtype)
+        features = self.encode_clip(first)
 
         # 2. Text and noise.
-        guidance, contexts = self.text_guidance(
-            prompt, negative_prompt, guidance_scale, exactly_one=True, image=features
-        )
+        guided = self.text_guidance(prompt, negative_prompt, guidance_scale, exactly_one=True, image=features)
         noise = self.draw_noise(latent_frames(num_frames), height, width, generator)
 
         # 3. Denoise; the unconditional branch keeps the image.
         def predict(latents: Tensor, timestep: Tensor) -> Tensor:
             video = Segment(latents=latents, timestep=timestep, extra=beside)
-            return self.guide(guidance, lambda branch: self.velocity([video], contexts[branch], branch))
+            return self.guided_velocity([video], guided)
 
         solver = make_solver(sample_solver, num_inference_steps, shift, generator)
-        with self.steps(len(solver.timesteps), callback_on_step_end) as on_step:
-            latents = denoise(noise, solver.timesteps, predict, solver.step, on_step=on_step)
+        latents = self.denoise(noise, solver, predict, callback_on_step_end)
 
         # 4. Decode as the frames are read.
         yield Part(latents, self.decode(latents))

@@ -1,8 +1,8 @@
 """Conversions between images, frames and tensors, and the output formats."""
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,12 +11,14 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+Frames = Tensor | np.ndarray | list[list[Image.Image]]
+
 
 @dataclass
 class VideoOutput(BaseOutput):
     """Output of a pipeline call: ``frames``, one video per batch entry, in the requested form."""
 
-    frames: Any
+    frames: Frames
 
 
 def rounded(frames: Tensor) -> Tensor:
@@ -46,16 +48,23 @@ def image_tensor(image: Image.Image) -> Tensor:
     return torch.from_numpy((unit - np.float32(0.5)) / np.float32(0.5))
 
 
-def collect(chunks: Iterator[Tensor], output_type: str, to_uint8: Callable[[Tensor], Tensor]) -> Any:
+def record_frames(
+    chunks: Iterator[Tensor], last: deque[Tensor], convert: Callable[[Tensor], Tensor] = Tensor.float
+) -> Iterator[Tensor]:
+    """Yield chunks [1, 3, f, H, W]; append their converted frames to ``last``, on the CPU."""
+    for chunk in chunks:
+        last.extend(convert(chunk).cpu().split(1, dim=2))
+        yield chunk
+
+
+def collect(chunks: Iterator[Tensor], output_type: str, to_uint8: Callable[[Tensor], Tensor]) -> Frames:
     """Collect all frames in the requested form."""
     if output_type == "uint8":
         return torch.cat([to_uint8(chunk).cpu() for chunk in chunks], dim=2).permute(0, 2, 3, 4, 1).numpy()
-    video = torch.cat([(chunk / 2 + 0.5).clamp(0, 1).float().cpu() for chunk in chunks], dim=2).transpose(
-        1, 2
-    )
+    video = torch.cat([(chunk / 2 + 0.5).clamp(0, 1).float().cpu() for chunk in chunks], dim=2)
     if output_type == "pt":
-        return video
-    array = video.permute(0, 1, 3, 4, 2).numpy()
+        return video.transpose(1, 2)
+    array = video.permute(0, 2, 3, 4, 1).numpy()
     if output_type == "np":
         return array
     return [[Image.fromarray((frame * 255).round().astype(np.uint8)) for frame in frames] for frames in array]

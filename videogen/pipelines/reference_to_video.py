@@ -8,11 +8,10 @@ from torch import Tensor
 
 from videogen.diffusion.conditioning import Context, Segment
 from videogen.diffusion.guidance import DualGuidance, SinglePass
-from videogen.diffusion.sampling import SIGMA_MAX_DOUBLE, denoise, make_solver
+from videogen.diffusion.sampling import SIGMA_MAX_DOUBLE, make_solver
 from videogen.media.image import fit_on_white
 from videogen.pipelines.base import Part, StepCallback
 from videogen.pipelines.wan import WanPipeline
-from videogen.tasks.families.skyreels_v3 import REFERENCE_SLOTS
 from videogen.tasks.geometry import latent_frames
 
 
@@ -67,11 +66,9 @@ class ReferenceToVideoPipeline(WanPipeline):
 
             return self.guide(guidance, velocity)
 
-        solver = make_solver(
-            sample_solver, num_inference_steps, shift, generator, **_sigma_max(sample_solver)
-        )
-        with self.steps(len(solver.timesteps), callback_on_step_end) as on_step:
-            latents = denoise(noise, solver.timesteps, predict, solver.step, on_step=on_step)
+        start = {"sigma_max": SIGMA_MAX_DOUBLE} if sample_solver == "unipc" else {}  # as published
+        solver = make_solver(sample_solver, num_inference_steps, shift, generator, **start)
+        latents = self.denoise(noise, solver, predict, callback_on_step_end)
 
         # 4. Decode as the frames are read.
         yield Part(latents, self.decode(latents))
@@ -79,16 +76,11 @@ class ReferenceToVideoPipeline(WanPipeline):
     def encode_references(
         self, ref_imgs: Sequence[Image.Image], height: int, width: int, generator: torch.Generator | None
     ) -> Tensor:
-        """Encode references to [1, 16, 4, h, w]: one sampled frame per image, zeros after them."""
+        """Encode references to [1, 16, 4, h, w]: one sampled frame per image, zeros after them.
+
+        The network always sees as many frames as the task takes images.
+        """
         images = [fit_on_white(image.convert("RGB"), width, height) for image in ref_imgs]
         frames = [self.encode_image(image, sample=True, generator=generator) for image in images]
-        empty = [torch.zeros_like(frames[0])] * (REFERENCE_SLOTS - len(frames))
+        empty = [torch.zeros_like(frames[0])] * (self.row.inputs["ref_imgs"].most - len(frames))
         return torch.cat([*frames, *empty], dim=2)
-
-
-def _sigma_max(solver: str) -> dict[str, float]:
-    """Return the first noise level of a solver.
-
-    The published schedule of this task starts at the double 0.999 (spec skyreels_v3 section 5).
-    """
-    return {"sigma_max": SIGMA_MAX_DOUBLE} if solver == "unipc" else {}

@@ -6,13 +6,12 @@ import torch
 from torch import Tensor
 
 from videogen.diffusion.conditioning import Segment
-from videogen.diffusion.sampling import denoise, make_solver
+from videogen.diffusion.sampling import make_solver
 from videogen.media.video_reader import InputVideo
 from videogen.pipelines.base import Part, StepCallback, prompt_of
-from videogen.pipelines.color import match_color
 from videogen.pipelines.pixels import frames_tensor, truncated
 from videogen.pipelines.wan import WanPipeline
-from videogen.tasks.geometry import Roll
+from videogen.tasks.geometry import Roll, video_frames
 
 SHOT_POSITION = 1024  # temporal position of the shot before the cut
 
@@ -52,28 +51,22 @@ class ShotSwitchingExtensionPipeline(WanPipeline):
         """
         # 1. Encode the old shot and draw noise.
         (roll,) = rolls
-        count = (roll.context_frames - 1) * 4 + 1
+        count = video_frames(roll.context_frames)
         source = frames_tensor(input_video.tail(count, source_fps=source_fps), height, width)
         shot = self.encode_video(source)
         noise = self.draw_noise(roll.latent_frames, height, width, generator)
 
         # 2. Encode the text of every guidance branch.
-        guidance, contexts = self.text_guidance(prompt_of(prompt, 0), negative_prompt, guidance_scale)
+        guided = self.text_guidance(prompt_of(prompt, 0), negative_prompt, guidance_scale)
 
         # 3. Denoise [video, old shot]; only the video is updated.
         def predict(latents: Tensor, timestep: Tensor) -> Tensor:
             video = Segment(latents=latents, timestep=timestep)
             context = Segment(latents=shot, timestep=torch.zeros_like(timestep), temporal_start=SHOT_POSITION)
-            return self.guide(
-                guidance, lambda branch: self.velocity([video, context], contexts[branch], branch)
-            )
+            return self.guided_velocity([video, context], guided)
 
         solver = make_solver(sample_solver, num_inference_steps, shift, generator)
-        with self.steps(len(solver.timesteps), callback_on_step_end) as on_step:
-            latents = denoise(noise, solver.timesteps, predict, solver.step, on_step=on_step)
+        latents = self.denoise(noise, solver, predict, callback_on_step_end)
 
         # 4. Decode only the new shot.
-        chunks = self.decode(latents)
-        if color_match:
-            chunks = (match_color(chunk, source[:, :, -1:]) for chunk in chunks)
-        yield Part(latents, chunks)
+        yield Part(latents, self.decode(latents, source[:, :, -1:] if color_match else None))

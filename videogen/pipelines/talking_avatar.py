@@ -1,7 +1,7 @@
 """talking_avatar: a portrait that speaks, in segments, as long as the audio (spec talking_avatar)."""
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -14,27 +14,26 @@ from transformers import CLIPVisionModel, PreTrainedTokenizerBase, UMT5EncoderMo
 
 from videogen.diffusion.conditioning import Context, Segment
 from videogen.diffusion.guidance import ClassifierFree, DualGuidance, Guidance, SinglePass
-from videogen.diffusion.sampling import Solver, denoise, euler
+from videogen.diffusion.sampling import Solver, euler
 from videogen.media.audio import InputAudio, waveform
 from videogen.media.image import cover_bilinear
 from videogen.models.wan.audio_encoder import audio_features, audio_windows
-from videogen.models.wan.image_encoder import clip_features
 from videogen.models.wan.transformer import WanDiT
 from videogen.pipelines.base import Part, StepCallback, seeded
 from videogen.pipelines.color import match_color
-from videogen.pipelines.pixels import image_tensor, truncated
-from videogen.pipelines.wan import MASK_CHANNELS, WanPipeline
-from videogen.tasks.avatar_clips import TARGET_FRAMES, plan_clips
+from videogen.pipelines.pixels import image_tensor, record_frames, truncated
+from videogen.pipelines.wan import MASK_CHANNELS, Guided, WanPipeline
+from videogen.tasks.avatar_clips import TARGET_FRAMES, Clip, plan_clips
 from videogen.tasks.geometry import latent_frames
 
 TARGET = "target_"  # prefix of keyframe numbers in a saved state
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class Scene:
     """Inputs of one segment in latents: channels ``beside`` the noise, contexts, and frames carried over."""
 
-    guided: tuple[Guidance, Mapping[str, Context]]
+    guided: Guided
     beside: Tensor
     carried: int  # leading latent frames taken from the previous segment
 
@@ -44,11 +43,16 @@ class TalkingAvatarPipeline(WanPipeline):
 
     A visible segment starts with the portrait, or the last frames of the previous segment, and ends with its
     target frame.
+
+    Draws from the generator, in order: per segment its noise [1, 16, F, h, w]; for every visible segment but
+    the first, before its first step and after every step, noise for the latents carried over; all normal,
+    float32.
     """
 
     task = "talking_avatar"
     to_uint8 = staticmethod(truncated)
     model_cpu_offload_seq = "audio_encoder->text_encoder->image_encoder->transformer->vae"
+    cpu_encoders = ("audio_encoder",)
 
     def __init__(  # diffusers reads the component names from its signature
         self,
@@ -86,69 +90,43 @@ class TalkingAvatarPipeline(WanPipeline):
         first: int = 0,
         state: Mapping[str, Tensor] | None = None,
     ) -> Iterator[Part]:
-        """Yield one part per segment, keyframes first; from ``first`` on, ``state`` is the previous part's.
-
-        Draws from the generator, in order: per segment its noise [1, 16, F, h, w]; for every visible segment
-        but the first, before its first step and after every step, noise for the latents carried over; all
-        normal, float32.
-        """
-        # 1. Encode the audio, the portrait, and the texts of keyframes and video.
+        """Yield one part per segment, keyframes first; ``state`` is of the part before segment ``first``."""
+        # 1. The audio, the portrait, and how segments cover the audio; keyframes come first.
         rows = min(max_frames_num, input_audio.num_frames)
         plan = plan_clips(rows, clip_frames, motion=motion_frame, drop=drop_frame)
+        clips = [Clip(start=0, keyframe=0, first=0, stop=rows), *plan.clips]
         heard = self.hear(input_audio, rows, plan.rows)
         portrait = image_tensor(cover_bilinear(input_image.convert("RGB"), width, height))[None, :, None]
         seen = prompt if connection_prompt.casefold() == "same" else connection_prompt
-        scales, generator = (guidance_scale, guidance_scale_audio), seeded(generator)
+        scales, state = (guidance_scale, guidance_scale_audio), state or {}
+        generator = continued(seeded(generator), state)
 
-        def made(text: str, start: int, known: Tensor, target: Tensor | None, carried: int) -> Tensor:
+        for index, clip in list(enumerate(clips))[first:]:
+            # 2. First frames, target frame, audio, text, noise.
+            known = state.get("tail", portrait)
+            target = state[f"{TARGET}{clip.keyframe}"].repeat(1, 1, TARGET_FRAMES, 1, 1) if index else None
             beside = self.encode_ends(known, target, clip_frames).to(self.model_dtype)  # as published
-            windows = audio_windows(heard, start, clip_frames).to(self._execution_device)
+            windows = audio_windows(heard, clip.start, clip_frames).to(self._execution_device)
+            text = seen if index > 0 else prompt
             guided = self.speech_guidance(text, negative_prompt, scales, known, windows)
             noise = self.draw_noise(latent_frames(clip_frames), height, width, generator)
-            scene = Scene(guided=guided, beside=beside, carried=carried)
+
+            # 3. Denoise; the frames carried over from the previous segment are put back after every step.
+            carried = latent_frames(motion_frame) if "tail" in state else 0
+            scene = Scene(guided, beside, carried)
             solver = euler(num_inference_steps, shift)
+            predict = partial(self.predict, scene)
             pin = partial(self.pin, scene, solver, generator) if carried else None
-            with self.steps(len(solver.timesteps), callback_on_step_end) as on_step:
-                return denoise(
-                    noise, solver.timesteps, partial(self.predict, scene), solver.step, pin, on_step
-                )
+            latents = self.denoise(noise, solver, predict, callback_on_step_end, pin=pin)
 
-        # 2. Generate the keyframe segment; shown only if it is the only one.
-        if state is None:
-            latents = made(prompt, 0, portrait, None, 0)
-            frames = self.decoded(latents)
-            if self.interrupt or not plan.clips:
-                yield Part(latents, (self.matched(frame, portrait) for frame in islice(frames, rows)))
-                return
-            wanted = {clip.keyframe for clip in plan.clips}
-            state = {
-                f"{TARGET}{index}": self.matched(frame, portrait)
-                for index, frame in enumerate(frames)
-                if index in wanted
-            }
-            yield Part(latents, iter(()), lambda: {**state, "generator": generator.get_state()})
-        else:
-            generator.set_state(state["generator"])
-
-        # 3. Generate the visible segments, each from the portrait or the last frames to its target frame.
-        tail = state.get("tail")
-        for clip in plan.clips[max(0, first - 1) :]:
+            # 4. Decode in the portrait's colours; keyframes are only shown if there is nothing else.
+            frames = self.decoded(latents, portrait)
+            targeted = plan.clips if index == 0 and not self.interrupt else ()
+            part = segment_part(latents, frames, clip, targeted, motion_frame, generator)
+            yield part
+            state = {**state, **part.finish()}
             if self.interrupt:
                 return
-            known, carried = (tail, latent_frames(motion_frame)) if tail is not None else (portrait, 0)
-            target = state[f"{TARGET}{clip.keyframe}"].repeat(1, 1, TARGET_FRAMES, 1, 1)
-            latents = made(seen, clip.start, known, target, carried)
-            last: deque[Tensor] = deque(maxlen=motion_frame)
-            used = islice(self.decoded(latents), clip.stop)
-            frames = _record_frames((self.matched(frame, portrait) for frame in used), last)
-            yield Part(
-                latents,
-                islice(frames, clip.first, None),
-                lambda last=last: {"tail": torch.cat([*last], dim=2), "generator": generator.get_state()},  # type: ignore[misc]
-            )
-            for _ in frames:  # decode the frames that were not read
-                pass
-            tail = torch.cat([*last], dim=2)
 
     def hear(self, audio: InputAudio, rows: int, padded: int) -> Tensor:
         """Return an audio's feature rows, extended from ``rows`` to ``padded`` by the last ones in reverse.
@@ -163,36 +141,29 @@ class TalkingAvatarPipeline(WanPipeline):
 
     def speech_guidance(
         self, text: str, negative_prompt: str, scales: tuple[float, float], known: Tensor, windows: Tensor
-    ) -> tuple[Guidance, dict[str, Context]]:
+    ) -> Guided:
         """Return guidance by text, audio, both or none, and a context per branch (spec section 7)."""
         by_text, by_sound = scales[0] > 1, scales[1] > 1
-        texts = {name: self.encode_prompt(name) for name in (text, *([negative_prompt] if by_text else []))}
-        with self.stage("clip"):
-            image = clip_features(self.image_encoder, known[:, :, 0].to(self._execution_device))
-            image = image.to(self.model_dtype)
-        silence = torch.zeros_like(windows)
-
-        def context(prompt: str, audio: Tensor) -> Context:
-            return Context(text=texts[prompt], image=image, audio=audio)
-
-        contexts = {"cond": context(text, windows)}
+        positive = self.encode_prompt(text)
+        negative = self.encode_prompt(negative_prompt) if by_text else positive
+        image, silence = self.encode_clip(known[:, :, 0]), torch.zeros_like(windows)
+        guidance: Guidance = SinglePass()
+        branches = {"cond": (positive, windows)}
         if by_text and by_sound:
-            contexts["no_text"] = context(negative_prompt, windows)
-            contexts["uncond"] = context(negative_prompt, silence)
-            return DualGuidance(*scales), contexts
-        if by_text:
-            contexts["uncond"] = context(negative_prompt, windows)
-        elif by_sound:
-            contexts["uncond"] = context(text, silence)
-        else:
-            return SinglePass(), contexts
-        return ClassifierFree(scales[0] if by_text else scales[1]), contexts
+            guidance = DualGuidance(*scales)
+            branches |= {"no_text": (negative, windows), "uncond": (negative, silence)}
+        elif by_text or by_sound:
+            guidance = ClassifierFree(scales[0] if by_text else scales[1])
+            branches["uncond"] = (negative, windows if by_text else silence)
+        return guidance, {
+            branch: Context(text=words, image=image, audio=audio)
+            for branch, (words, audio) in branches.items()
+        }
 
     def predict(self, scene: Scene, latents: Tensor, timestep: Tensor) -> Tensor:
         """Return the guided velocity of all frames."""
-        guidance, contexts = scene.guided
         video = Segment(latents=latents, timestep=timestep, extra=scene.beside)
-        return self.guide(guidance, lambda branch: self.velocity([video], contexts[branch], branch))
+        return self.guided_velocity([video], scene.guided)
 
     def pin(
         self, scene: Scene, solver: Solver, generator: torch.Generator, latents: Tensor, done: int
@@ -203,19 +174,38 @@ class TalkingAvatarPipeline(WanPipeline):
         carried = (1 - level) * carried + level * self.draw(carried.shape, generator).to(carried)
         return torch.cat([carried, latents[:, :, scene.carried :]], dim=2)
 
-    def decoded(self, latents: Tensor) -> Iterator[Tensor]:
-        """Yield frames [1, 3, 1, H, W] one by one."""
+    def decoded(self, latents: Tensor, portrait: Tensor) -> Iterator[Tensor]:
+        """Yield frames [1, 3, 1, H, W] one by one, in the portrait's colours, on the CPU."""
         for chunk in self.decode(latents):
-            yield from chunk.split(1, dim=2)
-
-    def matched(self, frame: Tensor, portrait: Tensor) -> Tensor:
-        """Return a frame in the portrait's colours, on the CPU."""
-        with self.stage("colours"):
-            return match_color(frame, portrait).cpu()
+            for frame in chunk.split(1, dim=2):
+                with self.stage("colours"):
+                    matched = match_color(frame, portrait).cpu()
+                yield matched
 
 
-def _record_frames(frames: Iterator[Tensor], last: deque[Tensor]) -> Iterator[Tensor]:
-    """Yield the frames and append them to ``last``."""
-    for frame in frames:
-        last.append(frame)
-        yield frame
+def continued(generator: torch.Generator, state: Mapping[str, Tensor]) -> torch.Generator:
+    """Return the generator in the state that the previous segment left, if there is one."""
+    return generator.set_state(state["generator"]) if state else generator
+
+
+def segment_part(
+    latents: Tensor,
+    frames: Iterator[Tensor],
+    clip: Clip,
+    targeted: Sequence[Clip],
+    motion: int,
+    generator: torch.Generator,
+) -> Part:
+    """Return a segment that shows its new frames; its state has the last ``motion`` of them.
+
+    If it has the keyframes that clips have as targets, it shows none, and those are its state.
+    """
+    if targeted:
+        wanted = {clip.keyframe for clip in targeted}
+        kept = {f"{TARGET}{index}": frame for index, frame in enumerate(frames) if index in wanted}
+        return Part(latents, iter(()), lambda: {**kept, "generator": generator.get_state()})
+    last = deque[Tensor](maxlen=motion)
+    shown = islice(record_frames(islice(frames, clip.stop), last), clip.first, None)
+    return Part(
+        latents, shown, lambda: {"tail": torch.cat([*last], dim=2), "generator": generator.get_state()}
+    )

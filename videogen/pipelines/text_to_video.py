@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from videogen.diffusion.conditioning import Segment
-from videogen.diffusion.sampling import denoise, make_solver
+from videogen.diffusion.sampling import make_solver
 from videogen.pipelines.base import Part, StepCallback
 from videogen.pipelines.pixels import truncated
 from videogen.pipelines.wan import WanPipeline
@@ -42,17 +42,16 @@ class TextToVideoPipeline(WanPipeline):
         """
         # 1. Text and noise.
         self.reset_cache(num_inference_steps)
-        guidance, contexts = self.text_guidance(prompt, negative_prompt, guidance_scale, exactly_one=True)
+        guided = self.text_guidance(prompt, negative_prompt, guidance_scale, exactly_one=True)
         noise = self.draw_noise(latent_frames(num_frames), height, width, generator)
 
         # 2. Denoise.
         def predict(latents: Tensor, timestep: Tensor) -> Tensor:
             video = Segment(latents=latents, timestep=timestep)
-            return self.guide(guidance, lambda branch: self.velocity([video], contexts[branch], branch))
+            return self.guided_velocity([video], guided)
 
         solver = make_solver(sample_solver, num_inference_steps, shift, generator)
-        with self.steps(len(solver.timesteps), callback_on_step_end) as on_step:
-            latents = denoise(noise, solver.timesteps, predict, solver.step, on_step=on_step)
+        latents = self.denoise(noise, solver, predict, callback_on_step_end)
 
         # 3. Decode as the frames are read.
         yield Part(latents, self.decode(latents))

@@ -1,6 +1,7 @@
 """Base of the Wan family's pipelines: components, text, noise, network call, decoding."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 import torch
 from diffusers import AutoencoderKLWan
@@ -13,16 +14,22 @@ from videogen.diffusion.conditioning import Context, Segment, pack, unpack
 from videogen.diffusion.guidance import ClassifierFree, Guidance, SinglePass
 from videogen.media.video_reader import InputVideo
 from videogen.models.wan import vae as vae_io
+from videogen.models.wan.image_encoder import clip_features
 from videogen.models.wan.text import encode_prompt
 from videogen.models.wan.transformer import WanDiT
 from videogen.pipelines.base import VideoPipeline
+from videogen.pipelines.color import match_color
+from videogen.pipelines.lora import LoraMixin
 from videogen.pipelines.pixels import image_tensor
 from videogen.tasks.geometry import TIME_STRIDE
 
 MASK_CHANNELS = 4  # one per video frame of a latent frame
 
+Guided = tuple[Guidance, Mapping[str, Context]]
+"""Guidance, and a context per branch."""
 
-class WanPipeline(VideoPipeline, WanLoraLoaderMixin):
+
+class WanPipeline(VideoPipeline, LoraMixin, WanLoraLoaderMixin):
     """Base of the Wan family's pipelines."""
 
     model_cpu_offload_seq = "text_encoder->transformer->vae"
@@ -41,11 +48,8 @@ class WanPipeline(VideoPipeline, WanLoraLoaderMixin):
 
     def encode_prompt(self, prompt: str) -> Tensor:
         """Return a prompt's embedding [1, 512, text_dim] on the device; recent prompts are cached."""
-
-        def encoded() -> Tensor:
-            return encode_prompt(self.tokenizer, self.text_encoder, prompt, self._execution_device)
-
-        return self.cached_embedding("text_encoder", prompt, encoded).to(self.model_dtype)
+        make = partial(encode_prompt, self.tokenizer, self.text_encoder, prompt, self._execution_device)
+        return self.cached_embedding("text_encoder", prompt, make).to(self.model_dtype)
 
     def text_guidance(
         self,
@@ -55,7 +59,7 @@ class WanPipeline(VideoPipeline, WanLoraLoaderMixin):
         *,
         exactly_one: bool = False,
         **beside: Tensor | None,
-    ) -> tuple[Guidance, dict[str, Context]]:
+    ) -> Guided:
         """Return classifier-free guidance (a single pass if the scale is 1 or less), a context per branch.
 
         Args:
@@ -80,7 +84,9 @@ class WanPipeline(VideoPipeline, WanLoraLoaderMixin):
         shape = (1, self.vae.config.z_dim, latent_frames, height // stride, width // stride)
         return self.draw(shape, generator)
 
-    def encode_image(self, image: Image.Image, *, sample: bool, generator: torch.Generator | None) -> Tensor:
+    def encode_image(
+        self, image: Image.Image, *, sample: bool = False, generator: torch.Generator | None = None
+    ) -> Tensor:
         """Encode an RGB image to a latent frame [1, C, 1, h, w]: its posterior sampled, or the mean."""
         return self.encode_video(image_tensor(image)[None, :, None], sample=sample, generator=generator)
 
@@ -90,6 +96,12 @@ class WanPipeline(VideoPipeline, WanLoraLoaderMixin):
         """Encode video [1, 3, 4k+1, H, W] in [-1, 1] to latents [1, C, k+1, h, w]."""
         with self.stage("vae encode"):
             return vae_io.encode(self.vae, video, sample=sample, generator=generator)
+
+    def encode_clip(self, image: Tensor) -> Tensor:
+        """Return the CLIP features of an image [1, 3, H, W], of pipelines with an image encoder."""
+        with self.stage("clip"):
+            features = clip_features(self.image_encoder, image.to(self._execution_device))
+            return features.to(self.model_dtype)
 
     def encode_ends(self, first: Tensor, last: Tensor | None, num_frames: int) -> Tensor:
         """Encode known first and last frames [1, 3, f, H, W] to [1, 20, F, h, w]: their mask, then latents.
@@ -137,9 +149,31 @@ class WanPipeline(VideoPipeline, WanLoraLoaderMixin):
             )
         return unpack(output, segments)[which]
 
-    def decode(self, latents: Tensor) -> Iterator[Tensor]:
-        """Decode latents to video [1, 3, f, H, W] in [-1, 1], one latent frame at a time."""
-        return self.timed(vae_io.decode_stream(self.vae, latents), "decode")
+    def guided_velocity(
+        self,
+        segments: Sequence[Segment],
+        guided: Guided,
+        which: int = 0,
+        *,
+        visible_frames: Tensor | None = None,
+        model: WanDiT | None = None,
+    ) -> Tensor:
+        """Return the velocities of all branches (see ``velocity``), combined."""
+        guidance, contexts = guided
+        return self.guide(
+            guidance,
+            lambda branch: self.velocity(
+                segments, contexts[branch], branch, which, visible_frames=visible_frames, model=model
+            ),
+        )
+
+    def decode(self, latents: Tensor, reference: Tensor | None = None) -> Iterator[Tensor]:
+        """Decode latents to video [1, 3, f, H, W] in [-1, 1], one latent frame at a time.
+
+        If a ``reference`` [1, 3, 1, H', W'] is given, in its colours.
+        """
+        chunks = self.timed(vae_io.decode_stream(self.vae, latents), "decode")
+        return chunks if reference is None else (match_color(chunk, reference) for chunk in chunks)
 
 
 def first_frame(image: Image.Image | None, video: InputVideo | None) -> Image.Image | None:

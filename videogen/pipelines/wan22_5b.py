@@ -7,11 +7,10 @@ from PIL import Image
 from torch import Tensor
 
 from videogen.diffusion.conditioning import Segment
-from videogen.diffusion.sampling import denoise, make_solver
+from videogen.diffusion.sampling import make_solver
 from videogen.media.image import cover
 from videogen.media.video_reader import InputVideo
 from videogen.pipelines.base import Part, StepCallback
-from videogen.pipelines.color import match_color
 from videogen.pipelines.pixels import image_tensor, truncated
 from videogen.pipelines.wan import WanPipeline, first_frame
 from videogen.tasks.geometry import latent_frames
@@ -51,27 +50,21 @@ class Wan22TI2V5BPipeline(WanPipeline):
         noise = self.draw_noise(latent_frames(num_frames), height, width, generator)
         known = noise[:, :, :0]
         if (image := first_frame(input_image, input_video)) is not None:
-            known = self.encode_image(cover(image, width, height), sample=False, generator=None)
+            known = self.encode_image(cover(image, width, height))
         start = known.shape[2]
-        guidance, contexts = self.text_guidance(prompt, negative_prompt, guidance_scale, exactly_one=True)
+        guided = self.text_guidance(prompt, negative_prompt, guidance_scale, exactly_one=True)
 
         # 2. Denoise what follows the known frame.
         def predict(latents: Tensor, timestep: Tensor) -> Tensor:
             first = Segment(latents=known, timestep=torch.zeros_like(timestep))
             video = Segment(latents=latents, timestep=timestep, temporal_start=start)
             segments = [first, video] if start else [video]
-            return self.guide(
-                guidance, lambda branch: self.velocity(segments, contexts[branch], branch, which=-1)
-            )
+            return self.guided_velocity(segments, guided, which=-1)
 
         solver = make_solver(sample_solver, num_inference_steps, shift, generator)
-        with self.steps(len(solver.timesteps), callback_on_step_end) as on_step:
-            latents = denoise(noise[:, :, start:], solver.timesteps, predict, solver.step, on_step=on_step)
+        latents = self.denoise(noise[:, :, start:], solver, predict, callback_on_step_end)
 
         # 3. Decode as the frames are read.
         latents = torch.cat([known.float(), latents], dim=2)
-        chunks = self.decode(latents)
-        if color_match and image is not None:
-            reference = image_tensor(image)[None, :, None]
-            chunks = (match_color(chunk, reference) for chunk in chunks)
-        yield Part(latents, chunks)
+        reference = image_tensor(image)[None, :, None] if color_match and image is not None else None
+        yield Part(latents, self.decode(latents, reference))

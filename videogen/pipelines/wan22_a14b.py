@@ -11,11 +11,10 @@ from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 
 from videogen.diffusion.conditioning import Context, Segment
 from videogen.diffusion.guidance import ClassifierFree, SinglePass
-from videogen.diffusion.sampling import NUM_TRAIN_TIMESTEPS, denoise, make_solver
+from videogen.diffusion.sampling import NUM_TRAIN_TIMESTEPS, make_solver
 from videogen.media.video_reader import InputVideo
 from videogen.models.wan.transformer import WanDiT
 from videogen.pipelines.base import Part, StepCallback
-from videogen.pipelines.color import match_color
 from videogen.pipelines.pixels import image_tensor, truncated
 from videogen.pipelines.wan import WanPipeline, first_frame
 from videogen.tasks.geometry import latent_frames
@@ -88,17 +87,11 @@ class Wan22A14BPipeline(WanPipeline):
             expert, scale = (self.transformer, high) if noisy else (self.transformer_2, low)
             guidance = SinglePass() if scale == 1 else ClassifierFree(scale)
             video = Segment(latents=latents, timestep=timestep, extra=beside)
-            return self.guide(
-                guidance, lambda branch: self.velocity([video], contexts[branch], branch, model=expert)
-            )
+            return self.guided_velocity([video], (guidance, contexts), model=expert)
 
         solver = make_solver(sample_solver, num_inference_steps, shift, generator)
-        with self.steps(len(solver.timesteps), callback_on_step_end) as on_step:
-            latents = denoise(noise, solver.timesteps, predict, solver.step, on_step=on_step)
+        latents = self.denoise(noise, solver, predict, callback_on_step_end)
 
         # 3. Decode as the frames are read.
-        chunks = self.decode(latents)
-        if color_match and image is not None:
-            reference = image_tensor(image)[None, :, None]
-            chunks = (match_color(chunk, reference) for chunk in chunks)
-        yield Part(latents, chunks)
+        reference = image_tensor(image)[None, :, None] if color_match and image is not None else None
+        yield Part(latents, self.decode(latents, reference))

@@ -7,8 +7,10 @@ from functools import cache
 from pathlib import Path
 
 from videogen import files
+from videogen.checkpoints import lora as lora_files
 from videogen.checkpoints import model_features
 from videogen.checkpoints.layouts import Checkpoint
+from videogen.checkpoints.lora_strength import strength_files
 from videogen.distributed import Degrees
 from videogen.errors import InputError
 from videogen.planning.memory_estimate import Memory, Video, estimate
@@ -192,8 +194,9 @@ def _residuals(options: Options, shape: Shape, outputs: int) -> int:
 
 
 def _lora_digest(path: Path) -> str:
-    """Return the digest of a LoRA: of the file, or of the safetensors in its folder."""
-    found = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
+    """Return the digest of a LoRA: of its file, and of those that state its strength."""
+    file = lora_files.file_of(path)
+    found = [file, *strength_files(file)]
     return _digest(tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in found))
 
 

@@ -38,7 +38,7 @@ class Draft:
     Args:
         options: complete, with defaults.
         facts: what follows from options and model.
-        writers: models that write its prompt, by role.
+        prompt_writers: models that write its prompt, by role.
         warnings: for the user.
     """
 
@@ -48,7 +48,7 @@ class Draft:
     checkpoint: Checkpoint
     inputs: Inputs
     facts: ModelFacts
-    writers: Mapping[str, FoundModel]
+    prompt_writers: Mapping[str, FoundModel]
     warnings: tuple[str, ...]
 
     def outline(self, *, seed: int, index: int, outputs: OutputPaths) -> "Outline":
@@ -62,7 +62,7 @@ class Outline(Draft):
 
     Args:
         index: of the video in the run, from 1.
-        written: what its ``writers`` wrote in place of the prompt (see engine/prompt_writer.py).
+        written: what its ``prompt_writers`` wrote in place of the prompt (see engine/prompt_writer.py).
     """
 
     seed: int
@@ -228,8 +228,10 @@ class Plan(Outline):
         record = sidecar.read_record(self.outputs.sidecar) or {}
         if record.get("plan_hash") == self.plan_hash:
             return record
+        if self.resume_store.num_finished():  # a run of this plan with --overwrite was interrupted
+            return None
         was, now = dict(record.get("request", {})), self.request
-        if self.writers:  # its prompt is still to be written
+        if self.prompt_writers:  # its prompt is still to be written
             was, now = (
                 {name: value for name, value in request.items() if not _is_prompt(name)}
                 for request in (was, now)

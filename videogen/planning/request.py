@@ -25,7 +25,8 @@ from videogen.planning.request_checks import (
     warnings,
 )
 from videogen.planning.seeds import video_seeds
-from videogen.prompts.roles import find_writers
+from videogen.prompts.roles import find_prompt_writers
+from videogen.results.output_locks import OutputLocks
 from videogen.results.output_paths import (
     OverwritePolicy,
     check_pattern,
@@ -34,6 +35,7 @@ from videogen.results.output_paths import (
     reserve,
     shared_patterns,
 )
+from videogen.results.publishing import finish_interrupted
 from videogen.tasks.option import typed
 from videogen.tasks.option_types import DRAWN_SEEDS, MAX_SEED
 from videogen.tasks.options import OPTIONS, Options, check_combination, defaults, merge
@@ -58,7 +60,13 @@ class Item:
 
 
 def make_plans(
-    items: Sequence[Item], policy: OverwritePolicy, workdir: Path, earlier: Sequence[Outline] = ()
+    items: Sequence[Item],
+    policy: OverwritePolicy,
+    workdir: Path,
+    locks: OutputLocks | None = None,
+    *,
+    first: int = 1,
+    taken: set[Path] | None = None,
 ) -> list[Outline]:
     """Check everything and decide everything, for all items, before any of them runs.
 
@@ -66,7 +74,9 @@ def make_plans(
 
     Args:
         workdir: an existing folder for downloads, which the caller owns.
-        earlier: plans of the same run, after which these are numbered and whose output paths are taken.
+        locks: takes the locks of the results; None for a dry run, which leaves files as they are.
+        first: number of the first video, where others of the run came before it.
+        taken: output paths of those others; those of these are added.
 
     Raises:
         InputError, CheckpointError: the first thing that will not work.
@@ -82,17 +92,20 @@ def make_plans(
             files = read_files(draft.options, draft.facts, draft.checkpoint) if here else None
             videos += [(item.label, draft, files, seed) for seed in _seeds(draft.options, drawn)]
     plans: list[Outline] = []
-    taken = {path for plan in earlier for path in plan.outputs.paths}
+    taken = set() if taken is None else taken
     shared = shared_patterns([draft.options for _, draft, _, _ in videos])
-    for index, (label, draft, files, first_seed) in enumerate(videos, start=len(earlier) + 1):
+    for index, (label, draft, files, first_seed) in enumerate(videos, start=first):
         with labelled(label):
             options, task = draft.options, draft.task.name
             check_pattern(options, shared=shared, resume=policy.resume)
+            if locks is not None and (policy.resume or policy.overwrite):
+                named = first_seed if options.seed else "*"
+                finish_interrupted(choose_output_paths(options, task=task, index=index, seed=named, stamp=""))
             kept = None if options.seed or not policy.resume else earlier_seed(options, task, index)
             seed = first_seed if kept is None else kept
             outputs = choose_output_paths(options, task=task, index=index, seed=seed, stamp=stamp)
             sources = [source.path for given in draft.inputs.values() for source in given]
-            outputs = reserve(outputs, options, taken, policy, sources)
+            outputs = reserve(outputs, options, taken, policy, sources, locks=locks)
             plan = draft.outline(seed=seed, index=index, outputs=outputs)
             plan = plan if files is None else plan.with_files(files)
         if not (policy.resume and isinstance(plan, Plan) and plan.earlier_record()):
@@ -142,8 +155,8 @@ def decide(item: Item, workdir: Path) -> Draft:
     if options.input_image or options.end_image:
         options = options.replace(prompt_enhancer=None)
     described = task.describes and options.prompt is None
-    writers = find_writers(options, needed=("describer",) if described else ())
-    notes += [writer.note for writer in writers.values() if writer.note]
+    prompt_writers = find_prompt_writers(options, needed=("describer",) if described else ())
+    notes += [writer.note for writer in prompt_writers.values() if writer.note]
     return Draft(
         task=task,
         options=output_names.fill(options, shape, checkpoint.name),
@@ -151,7 +164,7 @@ def decide(item: Item, workdir: Path) -> Draft:
         checkpoint=checkpoint,
         inputs=inputs,
         facts=model_facts(task, options, shape, checkpoint),
-        writers=writers,
+        prompt_writers=prompt_writers,
         warnings=tuple(notes),
     )
 

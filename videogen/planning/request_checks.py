@@ -3,17 +3,15 @@
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-
 from videogen.checkpoints import lora as lora_files
+from videogen.checkpoints import tensor_headers
 from videogen.checkpoints.layouts import Checkpoint
-from videogen.errors import InputError
+from videogen.errors import CheckpointError, InputError
 from videogen.planning import option_rules
 from videogen.planning.parallelism import check_launch
 from videogen.results.output_paths import check_writable
 from videogen.tasks.geometry import Shape
 from videogen.tasks.option import typed
-from videogen.tasks.option_types import Lora
 from videogen.tasks.options import OPTIONS, Options
 from videogen.tasks.sizes import Inputs
 from videogen.tasks.table import VARIANTS
@@ -71,25 +69,18 @@ def check_runtime(options: Options) -> None:
     if options.embedding_cache is not None:
         check_writable("--embedding_cache", Path(options.embedding_cache))
     for lora in options.lora:
-        _check_lora(lora)
+        _check_lora(lora.path)
 
 
-def _check_lora(lora: Lora) -> None:
-    path = lora.path
-    files = [path] if path.is_file() and path.suffix == ".safetensors" else sorted(path.glob("*.safetensors"))
-    if not files:
-        raise InputError("--lora", path, "no such .safetensors file", "give the file, or the folder it is in")
-    if len(files) > 1:
-        what = f"holds {len(files)} .safetensors files"
-        raise InputError("--lora", path, what, f"give one, for example {files[0]}")
-    for file in files:
-        try:
-            with safe_open(file, framework="numpy"):
-                pass
-        except (SafetensorError, OSError) as error:
-            raise InputError(
-                "--lora", file, f"is not a .safetensors file ({error})", "download it again"
-            ) from None
+def _check_lora(path: Path) -> None:
+    if not (path.is_dir() or (path.is_file() and path.suffix in lora_files.SUFFIXES)):
+        kinds = ", ".join(lora_files.SUFFIXES)
+        fix = f"give the file ({kinds}), or the folder it is in"
+        raise InputError("--lora", path, "no such .safetensors file", fix)
+    try:
+        tensor_headers.check(lora_files.file_of(path))
+    except CheckpointError as error:
+        raise InputError("--lora", path, str(error).partition(": ")[2], "give one whole file") from None
 
 
 def warnings(

@@ -3,19 +3,18 @@
 import json
 import math
 import random
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Sequence
+from typing import Literal, cast
+
+import numpy as np
+import torch
+from einops import rearrange
+from PIL import Image
+from torch import Tensor
 
 from videogen.errors import VideoGenError, brief
 from videogen.prompts.chat import Chat
-from videogen.prompts.chat_models import TEXT_CHAT, VIDEO_CHAT
 
-if TYPE_CHECKING:
-    import numpy as np
-    from torch import Tensor
-
-DEFAULT_MODEL = VIDEO_CHAT.default
-DEFAULT_FUSION_MODEL = TEXT_CHAT.default
 NUM_FRAMES = 16
 MAX_TOKENS = 2048
 MAX_FUSED_TOKENS = 512
@@ -71,6 +70,8 @@ mention the JSON. Output one paragraph and no more.
 """,
 }
 
+Facts = dict[str, object]
+"""A caption, or what it says of a subject: JSON."""
 Variant = Literal["t2v", "i2v"]
 
 
@@ -79,7 +80,7 @@ def sample_indices(count: int) -> list[int]:
     return [round(i * (count - 1) / NUM_FRAMES) for i in range(NUM_FRAMES)]
 
 
-def describe(frames: "np.ndarray", model: Chat, *, seed: int) -> dict[str, Any]:
+def describe(frames: np.ndarray, model: Chat, *, seed: int) -> Facts:
     """Return the structural caption of a video (``parse``).
 
     Args:
@@ -100,7 +101,7 @@ def describe(frames: "np.ndarray", model: Chat, *, seed: int) -> dict[str, Any]:
     return parse(reply)
 
 
-def parse(reply: str) -> dict[str, Any]:
+def parse(reply: str) -> Facts:
     """Parse the JSON in a reply: ``subjects`` and the fields of shot and scene; missing fields are empty.
 
     Raises:
@@ -109,16 +110,14 @@ def parse(reply: str) -> dict[str, Any]:
     found = _json_object(reply)
     subjects = found.get("subjects") if found else None
     if found is None or not isinstance(subjects, list) or not all(isinstance(s, dict) for s in subjects):
-        raise VideoGenError(
-            f"--vlm_path: the reply is not the JSON asked for ({brief(reply, 200)}); give another model"
-        )
+        raise _bad_reply("is not the JSON asked for", reply)
     return {
         "subjects": [_subject(subject, reply) for subject in subjects],
         **_texts(found, (*SHOTS, *SCENE), reply),
     }
 
 
-def _json_object(reply: str) -> dict[str, Any] | None:
+def _json_object(reply: str) -> Facts | None:
     """Return the first complete JSON object with subjects, whatever text is around it."""
     decoder = json.JSONDecoder(strict=False)  # line breaks inside of strings
     start = reply.find("{")
@@ -133,21 +132,24 @@ def _json_object(reply: str) -> dict[str, Any] | None:
     return None
 
 
-def _subject(subject: Mapping[str, Any], reply: str) -> dict[str, Any]:
+def _subject(subject: Facts, reply: str) -> Facts:
     types, is_main = subject.get("TYPES") or {}, subject.get("is_main_subject") or False
     if not isinstance(types, dict) or not isinstance(is_main, bool):
         what = "TYPES that is no object, or an is_main_subject that is not true or false"
-        raise VideoGenError(f"--vlm_path: the reply has a {what} ({brief(reply, 200)}); give another model")
+        raise _bad_reply(f"has a {what}", reply)
     kinds = _texts(types, ("type", "sub_type"), reply)
     return {**_texts(subject, SUBJECT, reply), "TYPES": kinds, "is_main_subject": is_main}
 
 
-def _texts(values: Mapping[str, Any], names: tuple[str, ...], reply: str) -> dict[str, str]:
+def _texts(values: Facts, names: Sequence[str], reply: str) -> dict[str, str]:
     for name in names:
         if not isinstance(values.get(name), str | None):
-            what = f"--vlm_path: the reply has a {name} that is not text ({brief(reply, 200)})"
-            raise VideoGenError(f"{what}; give another model")
-    return {name: (values.get(name) or "").strip() for name in names}
+            raise _bad_reply(f"has a {name} that is not text", reply)
+    return {name: str(values.get(name) or "").strip() for name in names}
+
+
+def _bad_reply(what: str, reply: str) -> VideoGenError:
+    return VideoGenError(f"--vlm_path: the reply {what} ({brief(reply, 200)}); give another model")
 
 
 def smart_resize(height: int, width: int) -> tuple[int, int]:
@@ -164,7 +166,7 @@ def smart_resize(height: int, width: int) -> tuple[int, int]:
     return rows * unit, columns * unit
 
 
-def video_inputs(frames: "np.ndarray") -> "dict[str, Tensor]":
+def video_inputs(frames: np.ndarray) -> dict[str, Tensor]:
     """Return Qwen2.5-VL's patches of a video, without the processor that needs torchvision.
 
     Args:
@@ -174,11 +176,6 @@ def video_inputs(frames: "np.ndarray") -> "dict[str, Tensor]":
         ``pixel_values_videos`` float32 [t*h*w, 3*2*14*14], ``video_grid_thw`` int64 [1, 3] in patches, and
         ``second_per_grid_ts`` float32 [1], the seconds of one step of t.
     """
-    import numpy as np  # noqa: PLC0415 - this module may be loaded at start-up
-    import torch  # noqa: PLC0415
-    from einops import rearrange  # noqa: PLC0415
-    from PIL import Image  # noqa: PLC0415
-
     assert frames.dtype == np.uint8 and frames.ndim == 4 and len(frames) % STEP == 0
     height, width = smart_resize(*frames.shape[1:3])
     images = [Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC) for frame in frames]
@@ -197,13 +194,14 @@ def video_inputs(frames: "np.ndarray") -> "dict[str, Tensor]":
     }
 
 
-def clean(caption: Mapping[str, Any], variant: Variant, rng: random.Random) -> dict[str, Any] | None:
+def clean(caption: Facts, variant: Variant, rng: random.Random) -> Facts | None:
     """Return the parts of a structural caption that a caption in prose is written from; None without subject.
 
     t2v draws from ``rng`` for the appearance and the position of each subject in turn, then for the lighting;
     i2v, which keeps only actions and expressions, does not draw.
     """
-    subjects = [_clean_subject(subject, variant, rng) for subject in caption["subjects"]]
+    described = cast("list[Facts]", caption["subjects"])
+    subjects = [_clean_subject(subject, variant, rng) for subject in described]
     if variant == "i2v":
         subjects = [subject for subject in subjects if subject["action"] or subject["expression"]]
     if not subjects:
@@ -214,8 +212,9 @@ def clean(caption: Mapping[str, Any], variant: Variant, rng: random.Random) -> d
     return {"subjects": subjects, **{name: caption[name] for name in kept}}
 
 
-def _clean_subject(subject: Mapping[str, Any], variant: Variant, rng: random.Random) -> dict[str, str]:
-    kind, name = subject["TYPES"]["type"], subject["TYPES"]["sub_type"]
+def _clean_subject(subject: Facts, variant: Variant, rng: random.Random) -> Facts:
+    types = cast("dict[str, str]", subject["TYPES"])
+    kind, name = types["type"], types["sub_type"]
     accessory = kind == "Human" and name in ("Accessory", "Accessories")
     has_face = kind in ("Human", "Animal") and not accessory
     kept = {"name": name, "action": subject["action"]}
@@ -225,7 +224,7 @@ def _clean_subject(subject: Mapping[str, Any], variant: Variant, rng: random.Ran
     return kept
 
 
-def fuse(caption: Mapping[str, Any], variant: Variant, model: Chat, *, seed: int) -> str:
+def fuse(caption: Facts, variant: Variant, model: Chat, *, seed: int) -> str:
     """Return a caption in prose of a structural one, for text- or image-to-video; '-' without subject.
 
     Raises:
@@ -239,5 +238,5 @@ def fuse(caption: Mapping[str, Any], variant: Variant, model: Chat, *, seed: int
     text = model.reply([message], max_new_tokens=MAX_FUSED_TOKENS, temperature=0.1, seed=seed, stop="\n\n")
     if not text:
         raise VideoGenError(f"{model.found.flag} {model.found.name}: replied with nothing; try another seed")
-    motion = caption["camera_motion"].rstrip(". ").capitalize()
+    motion = str(caption["camera_motion"]).rstrip(". ").capitalize()
     return f"{text} {motion}." if motion else text

@@ -1,22 +1,36 @@
-"""Chat models: finding them without torch, loading them for the length of a ``with``, seeded replies.
+"""Chat models: loaded for the length of a ``with``, seeded replies.
 
 Specs skyreels_v2 section 11 and wan22 section 15 say which models are used and how they are sampled.
 """
 
 import gc
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
-from videogen.errors import CheckpointError, OutOfMemoryError, VideoGenError, first_line, is_out_of_memory
+import torch
+import transformers
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from videogen.errors import (
+    CheckpointError,
+    OutOfMemoryError,
+    VideoGenError,
+    first_line,
+    is_out_of_memory,
+    reported_as,
+)
 from videogen.files import read_json
 from videogen.prompts.chat_models import TEXT_CHAT, FoundModel, fetch
 
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
+Message = Mapping[str, str | Sequence[Mapping[str, str]]]
+"""One message of a chat, in the form of transformers' chat templates."""
+Sampling = dict[str, bool | int | float | list[Callable[..., Tensor]]]
 
+TEMPLATE_SECONDS = 10
 VIDEO = 2  # token type: 0 text, 1 image, 2 video
 
 
@@ -24,7 +38,7 @@ class Chat:
     """A chat model that is loaded on entering a ``with`` block and freed at its end."""
 
     def __init__(
-        self, found: FoundModel, device: "torch.device | str" = "cpu", *, timeout: float | None = None
+        self, found: FoundModel, device: torch.device | str = "cpu", *, timeout: float | None = None
     ) -> None:
         self.found, self.device, self.timeout = found, device, timeout
         self.tokenizer: Any = None
@@ -50,8 +64,6 @@ class Chat:
 
     def offload(self) -> None:
         """Move the model from a GPU to RAM."""
-        import torch  # noqa: PLC0415 - this module is loaded at start-up
-
         if torch.device(self.device).type == "cuda":
             self.model.to("cpu")
             torch.cuda.empty_cache()
@@ -61,8 +73,6 @@ class Chat:
         self.model.to(self.device)
 
     def __exit__(self, *_: object) -> None:
-        import torch  # noqa: PLC0415 - this module is loaded at start-up
-
         self.tokenizer = self.model = None
         gc.collect()
         if torch.device(self.device).type == "cuda":
@@ -70,18 +80,17 @@ class Chat:
 
     def reply(
         self,
-        messages: Sequence[Mapping[str, Any]],
+        messages: Sequence[Message],
         *,
         max_new_tokens: int,
         temperature: float | None,
         seed: int,
         stop: str | None = None,
-        video: "Mapping[str, Tensor] | None" = None,
+        video: Mapping[str, Tensor] | None = None,
     ) -> str:
         """Return the model's reply, without special tokens and surrounding space.
 
         Args:
-            messages: of the chat, in the form of transformers' chat templates.
             temperature: of plain sampling (nothing cut off, nothing penalised), 0 takes the likeliest token
                 each time; None samples as the model's generation_config.json says.
             seed: the same seed gives the same reply; the caller's random state is left alone.
@@ -94,12 +103,13 @@ class Chat:
             OutOfMemoryError: the device is full.
         """
         inputs = self._inputs(messages, video)
-        options: dict[str, Any] = {"temperature": temperature, "seed": seed, "stop": stop}
-        return self.complete(inputs, max_new_tokens=max_new_tokens, **options)
+        return self.complete(
+            inputs, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, stop=stop
+        )
 
     def complete(
         self,
-        inputs: "Mapping[str, Tensor]",
+        inputs: Mapping[str, Tensor],
         *,
         max_new_tokens: int,
         temperature: float | None,
@@ -114,14 +124,12 @@ class Chat:
         Raises:
             OutOfMemoryError: the device is full.
         """
-        import torch  # noqa: PLC0415 - this module is loaded at start-up
-
         ids = inputs["input_ids"]
         tensors = {"attention_mask": torch.ones_like(ids), **inputs}
         start, options = ids.shape[1], _sampling(temperature)
         if stop is not None:
 
-            def stopped(ids: "Tensor", *_: Any, **__: Any) -> "Tensor":
+            def stopped(ids: Tensor, *_: object, **__: object) -> Tensor:
                 return (ids[:, 0] * 0 + (stop in self.tokenizer.decode(ids[0, start:]))).bool()
 
             options["stopping_criteria"] = [stopped]
@@ -131,12 +139,8 @@ class Chat:
         text = self.tokenizer.decode(ids[0, start:], skip_special_tokens=True)
         return (text if stop is None else text.partition(stop)[0]).strip()
 
-    def _inputs(
-        self, messages: Sequence[Mapping[str, Any]], video: "Mapping[str, Tensor] | None"
-    ) -> "dict[str, Tensor]":
+    def _inputs(self, messages: Sequence[Message], video: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
         """Return the inputs of ``generate``; a video's one token is repeated for each merged patch."""
-        import torch  # noqa: PLC0415 - this module is loaded at start-up
-
         if video is None:
             return {"input_ids": self.tokens(messages)}
         ids = self._tokens(self._render_video(messages))
@@ -146,7 +150,7 @@ class Chat:
         ids = ids.repeat_interleave(repeats, dim=1)
         return {**video, "mm_token_type_ids": (ids == token).int() * VIDEO, "input_ids": ids}
 
-    def tokens(self, messages: Sequence[Mapping[str, Any]]) -> "Tensor":
+    def tokens(self, messages: Sequence[Message]) -> Tensor:
         """Return the tokens of the messages in the model's chat template, int64 [1, L], up to its reply.
 
         Raises:
@@ -154,19 +158,18 @@ class Chat:
         """
         return self._tokens(self._render(messages))
 
-    def _tokens(self, text: str) -> "Tensor":
+    def _tokens(self, text: str) -> Tensor:
         return self.tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
 
-    def _render(self, messages: Sequence[Mapping[str, Any]]) -> str:
-        from jinja2 import TemplateError  # noqa: PLC0415 - this module is loaded at start-up
-
-        try:
+    def _render(self, messages: Sequence[Message]) -> str:
+        what = f"{self._name}: its chat template does not take these messages"
+        with (
+            reported_as(lambda why: CheckpointError(f"{what} ({why}); give another")),
+            _at_most(TEMPLATE_SECONDS),
+        ):
             return self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-        except (TemplateError, TypeError) as error:
-            what = f"its chat template does not take these messages ({first_line(error)})"
-            raise CheckpointError(f"{self._name}: {what}; give another") from None
 
-    def _render_video(self, messages: Sequence[Mapping[str, Any]]) -> str:
+    def _render_video(self, messages: Sequence[Message]) -> str:
         """Render messages with vision tokens, written into the text if the template knows no videos."""
         config = self.model.config
         places = (config.vision_start_token_id, config.video_token_id, config.vision_end_token_id)
@@ -177,11 +180,9 @@ class Chat:
                 return text
         except CheckpointError:
             pass
-        plain = [
-            {**message, "content": "".join(part.get("text", "".join(tokens)) for part in message["content"])}
-            for message in messages
-        ]
-        return self._render(plain)
+        return self._render(
+            [{**message, "content": _plain(message, "".join(tokens))} for message in messages]
+        )
 
     @property
     def _name(self) -> str:
@@ -198,10 +199,13 @@ class Chat:
             raise OutOfMemoryError(f"{self._name}: {what}") from error
 
 
-def _load(found: FoundModel, device: "torch.device | str") -> tuple[Any, Any]:
-    """Load tokenizer and model; errors of the tokenizer are found before the weights are read."""
-    import transformers  # noqa: PLC0415 - this module is loaded at start-up
+def _plain(message: Message, video: str) -> str:
+    """Return the text of a message with ``video`` in the place of its videos."""
+    return "".join(part if isinstance(part, str) else part.get("text", video) for part in message["content"])
 
+
+def _load(found: FoundModel, device: torch.device | str) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+    """Load tokenizer and model; errors of the tokenizer are found before the weights are read."""
     assert found.folder is not None
     if not sys.stderr.isatty():
         transformers.utils.logging.disable_progress_bar()
@@ -229,7 +233,7 @@ def _load(found: FoundModel, device: "torch.device | str") -> tuple[Any, Any]:
     return tokenizer, model.eval()
 
 
-def _sampling(temperature: float | None) -> dict[str, Any]:
+def _sampling(temperature: float | None) -> Sampling:
     """Return the options of ``generate`` for a temperature of ``Chat.reply``."""
     if temperature is None:
         return {}
@@ -240,9 +244,28 @@ def _sampling(temperature: float | None) -> dict[str, Any]:
 
 
 @contextmanager
-def _seeded(seed: int, device: "torch.device | str") -> Iterator[None]:
-    import torch  # noqa: PLC0415 - this module is loaded at start-up
+def _at_most(seconds: float) -> Iterator[None]:
+    """Stop Python code that runs longer, as a template with loops in loops.
 
+    Raises:
+        TimeoutError: it does.
+    """
+    end, earlier = time.monotonic() + seconds, sys.gettrace()
+
+    def trace(*_: object) -> object:
+        if time.monotonic() > end:
+            raise TimeoutError(f"it takes more than {seconds:g} s")
+        return trace
+
+    sys.settrace(trace)  # type: ignore[arg-type]  # it returns itself
+    try:
+        yield
+    finally:
+        sys.settrace(earlier)
+
+
+@contextmanager
+def _seeded(seed: int, device: torch.device | str) -> Iterator[None]:
     cards = [torch.device(device)] if torch.device(device).type == "cuda" else []
     with torch.random.fork_rng(devices=cards):
         torch.default_generator.manual_seed(seed)

@@ -1,17 +1,20 @@
 """Find and download the models that write prompts."""
 
 import re
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from videogen.checkpoints.layouts import KINDS, missing_shards
-from videogen.checkpoints.resolve import HUB_ID, nearest_folder
+from videogen.checkpoints.resolve import HUB_ID, local_path, require_folder
 from videogen.checkpoints.tensor_headers import check as check_header
 from videogen.errors import CheckpointError, brief
 from videogen.files import read_json
 
 PATTERNS = (*KINDS, "*.jinja")  # of the files that are downloaded
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
+CONFIG = "config.json"
 REVISION = "main"
 
 
@@ -25,6 +28,16 @@ class ModelKind:
     download: int  # bytes of the default: parameters x 2
     foreign: tuple[str, ...] = ()  # its model types and architectures where it comes with code of its own
     foreign_ids: str = r"(?!)"  # pattern of hub ids in that format
+
+    @property
+    def fix(self) -> str:
+        """Advice for a path that is not such a model."""
+        return f"give a folder with {self.what}, or a hub id such as {self.default}"
+
+    def foreign_error(self, what: str, name: str = "") -> CheckpointError:
+        """Return the error for a model that comes with code of its own."""
+        original = f"is in its original format{name}, which needs remote code"
+        return CheckpointError(f"{what}: {original}; use one in the transformers format: {self.default}")
 
 
 TEXT_CHAT = ModelKind(
@@ -47,10 +60,6 @@ FRAMES_CHAT = ModelKind(
     foreign=("internvl_chat", "InternVLChatModel"),
     foreign_ids=r"OpenGVLab/InternVL(?!.*-HF$).*",
 )
-
-
-class _WrongKindError(CheckpointError):
-    """Error for a model of another kind; downloading the rest of it would not help."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,27 +94,26 @@ def find_model(flag: str, path: str, kind: ModelKind = TEXT_CHAT) -> FoundModel:
     Raises:
         CheckpointError: no such folder, an incomplete one, another kind of model, neither folder nor hub id.
     """
-    folder = Path(path).expanduser()
-    if path.startswith(("/", ".", "~")) or folder.is_dir():
-        _check(f"{flag} {brief(path)}", folder, kind)
+    if folder := local_path(path):
+        what = f"{flag} {brief(path)}"
+        require_folder(what, folder, kind.fix)
+        _check_kind(what, folder, kind)
+        _check_files(what, folder)
         return FoundModel(flag=flag, name=path, kind=kind, folder=folder)
     if not HUB_ID.fullmatch(path):
         what = "neither a folder nor a hub id; give a path or owner/name"
         raise CheckpointError(f"{flag} {brief(path)}: {what} (default {kind.default})")
     if re.fullmatch(kind.foreign_ids, path):
-        what = "is in its original format, which needs remote code"
-        raise CheckpointError(f"{flag} {path}: {what}; use one in the transformers format: {kind.default}")
+        raise kind.foreign_error(f"{flag} {path}")
     from videogen.checkpoints import hub  # noqa: PLC0415 - 0.2 s, only for hub ids
 
     found = FoundModel(flag=flag, name=path, kind=kind)
-    if snapshot := hub.cached_snapshot(path, REVISION, PATTERNS):
-        try:
-            _check(f"{flag} {path}", snapshot, kind)
+    snapshot = hub.cached_snapshot(path, REVISION, PATTERNS)
+    if snapshot is not None and (snapshot / CONFIG).is_file():
+        _check_kind(f"{flag} {path}", snapshot, kind)
+        with suppress(CheckpointError):  # an interrupted or partial download, which fetch completes
+            _check_files(f"{flag} {path}", snapshot)
             return replace(found, folder=snapshot, revision=snapshot.name)
-        except _WrongKindError:
-            raise
-        except CheckpointError:
-            pass  # an interrupted or partial download, which fetch completes
     return found
 
 
@@ -117,58 +125,45 @@ def fetch(found: FoundModel, timeout: float | None = None) -> FoundModel:
     """
     if found.folder is not None:
         return found
-    from videogen.checkpoints import hub  # noqa: PLC0415 - 0.2 s, only for hub ids
-
-    what, size = f"{found.flag} {found.name}", 0
-    try:
-        if found.name == found.kind.default:
-            size = found.kind.download
-        else:  # check the kind before many gigabytes are downloaded
-            folder, _ = hub.download([found.name], REVISION, ["config.json"], 0, timeout)
-            _check_kind(what, folder, found.kind)
-        folder, _ = hub.download([found.name], REVISION, PATTERNS, size, timeout)
-    except _WrongKindError:
-        raise
-    except CheckpointError as error:
-        raise CheckpointError(str(error).replace("--model_id", found.flag, 1)) from None
-    _check(what, folder, found.kind)
+    what, kind = f"{found.flag} {found.name}", found.kind
+    size = kind.download if found.name == kind.default else 0
+    if not size:  # check the kind before many gigabytes are downloaded
+        _check_kind(what, _download(found, [CONFIG], 0, timeout), kind)
+    folder = _download(found, PATTERNS, size, timeout)
+    _check_kind(what, folder, kind)
+    _check_files(what, folder)
     return replace(found, folder=folder, revision=folder.name)
 
 
-def _check(what: str, folder: Path, kind: ModelKind) -> None:
-    fix = _fix(kind)
-    if not folder.is_dir():
-        if folder.exists():
-            raise CheckpointError(f"{what}: is a file, not a model folder; {fix}")
-        near = nearest_folder(folder)
-        raise CheckpointError(f"{what}: no such folder; {f'nearest {near}' if near else fix}")
-    _check_kind(what, folder, kind)
-    if missing := _missing(folder):
-        raise CheckpointError(f"{what}: incomplete model folder, missing {missing}; download it again")
-    for file in folder.glob("*.safetensors"):
-        check_header(file)
+def _download(found: FoundModel, patterns: Sequence[str], size: int, timeout: float | None) -> Path:
+    from videogen.checkpoints import hub  # noqa: PLC0415 - 0.2 s, only for hub ids
+
+    try:
+        return hub.download([found.name], REVISION, patterns, size, timeout)[0]
+    except CheckpointError as error:
+        raise CheckpointError(str(error).replace("--model_id", found.flag, 1)) from None
 
 
 def _check_kind(what: str, folder: Path, kind: ModelKind) -> None:
-    if not (folder / "config.json").is_file():
-        raise CheckpointError(f"{what}: is not a model folder, it has no config.json; {_fix(kind)}")
-    config = read_json(folder / "config.json")
+    if not (folder / CONFIG).is_file():
+        raise CheckpointError(f"{what}: is not a model folder, it has no {CONFIG}; {kind.fix}")
+    config = read_json(folder / CONFIG)
     names = config.get("architectures") or [config.get("model_type", "model without architectures")]
+    if not isinstance(names, list):
+        raise CheckpointError(f"{what}: its {CONFIG} names no architectures; {kind.fix}")
     if foreign := next((name for name in (*names, config.get("model_type")) if name in kind.foreign), None):
-        original = f"is in its original format ({foreign}), which needs remote code"
-        raise _WrongKindError(f"{what}: {original}; use one in the transformers format: {kind.default}")
+        raise kind.foreign_error(what, f" ({foreign})")
     if not any(str(name).endswith(kind.architecture) for name in names):
         other = f"is a {names[0]}, not {kind.what} (…{kind.architecture})"
-        raise _WrongKindError(f"{what}: {other}; {_fix(kind)}")
+        raise CheckpointError(f"{what}: {other}; {kind.fix}")
 
 
-def _fix(kind: ModelKind) -> str:
-    return f"give a folder with {kind.what}, or a hub id such as {kind.default}"
-
-
-def _missing(folder: Path) -> str | None:
-    if shards := missing_shards(folder):
-        return shards
-    if not any(folder.glob("*.safetensors")):
-        return "*.safetensors"
-    return None if any((folder / name).is_file() for name in TOKENIZERS) else TOKENIZERS[0]
+def _check_files(what: str, folder: Path) -> None:
+    weights = list(folder.glob("*.safetensors"))
+    missing = missing_shards(folder) or (None if weights else "*.safetensors")
+    if missing is None and not any((folder / name).is_file() for name in TOKENIZERS):
+        missing = TOKENIZERS[0]
+    if missing is not None:
+        raise CheckpointError(f"{what}: incomplete model folder, missing {missing}; download it again")
+    for file in weights:
+        check_header(file)

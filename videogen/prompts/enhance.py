@@ -2,9 +2,7 @@
 
 from videogen.errors import VideoGenError
 from videogen.prompts.chat import Chat
-from videogen.prompts.chat_models import TEXT_CHAT
 
-DEFAULT_MODEL = TEXT_CHAT.default
 MAX_TOKENS = 2048
 SYSTEM = "You are a helpful assistant that answers carefully and to the point."
 REQUEST = """\

@@ -104,6 +104,11 @@ def latent_frames(num_frames: int) -> int:
     return (num_frames - 1) // TIME_STRIDE + 1
 
 
+def video_frames(latent_frames: int) -> int:
+    """Return the frames of a video of so many latent frames."""
+    return (latent_frames - 1) * TIME_STRIDE + 1
+
+
 def floor_frames(num_frames: int) -> int:
     """Return the largest 4k+1 that is not above."""
     return (num_frames - 1) // TIME_STRIDE * TIME_STRIDE + 1

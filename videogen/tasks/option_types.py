@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from videogen.errors import nearest
+from videogen.files import TextError, read_text
 from videogen.media.download import display_name
 from videogen.tasks.geometry import SIZE_UNIT
 from videogen.tasks.kernels import DTYPES
@@ -198,11 +199,9 @@ def paths(value: str) -> tuple[str, ...]:
 def prompts(value: str) -> tuple[str, ...]:
     """Read a file of prompts, one per line; a blank line repeats the one before."""
     try:
-        lines = local_path(value).read_text(encoding="utf-8-sig").rstrip("\n").split("\n")
-    except OSError as error:
-        raise Reject(f"cannot be read ({error.strerror})", "check the path") from None
-    except UnicodeDecodeError:
-        raise Reject("is not UTF-8 text", "save it as UTF-8") from None
+        lines = read_text(local_path(value)).rstrip("\n").split("\n")
+    except TextError as error:
+        raise Reject(str(error), error.fix) from None
     if not any(line.strip() for line in lines):
         raise Reject("is empty", "write one prompt per line")
     found: list[str] = []

@@ -23,9 +23,10 @@ Scale = float | tuple[float, float]
 SEVERAL_GPUS = Needs("use_usp", "is for several GPUs")
 
 
-# Groups have no more methods than they need: each costs time when the program starts.
+# Groups have no more methods than they need, because each costs time when the program starts; one Size is
+# made without the others.
 # fmt: off
-@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class Model:
     """Which model does what."""
 
@@ -40,7 +41,7 @@ class Model:
         default=30.0, hashed=False, recorded=False)
 
 
-@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class Prompt:
     """What the video shows, and who writes that."""
 
@@ -89,7 +90,7 @@ class Size:
         metavar="FPS")
 
 
-@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class Inputs:
     """Files that a video is made from."""
 
@@ -109,7 +110,7 @@ class Inputs:
         record_as=types.recorded_rate)
 
 
-@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class Sampling:
     """How noise becomes a video."""
 
@@ -148,7 +149,7 @@ class Sampling:
         return max(scale if isinstance(scale, tuple) else (scale,)) > 1
 
 
-@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class Forcing:
     """Diffusion forcing: segments and blocks."""
 
@@ -168,7 +169,7 @@ class Forcing:
         "noise level 0..1000 on those frames; 20 makes smoother transitions", metavar="N")
 
 
-@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class Avatar:
     """The talking avatar's clips and sound."""
 
@@ -182,7 +183,7 @@ class Avatar:
         metavar="WHICH")
 
 
-@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class Chain:
     """Several videos."""
 
@@ -192,7 +193,7 @@ class Chain:
     concat: bool = switch("also join the videos to one film, without doubled frames", chain=True)
 
 
-@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class FirstFrame:
     """How HunyuanVideo keeps to its first frame, and long videos from repeating."""
 
@@ -204,7 +205,7 @@ class FirstFrame:
     no_riflex: bool = switch("plain positions in videos of more than 192 frames, which then repeat")
 
 
-@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class Caching:
     """Forwards that are left out."""
 
@@ -226,7 +227,7 @@ class Caching:
         "threshold or interval; faster, not exact", metavar="NAME[:threshold]", common=True)
 
 
-@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class Runtime:
     """Devices, memory and speed."""
 
@@ -269,7 +270,7 @@ class Runtime:
         record_as=types.recorded_loras)
 
 
-@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class Output:
     """Where results go, and what they hold."""
 
@@ -291,7 +292,7 @@ class Output:
     keep_parts: bool = switch("keep the finished rolls (<name>.parts/) after success", hashed=False)
 
 
-@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class Existing:
     """What is there already, and several videos in one run."""
 
@@ -301,7 +302,7 @@ class Existing:
         about_run=True, set_by_chain=True)
 
 
-@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class About:
     """What the run does besides."""
 
@@ -320,22 +321,13 @@ class About:
     version: bool = switch("print the version", about_run=True)
 
 
-# fmt: on
 GROUPS: dict[str, tuple[type, ...]] = {
-    "task and model": (Model,),
-    "prompt": (Prompt,),
-    "size and length": (Size,),
-    "inputs": (Inputs,),
-    "sampling": (Sampling,),
-    "diffusion forcing": (Forcing,),
-    "avatar": (Avatar,),
-    "chain": (Chain,),
-    "stability": (FirstFrame,),
-    "caching": (Caching,),
-    "memory and speed": (Runtime,),
-    "output": (Output, Existing),
-    "about": (About,),
+    "task and model": (Model,), "prompt": (Prompt,), "size and length": (Size,),
+    "inputs": (Inputs,), "sampling": (Sampling,), "diffusion forcing": (Forcing,),
+    "avatar": (Avatar,), "chain": (Chain,), "stability": (FirstFrame,), "caching": (Caching,),
+    "memory and speed": (Runtime,), "output": (Output, Existing), "about": (About,),
 }
+# fmt: on
 
 OPTIONS: dict[str, Option] = {
     field.name: replace(field.metadata["option"], name=field.name)
@@ -380,7 +372,7 @@ def check_combination(values: Mapping[str, object]) -> None:
             raise InputError(option.flag, None, needed.reason, f"add --{needed.option}, or leave it out")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Options(
     Model, Prompt, Size, Inputs, Sampling, Forcing, Avatar, Chain, FirstFrame, Caching, Runtime, Output
 ):
@@ -396,7 +388,7 @@ class Options(
         return replace(self, **changes)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class RunSettings(Existing, About):
     """The options that speak about the whole run."""
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from videogen.errors import nearest
-from videogen.files import write_text
+from videogen.files import parse_json, read_text, write_text
 from videogen.tasks.option_types import Reject, real, whole
 
 CALIBRATE = "calibrate"
@@ -83,8 +83,8 @@ def ratios_name(weights: str, schedule: Mapping[str, object]) -> str:
 def read_ratios(file: Path) -> Ratios | None:
     """Read what ``write_ratios`` kept; None where there is nothing usable."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))["ratios"]
-    except (OSError, ValueError, KeyError, TypeError):
+        found = parse_json(read_text(file))["ratios"]
+    except (ValueError, KeyError, TypeError):
         return None
     return found if isinstance(found, dict) and {"steps", "transformers"} <= set(found) else None
 

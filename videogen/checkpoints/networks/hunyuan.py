@@ -90,7 +90,7 @@ NETWORK = NetworkNames(
         *("img_attn_qkv", "img_attn_proj", "img_mod", "img_mlp", "txt_attn_qkv", "txt_attn_proj", "txt_mod"),
         *("txt_mlp", "self_attn_qkv", "self_attn_proj", "img_in", "txt_in", "time_in", "guidance_in"),
         *("vector_in", "in_layer", "out_layer", "input_embedder", "c_embedder", "t_embedder", "linear_1"),
-        "linear_2",
+        *("linear_2", "img_attn", "txt_attn", "q_norm", "k_norm"),
     ),
     lora_prefix="Hunyuan_video_I2V_lora_",  # spec hunyuan section 11
 )

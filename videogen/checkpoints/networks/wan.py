@@ -154,6 +154,6 @@ NETWORK = NetworkNames(
     words=(
         *("self_attn", "cross_attn", "k_img", "v_img", "time_embedding", "text_embedding", "time_projection"),
         *("img_emb", "fps_embedding", "fps_projection", "patch_embedding", "audio_proj", "proj1_vf"),
-        *("audio_cross_attn", "q_linear", "kv_linear"),
+        *("audio_cross_attn", "q_linear", "kv_linear", "norm_q", "norm_k", "norm_k_img"),
     ),
 )

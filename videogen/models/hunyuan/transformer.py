@@ -4,9 +4,10 @@ The classes are diffusers', verified against the published code (spec hunyuan se
 positions, a decode whose memory does not grow with the length of the video, and scaled float8 weights.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from typing import ClassVar
 
 import torch
 from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoTransformer3DModel
@@ -21,6 +22,8 @@ from videogen.models.attention import AttentionProcessor
 from videogen.models.component import Arguments
 from videogen.models.fifo_cache import FifoCache
 from videogen.models.host_copies import HostCopies
+from videogen.models.hunyuan import vae_layers  # noqa: F401 - registers the VAE's layers
+from videogen.models.interface import Network, TokenAxis, TokenPlan
 from videogen.models.kernels import operators
 
 STRIDE = 0.75  # distance of tiles, as a fraction of the tile size
@@ -29,9 +32,35 @@ LONG = 49
 PERIOD = 0.9
 
 
-def make_dit(values: Arguments) -> HunyuanVideoTransformer3DModel:
+class HunyuanDiT(Network, HunyuanVideoTransformer3DModel):
+    """diffusers' network, with what runtime options must know; text changes from block to block."""
+
+    token_plan: ClassVar = TokenPlan(
+        positions=("rope", TokenAxis(0)),
+        inputs=("transformer_blocks.0", {0: TokenAxis(1), 1: TokenAxis(1, section=1)}),
+        head=("proj_out", TokenAxis(1)),
+        frame_size=6,
+    )
+    # Single blocks return the sum of their attention and their feed-forward, both made by ``proj_out``.
+    extrapolated_layers: ClassVar = [
+        r"transformer_blocks\.\d+\.(attn|ff|ff_context)",
+        r"single_transformer_blocks\.\d+\.proj_out",
+    ]
+    skipped_layers: ClassVar = [r"single_transformer_blocks\.\d+\.(attn|proj_mlp)"]
+
+    def token_sections(self, inputs: Mapping[str, Tensor]) -> list[tuple[int, int]]:
+        """Return those of the image, then those of the text."""
+        frames, height, width = inputs["hidden_states"].shape[2:]
+        patch = self.config.patch_size
+        return [
+            (frames, height // patch * (width // patch)),
+            (1, inputs["encoder_hidden_states"].shape[1]),
+        ]
+
+
+def make_dit(values: Arguments) -> HunyuanDiT:
     """Build the transformer from its arguments."""
-    model = HunyuanVideoTransformer3DModel(**values)
+    model = HunyuanDiT(**values)
     install_layers(model)
     return model
 

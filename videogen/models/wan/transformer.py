@@ -18,9 +18,9 @@ Source: specs skyreels_v3 section 6, skyreels_v2 section 5, wan22 section 9, tal
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -28,9 +28,7 @@ from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockR
 from diffusers.loaders import FromOriginalModelMixin, PeftAdapterMixin
 from diffusers.models._modeling_parallel import ContextParallelInput, ContextParallelOutput
 from diffusers.models.attention import AttentionMixin, FeedForward
-from diffusers.models.cache_utils import CacheMixin
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
-from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.normalization import FP32LayerNorm
 from diffusers.utils import apply_lora_scale
 from einops import rearrange
@@ -38,6 +36,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from videogen.models.attention import Spans
+from videogen.models.interface import Network, TokenAxis, TokenPlan
 from videogen.models.kernels import operators
 from videogen.models.wan.attention import (
     KeysValues,
@@ -162,8 +161,16 @@ class WanBlocks(nn.ModuleList):
             hidden_states = block(hidden_states, next(own), temb, rotary_emb, next(own), speech, spans)
         return hidden_states
 
+    def text_keys_values(self, text: Tensor) -> list[KeysValues]:
+        """Return every block's keys and values of text [B, T, D]."""
+        return [block.attn2.keys_values(text) for block in cast(Iterable[WanBlock], self)]
 
-class WanDiT(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin, FromOriginalModelMixin, AttentionMixin):
+    def image_keys_values(self, image: Tensor) -> list[KeysValues]:
+        """Return every block's keys and values of image tokens [B, I, D]."""
+        return [block.attn2.image_keys_values(image) for block in cast(Iterable[WanBlock], self)]
+
+
+class WanDiT(Network, ConfigMixin, PeftAdapterMixin, FromOriginalModelMixin, AttentionMixin):
     """The Wan transformer; optional parts exist if the config gives their width.
 
     Args:
@@ -187,6 +194,12 @@ class WanDiT(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin, FromOriginal
         "blocks": {"hidden_states": ContextParallelInput(split_dim=2, expected_dims=4)},
         "proj_out": ContextParallelOutput(gather_dim=2, expected_dims=4),
     }
+    token_plan: ClassVar = TokenPlan(  # the same for our own sharding, which pads
+        positions=("rope", TokenAxis(1)),
+        inputs=("blocks", {0: TokenAxis(2)}),
+        head=("proj_out", TokenAxis(2)),
+    )
+    extrapolated_layers: ClassVar = [r"blocks\.\d+\.(attn1|attn2|audio_cross_attn|ffn)"]
 
     @register_to_config
     def __init__(  # noqa: PLR0913, PLR0917 - diffusers keeps a model's config as its keyword arguments
@@ -240,6 +253,19 @@ class WanDiT(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin, FromOriginal
     def from_single_file(cls, path: str | Path, torch_dtype: torch.dtype = torch.bfloat16) -> "WanDiT":
         """Load one weight file (or a folder of shards) under the published or diffusers' names."""
         return cls.read_file(Path(path), torch_dtype)
+
+    def context_embedders(self) -> list[nn.Module]:
+        """Return the embedders of text and, where there is one, of the image."""
+        embedder = self.condition_embedder
+        image = getattr(embedder, "image_embedder", None)
+        return [embedder.text_embedder] if image is None else [embedder.text_embedder, image]
+
+    def token_sections(self, inputs: Mapping[str, Tensor]) -> list[tuple[int, int]]:
+        """Return the frames and the tokens of each; two speakers cannot be sharded."""
+        assert inputs.get("speaker_masks") is None
+        frames, height, width = inputs["hidden_states"].shape[2:]
+        _, rows, columns = self.config.patch_size
+        return [(frames, height // rows * (width // columns))]
 
     def _speech(self, windows: Tensor, batch: int, regions: Tensor | None) -> Speech:
         """Project windows of audio features; the tokens of two speakers come one after the other."""

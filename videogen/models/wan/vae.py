@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from videogen.models.device_copies import to_device
 from videogen.models.host_copies import HostCopies
+from videogen.models.wan import vae_layers  # noqa: F401 - registers the layers
 
 # Statistics of the residual VAE (Wan2.2's, 48 channels); the other's are defaults of AutoencoderKLWan.
 RESIDUAL_LATENTS_MEAN = (

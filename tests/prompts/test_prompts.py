@@ -74,7 +74,7 @@ def frames():
 
 def test_judging_a_model_imports_nothing_heavy(folder):
     code = (
-        "import sys; from videogen.prompts import caption, chat, chat_models, enhance;"
+        "import sys; from videogen.prompts import chat_models, roles;"
         f"chat_models.find_model('{FLAG}', {str(folder)!r}); chat_models.find_model('{FLAG}', 'owner/name');"
         "sys.exit(str({'torch', 'transformers', 'diffusers', 'PIL', 'einops'} & set(sys.modules)))"
     )

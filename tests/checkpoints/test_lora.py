@@ -17,6 +17,7 @@ from tests.conftest import GOLDEN
 from videogen.checkpoints import lora
 from videogen.checkpoints.networks import NETWORKS
 from videogen.errors import CheckpointError
+from videogen.models import lora_weights
 from videogen.planning import model_facts
 
 MANIFESTS = json.loads(gzip.decompress((GOLDEN / "manifests.json.gz").read_bytes()))
@@ -47,8 +48,8 @@ def test_every_layer_is_known_in_every_spelling(network):
     for name in dict.fromkeys(published):
         layer, ours = name.removesuffix(".weight"), table.names(name)
         for prefix in lora.FLAT:
-            assert lora._dotted_name(prefix + layer.replace(".", "_")) == layer
-        assert lora._dotted_name(f"diffusion_model.{layer}") == layer
+            assert lora.dotted_name(prefix + layer.replace(".", "_")) == layer
+        assert lora.dotted_name(f"diffusion_model.{layer}") == layer
         assert [table.names(our) for our in ours] == [[our] for our in ours]
 
 
@@ -88,40 +89,16 @@ def test_published_names_are_read_as_diffusers_reads_them(tiny_pipeline, tmp_pat
     name, kinds, convert = SPELLINGS[spelling]
     tensors = wan_pairs(tiny_pipeline.transformer, name, **kinds)
     save_file(tensors, tmp_path / "lora.safetensors")
-    state, note = lora.read(tmp_path / "lora.safetensors", tiny_pipeline.transformer)
+    read = lora_weights.read(tmp_path / "lora.safetensors", tiny_pipeline.transformer)
+    state = read.pairs
     expected = convert(dict(tensors))
     assert state.keys() == expected.keys()
-    assert note is None
+    assert read.warning is None and not read.changes
     for layer in {key.rpartition(".lora_")[0] for key in expected}:  # alphas may go into either matrix
         one, other = (
             found[f"{layer}.lora_B.weight"] @ found[f"{layer}.lora_A.weight"] for found in (state, expected)
         )
         torch.testing.assert_close(one, other)
-
-
-def test_names_of_diffusers_are_left_to_it(tiny_pipeline, tmp_path):
-    layer = "transformer.blocks.0.attn1.to_q"
-    pair = {f"{layer}.lora_A.weight": torch.ones(2, 48), f"{layer}.lora_B.weight": torch.ones(48, 2)}
-    save_file(pair, tmp_path / "lora.safetensors")
-    assert lora.read(tmp_path / "lora.safetensors", tiny_pipeline.transformer) == (None, None)
-
-
-def test_what_comes_with_matrices(tiny_pipeline, tmp_path):
-    """A bias, a whole difference, and what no LoRA can change: a norm's."""
-    model, head = tiny_pipeline.transformer, torch.randn(64, 48)
-    rows = model.proj_out.weight.shape[0]
-    tensors = {
-        "diffusion_model.head.head.diff": head[:rows],
-        "diffusion_model.head.head.diff_b": torch.ones(rows),
-        "diffusion_model.blocks.0.norm3.diff": torch.ones(48),
-    }
-    save_file(tensors, tmp_path / "lora.safetensors")
-    state, note = lora.read(tmp_path / "lora.safetensors", model)
-    assert note is None
-    assert sorted(state) == [f"transformer.proj_out.lora_{x}" for x in ("A.weight", "B.bias", "B.weight")]
-    torch.testing.assert_close(
-        state["transformer.proj_out.lora_B.weight"] @ state["transformer.proj_out.lora_A.weight"], head[:rows]
-    )
 
 
 def test_two_loras_and_one_that_fits_in_part(tiny_pipeline, tmp_path, caplog):
@@ -156,14 +133,14 @@ def test_layers_that_do_not_fit(tiny_pipeline, tmp_path, tensors, message):
     file = tmp_path / "lora.safetensors"
     save_file({f"{name}.{part}.weight": torch.ones(shape) for part, shape in tensors.items()}, file)
     with pytest.raises(CheckpointError, match=message):
-        lora.read(file, tiny_pipeline.transformer)
+        lora_weights.read(file, tiny_pipeline.transformer)
 
 
 def test_a_folder_of_several(tiny_pipeline, tmp_path):
     for name in "ab":
         save_file({name: torch.ones(1)}, tmp_path / f"{name}.safetensors")
     with pytest.raises(CheckpointError, match="holds 2"):
-        lora.read(Path(tmp_path), tiny_pipeline.transformer)
+        lora_weights.read(Path(tmp_path), tiny_pipeline.transformer)
 
 
 def test_a_replaced_file_has_another_digest(tmp_path):

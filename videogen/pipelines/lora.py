@@ -1,0 +1,194 @@
+"""LoRA on pipelines: diffusers' methods, with every kind of file and exact ways back."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar, cast
+
+import torch
+from diffusers.loaders.lora_base import LoraBaseMixin
+from torch import Tensor, nn
+from torch._dynamo import OptimizedModule
+
+from videogen.models import lora_weights
+from videogen.models.lora_weights import PREFIX, MergedChanges
+
+logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def on_plain_modules(method: Callable[P, R]) -> Callable[P, R]:
+    """Let a method see the transformers without the wrapper of torch.compile, which diffusers passes over."""
+
+    @wraps(method)
+    def wrapped(*given: P.args, **options: P.kwargs) -> R:
+        pipeline = cast(Any, given[0])
+        found = {name: getattr(pipeline, name, None) for name in pipeline._lora_loadable_modules}
+        compiled = {name: module for name, module in found.items() if isinstance(module, OptimizedModule)}
+        try:
+            for name, module in compiled.items():
+                setattr(pipeline, name, module._orig_mod)
+            return method(*given, **options)
+        finally:
+            for name, module in compiled.items():
+                setattr(pipeline, name, module)
+
+    return wrapped
+
+
+class LoraMixin(LoraBaseMixin):
+    """Methods before those of diffusers' loaders; what PEFT has no layer for is merged into the weights.
+
+    ``unfuse_lora`` and ``unload_lora_weights`` give back the very bits that the weights had.
+    """
+
+    @on_plain_modules
+    def load_lora_weights(
+        self,
+        pretrained_model_name_or_path_or_dict: Any,
+        adapter_name: str | None = None,
+        *,
+        quiet: bool = False,
+        **options: Any,
+    ) -> None:
+        """Load LoRA weights like diffusers, from files of any kind and naming (see checkpoints/lora.py).
+
+        Args:
+            pretrained_model_name_or_path_or_dict: file, folder, hub id or tensors.
+            adapter_name: name of the adapter.
+            quiet: do not warn about what of a file is not used.
+            options: further arguments of diffusers' method.
+
+        Raises:
+            CheckpointError: a file that holds no LoRA for this model.
+        """
+        given = pretrained_model_name_or_path_or_dict
+        if not isinstance(given, str | Path):
+            return super().load_lora_weights(given, adapter_name=adapter_name, **options)
+        file = Path(given, *(options.get(part) or "" for part in ("subfolder", "weight_name")))
+        if not file.exists():
+            return super().load_lora_weights(given, adapter_name=adapter_name, **options)
+        name = "transformer_2" if options.get("load_into_transformer_2") else "transformer"
+        transformer = getattr(self, name)
+        weights = lora_weights.read(file, transformer)
+        if weights.warning and not quiet:
+            logger.warning(weights.warning)
+        adapter_name = adapter_name or _free_name(transformer)
+        pairs = weights.pairs or _empty_pair(transformer)
+        super().load_lora_weights(pairs, adapter_name=adapter_name, **options)
+        self._merged_changes(name).add(adapter_name, weights.changes)
+        return None
+
+    @on_plain_modules
+    def set_adapters(
+        self, adapter_names: list[str] | str, adapter_weights: float | dict | list | None = None
+    ) -> None:
+        """Activate adapters with their strengths, as in diffusers."""
+        super().set_adapters(adapter_names, adapter_weights)
+        names = [adapter_names] if isinstance(adapter_names, str) else adapter_names
+        scales = adapter_weights if isinstance(adapter_weights, list) else [adapter_weights] * len(names)
+        for part, merged in self._all_merged():
+            merged.set_scales({name: _scale(scale, part) for name, scale in zip(names, scales, strict=True)})
+
+    @on_plain_modules
+    def enable_lora(self) -> None:
+        """Use the adapters again."""
+        super().enable_lora()
+        for _, merged in self._all_merged():
+            merged.set_enabled(enabled=True)
+
+    @on_plain_modules
+    def disable_lora(self) -> None:
+        """Run without the adapters."""
+        super().disable_lora()
+        for _, merged in self._all_merged():
+            merged.set_enabled(enabled=False)
+
+    @on_plain_modules
+    def delete_adapters(self, adapter_names: list[str] | str) -> None:
+        """Remove adapters."""
+        for _, merged in self._all_merged():
+            for name in [adapter_names] if isinstance(adapter_names, str) else adapter_names:
+                merged.remove(name)
+        super().delete_adapters(adapter_names)
+
+    @on_plain_modules
+    def fuse_lora(self, components: Sequence[str] = ("transformer",), **options: Any) -> None:
+        """Add the active adapters to the weights; the values before are kept on the CPU."""
+        self._fused = {
+            (part, name): weight.detach().cpu().clone()
+            for part in components
+            for name, weight in _adapted_weights(getattr(self, part))
+        } | getattr(self, "_fused", {})
+        super().fuse_lora(components=list(components), **options)
+
+    @on_plain_modules
+    def unfuse_lora(self, components: Sequence[str] = ("transformer",), **options: Any) -> None:
+        """Undo ``fuse_lora``, to the bit."""
+        super().unfuse_lora(components=list(components), **options)
+        fused: dict[tuple[str, str], Tensor] = getattr(self, "_fused", {})
+        with torch.no_grad():
+            for part in components:
+                for name, weight in _adapted_weights(getattr(self, part)):
+                    if (part, name) in fused:
+                        weight.copy_(fused.pop((part, name)))
+
+    @on_plain_modules
+    def unload_lora_weights(self) -> None:
+        """Remove all adapters, fused ones too; the weights are what they were, to the bit."""
+        if fused := sorted({part for part, _ in getattr(self, "_fused", {})}):
+            self.unfuse_lora(components=fused)
+        for _, merged in self._all_merged():
+            for name in list(merged.changes):
+                merged.remove(name)
+        super().unload_lora_weights()
+
+    @on_plain_modules
+    def get_list_adapters(self) -> dict[str, list[str]]:
+        """Return the adapters of every transformer."""
+        return super().get_list_adapters()
+
+    @on_plain_modules
+    def get_active_adapters(self) -> list[str]:
+        """Return the adapters in use."""
+        return super().get_active_adapters()
+
+    def _merged_changes(self, name: str) -> MergedChanges:
+        """Return the changes merged into a transformer."""
+        every = self.__dict__.setdefault("_merged", {})
+        return every.setdefault(name, MergedChanges(getattr(self, name)))
+
+    def _all_merged(self) -> list[tuple[str, MergedChanges]]:
+        return list(self.__dict__.get("_merged", {}).items())
+
+
+def _scale(given: float | dict | None, part: str) -> float:
+    """Return the strength for one transformer; weights per block are for PEFT's layers alone."""
+    value = given.get(part, 1.0) if isinstance(given, dict) else given
+    return float(value) if isinstance(value, int | float) else 1.0
+
+
+def _free_name(transformer: nn.Module) -> str:
+    """Return the name that diffusers gives to an adapter without one."""
+    used = getattr(transformer, "peft_config", {})
+    return f"default_{len(used)}"
+
+
+def _empty_pair(transformer: nn.Module) -> dict[str, Tensor]:
+    """Return a pair without effect, so that PEFT knows an adapter that has none of its own."""
+    name, layer = next(
+        (name, layer) for name, layer in transformer.named_modules() if type(layer) is nn.Linear
+    )
+    place = PREFIX + name.removesuffix(".base_layer")
+    rows, columns = layer.weight.shape
+    return {f"{place}.lora_A.weight": torch.zeros(1, columns), f"{place}.lora_B.weight": torch.zeros(rows, 1)}
+
+
+def _adapted_weights(transformer: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield the weights of the layers that carry adapters."""
+    for name, parameter in transformer.named_parameters():
+        if name.endswith(".base_layer.weight"):
+            yield name, parameter
