@@ -1,12 +1,13 @@
 """What a request may not say with its task and its model, and what the user is told about it."""
 
+import difflib
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from videogen.checkpoints import lora as lora_files
 from videogen.checkpoints import tensor_headers
 from videogen.checkpoints.layouts import Checkpoint
-from videogen.errors import CheckpointError, InputError
+from videogen.errors import SIMILAR, CheckpointError, InputError
 from videogen.planning import option_rules
 from videogen.planning.parallelism import check_launch
 from videogen.results.output_paths import check_writable
@@ -98,6 +99,7 @@ def warnings(
     """
     yield from task.warnings(options, asked, inputs)
     yield from _published_for_another(task, checkpoint)
+    yield from _unknown_repository(task, checkpoint)
     yield from option_rules.warnings(options)
     yield from _roll_prompts(len(options.roll_prompts or ()), len(shape.rolls))
     if options.revision and checkpoint.folder is not None and not checkpoint.revision:
@@ -133,6 +135,21 @@ def _without_effect(task: TaskSpec, options: Options, asked: Collection[str]) ->
             for other in option.useless_with
             if getattr(options, other)
         )
+
+
+def _unknown_repository(task: TaskSpec, checkpoint: Checkpoint) -> Iterator[str]:
+    """Warn of a hub id that no row knows, and name those that it may be a misspelling of."""
+    known = {
+        name for rows in VARIANTS.values() for row in rows for model in row.models() for name in model.names
+    }
+    if checkpoint.folder is not None or checkpoint.tiny or checkpoint.name in known:
+        return
+    close = difflib.get_close_matches(checkpoint.name, sorted(known), n=3, cutoff=SIMILAR)
+    near = f"; known and like it: {', '.join(close)}" if close else ""
+    yield (
+        f"--model_id {checkpoint.name} is not known here, and planned as a {task.family} model until the hub "
+        f"says what it is{near}"
+    )
 
 
 def _published_for_another(task: TaskSpec, checkpoint: Checkpoint) -> Iterator[str]:
