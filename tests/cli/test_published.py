@@ -14,6 +14,7 @@ from videogen import distributed
 from videogen.cli import published
 from videogen.cli.parser import parse
 from videogen.cli.published import ROWS, translate
+from videogen.errors import InputError
 from videogen.tasks.options import FLAG_NAMES
 
 ROBOT, HILLS = REFS / "robot.png", REFS / "hills.png"
@@ -223,7 +224,7 @@ def test_a_flag_without_effect_is_said_in_one_line(flag):
         ),
         (
             "--model HYVideo-S/2",
-            "--model HYVideo-S/2: is no network of the image-to-video weights; HYV",
+            "--model HYVideo-S/2: is no network of the image-to-video weights",
         ),
         (
             "--i2v-dit-weight x/y.pt",
@@ -235,6 +236,8 @@ def test_a_flag_without_effect_is_said_in_one_line(flag):
         ("--outdir", "--outdir: needs a value"),
         ("--offload maybe", "maybe: not a flag"),
         ("--offload=maybe", "--offload maybe: is a switch; give it alone, or with True or False"),
+        ("--model_id Skywork/SkyReels-V2-I2V-14B-540P", "--input_image: none given; image_to_video takes 1"),
+        ("--model_id Wan-AI/Wan2.2-T2V-A41B", "known and like it: Wan-AI/Wan2.2-T2V-A14B"),
         (
             "--model_id Skywork/SkyReels-V3-V2V-14B --input_video x.mp4",
             "--task_type: none given, and .* is for single_shot_extension and shot_switching_extension; choose",
@@ -251,9 +254,9 @@ def test_a_lora_of_three_flags_is_one_here():
     words, notes = translate(shlex.split("--use-lora --lora-path a.safetensors --lora-scale 0.5"))
     assert words == ["--lora=a.safetensors:0.5"]
     assert not notes
-    words, notes = translate(shlex.split("--lora-path a.safetensors --lora-scale 0.5"))
-    assert not words
-    assert notes == ["--lora_path has no effect without --use_lora"]
+    with pytest.raises(InputError, match=r"--lora_path a\.safetensors: is not used without --use_lora; add"):
+        translate(["--lora-path", "a.safetensors"])
+    assert translate(["--lora-scale", "1.0"]) == ([], ["--lora_scale has no effect without --lora_path"])
 
 
 def test_weights_are_found_by_their_published_place():

@@ -228,6 +228,10 @@ def translate(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
             continue
         value = given[name]
         if row.needs and row.needs not in given:
+            if row.becomes is not None and value:
+                raise InputError(
+                    f"--{name}", value, f"is not used without --{row.needs}", f"add --{row.needs}"
+                )
             notes.append(f"--{name} has no effect without --{row.needs}")
         elif isinstance(row.becomes, str):
             words.append(row.becomes.format(value))

@@ -1,12 +1,13 @@
 """Which task is meant: by name, by the name that a published command has for it, or by model and inputs."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from videogen.checkpoints import resolve
+from videogen.checkpoints.resolve import HUB_ID, known_ids_like
 from videogen.cli.published import TASK_NAMES, UNSUPPORTED_TASKS
 from videogen.errors import CheckpointError, InputError
-from videogen.tasks.table import ROWS, TASKS, variant
+from videogen.tasks.table import ROWS, TASKS, VARIANTS, variant
 from videogen.tasks.task_spec import TaskSpec
 
 INPUTS = tuple(dict.fromkeys(name for row in ROWS for name in row.inputs))
@@ -23,11 +24,8 @@ def with_task(values: Mapping[str, object]) -> dict[str, object]:
     """
     asked, model = values.get("task_type"), values.get("model_id")
     if asked is None:
-        left = list(_left(values)) if isinstance(model, str) and model != "tiny" else []
-        if len(left) > 1:
-            what = f"none given, and {model} with these inputs is for {' and '.join(left)}"
-            raise InputError("--task_type", None, what, "choose one")
-        return {**values, "task_type": left[0]} if left else dict(values)
+        name = _only_task(values, model) if isinstance(model, str) and model != "tiny" else None
+        return dict(values) if name is None else {**values, "task_type": name}
     name, family = published_task(str(asked), has_image=bool(values.get("input_image")))
     if family is not None and model is None:
         return {**values, "task_type": name, "model_id": variant(name, family).default_model()}
@@ -49,24 +47,37 @@ def published_task(asked: str, *, has_image: bool) -> tuple[str, str | None]:
     return with_image if has_image else without, family
 
 
-def _left(values: Mapping[str, object]) -> Iterator[str]:
-    """Yield the tasks that the model is for and that take the inputs given, each once."""
-    model, given = str(values["model_id"]), {name for name in INPUTS if values.get(name)}
-    named = [row for row in ROWS if row.model(model) is not None] or [*ROWS]
-    fitting = (
-        row.name
-        for row in named
-        if {name for name, files in row.inputs.items() if files.fewest} <= given <= set(row.inputs)
+def _only_task(values: Mapping[str, object], model: str) -> str | None:
+    """Return the only task that a model and the inputs leave; None for a folder that says nothing.
+
+    Raises:
+        InputError: several are left, or nobody knows the model.
+    """
+    named = dict.fromkeys(row.name for row in ROWS if row.model(model) is not None)
+    known = bool(named)
+    left = [name for name in named or TASKS if _takes(name, values)] or list(named)
+    if not known:
+        left = [name for name in left if _reads(model, values.get("revision"), TASKS[name])]
+        if not left and HUB_ID.fullmatch(model) and not Path(model).is_dir():
+            what = f"none given, and {model} is not known here{known_ids_like(model)}"
+            raise InputError("--task_type", None, what, f"choose one of {', '.join(TASKS)}")
+    if len(left) > 1:
+        what = f"none given, and {model} with these inputs is for {' and '.join(left)}"
+        raise InputError("--task_type", None, what, "choose one")
+    return left[0] if left else None
+
+
+def _takes(task: str, values: Mapping[str, object]) -> bool:
+    """Return whether a task takes the inputs given, and has all that it needs."""
+    given = {name for name in INPUTS if values.get(name)}
+    return any(
+        {name for name, files in row.inputs.items() if files.fewest} <= given <= set(row.inputs)
+        for row in VARIANTS[task]
     )
-    for name in dict.fromkeys(fitting):
-        if _is_for(model, values.get("revision"), TASKS[name], known=len(named) < len(ROWS)):
-            yield name
 
 
-def _is_for(model: str, revision: object, task: TaskSpec, *, known: bool) -> bool:
-    """Return whether a task can be made with a model, as far as its name or its files tell."""
-    if known:
-        return True
+def _reads(model: str, revision: object, task: TaskSpec) -> bool:
+    """Return whether a task can be made with the files of a folder, or has a tiny model of that name."""
     if model.partition(":")[0] != "tiny" and not Path(model).expanduser().is_dir():
         return False
     try:

@@ -1,13 +1,13 @@
 """What a request may not say with its task and its model, and what the user is told about it."""
 
-import difflib
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from videogen.checkpoints import lora as lora_files
 from videogen.checkpoints import tensor_headers
 from videogen.checkpoints.layouts import Checkpoint
-from videogen.errors import SIMILAR, CheckpointError, InputError
+from videogen.checkpoints.resolve import is_published, known_ids_like
+from videogen.errors import CheckpointError, InputError
 from videogen.planning import option_rules
 from videogen.planning.parallelism import check_launch
 from videogen.results.output_paths import check_writable
@@ -139,17 +139,10 @@ def _without_effect(task: TaskSpec, options: Options, asked: Collection[str]) ->
 
 def _unknown_repository(task: TaskSpec, checkpoint: Checkpoint) -> Iterator[str]:
     """Warn of a hub id that no row knows, and name those that it may be a misspelling of."""
-    known = {
-        name for rows in VARIANTS.values() for row in rows for model in row.models() for name in model.names
-    }
-    if checkpoint.folder is not None or checkpoint.tiny or checkpoint.name in known:
-        return
-    close = difflib.get_close_matches(checkpoint.name, sorted(known), n=3, cutoff=SIMILAR)
-    near = f"; known and like it: {', '.join(close)}" if close else ""
-    yield (
-        f"--model_id {checkpoint.name} is not known here, and planned as a {task.family} model until the hub "
-        f"says what it is{near}"
-    )
+    name = checkpoint.name
+    if checkpoint.folder is None and not checkpoint.tiny and not is_published(name):
+        what = f"is not known here, and planned as a {task.family} model until the hub says what it is"
+        yield f"--model_id {name} {what}{known_ids_like(name)}"
 
 
 def _published_for_another(task: TaskSpec, checkpoint: Checkpoint) -> Iterator[str]:

@@ -274,7 +274,8 @@ class Runtime:
 class Output:
     """Where results go, and what they hold."""
 
-    output: str | None = row(types.file_path, ".mp4, .gif, .npy, or a folder of PNGs", metavar="PATH",
+    output: str | None = row(types.file_path,
+        ".mp4, .gif, .npy, or a folder of PNGs; {seed}, {prompt}, {any_option} are filled in", metavar="PATH",
         aliases=("save_file",), common=True, hashed=False, recorded=False, excludes=("output_dir",),
         instead_of=("output_dir",), set_by_chain=True)
     output_dir: str | None = row(types.path, "folder for <index>_<seed>.mp4", metavar="DIR",
@@ -298,8 +299,9 @@ class Existing:
 
     overwrite: bool = switch("replace an existing output", about_run=True)
     resume: bool = switch("skip what is finished", about_run=True)
-    jobs: str | None = row(types.path, "one prompt per line, or JSON lines of flags", metavar="FILE",
-        about_run=True, set_by_chain=True)
+    jobs: str | None = row(types.path,
+        "a list of videos: prompts, a table (CSV, TSV), JSON or YAML of flags; - reads lines as they come",
+        metavar="FILE|-", about_run=True, set_by_chain=True)
 
 
 @dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
