@@ -240,7 +240,7 @@ def test_a_flag_without_effect_is_said_in_one_line(flag):
         ("--model_id Wan-AI/Wan2.2-T2V-A41B", "known and like it: Wan-AI/Wan2.2-T2V-A14B"),
         (
             "--model_id Skywork/SkyReels-V3-V2V-14B --input_video x.mp4",
-            "--task_type: none given, and .* is for single_shot_extension and shot_switching_extension; choose",
+            "--task_type: none given, and .* is for single_shot_extension and shot_switching_extension",
         ),
     ],
 )

@@ -157,10 +157,9 @@ def _published_for_another(task: TaskSpec, checkpoint: Checkpoint) -> Iterator[s
     for other in (row for rows in VARIANTS.values() for row in rows):
         if (model := other.model(name)) is None or other.name == task.name:
             continue
-        alike = [
-            own for own in task.models() if own.weights == model.weights and own.defaults == model.defaults
-        ]
-        use = f"{task.name} uses {(alike or task.models())[0].names[0]}"
+        alike = [own for own in task.models() if own.weights == model.weights] or task.models()
+        shared = [sum(model.defaults.get(k) == v for k, v in own.defaults.items()) for own in alike]
+        use = f"{task.name} uses {alike[shared.index(max(shared))].names[0]}"
         if checkpoint.folder is None and name in model.names:
             raise InputError("--model_id", name, f"is published for {other.name}", use)
         yield f"{name} is published for {other.name}; {use}"
