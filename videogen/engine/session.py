@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from videogen.checkpoints.layouts import Checkpoint
-from videogen.engine.generate import Result, outputs_of, run_worker, write
+from videogen.engine.generate import Result, run_worker, write
 from videogen.engine.inputs import refuse_changed_inputs
 from videogen.engine.load import check_device, fetch, noise_device, set_up
 from videogen.engine.out_of_memory import advise_when_out_of_memory
@@ -207,7 +207,7 @@ def _with_prompts(
 
 def earlier_result(plan: Plan) -> Result | None:
     """Return the complete result of an earlier run of this plan, if there is one."""
-    record, outputs = plan.earlier_record(), outputs_of(plan)
+    record, outputs = plan.earlier_record(), plan.outputs
     if record is None:
         return None
     if not publishing.is_whole(record, outputs):
@@ -260,7 +260,7 @@ def _make(outline: Outline, session: Session, *, resume: bool, show_progress: bo
         try:
             if not communicator.is_main_process:
                 run_worker(plan, pipeline, generator, communicator)
-                return Result(outputs=outputs_of(plan), record={})
+                return Result(outputs=plan.outputs, record={})
             result = write(
                 plan,
                 pipeline,
