@@ -292,8 +292,7 @@ def test_attention_backend_touches_this_model_only(pipeline):
 
 
 def needing(size):
-    weights = {"transformer": 0, "text_encoder": 0}
-    return Memory(weights=weights, activations=0, decode=size, tiled_decode=0)
+    return Memory(vae=0, transformers=(0,), encoders=(0,), activations=0, decode=size, tiled_decode=0)
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ from videogen.pipelines.pixels import Frames, VideoOutput, collect, rounded
 from videogen.planning.python_call import ACCEPT
 from videogen.tasks.options import OPTIONS, Options, defaults, merge
 from videogen.tasks.table import TASKS, variant
-from videogen.tasks.task_spec import TaskSpec, check_scales
+from videogen.tasks.task_spec import TRANSFORMERS, TaskSpec, check_scales
 
 StepCallback = Callable[["VideoPipeline", int, Tensor, dict[str, Tensor]], Mapping[str, Tensor] | None]
 """diffusers' callback_on_step_end: (pipeline, index, timestep, {"latents": ...}) -> replacements or None."""
@@ -40,7 +40,6 @@ StepCallback = Callable[["VideoPipeline", int, Tensor, dict[str, Tensor]], Mappi
 logger = logging.getLogger(__name__)
 
 CACHED_EMBEDDINGS = 16
-TRANSFORMERS = ("transformer", "transformer_2")
 LOG_EVERY = 30.0  # seconds, where there is no progress bar
 
 

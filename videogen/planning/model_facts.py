@@ -179,7 +179,7 @@ def _memory(
         residuals=_residuals(options, shape, task.memory.cached_outputs(transformer)),
     )
     network = task.memory.network(size)
-    return estimate(video, model_features.parameters(checkpoint, task), network, task.memory.vae)
+    return estimate(video, model_features.parameters(checkpoint, task), network, task.memory)
 
 
 def _residuals(options: Options, shape: Shape, outputs: int) -> int:

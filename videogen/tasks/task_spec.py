@@ -73,6 +73,8 @@ class Layout:
         return self.places[component] if self.places else f"{name}/"
 
 
+TRANSFORMERS = ("transformer", "transformer_2")
+"""Names of the denoising networks in a pipeline."""
 DIFFUSERS = Layout(name="diffusers", markers=("model_index.json", "vae", "text_encoder"))
 
 

@@ -78,7 +78,6 @@ def hunyuan_network(size: NetworkSize) -> Network:
         tensors=16.2,
         streamed=16.2,
         layers=size.layers,
-        contexts=False,
         known_first=0.9,
         float32=0,
         resident=200_000_000,
@@ -167,7 +166,12 @@ TOKEN_REPLACE = TaskSpec(
     network=NetworkTraits(kind="HunyuanVideo", in_channels=16),
     warnings=hunyuan_warnings,
     memory=FamilyMemory(
-        vae=HUNYUAN_VAE, vae_width=_vae_width, network=hunyuan_network, cached_outputs=_cached_outputs
+        vae=HUNYUAN_VAE,
+        encoders={"text_encoder": 0, "text_encoder_2": 0},
+        float32=("vae",),
+        vae_width=_vae_width,
+        network=hunyuan_network,
+        cached_outputs=_cached_outputs,
     ),
     size_class=size_class,
     resolve_defaults=resolve_stability,

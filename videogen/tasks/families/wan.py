@@ -113,7 +113,6 @@ def wan_network(size: NetworkSize) -> Network:
         tensors=max(5 + ratio, 7.5),
         streamed=max(4 + 2 * ratio, 8.5),
         layers=size.layers,
-        contexts=True,
         known_first=0,
         float32=FLOAT32_SQUARES * width**2,
         resident=int(1.3 * FLOAT32_SQUARES * width**2),
@@ -132,6 +131,8 @@ def _cached_outputs(config: Config) -> int:
 
 WAN_MEMORY = FamilyMemory(
     vae=WAN21_VAE,
+    encoders={"text_encoder": 512, "image_encoder": 257, "audio_encoder": 0},
+    float32=("vae", "audio_encoder"),
     vae_width=_vae_width,
     network=wan_network,
     cached_outputs=_cached_outputs,
