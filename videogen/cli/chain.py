@@ -229,14 +229,15 @@ def _check_given(asked: Asked, options: Options) -> None:
 
 def _of_links(values: Mapping[str, object], options: Options) -> dict[str, object]:
     """Return the options of every link: those given, the task, and what there is for a prompt."""
+    task = _task(options)
     links = {name: value for name, value in values.items() if name not in (*OWN, "seed")}
     if options.no_vlm:
-        links["prompt"] = links.get("custom_prompt", PREFIX)
-        for name in ("custom_prompt", "vlm_path", "vlm_device"):
-            links.pop(name, None)
+        unused = {name for name in links if OPTIONS[name].writes_prompt and V2V[task].uses(name)}
+        prompt = links.get("custom_prompt", PREFIX)
+        links = {name: value for name, value in links.items() if name not in unused} | {"prompt": prompt}
     elif options.prompt is None:
         links.setdefault("custom_prompt", PREFIX)
-    return {**links, "task_type": _task(options)}
+    return {**links, "task_type": task}
 
 
 def _task(options: Options) -> str:
