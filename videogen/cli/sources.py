@@ -16,8 +16,6 @@ from videogen.tasks.table import TASKS
 
 LARGEST_YAML = 500_000  # bytes; PyYAML takes up to five seconds for them
 MOST_NODES = 100_000  # of a YAML file, with every alias written out
-# What a file may not say: it would have to be known before the file is read.
-COMMAND_LINE_ONLY = ("config", "from_metadata", "list_tasks", "env", "version")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,7 +85,7 @@ def named(spelling: str, source: str) -> Option:
         InputError: no such option.
     """
     name = FLAG_NAMES.get(spelling.lstrip("-").replace("-", "_"))
-    if name is None or name in COMMAND_LINE_ONLY:
+    if name is None or OPTIONS[name].command_line_only:
         close = nearest(spelling, FLAG_NAMES)
         raise InputError(source, spelling, "no such option", f"nearest {close}" if close else "see --help")
     return OPTIONS[name]

@@ -9,7 +9,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -30,7 +30,7 @@ from videogen.models.interface import ContextCache, OffloadedComponents, StepCac
 from videogen.pipelines.embedding_cache import get_or_compute
 from videogen.pipelines.pixels import Frames, VideoOutput, collect, rounded
 from videogen.planning.python_call import ACCEPT
-from videogen.tasks.options import OPTIONS, Options, defaults, merge
+from videogen.tasks.options import OPTIONS, Options, Size, defaults, merge
 from videogen.tasks.table import TASKS, variant
 from videogen.tasks.task_spec import TRANSFORMERS, TaskSpec, check_scales
 
@@ -157,8 +157,11 @@ class VideoPipeline(DiffusionPipeline):
         for name, files in spec.inputs.items():
             files.check(f"{name}=", spec.name, len(inputs[name]))
         others = {name: value for name, value in given.items() if name not in OPTIONS}
-        sizes = (name for name in ("resolution", "size", "duration", "num_frames", "fps") if spec.uses(name))
-        usable = {*spec.arguments, *spec.inputs, *sizes}
+        usable = {
+            *spec.arguments,
+            *spec.inputs,
+            *(each.name for each in fields(Size) if spec.uses(each.name)),
+        }
         for name in given:
             if name in OPTIONS and name not in usable:
                 what = f"is no argument of {spec.name}; it takes {', '.join(sorted(usable))}"

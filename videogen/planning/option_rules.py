@@ -1,14 +1,14 @@
-"""Options that trade quality for speed, or need packages: what their values contradict, and warnings.
+"""Options that contradict each other, trade quality for speed or need packages: errors and warnings.
 
 Without torch: packages are looked for, not imported.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 
 from videogen.errors import InputError
 from videogen.tasks.kernels import ATTENTION_KERNELS, Package
-from videogen.tasks.options import Options
+from videogen.tasks.options import OPTIONS, Options
 from videogen.tasks.step_caches import KINDS, read_cache
 
 DISTILLED_STEPS = 8  # the most that weights made for LCM's stepping are published with
@@ -20,6 +20,21 @@ PACKAGES = {
     if kernel.option is not None and kernel.package is not None
 }
 TORCHAO = Package("torchao", "pip install torchao")
+
+
+def check_combination(values: Mapping[str, object]) -> None:
+    """Refuse options that contradict each other, or lack another that they need.
+
+    Raises:
+        InputError: the first one.
+    """
+    for name in (name for name in OPTIONS if values.get(name)):
+        option = OPTIONS[name]
+        for other in option.excludes:
+            if values.get(other):
+                raise InputError(option.flag, None, f"not together with --{other}", "choose one of the two")
+        if (needed := option.needs) and not values.get(needed.option):
+            raise InputError(option.flag, None, needed.reason, f"add --{needed.option}, or leave it out")
 
 
 def check(options: Options) -> None:
