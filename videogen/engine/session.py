@@ -197,7 +197,7 @@ def _with_prompts(
 
     A video that goes on keeps its prompt.
     """
-    asked = [plan for plan in plans if plan.options.captioner or plan.options.prompt_enhancer]
+    asked = [plan for plan in plans if plan.prompt_writers]
     kept = {plan.index: plan.resume_store.stored_request() for plan in asked if resume}
     known = [plan.with_prompt_of(earlier) if (earlier := kept.get(plan.index)) else plan for plan in plans]
     written, errors = write_prompts([plan for plan in known if finished[plan.index] is None])

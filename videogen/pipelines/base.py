@@ -32,7 +32,7 @@ from videogen.pipelines.pixels import Frames, VideoOutput, collect, rounded
 from videogen.planning.python_call import ACCEPT
 from videogen.tasks.options import OPTIONS, Options, Size, defaults, merge
 from videogen.tasks.table import TASKS, variant
-from videogen.tasks.task_spec import TRANSFORMERS, TaskSpec, check_scales
+from videogen.tasks.task_spec import TRANSFORMERS, TaskSpec, check_prompt_count, check_scales
 
 StepCallback = Callable[["VideoPipeline", int, Tensor, dict[str, Tensor]], Mapping[str, Tensor] | None]
 """diffusers' callback_on_step_end: (pipeline, index, timestep, {"latents": ...}) -> replacements or None."""
@@ -175,9 +175,8 @@ class VideoPipeline(DiffusionPipeline):
         options = spec.resolve_defaults(Options.of(merge(usual, asked)))
         check_scales(spec, options.guidance_scale)
         shape = spec.shape(options, inputs, spec.size_tables(self.checkpoint))
-        if isinstance(prompt := given.get("prompt"), list | tuple) and len(prompt) > len(shape.rolls):
-            what = f"has {len(prompt)} prompts, and there are {len(shape.rolls)} rolls"
-            raise InputError("prompt=", None, what, f"leave out {len(prompt) - len(shape.rolls)}")
+        if isinstance(prompt := given.get("prompt"), list | tuple):
+            check_prompt_count("prompt=", len(prompt), len(shape.rolls))
         return {**others, **spec.pick(options, shape), **spec.inputs_of(inputs)}
 
     @classmethod

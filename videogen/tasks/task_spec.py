@@ -269,3 +269,14 @@ def check_scales(task: TaskSpec, scale: Scale | None) -> None:
         low, high = scale
         what = "two scales are for models with two experts"
         raise InputError("--guidance_scale", f"{low:g},{high:g}", what, f"nearest {high:g}")
+
+
+def check_prompt_count(flag: str, prompts: int, rolls: int) -> None:
+    """Refuse more prompts than segments.
+
+    Raises:
+        InputError: there are more.
+    """
+    if prompts > rolls:
+        what = f"has {prompts} prompts, and there are {rolls} rolls"
+        raise InputError(flag, None, what, f"leave out {prompts - rolls}")
