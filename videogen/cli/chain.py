@@ -377,4 +377,4 @@ def _join(chain: Chain, done: "Sequence[Result]") -> Path:
                 if number == 0 or index > 0:
                     film.write(fit(frame[None], size))
         film.finish()
-        return film.publish(may_replace=True)
+        return film.publish()

@@ -175,7 +175,9 @@ def run(
             if len(plans) == 1 or (one_model and isinstance(error, CheckpointError)) or not alone:
                 raise
             outcome = Failure(plan=plan, error=error, trace=traceback.format_exc())
-            _drop_frames(error)
+            # Drop the frames that the exception holds on to, and with them the tensors of the failed run.
+            traceback.clear_frames(error.__traceback__)
+            error.__traceback__ = error.__cause__ = error.__context__ = None
         if isinstance(outcome, Failure) and isinstance(outcome.error, OutOfMemoryError):
             session.release()
         yield outcome
@@ -218,12 +220,6 @@ def earlier_result(plan: Plan) -> Result | None:
     return Result(outputs=outputs, record=record)
 
 
-def _drop_frames(error: BaseException) -> None:
-    """Drop the frames an exception holds on to, and with them the tensors of a failed run."""
-    traceback.clear_frames(error.__traceback__)
-    error.__traceback__ = error.__cause__ = error.__context__ = None
-
-
 def generate(
     plan: Outline, session: Session | None = None, *, resume: bool = False, show_progress: bool = True
 ) -> Result:
@@ -253,7 +249,7 @@ def _make(outline: Outline, session: Session, *, resume: bool, show_progress: bo
         tiled = memory.choose_tiling(
             pipeline, options.vae_tiling, plan.facts.memory, device, low_vram=options.low_vram
         )
-        memory.set_tiling(pipeline, tiled=communicator.broadcast(tiled))
+        pipeline.vae.use_tiling = communicator.broadcast(tiled)
         ratios = communicator.broadcast(plan.files.ratios if communicator.is_main_process else None)
         apply.set_step_cache(pipeline, options, table=plan.facts.teacache, ratios=ratios)
         generator = torch.Generator(noise_device(plan)).manual_seed(plan.seed)

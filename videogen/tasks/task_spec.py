@@ -126,10 +126,6 @@ class Model:
         parameters, sizes = row.pop("parameters"), row.pop("bytes")
         return PublishedWeights(size=NetworkSize(**row), parameters=parameters, bytes=sizes)
 
-    def is_named(self, name: str) -> bool:
-        """Return whether a hub id is one of its own, or a folder carries its name."""
-        return any(known == name or known.partition("/")[2] in Path(name).name for known in self.names)
-
 
 def unchanged(options: Options) -> Options:
     """Return options unchanged."""
@@ -210,8 +206,12 @@ class TaskSpec:
         return self.models()[0].names[0]
 
     def model(self, name: str) -> Model | None:
-        """Return the published repository of a hub id or folder name; of several, the longest name."""
-        named = [model for model in self.models() if model.is_named(name)]
+        """Return the published repository of a hub id, or that a folder is named after; the longest wins."""
+        named = [
+            model
+            for model in self.models()
+            if any(known == name or known.partition("/")[2] in Path(name).name for known in model.names)
+        ]
         return max(named, key=lambda model: len(model.names[0]), default=None)
 
     def revision(self) -> str:

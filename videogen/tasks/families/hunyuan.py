@@ -23,17 +23,14 @@ STABLE_SHIFT, DYNAMIC_SHIFT = 7.0, 17.0
 LAST_PLAIN = 192  # frames; spec hunyuan section 6
 
 
-def hunyuan_token_replace(options: Options, inputs: Inputs, tables: SizeTables) -> Shape:
-    """HunyuanVideo-I2V whose first latent frame is the image (spec hunyuan section 3)."""
-    return _hunyuan(options, inputs, tables, dropped=0)
+def hunyuan_image_to_video(
+    options: Options, inputs: Inputs, tables: SizeTables, *, dropped: int = 0
+) -> Shape:
+    """HunyuanVideo-I2V whose first latent frame is the image (spec hunyuan section 3).
 
-
-def hunyuan_latent_concat(options: Options, inputs: Inputs, tables: SizeTables) -> Shape:
-    """HunyuanVideo-I2V with the image beside the noise: what becomes of its latent frame is not shown."""
-    return _hunyuan(options, inputs, tables, dropped=TIME_STRIDE)
-
-
-def _hunyuan(options: Options, inputs: Inputs, tables: SizeTables, *, dropped: int) -> Shape:
+    Args:
+        dropped: frames that are made first and not shown.
+    """
     (image,) = inputs["input_image"]
     source = (image.width, image.height)
     height, width = choose_size(options, tables, source, HUNYUAN_GRID, crop_size)
@@ -49,6 +46,11 @@ def _hunyuan(options: Options, inputs: Inputs, tables: SizeTables, *, dropped: i
         encoded_frames=1,
         known_first=not dropped,
     )
+
+
+def hunyuan_latent_concat(options: Options, inputs: Inputs, tables: SizeTables) -> Shape:
+    """HunyuanVideo-I2V with the image beside the noise: what becomes of its latent frame is not shown."""
+    return hunyuan_image_to_video(options, inputs, tables, dropped=TIME_STRIDE)
 
 
 def hunyuan_warnings(options: Options, asked: Collection[str], inputs: Inputs) -> Iterator[str]:
@@ -162,7 +164,7 @@ TOKEN_REPLACE = TaskSpec(
         *("guidance_scale", "embedded_cfg_scale", "i2v_stability", "no_riflex"),
     ),
     options=("duration", "fps", "num_frames", "num_videos", "no_i2v_stability", "i2v_condition_type"),
-    shape=hunyuan_token_replace,
+    shape=hunyuan_image_to_video,
     network=NetworkTraits(kind="HunyuanVideo", in_channels=16),
     warnings=hunyuan_warnings,
     memory=FamilyMemory(

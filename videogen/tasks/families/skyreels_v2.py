@@ -78,13 +78,8 @@ def diffusion_forcing(options: Options, inputs: Inputs, tables: SizeTables) -> S
         rolls=tuple(rolls),
         forwards_per_step=2 if options.guided else 1,
         prepended=video[0].count() if video and not options.new_frames_only else 0,
-        encoded_frames=_encoded_by_forcing(options, rolls, video=bool(video), image=bool(image)),
+        encoded_frames=(options.overlap_history or 0) if video or len(rolls) > 1 else len(image),
     )
-
-
-def _encoded_by_forcing(options: Options, rolls: Sequence[Roll], *, video: bool, image: bool) -> int:
-    """Return the frames that are encoded in one piece: an overlap, or an image."""
-    return (options.overlap_history or 0) if video or len(rolls) > 1 else int(image)
 
 
 def _check_forcing_inputs(
