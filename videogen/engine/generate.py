@@ -210,7 +210,7 @@ def _log_resumed(plan: Plan, pipeline: VideoPipeline, done: int) -> None:
             logger.warning(what, name, value, was)
 
 
-def _resolved_settings(pipeline: VideoPipeline) -> Record:
+def _resolved_settings(pipeline: VideoPipeline) -> dict[str, object]:
     """Return what 'auto' options resolved to."""
     return {"attention_backend": pipeline.attention_backend, "vae_tiling": pipeline.vae.use_tiling}
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from videogen.distributed import Degrees
 from videogen.tasks.geometry import Shape
 from videogen.tasks.kernels import DTYPES
-from videogen.tasks.memory_model import FamilyMemory, Network, VaeMemory
+from videogen.tasks.memory_model import FamilyMemory, NetworkMemory, VaeMemory
 from videogen.tasks.options import Runtime
 from videogen.tasks.task_spec import TRANSFORMERS
 
@@ -86,7 +86,9 @@ class Video:
         return -(-self.shape.tokens // self.degrees.sequence)
 
 
-def estimate(video: Video, parameters: Mapping[str, int], network: Network, family: FamilyMemory) -> Memory:
+def estimate(
+    video: Video, parameters: Mapping[str, int], network: NetworkMemory, family: FamilyMemory
+) -> Memory:
     """Return the memory of one generation; ``parameters`` are the weights of every component."""
     size = video.dtype_bytes
     weights = {
@@ -113,7 +115,7 @@ def estimate(video: Video, parameters: Mapping[str, int], network: Network, fami
     )
 
 
-def _activations(video: Video, network: Network, tensors: float) -> int:
+def _activations(video: Video, network: NetworkMemory, tensors: float) -> int:
     """Return the bytes of a forward; of several ranks each holds all tokens before and after the blocks."""
     whole = 2 * video.shape.tokens if video.degrees.sequence > 1 else 0
     tensors += network.known_first * video.shape.known_first
@@ -128,7 +130,7 @@ def _token_bytes(video: Video) -> int:
     return latents + shape.tokens * HEAD_WIDTH * FLOAT32
 
 
-def _contexts(video: Video, network: Network, tokens: int) -> int:
+def _contexts(video: Video, network: NetworkMemory, tokens: int) -> int:
     """Return the bytes of the keys and values of texts and images in one transformer."""
     texts = min(2, video.shape.forwards_per_step)
     return 2 * texts * tokens * network.layers * network.width * video.dtype_bytes

@@ -34,7 +34,7 @@ class NetworkSize:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Network:
+class NetworkMemory:
     """What of a transformer decides how much memory its forward takes.
 
     Args:
@@ -76,5 +76,5 @@ class FamilyMemory:
     encoders: Mapping[str, int]
     float32: Collection[str]
     vae_width: Callable[[Config], float]
-    network: Callable[[NetworkSize], Network]
+    network: Callable[[NetworkSize], NetworkMemory]
     cached_outputs: Callable[[Config], int]

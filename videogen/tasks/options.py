@@ -90,7 +90,7 @@ class Size:
 
 
 @dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
-class Inputs:
+class InputFiles:
     """Files that a video is made from."""
 
     ref_imgs: tuple[str, ...] | None = row(types.paths,
@@ -325,7 +325,7 @@ class About:
 
 GROUPS: dict[str, tuple[type, ...]] = {
     "task and model": (Model,), "prompt": (Prompt,), "size and length": (Size,),
-    "inputs": (Inputs,), "sampling": (Sampling,), "diffusion forcing": (Forcing,),
+    "inputs": (InputFiles,), "sampling": (Sampling,), "diffusion forcing": (Forcing,),
     "avatar": (Avatar,), "chain": (Chain,), "stability": (FirstFrame,), "caching": (Caching,),
     "memory and speed": (Runtime,), "output": (Output, Existing), "about": (About,),
 }
@@ -361,7 +361,7 @@ def merge(*sources: Mapping[str, object]) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Options(
-    Model, Prompt, Size, Inputs, Sampling, Forcing, Avatar, Chain, FirstFrame, Caching, Runtime, Output
+    Model, Prompt, Size, InputFiles, Sampling, Forcing, Avatar, Chain, FirstFrame, Caching, Runtime, Output
 ):
     """The options of one video, complete; what a task does not use has its default value."""
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from videogen.tasks.config import Config
 from videogen.tasks.families.wan import check_unit
 from videogen.tasks.geometry import TIME_STRIDE, Bucket, Grid, Roll, Shape, latent_frames
-from videogen.tasks.memory_model import FamilyMemory, Network, NetworkSize, VaeMemory
+from videogen.tasks.memory_model import FamilyMemory, NetworkMemory, NetworkSize, VaeMemory
 from videogen.tasks.options import Options
 from videogen.tasks.sizes import Inputs, SizeTables, choose_num_frames, choose_size
 from videogen.tasks.task_spec import Files, Layout, NetworkTraits, TaskSpec
@@ -73,9 +73,9 @@ def resolve_stability(options: Options) -> Options:
     return options.replace(i2v_stability=stable, no_i2v_stability=not stable, shift=shift)
 
 
-def hunyuan_network(size: NetworkSize) -> Network:
+def hunyuan_network(size: NetworkSize) -> NetworkMemory:
     """Describe a HunyuanVideo transformer; its text changes from block to block."""
-    return Network(
+    return NetworkMemory(
         width=size.width,
         tensors=16.2,
         streamed=16.2,

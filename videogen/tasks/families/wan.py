@@ -6,7 +6,7 @@ from dataclasses import replace
 from videogen.errors import InputError
 from videogen.tasks.config import Config
 from videogen.tasks.geometry import MAX_POSITIONS, WAN21_GRID, Grid, Roll, Shape, latent_frames
-from videogen.tasks.memory_model import FamilyMemory, Network, NetworkSize, VaeMemory
+from videogen.tasks.memory_model import FamilyMemory, NetworkMemory, NetworkSize, VaeMemory
 from videogen.tasks.options import Options
 from videogen.tasks.sizes import Inputs, Picture, SizeTables, choose_num_frames, choose_size
 from videogen.tasks.task_spec import NetworkTraits
@@ -105,10 +105,10 @@ def orientation_of(sources: Sequence[Picture]) -> tuple[int, int]:
     return (LANDSCAPE[1], LANDSCAPE[0]) if upright else LANDSCAPE
 
 
-def wan_network(size: NetworkSize) -> Network:
+def wan_network(size: NetworkSize) -> NetworkMemory:
     """Describe a Wan transformer."""
     width, ratio = size.width, size.ffn / max(size.width, 1)
-    return Network(
+    return NetworkMemory(
         width=width,
         tensors=max(5 + ratio, 7.5),
         streamed=max(4 + 2 * ratio, 8.5),
