@@ -290,7 +290,7 @@ def _check_folder(folder: Path, policy: OverwritePolicy, locks: OutputLocks | No
 
 
 def _base_seed(options: Options, state: State | None) -> int:
-    """Link i has the seed base + i; drawn where none is given, and then kept."""
+    """Return the seed that link i adds i to; drawn where none is given, and then kept."""
     asked, num_videos = options.seed, options.num_videos or 0
     if len(asked) > 1:
         what = "one for the whole chain"
@@ -363,7 +363,7 @@ def _save_log(folder: Path) -> None:
 
 
 def _join(chain: Chain, done: "Sequence[Result]") -> Path:
-    """All links as one film, without the first frame of a link, which repeats the last before it."""
+    """Join all links to one film, without the first frame of a link, which repeats the last before it."""
     from videogen.engine.generate import fit  # noqa: PLC0415
     from videogen.media.video_writer import open_writer  # noqa: PLC0415
 

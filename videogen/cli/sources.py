@@ -123,7 +123,7 @@ def from_mapping(content: Mapping[str, object], source: str, *, one_video: bool)
 
 
 def from_config(file: str) -> dict[str, object]:
-    """Values of a --config file.
+    """Return the values of a --config file.
 
     Raises:
         InputError: unreadable, empty, not a mapping, an unknown key or a bad value.

@@ -195,7 +195,7 @@ def worker_loop() -> None:
 def _with_prompts(
     plans: Sequence[Plan], finished: Mapping[int, Result | None], *, resume: bool
 ) -> tuple[list[Plan], dict[int, VideoGenError]]:
-    """Plans with the prompts that models write for them, and errors of those that got none, by index.
+    """Return plans with the prompts that models write, and the errors of those that got none, by index.
 
     A video that goes on keeps its prompt.
     """

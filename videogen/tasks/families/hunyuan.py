@@ -26,7 +26,7 @@ LAST_PLAIN = 192  # frames; spec hunyuan section 6
 def hunyuan_image_to_video(
     options: Options, inputs: Inputs, tables: SizeTables, *, dropped: int = 0
 ) -> Shape:
-    """HunyuanVideo-I2V whose first latent frame is the image (spec hunyuan section 3).
+    """Return a shape whose first latent frame is the image (spec hunyuan section 3).
 
     Args:
         dropped: frames that are made first and not shown.
@@ -49,25 +49,25 @@ def hunyuan_image_to_video(
 
 
 def hunyuan_latent_concat(options: Options, inputs: Inputs, tables: SizeTables) -> Shape:
-    """HunyuanVideo-I2V with the image beside the noise: what becomes of its latent frame is not shown."""
+    """Return a shape with the image beside the noise: what becomes of its latent frame is not shown."""
     return hunyuan_image_to_video(options, inputs, tables, dropped=TIME_STRIDE)
 
 
 def hunyuan_warnings(options: Options, asked: Collection[str], inputs: Inputs) -> Iterator[str]:
-    """Also: positions that are for long videos."""
+    """Warn of missing guidance, and of positions that are for long videos."""
     yield from guidance_warnings(options, asked, inputs)
     if options.no_riflex and "no_riflex" in asked and (options.num_frames or 0) <= LAST_PLAIN:
         yield f"--no_riflex has no effect on videos of {LAST_PLAIN} frames or less"
 
 
 def concat_warnings(options: Options, asked: Collection[str], inputs: Inputs) -> Iterator[str]:
-    """Also: frames that are not shown."""
+    """Warn likewise, and of frames that are not shown."""
     yield from hunyuan_warnings(options, asked, inputs)
     yield "the first 4 frames stand for the image and are left out, as published"
 
 
 def resolve_stability(options: Options) -> Options:
-    """Stability unless it was refused, and the shift recommended with it (spec hunyuan section 1)."""
+    """Set stability unless it was refused, and the shift recommended with it (spec hunyuan section 1)."""
     stable = options.i2v_stability and not options.no_i2v_stability
     shift = options.shift or (STABLE_SHIFT if stable else DYNAMIC_SHIFT)
     return options.replace(i2v_stability=stable, no_i2v_stability=not stable, shift=shift)
@@ -89,7 +89,7 @@ def hunyuan_network(size: NetworkSize) -> NetworkMemory:
 
 
 def crop_sizes(base: int) -> list[Bucket]:
-    """HunyuanVideo's sizes of about ``base`` squared, the highest first (spec hunyuan section 3)."""
+    """Return the sizes of about ``base`` squared, the highest first (spec hunyuan section 3)."""
     patches = round((base / CROP_UNIT) ** 2)
     sizes, high, wide = [], patches, 1
     while high > 0:
@@ -103,7 +103,7 @@ def crop_sizes(base: int) -> list[Bucket]:
 
 
 def crop_size(table: Sequence[Bucket], width: int, height: int) -> tuple[int, int]:
-    """(height, width) of the row nearest in ratio of those less elongated than the source."""
+    """Return (height, width) of the row nearest in ratio of those less elongated than the source."""
     ratio = height / width
     fitting = [row for row in table if (row[0] <= ratio if ratio >= 1 else row[0] > ratio)]
     _, rows, columns = min(fitting or table, key=lambda row: abs(row[0] - ratio))

@@ -36,7 +36,7 @@ WAN_ARGUMENTS = (
 
 
 def text_to_video(options: Options, inputs: Inputs, tables: SizeTables) -> Shape:
-    """Landscape unless --size or --height --width say otherwise."""
+    """Return a landscape shape unless --size or --height --width say otherwise."""
     del inputs
     return one_roll(options, tables, LANDSCAPE)
 
@@ -100,7 +100,7 @@ def _fitted(
 
 
 def orientation_of(sources: Sequence[Picture]) -> tuple[int, int]:
-    """(width, height) of 16:9, upright where the source is higher than wide (spec skyreels_v2 section 1)."""
+    """Return (width, height) of 16:9, upright for sources higher than wide (spec skyreels_v2 section 1)."""
     upright = any(source.height > source.width for source in sources)
     return (LANDSCAPE[1], LANDSCAPE[0]) if upright else LANDSCAPE
 
