@@ -16,7 +16,7 @@ import torch
 from videogen.checkpoints.layouts import Checkpoint
 from videogen.engine.generate import Result, run_worker, write
 from videogen.engine.inputs import refuse_changed_inputs
-from videogen.engine.load import check_device, fetch, noise_device, set_up
+from videogen.engine.load import check_device, fetch, set_up
 from videogen.engine.out_of_memory import advise_when_out_of_memory
 from videogen.engine.prompt_writer import PromptWriters, shares_device, write_prompts
 from videogen.errors import CheckpointError, InputError, OutOfMemoryError, VideoGenError
@@ -252,7 +252,7 @@ def _make(outline: Outline, session: Session, *, resume: bool, show_progress: bo
         pipeline.vae.use_tiling = communicator.broadcast(tiled)
         ratios = communicator.broadcast(plan.files.ratios if communicator.is_main_process else None)
         apply.set_step_cache(pipeline, options, table=plan.facts.teacache, ratios=ratios)
-        generator = torch.Generator(noise_device(plan)).manual_seed(plan.seed)
+        generator = torch.Generator(options.noise_device).manual_seed(plan.seed)
         try:
             if not communicator.is_main_process:
                 run_worker(plan, pipeline, generator, communicator)

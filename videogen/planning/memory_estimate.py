@@ -96,7 +96,8 @@ def estimate(
     }
     experts = [name for name in TRANSFORMERS if name in parameters]
     encoders = [name for name in family.encoders if name in parameters]
-    decode, tiled = _decode(video, family.vae)
+    shape, (decode, tiled) = video.shape, _decode(video, family.vae)
+    encoded = {0: 0.0, 1: family.vae.picture}.get(shape.encoded_frames, family.vae.video)
     block = parameters["transformer"] // max(1, network.layers)
     kept = _token_bytes(video) + video.residuals * video.tokens_per_rank * network.width * size
     return Memory(
@@ -105,7 +106,7 @@ def estimate(
         encoders=tuple(weights[name] for name in encoders),
         activations=_activations(video, network, network.tensors) + kept,
         contexts=len(experts) * _contexts(video, network, sum(family.encoders[name] for name in encoders)),
-        encode=int(_encode(video, family.vae)),
+        encode=int(shape.height * shape.width * video.vae_width * encoded),
         text=network.text_work,
         resident=network.resident * len(experts) + 60_000_000,
         streamed=_activations(video, network, network.streamed) + kept + 2 * block,
@@ -134,12 +135,6 @@ def _contexts(video: Video, network: NetworkMemory, tokens: int) -> int:
     """Return the bytes of the keys and values of texts and images in one transformer."""
     texts = min(2, video.shape.forwards_per_step)
     return 2 * texts * tokens * network.layers * network.width * video.dtype_bytes
-
-
-def _encode(video: Video, vae: VaeMemory) -> float:
-    shape = video.shape
-    per_pixel = {0: 0.0, 1: vae.picture}.get(shape.encoded_frames, vae.video)
-    return shape.height * shape.width * video.vae_width * per_pixel
 
 
 def _decode(video: Video, vae: VaeMemory) -> tuple[int, int]:
