@@ -137,7 +137,7 @@ class InputVideo:
 
 
 class Tail:
-    """Return the frames with the indices ``wanted``, collected in one array, uint8 [len(wanted), H, W, 3].
+    """Frames with the indices ``wanted``, collected in one array, uint8 [len(wanted), H, W, 3].
 
     H and W are those of ``size`` (width, height) or the video.
     """
