@@ -42,7 +42,7 @@ class Failure:
 
 @dataclass
 class Session:
-    """Holds the one loaded pipeline, and loads another when a plan needs it."""
+    """Holder of the one loaded pipeline; another takes its place when a plan needs it."""
 
     fetched: dict[tuple, Checkpoint] = field(default_factory=dict)
     pipeline: VideoPipeline | None = None
