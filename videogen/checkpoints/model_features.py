@@ -15,7 +15,7 @@ from videogen.files import read_json
 from videogen.results.digest import sha256
 from videogen.tasks.memory_model import NetworkSize, QuantizedWeights
 from videogen.tasks.table import LAYOUTS
-from videogen.tasks.task_spec import DIFFUSERS, NetworkTraits, PublishedWeights, TaskSpec
+from videogen.tasks.task_spec import DIFFUSERS, TRANSFORMERS, NetworkTraits, PublishedWeights, TaskSpec
 
 HEAD_DIM = 128  # of every published transformer
 LINEAR = 0.95  # at least that share of a published transformer's weights can be quantized
@@ -125,12 +125,12 @@ def quantized(checkpoint: Checkpoint, task: TaskSpec, name: str | None) -> dict[
     if checkpoint.folder is None:
         counts = parameters(checkpoint, task).items() if name else ()
         each = FORMATS[name][0] if name else 0
-        linear = {part: int(LINEAR * count) for part, count in counts if part.startswith("transformer")}
+        linear = {part: int(LINEAR * count) for part, count in counts if part in TRANSFORMERS}
         return {
             part: QuantizedWeights(count=count, bytes=int(each * count)) for part, count in linear.items()
         }
     exact = "|".join(network.float32 for network in NETWORKS)
-    names = (part for part in checkpoint.components if part.startswith("transformer"))
+    names = (part for part in TRANSFORMERS if part in checkpoint.components)
     return {part: quantized_weights(checkpoint.place(part), exact, name) for part in names}
 
 

@@ -183,7 +183,7 @@ def _memory(
         model_features.parameters(checkpoint, task),
         model_features.quantized(checkpoint, task, options.quantize),
     )
-    return estimate(video, *weights, network, task.memory.vae)
+    return estimate(video, *weights, network, task.memory)
 
 
 def _residuals(options: Options, shape: Shape, outputs: int) -> int:
@@ -209,5 +209,6 @@ def _digest(known: tuple[tuple[Path, int, int], ...]) -> str:
     """Return the digest of files (path, size, time of the last change)."""
     digest = hashlib.sha256()
     for file, *_ in known:
-        digest.update(file.read_bytes())
+        with file.open("rb") as opened:
+            hashlib.file_digest(opened, lambda: digest)
     return digest.hexdigest()[:16]
