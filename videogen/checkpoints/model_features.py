@@ -116,22 +116,22 @@ def parameters(checkpoint: Checkpoint, task: TaskSpec) -> dict[str, int]:
     """Return parameters per component, counted in headers; the published numbers before the download."""
     if checkpoint.folder is None:
         known = published(checkpoint.name, task).parameters
-        return dict.fromkeys(known, 0) if checkpoint.tiny else dict(known)
+        own = {part: _count(path) for part, path in checkpoint.replaced.items()}
+        return (dict.fromkeys(known, 0) if checkpoint.tiny else dict(known)) | own
     return {c: _count(checkpoint.place(c)) for c in checkpoint.components if c not in WEIGHTLESS}
 
 
 def quantized(checkpoint: Checkpoint, task: TaskSpec, name: str | None) -> dict[str, QuantizedWeights]:
     """Return what of every transformer's weights is quantized; ``name`` is a format of ``--quantize``."""
-    if checkpoint.folder is None:
-        counts = parameters(checkpoint, task).items() if name else ()
-        each = FORMATS[name][0] if name else 0
-        linear = {part: int(LINEAR * count) for part, count in counts if part in TRANSFORMERS}
-        return {
-            part: QuantizedWeights(count=count, bytes=int(each * count)) for part, count in linear.items()
-        }
     exact = "|".join(network.float32 for network in NETWORKS)
-    names = (part for part in TRANSFORMERS if part in checkpoint.components)
-    return {part: quantized_weights(checkpoint.place(part), exact, name) for part in names}
+    found = {}
+    for part in (part for part in TRANSFORMERS if part in checkpoint.components):
+        if checkpoint.folder is not None or part in checkpoint.replaced:
+            found[part] = quantized_weights(checkpoint.place(part), exact, name)
+        elif name:
+            count = int(LINEAR * parameters(checkpoint, task)[part])
+            found[part] = QuantizedWeights(count=count, bytes=int(FORMATS[name][0] * count))
+    return found
 
 
 def published(name: str, task: TaskSpec) -> PublishedWeights:
