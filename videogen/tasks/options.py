@@ -196,7 +196,7 @@ class Chain:
 class FirstFrame:
     """How HunyuanVideo keeps to its first frame, and long videos from repeating."""
 
-    i2v_stability: bool = switch("keep close to the first frame (the default, with --shift 7)",
+    i2v_stability: bool | None = switch("keep close to the first frame (the default, with --shift 7)",
         excludes=("no_i2v_stability",), default=True, instead_of=("no_i2v_stability",))
     no_i2v_stability: bool = switch("allow more motion (with --shift 17)", instead_of=("i2v_stability",))
     i2v_condition_type: str = row(types.one_of("token_replace", "latent_concat"),
@@ -273,9 +273,9 @@ class Runtime:
 class Output:
     """Where results go, and what they hold."""
 
-    output: str | None = row(types.file_path, ".mp4, .gif, .npy, or a folder of PNGs", metavar="PATH",
-        aliases=("save_file",), common=True, hashed=False, recorded=False, excludes=("output_dir",),
-        instead_of=("output_dir",), set_by_chain=True)
+    output: str | None = row(types.file_path, ".mp4, .gif, .npy, a folder of PNGs; {any_option} is filled in",
+        metavar="PATH", aliases=("save_file",), common=True, hashed=False, recorded=False,
+        excludes=("output_dir",), instead_of=("output_dir",), set_by_chain=True)
     output_dir: str | None = row(types.path, "folder for <index>_<seed>.mp4", metavar="DIR",
         aliases=("save_path",), common=True, hashed=False, recorded=False, instead_of=("output",),
         chain_default="./continuous_outputs")
@@ -297,8 +297,9 @@ class Existing:
 
     overwrite: bool = switch("replace an existing output", about_run=True)
     resume: bool = switch("skip what is finished", about_run=True)
-    jobs: str | None = row(types.path, "one prompt per line, or JSON lines of flags", metavar="FILE",
-        about_run=True, set_by_chain=True)
+    jobs: str | None = row(types.path,
+        "a list of videos: prompts, a table (CSV, TSV), JSON or YAML of flags; - reads lines as they come",
+        metavar="FILE|-", about_run=True, set_by_chain=True)
 
 
 @dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
