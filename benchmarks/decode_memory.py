@@ -49,8 +49,8 @@ def decoder(mode: str) -> "Callable[[torch.Tensor], Iterator[torch.Tensor]]":
     from diffusers import AutoencoderKLWan  # noqa: PLC0415 - only in the measured process
 
     from videogen.models.hunyuan import transformer  # noqa: PLC0415
+    from videogen.models.vae_layers import use_fused_layers  # noqa: PLC0415
     from videogen.models.wan.vae import decode_stream, denormalize, onload  # noqa: PLC0415
-    from videogen.runtime.vae import use_fused_layers  # noqa: PLC0415
 
     if mode.startswith("Wan"):
         wan = AutoencoderKLWan(base_dim=BASE_DIM).eval()

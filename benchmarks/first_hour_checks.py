@@ -260,13 +260,13 @@ def make_video(plan: Any, *, published: bool) -> None:
 
 
 def gpu_tests(size: Size) -> Iterator[Row]:
-    """tests/unit/test_gpu.py, on this card."""
-    words = [sys.executable, "-m", "pytest", "-n", "0", "tests/unit/test_gpu.py"]
+    """tests/runtime/test_gpu.py, on this card."""
+    words = [sys.executable, "-m", "pytest", "-n", "0", "tests/runtime/test_gpu.py"]
     if size.tiny:
         words += ["-p", "tests.simulated.card", "-k", "pinned or noise"]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     summary = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else done.stderr.strip()[-200:]
-    yield Row("tests/unit/test_gpu.py", summary, "all pass", good=done.returncode == 0)
+    yield Row("tests/runtime/test_gpu.py", summary, "all pass", good=done.returncode == 0)
     for line in done.stdout.splitlines():
         if line.startswith("FAILED"):
             yield Row("fails", line.removeprefix("FAILED ")[:160], "", good=False)

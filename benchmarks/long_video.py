@@ -276,7 +276,7 @@ def main() -> None:
         print(json.dumps(run_one(args.task, args.one, args.folder)))
         return
     case = CASES[args.task]
-    steps = args.steps or TASKS[args.task].config["defaults"]["num_inference_steps"]
+    steps = args.steps or TASKS[args.task].config()["defaults"]["num_inference_steps"]
     print(f"{args.task} {'x'.join(map(str, case.size))}, {steps} steps, tiny model; ", end="")
     print(f"parts of {case.base} frames, of which {case.overlap} are made anew or cut off")
     with tempfile.TemporaryDirectory() as folder:

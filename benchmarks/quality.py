@@ -33,8 +33,8 @@ from videogen.engine.load import load_loras
 from videogen.errors import VideoGenError, first_line
 from videogen.planning.option_rules import PACKAGES
 from videogen.runtime import apply, float8
-from videogen.runtime.step_cache import enable_cache
-from videogen.runtime.teacache import enable_teacache
+from videogen.runtime.step_cache import DiffusersCache
+from videogen.runtime.teacache import TeaCache
 from videogen.tasks.option_types import lora
 from videogen.tasks.step_caches import read_cache
 from videogen.tasks.teacache_tables import choose_table
@@ -132,7 +132,7 @@ def teacache(bench: Bench, threshold: float) -> Iterator[None]:
     except VideoGenError as error:
         raise NotHere(first_line(error)) from None
     transformer = bench.pipeline.transformer
-    cache = enable_teacache(transformer, table, threshold=threshold, use_ret_steps=False, fixed=False)
+    cache = TeaCache(transformer, table, threshold=threshold, use_ret_steps=False, fixed=False)
     with _on(bench, cache):
         yield
 
@@ -141,11 +141,13 @@ def teacache(bench: Bench, threshold: float) -> Iterator[None]:
 def diffusers_cache(bench: Bench, text: str) -> Iterator[None]:
     name, threshold = read_cache(text)
     if name == "magcache" and bench.ratios is None:
-        measuring = enable_cache(bench.pipeline.transformers, name, None, dtype=bench.dtype)
+        measuring = DiffusersCache(bench.pipeline.transformers, name, None, dtype=bench.dtype)
         with _on(bench, measuring):
             bench.make(OTHER_SEED)
         bench.ratios = measuring.ratios
-    cache = enable_cache(bench.pipeline.transformers, name, threshold, dtype=bench.dtype, ratios=bench.ratios)
+    cache = DiffusersCache(
+        bench.pipeline.transformers, name, threshold, dtype=bench.dtype, ratios=bench.ratios
+    )
     with _on(bench, cache):
         yield
 

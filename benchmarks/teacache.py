@@ -28,7 +28,7 @@ import torch
 from PIL import Image
 
 import videogen
-from videogen.runtime.teacache import enable_teacache
+from videogen.runtime.teacache import TeaCache
 from videogen.tasks.teacache_tables import Table, choose_table
 
 CASES = (
@@ -94,7 +94,7 @@ class Bench:
             if timed or key not in self.exact:  # beside what it is compared with: the machine is shared
                 self.exact[key] = self.generate(*key)
             exact, exact_seconds = self.exact[key]
-            cache = enable_teacache(
+            cache = TeaCache(
                 self.pipeline.transformer,
                 setting.table,
                 threshold=threshold,

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 import videogen
 from videogen.models.hunyuan import transformer
+from videogen.models.vae_layers import use_fused_layers
 from videogen.models.wan import vae as vae_io
-from videogen.runtime.vae import use_fused_layers
 
 HEIGHT, WIDTH, FRAMES = 96, 160, 25
 HUNYUAN_FRAMES = 17

@@ -2,10 +2,7 @@
 
 import json
 import re
-import signal
 import subprocess
-import sys
-import time
 
 import av
 import imageio_ffmpeg
@@ -17,7 +14,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import videogen
-from tests.conftest import REFS, ROOT
+from tests.conftest import REFS
+from tests.processes import kill_when
 from videogen.diffusion.guidance import guide
 from videogen.media.audio import read_audio
 from videogen.media.download import Fetcher
@@ -271,16 +269,8 @@ def test_a_killed_avatar_goes_on_after_its_last_clip(cli, avatar, tmp_path):
         ]
 
     assert cli(*words("whole")).code == 0
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "generate_video.py"), *words("a")],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
     state = tmp_path / "a.parts/state.json"
-    while process.poll() is None and not (state.exists() and json.loads(state.read_text())["finished"] > 1):
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    kill_when(lambda: state.exists() and json.loads(state.read_text())["finished"] > 1, *words("a"))
     resumed = cli(*words("a"), "--resume")
     assert resumed.code == 0, resumed.err
     assert "continuing after" in resumed.err

@@ -319,10 +319,10 @@ class _Server(BaseHTTPRequestHandler):
         if self.path == "/drip":
             self.send_response(200)
             self.end_headers()
-            for _ in range(100):
+            for _ in range(500):
                 self.wfile.write(b"x")
                 self.wfile.flush()
-                time.sleep(0.1)
+                time.sleep(0.02)
             return
         if self.path == "/ftp":
             self.send_response(302)
@@ -357,21 +357,21 @@ def server():
 
 
 @pytest.mark.parametrize(
-    ("path", "message"),
+    ("path", "timeout", "message"),
     [
-        ("stall", "stalled for 0.5 s; raise --download_timeout"),
-        ("drip", "did not arrive in 5 s"),
-        ("large", "larger than 100 MB"),
-        ("endless", "larger than 100 MB"),
-        ("text", "is not an image"),
-        ("empty", "is empty"),
-        ("missing", "the server answered 404"),
-        ("ftp", "could not be downloaded"),
+        ("stall", 0.5, "stalled for 0.5 s; raise --download_timeout"),
+        ("drip", 0.2, "did not arrive in 2 s"),
+        ("large", 5, "larger than 100 MB"),
+        ("endless", 5, "larger than 100 MB"),
+        ("text", 5, "is not an image"),
+        ("empty", 5, "is empty"),
+        ("missing", 5, "the server answered 404"),
+        ("ftp", 5, "could not be downloaded"),
     ],
 )
-def test_downloads_that_do_not_work_out(cli, workplace, server, path, message):
+def test_downloads_that_do_not_work_out(cli, workplace, server, path, timeout, message):
     before = everything_below(workplace)
-    finished = cli(*command({"ref_imgs": f"{server}/{path}", "download_timeout": 0.5}))
+    finished = cli(*command({"ref_imgs": f"{server}/{path}", "download_timeout": timeout}))
     assert finished.code == 2
     assert message in finished.complaint
     assert everything_below(workplace) == before

@@ -1,9 +1,8 @@
-"""The command line contract: plans, sources of options, batches, streams, metadata, resume."""
+"""The command line contract: flags, sources of options, plans, outputs, streams."""
 
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 
@@ -13,10 +12,8 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file
 
-from tests.conftest import GOLDEN, REFS, ROOT
+from tests.conftest import REFS, ROOT
 from videogen.cli.parser import parse
-from videogen.planning.request import Item, make_plans
-from videogen.results.output_paths import OverwritePolicy
 from videogen.tasks.options import FLAG_NAMES, OPTIONS
 from videogen.tasks.table import ROWS, users_of
 
@@ -47,16 +44,6 @@ def test_the_surface_is_frozen():
         assert {*row.options, *row.inputs} <= {*OPTIONS}
     for name, option in OPTIONS.items():
         assert option.about_run or option.chain or users_of(name), f"nobody uses --{name}"
-
-
-def fresh(*arguments):
-    """Run in a fresh process; returns what subprocess returns."""
-    return subprocess.run(
-        [sys.executable, str(ROOT / "generate_video.py"), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 def test_help_imports_nothing_heavy():
@@ -205,59 +192,6 @@ def test_dashes_and_equals_signs_and_values_that_begin_with_a_dash(cli, r2v):
     assert plan_of(cli, *words)["request"]["prompt"] == "-a robot --waves"
 
 
-def test_metadata_reproduces_the_result(cli, r2v, tmp_path, monkeypatch):
-    """From the sidecar and from the MP4's own comment, run where relative inputs are found."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "robot.png").write_bytes((REFS / "robot.png").read_bytes())
-    words = [word if not word.endswith("robot.png") else "robot.png" for word in r2v]
-    assert cli(*words, "--seed", 5, "--output", "a.mp4", "--save_latents", "a.safetensors").code == 0
-    for source in ("a.json", "a.mp4"):
-        finished = cli(
-            *(
-                "--from_metadata",
-                source,
-                "--output",
-                "b.npy",
-                "--save_latents",
-                "b.safetensors",
-                "--overwrite",
-            )
-        )
-        assert finished.code == 0, finished.err
-        one, two = (load_file(tmp_path / name)["latents"] for name in ("a.safetensors", "b.safetensors"))
-        assert (one == two).all()
-        hashes = {json.loads((tmp_path / name).read_text())["plan_hash"] for name in ("a.json", "b.json")}
-        assert len(hashes) == 1
-
-
-def test_metadata_keeps_no_private_paths(cli, r2v, tmp_path):
-    golden = str(GOLDEN / "skyreels_v3/checkpoint-r2v")
-    words = [word if word != "tiny" else golden for word in r2v]
-    assert cli(*words, "--output", tmp_path / "a.mp4").code == 0
-    sidecar = (tmp_path / "a.json").read_text()
-    with av.open(str(tmp_path / "a.mp4")) as container:
-        comment = container.metadata["comment"]
-    for text in (sidecar, comment):
-        assert str(tmp_path) not in text
-        assert str(ROOT) not in text
-    assert json.loads(comment)["request"]["prompt"] == "a robot waves"
-    record = json.loads(sidecar)
-    assert record["request"]["ref_imgs"] == ["robot.png"]
-    assert set(record) >= {
-        "seed",
-        "model",
-        "versions",
-        "seconds",
-        "peak_memory",
-        "plan_hash",
-        "inputs",
-        "device",
-    }
-    finished = cli("--from_metadata", tmp_path / "a.json", "--output", tmp_path / "b.mp4")
-    assert finished.code == 2
-    assert "made with the local model 'checkpoint-r2v'; add --model_id" in finished.complaint
-
-
 def test_outputs_of_every_kind(cli, r2v, tmp_path):
     for name in ("a.npy", "a.mp4", "a.gif", "pngs", "more/"):
         finished = cli(
@@ -286,226 +220,11 @@ def test_latents_file(cli, r2v, tmp_path):
     assert str(tensors["latents"].dtype) == "torch.float32"
 
 
-def test_several_seeds_load_the_model_once(cli, r2v, tmp_path, monkeypatch):
-    from videogen.engine import load
-
-    loads = []
-    original = load.load_pipeline
-    monkeypatch.setattr(load, "load_pipeline", lambda *args: (loads.append(1), original(*args))[1])
-    finished = cli(*r2v, "--seed", "1,2,3", "--output_dir", tmp_path / "out", "--json")
-    assert finished.code == 0, finished.err
-    records = [json.loads(line) for line in finished.out.splitlines()]
-    assert [record["seed"] for record in records] == [1, 2, 3]
-    assert [record["output"] for record in records] == ["1_1.mp4", "2_2.mp4", "3_3.mp4"]
-    assert all((tmp_path / "out" / record["output"]).is_file() for record in records)
-    assert len(loads) == 1
-    single = cli(*r2v, "--seed", 2, "--output", tmp_path / "two.npy")
-    assert single.code == 0
-    assert cli(*r2v, "--seed", "1,2", "--output", tmp_path / "s{seed}.npy").code == 0
-    assert np.array_equal(np.load(tmp_path / "two.npy"), np.load(tmp_path / "s2.npy"))
-    assert not np.array_equal(np.load(tmp_path / "s1.npy"), np.load(tmp_path / "s2.npy"))
-
-
 @pytest.mark.parametrize("spelling", [("--base_seed", "-1"), ("--seed", "random")])
 def test_a_drawn_seed_is_shown_and_recorded(cli, r2v, tmp_path, spelling):
     plans = [plan_of(cli, *r2v, *spelling) for _ in range(2)]
     assert plans[0]["request"]["seed"] != plans[1]["request"]["seed"]
     assert plan_of(cli, *r2v)["request"]["seed"] == 42
-
-
-def test_models_of_one_name_in_two_folders_are_two_models(cli, r2v, tmp_path):
-    import shutil
-
-    from safetensors.torch import load_file, save_file
-
-    from videogen.models import tiny
-
-    for parent, factor in (("a", 1.0), ("b", 0.5)):
-        model = shutil.copytree(
-            tiny.build("skyreels-v3-r2v", tmp_path / f"made_{parent}"), tmp_path / parent / "m"
-        )
-        (weights,) = (model / "transformer").glob("*.safetensors")
-        tensors = load_file(weights)
-        tensors["proj_out.weight"] *= factor
-        save_file(tensors, weights, metadata={"format": "pt"})
-    lines = [json.dumps({"prompt": "x", "model_id": str(tmp_path / parent / "m")}) for parent in "ab"]
-    (tmp_path / "jobs.jsonl").write_text("\n".join(lines))
-    output = tmp_path / "{index}.npy"
-    finished = cli(*r2v, "--jobs", tmp_path / "jobs.jsonl", "--output", output)
-    assert finished.code == 0, finished.err
-    first, second = (np.load(path) for path in finished.paths)
-    assert not np.array_equal(first, second)
-
-
-def test_jobs_of_prompts_and_of_json(cli, r2v, tmp_path):
-    (tmp_path / "prompts.txt").write_text("a red robot\n\na blue robot\n")
-    finished = cli(*r2v, "--jobs", tmp_path / "prompts.txt", "--output", tmp_path / "p{index}.mp4", "--json")
-    assert finished.code == 0, finished.err
-    records = [json.loads(line) for line in finished.out.splitlines()]
-    assert [record["request"]["prompt"] for record in records] == ["a red robot", "a blue robot"]
-    assert [record["output"] for record in records] == ["p1.mp4", "p2.mp4"]
-
-    jobs = [{"seed": [1, 2]}, {"prompt": "other", "num-frames": 9, "output": str(tmp_path / "own.npy")}]
-    (tmp_path / "jobs.jsonl").write_text("\n".join(map(json.dumps, jobs)))
-    finished = cli(*r2v, "--jobs", tmp_path / "jobs.jsonl", "--output_dir", tmp_path / "out")
-    assert finished.code == 2  # the job's own output would be one of several without a mark
-    assert "line 2: --output" in finished.complaint
-    jobs[1]["output"] = str(tmp_path / "own_{seed}.npy")
-    (tmp_path / "jobs.jsonl").write_text("\n".join(map(json.dumps, jobs)))
-    finished = cli(*r2v, "--jobs", tmp_path / "jobs.jsonl", "--output_dir", tmp_path / "out")
-    assert finished.code == 0, finished.err
-    assert [path.name for path in finished.paths] == ["1_1.mp4", "2_2.mp4", "own_42.npy"]
-    assert np.load(tmp_path / "own_42.npy").shape[0] == 9
-
-
-def test_a_failing_item_is_recorded_and_the_rest_goes_on(cli, r2v, tmp_path, monkeypatch):
-    from videogen.engine import session
-
-    original = session.write
-
-    def fail_on_two(plan, *args, **kwargs):
-        if plan.seed == 2:
-            raise RuntimeError("boom")
-        return original(plan, *args, **kwargs)
-
-    monkeypatch.setattr(session, "write", fail_on_two)
-    finished = cli(*r2v, "--seed", "1,2,3", "--output_dir", tmp_path)
-    assert finished.code == 1
-    assert [path.name for path in finished.paths] == ["1_1.mp4", "3_3.mp4"]
-    assert "video 2 of 3 failed: RuntimeError: boom" in finished.err
-    assert "Traceback" not in finished.err
-
-
-def test_a_batch_survives_a_checkpoint_that_does_not_fit(cli, r2v, tmp_path):
-    model = shutil.copytree(GOLDEN / "skyreels_v3/checkpoint-r2v", tmp_path / "model")
-    (model / "tokenizer/tokenizer.json").write_text("what?")
-    jobs = [{}, {"model_id": str(model)}, {"seed": 7}]
-    lines = "\n".join(json.dumps({"prompt": "x", **job}) for job in jobs)
-    (tmp_path / "jobs.jsonl").write_text(lines)
-    finished = cli(*r2v, "--jobs", tmp_path / "jobs.jsonl", "--output_dir", tmp_path)
-    assert finished.code == 1
-    assert [path.name for path in finished.paths] == ["1_42.mp4", "3_7.mp4"]
-    assert re.search("video 2 of 3 failed: .*not a tokenizer", finished.err)
-
-
-def test_a_failed_video_holds_no_memory(cli, r2v, tmp_path, monkeypatch):
-    """What failed must be gone before the next video needs its place."""
-    import gc
-    import weakref
-
-    from videogen.engine import session
-
-    held, alive = [], []
-
-    def fail(plan, pipeline, *args, **kwargs):
-        gc.collect()
-        alive.append([tensor() is not None for tensor in held])
-        latents = torch.ones(8)
-        held.append(weakref.ref(latents))
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    import torch
-
-    monkeypatch.setattr(session, "write", fail)
-    finished = cli(*r2v, "--seed", "1,2", "--output_dir", tmp_path)
-    assert finished.code == 1
-    assert "video 2 of 2 failed: out of memory; try a smaller" in finished.err
-    assert alive == [[], [False]]
-
-
-def test_other_memory_errors_are_not_out_of_memory(cli, r2v, tmp_path, monkeypatch):
-    from videogen.engine import session
-
-    def fail(*args, **kwargs):
-        raise RuntimeError("CUDA error: an illegal memory access was encountered\nmore")
-
-    monkeypatch.setattr(session, "write", fail)
-    finished = cli(*r2v, "--output", tmp_path / "a.mp4")
-    assert finished.code == 1
-    assert "illegal memory access was encountered more" in finished.complaint
-
-
-def test_resume_skips_what_is_finished(cli, r2v, tmp_path):
-    words = [*r2v, "--seed", "1,2", "--output_dir", str(tmp_path), "--resume"]
-    assert cli(*words).code == 0
-    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.mp4")}
-    (tmp_path / "2_2.json").unlink()  # as if killed before the end
-    finished = cli(*words)
-    assert finished.code == 0, finished.err
-    assert [path.name for path in finished.paths] == ["1_1.mp4", "2_2.mp4"]
-    assert (tmp_path / "1_1.mp4").stat().st_mtime_ns == stamps[tmp_path / "1_1.mp4"]
-    assert (tmp_path / "2_2.mp4").stat().st_mtime_ns > stamps[tmp_path / "2_2.mp4"]
-
-    finished = cli(*words, "--shift", 3)
-    assert finished.code == 2
-    assert "--resume" in finished.complaint
-    assert "was made with another shift" in finished.complaint
-
-
-def test_resume_replaces_only_our_own(cli, r2v, tmp_path):
-    (tmp_path / "a.mp4").write_text("precious")
-    finished = cli(*r2v, "--output", tmp_path / "a.mp4", "--resume")
-    assert finished.code == 2
-    assert "is no earlier result of videogen" in finished.complaint
-    (tmp_path / "b.json").write_text('{"precious": true}')
-    assert cli(*r2v, "--output", tmp_path / "b.mp4", "--resume").code == 2
-    assert (tmp_path / "a.mp4").read_text() == "precious"
-    assert (tmp_path / "b.json").read_text() == '{"precious": true}'
-
-
-def test_resume_makes_what_is_missing_of_a_result(cli, r2v, tmp_path):
-    words = [*r2v, "--output", tmp_path / "a.npy", "--resume"]
-    assert cli(*words).code == 0
-    finished = cli(*words, "--save_latents", tmp_path / "a.safetensors")
-    assert finished.code == 0, finished.err
-    assert (tmp_path / "a.safetensors").is_file()
-
-
-def test_resume_keeps_a_seed_that_was_drawn(cli, r2v, tmp_path):
-    words = [*r2v, "--seed", "random", "--output_dir", tmp_path, "--resume"]
-    (first,) = cli(*words).paths
-    (second,) = cli(*words).paths
-    assert first == second
-    assert len(list(tmp_path.glob("*.mp4"))) == 1
-
-
-def test_overwrite_replaces_only_our_own(cli, r2v, tmp_path):
-    assert cli(*r2v, "--output", tmp_path / "a.mp4").code == 0
-    assert "exists already" in cli(*r2v, "--output", tmp_path / "a.mp4").complaint
-    assert cli(*r2v, "--output", tmp_path / "a.mp4", "--seed", 9, "--overwrite").code == 0
-    assert json.loads((tmp_path / "a.json").read_text())["seed"] == 9
-    assert cli(*r2v, "--output", tmp_path / "frames", "--num_frames", 9).code == 0
-    assert len(list((tmp_path / "frames").iterdir())) == 9
-    assert "exists already" in cli(*r2v, "--output", tmp_path / "frames").complaint
-    assert cli(*r2v, "--output", tmp_path / "frames", "--overwrite").code == 0
-    assert len(list((tmp_path / "frames").iterdir())) == 5
-
-
-def test_default_names_never_collide(cli, r2v, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("time.strftime", lambda *args: "2026-01-02_03-04-05")
-    first, second = (cli(*r2v).paths[0] for _ in range(2))
-    assert str(first) == "result/reference_to_video/42_2026-01-02_03-04-05.mp4"
-    assert str(second) == "result/reference_to_video/42_2026-01-02_03-04-05_2.mp4"
-
-
-def test_two_processes_with_one_default_name_lose_nothing(cli, r2v, tmp_path, monkeypatch):
-    """Another process finishes under the name that was free when this one began."""
-    from videogen.engine import generate
-
-    monkeypatch.chdir(tmp_path)
-    original = generate._record
-
-    def meanwhile(plan, pipeline):
-        plan.outputs.path.parent.mkdir(parents=True, exist_ok=True)
-        plan.outputs.path.write_text("theirs")
-        return original(plan, pipeline)
-
-    monkeypatch.setattr(generate, "_record", meanwhile)
-    (path,) = cli(*r2v).paths
-    assert path.stem.endswith("_2")
-    assert path.with_suffix(".json").is_file()
-    assert (path.with_name(path.name.replace("_2.mp4", ".mp4"))).read_text() == "theirs"
 
 
 def test_quiet_and_streams(cli, r2v, tmp_path):
@@ -558,19 +277,6 @@ def test_lists_may_come_in_pieces():
     assert given == {"ref_imgs": ("a.png", "b.png", "c.png"), "seed": (1, 2)}
 
 
-def test_a_changed_input_is_noticed(cli, r2v, tmp_path, monkeypatch):
-    (tmp_path / "ref.png").write_bytes((REFS / "robot.png").read_bytes())
-    monkeypatch.chdir(tmp_path)
-    words = [*r2v, "--ref_imgs", "ref.png"]
-    words.remove(str(REFS / "robot.png"))
-    words.remove("--ref_imgs")
-    assert cli(*words, "--output", "a.npy").code == 0
-    again = ("--from_metadata", "a.npy", "--output", "b.npy", "--dry_run")
-    assert "ref.png" not in cli(*again).err
-    (tmp_path / "ref.png").write_bytes((REFS / "hills.png").read_bytes())
-    assert "warning: ref.png is not the file that a.npy was made from" in cli(*again).err
-
-
 def test_numbers_that_are_not_are_no_result(cli, r2v, tmp_path, monkeypatch):
     from videogen.pipelines.wan import WanPipeline
 
@@ -590,34 +296,3 @@ def test_on_and_off_in_yaml(cli, r2v, tmp_path):
 def test_guidance_flags_without_guidance_are_a_warning(cli, r2v):
     finished = cli(*r2v, "--guidance_scale_img", 3, "--dry_run")
     assert "warning: --guidance_scale_img has no effect" in finished.err
-
-
-def test_unexpected_errors_are_one_line_and_exit_1(cli, r2v, tmp_path, monkeypatch):
-    from videogen.engine import load
-
-    def explode(*args):
-        raise RuntimeError("boom\nwith a second line")
-
-    monkeypatch.setattr(load, "load_pipeline", explode)
-    finished = cli(*r2v, "--output", tmp_path / "a.mp4")
-    assert finished.code == 1
-    assert "RuntimeError: boom with a second line" in finished.complaint
-    assert "Traceback" in cli(*r2v, "--output", tmp_path / "a.mp4", "-v").err
-
-
-def test_out_of_memory_says_what_to_try(cli, r2v, tmp_path, monkeypatch):
-    import torch
-
-    from videogen.engine import load, out_of_memory
-
-    def explode(*args):
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    monkeypatch.setattr(load, "load_pipeline", explode)
-    finished = cli(*r2v, "--output", tmp_path / "a.mp4")
-    assert finished.code == 4
-    assert "try a smaller --resolution or fewer --num_frames" in finished.complaint
-
-    plan = make_plans([Item(values=parse(r2v)[0])], OverwritePolicy(), tmp_path)[0]
-    tries = out_of_memory.memory_suggestions(plan, on_gpu=True)
-    assert re.fullmatch(r"--offload \(about .* GB\), --low_vram \(about .* GB\), a smaller .*", tries)

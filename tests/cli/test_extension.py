@@ -1,17 +1,13 @@
 """The options of video extension: whole films, sound, prompts per roll, handovers, resuming rolls."""
 
 import json
-import signal
-import subprocess
-import sys
-import time
 
 import av
 import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from tests.conftest import ROOT
+from tests.processes import kill_when
 
 
 @pytest.fixture
@@ -154,16 +150,8 @@ def test_a_killed_extension_goes_on_after_its_last_roll(cli, extend, tmp_path, m
     options = (*more, "--output", tmp_path / "a.npy", "--save_latents", tmp_path / "a.safetensors")
     whole = ("--output", tmp_path / "whole.npy", "--save_latents", tmp_path / "whole.safetensors", *more)
     assert cli(*extend(*whole, duration=11)).code == 0
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "generate_video.py"), *extend(*options, duration=11)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
     state = tmp_path / "a.parts/state.json"
-    while process.poll() is None and not state.exists():
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    kill_when(state.exists, *extend(*options, duration=11))
     assert not (tmp_path / "a.npy").exists()
     finished = json.loads(state.read_text())["finished"]
     assert 1 <= finished < 3
@@ -192,15 +180,7 @@ def killed(extend, tmp_path):
 
     def start(*more):
         words = [*extend(*more, duration=11)]
-        process = subprocess.Popen(
-            [sys.executable, str(ROOT / "generate_video.py"), *words],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        while process.poll() is None and not (tmp_path / "a.parts/state.json").exists():
-            time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        kill_when((tmp_path / "a.parts/state.json").exists, *words)
         return words
 
     return start

@@ -1,12 +1,8 @@
-"""SkyReels-V2's options: segments, prompts per segment, resuming, step caches, prompts written by models."""
+"""SkyReels-V2's options: segments, prompts per segment, resuming, step caches."""
 
 import json
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
@@ -14,41 +10,13 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from tests.conftest import GOLDEN, REFS, ROOT
-from tests.tiny_chat import tiny_captioner, tiny_chat_model
+from tests.processes import kill_when
 
 V2 = GOLDEN / "skyreels_v2"
 DF, I2V = V2 / "checkpoint-SkyReels-V2-DF-1.3B-540P", V2 / "checkpoint-SkyReels-V2-I2V-14B-540P"
 T2V = V2 / "checkpoint-SkyReels-V2-T2V-14B-540P"
 ROBOT = REFS / "robot.png"
 LONG = ("--num_frames", 29, "--base_num_frames", 17, "--overlap_history", 5)  # segments of 17 and 12 frames
-
-
-@pytest.fixture
-def forcing():
-    """The shortest diffusion_forcing command on the tiny model, without an output."""
-
-    def words(*more, task="diffusion_forcing"):
-        said = [str(word) for word in more]
-        plain = (
-            "--prompt",
-            "a square moves",
-            "--num_frames",
-            "9",
-            "--num_inference_steps",
-            "2",
-            "--seed",
-            "1",
-        )
-        size = ("--height", "32", "--width", "48", "--device", "cpu")
-        flags = [*("--task_type", task, "--model_id", "tiny"), *size, *plain]
-        for flag in ("--prompt", "--num_frames"):
-            if {flag, flag.replace("--prompt", "--roll_prompts")} & set(said) or "--captioner" in said:
-                place = flags.index(flag) if flag == "--prompt" or flag in said else None
-                if place is not None:
-                    del flags[place : place + 2]
-        return [*flags, *said]
-
-    return words
 
 
 BAD = {
@@ -231,16 +199,8 @@ def test_a_killed_video_goes_on_after_its_last_segment(cli, forcing, make_video,
         return forcing("--overlap_history", 5, "--base_num_frames", 17, "--num_frames", 53, *more, *made)
 
     assert cli(*words("whole")).code == 0
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "generate_video.py"), *words("a")],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
     state = tmp_path / "a.parts/state.json"
-    while process.poll() is None and not state.exists():
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    kill_when(state.exists, *words("a"))
     finished = json.loads(state.read_text())["finished"]
     assert 1 <= finished < segments
     resumed = cli(*words("a"), "--resume")
@@ -338,105 +298,12 @@ def test_teacache_by_the_folder_asked_for(cli, tmp_path):
     assert cli(*words, tmp_path / "renamed", "--teacache_model", "SkyReels-V2-T2V-14B-540P").code == 0
 
 
-@pytest.fixture(scope="session")
-def writers(tmp_path_factory):
-    """A chat model and a captioner, tiny and random."""
-    folder = tmp_path_factory.mktemp("writers")
-    return tiny_chat_model(folder / "chat"), tiny_captioner(folder / "captioner")
-
-
-def test_an_enhanced_prompt(cli, forcing, writers, tmp_path):
-    words = ("--prompt_enhancer", writers[0], "--output", tmp_path / "a.npy")
-    finished = cli(*forcing(*words, task="text_to_video"))
-    assert finished.code == 0, finished.err
-    record = json.loads((tmp_path / "a.json").read_text())
-    assert record["prompts"]["given"] == "a square moves"
-    assert record["prompts"]["models"] == {"enhancer": "chat"}
-    written = record["prompts"]["prompt"]
-    assert written
-    assert record["request"]["prompt"] == written
-    assert "prompt_enhancer" not in record["request"]
-    assert str(writers[0]) not in (tmp_path / "a.json").read_text()
-    again = cli(*forcing("--prompt", written, "--output", tmp_path / "b.npy", task="text_to_video"))
-    assert again.code == 0, again.err
-    assert np.array_equal(np.load(tmp_path / "a.npy"), np.load(tmp_path / "b.npy"))
-    image = ("--input_image", ROBOT, "--prompt_enhancer", writers[0], "--dry_run")
-    assert "not used with an image" in cli(*forcing(*image, task="image_to_video")).err
-
-
-def test_prompts_of_all_segments_are_enhanced(cli, forcing, writers, tmp_path):
-    (tmp_path / "prompts.txt").write_text("a square\na circle\n", encoding="utf-8")
-    words = ("--roll_prompts", tmp_path / "prompts.txt", "--prompt_enhancer", writers[0], *LONG)
-    finished = cli(*forcing(*words, "--output", tmp_path / "a.npy"))
-    assert finished.code == 0, finished.err
-    record = json.loads((tmp_path / "a.json").read_text())
-    assert record["prompts"]["given"] == ["a square", "a circle"]
-    assert len(record["request"]["roll_prompts"]) == 2
-    assert "prompt" not in record["request"]
-
-
-def test_one_failed_caption_stops_no_other_video(cli, forcing, writers, make_video, tmp_path):
-    source = {"input_video": str(make_video()), "overlap_history": 5}
-    caption = {"captioner": True, "vlm_path": str(writers[1]), "prompt_enhancer": str(writers[0])}
-    jobs = tmp_path / "jobs.jsonl"
-    jobs.write_text("\n".join(map(json.dumps, [{**source, **caption}, {**source, "prompt": "x"}])))
-    finished = cli(*forcing("--captioner")[:-1], "--jobs", jobs, "--output_dir", tmp_path / "out")
-    assert finished.code == 1
-    assert "video 1 of 2 failed: --vlm_path: the reply is not the JSON asked for" in finished.err
-    assert [path.name for path in finished.paths] == ["2_1.mp4"]
-
-
-def test_caption_only(cli, writers, make_video):
-    chat, captioner = writers
-    prompt = cli("--caption_only", "--prompt", "a cat", "--prompt_enhancer", chat, "--device", "cpu")
-    assert prompt.code == 0, prompt.err
-    assert json.loads(prompt.out)["enhanced_prompt"]
-    video = cli("--caption_only", "--input_video", make_video(), "--vlm_path", captioner, "--device", "cpu")
-    assert video.code == 1  # a random model does not speak JSON
-    assert "--vlm_path: the reply is not the JSON asked for" in video.complaint
-    words = ("--caption_only", "--input_video", make_video(), "--vlm_path", captioner, "--dry_run")
-    assert json.loads(cli(*words).out) == {"captioner": "captioner"}
-    assert "--caption_only: needs --input_video, or" in cli("--caption_only").complaint
-    mistyped = cli("--caption_only", "--task_type", "v2v-14", "--input_video", make_video())
-    assert mistyped.code == 2 and "nearest v2v-14B" in mistyped.complaint
-    wrong = cli("--caption_only", "--input_video", make_video(), "--vlm_path", chat)
-    assert wrong.code == 3
-    assert "not a Qwen2.5-VL model" in wrong.complaint
-
-
-def test_a_caption_becomes_the_prompt(cli, forcing, writers, make_video, tmp_path, monkeypatch):
-    """What the captioner replied is put in its mouth; everything around it is real."""
-    from videogen.prompts.chat import Chat
-
-    caption = {
-        "subjects": [{"action": "moves", "TYPES": {"type": "Object", "sub_type": "Square"}}],
-        "camera_motion": "the camera is static",
-    }
-    reply = Chat.reply
-
-    def spoken(self, messages, **options):
-        return json.dumps(caption) if options.get("video") else reply(self, messages, **options)
-
-    monkeypatch.setattr(Chat, "reply", spoken)
-    source = ("--input_video", make_video(), "--overlap_history", 5, "--num_frames", 9)
-    models = ("--captioner", "--vlm_path", writers[1], "--prompt_enhancer", writers[0])
-    finished = cli(*forcing(*source, *models, "--output", tmp_path / "a.npy"))
-    assert finished.code == 0, finished.err
-    record = json.loads((tmp_path / "a.json").read_text())
-    assert record["prompts"]["structural_caption"]["subjects"][0]["action"] == "moves"
-    assert record["request"]["prompt"].endswith("The camera is static.")
-    said = json.loads(
-        cli("--caption_only", "--input_video", make_video(), *models[1:], "--device", "cpu").out
-    )
-    assert said["t2v_fusion_caption"] == record["request"]["prompt"]
-
-
 def test_clip_under_the_names_of_transformers(tmp_path):
     """diffusers folders hold it as 'vision_model....' or, written by transformers 5, without."""
     import torch
+    from transformers import CLIPVisionConfig, CLIPVisionModel
 
     from videogen.models.components import load_component
-    from videogen.models.tiny import CLIPVisionConfig, CLIPVisionModel
 
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     model = CLIPVisionModel(CLIPVisionConfig(**sizes, image_size=28, patch_size=14, hidden_act="gelu"))

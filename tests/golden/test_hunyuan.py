@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.conftest import GOLDEN
 from videogen.checkpoints import lora
-from videogen.checkpoints.key_maps import HUNYUAN_DIT
+from videogen.checkpoints.networks.hunyuan import DIT
 from videogen.checkpoints.tensor_headers import tensor_shapes
 from videogen.diffusion.sampling import euler
 from videogen.errors import CheckpointError
@@ -25,7 +25,7 @@ from videogen.pipelines.pixels import image_tensor
 from videogen.planning.seeds import video_seeds
 from videogen.tasks.families.hunyuan import crop_size, crop_sizes
 
-PREFIX, DOWN, UP = lora.PUBLISHED, ".lora_down.weight", ".lora_up.weight"
+PREFIX, DOWN, UP = lora.UNSCALED[0], ".lora_down.weight", ".lora_up.weight"
 
 CHECKPOINT = GOLDEN / "hunyuan/checkpoint-A"
 WEIGHTS = "hunyuan-video-i2v-720p/transformers/mp_rank_00_model_states.pt"
@@ -225,7 +225,7 @@ def test_lora_is_merged_as_published(tmp_path):
         published[f"{layer}.weight"] = published[f"{layer}.weight"] + up @ down
     save_file(pairs, tmp_path / "lora.safetensors")
     merged = rename(
-        CHECKPOINT, [Entry(k, tuple(v.shape), lambda v=v: v) for k, v in published.items()], [HUNYUAN_DIT]
+        CHECKPOINT, [Entry(k, tuple(v.shape), lambda v=v: v) for k, v in published.items()], [DIT]
     )
     plain = load_component("hunyuan_transformer", (CHECKPOINT / WEIGHTS).parent, arch=ARCH).state_dict()
     state = lora_weights.read(
@@ -270,9 +270,7 @@ def test_float8_weights_compute_with_their_scales(float8):
     assert model.transformer_blocks[0].attn.to_q.weight.dtype == torch.float8_e4m3fn
     assert tensor_shapes([folder / "mp_rank_00_model_states_fp8.pt"]).keys() == exact.keys()
     plain = load_component("hunyuan_transformer", (CHECKPOINT / WEIGHTS).parent, arch=ARCH)
-    renamed = rename(
-        folder, [Entry(k, tuple(v.shape), lambda v=v: v) for k, v in exact.items()], [HUNYUAN_DIT]
-    )
+    renamed = rename(folder, [Entry(k, tuple(v.shape), lambda v=v: v) for k, v in exact.items()], [DIT])
     plain.load_state_dict({name: entry.read() for name, entry in renamed.items()})
     given = {
         "hidden_states": torch.randn(1, 16, 2, 4, 6),

@@ -11,7 +11,7 @@ from PIL import Image
 
 from videogen.files import OutputError, clean_stale
 from videogen.media.video_reader import read_comment
-from videogen.media.video_writer import _Background, open_writer
+from videogen.media.video_writer import _Background, _PngWriter, open_writer
 
 FRAMES = np.random.default_rng(0).integers(0, 255, (9, 32, 48, 3), dtype=np.uint8)
 
@@ -179,3 +179,16 @@ def test_nothing_is_written_after_an_abort():
     background.abort()
     assert (slow.written, slow.log) == ([1], ["abort"])
     _Background(Slow()).abort()  # before any frame
+
+
+def test_a_lost_wake_up_does_not_hang(tmp_path):
+    """As Ctrl-C may leave it in ``Condition.notify``: a waiter that waits no more is the first to be told."""
+    background = _Background(_PngWriter(tmp_path / "frames"))
+    background.write(np.zeros((1, 4, 4, 3), np.uint8))
+    while not background.queue.not_empty._waiters:
+        pass
+    gone = threading.Lock()
+    gone.acquire()
+    background.queue.not_empty._waiters.appendleft(gone)
+    background.abort()
+    assert not background.thread.is_alive()

@@ -10,8 +10,9 @@ fits; FLOPs, traffic and number of kernels, by part and by place (``roofline.py`
 PyTorch takes; what is copied between host and card, pinned or not, on a side stream or not; where the host
 waits for the card; what ranks send one another.
 
-**Card** (``card.py``) is a pretend ``cuda:0`` with real numbers in RAM, on which ``tests/unit/test_gpu.py``
-runs. It proves that everything is where it belongs, that float8 weights leave and come back, that results
+**Card** (``card.py``) is a pretend ``cuda:0`` with real numbers in RAM, on which
+``tests/runtime/test_gpu.py`` runs.
+It proves that everything is where it belongs, that float8 weights leave and come back, that results
 are those of the CPU, and that whoever uses what is copied on a side stream waits for it: until then it is
 NaN.
 

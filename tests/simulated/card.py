@@ -1,6 +1,6 @@
 """Card: a pretend ``cuda:0`` with real numbers, whose side-stream copies are late. A pytest plugin.
 
-    python -m pytest -p tests.simulated.card -n 0 tests/unit/test_gpu.py
+    python -m pytest -p tests.simulated.card -n 0 tests/runtime/test_gpu.py
 
 It proves on a CPU that the code puts everything on the right device, waits for what it copies on a side
 stream, and computes the same as on the CPU. It says nothing about kernels, speed or memory, and

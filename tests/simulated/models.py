@@ -22,6 +22,7 @@ from videogen.checkpoints.layouts import Checkpoint
 from videogen.engine import load, session
 from videogen.models import tiny
 from videogen.models.components import COMPONENTS, ComponentPlan, build_meta_module
+from videogen.models.hunyuan.tiny import template_tokenizer
 from videogen.tasks.task_spec import TaskSpec
 
 WAN21_VAE = "skyreels_v3/r2v_vae_diffusers.json"
@@ -103,7 +104,7 @@ def plan_of(make: Maker, component: str, manifest: str) -> ComponentPlan:
     found = rename(Path(manifest), published, COMPONENTS[component].tables)
     config = CONFIGS.get(component) or MANIFESTS[manifest].get("config") or {}
     if component == "llava":  # a small tokenizer has other numbers for its special tokens
-        image, pad = tiny.template_tokenizer().convert_tokens_to_ids(["<image>", "<pad>"])
+        image, pad = template_tokenizer().convert_tokens_to_ids(["<image>", "<pad>"])
         config = {**config, "image_token_index": image, "image_token_id": image, "pad_token_id": pad}
         config["text_config"] = {**config["text_config"], "pad_token_id": pad}
     return ComponentPlan(
@@ -119,7 +120,7 @@ def weightless(task: TaskSpec) -> dict[str, Any]:
 
     side = CONFIGS["llava"]["vision_config"]["image_size"]
     return {
-        "tokenizer": tiny.template_tokenizer(),
+        "tokenizer": template_tokenizer(),
         "tokenizer_2": tiny.byte_tokenizer(),
         "image_processor": CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size=side),
     }

@@ -11,7 +11,10 @@ from tests.simulated.jobs import Job, simulate_job
 from tests.simulated.roofline import elementwise, select, total, work_by
 from tests.simulated.sim import simulate
 
-pytestmark = pytest.mark.skipif(not has_compiler(), reason="needs g++ for the device guard")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not has_compiler(), reason="needs g++ for the device guard"),
+]
 
 MODEL = {"model_id": "Skywork/SkyReels-V2-T2V-14B-720P", "num_frames": 121}
 TERABYTE, GIGABYTE = 1e12, 1e9

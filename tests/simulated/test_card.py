@@ -30,7 +30,7 @@ def on_card(*words: str) -> subprocess.CompletedProcess:
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_what_needs_a_gpu_runs_on_the_card():
-    done = on_card("tests/unit/test_gpu.py")
+    done = on_card("tests/runtime/test_gpu.py")
     assert done.returncode == 0, done.stdout[-4000:]
     assert int(re.search(r"(\d+) passed", done.stdout)[1]) >= 50
     assert "skipped" not in done.stdout

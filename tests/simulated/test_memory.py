@@ -23,8 +23,17 @@ HUNYUAN = ("hunyuan_image_to_video", {})
 FRAMES = 9  # the third latent frame takes what every later one does
 
 
-@pytest.mark.parametrize("mode", ["plain", "offload"])
-@pytest.mark.parametrize(("task", "options"), [R2V, WAN22_5B, HUNYUAN], ids=["r2v", "wan22-5b", "hunyuan"])
+@pytest.mark.parametrize(
+    ("task", "options", "mode"),
+    [
+        pytest.param(*R2V, "offload", id="r2v-offload"),
+        pytest.param(*R2V, "plain", id="r2v-plain", marks=pytest.mark.slow),
+        pytest.param(*WAN22_5B, "plain", id="wan22-5b-plain", marks=pytest.mark.slow),
+        pytest.param(*WAN22_5B, "offload", id="wan22-5b-offload", marks=pytest.mark.slow),
+        pytest.param(*HUNYUAN, "plain", id="hunyuan-plain", marks=pytest.mark.slow),
+        pytest.param(*HUNYUAN, "offload", id="hunyuan-offload", marks=pytest.mark.slow),
+    ],
+)
 def test_a_job_fits_where_it_is_said_to(task, options, mode):
     job, fitted = run_with_little_room(task, frames=FRAMES, num_inference_steps=2, **MODES[mode], **options)
     assert fitted, f"{job.peak / 1e9:.1f} GB"
@@ -32,6 +41,7 @@ def test_a_job_fits_where_it_is_said_to(task, options, mode):
     assert job.frames >= FRAMES
 
 
+@pytest.mark.slow
 def test_low_vram_streams_the_weights_in_every_forward():
     options = {"num_inference_steps": 2, "guidance_scale": 1, "low_vram": True}
     with simulate("4090") as sim:

@@ -26,7 +26,13 @@ LAYOUTS = {
 }
 
 
-@pytest.fixture(scope="module", params=LAYOUTS)
+FAST = "ulysses 8"
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=() if name == FAST else pytest.mark.slow) for name in LAYOUTS],
+)
 def made(request):
     """Give the job of rank 0 and what --dry_run said of the memory of each rank."""
     options = {**MODEL, **LAYOUTS[request.param], "use_usp": True}

@@ -1,72 +1,16 @@
-"""Layouts: where each component lies in a model folder."""
+"""Model folders: which layout one has, and the files of each component.
+
+The layouts themselves are described by the families (``tasks/families``).
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from videogen.files import read_json
+from videogen.tasks.config import Config
+from videogen.tasks.table import LAYOUTS
 
-# Component -> place, per layout. A place ending in "/" is a folder with its own config or tokenizer files
-# ("./" is the model folder itself); anything else is one weight file. Specs skyreels_v3 section 11,
-# skyreels_v2 section 1, talking_avatar section 2, wan22 section 1.
-_WAN21 = {
-    "vae": "Wan2.1_VAE.pth",
-    "text_encoder": "models_t5_umt5-xxl-enc-bf16.pth",
-    "tokenizer": "google/umt5-xxl/",
-}
-_CLIP = "models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth"
-_HUNYUAN = "hunyuan-video-i2v-720p/"
-LAYOUTS: dict[str, dict[str, str]] = {
-    "diffusers": {
-        "transformer": "transformer/",
-        "shot_transformer": "transformer/",
-        "transformer_2": "transformer_2/",
-        "vae": "vae/",
-        "text_encoder": "text_encoder/",
-        "tokenizer": "tokenizer/",
-        "image_encoder": "image_encoder/",
-        "audio_encoder": "audio_encoder/",
-        "hunyuan_transformer": "transformer/",
-        "hunyuan_vae": "vae/",
-        "llava": "text_encoder/",
-        "clip_text": "text_encoder_2/",
-        "tokenizer_2": "tokenizer_2/",
-        "image_processor": "image_processor/",
-    },
-    "HunyuanVideo-I2V": {
-        "hunyuan_transformer": f"{_HUNYUAN}transformers/",
-        "hunyuan_vae": f"{_HUNYUAN}vae/",
-        "llava": "text_encoder_i2v/",
-        "tokenizer": "text_encoder_i2v/",
-        "image_processor": "text_encoder_i2v/",
-        "clip_text": "text_encoder_2/",
-        "tokenizer_2": "text_encoder_2/",
-    },
-    "SkyReels-V3 extension": {
-        "transformer": "transformer/",
-        "shot_transformer": "shot_transformer/",
-        **_WAN21,
-    },
-    "Wan2.2 A14B": {"transformer": "high_noise_model/", "transformer_2": "low_noise_model/", **_WAN21},
-    "SkyReels-V3 avatar": {
-        "transformer": "./",
-        "image_encoder": _CLIP,
-        "audio_encoder": "chinese-wav2vec2-base/",
-        **_WAN21,
-    },
-    "Wan2.2 5B": {"transformer": "./", **_WAN21, "vae": "Wan2.2_VAE.pth"},
-    "SkyReels-V2": {"transformer": "./", "image_encoder": _CLIP, **_WAN21},
-}
-# Marker files of each layout; the first row with an existing path decides.
-MARKERS: dict[str, tuple[str, ...]] = {
-    "HunyuanVideo-I2V": ("hunyuan-video-i2v-720p", "text_encoder_i2v"),
-    "diffusers": ("model_index.json", "vae", "text_encoder"),
-    "SkyReels-V3 extension": ("shot_transformer", "transformer"),
-    "Wan2.2 A14B": ("high_noise_model", "low_noise_model"),
-    "SkyReels-V3 avatar": ("chinese-wav2vec2-base",),
-    "Wan2.2 5B": ("Wan2.2_VAE.pth",),
-    "SkyReels-V2": ("Wan2.1_VAE.pth", "config.json"),
-}
 # Read if a component's folder has no safetensors; the first kind that exists.
 PICKLES = ("pytorch_model.bin", "pytorch_model.pt", "*_model_states.pt", "*_model_states_fp8.pt")
 FLOAT8 = "_fp8.pt"  # file name suffix of float8 weights
@@ -100,9 +44,9 @@ class Checkpoint:
     def place(self, component: str) -> Path:
         """Return the folder or file of the pipeline's ``component``; the model must be on this machine."""
         assert self.folder is not None
-        return self.folder / LAYOUTS[self.layout][self.components[component]]
+        return self.folder / LAYOUTS[self.layout].place(component, self.components[component])
 
-    def component_config(self, component: str) -> dict:
+    def component_config(self, component: str) -> Config:
         """Return a component's config.json; empty if there is none or it is not downloaded yet."""
         file = self.place(component) / "config.json" if self.folder is not None else None
         return read_json(file) if file is not None and file.is_file() else {}
@@ -110,21 +54,21 @@ class Checkpoint:
 
 def detect(folder: Path) -> str | None:
     """Return the name of the layout whose marker files are present, or None."""
-    for layout, markers in MARKERS.items():
-        if any((folder / marker).exists() for marker in markers):
-            return layout
-    return None
+    own = ((layout.name, layout.markers) for layout in LAYOUTS.values())
+    shared = ((layout.name, layout.shared_markers) for layout in LAYOUTS.values())
+    present = (name for name, markers in (*own, *shared) if any((folder / mark).exists() for mark in markers))
+    return next(present, None)
 
 
 def files(checkpoint: Checkpoint, *names: str) -> list[Path]:
     """Return the files of all components, or of those named, in a fixed order."""
     assert checkpoint.folder is not None
-    layout = LAYOUTS[checkpoint.layout]
+    places = places_of(checkpoint.layout, checkpoint.components)
     return [
         file
-        for name, component in checkpoint.components.items()
+        for name, place in places.items()
         if not names or name in names
-        for file in _files(checkpoint.folder, layout[component])
+        for file in _files(checkpoint.folder, place)
     ]
 
 
@@ -138,9 +82,9 @@ def weight_files(place: Path) -> list[Path]:
     return []
 
 
-def places_of(layout: str, components: Mapping[str, str]) -> list[str]:
-    """Return the places of components in a layout."""
-    return [LAYOUTS[layout][component] for component in components.values()]
+def places_of(layout: str, components: Mapping[str, str]) -> dict[str, str]:
+    """Return the places of a pipeline's components in a layout."""
+    return {name: LAYOUTS[layout].place(name, component) for name, component in components.items()}
 
 
 def _files(folder: Path, place: str) -> list[Path]:
@@ -155,10 +99,10 @@ def component_sizes(folder: Path, layout: str, components: Mapping[str, str]) ->
     return {
         name: sum(
             file.stat().st_size
-            for file in _files(folder, LAYOUTS[layout][component])
-            if component not in WEIGHTLESS or file.suffix in LIGHT
+            for file in _files(folder, place)
+            if components[name] not in WEIGHTLESS or file.suffix in LIGHT
         )
-        for name, component in components.items()
+        for name, place in places_of(layout, components).items()
     }
 
 

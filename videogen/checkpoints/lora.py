@@ -12,31 +12,21 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from videogen.checkpoints.key_maps import TRANSFORMERS, Entry, KeyTable, rename
+from videogen.checkpoints.key_maps import Entry, KeyTable, rename
 from videogen.checkpoints.layouts import Checkpoint, weight_files
 from videogen.checkpoints.lora_strength import Strength, read_strength
+from videogen.checkpoints.networks import NETWORKS
 from videogen.checkpoints.tensor_headers import Shape, tensor_shapes
 from videogen.errors import CheckpointError
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 # Prefixes of layer names, as often as they occur.
 DOTTED = re.compile(r"^(?:(?:base_model\.model|model|transformer|diffusion_model|unet|dit)\.)+")
-PUBLISHED = (
-    "Hunyuan_video_I2V_lora_"  # by HunyuanVideo's own training code, which ignores alphas (spec hunyuan 11)
-)
-FLAT = (PUBLISHED, "lora_unet_", "lora_transformer_", "lycoris_")  # before names with "_" for "."
-# Words of published layer names that have "_" inside.
-WORDS = (
-    *("double_blocks", "single_blocks", "final_layer", "adaLN_modulation", "individual_token_refiner"),
-    *("img_attn_qkv", "img_attn_proj", "img_mod", "img_mlp", "txt_attn_qkv", "txt_attn_proj", "txt_mod"),
-    *("txt_mlp", "self_attn_qkv", "self_attn_proj", "img_in", "txt_in", "time_in", "guidance_in"),
-    *("vector_in", "in_layer", "out_layer", "input_embedder", "c_embedder", "t_embedder", "linear_1"),
-    *("linear_2", "self_attn", "cross_attn", "k_img", "v_img", "time_embedding", "text_embedding"),
-    *("time_projection", "img_emb", "fps_embedding", "fps_projection", "patch_embedding", "audio_proj"),
-    *("proj1_vf", "audio_cross_attn", "q_linear", "kv_linear", "img_attn", "txt_attn"),
-    *("norm_q", "norm_k", "norm_k_img", "q_norm", "k_norm"),
-)
-WORD = re.compile(rf"(?:{'|'.join(sorted(WORDS, key=len, reverse=True))})(?=_|$)|[^_]+")
+UNSCALED = tuple(network.lora_prefix for network in NETWORKS if network.lora_prefix)
+FLAT = (*UNSCALED, "lora_unet_", "lora_transformer_", "lycoris_")  # before names with "_" for "."
+# Words of published layer names that have "_" inside; of two that begin alike the longer counts.
+WORDS = sorted((word for network in NETWORKS for word in network.words), key=len, reverse=True)
+WORD = re.compile(rf"(?:{'|'.join(WORDS)})(?=_|$)|[^_]+")
 # Role of a tensor in its layer, by its suffix.
 ROLE = re.compile(
     r"\.(?:lora(?:_linear_layer)?[._](?:(?P<down>A|down)|(?P<up>B|up))(?:\.[^.]+)?\.weight"
@@ -97,7 +87,7 @@ class Layer:
 
     @property
     def ignores_alpha(self) -> bool:
-        return self.name.startswith(PUBLISHED)
+        return self.name.startswith(UNSCALED)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,7 +110,8 @@ def check(path: Path, checkpoint: Checkpoint) -> str | None:
     published = [Entry(name, shape, _unread) for name, shape in tensor_shapes(weight_files(place)).items()]
     if not published:  # a pickle that only torch can read
         return None
-    found = rename(place, published, [table for tables in TRANSFORMERS.values() for table in tables])
+    tables = [table for network in NETWORKS for table in (network.published, network.ours)]
+    found = rename(place, published, tables)
     return validate(path, {name: entry.shape for name, entry in found.items()}).warning
 
 
@@ -224,9 +215,7 @@ def _table(model: Iterable[str]) -> KeyTable:
     """Return the key table from published names to those of this network."""
     names = "\n".join(model)
     return next(
-        published
-        for published, ours in TRANSFORMERS.values()
-        if re.search(ours.fingerprint, names, re.MULTILINE)
+        network.published for network in NETWORKS if re.search(network.ours.fingerprint, names, re.MULTILINE)
     )
 
 

@@ -3,53 +3,59 @@
 import hashlib
 import math
 import re
-from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from videogen.checkpoints.layouts import LAYOUTS, WEIGHTLESS, Checkpoint, files, weight_files
+from videogen.checkpoints.layouts import WEIGHTLESS, Checkpoint, files, weight_files
+from videogen.checkpoints.networks import NETWORKS
 from videogen.checkpoints.tensor_headers import tensor_shapes
 from videogen.files import read_json
-from videogen.tasks.task_spec import TaskSpec
+from videogen.tasks.memory_model import NetworkSize
+from videogen.tasks.table import LAYOUTS
+from videogen.tasks.task_spec import DIFFUSERS, NetworkTraits, PublishedWeights, TaskSpec
 
-# Name of the patch embedding -> the network that has it.
-PATCHES = {
-    "patch_embedding.weight": "Wan",
-    "img_in.proj.weight": "HunyuanVideo",
-    "x_embedder.proj.weight": "HunyuanVideo",
-}
-LAYER = re.compile(r"(transformer_|single_transformer_|double_|single_)?blocks\.\d+\.")
-FEED_FORWARDS = ("blocks.0.ffn.0.weight", "blocks.0.ffn.net.0.proj.weight")
-GUIDANCE = ("guidance_in.", "time_text_embed.guidance_embedder.")  # prefixes of its embedder's names
 HEAD_DIM = 128  # of every published transformer
-HEAD_NORMS = (
-    "img_attn_q_norm.weight",
-    "transformer_blocks.0.attn.norm_q.weight",
-)  # as long as a head is wide
 _EDGE = 1 << 16  # bytes read at either end of a file for its fingerprint
 
 
-def read_features(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return the features that tell transformers of one layout apart, from weight file headers.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelFeatures:
+    """What the headers of a transformer's files say; nothing where it is of no known network."""
+
+    traits: NetworkTraits = field(default_factory=NetworkTraits)
+    size: NetworkSize = field(default_factory=NetworkSize)
+    head_dim: int = HEAD_DIM
+
+
+def read_features(checkpoint: Checkpoint) -> ModelFeatures:
+    """Return the features of a model's transformer, from weight file headers.
 
     Raises:
         CheckpointError: a broken or truncated file.
     """
     shapes = tensor_shapes(weight_files(checkpoint.place("transformer")))
-    found = next((name for name in PATCHES if name in shapes), None)
-    patches = shapes.get(found or "", (0, 0))
-    return {
-        "kind": PATCHES.get(found or ""),
-        "in_channels": patches[1],
-        "image": any(key.startswith(("img_emb.", "condition_embedder.image_embedder.")) for key in shapes),
-        "audio": any(key.startswith("audio_proj.") for key in shapes),
-        "fps": "fps_embedding.weight" in shapes,
-        "experts": 1 + _has_second_expert(checkpoint),
-        "guidance": any(key.startswith(GUIDANCE) for key in shapes),
-        "width": patches[0],
-        "layers": len({layer[0] for key in shapes if (layer := LAYER.match(key))}),
-        "ffn": next((shapes[name][0] for name in FEED_FORWARDS if name in shapes), 0),
-    }
+    known = ((network, name) for network in NETWORKS for name in network.patch_embedding if name in shapes)
+    network, patches = next(known, (None, ""))
+    if network is None:
+        return ModelFeatures()
+    width, in_channels = shapes[patches][:2]
+    has = {trait: any(map(re.compile(name).match, shapes)) for trait, name in network.traits.items()}
+    layers = {layer[0] for name in shapes if (layer := re.match(network.layers, name))}
+    heads = (shape[0] for name, shape in shapes.items() if name.endswith(network.head_norms))
+    return ModelFeatures(
+        traits=NetworkTraits(
+            kind=network.kind,
+            in_channels=in_channels,
+            experts=1 + _has_second_expert(checkpoint),
+            **{"image": False, "audio": False, "fps": False, "guidance": False} | has,
+        ),
+        size=NetworkSize(
+            width=width,
+            layers=len(layers),
+            ffn=next((shapes[name][0] for name in network.feed_forward if name in shapes), 0),
+        ),
+        head_dim=next(heads, HEAD_DIM),
+    )
 
 
 def heads(checkpoint: Checkpoint, task: TaskSpec) -> int:
@@ -60,20 +66,18 @@ def heads(checkpoint: Checkpoint, task: TaskSpec) -> int:
     """
     if checkpoint.folder is None:
         known = task.model(checkpoint.name) is not None and not checkpoint.tiny
-        return published(checkpoint.name, task)["width"] // HEAD_DIM if known else 0
+        return published(checkpoint.name, task).size.width // HEAD_DIM if known else 0
     config = checkpoint.component_config("transformer")
     if found := config.get("num_heads", config.get("num_attention_heads")):
         return int(found)
-    shapes = tensor_shapes(weight_files(checkpoint.place("transformer")))
-    head = next((shape[0] for name, shape in shapes.items() if name.endswith(HEAD_NORMS)), HEAD_DIM)
-    return read_features(checkpoint)["width"] // head
+    features = read_features(checkpoint)
+    return features.size.width // features.head_dim
 
 
 def _has_second_expert(checkpoint: Checkpoint) -> bool:
     assert checkpoint.folder is not None
-    place = LAYOUTS[checkpoint.layout].get("transformer_2")
-    if checkpoint.layout != "diffusers":
-        return place is not None  # a missing folder is reported later
+    if checkpoint.layout != DIFFUSERS.name:
+        return "transformer_2" in LAYOUTS[checkpoint.layout].places  # a missing folder is reported later
     index = checkpoint.folder / "model_index.json"
     named = read_json(index).get("transformer_2") if index.is_file() else None
     return bool(named and named[0])
@@ -100,14 +104,14 @@ def fingerprint(checkpoint: Checkpoint, *components: str) -> str | None:
 def parameters(checkpoint: Checkpoint, task: TaskSpec) -> dict[str, int]:
     """Return parameters per component, counted in headers; the published numbers before the download."""
     if checkpoint.folder is None:
-        known = published(checkpoint.name, task)["parameters"]
-        return dict.fromkeys(known, 0) if checkpoint.tiny else known
+        known = published(checkpoint.name, task).parameters
+        return dict.fromkeys(known, 0) if checkpoint.tiny else dict(known)
     return {c: _count(checkpoint.place(c)) for c in checkpoint.components if c not in WEIGHTLESS}
 
 
-def published(name: str, task: TaskSpec) -> Mapping[str, Any]:
+def published(name: str, task: TaskSpec) -> PublishedWeights:
     """Return the known facts of a published model, or else those of the task's default."""
-    return (task.model(name) or task.models[0]).published
+    return (task.model(name) or task.models()[0]).published()
 
 
 def _count(place: Path) -> int:

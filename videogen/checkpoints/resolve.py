@@ -11,7 +11,6 @@ from pathlib import Path
 
 from videogen.checkpoints.layouts import (
     KINDS,
-    LAYOUTS,
     WEIGHTS,
     Checkpoint,
     component_sizes,
@@ -26,7 +25,7 @@ from videogen.errors import CheckpointError, InputError, nearest
 from videogen.files import cache_root
 from videogen.tasks import config
 from videogen.tasks.table import TASKS, VARIANTS
-from videogen.tasks.task_spec import TaskSpec
+from videogen.tasks.task_spec import DIFFUSERS, TaskSpec
 
 FEATURES = {
     "kind": "a {} transformer",
@@ -50,16 +49,16 @@ def locate(model_id: str, revision: str | None, task: TaskSpec) -> Checkpoint:
     if path := local_path(model_id):
         return inspect(path, task, name=path.resolve().name)
     if not HUB_ID.fullmatch(model_id):
-        near = "nearest 'tiny'" if nearest(model_id.lower(), ["tiny"]) else f"default {task.default_model}"
+        near = "nearest 'tiny'" if nearest(model_id.lower(), ["tiny"]) else f"default {task.default_model()}"
         what = "neither a folder nor a hub id; give a path, owner/name or 'tiny'"
         raise CheckpointError(f"--model_id {model_id}: {what} ({near})")
     for row in VARIANTS[task.name]:
-        if why := row.config.get("incomplete", {}).get(model_id):
+        if why := row.config().get("incomplete", {}).get(model_id):
             raise CheckpointError(f"--model_id {model_id}: {why}")
     from videogen.checkpoints import hub  # noqa: PLC0415 - 0.2 s, only for hub ids
 
     for name in repository_names(model_id, task):
-        if snapshot := hub.cached_snapshot(name, revision or row_of(name, task).revision, patterns(task)):
+        if snapshot := hub.cached_snapshot(name, revision or row_of(name, task).revision(), patterns(task)):
             try:
                 found = inspect(snapshot, task, name=name)
             except CheckpointError:
@@ -67,15 +66,14 @@ def locate(model_id: str, revision: str | None, task: TaskSpec) -> Checkpoint:
             if row_of(name, task).model(name) is None or found.family == row_of(name, task).family:
                 return replace(found, revision=snapshot.name)
     row = row_of(model_id, task)
-    known = any(model_id in model.names for model in row.models)
-    return Checkpoint(
-        name=model_id,
-        layout=row.layouts[0],
-        family=row.family,
-        components=row.components,
-        revision=revision,
-        sizes=published(model_id, row)["bytes"] if known else {},
-    )
+    known = any(model_id in model.names for model in row.models())
+    sizes = published(model_id, row).bytes if known else {}
+    return replace(_checkpoint(row, model_id, row.layouts[0]), revision=revision, sizes=sizes)
+
+
+def _checkpoint(row: TaskSpec, name: str, layout: str, folder: Path | None = None) -> Checkpoint:
+    """Return a model that a row of the task table can read."""
+    return Checkpoint(name=name, layout=layout, family=row.family, components=row.components, folder=folder)
 
 
 def row_of(model_id: str, task: TaskSpec) -> TaskSpec:
@@ -87,7 +85,7 @@ def row_of(model_id: str, task: TaskSpec) -> TaskSpec:
 
 def repository_names(model_id: str, task: TaskSpec) -> list[str]:
     """Return the requested id, then the other names of the same repository."""
-    models = [model for row in VARIANTS[task.name] for model in row.models]
+    models = [model for row in VARIANTS[task.name] for model in row.models()]
     same = [name for model in models if model_id in model.names for name in model.names]
     return list(dict.fromkeys([model_id, *same]))
 
@@ -97,7 +95,7 @@ def patterns(task: TaskSpec) -> list[str]:
     wanted = ["model_index.json", "tiny_arch.json"]
     every = [(layout, row) for row in VARIANTS[task.name] for layout in row.layouts]
     for layout, row in every:
-        for place in places_of(layout, row.components):
+        for place in places_of(layout, row.components).values():
             inside = "" if place == "./" else place
             wanted += [inside + kind for kind in KINDS] if place.endswith("/") else [place]
     return list(dict.fromkeys(wanted))
@@ -113,7 +111,7 @@ def inspect(folder: Path, task: TaskSpec, *, name: str) -> Checkpoint:
     require_folder(f"--model_id {folder}", folder, "give an existing folder, a hub id or 'tiny'")
     layout = detect(folder)
     rows = VARIANTS[task.name]
-    needed = [dict.fromkeys(places_of(name, row.components)) for row in rows for name in row.layouts]
+    needed = [dict.fromkeys(places_of(name, row.components).values()) for row in rows for name in row.layouts]
     expected = "; ".join(dict.fromkeys(" ".join(places) for places in needed))
     if layout is None:
         state = "is empty" if not any(folder.iterdir()) else "is not a model folder"
@@ -128,12 +126,12 @@ def inspect(folder: Path, task: TaskSpec, *, name: str) -> Checkpoint:
             f"--model_id {folder}: is a {layout} folder; {use}{task.name} needs a {known} folder"
         )
     # Check the network before missing files, because another task's model lacks other files.
-    row = _fitting(fitting, folder, layout, name)
-    found = Checkpoint(name=name, layout=layout, family=row.family, components=row.components, folder=folder)
+    row = _fitting(fitting, _checkpoint(fitting[0], name, layout, folder))
+    found = _checkpoint(row, name, layout, folder)
     missing = [
         problem
-        for component in row.components.values()
-        if (problem := missing_part(folder, LAYOUTS[layout][component], component)) is not None
+        for component, place in places_of(layout, row.components).items()
+        if (problem := missing_part(folder, place, row.components[component])) is not None
     ]
     if missing:
         what = f"incomplete {layout} folder; missing {', '.join(dict.fromkeys(missing))}"
@@ -148,35 +146,25 @@ def _layouts(task: TaskSpec) -> list[str]:
     return [layout for row in VARIANTS[task.name] for layout in row.layouts]
 
 
-def _fitting(rows: Sequence[TaskSpec], folder: Path, layout: str, name: str) -> TaskSpec:
-    """Return the row whose network the transformer matches.
+def _fitting(rows: Sequence[TaskSpec], candidate: Checkpoint) -> TaskSpec:
+    """Return the row whose network the transformer of a checkpoint matches.
 
     Raises:
         InputError: there is none: a model for another task.
     """
-    candidates = {
-        row.family: Checkpoint(
-            name=name, layout=layout, family=row.family, components=row.components, folder=folder
-        )
-        for row in rows
-    }
-    found = read_features(candidates[rows[0].family])
-    if not found["in_channels"]:
+    found = read_features(candidate).traits
+    if not found.in_channels:
         return rows[0]  # not a transformer; missing files are reported later
-    differing = {
-        row.family: [feature for feature, wanted in row.network.items() if found[feature] != wanted]
-        for row in rows
-    }
-    for row in rows:
-        if not differing[row.family]:
-            return row
-    row = min(rows, key=lambda row: len(differing[row.family]))
-    feature = differing[row.family][0]
-    says = candidates[row.family].component_config("transformer").get("model_type")
+    row = min(rows, key=lambda row: len(row.network.differences(found)))
+    differences = row.network.differences(found)
+    if not differences:
+        return row
+    given = getattr(found, differences[0])
+    says = candidate.component_config("transformer").get("model_type")
     kind = f"model_type {says}, " if says else ""
-    has = f"{'no ' if found[feature] is False else ''}{FEATURES[feature].format(found[feature])}"
+    has = f"{'no ' if given is False else ''}{FEATURES[differences[0]].format(given)}"
     what = f"is a model for another task ({kind}{has}), not for {row.name}"
-    raise InputError("--model_id", folder, what, f"use {row.default_model}")
+    raise InputError("--model_id", candidate.folder, what, f"use {row.default_model()}")
 
 
 def tiny_folder(name: str) -> Path:
@@ -199,16 +187,10 @@ def _locate_tiny(model_id: str, task: TaskSpec) -> Checkpoint:
         )
     row = models[name]
     folder = tiny_folder(row.tiny[name])
-    found = Checkpoint(
-        name=f"tiny:{name}",
-        layout="diffusers",
-        family=row.family,
-        components=row.components,
-        tiny=row.tiny[name],
-    )
+    found = replace(_checkpoint(row, f"tiny:{name}", DIFFUSERS.name), tiny=row.tiny[name])
     if not (folder / "model_index.json").is_file():
         return found
-    return replace(found, folder=folder, sizes=component_sizes(folder, "diffusers", row.components))
+    return replace(found, folder=folder, sizes=component_sizes(folder, found.layout, row.components))
 
 
 def _above(folder: Path, task: TaskSpec) -> str:

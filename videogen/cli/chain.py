@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 # What a chain is made of: tasks in which a model describes the video that goes on.
 V2V = {name: task for name, task in TASKS.items() if task.describes}
 CHOICE = " or ".join(V2V)
-MODELS = " or ".join(task.default_model for task in V2V.values())
+DEFAULT_MODELS = [task.default_model() for task in V2V.values()]
+MODELS = " or ".join(DEFAULT_MODELS)
 # Options of the chain itself, which its videos do not have.
 OWN = [option.name for option in OPTIONS.values() if option.chain or option.chain_default is not None]
 DEFAULTS = {name: OPTIONS[name].chain_default for name in OWN if OPTIONS[name].chain_default is not None}
@@ -48,8 +49,8 @@ REQUIRED = (
 STATE, LOG, FILM = "chain.json", "prompts_log.txt", "continuous.mp4"
 OURS = re.compile(rf"video_\d{{2,}}_\d+\.(mp4|json|png)|{STATE}|{LOG}|{FILM}|\..*\.part(\.\w+)?")
 LENGTHS = ", ".join(
-    f"{name} ({task.config['defaults']['num_frames']} frames at {task.config['defaults']['fps']} fps)"
-    for name, task in V2V.items()
+    f"{name} ({usual['num_frames']} frames at {usual['fps']} fps)"
+    for name, usual in ((name, task.config()["defaults"]) for name, task in V2V.items())
 )
 PROGRAM = Program(
     name="generate_continuous.py",
@@ -60,7 +61,7 @@ prompts_log.txt with the prompt of every video. The model decides the task:
 {LENGTHS}. Video i has the seed --base_seed + i.
 
 example:
-  generate_continuous.py --video first.mp4 --ckpt_dir {V2V[next(iter(V2V))].default_model} --num_videos 12 \\
+  generate_continuous.py --video first.mp4 --ckpt_dir {DEFAULT_MODELS[0]} --num_videos 12 \\
       --base_seed 42 --custom_prompt "{PREFIX}" --sample_steps 40 --sample_guide_scale 5.0 --vlm_device cuda:1
 """,
     chain=next(iter(V2V)),

@@ -39,7 +39,7 @@ from videogen.prompts.roles import find_prompt_writers
 from videogen.results.output_paths import OverwritePolicy
 from videogen.results.sidecar import changed_inputs
 from videogen.tasks.options import Options, RunSettings, defaults, merge
-from videogen.tasks.table import TASKS, find
+from videogen.tasks.table import TASKS, find, summary
 
 logger = logging.getLogger("videogen")
 
@@ -160,7 +160,7 @@ def _command(arguments: list[str], work: Callable[[Asked, Path], int], about: Pr
     elif given.get("version"):
         say([__version__])
     elif given.get("list_tasks"):
-        say(f"{task.name:<24} {task.summary}; default {task.default_model}" for task in TASKS.values())
+        say(f"{name:<24} {summary(name)}; default {task.default_model()}" for name, task in TASKS.items())
     elif given.get("env"):
         from videogen.runtime.device import environment  # noqa: PLC0415 - needs torch
 

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from videogen.errors import InputError, nearest
 from videogen.tasks.option_types import guidance, paths, seeds, size
 from videogen.tasks.options import FLAG_NAMES, GROUPS, OPTIONS, Option, defaults
-from videogen.tasks.table import TASKS, find, users_of
+from videogen.tasks.table import TASKS, find, summary, users_of
 from videogen.tasks.task_spec import TaskSpec
 
 DESCRIPTION = "Generate video with the Wan-family models."
@@ -121,7 +121,7 @@ def help_text(task_name: str | None, program: Program | None = None) -> str:
     program = program or Program(
         name=name,
         usage=f"{name} --task_type TASK --prompt TEXT [flags]",
-        description=f"{task.name}: {task.summary}." if task else DESCRIPTION,
+        description=f"{task.name}: {summary(task.name)}." if task else DESCRIPTION,
         epilog=EPILOG.replace("generate_video.py", name),
     )
     tasks = [task.name] if task else list(TASKS)
@@ -166,7 +166,7 @@ def _described(option: Option, task: TaskSpec | None) -> str:
         return text if option.common or option.about_run else f"{text} [{', '.join(users_of(option.name))}]"
     if option.name == "resolution":
         text += f" ({', '.join(task.size_tables())})"
-    model = {"model_id": task.default_model, "revision": task.revision}
+    model = {"model_id": task.default_model(), "revision": task.revision()}
     default = {**defaults(), **task.defaults(), **model}.get(option.name)
     if option.parse in (size, guidance) and isinstance(default, tuple):
         default = ("*" if option.parse is size else ",").join(f"{part:g}" for part in default)

@@ -18,12 +18,12 @@ from videogen.pipelines.base import VideoPipeline
 from videogen.planning.plan import Plan
 from videogen.runtime import apply, float8, memory, parallel
 from videogen.runtime import device as devices
-from videogen.runtime.component_offload import ENCODER
 from videogen.runtime.cross_attention_cache import cache_cross_attention
 from videogen.runtime.device import choose_device
 from videogen.runtime.kernels import enable_fused_kernels
 from videogen.runtime.precision import set_precision
 from videogen.runtime.vae import prepare_vae
+from videogen.tasks import kernels
 from videogen.tasks.option_types import Lora
 from videogen.tasks.options import OPTIONS
 from videogen.tasks.table import find, variant
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 # Of a LoRA's expert: whether it goes into the second transformer; unnamed, into each.
 EXPERTS = {None: (False, True), "high": (False,), "low": (True,)}
-DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in kernels.DTYPES}
 # What a checkpoint's tiny_arch.json calls our components.
 ARCH_NAMES = {"transformer": "dit", "image_encoder": "clip"}
 
@@ -63,7 +63,7 @@ def load(
     """
     spec, place = find(task), choose_device(device)
     dtype = getattr(torch, OPTIONS["dtype"].value(dtype)) if isinstance(dtype, str) else dtype
-    checkpoint = fetch(resolve.locate(str(model or spec.default_model), revision, spec), spec)
+    checkpoint = fetch(resolve.locate(str(model or spec.default_model()), revision, spec), spec)
     set_precision(place, dtype)
     enable_fused_kernels(place, dtype)
     pipeline = load_pipeline(variant(spec.name, checkpoint.family), checkpoint, dtype, place).to(place)
@@ -86,17 +86,19 @@ def load_pipeline(
     assert checkpoint.folder is not None
     arch_file = checkpoint.folder / "tiny_arch.json"
     arch = read_json(arch_file) if arch_file.is_file() else {}
+    module, _, class_name = spec.pipeline.partition(":")
+    pipeline_class: type[VideoPipeline] = getattr(import_module(module), class_name)
+    encoders = pipeline_class.encoder_names()
     # All that can be wrong with the files is found out before the first weight is read.
     component_plans = {
         name: plan_component(component, checkpoint.place(name), arch.get(ARCH_NAMES.get(name, name)))
         for name, component in spec.components.items()
     }
     components = {
-        name: component_plan.load_weights(dtype, None if ENCODER in name else device)
+        name: component_plan.load_weights(dtype, None if name in encoders else device)
         for name, component_plan in component_plans.items()
     }
-    module, _, class_name = spec.pipeline.partition(":")
-    pipeline = getattr(import_module(module), class_name)(**components)
+    pipeline = pipeline_class(**components)
     pipeline.checkpoint, pipeline.spec = checkpoint, spec
     return pipeline
 
@@ -119,7 +121,7 @@ def fetch(checkpoint: Checkpoint, task: TaskSpec, timeout: float | None = None) 
     from videogen.checkpoints import hub  # noqa: PLC0415
 
     names = list(repository_names(checkpoint.name, task))
-    revision = checkpoint.revision or row_of(checkpoint.name, task).revision
+    revision = checkpoint.revision or row_of(checkpoint.name, task).revision()
     snapshot, name = hub.download(names, revision, patterns(task), sum(checkpoint.sizes.values()), timeout)
     return replace(inspect(snapshot, task, name=name), revision=snapshot.name)
 

@@ -9,7 +9,7 @@ import queue
 import shutil
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -183,9 +183,11 @@ class _Background:
             raise self.error
 
     def _join(self) -> None:
-        if self.thread.ident is not None:
-            self.queue.put(None)
-            self.thread.join()
+        # More than once: an exception amid ``put``, as of Ctrl-C, may cost the thread the next one's wake-up.
+        while self.thread.is_alive():
+            with suppress(queue.Full):
+                self.queue.put(None, timeout=1)
+            self.thread.join(1)
 
     def finish(self) -> None:
         self._join()

@@ -5,13 +5,15 @@ Shapes: B batch, L tokens, N heads, K head width.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from torch import Tensor
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from videogen.tasks.kernels import ATTENTION_KERNELS
 
 Spans = list[tuple[int, int, int]]
 """Runs of tokens with a common view: (first, end, end of what they attend to)."""
@@ -20,24 +22,21 @@ Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Queries, keys and values [B, L, N, K] to [B, L, N, K]."""
 
 
-# torch's kernels under diffusers' names; "native" lets torch choose.
 TORCH_KERNELS = {
-    "_native_cudnn": SDPBackend.CUDNN_ATTENTION,
-    "_native_flash": SDPBackend.FLASH_ATTENTION,
-    "_native_efficient": SDPBackend.EFFICIENT_ATTENTION,
-    "_native_math": SDPBackend.MATH,
+    kernel.name: SDPBackend.__members__[kernel.sdpa] for kernel in ATTENTION_KERNELS.values() if kernel.sdpa
 }
+"""torch's own kernels, under diffusers' names."""
 
 
 class Exchange(Protocol):
     """Attention over a sequence sharded over ranks (see runtime/parallel.py)."""
 
     def __call__(
-        self, query: Tensor, key: Tensor, value: Tensor, backend: Any, spans: Spans | None
+        self, query: Tensor, key: Tensor, value: Tensor, backend: str | None, spans: Spans | None
     ) -> Tensor: ...
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, backend: Any) -> Tensor:
+def attend(query: Tensor, key: Tensor, value: Tensor, backend: str | None) -> Tensor:
     """Compute attention over [B, L, N, K] with a kernel of diffusers' name; None is diffusers' active one.
 
     torch's kernels accept any strides and return those of the queries, so transposed views are passed and the
@@ -66,8 +65,8 @@ class AttentionProcessor:
     diffusers sets ``_attention_backend`` and ``_parallel_config``; runtime/parallel.py sets ``exchange``.
     """
 
-    _attention_backend: Any = None
-    _parallel_config: Any = None
+    _attention_backend: str | None = None
+    _parallel_config: object = None
     exchange: Exchange | None = None
 
     def attend(

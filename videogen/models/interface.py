@@ -1,13 +1,78 @@
-"""Protocols between pipelines and the runtime options applied to them.
+"""Protocols between networks, pipelines and the runtime options applied to them.
 
-Pipelines never import ``runtime`` and ``runtime`` never imports pipelines: both use these protocols.
+Pipelines never import ``runtime`` and ``runtime`` never imports pipelines: both use these protocols. A
+network states with the attributes of ``Network`` what runtime options must know: ``runtime`` knows no family.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
-from torch import nn
+from diffusers.models.cache_utils import CacheMixin
+from diffusers.models.modeling_utils import ModelMixin
+from torch import Tensor, nn
+
+
+class TokenAxis(NamedTuple):
+    """Axis of a tensor with the tokens of a section: those of one frame, or of all frames in order."""
+
+    axis: int
+    section: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenPlan:
+    """Where the tokens of a network are sharded over ranks, by names of its modules.
+
+    Args:
+        positions: module whose output is sharded.
+        inputs: module -> its positional arguments that are sharded.
+        head: module whose output is gathered.
+        frame_size: positional argument of the blocks that is the number of tokens per frame.
+    """
+
+    positions: tuple[str, TokenAxis]
+    inputs: tuple[str, Mapping[int, TokenAxis]]
+    head: tuple[str, TokenAxis]
+    frame_size: int | None = None
+
+
+class Network(ModelMixin, CacheMixin):
+    """Denoising network, with the facts about it that runtime options depend on.
+
+    Its blocks are its children of type ``ModuleList``, in order.
+    """
+
+    token_plan: ClassVar[TokenPlan]
+    extrapolated_layers: ClassVar[list[str]]
+    """Patterns of the layers whose outputs TaylorSeer extrapolates."""
+    skipped_layers: ClassVar[list[str]] = []
+    """Patterns of the layers that are not needed where others are extrapolated."""
+
+    def token_sections(self, inputs: Mapping[str, Tensor]) -> Sequence[tuple[int, int]]:
+        """Return the sections of the token sequence of a forward: (frames, tokens per frame) each.
+
+        ``inputs``: the keyword arguments of ``forward``.
+        """
+        raise NotImplementedError
+
+    def context_embedders(self) -> list[nn.Module]:
+        """Return the embedders of text and image, if what blocks make of these is the same in every step.
+
+        Then ``blocks`` is a module that runs all blocks, and ``ContextBlocks``.
+        """
+        return []
+
+
+class ContextBlocks(Protocol):
+    """Stack of blocks that takes text and image also as keys and values, per block."""
+
+    def text_keys_values(self, text: Tensor) -> list:
+        """Return every block's keys and values of embedded text [B, T, D]."""
+
+    def image_keys_values(self, image: Tensor) -> list:
+        """Return every block's keys and values of image tokens [B, I, D]."""
 
 
 class StepCache(Protocol):
@@ -61,25 +126,29 @@ class Pipeline(Protocol):
     """Attributes of a built pipeline that runtime options read or set."""
 
     model_cpu_offload_seq: str
+    cpu_encoders: ClassVar[Sequence[str]]
     always_tiled: ClassVar[bool]
     attention_backend: str
     component_offload: OffloadedComponents | None
     context_caches: Sequence[ContextCache]
     step_cache: StepCache | None
-    evaluate: Callable[..., Any]
+    evaluate: Callable[[Sequence[str], Callable[[str], Tensor]], Sequence[Tensor]]
     sync_scalar: Callable[[float], float]
 
     @property
-    def transformers(self) -> list[Any]:
+    def transformers(self) -> Sequence[Network]:
         """Denoising networks: one, or two experts."""
 
     @property
-    def transformer(self) -> Any:
+    def transformer(self) -> Network:
         """First of the denoising networks."""
 
     @property
     def vae(self) -> Any:
         """VAE."""
+
+    def encoder_names(self) -> Sequence[str]:
+        """Return the names of the components that run before the transformers, in order of use."""
 
     @property
     def components(self) -> Mapping[str, nn.Module | Any]:

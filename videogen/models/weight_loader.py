@@ -1,6 +1,6 @@
 """Weight files: names and shapes first, tensors later; memory-mapped, strict, no pickled code is run.
 
-Published tensor names are mapped to ours by the tables of ``checkpoints/key_maps.py``. ``meta_module`` builds
+Published tensor names are mapped to ours by the tables of ``checkpoints/networks``. ``meta_module`` builds
 a module on the meta device and compares every name and shape; ``load_weights`` assigns the mapped tensors,
 moved and cast a few at a time if asked, so the weights never exist twice in memory.
 """

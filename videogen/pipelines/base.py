@@ -75,6 +75,7 @@ class VideoPipeline(DiffusionPipeline):
     step_cache: StepCache | None = None
     context_caches: Sequence[ContextCache] = ()
     component_offload: OffloadedComponents | None = None
+    cpu_encoders: ClassVar[Sequence[str]] = ()  # small enough to run on the CPU with --low_vram
     always_tiled: ClassVar[bool] = False  # True if the published decode is always tiled
 
     def __init__(self) -> None:
@@ -88,6 +89,11 @@ class VideoPipeline(DiffusionPipeline):
     def transformers(self) -> list[ModelMixin]:
         """Denoising networks: one, or two experts."""
         return [getattr(self, name) for name in TRANSFORMERS if getattr(self, name, None) is not None]
+
+    @classmethod
+    def encoder_names(cls) -> list[str]:
+        """Return the names of the components that run before the transformers, in order of use."""
+        return cls.model_cpu_offload_seq.split("->transformer")[0].split("->")
 
     parts: Callable[..., Iterator[Part]]
     """The task itself, a method of each pipeline: yields finished parts in order."""

@@ -52,6 +52,7 @@ class TalkingAvatarPipeline(WanPipeline):
     task = "talking_avatar"
     to_uint8 = staticmethod(truncated)
     model_cpu_offload_seq = "audio_encoder->text_encoder->image_encoder->transformer->vae"
+    cpu_encoders = ("audio_encoder",)
 
     def __init__(  # diffusers reads the component names from its signature
         self,

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from videogen.distributed import Degrees
 from videogen.tasks.geometry import Shape
+from videogen.tasks.kernels import DTYPES
 from videogen.tasks.memory_model import Network, VaeMemory
 
-DTYPE_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 FLOAT32 = 4
 TEXT_TOKENS, IMAGE_TOKENS = 512, 257
 HEAD_WIDTH = 128
@@ -84,7 +84,7 @@ class Video:
 
 def estimate(video: Video, parameters: Mapping[str, int], network: Network, vae: VaeMemory) -> Memory:
     """Return the memory of one generation; ``parameters`` are the weights of every component."""
-    size = DTYPE_BYTES[video.dtype]
+    size = DTYPES[video.dtype].bytes
     per_weight = dict.fromkeys(("vae", "audio_encoder"), FLOAT32)
     weights = {name: count * per_weight.get(name, size) for name, count in parameters.items()}
     if size < FLOAT32:
@@ -117,7 +117,7 @@ def _activations(video: Video, network: Network, tensors: float) -> int:
     """Return the bytes of a forward; of several ranks each holds all tokens before and after the blocks."""
     whole = 2 * video.shape.tokens if video.degrees.sequence > 1 else 0
     tensors += network.known_first * video.shape.known_first
-    return int((tensors * _per_rank(video) + whole) * network.width * DTYPE_BYTES[video.dtype])
+    return int((tensors * _per_rank(video) + whole) * network.width * DTYPES[video.dtype].bytes)
 
 
 def _token_bytes(video: Video) -> int:
@@ -133,7 +133,7 @@ def _contexts(video: Video, parameters: Mapping[str, int], network: Network) -> 
     tokens = TEXT_TOKENS + ("image_encoder" in parameters) * IMAGE_TOKENS
     for name in parameters:
         if name.startswith("transformer") and network.contexts:
-            yield 2 * video.texts * tokens * network.layers * network.width * DTYPE_BYTES[video.dtype]
+            yield 2 * video.texts * tokens * network.layers * network.width * DTYPES[video.dtype].bytes
 
 
 def _encode(video: Video, vae: VaeMemory) -> float:
@@ -145,7 +145,7 @@ def _encode(video: Video, vae: VaeMemory) -> float:
 def _decode(video: Video, vae: VaeMemory) -> tuple[int, int]:
     """Return what a decode takes, and one in tiles."""
     shape, pixels = video.shape, video.shape.height * video.shape.width
-    share = DTYPE_BYTES[video.vae_dtype] / FLOAT32
+    share = DTYPES[video.vae_dtype].bytes / FLOAT32
     tile = min(pixels, TILE * TILE) * video.vae_width
     at_once = shape.grid.frames_at_once
     if at_once is None:

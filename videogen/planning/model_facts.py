@@ -95,12 +95,12 @@ def _teacache(task: TaskSpec, options: Options, checkpoint: Checkpoint) -> Table
     if not options.teacache:
         return None
     here = checkpoint.folder is not None
-    found: dict[str, Any] = {"width": None, "image": False}
-    found |= model_features.read_features(checkpoint) if here else {}
-    model = str(options.model_id or task.default_model)
+    features = model_features.read_features(checkpoint) if here else None
+    width, image = (features.size.width, bool(features.traits.image)) if features else (None, False)
+    model = str(options.model_id or task.default_model())
     if here and not checkpoint.revision and not checkpoint.tiny:
         model = str(Path(model).expanduser().absolute())  # "." has a name as well
-    return choose_table(options.teacache_model, model, found["width"], found["image"])
+    return choose_table(options.teacache_model, model, width, image)
 
 
 def _ratios(options: Options, file: Path | None) -> Ratios | None:
@@ -117,8 +117,11 @@ def _ratios(options: Options, file: Path | None) -> Ratios | None:
 def _memory(
     task: TaskSpec, options: Options, shape: Shape, checkpoint: Checkpoint, degrees: Degrees
 ) -> Memory:
-    here = checkpoint.folder is not None
-    features = model_features.read_features(checkpoint) if here else None
+    size = (
+        model_features.read_features(checkpoint).size
+        if checkpoint.folder is not None
+        else model_features.published(checkpoint.name, task).size
+    )
     transformer = checkpoint.component_config("transformer")
     video = Video(
         shape=shape,
@@ -130,7 +133,7 @@ def _memory(
         untiled=options.vae_tiling == "off",
         degrees=degrees,
     )
-    network = task.memory.network(features or model_features.published(checkpoint.name, task))
+    network = task.memory.network(size)
     return estimate(video, model_features.parameters(checkpoint, task), network, task.memory.vae)
 
 

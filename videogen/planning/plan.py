@@ -180,8 +180,8 @@ class Plan:
                 what = f"the weights of {checkpoint.name} are {value}"
                 raise InputError(OPTIONS[name].flag, getattr(options, name), what, f"nearest {value}")
         if self.task.requires and checkpoint.folder is not None:
-            found = model_features.read_features(checkpoint)
-            useless = [name for name, feature in self.task.requires.items() if not found[feature]]
+            found = model_features.read_features(checkpoint).traits
+            useless = [name for name, trait in self.task.requires.items() if not getattr(found, trait)]
             usual = self.task.defaults(checkpoint)
             for name in useless:
                 if (given := getattr(options, name)) not in (None, usual.get(name)):

@@ -114,7 +114,9 @@ def check(explicit: Mapping[str, Any], workdir: Path, recorded: Collection[str] 
     task = find(explicit.get("task_type"))
     check_used(task.name, explicit)
     check_conflicts(explicit)
-    checkpoint = resolve.locate(explicit.get("model_id", task.default_model), explicit.get("revision"), task)
+    checkpoint = resolve.locate(
+        explicit.get("model_id", task.default_model()), explicit.get("revision"), task
+    )
     task = variant(task.name, checkpoint.family)
     check_unused(task, explicit)
     usual = merge(defaults(), task.defaults(checkpoint))
@@ -182,7 +184,7 @@ def check_unused(task: TaskSpec, explicit: Mapping[str, Any]) -> None:
             raise InputError(OPTIONS[name].flag, typed(explicit[name]), what, "leave it out")
     check_scales(task, explicit.get("guidance_scale"))
     for lora in explicit.get("lora", ()):
-        if lora.expert is not None and task.network.get("experts") != 2:
+        if lora.expert is not None and task.network.experts != 2:
             what = f"':{lora.expert}' is for models with two experts"
             raise InputError("--lora", lora.path, what, "leave it out")
 
@@ -198,15 +200,15 @@ def _as_the_weights_are(
     known = checkpoint.folder is not None or checkpoint.tiny or task.model(checkpoint.name)
     for name, value in task.fixed_options.items() if known else ():
         if explicit.get(name, value) != value:
-            channels = task.network["in_channels"]
+            channels = task.network.in_channels
             what = f"the weights of {checkpoint.name} have {channels} input channels, which are {value}"
             raise InputError(OPTIONS[name].flag, explicit[name], what, f"nearest {value}")
     if not task.requires or checkpoint.folder is None:
         return {
             name: value if known else explicit.get(name, value) for name, value in task.fixed_options.items()
         }
-    found = model_features.read_features(checkpoint)
-    useless = [name for name, feature in task.requires.items() if not found[feature]]
+    found = model_features.read_features(checkpoint).traits
+    useless = [name for name, trait in task.requires.items() if not getattr(found, trait)]
     for name in useless:
         if name in explicit:
             what = "this model has no embedding for it"
@@ -227,9 +229,9 @@ def _other_tasks_model(task: TaskSpec, checkpoint: Checkpoint) -> Iterator[str]:
         if (model := other.model(name)) is None or other.name == task.name:
             continue
         alike = [
-            own for own in task.models if own.weights == model.weights and own.defaults == model.defaults
+            own for own in task.models() if own.weights == model.weights and own.defaults == model.defaults
         ]
-        use = f"{task.name} uses {(alike or task.models)[0].names[0]}"
+        use = f"{task.name} uses {(alike or task.models())[0].names[0]}"
         if checkpoint.folder is None and name in model.names:
             raise InputError("--model_id", name, f"is published for {other.name}", use)
         yield f"{name} is published for {other.name}; {use}"

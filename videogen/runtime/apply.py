@@ -5,54 +5,37 @@ import os
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import torch
-from diffusers.models.attention_dispatch import (
-    AttentionBackendName,
-    _check_attention_backend_requirements,
-    _maybe_download_kernel_for_backend,
-)
+from diffusers.models import attention_dispatch
 from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
 from videogen.checkpoints.model_features import HEAD_DIM
 from videogen.errors import InputError, first_line
 from videogen.files import cache_root
 from videogen.models.attention import TORCH_KERNELS, attend
-from videogen.models.interface import Pipeline
-from videogen.models.wan.transformer import WanDiT
+from videogen.models.interface import Network, Pipeline
 from videogen.runtime.memory import blocks
 from videogen.runtime.parallel import works_in_ring
-from videogen.runtime.step_cache import DiffusersCache, enable_cache
-from videogen.runtime.teacache import enable_teacache
+from videogen.runtime.step_cache import DiffusersCache
+from videogen.runtime.teacache import TeaCache
+from videogen.tasks.kernels import ATTENTION_KERNELS, BACKENDS
 from videogen.tasks.options import Options
 from videogen.tasks.step_caches import Ratios, read_cache, write_ratios
 from videogen.tasks.teacache_tables import Table
 
 logger = logging.getLogger(__name__)
 
-# Option value -> diffusers' kernel name.
-BACKENDS = {
-    "native": "native",
-    "cudnn": "_native_cudnn",
-    "flash": "flash",
-    "flash3": "_flash_3",
-    "sage": "sage",
-    "xformers": "xformers",
-}
 HOPPER = (9, 0)
 CUDNN_WRONG = 91500  # the last version with the error; see _is_outdated
 # Lengths of the test input of a kernel; none is a multiple of 128.
 PROBE_TOKENS, PROBE_HEADS = 161, 3
 PROBE_KEYS = (161, 77)
-# Largest accepted relative error of a row. bfloat16 gives 0.3 %; attending to a tile of padding gives 30 %.
-EXACT = 0.01
-LARGEST_ERROR = {"sage": 0.15}
 COMPILED = "TORCHINDUCTOR_CACHE_DIR"  # torch's variable for the folder of compiled code
 
 
 def set_attention_backend(
-    transformer: WanDiT, name: str, device: torch.device, dtype: torch.dtype, *, ring: bool = False
+    transformer: Network, name: str, device: torch.device, dtype: torch.dtype, *, ring: bool = False
 ) -> str:
     """Use the named kernel, or for 'auto' the best that runs; the choice is returned.
 
@@ -62,12 +45,12 @@ def set_attention_backend(
     Raises:
         InputError: the named kernel does not run here.
     """
-    found: list[Any] = [getattr(module, "processor", None) for module in transformer.modules()]
-    processors = [processor for processor in found if hasattr(processor, "_attention_backend")]
     head_dim = transformer.config.attention_head_dim
     chosen = check_attention_backend(name, device, dtype, head_dim, ring=ring)
-    for processor in processors:
-        processor._attention_backend = AttentionBackendName(chosen)
+    for module in transformer.modules():
+        processor = getattr(module, "processor", None)
+        if processor is not None and hasattr(processor, "_attention_backend"):
+            processor._attention_backend = attention_dispatch.AttentionBackendName(chosen)
     return chosen
 
 
@@ -145,9 +128,9 @@ def _problem(backend: str, head_dim: int, device: torch.device, dtype: torch.dty
     """
     generator = torch.Generator().manual_seed(0)
     try:
-        kernel = AttentionBackendName(backend)
-        _check_attention_backend_requirements(kernel)
-        _maybe_download_kernel_for_backend(kernel)
+        kernel = attention_dispatch.AttentionBackendName(backend)
+        attention_dispatch._check_attention_backend_requirements(kernel)
+        attention_dispatch._maybe_download_kernel_for_backend(kernel)
         for keys in PROBE_KEYS:
             shapes = [(1, tokens, PROBE_HEADS, head_dim) for tokens in (PROBE_TOKENS, keys, keys)]
             query, key, value = (
@@ -156,7 +139,7 @@ def _problem(backend: str, head_dim: int, device: torch.device, dtype: torch.dty
             wanted = attend(query.float(), key.float(), value.float(), "_native_math")
             off = (attend(query, key, value, kernel).float() - wanted).norm(dim=-1) / wanted.norm(dim=-1)
             error = off.max().item()  # synchronizes, so that GPU errors are raised here
-            if not error <= LARGEST_ERROR.get(backend, EXACT):
+            if not error <= ATTENTION_KERNELS[backend].largest_error:
                 return f"its result is {error:.0%} off for {PROBE_TOKENS} queries and {keys} keys"
     except Exception as error:
         return first_line(error)
@@ -164,11 +147,7 @@ def _problem(backend: str, head_dim: int, device: torch.device, dtype: torch.dty
 
 
 def set_step_cache(
-    pipeline: Pipeline,
-    options: Options,
-    *,
-    table: Table | None = None,
-    ratios: Ratios | None = None,
+    pipeline: Pipeline, options: Options, *, table: Table | None = None, ratios: Ratios | None = None
 ) -> None:
     """Replace the pipeline's step cache by the one that a plan's options ask for.
 
@@ -182,7 +161,7 @@ def set_step_cache(
         pipeline.step_cache.disable()
         pipeline.step_cache = None
     if table is not None:
-        pipeline.step_cache = enable_teacache(
+        pipeline.step_cache = TeaCache(
             pipeline.transformer,
             table,
             threshold=options.teacache_thresh,
@@ -193,12 +172,12 @@ def set_step_cache(
     elif options.cache is not None:
         name, threshold = read_cache(options.cache)
         narrow = torch.float32 if options.dtype == "float32" else torch.bfloat16
-        pipeline.step_cache = enable_cache(
+        pipeline.step_cache = DiffusersCache(
             pipeline.transformers, name, threshold, dtype=narrow, ratios=ratios
         )
 
 
-def keep_ratios(pipeline: Pipeline, file: Path | None, schedule: Mapping[str, Any]) -> None:
+def keep_ratios(pipeline: Pipeline, file: Path | None, schedule: Mapping[str, object]) -> None:
     """Write the ratios that a calibrating MagCache measured to disk, if there are any."""
     cache = pipeline.step_cache
     if file is not None and isinstance(cache, DiffusersCache) and cache.ratios:
@@ -217,7 +196,7 @@ def keep_compiled() -> None:
 
 
 def compile_blocks(
-    transformer: WanDiT, device: torch.device, *, streamed: bool, sharded: bool = False
+    transformer: Network, device: torch.device, *, streamed: bool, sharded: bool = False
 ) -> None:
     """Compile the repeated block once (regional compilation), where that applies; the code is kept.
 

@@ -9,7 +9,6 @@ weights in pinned memory (rounded up to powers of two by torch), and blocks the 
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from diffusers.hooks.hooks import HookRegistry, ModelHook
 from torch import nn
@@ -58,11 +57,11 @@ class _Streamed(ModelHook):
         super().__init__()
         self.stack, self.index = stack, index
 
-    def pre_forward(self, _module: nn.Module, *args: Any, **kwargs: Any) -> tuple[tuple, dict]:
+    def pre_forward(self, _module: nn.Module, *args: object, **kwargs: object) -> tuple[tuple, dict]:
         self.stack.enter(self.index)
         return args, kwargs
 
-    def post_forward(self, _module: nn.Module, output: Any) -> Any:
+    def post_forward(self, _module: nn.Module, output: object) -> object:
         self.stack.leave(self.index)
         return output
 

@@ -9,7 +9,6 @@ the way.
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import torch
 from accelerate.hooks import ModelHook, add_hook_to_module
@@ -21,8 +20,6 @@ from videogen.models.interface import Pipeline
 from videogen.runtime.device import free_memory, total_memory
 from videogen.runtime.precision import inner_tensors
 
-# In the names of components that run briefly and need little memory besides their weights.
-ENCODER = "_encoder"
 # Bytes left to an encoder when the next component is uploaded early; by simulation it takes 0.5 GB at most.
 HEADROOM = 2 << 30
 SHARE_LEFT = 1 / 20  # fraction of the device's memory that stays free as well
@@ -87,16 +84,17 @@ class ComponentOffload:
     """Offload that keeps one component of a pipeline on the device at a time, plus the resident ones.
 
     Args:
-        order: names of the components in order of use.
-        transient: components that are uploaded to run and evicted again; all others are resident.
+        pipeline: pipeline whose components are offloaded.
+        device: device that they run on.
+        transient: components that are uploaded to run and evicted again, in order of use; all others are
+            resident.
     """
 
-    def __init__(
-        self, pipeline: Pipeline, device: torch.device, order: Sequence[str], transient: Sequence[str]
-    ) -> None:
+    def __init__(self, pipeline: Pipeline, device: torch.device, transient: Sequence[str]) -> None:
         self.device, self.copier = device, Copier(device)
+        self.encoders = pipeline.encoder_names()  # run briefly, and need little memory besides their weights
         modules = {name: part for name, part in pipeline.components.items() if isinstance(part, nn.Module)}
-        self.transient = {name: modules[name] for name in order if name in transient}
+        self.transient = {name: modules[name] for name in transient}
         self.residents = {name: part for name, part in modules.items() if name not in self.transient}
         self.uploads: dict[str, Upload] = {}
         self.place_residents()
@@ -116,13 +114,14 @@ class ComponentOffload:
         """
         upload = self.uploads.get(name)
         uploaded = name in self.transient and (upload is None or not upload.ready)
-        crowded = ENCODER not in name or (upload is None and uploaded and not self._fits(name))
+        encodes = name in self.encoders
+        crowded = not encodes or (upload is None and uploaded and not self._fits(name))
         for other in [other for other in self.uploads if other != name]:
             if crowded or self.uploads[other].ready:
                 self.uploads.pop(other).evict()
         if uploaded:
             self._upload(name).wait()
-        if uploaded and ENCODER in name:
+        if uploaded and encodes:
             names = list(self.transient)
             for follower in names[names.index(name) + 1 :][:1]:
                 if self._fits(follower):
@@ -154,9 +153,11 @@ class _MakeResident(ModelHook):
     def __init__(self, offload: ComponentOffload, name: str) -> None:
         self.offload, self.name, self.execution_device = offload, name, offload.device
 
-    def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> tuple[tuple, dict]:  # noqa: ARG002
+    def pre_forward(self, _module: nn.Module, *args: object, **kwargs: object) -> tuple[tuple, dict]:
         uploaded = self.offload.make_resident(self.name)
-        if uploaded and ENCODER in self.name:  # its input may have been created on the CPU, with its weights
+        if (
+            uploaded and self.name in self.offload.encoders
+        ):  # its input may have been created on the CPU, with its weights
             device = self.execution_device
             return send_to_device(args, device), send_to_device(kwargs, device)
         return args, kwargs

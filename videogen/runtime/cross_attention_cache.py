@@ -5,14 +5,13 @@ block stack return the results of the first one. Keys and values are computed be
 may be compiled; they may not be streamed, because their weights are then not on the device.
 """
 
-from typing import Any
+from functools import partial
 
 from diffusers.hooks.hooks import HookRegistry, ModelHook
 from torch import Tensor, nn
 
 from videogen.models.fifo_cache import FifoCache
-from videogen.models.interface import Pipeline
-from videogen.models.wan.transformer import WanDiT
+from videogen.models.interface import ContextBlocks, Network, Pipeline
 
 HOOK = "videogen_cross_attention_cache"
 CONTEXTS = 2  # distinct texts of the guidance branches, and as many images
@@ -36,58 +35,42 @@ class _Blocks(ModelHook):
         super().__init__()
         self.cache = FifoCache(2 * CONTEXTS)
 
-    def new_forward(
+    def pre_forward(
         self,
-        blocks: Any,
+        blocks: ContextBlocks,
         hidden_states: Tensor,
         text: Tensor,
         temb: Tensor,
         rotary_emb: Tensor,
         image: Tensor | None = None,
-        *others: Any,
-    ) -> Tensor:
-        keys = self.cache.get_or_compute_for(
-            text, lambda: [block.attn2.keys_values(text) for block in blocks]
-        )
-        more: Any = image
+        *others: object,
+    ) -> tuple[tuple, dict]:
+        keys, seen = self.cache.get_or_compute_for(text, partial(blocks.text_keys_values, text)), None
         if image is not None:
-            more = self.cache.get_or_compute_for(
-                image, lambda: [block.attn2.image_keys_values(image) for block in blocks]
-            )
-        return self.fn_ref.original_forward(hidden_states, keys, temb, rotary_emb, more, *others)
+            seen = self.cache.get_or_compute_for(image, partial(blocks.image_keys_values, image))
+        return (hidden_states, keys, temb, rotary_emb, seen, *others), {}
 
 
 class CrossAttentionCache:
     """Cross-attention KV cache of one transformer; call ``clear`` whenever weights change."""
 
-    def __init__(self, transformer: WanDiT) -> None:
-        embedder = transformer.condition_embedder
-        places: list[tuple[nn.Module, Any]] = [
-            (transformer.blocks, _Blocks()),
-            (embedder.text_embedder, _Embedder()),
-        ]
-        if hasattr(embedder, "image_embedder"):
-            places.append((embedder.image_embedder, _Embedder()))
-        for module, hook in places:
-            HookRegistry.check_if_exists_or_initialize(module).register_hook(hook, HOOK)
-        self.modules, self.hooks = [module for module, _ in places], [hook for _, hook in places]
+    def __init__(self, transformer: Network) -> None:
+        self.hooks = [_Blocks()]
+        HookRegistry.check_if_exists_or_initialize(transformer.blocks).register_hook(self.hooks[0], HOOK)
+        for embedder in transformer.context_embedders():
+            self.hooks.append(_Embedder())
+            HookRegistry.check_if_exists_or_initialize(embedder).register_hook(self.hooks[-1], HOOK)
 
     def clear(self) -> None:
         """Drop everything that is cached."""
         for hook in self.hooks:
             hook.cache.clear()
 
-    def remove(self) -> None:
-        """Remove the cache; hooks registered on the blocks after it must be removed first."""
-        self.clear()
-        for module in self.modules:
-            HookRegistry.check_if_exists_or_initialize(module).remove_hook(HOOK, recurse=False)
-
 
 def cache_cross_attention(pipeline: Pipeline) -> None:
-    """Cache keys and values in every transformer of the Wan family; HunyuanVideo's text changes per block."""
+    """Cache keys and values in every transformer where they are the same in every step."""
     pipeline.context_caches = [
         CrossAttentionCache(transformer)
         for transformer in pipeline.transformers
-        if isinstance(transformer, WanDiT)
+        if transformer.context_embedders()
     ]

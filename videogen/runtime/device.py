@@ -13,14 +13,8 @@ import torch
 from videogen.errors import InputError, first_line
 
 OPTIONAL = (
-    "decord",
-    "flash_attn",
-    "peft",
-    "sageattention",
-    "torchao",
-    "torchaudio",
-    "torchvision",
-    "xformers",
+    *("decord", "flash_attn", "peft", "sageattention"),
+    *("torchao", "torchaudio", "torchvision", "xformers"),
 )
 
 

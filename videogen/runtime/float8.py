@@ -56,11 +56,7 @@ def quantize(transformer: nn.Module, device: torch.device) -> None:
     Raises:
         InputError: there are none.
     """
-    from torchao.quantization import (  # noqa: PLC0415 - slow, and noisy
-        Float8DynamicActivationFloat8WeightConfig,
-        PerRow,
-        quantize_,
-    )
+    from torchao import quantization  # noqa: PLC0415 - slow, and noisy
 
     found = [(block, set(names)) for block, names in convertible_layers(transformer) if names]
     if not found:
@@ -68,9 +64,6 @@ def quantize(transformer: nn.Module, device: torch.device) -> None:
         raise InputError(FLAG, None, what, "leave it out")
     for block, names in found:
         home = next(block.parameters()).device
-        quantize_(
-            block.to(device),
-            Float8DynamicActivationFloat8WeightConfig(granularity=PerRow()),
-            filter_fn=lambda _, name, names=names: name in names,
-        )
+        config = quantization.Float8DynamicActivationFloat8WeightConfig(granularity=quantization.PerRow())
+        quantization.quantize_(block.to(device), config, lambda _, name, names=names: name in names)
         block.to(home)

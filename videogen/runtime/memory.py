@@ -8,14 +8,13 @@ from torch import nn
 from videogen.models.interface import Pipeline
 from videogen.planning.memory_estimate import Memory
 from videogen.runtime.block_streaming import layer_stacks, stream
-from videogen.runtime.component_offload import ENCODER, ComponentOffload, Copier, Upload
+from videogen.runtime.component_offload import ComponentOffload, Copier, Upload
 from videogen.runtime.device import free_memory
 from videogen.runtime.precision import is_quantized
 
 logger = logging.getLogger(__name__)
 
 CPU = torch.device("cpu")
-STREAMED_ENCODERS = ("text_encoder", "text_encoder_2", "image_encoder")  # others are small, not streamed
 
 
 def place(pipeline: Pipeline, device: torch.device, *, offload: bool, low_vram: bool) -> None:
@@ -40,9 +39,9 @@ def place(pipeline: Pipeline, device: torch.device, *, offload: bool, low_vram: 
         if offload:
             logger.warning("--offload: has no effect on the CPU, where everything is in RAM anyway")
     else:
-        order = pipeline.model_cpu_offload_seq.split("->")
-        transient = [name for name in order if name != "vae" and (offload or ENCODER in name)]
-        pipeline.component_offload = ComponentOffload(pipeline, device, order, transient)
+        all_but_vae = pipeline.model_cpu_offload_seq.split("->")[:-1]
+        transient = all_but_vae if offload else pipeline.encoder_names()
+        pipeline.component_offload = ComponentOffload(pipeline, device, transient)
 
 
 def quantize(transformer: nn.Module, device: torch.device) -> None:
@@ -81,8 +80,9 @@ def stream_blocks(pipeline: Pipeline, device: torch.device) -> None:
         for tensor in (*transformer.parameters(recurse=False), *transformer.buffers(recurse=False)):
             tensor.data = tensor.data.to(device)
         stream(transformer, [blocks(transformer)], copier)
-    for name in STREAMED_ENCODERS:
-        if (encoder := getattr(pipeline, name, None)) is not None:
+    for name in pipeline.encoder_names():
+        if name not in pipeline.cpu_encoders:
+            encoder = pipeline.components[name]
             stream(encoder, list(layer_stacks(encoder)), copier)
     pipeline.vae.to(device)
 
@@ -103,7 +103,4 @@ def choose_tiling(
 
 def set_tiling(pipeline: Pipeline, *, tiled: bool) -> None:
     """Switch tiled decoding on or off."""
-    if tiled:
-        pipeline.vae.enable_tiling()
-    else:
-        pipeline.vae.disable_tiling()
+    pipeline.vae.use_tiling = tiled

@@ -6,7 +6,7 @@ need no sharding. Only self-attention needs other ranks' tokens; diffusers' cont
 never attended to and is dropped at the end. With CFG parallel, guidance branches run on different ranks.
 Everything else (text, VAE encode, solver steps) runs on every rank.
 
-Source: spec performance sections (d) and (e).
+Source: spec performance sections (d) and (e). Shapes: B batch, L tokens, N heads, K head width.
 """
 
 import atexit
@@ -15,11 +15,10 @@ import logging
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import cached_property, lru_cache, partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from diffusers import AutoencoderKLWan, HunyuanVideoTransformer3DModel
 from diffusers.models import attention_dispatch as kernels
 from diffusers.models._modeling_parallel import ContextParallelConfig, ParallelConfig
 from torch import Tensor, nn
@@ -30,15 +29,19 @@ from videogen.diffusion.guidance import Velocity
 from videogen.distributed import Degrees, Ranks
 from videogen.errors import InputError
 from videogen.models.attention import AttentionProcessor, Spans, attend, attend_spans
-from videogen.models.interface import Pipeline
-from videogen.models.wan.transformer import WanDiT
+from videogen.models.interface import Network, Pipeline, TokenAxis
+from videogen.runtime.memory import blocks
 from videogen.runtime.token_sharding import SequenceSharding, ShardSpec, all_gather
 from videogen.runtime.vae_parallel import shard_decoder
 
 logger = logging.getLogger(__name__)
 
+Made = TypeVar("Made")
 PATIENCE = timedelta(days=1)  # while rank 0 downloads or writes; torchrun watches the processes
 CPU = torch.device("cpu")
+
+Weighted = tuple[Tensor, Tensor]
+"""Result of attention [B, L, N, K], and the log-sum-exp of its weights [B, L, N]."""
 
 
 class Communicator:
@@ -65,13 +68,13 @@ class Communicator:
         dist.broadcast_object_list(box, src=0, device=CPU)
         return box[0]
 
-    def local_rank_first(self, make: Callable[[], Any]) -> Any:
+    def local_rank_first(self, make: Callable[[], Made]) -> Made:
         """Return ``make()`` on every rank; local rank 0 of each machine runs it before the others."""
         if self.is_single:
             return make()
-        made = make() if self.own.local_rank == 0 else None
+        made = [make()] if self.own.local_rank == 0 else []
         dist.barrier(self.cpu_group)
-        return make() if self.own.local_rank else made
+        return made[0] if made else make()
 
     @cached_property
     def cpu_group(self) -> dist.ProcessGroup:
@@ -124,19 +127,14 @@ def apply_parallelism(pipeline: Pipeline, degrees: Degrees, device: torch.device
         return
     mesh = mesh_of(degrees, device.type)
     if degrees.cfg > 1:
-        pipeline.evaluate = CfgParallel(mesh["cfg"].get_group())
+        pipeline.evaluate = partial(evaluate_in_parallel, mesh["cfg"].get_group())
     if degrees.sequence > 1:
-        config = ParallelConfig(
-            context_parallel_config=ContextParallelConfig(
-                ring_degree=degrees.ring, ulysses_degree=degrees.ulysses, mesh=mesh
-            )
-        )
+        cp = ContextParallelConfig(ring_degree=degrees.ring, ulysses_degree=degrees.ulysses, mesh=mesh)
+        config = ParallelConfig(context_parallel_config=cp)
         config.setup(dist.get_rank(), dist.get_world_size(), device, mesh=mesh)
-        pipeline.sync_scalar = ScalarSync(config.context_parallel_config._flattened_mesh.get_group())
-        for transformer in pipeline.transformers:
-            shard_tokens(transformer, config)
-    if isinstance(pipeline.vae, AutoencoderKLWan):
-        shard_decoder(pipeline.vae, mesh._flatten("all").get_group())
+        exchanges = [shard_tokens(transformer, config) for transformer in pipeline.transformers]
+        pipeline.sync_scalar = partial(broadcast_scalar, exchanges[0].group)
+    shard_decoder(pipeline.vae, mesh._flatten("all").get_group())
 
 
 @lru_cache  # process groups are limited, and a job may load many models
@@ -146,69 +144,58 @@ def mesh_of(degrees: Degrees, kind: str) -> DeviceMesh:
     return init_device_mesh(kind, shape, mesh_dim_names=("cfg", "ring", "ulysses"))
 
 
-class ScalarSync:
-    """Broadcast of a number from the first rank of a sequence group.
+def broadcast_scalar(group: dist.ProcessGroup, number: float) -> float:
+    """Broadcast a number from a group's first rank, so that ranks that round differently decide alike."""
+    box = torch.tensor([number], dtype=torch.float64)
+    dist.broadcast(box, group=group, group_src=0)
+    return box.item()
 
-    Ranks may round differently; this way all of them take the same branch.
+
+def evaluate_in_parallel(
+    group: dist.ProcessGroup, branches: Sequence[str], velocity: Velocity
+) -> Sequence[Tensor]:
+    """Evaluate guidance branches side by side; same result as ``guidance.evaluate_sequentially``.
+
+    They are dealt out in order; ``group`` has one rank of each group of ranks that shares a branch.
     """
-
-    def __init__(self, group: dist.ProcessGroup) -> None:
-        self.group = group
-
-    def __call__(self, number: float) -> float:
-        box = torch.tensor([number], dtype=torch.float64)
-        dist.broadcast(box, group=self.group, group_src=0)
-        return box.item()
-
-
-class CfgParallel:
-    """CFG parallel: guidance branches are dealt out to rank groups in order and evaluated side by side."""
-
-    def __init__(self, group: dist.ProcessGroup) -> None:
-        self.group = group
-
-    def __call__(self, branches: Sequence[str], velocity: Velocity) -> Sequence[Tensor]:
-        """Evaluate all branches; same result as ``guidance.evaluate_sequentially``."""
-        groups, own = dist.get_world_size(self.group), dist.get_rank(self.group)
-        if len(branches) == 1:
-            return [velocity(branches[0]).float()]
-        velocities = [velocity(branch).float() for branch in branches[own::groups]]
-        assert velocities, "more groups than branches"
-        velocities += [torch.zeros_like(velocities[0])] * (-(-len(branches) // groups) - len(velocities))
-        gathered = all_gather(torch.stack(velocities), self.group)
-        return [gathered[index % groups, index // groups] for index in range(len(branches))]
+    if len(branches) == 1:
+        return [velocity(branches[0]).float()]
+    groups, own = dist.get_world_size(group), dist.get_rank(group)
+    velocities = [velocity(branch).float() for branch in branches[own::groups]]
+    assert velocities, "more groups than branches"
+    velocities += [torch.zeros_like(velocities[0])] * (-(-len(branches) // groups) - len(velocities))
+    gathered = all_gather(torch.stack(velocities), group)
+    return [gathered[index % groups, index // groups] for index in range(len(branches))]
 
 
 class Exchange:
-    """Self-attention over a sequence sharded over ranks; one instance serves all layers of a transformer."""
+    """Token sharding of one transformer: shards its tensors, and attends over the tokens of all ranks."""
 
     def __init__(self, config: ParallelConfig) -> None:
-        self.config = config
+        self.config, self.cp = config, config.context_parallel_config
+        self.group, self.rank = self.cp._flattened_mesh.get_group(), self.cp._flattened_mesh.get_local_rank()
+        self.ranks = self.cp.ring_degree * self.cp.ulysses_degree
         self.sharding = SequenceSharding(())  # of the current forward
 
-    @property
-    def cp(self) -> ContextParallelConfig:
-        """Context parallel config of diffusers."""
-        return self.config.context_parallel_config
+    def spec(self, tokens: TokenAxis) -> ShardSpec:
+        """Return the split of one frame's tokens."""
+        return self.sharding.sections[tokens.section][1]
 
-    @property
-    def group(self) -> dist.ProcessGroup:
-        """Process group of the ranks that share a sequence."""
-        return self.cp._flattened_mesh.get_group()
+    def shard(self, tokens: TokenAxis, x: Tensor) -> Tensor:
+        """Return this rank's tokens of every frame."""
+        (axis, _), spec = tokens, self.spec(tokens)
+        frames = x.unflatten(axis, (-1, spec.length))
+        return spec.shard(frames, axis + 1, self.rank).flatten(axis, axis + 1).contiguous()
 
-    @property
-    def ranks(self) -> int:
-        """Number of ranks that share a sequence."""
-        return self.cp.ring_degree * self.cp.ulysses_degree
-
-    @property
-    def rank(self) -> int:
-        """Index of this rank among them."""
-        return self.cp._flattened_mesh.get_local_rank()
+    def unshard(self, tokens: TokenAxis, x: Tensor) -> Tensor:
+        """Return the tokens of all ranks."""
+        (axis, _), spec = tokens, self.spec(tokens)
+        frames = x.unflatten(axis, (-1, spec.shard_length))
+        return spec.unshard(frames, axis + 1, self.group).flatten(axis, axis + 1)
 
     @torch.compiler.disable
     def __call__(
-        self, query: Tensor, key: Tensor, value: Tensor, backend: Any, spans: Spans | None
+        self, query: Tensor, key: Tensor, value: Tensor, backend: str | None, spans: Spans | None
     ) -> Tensor:
         """Attend from local tokens [B, L/ranks, N, K] to all ranks' tokens (or those of ``spans``)."""
         forward = self._ring(backend) if self.cp.ring_degree > 1 else self._ulysses(backend, spans)
@@ -216,59 +203,42 @@ class Exchange:
             query, key, value, forward_op=forward, backward_op=None, _parallel_config=self.config
         )
 
-    def _ulysses(self, backend: Any, spans: Spans | None) -> Callable[..., Tensor]:
+    def _ulysses(self, backend: str | None, spans: Spans | None) -> Callable[..., Tensor]:
         """Return a forward over all tokens and some of the heads."""
         kernel = partial(attend, backend=backend)
 
-        def forward(_context: Any, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> Tensor:
-            order = self.sharding.sequence_order(0, self.ranks, query.device)
-            key, value = key.index_select(1, order), value.index_select(1, order)
+        def forward(_: object, q: Tensor, k: Tensor, v: Tensor, *__: object, **___: object) -> Tensor:
+            order = self.sharding.sequence_order(0, self.ranks, q.device)
+            k, v = k.index_select(1, order), v.index_select(1, order)
             if spans is None:
-                return kernel(query, key, value)
-            out = attend_spans(kernel, query.index_select(1, order), key, value, spans)
-            return out.index_select(1, self.sharding.shard_order(self.ranks, query.device))
+                return kernel(q, k, v)
+            out = attend_spans(kernel, q.index_select(1, order), k, v, spans)
+            return out.index_select(1, self.sharding.shard_order(self.ranks, q.device))
 
         return forward
 
-    def _ring(self, backend: Any) -> Callable[..., tuple[Tensor, Tensor]]:
+    def _ring(self, backend: str | None) -> Callable[..., Weighted]:
         """Return a forward over one rank's tokens per hop, starting with the local ones."""
         hops = itertools.count(self.cp._ring_local_rank)
-        kernel = ring_kernel(backend)
+        kernel = RING_KERNELS[str(getattr(backend, "value", backend) or "native")]
 
-        def forward(
-            _context: Any, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any
-        ) -> tuple[Tensor, Tensor]:
+        def forward(_: object, q: Tensor, k: Tensor, v: Tensor, *__: object, **___: object) -> Weighted:
             first = next(hops) % self.cp.ring_degree * self.cp.ulysses_degree
-            order = self.sharding.sequence_order(first, first + self.cp.ulysses_degree, key.device)
-            return kernel(query, key.index_select(1, order), value.index_select(1, order))
+            order = self.sharding.sequence_order(first, first + self.cp.ulysses_degree, k.device)
+            k, v = k.index_select(1, order), v.index_select(1, order)
+            return kernel(None, q, k, v, return_lse=True, _save_ctx=False)
 
         return forward
 
 
-def ring_kernel(backend: Any) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Return a kernel that also returns the log-sum-exp of the attention weights [B, L, N].
-
-    Raises:
-        KeyError: there is none of this name; ``RING_KERNELS`` lists them.
-    """
-    forward = RING_KERNELS[str(getattr(backend, "value", backend) or "native")]
-
-    def kernel(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        return forward(None, query, key, value, return_lse=True, _save_ctx=False)
-
-    return kernel
-
-
-def _cpu_attention(
-    _context: Any, query: Tensor, key: Tensor, value: Tensor, **_: Any
-) -> tuple[Tensor, Tensor]:
+def _cpu_attention(_: object, *heads: Tensor, **__: object) -> Weighted:
     """Run torch's CPU kernel with the signature of diffusers' forward ops."""
-    heads = (x.transpose(1, 2) for x in (query, key, value))
-    out, weight = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(*heads)
+    transposed = (x.transpose(1, 2) for x in heads)
+    out, weight = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(*transposed)
     return out.transpose(1, 2), weight.transpose(1, 2)
 
 
-RING_KERNELS: dict[str, Callable[..., Any]] = {
+RING_KERNELS: dict[str, Callable[..., Weighted]] = {
     "native": _cpu_attention,
     "_native_cudnn": kernels._cudnn_attention_forward_op,
     "_native_flash": kernels._native_flash_attention_forward_op,
@@ -282,80 +252,39 @@ def works_in_ring(backend: str, device: torch.device) -> bool:
     return backend in RING_KERNELS and (backend != "native" or device.type == "cpu")
 
 
-def shard_tokens(transformer: nn.Module, config: ParallelConfig) -> None:
+def shard_tokens(transformer: Network, config: ParallelConfig) -> Exchange:
     """Shard a transformer's tokens over ranks before its blocks and unshard them after its head."""
-    exchange = Exchange(config)
+    exchange, plan = Exchange(config), transformer.token_plan
     for module in transformer.modules():
         if isinstance(processor := getattr(module, "processor", None), AttentionProcessor):
             processor.exchange = exchange
-    shard = next(shard for network, shard in SHARD_FUNCTIONS.items() if isinstance(transformer, network))
-    shard(transformer, exchange)
 
+    def begin(_module: nn.Module, _arguments: object, inputs: dict[str, Tensor]) -> None:
+        sections = transformer.token_sections(inputs)
+        exchange.sharding = SequenceSharding(
+            tuple((frames, ShardSpec(tokens, exchange.ranks)) for frames, tokens in sections)
+        )
 
-def _shard_wan(transformer: Any, exchange: Exchange) -> None:
-    """Shard tokens [B, F, S, D] along S; see ``WanBlock.forward``."""
+    def enter(_module: nn.Module, arguments: tuple) -> tuple:
+        places = plan.inputs[1]
+        return tuple(
+            exchange.shard(places[index], argument) if index in places else argument
+            for index, argument in enumerate(arguments)
+        )
 
-    def enter(_module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-        tokens, text, temb, rotary, *others = arguments
-        if others[-1] is not None:
-            raise ValueError("two speakers are not implemented on several ranks")
-        frames, spec = tokens.shape[1], ShardSpec(tokens.shape[2], exchange.ranks)
-        exchange.sharding = SequenceSharding(((frames, spec),))
-        rotary = spec.shard(rotary.unflatten(0, (frames, -1)), 1, exchange.rank).flatten(0, 1)
-        return spec.shard(tokens, 2, exchange.rank).contiguous(), text, temb, rotary, *others
+    def set_frame_size(_module: nn.Module, arguments: tuple) -> tuple:
+        assert plan.frame_size is not None
+        size = exchange.spec(plan.head[1]).shard_length
+        return *arguments[: plan.frame_size], size, *arguments[plan.frame_size + 1 :]
 
-    def leave(_module: nn.Module, _arguments: Any, output: Tensor) -> Tensor:
-        ((_, spec),) = exchange.sharding.sections
-        return spec.unshard(output, 2, exchange.group)
-
-    transformer.blocks.register_forward_pre_hook(enter)
-    transformer.proj_out.register_forward_hook(leave)
-
-
-def _shard_hunyuan(transformer: Any, exchange: Exchange) -> None:
-    """Shard image tokens [B, F * S, D] along S and text tokens [B, T, D] along T.
-
-    Each rank holds a shard of both; attention has no mask and treats them as one sequence.
-    """
-
-    def specs() -> tuple[int, ShardSpec, ShardSpec]:
-        (frames, image), (_, text) = exchange.sharding.sections
-        return frames, image, text
-
-    def begin(_module: nn.Module, _arguments: Any, named: dict[str, Any]) -> None:
-        _, _, frames, height, width = named["hidden_states"].shape
-        patch = transformer.config.patch_size
-        image = ShardSpec(height // patch * (width // patch), exchange.ranks)
-        text = ShardSpec(named["encoder_hidden_states"].shape[1], exchange.ranks)
-        exchange.sharding = SequenceSharding(((frames, image), (1, text)))
-
-    def positions(_module: nn.Module, _arguments: Any, rotary: Tensor) -> Tensor:
-        frames, image, _ = specs()
-        return image.shard(rotary.unflatten(0, (frames, -1)), 1, exchange.rank).flatten(0, 1)
-
-    def enter(_module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-        tokens, rows, *others = arguments
-        frames, image, text = specs()
-        tokens = image.shard(tokens.unflatten(1, (frames, -1)), 2, exchange.rank).flatten(1, 2)
-        return tokens, text.shard(rows, 1, exchange.rank), *others
-
-    def count(_module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-        *others, _first_frames_tokens = arguments
-        return *others, specs()[1].shard_length
-
-    def leave(_module: nn.Module, _arguments: Any, output: Tensor) -> Tensor:
-        frames, image, _ = specs()
-        return image.unshard(output.unflatten(1, (frames, -1)), 2, exchange.group).flatten(1, 2)
+    def after(name: str, change: Callable[[TokenAxis, Tensor], Tensor], tokens: TokenAxis) -> None:
+        module = transformer.get_submodule(name)
+        module.register_forward_hook(lambda _module, _arguments, output: change(tokens, output))
 
     transformer.register_forward_pre_hook(begin, with_kwargs=True)
-    transformer.rope.register_forward_hook(positions)
-    transformer.transformer_blocks[0].register_forward_pre_hook(enter)
-    for block in (*transformer.transformer_blocks, *transformer.single_transformer_blocks):
-        block.register_forward_pre_hook(count)
-    transformer.proj_out.register_forward_hook(leave)
-
-
-SHARD_FUNCTIONS: dict[type, Callable[[Any, Exchange], None]] = {
-    WanDiT: _shard_wan,
-    HunyuanVideoTransformer3DModel: _shard_hunyuan,
-}
+    transformer.get_submodule(plan.inputs[0]).register_forward_pre_hook(enter)
+    for block in () if plan.frame_size is None else blocks(transformer):
+        block.register_forward_pre_hook(set_frame_size)
+    after(plan.positions[0], exchange.shard, plan.positions[1])
+    after(plan.head[0], exchange.unshard, plan.head[1])
+    return exchange

@@ -7,7 +7,7 @@ every denoising loop.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar, TypeAlias
 
 import torch
 from diffusers.hooks import FirstBlockCacheConfig, MagCacheConfig, TaylorSeerCacheConfig
@@ -15,19 +15,30 @@ from diffusers.hooks.hooks import HookRegistry, ModelHook, StateManager
 from diffusers.hooks.mag_cache import _MAG_CACHE_LEADER_BLOCK_HOOK, nearest_interp
 from torch import nn
 
+from videogen.models.interface import Network
 from videogen.runtime.memory import blocks
 from videogen.tasks.step_caches import KINDS, Ratios
 
 HOOK = "videogen_counter"
 ENDLESS = 10**9  # steps; diffusers prints and drops the calibrated ratios after the last step
-# Layers whose outputs TaylorSeer extrapolates, by stack (its default patterns match nothing in Wan): Wan's
-# blocks, then HunyuanVideo's, whose single blocks return the sum of the last line's layers.
-EXTRAPOLATED = [
-    r"blocks\.\d+\.(attn1|attn2|audio_cross_attn|ffn)",
-    r"transformer_blocks\.\d+\.(attn|ff|ff_context)",
-    r"single_transformer_blocks\.\d+\.proj_out",
-]
-LEFT_OUT = [r"single_transformer_blocks\.\d+\.(attn|proj_mlp)"]
+
+Config: TypeAlias = FirstBlockCacheConfig | MagCacheConfig | TaylorSeerCacheConfig
+CONFIGS: dict[str, Callable[[Network, float, torch.dtype], Config]] = {
+    "first_block": lambda _, threshold, __: FirstBlockCacheConfig(threshold=threshold),
+    "magcache": lambda _, threshold, __: MagCacheConfig(
+        threshold=threshold, mag_ratios=[1.0], num_inference_steps=1
+    ),
+    "taylorseer": lambda network, interval, dtype: TaylorSeerCacheConfig(
+        cache_interval=int(interval),
+        taylor_factors_dtype=dtype,
+        cache_identifiers=network.extrapolated_layers,  # its default patterns match nothing here
+        skip_predict_identifiers=network.skipped_layers,
+    ),
+    "taylorseer_lite": lambda _, interval, dtype: TaylorSeerCacheConfig(
+        cache_interval=int(interval), taylor_factors_dtype=dtype, use_lite_mode=True
+    ),
+}
+"""(network, threshold or interval, dtype) -> diffusers' config, by name."""
 
 
 class _Counter(ModelHook):
@@ -35,7 +46,7 @@ class _Counter(ModelHook):
 
     count = 0
 
-    def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:  # noqa: ARG002
+    def pre_forward(self, _module: nn.Module, *args: object, **kwargs: object) -> tuple[tuple, dict]:
         self.count += 1
         return args, kwargs
 
@@ -44,28 +55,21 @@ class _Cached:
     """Transformer with a step cache; counts calls and records whether each call ran the blocks."""
 
     def __init__(
-        self, transformer: Any, config: Any, *, in_blocks: bool, on_call: Callable[["_Cached"], None]
+        self, transformer: Network, config: Config, *, in_blocks: bool, on_call: Callable[["_Cached"], None]
     ) -> None:
         self.transformer, self.config, self.calls = transformer, config, 0
         self.counter = _Counter()
         stack = blocks(transformer)
         for block in () if in_blocks else stack:
             _compile_inside(block)
-        last = stack[-1]
-        self.counted = next(module for name, module in last.named_children() if "attn" in name)
-        self.counted = self.counted if in_blocks else last
+        attention = next(layer for layer in stack[-1].children() if hasattr(layer, "processor"))
+        self.counted = attention if in_blocks else stack[-1]
         HookRegistry.check_if_exists_or_initialize(self.counted).register_hook(self.counter, HOOK)
         transformer.enable_cache(config)
         first = HookRegistry.check_if_exists_or_initialize(stack[0])
         leader = first.get_hook(_MAG_CACHE_LEADER_BLOCK_HOOK)
         self.states: StateManager | None = getattr(leader, "state_manager", None)
         self.listener = transformer.register_forward_pre_hook(lambda *_: on_call(self))
-
-    @property
-    def branch(self) -> str:
-        """Guidance branch that is being computed."""
-        assert self.states is not None
-        return self.states.context.name
 
     def calibrated(self) -> dict[str, list[float]]:
         """Return the ratios measured since the last reset, by branch; empty unless it calibrates."""
@@ -95,9 +99,20 @@ def _compile_inside(block: nn.Module) -> None:
 
 
 class DiffusersCache:
-    """One of diffusers' caches on every transformer of a pipeline; created by ``enable_cache``.
+    """One of diffusers' caches on every transformer of a pipeline.
 
-    ``ratios``: measured by a calibrating MagCache in the first loop after its creation.
+    Blocks may be streamed, quantized or compiled. ``ratios``: measured by a calibrating MagCache in the first
+    loop after its creation.
+
+    Args:
+        transformers: networks of the pipeline.
+        name: key of KINDS.
+        threshold: diffusers' threshold; TaylorSeer: interval of computed steps; None lets MagCache calibrate.
+        dtype: dtype of TaylorSeer's cached tensors.
+        ratios: ratios for MagCache, from an earlier ``DiffusersCache.ratios``.
+
+    Raises:
+        ValueError: another cache is on; MagCache has neither ratios nor is to calibrate.
     """
 
     recorded_as: ClassVar[str] = "cache"
@@ -105,21 +120,28 @@ class DiffusersCache:
 
     def __init__(
         self,
-        transformers: Sequence[Any],
-        make: Callable[[], Any],
+        transformers: Sequence[Network],
+        name: str,
+        threshold: float | None,
         *,
-        in_blocks: bool = False,
-        known: Ratios | None = None,
+        dtype: torch.dtype,
+        ratios: Ratios | None = None,
     ) -> None:
-        self.known = known
+        kind = KINDS[name]
+        self.known = ratios if kind.calibrated and threshold is not None else None
+        if kind.calibrated and threshold is not None and ratios is None:
+            raise ValueError(f"{name} needs ratios")
         self.ratios: Ratios = {}
         self._working: _Cached | None = None
         self._steps = 0
         self._measured: dict[int, dict[str, list[float]]] = {}
-        self.cached = [
-            _Cached(transformer, make(), in_blocks=in_blocks, on_call=self._on_call)
-            for transformer in transformers
-        ]
+        self.cached = []
+        for network in transformers:
+            if threshold is None:
+                config = MagCacheConfig(calibrate=True, num_inference_steps=ENDLESS)
+            else:
+                config = CONFIGS[name](network, threshold, dtype)
+            self.cached.append(_Cached(network, config, in_blocks=kind.in_blocks, on_call=self._on_call))
 
     @property
     def computed(self) -> int:
@@ -165,8 +187,9 @@ class DiffusersCache:
             self._working = cached
         if self.known is None:
             return
+        assert cached.states is not None
         branches = self.known["transformers"][self.cached.index(cached)]
-        ratios: list[float] = branches.get(cached.branch) or next(iter(branches.values()), [])
+        ratios: list[float] = branches.get(cached.states.context.name) or next(iter(branches.values()), [])
         cached.config.mag_ratios = _interpolate_ratios(ratios, self._steps / self.known["steps"])
         cached.config.num_inference_steps = max(1, len(cached.config.mag_ratios))
 
@@ -191,69 +214,3 @@ def _interpolate_ratios(ratios: Sequence[float], scale: float) -> list[float]:
     if length == len(ratios) or not ratios or not length:
         return list(ratios)
     return nearest_interp(torch.tensor(ratios), length).tolist()
-
-
-def enable_cache(
-    transformers: Sequence[Any],
-    name: str,
-    threshold: float | None,
-    *,
-    dtype: torch.dtype,
-    ratios: Ratios | None = None,
-) -> DiffusersCache:
-    """Install a step cache on transformers; their blocks may be streamed, quantized or compiled.
-
-    Args:
-        transformers: networks of the pipeline.
-        name: key of KINDS.
-        threshold: diffusers' threshold; TaylorSeer: interval of computed steps; None lets MagCache calibrate.
-        dtype: dtype of TaylorSeer's cached tensors.
-        ratios: ratios for MagCache, from an earlier ``DiffusersCache.ratios``.
-
-    Raises:
-        ValueError: another cache is on; MagCache has neither ratios nor is to calibrate.
-    """
-    kind, measured = KINDS[name], threshold is not None
-    if kind.calibrated and measured and ratios is None:
-        raise ValueError(f"{name} needs ratios")
-    return DiffusersCache(
-        transformers,
-        lambda: CONFIGS[name](threshold, dtype),
-        in_blocks=kind.in_blocks,
-        known=ratios if kind.calibrated and measured else None,
-    )
-
-
-def _first_block(threshold: float | None, _: torch.dtype) -> Any:
-    assert threshold is not None
-    return FirstBlockCacheConfig(threshold=threshold)
-
-
-def _magcache(threshold: float | None, _: torch.dtype) -> Any:
-    if threshold is None:
-        return MagCacheConfig(calibrate=True, num_inference_steps=ENDLESS)
-    return MagCacheConfig(threshold=threshold, mag_ratios=[1.0], num_inference_steps=1)
-
-
-def _taylorseer(interval: float | None, dtype: torch.dtype) -> Any:
-    assert interval is not None
-    return TaylorSeerCacheConfig(
-        cache_interval=int(interval),
-        taylor_factors_dtype=dtype,
-        cache_identifiers=EXTRAPOLATED,
-        skip_predict_identifiers=LEFT_OUT,
-    )
-
-
-def _taylorseer_lite(interval: float | None, dtype: torch.dtype) -> Any:
-    assert interval is not None
-    return TaylorSeerCacheConfig(cache_interval=int(interval), taylor_factors_dtype=dtype, use_lite_mode=True)
-
-
-CONFIGS: dict[str, Callable[[float | None, torch.dtype], Any]] = {
-    "first_block": _first_block,
-    "magcache": _magcache,
-    "taylorseer": _taylorseer,
-    "taylorseer_lite": _taylorseer_lite,
-}
-"""(threshold, dtype) -> diffusers' config, by name."""

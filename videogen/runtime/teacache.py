@@ -12,12 +12,12 @@ per guidance branch and step. Source: spec skyreels_v2 section 10.
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from diffusers.hooks.hooks import HookRegistry, ModelHook, StateManager
 from torch import Size, Tensor, nn
 
-from videogen.models.wan.transformer import WanDiT
+from videogen.models.interface import Network
 from videogen.tasks.teacache_tables import Table
 
 HOOK = "videogen_teacache"
@@ -121,34 +121,45 @@ class Fixed(Counting):
         return branch, count, count < RETAINED[self.use_ret_steps] // 2 or count >= last
 
 
-class _Branch(StateManager):
-    """Hook through which ``transformer.cache_context(name)`` sets the current branch; stores nothing else."""
-
-    name = ""
-
-    def __init__(self) -> None:
-        super().__init__(dict)
-
-    def set_context(self, context: Any) -> None:
-        self.name = "" if context is None else context.name
-
-
 class TeaCache(ModelHook):
-    """Hook on the block stack of one transformer; created by ``enable_teacache``.
+    """Hook on the block stack of one transformer, whose blocks may be compiled, streamed or quantized.
 
     ``log`` holds the decisions since the last ``reset``. Each state stores one residual [B, F, S, D] in the
-    dtype of the tokens and one signal [B, F or 1, D] or [B, F or 1, 6, D] in float32.
+    dtype of the tokens and one signal [B, F or 1, D] or [B, F or 1, 6, D] in float32. Tokens may be sharded
+    over ranks before the stack is called, not inside it (see runtime/parallel.py).
+
+    Args:
+        transformer: network to change. Its ``blocks`` run all blocks, and its ``condition_embedder`` returns
+            the time embedding and the modulation.
+        table: coefficients from ``choose_table``.
+        threshold: accumulated change below which a call is skipped (0.1 about 2x, 0.2 about 3x as fast).
+        use_ret_steps: use the modulation as signal, not the time embedding, and compute more at the start.
+        fixed: count steps per guidance branch and loop, not calls as published.
+        sync_scalar: distance -> distance that all ranks use.
+
+    Raises:
+        ValueError: it is already enabled.
     """
 
     recorded_as: ClassVar[str] = "teacache"
-    _is_stateful = True  # so that cache_context reaches _Branch
+    _is_stateful = True  # so that cache_context reaches ``branch``
 
     def __init__(
-        self, transformer: WanDiT, counting: Counting, sync_scalar: Callable[[float], float] = float
+        self,
+        transformer: Network,
+        table: Table,
+        *,
+        threshold: float,
+        use_ret_steps: bool,
+        fixed: bool,
+        sync_scalar: Callable[[float], float] = float,
     ) -> None:
         super().__init__()
-        self.transformer, self.counting, self.sync_scalar = transformer, counting, sync_scalar
-        self.branch = _Branch()
+        self.transformer, self.sync_scalar = transformer, sync_scalar
+        self.counting = (Fixed if fixed else Published)(
+            table.coefficients(use_ret_steps), threshold=threshold, use_ret_steps=use_ret_steps
+        )
+        self.branch = StateManager(dict)  # only for its context, which has the name of the current branch
         self.log: list[Decision] = []
         self.signals: dict[str, Tensor] = {}
         self.residuals: dict[str, Tensor] = {}
@@ -172,7 +183,7 @@ class TeaCache(ModelHook):
     def reset(self, num_steps: int) -> None:
         """Start a generation; ``num_steps`` is the start value of published counting."""
         self.counting.reset(num_steps)
-        self._drop()
+        self.end_loop()
         self.log.clear()
 
     def start_loop(self, num_steps: int, published_steps: int | None = None) -> None:
@@ -181,11 +192,12 @@ class TeaCache(ModelHook):
         ``published_steps``: number of steps that the published code sets for the loop, if it differs.
         """
         self.counting.start_loop(num_steps, published_steps)
-        self._drop()
+        self.end_loop()
 
     def end_loop(self) -> None:
         """Free cached tensors; the next loop starts by computing."""
-        self._drop()
+        self.signals.clear()
+        self.residuals.clear()
 
     @property
     def needs_pairs(self) -> bool:
@@ -201,15 +213,16 @@ class TeaCache(ModelHook):
             del blocks._diffusers_hook, blocks.forward
         self._listener.remove()
         self._forget_registries()
-        self._drop()
+        self.end_loop()
 
     def new_forward(
-        self, _module: nn.Module, hidden_states: Tensor, text: Tensor, temb: Tensor, *others: Any
+        self, _module: nn.Module, hidden_states: Tensor, text: Tensor, temb: Tensor, *others: object
     ) -> Tensor:
         """Run or skip the blocks; takes the arguments of ``WanBlocks.forward``."""
         signal = temb if self.counting.use_ret_steps else self._embedding
+        branch = getattr(self.branch._context, "name", "")
         decision = self.counting.decide(
-            self.branch.name, lambda state: self._distance(state, signal, hidden_states.shape)
+            branch, lambda state: self._distance(state, signal, hidden_states.shape)
         )
         self.log.append(decision)
         self.signals[decision.state] = signal
@@ -222,7 +235,7 @@ class TeaCache(ModelHook):
 
     def reset_state(self, module: nn.Module) -> nn.Module:
         """Clear cached tensors; diffusers calls this after a generation."""
-        self._drop()
+        self.end_loop()
         return module
 
     def _distance(self, state: str, signal: Tensor, shape: Size) -> float | None:
@@ -236,44 +249,10 @@ class TeaCache(ModelHook):
         previous = self.signals[state]
         return self.sync_scalar(((signal - previous).abs().mean() / previous.abs().mean()).item())
 
-    def _listen(self, _embedder: nn.Module, _arguments: Any, outputs: tuple[Tensor, Tensor]) -> None:
+    def _listen(self, _embedder: nn.Module, _arguments: object, outputs: tuple[Tensor, Tensor]) -> None:
         self._embedding = outputs[0]
-
-    def _drop(self) -> None:
-        self.signals.clear()
-        self.residuals.clear()
 
     def _forget_registries(self) -> None:
         """Clear the list of hooked modules that ``cache_context`` caches, so that it is rebuilt."""
         if (registry := getattr(self.transformer, "_diffusers_hook", None)) is not None:
             registry.invalidate_child_registries_cache()
-
-
-def enable_teacache(
-    transformer: WanDiT,
-    table: Table,
-    *,
-    threshold: float,
-    use_ret_steps: bool,
-    fixed: bool,
-    sync_scalar: Callable[[float], float] = float,
-) -> TeaCache:
-    """Install TeaCache on a transformer; its blocks may be compiled, streamed or quantized.
-
-    Tokens may be sharded over ranks before the stack is called, not inside it (see runtime/parallel.py).
-
-    Args:
-        transformer: network to change.
-        table: coefficients from ``choose_table``.
-        threshold: accumulated change below which a call is skipped (0.1 about 2x, 0.2 about 3x as fast).
-        use_ret_steps: use the modulation as signal, not the time embedding, and compute more at the start.
-        fixed: count steps per guidance branch and loop, not calls as published.
-        sync_scalar: distance -> distance that all ranks use.
-
-    Raises:
-        ValueError: it is already enabled.
-    """
-    counting = (Fixed if fixed else Published)(
-        table.coefficients(use_ret_steps), threshold=threshold, use_ret_steps=use_ret_steps
-    )
-    return TeaCache(transformer, counting, sync_scalar)

@@ -48,24 +48,14 @@ class ShardSpec:
         whole = torch.cat(list(all_gather(x, group)), dim=dim)
         if self.length % self.ranks == 0:
             return whole
-        return whole.index_select(dim, _unshard_indices(self, x.device))
+        order = SequenceSharding(((1, self),)).sequence_order(0, self.ranks, x.device)
+        return whole.index_select(dim, order)
 
 
 @lru_cache
 def _shard_indices(spec: ShardSpec, rank: int, device: torch.device) -> Tensor:
     local = spec.local_range(rank)
     return torch.arange(spec.shard_length, device=device).clamp(max=len(local) - 1) + local.start
-
-
-@lru_cache
-def _unshard_indices(spec: ShardSpec, device: torch.device) -> Tensor:
-    """Return the position of every item in the concatenated padded shards."""
-    places = [
-        rank * spec.shard_length + index
-        for rank in range(spec.ranks)
-        for index in range(len(spec.local_range(rank)))
-    ]
-    return torch.tensor(places, device=device)
 
 
 @dataclass(frozen=True, slots=True)

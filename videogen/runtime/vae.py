@@ -3,8 +3,7 @@
 import torch
 from torch import nn
 
-from videogen.models.hunyuan.vae_layers import IN_PARTS
-from videogen.models.wan.vae_layers import FUSED
+from videogen.models.vae_layers import use_fused_layers
 
 ORDERS = {4: torch.channels_last, 5: torch.channels_last_3d}  # by dimensions of a convolution's weight
 
@@ -19,13 +18,6 @@ def prepare_vae(vae: nn.Module, device: torch.device, dtype: torch.dtype) -> Non
         part.to(dtype=dtype)
     if device.type == "cuda":
         order_channels_last(vae)
-
-
-def use_fused_layers(vae: nn.Module) -> None:
-    """Replace the layers of a VAE by ones that need fewer passes; weights and results stay the same."""
-    layers = {**FUSED, **IN_PARTS}
-    for module in vae.modules():
-        module.__class__ = layers.get(type(module), type(module))
 
 
 def order_channels_last(vae: nn.Module) -> None:

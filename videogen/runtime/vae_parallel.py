@@ -1,25 +1,19 @@
-"""VAE parallel: Wan's decoders sharded over ranks by rows, with halo exchange; exact.
+"""VAE parallel: streaming decoders sharded over ranks by rows, with halo exchange; exact.
 
 A convolution needs one halo row on each side, received from the neighbour ranks; the attention in the middle
 uses the keys and values of all rows. Everything else in the decoder is per pixel. Encoding is not sharded,
 because its result seeds the trajectory and must be bit-exact.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
-from diffusers import AutoencoderKLWan
-from diffusers.models.autoencoders.autoencoder_kl_wan import WanAttentionBlock
 from einops import rearrange
-from torch import Tensor
-from torch.nn import functional
+from torch import Tensor, nn
 
-from videogen.models.wan.vae_layers import CausalConv, Resample
+from videogen.models.vae_layers import use_fused_layers
 from videogen.runtime.token_sharding import ShardSpec
-from videogen.runtime.vae import use_fused_layers
 
 Decoder = Callable[[Tensor], Tensor]
 """One latent frame [B, C, 1, h, w] to video frames [B, 3, f, H, W]."""
@@ -41,23 +35,17 @@ class SpatialSharding:
         """Return a decoder that decodes only this rank's rows and gathers the whole result on every rank."""
 
         def decode(frame: Tensor) -> Tensor:
-            spec = ShardSpec(frame.shape[-2], self.ranks)
+            self.spec = spec = ShardSpec(frame.shape[-2], self.ranks)
             rows_here = spec.local_range(self.rank)
-            with self._active_spec(spec):
+            try:
                 video = whole(frame[..., rows_here.start : rows_here.stop, :].contiguous())
-                scale = video.shape[-2] // len(rows_here)
-                rows = rearrange(video, "b c f (h s) w -> h b c f s w", s=scale)
-                return rearrange(self._gather_rows(rows, spec), "h b c f s w -> b c f (h s) w")
+            finally:
+                self.spec = None
+            scale = video.shape[-2] // len(rows_here)
+            rows = rearrange(video, "b c f (h s) w -> h b c f s w", s=scale)
+            return rearrange(self._gather_rows(rows, spec), "h b c f s w -> b c f (h s) w")
 
         return decode
-
-    @contextmanager
-    def _active_spec(self, spec: ShardSpec) -> Iterator[None]:
-        self.spec = spec
-        try:
-            yield
-        finally:
-            self.spec = None
 
     def _gather_rows(self, rows: Tensor, spec: ShardSpec) -> Tensor:
         """Gather the rows [h, ...] of all ranks."""
@@ -96,24 +84,13 @@ class SpatialSharding:
         return rearrange(rows, "h b c w -> b c h w")
 
 
-def shard_decoder(vae: AutoencoderKLWan, group: dist.ProcessGroup) -> None:
-    """Shard ``vae.decode_stream`` over ranks; frames with too few rows and tiled decodes are not sharded."""
+def shard_decoder(vae: nn.Module, group: dist.ProcessGroup) -> None:
+    """Shard a VAE's streaming decode over ranks, if its layers can be sharded.
+
+    Frames with too few rows and tiled decodes are not sharded.
+    """
     use_fused_layers(vae)
-    vae.spatial_sharding = sharding = SpatialSharding(group)
-    for module in vae.decoder.modules():
-        if isinstance(module, CausalConv | Resample):
-            module.halo_exchange = sharding
-        elif isinstance(module, WanAttentionBlock):
-            module.forward = partial(_attend, sharding, module)
-
-
-def _attend(sharding: SpatialSharding, block: WanAttentionBlock, x: Tensor) -> Tensor:
-    """Run the block's forward with the keys and values of all rows."""
-    batch, height = len(x), x.shape[-2]
-    frames = block.norm(rearrange(x, "b c f h w -> (b f) c h w"))
-    query, rest = block.to_qkv(frames).tensor_split([frames.shape[1]], dim=1)
-    key, value = sharding.gather_all_rows(rest).chunk(2, dim=1)
-    query, key, value = (rearrange(x, "n c h w -> n 1 (h w) c").contiguous() for x in (query, key, value))
-    out = functional.scaled_dot_product_attention(query, key, value)
-    out = block.proj(rearrange(out, "n 1 (h w) c -> n c h w", h=height))
-    return x + rearrange(out, "(b f) c h w -> b c f h w", b=batch)
+    sharding = SpatialSharding(group)
+    layers = [layer for layer in vae.get_submodule("decoder").modules() if hasattr(layer, "spatial_sharding")]
+    for module in (vae, *layers) if layers else ():
+        module.spatial_sharding = sharding  # type: ignore[assignment]

@@ -2,12 +2,16 @@
 
 import functools
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from videogen.errors import VideoGenError
+
+Config = Mapping[str, Any]
+"""Content of a config file: one of these, or the config.json of a model's component."""
 
 
 def root() -> Path:
@@ -17,7 +21,7 @@ def root() -> Path:
 
 
 @functools.cache
-def read(name: str) -> dict[str, Any]:
+def read(name: str) -> Config:
     """Return a config by name ('reference_to_video', 'tiny/skyreels-v3-r2v'); shared: do not change it."""
     file = root() / f"{name}.yaml"
     content = yaml.safe_load(file.read_text(encoding="utf-8"))

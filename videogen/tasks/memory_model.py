@@ -1,8 +1,9 @@
 """What decides how much memory the models of a family take."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+
+from videogen.tasks.config import Config
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,6 +22,15 @@ class VaeMemory:
     decode_frame: float = 0.0
     picture: float
     video: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NetworkSize:
+    """Size of a transformer: its width, its layers, and the width of its feed-forwards (0: not known)."""
+
+    width: int = 0
+    layers: int = 0
+    ffn: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,12 +67,11 @@ class FamilyMemory:
     Args:
         vae: figures of its VAE.
         vae_width: config.json of the VAE -> base width of its decoder, per output pixel.
-        network: features of a checkpoint (``checkpoints.model_features``), or a row of
-            configs/published.yaml -> its transformer.
+        network: size of the transformer -> what it takes.
         cached_outputs: config.json of the transformer -> outputs of layers that TaylorSeer extrapolates.
     """
 
     vae: VaeMemory
-    vae_width: Callable[[Mapping[str, Any]], float]
-    network: Callable[[Mapping[str, Any]], Network]
-    cached_outputs: Callable[[Mapping[str, Any]], int]
+    vae_width: Callable[[Config], float]
+    network: Callable[[NetworkSize], Network]
+    cached_outputs: Callable[[Config], int]

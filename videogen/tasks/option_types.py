@@ -5,10 +5,11 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from videogen.errors import nearest
 from videogen.tasks.geometry import SIZE_UNIT
+from videogen.tasks.kernels import DTYPES
 
 MAX_SEED = 2**63 - 1
 LONGEST_NAME, LONGEST_PATH = 255, 4000  # bytes that file systems allow; temporary names make a path longer
@@ -240,6 +241,11 @@ def one_of(*choices: str, **synonyms: str) -> Callable[[str], str]:
     return parse
 
 
-def split(value: Any) -> str:
+def dtype_of(*names: str) -> Callable[[str], str]:
+    """Return a parser of dtypes by their names, long or short."""
+    return one_of(*names, **{DTYPES[name].short: name for name in names})
+
+
+def split(value: object) -> str:
     """Return a YAML or JSON list as it would be typed."""
     return ",".join(str(part) for part in value) if isinstance(value, list | tuple) else str(value)

@@ -12,9 +12,11 @@ from typing import Any, Self
 
 from videogen.errors import InputError
 from videogen.media.audio import MAX_FRAMES
+from videogen.tasks.kernels import BACKENDS
 from videogen.tasks.option import Option, Unset, row, switch
 from videogen.tasks.option_types import (
     Lora,
+    dtype_of,
     file_path,
     guidance,
     lora,
@@ -139,7 +141,7 @@ class Sampling:
         aliases=("flow_shift", "sample_shift"), common=True)
     sample_solver: str = row(one_of("unipc", "dpm++", "euler", "lcm"),
         "how a step is taken; lcm: for weights distilled to a few steps", metavar="NAME")
-    boundary: float = row(real(0, 1), "noise level from which the high-noise expert works (Wan2.2 A14B)",
+    boundary: float = row(real(0, 1), "noise level from which the high-noise expert works, if there are two",
         metavar="0..1")
     handover: str = row(one_of("frames", "latents", "mp4"),
         "what one roll passes to the next: 8-bit frames, as published, or latents; in a chain frames, or "
@@ -201,7 +203,7 @@ class Chain:
 
 @dataclass(frozen=True, kw_only=True)
 class FirstFrame:
-    """How HunyuanVideo keeps to its first frame."""
+    """How HunyuanVideo keeps to its first frame, and long videos from repeating."""
 
     i2v_stability: bool = switch("keep close to the first frame (the default, with --shift 7)",
         excludes=("no_i2v_stability",), default=True, instead_of=("no_i2v_stability",))
@@ -238,9 +240,8 @@ class Runtime:
 
     device: str = row(word, "auto, cpu, cuda, cuda:N or mps", metavar="DEVICE", common=True, default="auto",
         hashed=False, recorded=False, reloads=True)
-    dtype: str = row(
-        one_of("bfloat16", "float16", "float32", bf16="bfloat16", fp16="float16", fp32="float32"),
-        "dtype of the large weights", metavar="DTYPE", common=True, default="bfloat16", reloads=True)
+    dtype: str = row(dtype_of("bfloat16", "float16", "float32"), "dtype of the large weights",
+        metavar="DTYPE", common=True, default="bfloat16", reloads=True)
     offload: bool = switch("keep only the component at work on the GPU", aliases=("use_cpu_offload",),
         common=True, default=False, hashed=False, reloads=True, excludes=("float8_matmul",))
     low_vram: bool = switch("float8 weights, blocks streamed to the GPU, tiled decode", common=True,
@@ -254,7 +255,7 @@ class Runtime:
         metavar="N", common=True, default=None, hashed=False, recorded=False)
     cfg_parallel: bool = switch("the forwards of one step (guidance) on different ranks", common=True,
         default=False, hashed=False, recorded=False)
-    attention_backend: str = row(one_of("auto", "native", "cudnn", "flash", "flash3", "sage", "xformers"),
+    attention_backend: str = row(one_of("auto", *BACKENDS),
         "attention kernel; auto never takes sage, which is not exact", metavar="NAME", common=True,
         default="auto", reloads=True)
     compile: bool = switch("compile the transformer blocks (the first step takes minutes)", common=True,
@@ -264,7 +265,7 @@ class Runtime:
         "--compile, on a GPU of compute capability 8.9 or more", common=True, default=False, reloads=True)
     vae_tiling: str = row(one_of("auto", "on", "off"), "tiled decode for small GPUs", metavar="MODE",
         common=True, default="auto")
-    vae_dtype: str = row(one_of("float32", "bfloat16", fp32="float32", bf16="bfloat16"),
+    vae_dtype: str = row(dtype_of("float32", "bfloat16"),
         "dtype of the decode; bfloat16 is faster and takes less memory, and is not exact", metavar="DTYPE",
         common=True, default="float32", reloads=True)
     embedding_cache: str | None = row(path, "keep encoded prompts here; known ones need no text encoder",
@@ -332,7 +333,7 @@ GROUPS: dict[str, tuple[type, ...]] = {
     "diffusion forcing": (Forcing,),
     "avatar": (Avatar,),
     "chain": (Chain,),
-    "HunyuanVideo": (FirstFrame,),
+    "stability": (FirstFrame,),
     "caching": (Caching,),
     "memory and speed": (Runtime,),
     "output": (Output, Existing),

@@ -3,7 +3,7 @@
 import math
 import string
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from videogen.errors import InputError
 from videogen.tasks.geometry import (
@@ -21,6 +21,17 @@ from videogen.tasks.options import Size
 
 LISTED_SIZES = 8  # named in a message
 LONGEST = 1_000_001  # frames; half a day
+
+
+class Picture(Protocol):
+    """An image, or a frame of a video."""
+
+    @property
+    def width(self) -> int: ...
+
+    @property
+    def height(self) -> int: ...
+
 
 Inputs = Mapping[str, Sequence[Any]]
 """Input files of a request, opened and checked (InputImage, InputVideo), by the name of their flag."""

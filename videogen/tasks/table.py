@@ -1,4 +1,6 @@
-"""The table of tasks: the rows of all families. A new family is added to ``FAMILIES``, and nowhere else.
+"""The registry: the families and networks there are, and from them the table of tasks.
+
+A new family is added to ``FAMILIES``, a new network to ``NETWORKS``, and nowhere else.
 
 Nothing here imports torch: a row names its pipeline class, and its ``shape`` function is plain arithmetic.
 """
@@ -9,15 +11,26 @@ from videogen.errors import InputError, nearest
 from videogen.tasks.families import hunyuan, skyreels_v2, skyreels_v3, wan22
 from videogen.tasks.option import typed
 from videogen.tasks.options import OPTIONS
-from videogen.tasks.task_spec import TaskSpec
+from videogen.tasks.task_spec import DIFFUSERS, Layout, TaskSpec
 
 FAMILIES = (skyreels_v3, skyreels_v2, wan22, hunyuan)
+NETWORKS = ("wan", "hunyuan")
+"""Names of the modules in ``checkpoints/networks/`` and of the folders in ``models/``."""
+LAYOUTS: dict[str, Layout] = {
+    layout.name: layout for layout in (*(own for family in FAMILIES for own in family.LAYOUTS), DIFFUSERS)
+}
 ROWS: tuple[TaskSpec, ...] = tuple(row for family in FAMILIES for row in family.TASKS)
 VARIANTS: dict[str, tuple[TaskSpec, ...]] = {
     name: tuple(row for row in ROWS if row.name == name) for name in dict.fromkeys(row.name for row in ROWS)
 }
 TASKS: dict[str, TaskSpec] = {name: rows[0] for name, rows in VARIANTS.items()}
 """The row of every task's default model."""
+
+
+def summary(name: str) -> str:
+    """Return what a task makes, and with which models."""
+    brands = dict.fromkeys(row.brand for row in VARIANTS[name])
+    return f"{TASKS[name].summary} ({', '.join(brands)})"
 
 
 def variant(name: str, family: str) -> TaskSpec:

@@ -1,14 +1,15 @@
 """What a row of the task table holds."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol
 
 from videogen.errors import InputError
 from videogen.tasks import config
+from videogen.tasks.config import Config
 from videogen.tasks.geometry import Bucket, Shape
-from videogen.tasks.memory_model import FamilyMemory
+from videogen.tasks.memory_model import FamilyMemory, NetworkSize
 from videogen.tasks.options import OPTIONS, Options, Scale, merge
 from videogen.tasks.sizes import Inputs, SizeTables
 
@@ -31,10 +32,11 @@ class Files:
     fewest: int
     most: int
 
-    def listed(self, given: Any) -> list[Any]:
+    def listed(self, given: object) -> list[object]:
         """Return what a Python caller gave as a list; a list may itself be one video."""
-        several = self.most > 1 and isinstance(given, list | tuple)
-        return [] if given is None else list(given) if several else [given]
+        if given is None:
+            return []
+        return list(given) if self.most > 1 and isinstance(given, list | tuple) else [given]
 
     def check(self, flag: str, task: str, count: int) -> None:
         """Refuse too few or too many.
@@ -50,17 +52,77 @@ class Files:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Layout:
+    """Where each component lies in a published model folder.
+
+    Args:
+        markers: names of which one is enough to recognise the layout.
+        shared_markers: likewise, but other layouts have them as well, so they are looked for last.
+        places: component -> place. A place ending in "/" is a folder with its own config or tokenizer files
+            ("./" is the model folder itself); anything else is one weight file. Without places every
+            component of the pipeline has a folder of its own name.
+    """
+
+    name: str
+    markers: tuple[str, ...] = ()
+    shared_markers: tuple[str, ...] = ()
+    places: Mapping[str, str] = field(default_factory=dict)
+
+    def place(self, name: str, component: str) -> str:
+        """Return the place of the pipeline's ``name``, which is a ``component``."""
+        return self.places[component] if self.places else f"{name}/"
+
+
+DIFFUSERS = Layout(name="diffusers", markers=("model_index.json", "vae", "text_encoder"))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NetworkTraits:
+    """What tells the transformers of one layout apart; in a row of the task table None stands for any.
+
+    Args:
+        kind: which network it is.
+        image: whether it has an embedding of image features; ``audio`` and ``fps`` likewise.
+        experts: transformers that share the work.
+        guidance: whether it has an embedding of the guidance scale.
+    """
+
+    kind: str | None = None
+    in_channels: int | None = None
+    image: bool | None = None
+    audio: bool | None = None
+    fps: bool | None = None
+    experts: int | None = None
+    guidance: bool | None = None
+
+    def differences(self, found: "NetworkTraits") -> list[str]:
+        """Return the names of the traits in which a transformer is not as it must be."""
+        wanted = ((trait.name, getattr(self, trait.name)) for trait in fields(self))
+        return [name for name, value in wanted if value is not None and getattr(found, name) != value]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PublishedWeights:
+    """A row of configs/published.yaml: size of the transformer, weights and bytes per component."""
+
+    size: NetworkSize
+    parameters: Mapping[str, int]
+    bytes: Mapping[str, int]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Model:
     """A published repository: its hub ids, defaults of its own, and its row in configs/published.yaml."""
 
     names: tuple[str, ...]
     weights: str
-    defaults: Mapping[str, Any] = field(default_factory=dict)
+    defaults: Mapping[str, object] = field(default_factory=dict)
 
-    @property
-    def published(self) -> Mapping[str, Any]:
-        """Width of the transformer, weights and bytes per component."""
-        return config.read("published")[self.weights]
+    def published(self) -> PublishedWeights:
+        """Read its row of configs/published.yaml."""
+        row = dict(config.read("published")[self.weights])
+        parameters, sizes = row.pop("parameters"), row.pop("bytes")
+        return PublishedWeights(size=NetworkSize(**row), parameters=parameters, bytes=sizes)
 
     def is_named(self, name: str) -> bool:
         """Return whether a hub id is one of its own, or a folder carries its name."""
@@ -72,15 +134,23 @@ def as_given(options: Options) -> Options:
     return options
 
 
+def as_listed(table: int | Sequence[Bucket]) -> Sequence[Bucket]:
+    """Return the sizes of a class as configs/sizes.yaml lists them."""
+    assert not isinstance(table, int)
+    return table
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TaskSpec:
     """One task with the models of one family.
 
     Args:
         family: whose models these are; a task may have several rows, and the checkpoint found decides.
+        brand: what lists of tasks call these models.
+        summary: what the task makes; that of its first row counts.
         config_name: of its YAML file.
         pipeline: 'module:class' of its pipeline.
-        layouts: checkpoint layouts it can read, the published one first (see checkpoints/layouts.py).
+        layouts: names of the checkpoint layouts it can read, the published one first.
         components: what its pipeline needs -> which component of the checkpoint that is.
         tiny: name after 'tiny:' -> file in configs/tiny; the first is the default.
         inputs: flag -> files it takes.
@@ -88,16 +158,14 @@ class TaskSpec:
         options: further ones that these models have a use for; those that are common to all tasks need not be
             named.
         shape: (options, inputs, size tables) -> what the video will be.
-        network: what the transformer must be like (see ``checkpoints.model_features``), for checkpoints of
-            the same layout to be told apart.
+        network: what the transformer must be like.
         warnings: see warnings.py.
         describes: without a prompt, a model describes the input video.
         size_class: an entry of configs/sizes.yaml -> its sizes.
         memory: how much memory the models take.
         resolve_defaults: options -> the same with those that depend on others.
         fixed_options: option -> the only value that these models allow.
-        requires: option -> what the transformer must have for it to mean something (see
-            ``checkpoints.model_features``).
+        requires: option -> trait that the transformer must have for it to mean something.
     """
 
     name: str
@@ -111,60 +179,63 @@ class TaskSpec:
     arguments: tuple[str, ...]
     options: tuple[str, ...]
     shape: Callable[[Options, Inputs, SizeTables], Shape]
-    network: Mapping[str, Any]
+    network: NetworkTraits
     warnings: Callable[[Options, Collection[str], Inputs], Iterator[str]]
     memory: FamilyMemory
+    brand: str
     summary: str = ""
     describes: bool = False
-    size_class: Callable[[Any], Sequence[Bucket]] = list
+    size_class: Callable[[int | Sequence[Bucket]], Sequence[Bucket]] = as_listed
     resolve_defaults: Callable[[Options], Options] = as_given
     requires: Mapping[str, str] = field(default_factory=dict)
-    fixed_options: Mapping[str, Any] = field(default_factory=dict)
+    fixed_options: Mapping[str, str] = field(default_factory=dict)
 
     def uses(self, option: str) -> bool:
         """Return whether an option means something for this task with these models."""
         own = (*self.options, *self.inputs, *self.arguments)
         return OPTIONS[option].common or option in own
 
-    @property
-    def config(self) -> Mapping[str, Any]:
+    def config(self) -> Config:
+        """Return its YAML file."""
         return config.read(self.config_name)
 
-    @property
     def models(self) -> list[Model]:
         """Return the published repositories; the first is the default."""
-        return [Model(**model | {"names": tuple(model["names"])}) for model in self.config["models"]]
+        return [Model(**model | {"names": tuple(model["names"])}) for model in self.config()["models"]]
 
-    @property
     def default_model(self) -> str:
-        return self.models[0].names[0]
+        """Return the hub id of the default repository."""
+        return self.models()[0].names[0]
 
     def model(self, name: str) -> Model | None:
         """Return the published repository of a hub id or folder name; of several, the longest name."""
-        named = [model for model in self.models if model.is_named(name)]
+        named = [model for model in self.models() if model.is_named(name)]
         return max(named, key=lambda model: len(model.names[0]), default=None)
 
-    @property
     def revision(self) -> str:
-        return self.config["revision"]
+        """Return the published revision."""
+        return self.config()["revision"]
 
     def defaults(self, checkpoint: Found | None = None) -> dict[str, Any]:
         """Return published defaults for the checkpoint found; a tiny model has its own size and length."""
         model = self.model(checkpoint.name) if checkpoint is not None else None
         own = model.defaults if model is not None else {}
-        values = merge(self.config["defaults"], own, _tiny(checkpoint).get("defaults", {}))
+        values = merge(self.config()["defaults"], own, _tiny(checkpoint).get("defaults", {}))
         return {
             name: value if value is None else OPTIONS[name].value(value) for name, value in values.items()
         }
 
-    def pick(self, options: Options, shape: Shape) -> dict[str, Any]:
+    def pick(self, options: Options, shape: Shape) -> dict[str, object]:
         """Return the arguments of the pipeline."""
-        known = {name: getattr(shape, name) for name in ("height", "width", "num_frames", "rolls")}
-        known |= {"latent_frames": shape.latent_shape[2], "clip_frames": options.num_frames}
-        known |= {"prompt": options.roll_prompts or options.prompt}
+        known: dict[str, object] = {
+            **{name: getattr(shape, name) for name in ("height", "width", "num_frames", "rolls")},
+            "latent_frames": shape.latent_shape[2],
+            "clip_frames": options.num_frames,
+            "prompt": options.roll_prompts or options.prompt,
+        }
         return {name: known[name] if name in known else getattr(options, name) for name in self.arguments}
 
-    def inputs_of(self, inputs: Inputs) -> dict[str, Any]:
+    def inputs_of(self, inputs: Inputs) -> dict[str, object]:
         """Return inputs as the pipeline takes them: a list, or where there can be only one, it or None."""
         return {
             name: list(inputs[name]) if files.most > 1 else next(iter(inputs[name]), None)
@@ -173,7 +244,7 @@ class TaskSpec:
 
     def size_tables(self, checkpoint: Found | None = None) -> SizeTables:
         """Return the size classes for the checkpoint found."""
-        names = [self.config["sizes"], *([_tiny(checkpoint)["sizes"]] if _tiny(checkpoint) else [])]
+        names = [self.config()["sizes"], *([_tiny(checkpoint)["sizes"]] if _tiny(checkpoint) else [])]
         return {
             size: self.size_class(table)
             for name in names
@@ -181,7 +252,7 @@ class TaskSpec:
         }
 
 
-def _tiny(checkpoint: Found | None) -> Mapping[str, Any]:
+def _tiny(checkpoint: Found | None) -> Config:
     """Return the config of a tiny checkpoint; empty for any other."""
     return config.read(f"tiny/{checkpoint.tiny}") if checkpoint is not None and checkpoint.tiny else {}
 
@@ -192,7 +263,7 @@ def check_scales(task: TaskSpec, scale: Scale | None) -> None:
     Raises:
         InputError: there is one.
     """
-    if isinstance(scale, tuple) and task.network.get("experts") != 2:
+    if isinstance(scale, tuple) and task.network.experts != 2:
         low, high = scale
         what = "two scales are for models with two experts"
         raise InputError("--guidance_scale", f"{low:g},{high:g}", what, f"nearest {high:g}")

@@ -1,4 +1,4 @@
-"""HunyuanVideo's networks: configs for diffusers' classes, and streamed VAE decoding.
+"""HunyuanVideo's networks: diffusers' classes, and streamed VAE decoding.
 
 The classes are diffusers', verified against the published code (spec hunyuan section 0). Added here: RIFLEx
 positions, a decode whose memory does not grow with the length of the video, and scaled float8 weights.
@@ -7,10 +7,11 @@ positions, a decode whose memory does not grow with the length of the video, and
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import ClassVar
 
 import torch
 from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoTransformer3DModel
+from diffusers.models.attention_processor import Attention
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from diffusers.models.transformers.transformer_hunyuan_video import HunyuanVideoAttnProcessor2_0
 from einops import rearrange
@@ -18,53 +19,48 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from videogen.models.attention import AttentionProcessor
+from videogen.models.component import Arguments
 from videogen.models.fifo_cache import FifoCache
 from videogen.models.host_copies import HostCopies
+from videogen.models.hunyuan import vae_layers  # noqa: F401 - registers the VAE's layers
+from videogen.models.interface import Network, TokenAxis, TokenPlan
 from videogen.models.kernels import operators
 
-# Input channels -> how the first frame conditions the network.
-CONDITIONS = {16: "token_replace", 33: "latent_concat"}
-ROPE_DIMS = (16, 56, 56)  # of the published head of 128; tensor shapes do not tell
-TILE, TILE_FRAMES = 256, 64  # of the published VAE: pixels each side, video frames
 STRIDE = 0.75  # distance of tiles, as a fraction of the tile size
 # RIFLEx: smallest number of latent frames, and periods of the lowered frequency over the video.
 LONG = 49
 PERIOD = 0.9
 
 
-def dit_config(config: Mapping[str, Any], shapes: Any) -> dict[str, Any]:
-    """Return HunyuanVideoTransformer3DModel's arguments (spec hunyuan section 6).
+class HunyuanDiT(Network, HunyuanVideoTransformer3DModel):
+    """diffusers' network, with what runtime options must know; text changes from block to block."""
 
-    Raises:
-        ValueError: a config that contradicts the weights.
-    """
-    dim, channels = shapes["x_embedder.proj.weight"][:2]
-    (head_dim,) = shapes["transformer_blocks.0.attn.norm_q.weight"]
-    condition = CONDITIONS.get(channels)
-    said = config.get("image_condition_type", condition)
-    if condition is None or said != condition:
-        raise ValueError(f"{channels} input channels are {condition or 'no known kind'}, not {said}")
-    return {
-        "in_channels": channels,
-        "out_channels": shapes["proj_out.weight"][0] // 4,
-        "num_attention_heads": dim // head_dim,
-        "attention_head_dim": head_dim,
-        "num_layers": shapes.count("transformer_blocks."),
-        "num_single_layers": shapes.count("single_transformer_blocks."),
-        "num_refiner_layers": shapes.count("context_embedder.token_refiner.refiner_blocks."),
-        "mlp_ratio": shapes["transformer_blocks.0.ff.net.0.proj.weight"][0] / dim,
-        "guidance_embeds": "time_text_embed.guidance_embedder.linear_1.weight" in shapes,
-        "text_embed_dim": shapes["context_embedder.proj_in.weight"][1],
-        "pooled_projection_dim": shapes["time_text_embed.text_embedder.linear_1.weight"][1],
-        "rope_axes_dim": tuple(config.get("rope_axes_dim", config.get("rope_dim_list", ROPE_DIMS))),
-        "rope_theta": config.get("rope_theta", 256.0),
-        "image_condition_type": condition,
-    }
+    token_plan: ClassVar = TokenPlan(
+        positions=("rope", TokenAxis(0)),
+        inputs=("transformer_blocks.0", {0: TokenAxis(1), 1: TokenAxis(1, section=1)}),
+        head=("proj_out", TokenAxis(1)),
+        frame_size=6,
+    )
+    # Single blocks return the sum of their attention and their feed-forward, both made by ``proj_out``.
+    extrapolated_layers: ClassVar = [
+        r"transformer_blocks\.\d+\.(attn|ff|ff_context)",
+        r"single_transformer_blocks\.\d+\.proj_out",
+    ]
+    skipped_layers: ClassVar = [r"single_transformer_blocks\.\d+\.(attn|proj_mlp)"]
+
+    def token_sections(self, inputs: Mapping[str, Tensor]) -> list[tuple[int, int]]:
+        """Return those of the image, then those of the text."""
+        frames, height, width = inputs["hidden_states"].shape[2:]
+        patch = self.config.patch_size
+        return [
+            (frames, height // patch * (width // patch)),
+            (1, inputs["encoder_hidden_states"].shape[1]),
+        ]
 
 
-def make_dit(values: dict[str, Any]) -> HunyuanVideoTransformer3DModel:
+def make_dit(values: Arguments) -> HunyuanDiT:
     """Build the transformer from its arguments."""
-    model = HunyuanVideoTransformer3DModel(**values)
+    model = HunyuanDiT(**values)
     install_layers(model)
     return model
 
@@ -87,7 +83,7 @@ class HunyuanAttnProcessor(AttentionProcessor):
 
     def __call__(
         self,
-        attn: Any,
+        attn: Attention,
         hidden_states: Tensor,
         encoder_hidden_states: Tensor,
         attention_mask: Tensor | None = None,  # noqa: ARG002 - diffusers passes it
@@ -171,23 +167,7 @@ class RiflexRotaryEmbed(nn.Module):
         return torch.stack([angle.cos(), angle.sin()], dim=-1)
 
 
-def vae_config(config: Mapping[str, Any], shapes: Any) -> dict[str, Any]:
-    """Return AutoencoderKLHunyuanVideo's arguments, and the tile sizes (spec hunyuan section 4)."""
-    blocks = shapes.count("encoder.down_blocks.")
-    widths = [shapes[f"encoder.down_blocks.{i}.resnets.0.conv1.conv.weight"][0] for i in range(blocks)]
-    return {
-        "latent_channels": shapes["post_quant_conv.weight"][0],
-        "block_out_channels": tuple(widths),
-        "layers_per_block": shapes.count("encoder.down_blocks.0.resnets."),
-        "norm_num_groups": config.get("norm_num_groups", 32),
-        "scaling_factor": config.get("scaling_factor", 0.476986),
-        "mid_block_add_attention": config.get("mid_block_add_attention", True),
-        "sample_size": config.get("sample_size", TILE),
-        "sample_tsize": config.get("sample_tsize", TILE_FRAMES),
-    }
-
-
-def make_vae(values: dict[str, Any]) -> AutoencoderKLHunyuanVideo:
+def make_vae(values: Arguments) -> AutoencoderKLHunyuanVideo:
     """Build the VAE with the tiles of its config; ``use_tiling`` switches tiling, for decoding only."""
     tiles = {name: values[name] for name in ("sample_size", "sample_tsize")}
     vae = AutoencoderKLHunyuanVideo(**{name: value for name, value in values.items() if name not in tiles})
@@ -198,7 +178,9 @@ def make_vae(values: dict[str, Any]) -> AutoencoderKLHunyuanVideo:
 
 
 @torch.no_grad()
-def encode_image(vae: AutoencoderKLHunyuanVideo, image: Tensor, onload: Callable[[Any], None]) -> Tensor:
+def encode_image(
+    vae: AutoencoderKLHunyuanVideo, image: Tensor, onload: Callable[[nn.Module], None]
+) -> Tensor:
     """Encode an image [B, 3, 1, H, W] in [-1, 1] to scaled latents [B, C, 1, h, w]: the mean, untiled."""
     onload(vae)
     moments = vae.quant_conv(vae.encoder(image.to(vae.device, vae.dtype)))
@@ -208,7 +190,7 @@ def encode_image(vae: AutoencoderKLHunyuanVideo, image: Tensor, onload: Callable
 
 @torch.no_grad()
 def decode_stream(
-    vae: AutoencoderKLHunyuanVideo, latents: Tensor, onload: Callable[[Any], None]
+    vae: AutoencoderKLHunyuanVideo, latents: Tensor, onload: Callable[[nn.Module], None]
 ) -> Iterator[Tensor]:
     """Decode scaled latents [B, C, F, h, w] to 4 (F-1) + 1 frames; yields [B, 3, f, H, W] in about [-1, 1].
 

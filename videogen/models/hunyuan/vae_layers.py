@@ -25,6 +25,7 @@ from torch.nn import functional
 
 from videogen.models.kernels.convolution import convolve, has_hooks
 from videogen.models.kernels.vae_operators import BEFORE
+from videogen.models.vae_layers import LAYERS
 
 PART = 256 << 20  # approximate bytes of a part
 
@@ -247,3 +248,4 @@ IN_PARTS: dict[type[nn.Module], type[nn.Module]] = {
     HunyuanVideoEncoder3D: Encoder,
 }
 """diffusers' layers, and ours for them."""
+LAYERS.update(IN_PARTS)

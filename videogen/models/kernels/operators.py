@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from einops import rearrange
@@ -22,31 +22,37 @@ from torch.nn import functional
 
 KERNELS = "videogen.models.kernels.triton"
 ENABLED: set[str] = set()  # names of the operators whose kernels are used
-OPS: "dict[str, FusedOp]" = {}
+OPS: "dict[str, FusedOp[Any]]" = {}
 
-Sample = Callable[[torch.device, torch.dtype], tuple[Any, ...]]
+Result = TypeVar("Result")
+Arguments = tuple[Tensor | float | None, ...]
+Norm = tuple[Tensor | None, Tensor | None, float, float]
+"""Scale, shift, offset and eps of a layer norm."""
+Sample = Callable[[torch.device, torch.dtype], Arguments]
 """(device, dtype) -> arguments to compare a kernel with its plain form."""
 
 
 @dataclass(frozen=True, slots=True)
-class FusedOp:
+class FusedOp(Generic[Result]):
     """Operator with a plain PyTorch form and a registered one, which is a kernel on CUDA."""
 
     name: str
-    plain: Callable[..., Any]
-    op: Callable[..., Any]
+    plain: Callable[..., Result]
+    op: Callable[..., Result]
     kernels: str
     samples: tuple[Sample, ...]
     dtypes: tuple[torch.dtype, ...]
     changed: tuple[int, ...]
 
-    def kernel(self, *arguments: Any) -> Any:
+    def kernel(self, *arguments: object) -> Result:
         """Run the kernel itself, whatever is enabled."""
         return getattr(import_module(self.kernels), self.name)(*arguments)
 
-    def outcome(self, run: Callable[..., Any], sample: Sample, *where: Any) -> tuple[Tensor, ...]:
+    def outcome(
+        self, run: Callable[..., Result], sample: Sample, device: torch.device, dtype: torch.dtype
+    ) -> tuple[Tensor, ...]:
         """Return the results of ``run`` for a sample, and the arguments that it has changed."""
-        arguments = sample(*where)
+        arguments = sample(device, dtype)
         results = run(*arguments)
         changed = (arguments[place] for place in self.changed if arguments[place] is not None)
         return (*(results if isinstance(results, tuple) else (results,)), *changed)
@@ -60,7 +66,7 @@ class FusedOp:
             and not torch.compiler.is_compiling()
         )
 
-    def __call__(self, x: Tensor, *others: Any) -> Any:
+    def __call__(self, x: Tensor, *others: object) -> Result:
         """Run the kernel where it is used for ``x``, else the plain form."""
         return (self.op if self.is_used(x) else self.plain)(x, *others)
 
@@ -69,12 +75,12 @@ def register(
     name: str,
     schema: str,
     *,
-    plain: Callable[..., Any],
-    fake: Callable[..., Any],
+    plain: Callable[..., Result],
+    fake: Callable[..., Result],
     samples: tuple[Sample, ...],
     kernels: str = KERNELS,
     dtypes: tuple[torch.dtype, ...] = (),
-) -> FusedOp:
+) -> FusedOp[Result]:
     """Register an operator as ``torch.ops.videogen.<name>`` and in ``OPS``.
 
     Args:
@@ -89,7 +95,7 @@ def register(
     arguments = torch._C.parse_schema(f"{name}{schema}").arguments
     changed = [i for i, one in enumerate(arguments) if one.alias_info is not None and one.alias_info.is_write]
 
-    def launch(x: Tensor, *others: Any) -> Any:
+    def launch(x: Tensor, *others: object) -> Result:
         with torch.cuda.device_of(x):  # Triton launches on the current device
             return OPS[name].kernel(x, *others)
 
@@ -145,7 +151,7 @@ def _gated_add(x: Tensor, update: Tensor, gate: Tensor | None) -> Tensor:
     return x + update if gate is None else torch.addcmul(x, update, gate).type_as(x)
 
 
-def _add_layer_norm(x: Tensor, update: Tensor, gate: Tensor | None, *norm: Any) -> tuple[Tensor, Tensor]:
+def _add_layer_norm(x: Tensor, update: Tensor, gate: Tensor | None, *norm: *Norm) -> tuple[Tensor, Tensor]:
     added = _gated_add(x, update, gate)
     return added, _layer_norm(added, *norm)
 
@@ -180,29 +186,29 @@ def _weights(device: torch.device) -> tuple[Tensor, Tensor]:
     return _normal(3, WIDTH).to(device), _normal(4, WIDTH).to(device)
 
 
-def _modulated_sample(device: torch.device, dtype: torch.dtype) -> tuple[Any, ...]:
+def _modulated_sample(device: torch.device, dtype: torch.dtype) -> Arguments:
     scale, shift, _ = _modulation(device)
     return _tokens(0, device, dtype), scale, shift, 1.0, 1e-6
 
 
-def _affine_sample(device: torch.device, dtype: torch.dtype) -> tuple[Any, ...]:
+def _affine_sample(device: torch.device, dtype: torch.dtype) -> Arguments:
     return _tokens(0, device, dtype), *_weights(device), 0.0, 1e-6
 
 
-def _add_modulated_sample(device: torch.device, dtype: torch.dtype) -> tuple[Any, ...]:
+def _add_modulated_sample(device: torch.device, dtype: torch.dtype) -> Arguments:
     scale, shift, gate = _modulation(device)
     return _tokens(0, device, dtype), _tokens(1, device, dtype), gate, scale, shift, 1.0, 1e-6
 
 
-def _add_affine_sample(device: torch.device, dtype: torch.dtype) -> tuple[Any, ...]:
+def _add_affine_sample(device: torch.device, dtype: torch.dtype) -> Arguments:
     return _tokens(0, device, dtype), _tokens(1, device, dtype), None, *_weights(device), 0.0, 1e-6
 
 
-def _gated_sample(device: torch.device, dtype: torch.dtype) -> tuple[Any, ...]:
+def _gated_sample(device: torch.device, dtype: torch.dtype) -> Arguments:
     return _tokens(0, device, dtype), _tokens(1, device, dtype), _modulation(device)[2]
 
 
-def _rotary_sample(width: int, device: torch.device, dtype: torch.dtype) -> tuple[Any, ...]:
+def _rotary_sample(width: int, device: torch.device, dtype: torch.dtype) -> Arguments:
     """Return tokens of which half are rotated, with a weight of ``width``."""
     angles = _normal(5, TOKENS, 1, WIDTH // HEADS // 2)
     tokens = _tokens(0, device, dtype)[:, :2].flatten(1, 2)

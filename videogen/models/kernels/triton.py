@@ -5,12 +5,12 @@ results agree to the last bit or the one before it. The kernels run on a CPU und
 (``TRITON_INTERPRET=1``).
 """
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from videogen.models.kernels.operators import Norm
 
 MAX_WIDTH = 32768  # channels of a token per program
 
@@ -55,12 +55,12 @@ def _residual_norm_kernel(
         tl.store(normed + place, result.to(normed.dtype.element_ty), mask=inside)
 
 
-def layer_norm(x: Tensor, *norm: Any) -> Tensor:
+def layer_norm(x: Tensor, *norm: *Norm) -> Tensor:
     """Run ``operators.layer_norm``."""
     return _residual_norm(x, None, None, norm)[1]
 
 
-def add_layer_norm(x: Tensor, update: Tensor, gate: Tensor | None, *norm: Any) -> tuple[Tensor, Tensor]:
+def add_layer_norm(x: Tensor, update: Tensor, gate: Tensor | None, *norm: *Norm) -> tuple[Tensor, Tensor]:
     """Run ``operators.add_layer_norm``."""
     return _residual_norm(x, update, gate, norm)
 
@@ -71,7 +71,7 @@ def gated_add(x: Tensor, update: Tensor, gate: Tensor | None) -> Tensor:
 
 
 def _residual_norm(
-    x: Tensor, update: Tensor | None, gate: Tensor | None, norm: tuple[Any, ...] | None
+    x: Tensor, update: Tensor | None, gate: Tensor | None, norm: Norm | None
 ) -> tuple[Tensor, Tensor]:
     """Return x + gate * update (or x), and its layer norm (or x); norm is (scale, shift, offset, eps)."""
     batch, frames, tokens, width = x.shape

@@ -3,7 +3,7 @@
 Shape letters are those of transformer.py. Source: specs skyreels_v3 section 6, talking_avatar section 6.
 """
 
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from diffusers.models.attention import AttentionModuleMixin
@@ -18,6 +18,17 @@ from videogen.models.wan.embedders import ROPE_THETA
 
 KeysValues = tuple[Tensor, Tensor]
 """Keys and values [B, T, N, K] of what is attended to."""
+
+
+class Speech(NamedTuple):
+    """What is said: audio tokens [B, F, A, audio_dim], and for two speakers where they are.
+
+    ``regions`` [3, S] are ones and zeros per token of the first frame: the two speakers, and the rest. Then
+    the first half of the audio tokens belongs to the first speaker.
+    """
+
+    tokens: Tensor
+    regions: Tensor | None = None
 
 
 def causal_spans(visible_frames: Tensor, tokens: int) -> Spans:
@@ -82,9 +93,17 @@ class WanRMSNorm(nn.RMSNorm):
 class WanAttnProcessor(AttentionProcessor):
     """Attention over prepared queries, keys and values."""
 
-    def __call__(self, query: Tensor, key: Tensor, value: Tensor, **how: Any) -> Tensor:
+    def __call__(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *,
+        sharded: bool = False,
+        spans: Spans | None = None,
+    ) -> Tensor:
         """Attend and merge the heads: returns [B, L, D]."""
-        return self.attend(query, key, value, **how).flatten(2).type_as(query)
+        return self.attend(query, key, value, sharded=sharded, spans=spans).flatten(2).type_as(query)
 
 
 class WanAttention(AttentionModuleMixin, nn.Module):

@@ -5,13 +5,31 @@ n samples at 16 kHz, F video frames at 25 per second, L encoder layers, C channe
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import Wav2Vec2Model
+
+
+class ConvLayer(Protocol):
+    """One of wav2vec2's convolutions; ``layer_norm`` is missing from most."""
+
+    conv: nn.Conv1d
+    layer_norm: nn.GroupNorm
+
+    def __call__(self, steps: Tensor) -> Tensor: ...
+
+    def activation(self, steps: Tensor) -> Tensor: ...
+
+
+class ConvLayers(Protocol):
+    """wav2vec2's feature extractor."""
+
+    conv_layers: Sequence[ConvLayer]
+
 
 REACH = 2  # audio feature frames before and after each video frame
 STRETCH = 500  # convolution steps per chunk, 10 s
@@ -28,7 +46,7 @@ def audio_features(encoder: Wav2Vec2Model, samples: np.ndarray, num_frames: int)
     if encoder.config.do_normalize:  # as Wav2Vec2FeatureExtractor
         speech = (speech - speech.mean()) / torch.sqrt(speech.var(unbiased=False) + 1e-7)
 
-    def at_frames(extractor: Any, arguments: tuple[Tensor], _: Tensor) -> Tensor:
+    def at_frames(extractor: ConvLayers, arguments: tuple[Tensor], _: Tensor) -> Tensor:
         steps = speech_steps(extractor.conv_layers, speech.to(arguments[0].device))
         return functional.interpolate(steps, size=num_frames, mode="linear", align_corners=True)
 
@@ -55,7 +73,7 @@ def _exact_float32() -> Iterator[None]:
         torch.set_float32_matmul_precision(products)
 
 
-def speech_steps(layers: Sequence[Any], speech: Tensor) -> Tensor:
+def speech_steps(layers: Sequence[ConvLayer], speech: Tensor) -> Tensor:
     """Run wav2vec2's convolutions over samples [1, n] in chunks; returns [1, C, steps], as if run at once.
 
     Chunks save memory: the first layer's output for 200 s takes gigabytes. If it normalizes over the whole
@@ -63,18 +81,18 @@ def speech_steps(layers: Sequence[Any], speech: Tensor) -> Tensor:
     """
     hop, reach = _reach(layers)
     first, *others = layers
-    if isinstance(getattr(first, "layer_norm", None), nn.GroupNorm):
-        first = _normalized_over_time(first, speech)
+    whole = isinstance(getattr(first, "layer_norm", None), nn.GroupNorm)
+    begin = _normalized_over_time(first, speech) if whole else first
     made = []
     for samples in _stretches(speech, hop, reach, STRETCH):
-        steps = first(samples)
+        steps = begin(samples)
         for layer in others:
             steps = layer(steps)
         made.append(steps)
     return torch.cat(made, dim=2)
 
 
-def _reach(layers: Sequence[Any]) -> tuple[int, int]:
+def _reach(layers: Sequence[ConvLayer]) -> tuple[int, int]:
     """Return (samples from one step to the next, samples in the receptive field of a step)."""
     hop, reach = 1, 1
     for layer in layers:
@@ -91,7 +109,7 @@ def _stretches(speech: Tensor, hop: int, reach: int, count: int) -> Iterator[Ten
         yield speech[:, None, start * hop : (end - 1) * hop + reach]
 
 
-def _normalized_over_time(layer: Any, speech: Tensor) -> Callable[[Tensor], Tensor]:
+def _normalized_over_time(layer: ConvLayer, speech: Tensor) -> Callable[[Tensor], Tensor]:
     """Return a chunked form of a layer, normalizing with the whole sound's mean and variance [1, C, 1]."""
     conv, norm = layer.conv, layer.layer_norm
     moments = []

@@ -18,9 +18,9 @@ Source: specs skyreels_v3 section 6, skyreels_v2 section 5, wan22 section 9, tal
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -28,9 +28,7 @@ from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockR
 from diffusers.loaders import FromOriginalModelMixin, PeftAdapterMixin
 from diffusers.models._modeling_parallel import ContextParallelInput, ContextParallelOutput
 from diffusers.models.attention import AttentionMixin, FeedForward
-from diffusers.models.cache_utils import CacheMixin
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
-from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.normalization import FP32LayerNorm
 from diffusers.utils import apply_lora_scale
 from einops import rearrange
@@ -38,9 +36,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from videogen.models.attention import Spans
+from videogen.models.interface import Network, TokenAxis, TokenPlan
 from videogen.models.kernels import operators
 from videogen.models.wan.attention import (
     KeysValues,
+    Speech,
     WanAttention,
     WanAudioAttention,
     causal_spans,
@@ -111,29 +111,27 @@ class WanBlock(nn.Module):
         temb: Tensor,
         rotary_emb: Tensor,
         image_states: Tensor | KeysValues | None = None,
-        audio_states: Tensor | None = None,
+        speech: Speech | None = None,
         spans: Spans | None = None,
-        regions: Tensor | None = None,
     ) -> Tensor:
         """Transform tokens [B, F, S, D]; text [B, T, D], temb [B, F or 1, 6, D], rotary_emb [L, 1, K/2, 2].
 
-        Text and image may be given as keys and values of ``attn2``. ``regions`` [3, S]: location of the two
-        speakers in the first frame.
+        Text and image may be given as keys and values of ``attn2``.
         """
         table = self.scale_shift_table + temb
         shift_attn, scale_attn, gate_attn, shift_ffn, scale_ffn, gate_ffn = table.chunk(6, dim=-2)
         x, shares = hidden_states, None
         _, normed = self.norm1(x, scale=scale_attn, shift=shift_attn)
         normed = normed.flatten(1, 2)
-        if regions is not None:
-            shares = self.attn1.shares(normed, rotary_emb, regions)
+        if speech is not None and speech.regions is not None:
+            shares = self.attn1.shares(normed, rotary_emb, speech.regions)
         # Updates get no names, so that they are freed at once.
         x, normed = self.norm2(x, update=self.attn1(normed, None, rotary_emb, None, spans), gate=gate_attn)
         update = self.attn2(normed.flatten(1, 2), encoder_hidden_states, image_states=image_states)
-        if audio_states is not None:
+        if speech is not None:
             x, normed = self.norm_x(x, update=update)
             del update
-            update = self.audio_cross_attn(normed, audio_states, shares)
+            update = self.audio_cross_attn(normed, speech.tokens, shares)
         x, normed = self.norm3(x, update=update, scale=scale_ffn, shift=shift_ffn)
         del update
         return operators.gated_add(x, self.ffn(normed), gate_ffn)
@@ -154,16 +152,25 @@ class WanBlocks(nn.ModuleList):
         temb: Tensor,
         rotary_emb: Tensor,
         image: Tensor | list[KeysValues] | None = None,
-        *others: Any,
+        speech: Speech | None = None,
+        spans: Spans | None = None,
     ) -> Tensor:
         """Run all blocks with ``WanBlock.forward``'s arguments; text and image may be given per block."""
         for index, block in enumerate(self):
             own = (context[index] if isinstance(context, list) else context for context in (text, image))
-            hidden_states = block(hidden_states, next(own), temb, rotary_emb, next(own), *others)
+            hidden_states = block(hidden_states, next(own), temb, rotary_emb, next(own), speech, spans)
         return hidden_states
 
+    def text_keys_values(self, text: Tensor) -> list[KeysValues]:
+        """Return every block's keys and values of text [B, T, D]."""
+        return [block.attn2.keys_values(text) for block in cast(Iterable[WanBlock], self)]
 
-class WanDiT(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin, FromOriginalModelMixin, AttentionMixin):
+    def image_keys_values(self, image: Tensor) -> list[KeysValues]:
+        """Return every block's keys and values of image tokens [B, I, D]."""
+        return [block.attn2.image_keys_values(image) for block in cast(Iterable[WanBlock], self)]
+
+
+class WanDiT(Network, ConfigMixin, PeftAdapterMixin, FromOriginalModelMixin, AttentionMixin):
     """The Wan transformer; optional parts exist if the config gives their width.
 
     Args:
@@ -187,6 +194,12 @@ class WanDiT(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin, FromOriginal
         "blocks": {"hidden_states": ContextParallelInput(split_dim=2, expected_dims=4)},
         "proj_out": ContextParallelOutput(gather_dim=2, expected_dims=4),
     }
+    token_plan: ClassVar = TokenPlan(  # the same for our own sharding, which pads
+        positions=("rope", TokenAxis(1)),
+        inputs=("blocks", {0: TokenAxis(2)}),
+        head=("proj_out", TokenAxis(2)),
+    )
+    extrapolated_layers: ClassVar = [r"blocks\.\d+\.(attn1|attn2|audio_cross_attn|ffn)"]
 
     @register_to_config
     def __init__(  # noqa: PLR0913, PLR0917 - diffusers keeps a model's config as its keyword arguments
@@ -241,6 +254,23 @@ class WanDiT(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin, FromOriginal
         """Load one weight file (or a folder of shards) under the published or diffusers' names."""
         return cls.read_file(Path(path), torch_dtype)
 
+    def context_embedders(self) -> list[nn.Module]:
+        """Return the embedders of text and, where there is one, of the image."""
+        embedder = self.condition_embedder
+        image = getattr(embedder, "image_embedder", None)
+        return [embedder.text_embedder] if image is None else [embedder.text_embedder, image]
+
+    def token_sections(self, inputs: Mapping[str, Tensor]) -> list[tuple[int, int]]:
+        """Return the frames and the tokens of each; two speakers cannot be sharded."""
+        assert inputs.get("speaker_masks") is None
+        frames, height, width = inputs["hidden_states"].shape[2:]
+        _, rows, columns = self.config.patch_size
+        return [(frames, height // rows * (width // columns))]
+
+    def _speech(self, windows: Tensor, batch: int, regions: Tensor | None) -> Speech:
+        """Project windows of audio features; the tokens of two speakers come one after the other."""
+        return Speech(rearrange(self.audio_proj(windows), "(b p) f a d -> b f (p a) d", b=batch), regions)
+
     @apply_lora_scale("attention_kwargs")
     def forward(  # noqa: PLR0913, PLR0917 - the conditions of the whole family, under diffusers' names
         self,
@@ -277,9 +307,9 @@ class WanDiT(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin, FromOriginal
         """
         _, rows, columns = self.config.patch_size
         frames, height, width = hidden_states.shape[2:]
-        if frame_positions is None:
-            frame_positions = torch.arange(frames)
-        angles = self.rope(frame_positions, height // rows, width // columns, hidden_states.device)
+        grid = (height // rows, width // columns)
+        positions = torch.arange(frames) if frame_positions is None else frame_positions
+        angles = self.rope(positions, *grid, hidden_states.device)
         rotary_emb = torch.view_as_real(angles.flatten(0, 1))
 
         embedding, temb = self.condition_embedder(timestep if timestep.ndim > 1 else timestep[:, None])
@@ -287,23 +317,18 @@ class WanDiT(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin, FromOriginal
             rate = self.fps_projection(self.fps_embedding(fps))
             temb = temb + rearrange(rate.float(), "b (m d) -> b 1 m d", m=6)
         text = self.condition_embedder.text_embedder(encoder_hidden_states)
-        image = audio = None
+        image = speech = None
         if encoder_hidden_states_image is not None:
             image = self.condition_embedder.image_embedder(encoder_hidden_states_image)
         if encoder_hidden_states_audio is not None:
-            audio = self.audio_proj(encoder_hidden_states_audio)
-            audio = rearrange(audio, "(b p) f a d -> b f (p a) d", b=len(hidden_states))
+            regions = None if speaker_masks is None else speaker_regions(speaker_masks, *grid)
+            speech = self._speech(encoder_hidden_states_audio, len(hidden_states), regions)
 
         x = rearrange(self.patch_embedding(hidden_states), "b d f r c -> b f (r c) d").contiguous()
         spans = None if visible_frames is None else causal_spans(visible_frames, x.shape[2])
-        regions = None
-        if speaker_masks is not None:
-            regions = speaker_regions(speaker_masks, height // rows, width // columns)
-        x = self.blocks(x, text, temb, rotary_emb, image, audio, spans, regions)
+        x = self.blocks(x, text, temb, rotary_emb, image, speech, spans)
 
         shift, scale = (self.scale_shift_table + embedding.unsqueeze(-2)).chunk(2, dim=-2)
-        _, x = self.norm_out(x, scale=scale, shift=shift)
-        x = self.proj_out(x)
-        grid = {"r": height // rows, "c": width // columns, "q": rows, "p": columns}
-        sample = rearrange(x, "b f (r c) (q p ch) -> b ch f (r q) (c p)", **grid)
+        x = self.proj_out(self.norm_out(x, scale=scale, shift=shift)[1])
+        sample = rearrange(x, "b f (r c) (q p ch) -> b ch f (r q) (c p)", r=grid[0], q=rows, p=columns)
         return Transformer2DModelOutput(sample=sample) if return_dict else (sample,)

@@ -19,15 +19,16 @@ from torch import Tensor, nn
 
 from videogen.models.device_copies import to_device
 from videogen.models.host_copies import HostCopies
+from videogen.models.wan import vae_layers  # noqa: F401 - registers the layers
 
-# Statistics of the 48 channels of Wan2.2's VAE; the 16 of Wan2.1 are AutoencoderKLWan's defaults.
-WAN22_LATENTS_MEAN = (
+# Statistics of the residual VAE (Wan2.2's, 48 channels); the other's are defaults of AutoencoderKLWan.
+RESIDUAL_LATENTS_MEAN = (
     -0.2289, -0.0052, -0.1323, -0.2339, -0.2799, 0.0174, 0.1838, 0.1557, -0.1382, 0.0542, 0.2813, 0.0891,
     0.1570, -0.0098, 0.0375, -0.1825, -0.2246, -0.1207, -0.0698, 0.5109, 0.2665, -0.2108, -0.2158, 0.2502,
     -0.2055, -0.0322, 0.1109, 0.1567, -0.0729, 0.0899, -0.2799, -0.1230, -0.0313, -0.1649, 0.0117, 0.0723,
     -0.2839, -0.2083, -0.0520, 0.3748, 0.0152, 0.1957, 0.1433, -0.2944, 0.3573, -0.0548, -0.1681, -0.0667,
 )  # fmt: skip
-WAN22_LATENTS_STD = (
+RESIDUAL_LATENTS_STD = (
     0.4765, 1.0364, 0.4514, 1.1677, 0.5313, 0.4990, 0.4818, 0.5013, 0.8158, 1.0344, 0.5894, 1.0901,
     0.6885, 0.6165, 0.8454, 0.4978, 0.5759, 0.3523, 0.7135, 0.6804, 0.5833, 1.4146, 0.8986, 0.5659,
     0.7069, 0.5338, 0.4889, 0.4917, 0.4069, 0.4999, 0.6866, 0.4093, 0.5709, 0.6065, 0.6415, 0.4944,

@@ -16,6 +16,7 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import (
     AvgDown3D,
     DupUp3D,
+    WanAttentionBlock,
     WanCausalConv3d,
     WanDecoder3d,
     WanEncoder3d,
@@ -32,26 +33,30 @@ from torch.nn import functional
 
 from videogen.models.kernels.convolution import convolve, has_hooks
 from videogen.models.kernels.vae_operators import BEFORE, add_biased, append, empty_frames, norm_silu_append
+from videogen.models.vae_layers import LAYERS
 
 AT_ONCE = 2  # full-size frames encoded at once
 FIRST = "Rep"  # diffusers' cache mark: the temporal convolution has seen only the first frame
 
 
-class HaloExchange(Protocol):
-    """Exchange of halo rows with the ranks above and below; see ``runtime/vae_parallel.py``."""
+class SpatialSharding(Protocol):
+    """Sharding of a frame's rows over ranks; see ``runtime/vae_parallel.py``, which sets it on the layers."""
 
     @property
     def halo(self) -> int:
         """Halo rows on each side: 1, or 0 if the frame is not sharded."""
 
     def fill_halo(self, frames: Tensor) -> None:
-        """Fill the first and the last row of frames [..., H, W, C]."""
+        """Fill the first and the last row of frames [..., H, W, C] from the ranks above and below."""
+
+    def gather_all_rows(self, x: Tensor) -> Tensor:
+        """Gather the rows [B, C, h, w] of all ranks; returns ``x`` itself if the frame is not sharded."""
 
 
 class CausalConv(WanCausalConv3d):
     """Causal convolution that writes its own padded input."""
 
-    halo_exchange: HaloExchange | None = None
+    spatial_sharding: SpatialSharding | None = None
 
     def forward(self, x: Tensor, cache_x: Tensor | None = None) -> Tensor:
         """Convolve [B, C, F, H, W] like diffusers' layer, with the previous frames in ``cache_x``."""
@@ -98,8 +103,8 @@ class CausalConv(WanCausalConv3d):
         else:
             joined = norm_silu_append(x, bias, norm.gamma, before, self._halo)
         if self._halo:
-            assert self.halo_exchange is not None
-            self.halo_exchange.fill_halo(joined.permute(0, 2, 3, 4, 1))
+            assert self.spatial_sharding is not None
+            self.spatial_sharding.fill_halo(joined.permute(0, 2, 3, 4, 1))
         return joined
 
     def over(self, joined: Tensor, *, biased: bool = True) -> Tensor:
@@ -109,7 +114,7 @@ class CausalConv(WanCausalConv3d):
 
     @property
     def _halo(self) -> int:
-        return self.halo_exchange.halo if self.halo_exchange is not None and self._padding[2] else 0
+        return self.spatial_sharding.halo if self.spatial_sharding is not None and self._padding[2] else 0
 
 
 class ResidualBlock(WanResidualBlock):
@@ -138,7 +143,7 @@ class ResidualBlock(WanResidualBlock):
 class Resample(WanResample):
     """Up- or downsampling by two in space and, for the 3d modes, in time."""
 
-    halo_exchange: HaloExchange | None = None
+    spatial_sharding: SpatialSharding | None = None
 
     def forward(self, x: Tensor, feat_cache: list | None = None, feat_idx: list[int] | None = None) -> Tensor:
         """Resample frames [B, C, F, H, W]; without a cache only in space."""
@@ -171,15 +176,35 @@ class Resample(WanResample):
     def _convolve_doubled(self, pixels: Tensor) -> Tensor:
         """Convolve frames [B, F, 1 or 2, h, w, C] with every pixel doubled both ways: [B * F, C, H, W]."""
         batch, frames, two, height, width, channels = pixels.shape
-        halo = self.halo_exchange.halo if self.halo_exchange is not None else 0
+        halo = self.spatial_sharding.halo if self.spatial_sharding is not None else 0
         large = pixels.new_empty(batch * frames * two, 2 * height + 2 * halo, 2 * width, channels)
         inner = large[:, halo : 2 * height + halo]
         inner.view(batch, frames, two, height, 2, width, 2, channels).copy_(pixels[:, :, :, :, None, :, None])
         if halo:
-            assert self.halo_exchange is not None
-            self.halo_exchange.fill_halo(large)
+            assert self.spatial_sharding is not None
+            self.spatial_sharding.fill_halo(large)
         layer = self.resample[1]
         return functional.conv2d(large.permute(0, 3, 1, 2), layer.weight, layer.bias, padding=(1 - halo, 1))
+
+
+class AttentionBlock(WanAttentionBlock):
+    """Attention over the pixels of a frame, whose rows may be sharded over ranks."""
+
+    spatial_sharding: SpatialSharding | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attend from the rows here [B, C, F, h, W] to all rows."""
+        if self.spatial_sharding is None:
+            return super().forward(x)
+        frames = self.norm(rearrange(x, "b c f h w -> (b f) c h w"))
+        query, rest = self.to_qkv(frames).tensor_split([frames.shape[1]], dim=1)
+        key, value = self.spatial_sharding.gather_all_rows(rest).chunk(2, dim=1)
+        query, key, value = (
+            rearrange(rows, "n c h w -> n 1 (h w) c").contiguous() for rows in (query, key, value)
+        )
+        out = functional.scaled_dot_product_attention(query, key, value)
+        out = self.proj(rearrange(out, "n 1 (h w) c -> n c h w", h=x.shape[-2]))
+        return x + rearrange(out, "(b f) c h w -> b c f h w", b=len(x))
 
 
 class ResidualUpBlock(WanResidualUpBlock):
@@ -318,9 +343,11 @@ FUSED: dict[type[nn.Module], type[nn.Module]] = {
     WanCausalConv3d: CausalConv,
     WanResidualBlock: ResidualBlock,
     WanResample: Resample,
+    WanAttentionBlock: AttentionBlock,
     WanResidualUpBlock: ResidualUpBlock,
     WanResidualDownBlock: ResidualDownBlock,
     WanDecoder3d: Decoder,
     WanEncoder3d: Encoder,
 }
 """diffusers' layers, and ours for them."""
+LAYERS.update(FUSED)

@@ -1,14 +1,15 @@
 """HunyuanVideo-I2V, with both ways in which the image gets in."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 
+from videogen.tasks.config import Config
 from videogen.tasks.families.wan import check_unit
 from videogen.tasks.geometry import TIME_STRIDE, Bucket, Grid, Roll, Shape, latent_frames
-from videogen.tasks.memory_model import FamilyMemory, Network, VaeMemory
+from videogen.tasks.memory_model import FamilyMemory, Network, NetworkSize, VaeMemory
 from videogen.tasks.options import Options
 from videogen.tasks.sizes import Inputs, SizeTables, choose_num_frames, choose_size
-from videogen.tasks.task_spec import Files, TaskSpec
+from videogen.tasks.task_spec import Files, Layout, NetworkTraits, TaskSpec
 from videogen.tasks.warnings import guidance_warnings
 
 HUNYUAN_GRID = Grid(frames_at_once=65)
@@ -70,13 +71,13 @@ def resolve_stability(options: Options) -> Options:
     return options.but(i2v_stability=stable, no_i2v_stability=not stable, shift=shift)
 
 
-def hunyuan_network(features: Mapping[str, Any]) -> Network:
+def hunyuan_network(size: NetworkSize) -> Network:
     """Describe a HunyuanVideo transformer; its text changes from block to block."""
     return Network(
-        width=features["width"],
+        width=size.width,
         tensors=16.2,
         streamed=16.2,
-        layers=features["layers"],
+        layers=size.layers,
         contexts=False,
         known_first=0.9,
         float32=0,
@@ -108,26 +109,45 @@ def crop_size(table: Sequence[Bucket], width: int, height: int) -> tuple[int, in
     return rows, columns
 
 
-def size_class(base: Any) -> list[Bucket]:
+def size_class(base: int | Sequence[Bucket]) -> Sequence[Bucket]:
     """Return the sizes of a class: a table as it is, or those of about ``base`` squared."""
     return crop_sizes(base) if isinstance(base, int) else base
 
 
-def _vae_width(config: Mapping[str, Any]) -> float:
+def _vae_width(config: Config) -> float:
     return next(iter(config.get("block_out_channels", ())), HUNYUAN_VAE_WIDTH)
 
 
-def _cached_outputs(config: Mapping[str, Any]) -> int:
+def _cached_outputs(config: Config) -> int:
     """Return attention and feed-forward of a block, or one for both."""
     return 2 * config.get("num_layers", 20) + config.get("num_single_layers", 40)
 
 
-HUNYUAN: dict[str, Any] = {
-    "name": "hunyuan_image_to_video",
-    "summary": "a video that begins with an image (HunyuanVideo)",
-    "pipeline": "videogen.pipelines.hunyuan_image_to_video:HunyuanImageToVideoPipeline",
-    "layouts": ("HunyuanVideo-I2V", "diffusers"),
-    "components": {
+_PLACE = "hunyuan-video-i2v-720p/"
+LAYOUTS = (
+    Layout(
+        name="HunyuanVideo-I2V",
+        markers=("hunyuan-video-i2v-720p", "text_encoder_i2v"),
+        places={
+            "hunyuan_transformer": f"{_PLACE}transformers/",
+            "hunyuan_vae": f"{_PLACE}vae/",
+            "llava": "text_encoder_i2v/",
+            "tokenizer": "text_encoder_i2v/",
+            "image_processor": "text_encoder_i2v/",
+            "clip_text": "text_encoder_2/",
+            "tokenizer_2": "text_encoder_2/",
+        },
+    ),
+)
+TOKEN_REPLACE = TaskSpec(
+    name="hunyuan_image_to_video",
+    family="HunyuanVideo-I2V",
+    brand="HunyuanVideo",
+    config_name="hunyuan",
+    summary="a video that begins with an image",
+    pipeline="videogen.pipelines.hunyuan_image_to_video:HunyuanImageToVideoPipeline",
+    layouts=("HunyuanVideo-I2V", "diffusers"),
+    components={
         "transformer": "hunyuan_transformer",
         "vae": "hunyuan_vae",
         "text_encoder": "llava",
@@ -136,41 +156,32 @@ HUNYUAN: dict[str, Any] = {
         "text_encoder_2": "clip_text",
         "tokenizer_2": "tokenizer_2",
     },
-    "inputs": {"input_image": Files("image", 1, 1)},
-    "arguments": (
+    tiny={"hunyuan": "hunyuan"},
+    inputs={"input_image": Files("image", 1, 1)},
+    arguments=(
         *("prompt", "negative_prompt", "height", "width", "latent_frames", "num_inference_steps", "shift"),
         *("guidance_scale", "embedded_cfg_scale", "i2v_stability", "no_riflex"),
     ),
-    "options": ("duration", "fps", "num_frames", "num_videos", "no_i2v_stability", "i2v_condition_type"),
-    "requires": {"embedded_cfg_scale": "guidance"},
-    "resolve_defaults": resolve_stability,
-    "size_class": size_class,
-    "memory": FamilyMemory(
-        vae=HUNYUAN_VAE,
-        vae_width=_vae_width,
-        network=hunyuan_network,
-        cached_outputs=_cached_outputs,
+    options=("duration", "fps", "num_frames", "num_videos", "no_i2v_stability", "i2v_condition_type"),
+    shape=hunyuan_token_replace,
+    network=NetworkTraits(kind="HunyuanVideo", in_channels=16),
+    warnings=hunyuan_warnings,
+    memory=FamilyMemory(
+        vae=HUNYUAN_VAE, vae_width=_vae_width, network=hunyuan_network, cached_outputs=_cached_outputs
     ),
-}
-TASKS = (
-    TaskSpec(
-        family="HunyuanVideo-I2V",
-        shape=hunyuan_token_replace,
-        tiny={"hunyuan": "hunyuan"},
-        network={"kind": "HunyuanVideo", "in_channels": 16},
-        fixed_options={"i2v_condition_type": "token_replace"},
-        warnings=hunyuan_warnings,
-        config_name="hunyuan",
-        **HUNYUAN,
-    ),
-    TaskSpec(
-        family="HunyuanVideo-I2V latent_concat",
-        shape=hunyuan_latent_concat,
-        tiny={"hunyuan-latent-concat": "hunyuan-latent-concat"},
-        network={"kind": "HunyuanVideo", "in_channels": 33},
-        fixed_options={"i2v_condition_type": "latent_concat"},
-        warnings=concat_warnings,
-        config_name="hunyuan-33ch",
-        **HUNYUAN,
-    ),
+    size_class=size_class,
+    resolve_defaults=resolve_stability,
+    requires={"embedded_cfg_scale": "guidance"},
+    fixed_options={"i2v_condition_type": "token_replace"},
 )
+LATENT_CONCAT = replace(
+    TOKEN_REPLACE,
+    family="HunyuanVideo-I2V latent_concat",
+    config_name="hunyuan-33ch",
+    tiny={"hunyuan-latent-concat": "hunyuan-latent-concat"},
+    shape=hunyuan_latent_concat,
+    network=NetworkTraits(kind="HunyuanVideo", in_channels=33),
+    warnings=concat_warnings,
+    fixed_options={"i2v_condition_type": "latent_concat"},
+)
+TASKS = (TOKEN_REPLACE, LATENT_CONCAT)

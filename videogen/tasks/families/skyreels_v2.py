@@ -3,7 +3,7 @@
 import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 from videogen.errors import InputError
 from videogen.tasks.families.wan import (
@@ -13,6 +13,8 @@ from videogen.tasks.families.wan import (
     WAN_ARGUMENTS,
     WAN_COMPONENTS,
     WAN_MEMORY,
+    WAN_PLACES,
+    WITH_IMAGE,
     one_roll,
     orientation_of,
     text_to_video,
@@ -21,8 +23,11 @@ from videogen.tasks.forcing_schedule import count_rows, segment_lengths
 from videogen.tasks.geometry import MAX_POSITIONS, TIME_STRIDE, Roll, Shape, floor_frames, latent_frames
 from videogen.tasks.options import Options
 from videogen.tasks.sizes import Inputs, SizeTables, choose_num_frames, choose_size, not_4k1
-from videogen.tasks.task_spec import Files, TaskSpec
+from videogen.tasks.task_spec import Files, Layout, TaskSpec
 from videogen.tasks.warnings import RATE_TOLERANCE, guidance_warnings, unguided_warnings
+
+if TYPE_CHECKING:
+    from videogen.media.video_reader import InputVideo
 
 HIGHEST_ADDNOISE = 60  # of 1000; spec skyreels_v2 section 3
 OVERLAP = 17  # frames; published with diffusion forcing
@@ -83,7 +88,7 @@ def _encoded_by_forcing(options: Options, rolls: Sequence[Roll], *, video: bool,
 
 
 def _check_forcing_inputs(
-    options: Options, video: Sequence[Any], image: Sequence[Any], end: Sequence[Any]
+    options: Options, video: Sequence["InputVideo"], image: Sequence[object], end: Sequence[object]
 ) -> None:
     if video and (image or end):
         flag = "--input_image" if image else "--end_image"
@@ -108,7 +113,7 @@ def _check_forcing_inputs(
         raise InputError("--input_video", _name(video), what, fix)
 
 
-def _name(sources: Sequence[Any]) -> str | None:
+def _name(sources: Sequence[object]) -> str | None:
     """Return an input file's name; what Python callers give may have none."""
     return getattr(sources[0], "name", None)
 
@@ -172,45 +177,46 @@ def forcing_warnings(options: Options, asked: Collection[str], inputs: Inputs) -
             )
 
 
-V2: dict[str, Any] = {"family": "SkyReels-V2", "layouts": ("SkyReels-V2", "diffusers"), "memory": WAN_MEMORY}
+LAYOUTS = (Layout(name="SkyReels-V2", shared_markers=("Wan2.1_VAE.pth", "config.json"), places=WAN_PLACES),)
 V2_OPTIONS = (*SIZE_AND_LENGTH, *TEACACHE, "teacache_fixed", "prompt_enhancer", "vlm_device")
+TEXT_TO_VIDEO = TaskSpec(
+    name="text_to_video",
+    family="SkyReels-V2",
+    brand="SkyReels-V2",
+    config_name="text_to_video",
+    summary="a video from a text",
+    pipeline="videogen.pipelines.text_to_video:TextToVideoPipeline",
+    layouts=("SkyReels-V2", "diffusers"),
+    components=WAN_COMPONENTS,
+    tiny={"skyreels-v2-t2v": "skyreels-v2-t2v"},
+    inputs={},
+    arguments=WAN_ARGUMENTS,
+    options=V2_OPTIONS,
+    shape=text_to_video,
+    network=replace(TEXT_ONLY, fps=False),
+    warnings=unguided_warnings,
+    memory=WAN_MEMORY,
+)
 TASKS = (
-    TaskSpec(
-        name="text_to_video",
-        config_name="text_to_video",
-        summary="a video from a text (SkyReels-V2, Wan2.2)",
-        pipeline="videogen.pipelines.text_to_video:TextToVideoPipeline",
-        components=WAN_COMPONENTS,
-        tiny={"skyreels-v2-t2v": "skyreels-v2-t2v"},
-        inputs={},
-        arguments=WAN_ARGUMENTS,
-        options=V2_OPTIONS,
-        shape=text_to_video,
-        network={**TEXT_ONLY, "fps": False},
-        warnings=unguided_warnings,
-        **V2,
-    ),
-    TaskSpec(
+    TEXT_TO_VIDEO,
+    replace(
+        TEXT_TO_VIDEO,
         name="image_to_video",
         config_name="image_to_video",
-        summary="a video that begins with an image (SkyReels-V2, Wan2.2)",
+        summary="a video that begins with an image",
         pipeline="videogen.pipelines.image_to_video:ImageToVideoPipeline",
         components=WAN_COMPONENTS | {"image_encoder": "image_encoder"},
         tiny={"skyreels-v2-i2v": "skyreels-v2-i2v"},
         inputs={"input_image": Files("image", 1, 1)},
-        arguments=WAN_ARGUMENTS,
-        options=V2_OPTIONS,
         shape=image_to_video,
-        network={**TEXT_ONLY, "in_channels": 36, "image": True},
-        warnings=unguided_warnings,
-        **V2,
+        network=WITH_IMAGE,
     ),
-    TaskSpec(
+    replace(
+        TEXT_TO_VIDEO,
         name="diffusion_forcing",
         config_name="diffusion_forcing",
-        summary="a long video from a text, an image, two images or a video (SkyReels-V2)",
+        summary="a long video from a text, an image, two images or a video",
         pipeline="videogen.pipelines.diffusion_forcing:DiffusionForcingPipeline",
-        components=WAN_COMPONENTS,
         tiny={"skyreels-v2-df": "skyreels-v2-df"},
         inputs={
             "input_image": Files("image", 0, 1),
@@ -229,6 +235,5 @@ TASKS = (
         shape=diffusion_forcing,
         network=TEXT_ONLY,
         warnings=forcing_warnings,
-        **V2,
     ),
 )

@@ -1,16 +1,25 @@
 """SkyReels-V3: reference to video, extensions, and the talking avatar."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from videogen.errors import InputError
 from videogen.media.audio import AVATAR_FPS
 from videogen.tasks.avatar_clips import TARGET_FRAMES, plan_clips
-from videogen.tasks.families.wan import SIZE_AND_LENGTH, TEACACHE, TEXT_ONLY, WAN_COMPONENTS, WAN_MEMORY
+from videogen.tasks.families.wan import (
+    SIZE_AND_LENGTH,
+    TEACACHE,
+    TEXT_ONLY,
+    WAN_COMPONENTS,
+    WAN_MEMORY,
+    WAN_PLACES,
+    WITH_IMAGE,
+)
 from videogen.tasks.geometry import SIZE_UNIT, TIME_STRIDE, Roll, Shape, floor_frames, latent_frames
 from videogen.tasks.options import Options, Size
-from videogen.tasks.sizes import Inputs, SizeTables, choose_num_frames, choose_size
-from videogen.tasks.task_spec import Files, TaskSpec
+from videogen.tasks.sizes import Inputs, Picture, SizeTables, choose_num_frames, choose_size
+from videogen.tasks.task_spec import Files, Layout, TaskSpec
 from videogen.tasks.warnings import RATE_TOLERANCE, guidance_warnings
 
 if TYPE_CHECKING:
@@ -69,7 +78,7 @@ def talking_avatar(options: Options, inputs: Inputs, tables: SizeTables) -> Shap
     )
 
 
-def _check_ratio(image: Any, height: int, width: int) -> None:
+def _check_ratio(image: Picture, height: int, width: int) -> None:
     """Refuse a portrait of which more than half would be cut off."""
     ratio = (image.width / image.height) / (width / height)
     if max(ratio, 1 / ratio) > 2:
@@ -195,63 +204,76 @@ def avatar_warnings(options: Options, asked: Collection[str], inputs: Inputs) ->
         yield f"what is seen follows --connection_prompt '{options.connection_prompt}', as published"
 
 
-V3: dict[str, Any] = {"family": "SkyReels-V3", "memory": WAN_MEMORY}
-EXTENSION: dict[str, Any] = V3 | {
-    "layouts": ("SkyReels-V3 extension", "diffusers"),
-    "tiny": {"skyreels-v3-v2v": "skyreels-v3-v2v"},
-    "inputs": {"input_video": Files("video", 1, 1)},
-    "options": ("duration", "roll_prompts", "prepend_input", "keep_audio", "keep_parts", *TEACACHE),
-    "network": TEXT_ONLY,
-    "warnings": extension_warnings,
-}
+LAYOUTS = (
+    Layout(
+        name="SkyReels-V3 extension",
+        markers=("shot_transformer",),
+        shared_markers=("transformer",),
+        places={**WAN_PLACES, "transformer": "transformer/", "shot_transformer": "shot_transformer/"},
+    ),
+    Layout(
+        name="SkyReels-V3 avatar",
+        markers=("chinese-wav2vec2-base",),
+        places={**WAN_PLACES, "audio_encoder": "chinese-wav2vec2-base/"},
+    ),
+)
+REFERENCE = TaskSpec(
+    name="reference_to_video",
+    family="SkyReels-V3",
+    brand="SkyReels-V3",
+    config_name="reference_to_video",
+    summary="a video of the subjects in 1-4 reference images",
+    pipeline="videogen.pipelines.reference_to_video:ReferenceToVideoPipeline",
+    layouts=("diffusers",),
+    components=WAN_COMPONENTS,
+    tiny={"skyreels-v3-r2v": "skyreels-v3-r2v"},
+    inputs={"ref_imgs": Files("image", 1, REFERENCE_SLOTS)},
+    arguments=(
+        *("prompt", "negative_prompt", "height", "width", "num_frames", "num_inference_steps"),
+        *("shift", "sample_solver", "guidance_scale", "guidance_scale_img"),
+    ),
+    options=(*SIZE_AND_LENGTH, *TEACACHE),
+    shape=reference_to_video,
+    network=TEXT_ONLY,
+    warnings=guidance_warnings,
+    memory=WAN_MEMORY,
+)
 EXTENSION_ARGUMENTS = (
     *("prompt", "negative_prompt", "height", "width", "rolls", "num_inference_steps", "shift"),
     *("sample_solver", "guidance_scale", "source_fps", "color_match"),
 )
+EXTENSION = replace(
+    REFERENCE,
+    name="single_shot_extension",
+    config_name="single_shot_extension",
+    summary="a video goes on in the same shot, 1-30 s",
+    pipeline="videogen.pipelines.single_shot_extension:SingleShotExtensionPipeline",
+    layouts=("SkyReels-V3 extension", "diffusers"),
+    tiny={"skyreels-v3-v2v": "skyreels-v3-v2v"},
+    inputs={"input_video": Files("video", 1, 1)},
+    arguments=(*EXTENSION_ARGUMENTS, "handover"),
+    options=("duration", "roll_prompts", "prepend_input", "keep_audio", "keep_parts", *TEACACHE),
+    shape=single_shot_extension,
+    warnings=extension_warnings,
+)
 TASKS = (
-    TaskSpec(
-        name="reference_to_video",
-        summary="a video of the subjects in 1-4 reference images (SkyReels-V3)",
-        pipeline="videogen.pipelines.reference_to_video:ReferenceToVideoPipeline",
-        layouts=("diffusers",),
-        components=WAN_COMPONENTS,
-        config_name="reference_to_video",
-        tiny={"skyreels-v3-r2v": "skyreels-v3-r2v"},
-        inputs={"ref_imgs": Files("image", 1, REFERENCE_SLOTS)},
-        arguments=(
-            *("prompt", "negative_prompt", "height", "width", "num_frames", "num_inference_steps"),
-            *("shift", "sample_solver", "guidance_scale", "guidance_scale_img"),
-        ),
-        options=(*SIZE_AND_LENGTH, *TEACACHE),
-        shape=reference_to_video,
-        network=TEXT_ONLY,
-        warnings=guidance_warnings,
-        **V3,
-    ),
-    TaskSpec(
-        name="single_shot_extension",
-        config_name="single_shot_extension",
-        summary="a video goes on in the same shot, 1-30 s (SkyReels-V3)",
-        pipeline="videogen.pipelines.single_shot_extension:SingleShotExtensionPipeline",
-        components=WAN_COMPONENTS,
-        arguments=(*EXTENSION_ARGUMENTS, "handover"),
-        shape=single_shot_extension,
-        **EXTENSION,
-    ),
-    TaskSpec(
+    REFERENCE,
+    EXTENSION,
+    replace(
+        EXTENSION,
         name="shot_switching_extension",
         config_name="shot_switching_extension",
-        summary="a video goes on with a cut to another shot, 2-5 s (SkyReels-V3)",
+        summary="a video goes on with a cut to another shot, 2-5 s",
         pipeline="videogen.pipelines.shot_switching_extension:ShotSwitchingExtensionPipeline",
         components=WAN_COMPONENTS | {"transformer": "shot_transformer"},
         arguments=EXTENSION_ARGUMENTS,
         shape=shot_switching_extension,
-        **EXTENSION,
     ),
-    TaskSpec(
+    replace(
+        REFERENCE,
         name="talking_avatar",
         config_name="talking_avatar",
-        summary="a portrait speaks (SkyReels-V3)",
+        summary="a portrait speaks",
         pipeline="videogen.pipelines.talking_avatar:TalkingAvatarPipeline",
         layouts=("SkyReels-V3 avatar", "diffusers"),
         components=WAN_COMPONENTS | {"image_encoder": "image_encoder", "audio_encoder": "audio_encoder"},
@@ -264,8 +286,7 @@ TASKS = (
         ),
         options=("num_frames", "audio_track", "keep_parts"),
         shape=talking_avatar,
-        network={**TEXT_ONLY, "in_channels": 36, "image": True, "audio": True},
+        network=replace(WITH_IMAGE, audio=True),
         warnings=avatar_warnings,
-        **V3,
     ),
 )

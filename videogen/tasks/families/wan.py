@@ -1,13 +1,15 @@
 """What families with Wan's transformer have in common."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from videogen.errors import InputError
+from videogen.tasks.config import Config
 from videogen.tasks.geometry import MAX_POSITIONS, WAN21_GRID, Grid, Roll, Shape, latent_frames
-from videogen.tasks.memory_model import FamilyMemory, Network, VaeMemory
+from videogen.tasks.memory_model import FamilyMemory, Network, NetworkSize, VaeMemory
 from videogen.tasks.options import Options
-from videogen.tasks.sizes import Inputs, SizeTables, choose_num_frames, choose_size
+from videogen.tasks.sizes import Inputs, Picture, SizeTables, choose_num_frames, choose_size
+from videogen.tasks.task_spec import NetworkTraits
 
 # Squares of the width that a Wan transformer keeps in float32 beside half precision, to embed noise levels.
 FLOAT32_SQUARES = 7
@@ -16,8 +18,17 @@ WAN21_VAE = VaeMemory(decode=156.0, picture=20.3, video=93.5)
 
 LANDSCAPE = (16, 9)  # width, height
 WAN_COMPONENTS = {name: name for name in ("transformer", "vae", "text_encoder", "tokenizer")}
-# A transformer that sees latents and text, nothing else.
-TEXT_ONLY = {"kind": "Wan", "in_channels": 16, "image": False, "audio": False, "experts": 1}
+# A transformer that sees latents and text, nothing else; and one that sees an image as well.
+TEXT_ONLY = NetworkTraits(kind="Wan", in_channels=16, image=False, audio=False, experts=1)
+WITH_IMAGE = replace(TEXT_ONLY, in_channels=36, image=True)
+# Places in model folders.
+WAN_PLACES = {
+    "transformer": "./",
+    "vae": "Wan2.1_VAE.pth",
+    "text_encoder": "models_t5_umt5-xxl-enc-bf16.pth",
+    "tokenizer": "google/umt5-xxl/",
+    "image_encoder": "models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth",
+}
 WAN_ARGUMENTS = (
     *("prompt", "negative_prompt", "height", "width", "num_frames", "num_inference_steps", "shift"),
     *("sample_solver", "guidance_scale"),
@@ -30,7 +41,7 @@ def text_to_video(options: Options, inputs: Inputs, tables: SizeTables) -> Shape
     return one_roll(options, tables, LANDSCAPE)
 
 
-def first_frame_of(inputs: Inputs) -> Any:
+def first_frame_of(inputs: Inputs) -> Picture:
     """Return what the first frame is: an image, or the last of a video."""
     return (*inputs.get("input_image", ()), *inputs.get("input_video", ()))[0]
 
@@ -41,7 +52,7 @@ def one_roll(
     orientation: tuple[int, int],
     *,
     fit: Callable[[int, int, int], tuple[int, int]] | None = None,
-    source: Any = None,
+    source: Picture | None = None,
     grid: Grid = WAN21_GRID,
     after_image: bool = False,
 ) -> Shape:
@@ -53,7 +64,7 @@ def one_roll(
     height, width = choose_size(options, tables, orientation, grid)
     if options.height is not None:
         check_unit(height, width, grid)
-    elif fit is not None:
+    elif fit is not None and source is not None:
         height, width = _fitted(fit, height * width, source, grid)
     frames = choose_num_frames(options, options.fps, after_image=after_image)
     roll = Roll(latent_frames=latent_frames(frames), num_frames=frames)
@@ -74,7 +85,7 @@ def check_unit(height: int, width: int, grid: Grid) -> None:
 
 
 def _fitted(
-    fit: Callable[[int, int, int], tuple[int, int]], area: int, source: Any, grid: Grid
+    fit: Callable[[int, int, int], tuple[int, int]], area: int, source: Picture, grid: Grid
 ) -> tuple[int, int]:
     try:
         height, width = fit(area, source.width, source.height)
@@ -88,21 +99,20 @@ def _fitted(
     return height, width
 
 
-def orientation_of(sources: Sequence[Any]) -> tuple[int, int]:
+def orientation_of(sources: Sequence[Picture]) -> tuple[int, int]:
     """(width, height) of 16:9, upright where the source is higher than wide (spec skyreels_v2 section 1)."""
     upright = any(source.height > source.width for source in sources)
     return (LANDSCAPE[1], LANDSCAPE[0]) if upright else LANDSCAPE
 
 
-def wan_network(features: Mapping[str, Any]) -> Network:
+def wan_network(size: NetworkSize) -> Network:
     """Describe a Wan transformer."""
-    width, layers = features["width"], features["layers"]
-    ratio = features["ffn"] / max(width, 1)
+    width, ratio = size.width, size.ffn / max(size.width, 1)
     return Network(
         width=width,
         tensors=max(5 + ratio, 7.5),
         streamed=max(4 + 2 * ratio, 8.5),
-        layers=layers,
+        layers=size.layers,
         contexts=True,
         known_first=0,
         float32=FLOAT32_SQUARES * width**2,
@@ -112,11 +122,11 @@ def wan_network(features: Mapping[str, Any]) -> Network:
     )
 
 
-def _vae_width(config: Mapping[str, Any]) -> float:
+def _vae_width(config: Config) -> float:
     return config.get("base_dim", PUBLISHED_VAE_WIDTH)
 
 
-def _cached_outputs(config: Mapping[str, Any]) -> int:
+def _cached_outputs(config: Config) -> int:
     return 3 * config.get("num_layers", 40)  # attention twice, and feed-forward
 
 

@@ -1,10 +1,9 @@
 """Wan2.2: the 14B models with two experts, and the 5B model."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
+from videogen.tasks.config import Config
 from videogen.tasks.families.wan import (
     LANDSCAPE,
     SIZE_AND_LENGTH,
@@ -12,6 +11,7 @@ from videogen.tasks.families.wan import (
     WAN_ARGUMENTS,
     WAN_COMPONENTS,
     WAN_MEMORY,
+    WAN_PLACES,
     first_frame_of,
     one_roll,
     text_to_video,
@@ -20,16 +20,13 @@ from videogen.tasks.geometry import Grid, Shape, area_size
 from videogen.tasks.memory_model import VaeMemory
 from videogen.tasks.options import Options
 from videogen.tasks.sizes import Inputs, SizeTables
-from videogen.tasks.task_spec import Files, TaskSpec
+from videogen.tasks.task_spec import Files, Layout, TaskSpec
 from videogen.tasks.warnings import unguided_warnings
 
 WAN22_GRID = Grid(channels=48, stride=16)
 
 WAN22_VAE_WIDTH = 256
 WAN22_VAE = VaeMemory(decode=209.5, picture=15.4, video=64.2)
-
-TWO_EXPERTS = {**TEXT_ONLY, "experts": 2}
-TWO_IMAGE_EXPERTS = {**TWO_EXPERTS, "in_channels": 36}
 
 
 def wan22_image_to_video(options: Options, inputs: Inputs, tables: SizeTables) -> Shape:
@@ -74,93 +71,88 @@ def covered_size(area: int, width: int, height: int) -> tuple[int, int]:
     return first if errors[0] < errors[1] else second
 
 
-def _vae_width(config: Mapping[str, Any]) -> float:
+def _vae_width(config: Config) -> float:
     return config.get("decoder_base_dim", WAN22_VAE_WIDTH) / 4  # it decodes pictures of half the size
 
 
-A14B_ARGUMENTS = (*WAN_ARGUMENTS, "boundary")
-A14B: dict[str, Any] = {
-    "family": "Wan2.2 A14B",
-    "pipeline": "videogen.pipelines.wan22_a14b:Wan22A14BPipeline",
-    "layouts": ("Wan2.2 A14B", "diffusers"),
-    "components": WAN_COMPONENTS | {"transformer_2": "transformer_2"},
-    "warnings": unguided_warnings,
-    "memory": WAN_MEMORY,
-}
-A14B_FROM_IMAGE: dict[str, Any] = A14B | {
-    "config_name": "wan22-i2v-a14b",
-    "shape": wan22_image_to_video,
-    "network": TWO_IMAGE_EXPERTS,
-    "tiny": {"wan22-a14b": "wan22-i2v-a14b"},
-}
-TI2V_5B: dict[str, Any] = {
-    "family": "Wan2.2 5B",
-    "config_name": "wan22-5b",
-    "pipeline": "videogen.pipelines.wan22_5b:Wan22TI2V5BPipeline",
-    "layouts": ("Wan2.2 5B", "diffusers"),
-    "components": WAN_COMPONENTS,
-    "tiny": {"wan22-5b": "wan22-5b"},
-    "network": {**TEXT_ONLY, "in_channels": 48},
-    "warnings": unguided_warnings,
-    "memory": replace(
-        WAN_MEMORY,
-        vae=WAN22_VAE,
-        vae_width=_vae_width,
+LAYOUTS = (
+    Layout(
+        name="Wan2.2 A14B",
+        markers=("high_noise_model", "low_noise_model"),
+        places={**WAN_PLACES, "transformer": "high_noise_model/", "transformer_2": "low_noise_model/"},
     ),
-}
-FROM_VIDEO: dict[str, Any] = {
-    "inputs": {"input_video": Files("video", 1, 1), "input_image": Files("image", 0, 1)},
-    "options": (*SIZE_AND_LENGTH, "vlm_path", "vlm_device", "custom_prompt", "save_last_frame"),
-    "describes": True,
-}
+    Layout(
+        name="Wan2.2 5B",
+        markers=("Wan2.2_VAE.pth",),
+        places={**WAN_PLACES, "vae": "Wan2.2_VAE.pth"},
+    ),
+)
+IMAGE = {"input_image": Files("image", 1, 1)}
+VIDEO = {"input_video": Files("video", 1, 1), "input_image": Files("image", 0, 1)}
+VIDEO_OPTIONS = (*SIZE_AND_LENGTH, "vlm_path", "vlm_device", "custom_prompt", "save_last_frame")
+A14B = TaskSpec(
+    name="text_to_video",
+    family="Wan2.2 A14B",
+    brand="Wan2.2",
+    config_name="wan22-t2v-a14b",
+    pipeline="videogen.pipelines.wan22_a14b:Wan22A14BPipeline",
+    layouts=("Wan2.2 A14B", "diffusers"),
+    components=WAN_COMPONENTS | {"transformer_2": "transformer_2"},
+    tiny={"wan22-a14b": "wan22-t2v-a14b"},
+    inputs={},
+    arguments=(*WAN_ARGUMENTS, "boundary"),
+    options=SIZE_AND_LENGTH,
+    shape=text_to_video,
+    network=replace(TEXT_ONLY, experts=2),
+    warnings=unguided_warnings,
+    memory=WAN_MEMORY,
+)
+A14B_FROM_IMAGE = replace(
+    A14B,
+    name="image_to_video",
+    config_name="wan22-i2v-a14b",
+    tiny={"wan22-a14b": "wan22-i2v-a14b"},
+    inputs=IMAGE,
+    shape=wan22_image_to_video,
+    network=replace(TEXT_ONLY, experts=2, in_channels=36),
+)
+TI2V_5B = TaskSpec(
+    name="text_to_video",
+    family="Wan2.2 5B",
+    brand="Wan2.2",
+    config_name="wan22-5b",
+    pipeline="videogen.pipelines.wan22_5b:Wan22TI2V5BPipeline",
+    layouts=("Wan2.2 5B", "diffusers"),
+    components=WAN_COMPONENTS,
+    tiny={"wan22-5b": "wan22-5b"},
+    inputs={},
+    arguments=WAN_ARGUMENTS,
+    options=SIZE_AND_LENGTH,
+    shape=wan22_5b_text_to_video,
+    network=replace(TEXT_ONLY, in_channels=48),
+    warnings=unguided_warnings,
+    memory=replace(WAN_MEMORY, vae=WAN22_VAE, vae_width=_vae_width),
+)
+TI2V_5B_FROM_IMAGE = replace(TI2V_5B, name="image_to_video", inputs=IMAGE, shape=wan22_5b_image_to_video)
 TASKS = (
-    TaskSpec(
-        name="text_to_video",
-        config_name="wan22-t2v-a14b",
-        inputs={},
-        arguments=A14B_ARGUMENTS,
-        options=SIZE_AND_LENGTH,
-        shape=text_to_video,
-        network=TWO_EXPERTS,
-        tiny={"wan22-a14b": "wan22-t2v-a14b"},
-        **A14B,
-    ),
-    TaskSpec(
-        name="text_to_video",
-        inputs={},
-        arguments=WAN_ARGUMENTS,
-        options=SIZE_AND_LENGTH,
-        shape=wan22_5b_text_to_video,
-        **TI2V_5B,
-    ),
-    TaskSpec(
-        name="image_to_video",
-        inputs={"input_image": Files("image", 1, 1)},
-        arguments=A14B_ARGUMENTS,
-        options=SIZE_AND_LENGTH,
-        **A14B_FROM_IMAGE,
-    ),
-    TaskSpec(
-        name="image_to_video",
-        inputs={"input_image": Files("image", 1, 1)},
-        arguments=WAN_ARGUMENTS,
-        options=SIZE_AND_LENGTH,
-        shape=wan22_5b_image_to_video,
-        **TI2V_5B,
-    ),
-    TaskSpec(
-        name="v2v-14B",
-        summary="a video goes on from the last frame of another (Wan2.2 I2V-A14B)",
-        arguments=(*A14B_ARGUMENTS, "color_match"),
-        **FROM_VIDEO,
-        **A14B_FROM_IMAGE,
-    ),
-    TaskSpec(
-        name="v2v-5B",
-        summary="a video goes on from the last frame of another (Wan2.2 TI2V-5B)",
-        arguments=(*WAN_ARGUMENTS, "color_match"),
-        shape=wan22_5b_image_to_video,
-        **FROM_VIDEO,
-        **TI2V_5B,
+    A14B,
+    TI2V_5B,
+    A14B_FROM_IMAGE,
+    TI2V_5B_FROM_IMAGE,
+    *(
+        replace(
+            row,
+            name=name,
+            brand=f"Wan2.2 {model}",
+            summary="a video goes on from the last frame of another",
+            inputs=VIDEO,
+            arguments=(*row.arguments, "color_match"),
+            options=VIDEO_OPTIONS,
+            describes=True,
+        )
+        for name, model, row in (
+            ("v2v-14B", "I2V-A14B", A14B_FROM_IMAGE),
+            ("v2v-5B", "TI2V-5B", TI2V_5B_FROM_IMAGE),
+        )
     ),
 )

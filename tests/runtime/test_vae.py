@@ -8,8 +8,9 @@ import torch
 from tests.conftest import GOLDEN
 from videogen.models.components import load_component
 from videogen.models.hunyuan import transformer
+from videogen.models.vae_layers import use_fused_layers
 from videogen.models.wan import vae as vae_io
-from videogen.runtime.vae import order_channels_last, prepare_vae, use_fused_layers
+from videogen.runtime.vae import order_channels_last, prepare_vae
 
 IDS = [f"{name}-{layers}" for name in ("2.1", "2.2") for layers in ("diffusers", "ours")]
 FILES = ["skyreels_v3/checkpoint-v2v/Wan2.1_VAE.pth", "wan22/checkpoint-ti2v-5b/Wan2.2_VAE.pth"]

@@ -6,7 +6,7 @@ from torch import nn
 
 from videogen.errors import InputError
 from videogen.models.wan.transformer import WanDiT
-from videogen.runtime.teacache import Fixed, Published, enable_teacache
+from videogen.runtime.teacache import Fixed, Published, TeaCache
 from videogen.tasks.teacache_tables import NAMES, TABLES, Table, choose_table
 
 TABLE = {table.name: table for table in TABLES}
@@ -205,7 +205,7 @@ def test_nothing_skipped_is_exactly_the_plain_model(transformer, fixed, use_ret_
     scene = Scene(transformer)
     calls = [(level, branch) for level in range(1000, 400, -50) for branch in ("cond", "uncond")]
     plain = [scene(*call) for call in calls]
-    cache = enable_teacache(transformer, LINEAR, threshold=1e-9, use_ret_steps=use_ret_steps, fixed=fixed)
+    cache = TeaCache(transformer, LINEAR, threshold=1e-9, use_ret_steps=use_ret_steps, fixed=fixed)
     cache.reset(12)
     cache.start_loop(12)
     assert all(torch.equal(scene(*call), expected) for call, expected in zip(calls, plain, strict=True))
@@ -234,7 +234,7 @@ def test_a_skipped_call_adds_the_last_residual(transformer, block_calls):
     assert not torch.equal(expected, scene(900))
     block_calls.clear()
 
-    cache = enable_teacache(transformer, LINEAR, threshold=1e9, use_ret_steps=False, fixed=True)
+    cache = TeaCache(transformer, LINEAR, threshold=1e9, use_ret_steps=False, fixed=True)
     cache.reset(3)
     scene(1000)
     assert torch.equal(scene(900), expected)
@@ -247,7 +247,7 @@ def test_a_skipped_call_adds_the_last_residual(transformer, block_calls):
 def test_published_windows(transformer, block_calls, use_ret_steps, forced):
     """Only the retention window computes, and it comes twice: the counter wraps after num_steps calls."""
     scene = Scene(transformer)
-    cache = enable_teacache(transformer, LINEAR, threshold=1e9, use_ret_steps=use_ret_steps, fixed=False)
+    cache = TeaCache(transformer, LINEAR, threshold=1e9, use_ret_steps=use_ret_steps, fixed=False)
     cache.reset(12)
     for step in range(12):
         scene(1000 - 80 * step, "cond")
@@ -260,7 +260,7 @@ def test_published_windows(transformer, block_calls, use_ret_steps, forced):
 def test_fixed_with_three_branches(transformer, block_calls):
     """Every branch gets its own residual back, however many there are."""
     scene = Scene(transformer)
-    cache = enable_teacache(transformer, LINEAR, threshold=1e9, use_ret_steps=False, fixed=True)
+    cache = TeaCache(transformer, LINEAR, threshold=1e9, use_ret_steps=False, fixed=True)
     for steps in (3, 4):
         cache.reset(steps)
         block_calls.clear()
@@ -284,7 +284,7 @@ def test_the_signal(transformer):
     embedding, modulation = _signals(transformer)
     for use_ret_steps, (before, after) in ((False, embedding), (True, modulation)):
         scene = Scene(transformer)
-        cache = enable_teacache(transformer, LINEAR, threshold=1e9, use_ret_steps=use_ret_steps, fixed=False)
+        cache = TeaCache(transformer, LINEAR, threshold=1e9, use_ret_steps=use_ret_steps, fixed=False)
         cache.reset(20)
         for _ in range(10):
             scene(1000)
@@ -303,7 +303,7 @@ def _signals(transformer):
 def test_another_shape_in_the_next_loop_is_computed(transformer, fixed):
     first, second = Scene(transformer, frames=3), Scene(transformer, frames=2)
     plain = second(800)
-    cache = enable_teacache(transformer, LINEAR, threshold=1e9, use_ret_steps=False, fixed=fixed)
+    cache = TeaCache(transformer, LINEAR, threshold=1e9, use_ret_steps=False, fixed=fixed)
     cache.reset(20)
     cache.start_loop(20)
     for level in LEVELS:
@@ -323,7 +323,7 @@ def test_levels_per_frame_after_one_for_all(transformer):
     scene = Scene(transformer)
     logs = []
     for first in (torch.tensor([[1000]]), torch.tensor([[1000, 1000]])):
-        cache = enable_teacache(transformer, LINEAR, threshold=1e9, use_ret_steps=True, fixed=True)
+        cache = TeaCache(transformer, LINEAR, threshold=1e9, use_ret_steps=True, fixed=True)
         cache.reset(9)
         for level in (*[first] * 5, torch.tensor([[900, 1000]])):
             with torch.no_grad(), transformer.cache_context("cond"):
@@ -349,14 +349,14 @@ def test_disable_leaves_the_transformer_as_it_was(transformer, used):
         scene(1000)
     before, plain = everything(transformer), None
     for _ in range(2):
-        cache = enable_teacache(transformer, LINEAR, threshold=1e9, use_ret_steps=False, fixed=True)
+        cache = TeaCache(transformer, LINEAR, threshold=1e9, use_ret_steps=False, fixed=True)
         cache.reset(9)
         if used:
             plain = scene(1000)
             scene(900, "uncond")
             assert [d.state for d in cache.log] == ["cond", "uncond"]
         with pytest.raises(ValueError, match="already exists"):
-            enable_teacache(transformer, LINEAR, threshold=1e9, use_ret_steps=False, fixed=True)
+            TeaCache(transformer, LINEAR, threshold=1e9, use_ret_steps=False, fixed=True)
         cache.disable()
         assert everything(transformer) == before
         assert not cache.residuals
@@ -368,7 +368,7 @@ def test_other_hooks_on_the_stack_stay(transformer):
     from diffusers.hooks.hooks import HookRegistry, ModelHook
 
     scene, plain = Scene(transformer), Scene(transformer)(900)
-    cache = enable_teacache(transformer, LINEAR, threshold=1e9, use_ret_steps=False, fixed=True)
+    cache = TeaCache(transformer, LINEAR, threshold=1e9, use_ret_steps=False, fixed=True)
     HookRegistry.check_if_exists_or_initialize(transformer.blocks).register_hook(ModelHook(), "later")
     cache.reset(3)
     scene(1000)
@@ -383,7 +383,7 @@ def test_before_a_reset_and_after_a_generation(transformer):
     """Nothing is skipped before the number of steps is known; nothing cached outlives a generation."""
     scene = Scene(transformer)
     for fixed in (False, True):
-        cache = enable_teacache(transformer, LINEAR, threshold=1e9, use_ret_steps=False, fixed=fixed)
+        cache = TeaCache(transformer, LINEAR, threshold=1e9, use_ret_steps=False, fixed=fixed)
         for level in LEVELS:
             scene(level)
         assert cache.skipped == 0
@@ -396,7 +396,7 @@ def test_before_a_reset_and_after_a_generation(transformer):
 def test_a_failed_call_is_not_relied_on(transformer):
     """Out of memory in a block: the next call computes."""
     scene = Scene(transformer)
-    cache = enable_teacache(transformer, LINEAR, threshold=-1.0, use_ret_steps=False, fixed=True)
+    cache = TeaCache(transformer, LINEAR, threshold=-1.0, use_ret_steps=False, fixed=True)
     cache.reset(9)
     scene(1000)
 

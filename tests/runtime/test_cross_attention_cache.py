@@ -7,8 +7,8 @@ from videogen.models.fifo_cache import FifoCache
 from videogen.models.hunyuan.transformer import RiflexRotaryEmbed
 from videogen.models.wan.embedders import WanRotaryEmbed
 from videogen.models.wan.transformer import WanDiT
-from videogen.runtime.cross_attention_cache import CrossAttentionCache, cache_cross_attention
-from videogen.runtime.teacache import enable_teacache
+from videogen.runtime.cross_attention_cache import HOOK, CrossAttentionCache, cache_cross_attention
+from videogen.runtime.teacache import TeaCache
 from videogen.tasks.teacache_tables import Table
 
 LINEAR = Table("T", (1.0, 0.0), (1.0, 0.0))
@@ -74,7 +74,7 @@ def test_with_a_step_cache_before_the_blocks():
     levels = [torch.tensor([level]) for level in (900.0, 890.0, 880.0, 100.0)]
 
     def run():
-        cache = enable_teacache(model, LINEAR, threshold=1e9, use_ret_steps=False, fixed=True)
+        cache = TeaCache(model, LINEAR, threshold=1e9, use_ret_steps=False, fixed=True)
         cache.reset(len(levels))
         cache.start_loop(len(levels))
         made = []
@@ -130,7 +130,9 @@ def test_pipelines_forget_with_the_loop_and_after_callbacks(tiny_pipeline, robot
         assert kept == [0, 0]
     finally:
         tiny_pipeline.context_caches = ()
-        memory.remove()
+        model = tiny_pipeline.transformer
+        for module in (model.blocks, *model.context_embedders()):
+            module._diffusers_hook.remove_hook(HOOK, recurse=False)
 
 
 def test_tables_of_positions_are_made_once_per_shape():

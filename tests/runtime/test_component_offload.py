@@ -1,5 +1,7 @@
 """Components that come and go: on the CPU, where coming is a copy as well."""
 
+from importlib import import_module
+
 import pytest
 import torch
 from torch import nn
@@ -41,8 +43,8 @@ def take_turns(pipeline, monkeypatch, *, offload, room=True):
     """Who was there with weights on the device whenever somebody worked."""
     monkeypatch.setattr(component_offload, "free_memory", lambda _: 1 << 50 if room else 0)
     order = pipeline.model_cpu_offload_seq.split("->")
-    transient = [name for name in order if name != "vae" and (offload or "_encoder" in name)]
-    pipeline.component_offload = ComponentOffload(pipeline, CPU, order, transient)
+    transient = order[:-1] if offload else pipeline.encoder_names()
+    pipeline.component_offload = ComponentOffload(pipeline, CPU, transient)
     seen = []
 
     def present():
@@ -112,12 +114,17 @@ def test_experts_never_meet(monkeypatch):
 
 
 def test_every_encoder_visits():
-    """What is called an encoder works briefly; everything else is at work in every step, or is the VAE."""
+    """What runs before the transformers is an encoder; everything else runs in every step, or is the VAE."""
     for rows in VARIANTS.values():
         for row in rows:
-            others = {name for name in row.components if component_offload.ENCODER not in name}
-            weightless = {name for name in others if name.startswith(("tokenizer", "image_processor"))}
-            assert others - weightless <= {"vae", "transformer", "transformer_2"}
+            module, _, name = row.pipeline.partition(":")
+            encoders = getattr(import_module(module), name).encoder_names()
+            assert set(encoders) <= row.components.keys()
+            weightless = {
+                name for name in row.components if name.startswith(("tokenizer", "image_processor"))
+            }
+            others = row.components.keys() - weightless - set(encoders)
+            assert others <= {"vae", "transformer", "transformer_2"}
 
 
 def test_weights_are_moved_before_they_are_cast(monkeypatch):

@@ -13,7 +13,7 @@ from videogen.runtime import block_streaming, memory
 from videogen.runtime.block_streaming import layer_stacks
 from videogen.runtime.component_offload import Copier, tensors_of
 from videogen.runtime.precision import inner_tensors
-from videogen.runtime.step_cache import enable_cache
+from videogen.runtime.step_cache import DiffusersCache
 
 CPU = torch.device("cpu")
 SIZES = {"num_attention_heads": 2, "attention_head_dim": 24, "ffn_dim": 64, "freq_dim": 32, "text_dim": 16}
@@ -86,7 +86,7 @@ def test_the_next_block_is_on_the_way(transformer, monkeypatch):
 def test_blocks_that_a_cache_leaves_out_stay_in_ram(transformer):
     expected = [call(transformer), call(transformer)]
     home, away = watch(transformer)
-    cache = enable_cache([transformer], "first_block", 1e9, dtype=torch.float32)
+    cache = DiffusersCache([transformer], "first_block", 1e9, dtype=torch.float32)
     cache.start_loop(3)
     assert torch.equal(call(transformer), expected[0])
     away.clear()

@@ -77,7 +77,9 @@ VAE_VARIANTS = [
 ]
 
 
-@pytest.mark.parametrize("capability", [80, 89, 90, 100, 120])
+@pytest.mark.parametrize(
+    "capability", [90, *(pytest.param(other, marks=pytest.mark.slow) for other in (80, 89, 100, 120))]
+)
 def test_kernels_compile_for_real_cards(capability):
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource

@@ -11,9 +11,9 @@ from benchmarks.live_memory import Watch
 from videogen.models.hunyuan import transformer, vae_layers
 from videogen.models.kernels import operators
 from videogen.models.kernels.convolution import convolve
+from videogen.models.vae_layers import use_fused_layers
 from videogen.models.wan import vae as vae_io
 from videogen.models.wan.vae_layers import FUSED
-from videogen.runtime.vae import use_fused_layers
 
 CPU = torch.device("cpu")
 WAN21 = {"z_dim": 16}

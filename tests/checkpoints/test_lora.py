@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from tests.conftest import GOLDEN
 from videogen.checkpoints import lora
-from videogen.checkpoints.key_maps import TRANSFORMERS
+from videogen.checkpoints.networks import NETWORKS
 from videogen.errors import CheckpointError
 from videogen.models import lora_weights
 from videogen.planning import model_facts
@@ -34,9 +34,9 @@ def matrices(tensors):
     return [name for name, shape in tensors.items() if name.endswith(".weight") and len(shape) > 1]
 
 
-@pytest.mark.parametrize("network", TRANSFORMERS)
+@pytest.mark.parametrize("network", NETWORKS, ids=lambda network: network.kind)
 def test_every_layer_is_known_in_every_spelling(network):
-    table, _ = TRANSFORMERS[network]
+    table = network.published
     published = [
         name
         for kind, manifest in MANIFESTS.items()

@@ -1,0 +1,51 @@
+"""The attention kernels and dtypes there are, by name; needs no torch."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AttentionKernel:
+    """A kernel of ``--attention_backend``, or one that only 'auto' takes.
+
+    Args:
+        name: diffusers' name of it.
+        option: what the flag calls it.
+        sdpa: torch's name of it, where it is one of torch's own.
+        largest_error: relative error of a row of its result that is accepted. bfloat16 gives 0.3 %; attending
+            to a tile of padding gives 30 %.
+    """
+
+    name: str
+    option: str | None = None
+    sdpa: str | None = None
+    largest_error: float = 0.01
+
+
+ATTENTION_KERNELS = {
+    kernel.name: kernel
+    for kernel in (
+        AttentionKernel(option="native", name="native"),  # torch chooses
+        AttentionKernel(option="cudnn", name="_native_cudnn", sdpa="CUDNN_ATTENTION"),
+        AttentionKernel(option="flash", name="flash"),
+        AttentionKernel(option="flash3", name="_flash_3"),
+        AttentionKernel(option="sage", name="sage", largest_error=0.15),
+        AttentionKernel(option="xformers", name="xformers"),
+        AttentionKernel(name="_native_flash", sdpa="FLASH_ATTENTION"),
+        AttentionKernel(name="_native_efficient", sdpa="EFFICIENT_ATTENTION"),
+        AttentionKernel(name="_native_math", sdpa="MATH"),
+    )
+}
+BACKENDS = {kernel.option: kernel.name for kernel in ATTENTION_KERNELS.values() if kernel.option}
+"""Value of ``--attention_backend`` -> diffusers' name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dtype:
+    """A dtype of weights: its short name, and the bytes of a number."""
+
+    short: str
+    bytes: int
+
+
+DTYPES = {"bfloat16": Dtype("bf16", 2), "float16": Dtype("fp16", 2), "float32": Dtype("fp32", 4)}
+"""torch's name -> what is true of it."""
