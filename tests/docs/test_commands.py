@@ -47,7 +47,7 @@ SHORT = {
     "diffusion_forcing": "--base_num_frames 17 --num_frames 17",
     "talking_avatar": "--max_frames_num 30",
 }
-SMALL = "--height 32 --width 64 --num_inference_steps 2 --device cpu".split()  # noqa: SIM905 - a command
+SMALL = "--height 32 --width 32 --num_inference_steps 2 --device cpu".split()  # noqa: SIM905 - a command
 REPLACED = ("--resolution", "--size")  # by a size in pixels
 LEFT_OUT = ("--compile",)  # minutes; tests/simulated compiles every family
 

@@ -6,8 +6,10 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.docs.pages import PAGES
+from videogen.checkpoints.resolve import licence_note
+from videogen.tasks import config
 from videogen.tasks.options import FLAG_NAMES, OPTIONS
-from videogen.tasks.table import TASKS
+from videogen.tasks.table import TASKS, VARIANTS
 
 # Flags of other programs that a page speaks of.
 OTHERS = {
@@ -65,7 +67,20 @@ def test_every_task_has_a_page_that_names_its_models(task):
     folder = ROOT / "docs/tasks"
     pages = [page.read_text(encoding="utf-8") for page in folder.glob("*.md")]
     (page,) = (page for page in pages if task.name in page.partition("\n")[0].removeprefix("# ").split())
-    assert task.default_model in page
+    assert task.default_model() in page
+
+
+@pytest.mark.parametrize(
+    "row", [row for rows in VARIANTS.values() for row in rows], ids=lambda row: row.config_name
+)
+def test_every_model_has_a_licence_that_the_manual_names(row):
+    licence = config.read("licences")[row.config()["licence"]]
+    page = (ROOT / "docs/models_and_licences.md").read_text(encoding="utf-8")
+    assert licence["name"] in page
+    assert licence.get("limits", "") in page
+    model = row.default_model()
+    assert licence["name"] in licence_note(model, row)
+    assert licence_note("somebody/another", row).endswith("see hf.co/somebody/another")
 
 
 def test_the_readme_is_short():

@@ -90,6 +90,16 @@ def repository_names(model_id: str, task: TaskSpec) -> list[str]:
     return list(dict.fromkeys([model_id, *same]))
 
 
+def licence_note(model_id: str, task: TaskSpec) -> str:
+    """Return what to say of the licence of a model's weights when they are downloaded."""
+    row, page = row_of(model_id, task), f"see hf.co/{model_id}"
+    if not any(model_id in model.names for model in row.models()):
+        return f"its weights have a licence of their own, {page}"
+    licence = config.read("licences")[row.config()["licence"]]
+    limits = f" ({licence['limits']})" if "limits" in licence else ""
+    return f"its weights are under the {licence['name']}{limits}, {page}"
+
+
 def patterns(task: TaskSpec) -> list[str]:
     """Return patterns of the files that the task needs, of every layout it can read."""
     wanted = ["model_index.json", "tiny_arch.json"]
