@@ -16,7 +16,13 @@ from tests.conftest import ROOT
 
 PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")))
 PROGRAMS = ("python3", "hf", "docker", "sbatch", "git")  # found by PATH
-LOCAL = (".venv/bin/python", ".venv/bin/pip", ".venv/bin/torchrun", "benchmarks/first_hour.sh")
+LOCAL = (
+    ".venv/bin/python",
+    ".venv/bin/pip",
+    ".venv/bin/torchrun",
+    ".venv/bin/videogen",
+    "benchmarks/first_hour.sh",
+)
 OURS = ("generate_video.py", "generate_continuous.py")
 MADE = "made by a stand-in"
 STAND_IN = f"""#!/bin/bash
@@ -66,12 +72,12 @@ class Call:
     @property
     def script(self) -> str | None:
         """generate_video.py or generate_continuous.py, if that is what runs."""
-        return next((name for name in OURS if name in self.words), None)
+        return OURS[0] if self.program == "videogen" else next((n for n in OURS if n in self.words), None)
 
     @property
     def arguments(self) -> list[str]:
         """The arguments of our script."""
-        return list(self.words[self.words.index(self.script) + 1 :])
+        return list(self.words[self.words.index(self.script) + 1 if self.script in self.words else 0 :])
 
     @property
     def ranks(self) -> int:

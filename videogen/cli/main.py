@@ -52,7 +52,7 @@ MEMORY = "out of memory; close other programs, or try --offload, --low_vram or a
 # Where torch reads how its allocator is set up; the first is the name that it has now.
 ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF")
 # Flags whose answer is all there is to do.
-ANSWERS = ("version", "list_tasks", "env", "dry_run", "caption_only")
+ANSWERS = ("version", "list_tasks", "env", "completion", "dry_run", "caption_only")
 
 
 class Ended(BaseException):
@@ -161,6 +161,10 @@ def _command(arguments: list[str], work: Callable[[Asked, Path], int], about: Pr
         say([__version__])
     elif given.get("list_tasks"):
         say(f"{name:<24} {summary(name)}; default {task.default_model()}" for name, task in TASKS.items())
+    elif shell := given.get("completion"):
+        from videogen.cli.completion import script  # noqa: PLC0415
+
+        say([script(shell, about)])
     elif given.get("env"):
         from videogen.runtime.device import environment  # noqa: PLC0415 - needs torch
 

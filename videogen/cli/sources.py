@@ -16,7 +16,7 @@ from videogen.tasks.table import TASKS
 
 LARGEST_TEXT = 50_000_000  # bytes
 # What a file may not say: it would have to be known before the file is read.
-COMMAND_LINE_ONLY = ("config", "from_metadata", "list_tasks", "env", "version")
+COMMAND_LINE_ONLY = ("config", "from_metadata", "list_tasks", "env", "completion", "version")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

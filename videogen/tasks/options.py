@@ -317,6 +317,8 @@ class About:
         about_run=True)
     list_tasks: bool = switch("print the tasks and their models", about_run=True)
     env: bool = switch("print versions and devices, for bug reports", about_run=True)
+    completion: str | None = row(one_of("bash", "zsh"), "print a script that completes flags in this shell",
+        metavar="SHELL", about_run=True)
     json: bool = switch("print one JSON object per result", about_run=True)
     quiet: bool = switch("errors only", about_run=True)
     verbose: bool = switch("more messages, and tracebacks (-v)", about_run=True)
