@@ -24,6 +24,7 @@ LOCAL = (
     "benchmarks/first_hour.sh",
 )
 OURS = ("generate_video.py", "generate_continuous.py")
+SLURM = "deploy/slurm.sh"
 MADE = "made by a stand-in"
 STAND_IN = f"""#!/bin/bash
 record=$(mktemp "$RECORD/XXXXXXXX")
@@ -72,17 +73,23 @@ class Call:
     @property
     def script(self) -> str | None:
         """generate_video.py or generate_continuous.py, if that is what runs."""
-        return OURS[0] if self.program == "videogen" else next((n for n in OURS if n in self.words), None)
+        ours = self.program == "videogen" or SLURM in self.words
+        return OURS[0] if ours else next((name for name in OURS if name in self.words), None)
 
     @property
     def arguments(self) -> list[str]:
         """The arguments of our script."""
-        return list(self.words[self.words.index(self.script) + 1 if self.script in self.words else 0 :])
+        mark = SLURM if SLURM in self.words else self.script
+        words = list(self.words[self.words.index(mark) + 1 if mark in self.words else 0 :])
+        shared = SLURM in self.words and self.ranks > 1
+        return [word.replace("%a", "0") for word in words] + ["--use_usp"] * shared
 
     @property
     def ranks(self) -> int:
-        """How many ranks torchrun would start; 1 without it."""
+        """How many ranks torchrun or SLURM would start; 1 without them."""
         given = dict(word.lstrip("-").split("=", 1) for word in self.words if "=" in word)
+        if SLURM in self.words:
+            return int(given.get("ntasks-per-node", 8)) * int(given.get("nodes", 1))
         return int(given.get("nproc_per_node", 1)) * int(given.get("nnodes", 1))
 
 

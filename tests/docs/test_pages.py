@@ -14,6 +14,7 @@ from videogen.tasks.table import TASKS, VARIANTS
 # Flags of other programs that a page speaks of.
 OTHERS = {
     *("index-url", "nproc_per_node", "nnodes", "rdzv_backend", "rdzv_endpoint"),  # pip, torchrun
+    *("array", "ntasks-per-node", "gpus-per-node", "gpus-per-task", "nodes"),  # SLURM
     *("table", "dry", "gpu", "mode", "model", "task", "help"),  # benchmarks, parser
 }
 
