@@ -73,13 +73,15 @@ class Call:
     @property
     def script(self) -> str | None:
         """generate_video.py or generate_continuous.py, if that is what runs."""
-        ours = self.program == "videogen" or SLURM in self.words
-        return OURS[0] if ours else next((name for name in OURS if name in self.words), None)
+        image = self.program == "docker" and self.words[0] == "run"
+        if image or self.program == "videogen" or SLURM in self.words:
+            return OURS[0]
+        return next((name for name in OURS if name in self.words), None)
 
     @property
     def arguments(self) -> list[str]:
         """The arguments of our script."""
-        mark = SLURM if SLURM in self.words else self.script
+        mark = next((mark for mark in (SLURM, "videogen") if mark in self.words), self.script)
         words = list(self.words[self.words.index(mark) + 1 if mark in self.words else 0 :])
         shared = SLURM in self.words and self.ranks > 1
         return [word.replace("%a", "0") for word in words] + ["--use_usp"] * shared

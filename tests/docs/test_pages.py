@@ -15,6 +15,7 @@ from videogen.tasks.table import TASKS, VARIANTS
 OTHERS = {
     *("index-url", "nproc_per_node", "nnodes", "rdzv_backend", "rdzv_endpoint"),  # pip, torchrun
     *("array", "ntasks-per-node", "gpus-per-node", "gpus-per-task", "nodes"),  # SLURM
+    *("rm", "gpus", "user"),  # Docker
     *("table", "dry", "gpu", "mode", "model", "task", "help"),  # benchmarks, parser
 }
 
