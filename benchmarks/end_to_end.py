@@ -20,7 +20,7 @@ from benchmarks.dit_forward import spread
 from videogen.cli.parser import parse
 from videogen.engine.session import Session, generate
 from videogen.pipelines.base import VideoPipeline
-from videogen.planning.plan import Plan
+from videogen.planning.plan import Outline
 from videogen.planning.request import Item, make_plans
 from videogen.results.output_paths import OverwritePolicy
 from videogen.runtime.device import device_name
@@ -48,7 +48,7 @@ def synchronized(stage: Callable) -> Callable:
     return timed
 
 
-def make_plan(task: str, model: str, flags: list[str], folder: Path, run: int) -> Plan:
+def make_plan(task: str, model: str, flags: list[str], folder: Path, run: int) -> Outline:
     given, _ = parse(flags)
     standard = {
         "prompt": "a robot waves",
@@ -66,7 +66,7 @@ def make_plan(task: str, model: str, flags: list[str], folder: Path, run: int) -
     return plan
 
 
-def measure(plan: Plan) -> tuple[dict[str, float], list[float], str]:
+def measure(plan: Outline) -> tuple[dict[str, float], list[float], str]:
     """One video, loaded anew: seconds by stage, seconds by step, the device."""
     session = Session()
     record = generate(plan, session, show_progress=False).record

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from benchmarks.dit_forward import flops
 from benchmarks.first_hour import ROOT, Row
 from tests.simulated.gpus import GPUS
-from tests.simulated.jobs import Counted, EnoughError, mode_of, planned, quiet
+from tests.simulated.jobs import Counted, EnoughError, planned, quiet
 from tests.simulated.models import OWN, WAN21_VAE, plan_of, replace_files
 from tests.simulated.patches import Patches
 from videogen.engine import session
@@ -27,7 +27,6 @@ from videogen.errors import InputError, first_line
 from videogen.models.kernels import operators
 from videogen.models.wan import vae as vae_io
 from videogen.models.wan.transformer import FLOAT32_PARTS, WanDiT
-from videogen.planning import plan_report
 from videogen.runtime import apply, float8, kernels
 from videogen.runtime import device as devices
 from videogen.runtime.cross_attention_cache import CrossAttentionCache
@@ -194,14 +193,14 @@ def memory(size: Size) -> Iterator[Row]:
     for index, (task, options) in enumerate(MEMORY_ROWS):
         tiny = {**TINY_JOB, "model_id": "tiny:wan22-5b" if "5B" in str(options) else "tiny"}
         with planned(task, num_inference_steps=2, **{**options, **(tiny if size.tiny else {})}) as plan:
-            estimate = plan_report.to_json(plan)["memory_bytes"][mode_of(plan)]
+            estimate = plan.memory_bytes[plan.memory_mode]
             started = time.perf_counter()
             make_video(plan, published=not size.tiny)
             seconds = time.perf_counter() - started
         allocated, reserved = (
             ask(DEVICE) / 1e9 for ask in (torch.cuda.max_memory_allocated, torch.cuda.max_memory_reserved)
         )
-        label = f"{task}, {mode_of(plan)}"
+        label = f"{task}, {plan.memory_mode}"
         yield Row(
             label,
             f"{allocated:.2f} GB live, {reserved:.2f} GB reserved, {seconds:.0f} s",

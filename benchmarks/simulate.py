@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tests.simulated.gpus import GPUS, Gpu
-from tests.simulated.jobs import MODES, Job, mode_of, run_with_little_room
+from tests.simulated.jobs import MODES, Job, run_with_little_room
 from tests.simulated.ledger import Event
 from tests.simulated.models import FAMILIES
 from tests.simulated.roofline import Work, elementwise, select, total, work_by
@@ -78,7 +78,7 @@ def report(job: Job, gpu: Gpu, steps: int, *, fitted: bool) -> Iterator[str]:
     plan, shape, ledger = job.plan, job.plan.shape, job.sim.ledger
     yield (
         f"{plan.task.name}, {plan.checkpoint.name}, {shape.width}x{shape.height}, {shape.num_frames} frames, "
-        f"{shape.tokens} tokens, {mode_of(plan)}, on one {gpu.name}"
+        f"{shape.tokens} tokens, {plan.memory_mode}, on one {gpu.name}"
     )
     where = "" if job.peak <= gpu.memory else f", more than the {gpu.memory / 1e9:.0f} GB of a {gpu.name}"
     said = f"{job.estimate / 1e9:.1f} GB ({job.estimate / job.peak - 1:+.1%})"

@@ -41,6 +41,10 @@ def _unpack() -> None:
 _unpack()  # test modules name its folders
 
 
+def pytest_addoption(parser):
+    parser.addoption("--rounds", type=int, default=3, help="faults of each kind (tests/faults)")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _private_cache(tmp_path_factory):
     """Tiny models are made anew for every test session, and nothing is left in the user's cache."""

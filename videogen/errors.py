@@ -3,7 +3,9 @@
 import difflib
 import errno
 import re
-from collections.abc import Iterable, Iterator
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 # How torch, its libraries, the C++ runtime and the operating system say that memory ran out.
 OUT_OF_MEMORY = re.compile(
@@ -51,6 +53,26 @@ class OutOfMemoryError(VideoGenError):
     """The device or the machine ran out of memory."""
 
     exit_code = 4
+
+
+@contextmanager
+def reported_as(explain: Callable[[str], VideoGenError]) -> Iterator[None]:
+    """Turn whatever a reader raises in the block into the error that ``explain`` makes of its message.
+
+    Libraries raise errors of many kinds about damaged files, so the kinds are not listed. Errors for users
+    pass, and a lack of memory. What was raised becomes a note, not the cause: a file that asks for gigabytes
+    is damaged, and no lack of memory.
+    """
+    failure: VideoGenError | None = None
+    try:
+        yield
+    except (VideoGenError, MemoryError):
+        raise
+    except Exception as error:
+        failure = explain(brief(first_line(error), 200))
+        failure.add_note(traceback.format_exc())
+    if failure is not None:
+        raise failure
 
 
 def chain_of(error: BaseException) -> Iterator[BaseException]:

@@ -27,7 +27,7 @@ def interrupt_at_forks():
     os.register_at_fork(after_in_parent=lambda: asked or asked.append(os.kill(os.getpid(), signal.SIGINT)))
 
 
-@pytest.mark.parametrize("name", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("name", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interrupt_leaves_nothing(long_run, tmp_path, name):
     running = Running(*long_run, "--output", tmp_path / "a.mp4")
     running.wait_for(lambda: half_written(tmp_path))

@@ -1,7 +1,9 @@
 """Writers: whole under their name or not at all."""
 
 import os
+import signal
 import threading
+import time
 from pathlib import Path
 
 import av
@@ -9,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from videogen.files import OutputError, clean_stale
+from videogen.files import OutputError, remove, stale_temporaries, temporary_sibling
+from videogen.media import video_writer
 from videogen.media.video_reader import read_comment
 from videogen.media.video_writer import _Background, _PngWriter, open_writer
 
@@ -114,12 +117,75 @@ def test_replacing_a_file_and_a_folder(tmp_path):
 
 
 def test_leftovers_of_dead_processes_are_swept(tmp_path):
-    dead, other = (tmp_path / f".{name}.mp4.999999999.part.mp4" for name in "ab")
-    alive = tmp_path / f".a.mp4.{os.getpid()}.part.mp4"
-    for path in (dead, alive, other):
+    """A process is alive if it holds its lock; in containers every process has the id 1."""
+    dead, other = (tmp_path / f".{name}.mp4.{os.getpid()}-0123abcd.part.mp4" for name in "ab")
+    folder = tmp_path / ".a.mp4.1-0123abcd.part"
+    for path in (dead, other):
         path.write_text("")
-    clean_stale(tmp_path / "a.mp4")
-    assert sorted(tmp_path.iterdir()) == sorted([alive, other])
+    folder.mkdir()
+    with temporary_sibling(tmp_path / "a.mp4") as alive, temporary_sibling(tmp_path / "a.mp4") as second:
+        assert alive != second
+        assert sorted(tmp_path.iterdir()) == sorted([alive, second, other])
+        assert not list(stale_temporaries(tmp_path, "a.mp4"))
+    assert list(tmp_path.iterdir()) == [other]
+
+
+def test_of_several_sweepers_one_gets_a_leftover(tmp_path):
+    left = tmp_path / ".a.npy.1-0123abcd.part.npy"
+    left.write_text("")
+    for path in stale_temporaries(tmp_path, "*.npy"):
+        assert path == left
+        assert not list(stale_temporaries(tmp_path, "a.npy"))
+        remove(path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("stopped", ["writing", "ending", "aborting"])
+def test_an_encoder_that_hangs_is_given_up(tmp_path, monkeypatch, stopped):
+    monkeypatch.setattr(video_writer, "ENCODER_TIMEOUT", 0.5)
+    large = np.zeros((4, 512, 512, 3), np.uint8)
+
+    def make():
+        with open_writer(tmp_path / "a.mp4", "mp4", size=(512, 512), fps=24, num_frames=400) as video:
+            video.write(large)
+            encoder = video.writer.writer
+            while encoder.count < len(large):
+                time.sleep(0.01)
+            os.kill(encoder.process.pid, signal.SIGSTOP)
+            if stopped == "aborting":
+                raise KeyboardInterrupt
+            for _ in range(100 if stopped == "writing" else 1):
+                video.write(large)
+            video.finish()
+
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt if stopped == "aborting" else OutputError) as error:
+        make()
+    assert time.monotonic() - started < 10
+    if stopped != "aborting":
+        assert "a.mp4: the video encoder hung for 0.5 s and was ended" in str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_reason_of_a_failure_is_not_hidden_by_the_end(tmp_path, monkeypatch):
+    """What is still in the buffer of a file cannot be written when it is closed, either."""
+
+    class Full:
+        def write(self, data):
+            raise OSError(28, "No space left on device")
+
+        def close(self):
+            self.write(b"")
+
+    with (
+        pytest.raises(OutputError, match=r"a\.npy: No space left on device; free some space"),
+        open_writer(tmp_path / "a.npy", "npy", size=(48, 32), fps=24, num_frames=9) as video,
+    ):
+        video.writer.writer.file.close()
+        video.writer.writer.file = Full()
+        video.write(FRAMES)
+        video.finish()
+    assert not list(tmp_path.iterdir())
 
 
 class Slow:
@@ -167,7 +233,7 @@ def test_a_failure_in_the_background_is_raised_and_nothing_hangs():
     with pytest.raises(OSError, match="No space left"):
         background.finish()
     background.abort()
-    assert (slow.written, slow.log) == ([], ["abort"])
+    assert (slow.written, set(slow.log)) == ([], {"abort"})
 
 
 def test_nothing_is_written_after_an_abort():
@@ -177,7 +243,7 @@ def test_nothing_is_written_after_an_abort():
     background.write(FRAMES[:2])
     threading.Timer(0.1, slow.let.set).start()
     background.abort()
-    assert (slow.written, slow.log) == ([1], ["abort"])
+    assert (slow.written, set(slow.log)) == ([1], {"abort"})
     _Background(Slow()).abort()  # before any frame
 
 

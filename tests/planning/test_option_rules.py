@@ -22,7 +22,7 @@ OPTIONS = Options(guidance_scale=1.0, num_inference_steps=4)
 )
 def test_what_does_not_go_together(values, message):
     with pytest.raises(InputError, match=message):
-        option_rules.check(OPTIONS.but(**values))
+        option_rules.check(OPTIONS.replace(**values))
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_what_does_not_go_together(values, message):
     ],
 )
 def test_what_does(values):
-    option_rules.check(OPTIONS.but(**values))
+    option_rules.check(OPTIONS.replace(**values))
 
 
 @pytest.mark.parametrize("name", option_rules.PACKAGES)
@@ -43,15 +43,15 @@ def test_a_kernel_that_is_not_installed(monkeypatch, name):
     monkeypatch.setattr(option_rules, "find_spec", lambda module: None)
     package = option_rules.PACKAGES[name]
     with pytest.raises(InputError, match=f"{name}: needs the package {package.module}") as refused:
-        option_rules.check(OPTIONS.but(attention_backend=name))
+        option_rules.check(OPTIONS.replace(attention_backend=name))
     assert package.how in str(refused.value)
     with pytest.raises(InputError, match=r"--float8_matmul: needs the package torchao.*pip install"):
-        option_rules.check(OPTIONS.but(float8_matmul=True))
+        option_rules.check(OPTIONS.replace(float8_matmul=True))
 
 
 def test_warnings():
     def count(**values):
-        return len(list(option_rules.warnings(OPTIONS.but(**values))))
+        return len(list(option_rules.warnings(OPTIONS.replace(**values))))
 
     lcm = {"sample_solver": "lcm", "lora": ("x",)}
     assert count() == count(**lcm) == 0

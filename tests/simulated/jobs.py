@@ -30,10 +30,9 @@ from videogen.models import device_copies
 from videogen.models.hunyuan import transformer as hunyuan
 from videogen.models.wan import vae
 from videogen.pipelines.base import VideoPipeline
-from videogen.planning import plan_report
-from videogen.planning.plan import Plan
+from videogen.planning.plan import Outline
 from videogen.planning.request import Item, make_plans
-from videogen.results import resume_store
+from videogen.results import publishing, resume_store
 from videogen.results.output_paths import OverwritePolicy
 from videogen.runtime.parallel import SINGLE_PROCESS, Communicator
 from videogen.tasks.options import OPTIONS
@@ -58,7 +57,7 @@ class Job:
     """
 
     sim: Sim
-    plan: Plan
+    plan: Outline
     pipeline: Any
     forwards: int
     frames: int
@@ -80,11 +79,11 @@ class Job:
     @property
     def estimate(self) -> int:
         """What ``--dry_run`` says of the memory in this mode."""
-        return plan_report.to_json(self.plan)["memory_bytes"][mode_of(self.plan)]
+        return self.plan.memory_bytes[self.plan.memory_mode]
 
 
 @contextmanager
-def planned(task: str, **options: Any) -> Iterator[Plan]:
+def planned(task: str, **options: Any) -> Iterator[Outline]:
     """Give the plan of a task with options as on the command line; inputs that it needs are drawn."""
     with tempfile.TemporaryDirectory(prefix="videogen-sim-") as place:
         folder = Path(place)
@@ -100,7 +99,7 @@ def planned(task: str, **options: Any) -> Iterator[Plan]:
 
 def run_job(
     sim: Sim,
-    plan: Plan,
+    plan: Outline,
     *,
     frames: int | None = None,
     forwards: int | None = None,
@@ -168,22 +167,17 @@ def run_with_little_room(
         the job, and whether it fitted at once.
     """
     with planned(task, **options) as plan:
-        said = plan_report.to_json(plan)["memory_bytes"][mode_of(plan)]
+        said = plan.memory_bytes[plan.memory_mode]
         for share in (ROOM, *others):
             with suppress(torch.OutOfMemoryError, errors.OutOfMemoryError):
                 return _run_within(int(said * share), gpu, plan, frames, count=count), share == ROOM
         return _run_within(10**12, gpu, plan, frames, count=count), False
 
 
-def _run_within(capacity: int, gpu: str, plan: Plan, frames: int | None, *, count: bool) -> Job:
+def _run_within(capacity: int, gpu: str, plan: Outline, frames: int | None, *, count: bool) -> Job:
     with simulate(gpu, capacity=capacity) as sim:
         sim.ledger.counting = count
         return run_job(sim, plan, frames=frames)
-
-
-def mode_of(plan: Plan) -> str:
-    """Return the memory mode of a plan: 'plain', 'offload' or 'low_vram'."""
-    return next((mode for mode in ("low_vram", "offload") if getattr(plan.options, mode)), "plain")
 
 
 @contextmanager
@@ -207,12 +201,15 @@ class Counted:
         self.most_frames, self.most_forwards = most_frames, most_forwards
         self.frames = self.pieces = self.forwards = 0
         self.target: Path | None = None
+        self.temporary = None
 
     def take_the_place_of_files(self, patches: Patches) -> None:
         """Let everything that would be written come here."""
         patches.set(video_writer, "open_writer", self.open_writer)
-        for writer in (files, resume_store):
-            patches.set(writer, "save_tensors", lambda *_, **__: None)
+        patches.set(publishing, "publish", lambda outputs, *_: outputs)
+        patches.set(resume_store, "digest", lambda *_: {})
+        patches.set(files, "write_tensors", lambda *_, **__: None)
+        patches.set(resume_store, "save_tensors", lambda *_, **__: None)
 
     def watch(self, pipeline: Any) -> None:
         """Count the forwards of a pipeline's transformers."""

@@ -17,6 +17,7 @@ from torch import Tensor
 from tests.manifests import CONFIGS, MANIFESTS
 from tests.simulated.patches import Patches
 from tests.simulated.sim import Sim
+from videogen.checkpoints import model_features
 from videogen.checkpoints.key_maps import Entry, rename
 from videogen.checkpoints.layouts import Checkpoint
 from videogen.engine import load, session
@@ -156,6 +157,7 @@ def replace_files(
 
     patches.set(load, "load_pipeline", load_pipeline)
     patches.set(session, "fetch", lambda checkpoint, *_: checkpoint)  # nothing is downloaded
+    patches.set(model_features, "fingerprint", lambda *_: "simulated")
 
 
 def fake_buffers(sim: Sim, pipeline: Any) -> None:

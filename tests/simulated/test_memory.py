@@ -13,7 +13,6 @@ from tests.simulated.guard import has_compiler
 from tests.simulated.jobs import MODES, ROOM, planned, run_with_little_room, simulate_job
 from tests.simulated.models import FAMILIES
 from tests.simulated.sim import simulate
-from videogen.planning import plan_report
 
 pytestmark = pytest.mark.skipif(not has_compiler(), reason="needs g++ for the device guard")
 
@@ -63,6 +62,6 @@ def test_low_vram_streams_the_weights_in_every_forward():
 @pytest.mark.parametrize(("task", "options"), [row[1:] for row in FAMILIES], ids=[row[0] for row in FAMILIES])
 def test_the_manual_says_what_dry_run_says(task, options):
     with planned(task, **options) as plan:
-        figures = [f"{size / 1e9:.1f}" for size in plan_report.to_json(plan)["memory_bytes"].values()]
+        figures = [f"{size / 1e9:.1f}" for size in plan.memory_bytes.values()]
     manual = (ROOT / "docs/memory.md").read_text(encoding="utf-8")
     assert re.search(r"( GB)? \| ".join(map(re.escape, figures)), manual), figures

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from videogen.errors import CheckpointError, brief, reported_as
 from videogen.files import read_json
 from videogen.tasks.config import Config
 from videogen.tasks.table import LAYOUTS
@@ -25,6 +26,12 @@ WEIGHTLESS = {
 }
 WEIGHTS = (".safetensors", ".pth", ".pt", ".bin")
 LIGHT = (".json", ".model", ".txt")  # suffixes of their files
+# What is read of a component's config before its tensors.
+COUNTS = {
+    *("num_layers", "num_single_layers", "num_heads", "num_attention_heads"),
+    *("base_dim", "decoder_base_dim", "block_out_channels"),
+}
+LARGEST_COUNT = 1 << 20
 WITHOUT_CONFIG = ("transformers",)  # folders that need no config.json
 
 
@@ -49,7 +56,16 @@ class Checkpoint:
     def component_config(self, component: str) -> Config:
         """Return a component's config.json; empty if there is none or it is not downloaded yet."""
         file = self.place(component) / "config.json" if self.folder is not None else None
-        return read_json(file) if file is not None and file.is_file() else {}
+        if file is None or not file.is_file():
+            return {}
+        config = {name: value for name, value in read_json(file).items() if value is not None}
+        for name in COUNTS & config.keys():
+            value = config[name]
+            numbers = value if isinstance(value, list) else [value]
+            if not all(isinstance(number, int) and 0 <= number <= LARGEST_COUNT for number in numbers):
+                what = f"{name} is {brief(value)}, which is no possible number"
+                raise CheckpointError(f"{file}: {what}; download it again")
+        return config
 
 
 def detect(folder: Path) -> str | None:
@@ -108,10 +124,12 @@ def component_sizes(folder: Path, layout: str, components: Mapping[str, str]) ->
 
 def missing_shards(folder: Path) -> str | None:
     """Return the weight files that an index in the folder lists and that are not there, in words."""
-    for index in folder.glob("*.safetensors.index.json"):
-        shards = set(read_json(index).get("weight_map", {}).values())
-        if absent := sorted(shard for shard in shards if not (folder / shard).is_file()):
-            return absent[0] + (f" and {len(absent) - 1} more shards" if len(absent) > 1 else "")
+    what = f"{folder}: its index of weight files is damaged"
+    with reported_as(lambda why: CheckpointError(f"{what} ({why}); download it again")):
+        for index in folder.glob("*.safetensors.index.json"):
+            shards = set(read_json(index).get("weight_map", {}).values())
+            if absent := sorted(shard for shard in shards if not (folder / shard).is_file()):
+                return absent[0] + (f" and {len(absent) - 1} more shards" if len(absent) > 1 else "")
     return None
 
 

@@ -21,7 +21,7 @@ from videogen.checkpoints.layouts import (
 )
 from videogen.checkpoints.model_features import published, read_features
 from videogen.checkpoints.tensor_headers import check as check_header
-from videogen.errors import CheckpointError, InputError, nearest
+from videogen.errors import CheckpointError, InputError, nearest, reported_as
 from videogen.files import cache_root
 from videogen.tasks import config
 from videogen.tasks.table import TASKS, VARIANTS
@@ -112,6 +112,13 @@ def patterns(task: TaskSpec) -> list[str]:
 
 
 def inspect(folder: Path, task: TaskSpec, *, name: str) -> Checkpoint:
+    """Return the model in a folder (see ``_inspect``); whatever its files do to the reader is their fault."""
+    fix = "its files do not describe a model"
+    with reported_as(lambda why: CheckpointError(f"--model_id {folder}: {fix} ({why}); download it again")):
+        return _inspect(folder, task, name)
+
+
+def _inspect(folder: Path, task: TaskSpec, name: str) -> Checkpoint:
     """Check that a folder holds every component of a task, by the files present and their headers.
 
     Raises:

@@ -22,10 +22,11 @@ from videogen.errors import CheckpointError, InputError
 from videogen.media.download import Fetcher
 from videogen.media.video_reader import read_video
 from videogen.planning import plan_report
-from videogen.planning.plan import Plan
+from videogen.planning.plan import Outline
 from videogen.planning.request import Item, make_plans
-from videogen.results import sidecar
-from videogen.results.output_paths import OverwritePolicy, check_writable
+from videogen.results import publishing, sidecar
+from videogen.results.output_locks import OutputLocks
+from videogen.results.output_paths import OutputPaths, OverwritePolicy, check_writable, refuse_if_locked
 from videogen.tasks.option_types import MAX_SEED
 from videogen.tasks.options import OPTIONS, Options
 from videogen.tasks.table import TASKS, find
@@ -92,13 +93,15 @@ def program() -> NoReturn:
 
 def _make_chain(asked: Asked, workdir: Path) -> int:
     """Make a chain, or say what would be made."""
-    chain, first = plan_chain(asked, workdir)
-    for note in first.warnings:
-        cli.logger.warning(note)
-    if asked.settings.dry_run:
-        cli.say([json.dumps(plan_report.to_json(first)) if asked.settings.json else chain.describe(first)])
-    else:
-        cli.say(run_chain(chain, first, as_json=asked.settings.json))
+    with OutputLocks() as locks:
+        chain, first = plan_chain(asked, workdir, None if asked.settings.dry_run else locks)
+        for note in first.warnings:
+            cli.logger.warning(note)
+        if asked.settings.dry_run:
+            plan = json.dumps(plan_report.to_json(first)) if asked.settings.json else chain.describe(first)
+            cli.say([plan])
+        else:
+            cli.say(run_chain(chain, first, as_json=asked.settings.json))
     return 0
 
 
@@ -123,7 +126,7 @@ class Chain:
         assert self.options.num_videos is not None
         return self.options.num_videos
 
-    def link(self, index: int, previous: "Result | None") -> Plan:
+    def link(self, index: int, previous: "Result | None") -> Outline:
         """Plan a link (from 1); ``previous`` is the finished link before it."""
         seed = self.base_seed + index
         path = self.folder / f"video_{index:02d}_{seed}.mp4"
@@ -138,17 +141,17 @@ class Chain:
         (plan,) = make_plans([item], self.policy, self.workdir)
         return replace(plan, index=index)
 
-    def describe(self, first: Plan) -> str:
+    def describe(self, first: Outline) -> str:
         """Return the chain for people (--dry_run)."""
         seeds = f"seeds {self.base_seed + 1} to {self.base_seed + self.num_videos}"
         about = f"chain     {self.num_videos} videos, {seeds}, in {self.folder}; the first:"
         return f"{about}\n{plan_report.describe(first)}"
 
-    def settings(self, first: Plan) -> dict[str, object]:
+    def settings(self, first: Outline) -> dict[str, object]:
         """Return what must be equal for the chain to be resumed."""
         identity = first.identity
         models = {role: found.title for role, found in first.prompt_writers.items()}
-        kept = {name: identity[name] for name in ("task", "weights", "inputs", "lora")}
+        kept = {name: identity.get(name) for name in ("task", "weights", "inputs", "lora")}
         return {**kept, **identity["values"], **models, "handover": self.options.handover}
 
 
@@ -169,8 +172,11 @@ class State:
         return None
 
 
-def plan_chain(asked: Asked, workdir: Path) -> tuple[Chain, Plan]:
+def plan_chain(asked: Asked, workdir: Path, locks: OutputLocks | None = None) -> tuple[Chain, Outline]:
     """Check everything about a chain that can be known before its first link is made.
+
+    Args:
+        locks: takes the lock of the chain's folder; None for a dry run, which leaves files as they are.
 
     Returns:
         the chain, and the plan of its first link.
@@ -185,7 +191,7 @@ def plan_chain(asked: Asked, workdir: Path) -> tuple[Chain, Plan]:
     if policy.overwrite and source.exists() and source.resolve().parent == folder.resolve():
         what, fix = "would remove the chain's own input", "use another --output_dir"
         raise InputError("--overwrite", source, what, fix)
-    state = _check_folder(folder, policy)
+    state = _check_folder(folder, policy, locks)
     chain = Chain(
         values=_of_links(asked.values, options),
         recorded=asked.recorded,
@@ -257,13 +263,17 @@ def _task(options: Options) -> str:
     raise InputError("--task_type", None, f"cannot be told from {model}", f"give {CHOICE}")
 
 
-def _check_folder(folder: Path, policy: OverwritePolicy) -> State | None:
-    """Return the state of the chain in a folder; None if there is none.
+def _check_folder(folder: Path, policy: OverwritePolicy, locks: OutputLocks | None) -> State | None:
+    """Lock the folder of the chain and return the state of the chain in it; None if there is none.
 
     Raises:
         InputError: it cannot be used, or holds a chain and nothing was said about it.
     """
     check_writable("--output_dir", folder)
+    if locks is not None:
+        refuse_if_locked(locks, "--output_dir", folder / STATE, "chain")
+        if policy.resume or policy.overwrite:
+            publishing.finish_interrupted(OutputPaths(path=folder / "video_*.mp4", kind="mp4"))
     if not any(OURS.fullmatch(path.name) for path in folder.glob("video_*")):  # nothing was finished
         return None
     state = State.read(folder)
@@ -294,7 +304,7 @@ def _base_seed(options: Options, state: State | None) -> int:
     return asked[0]
 
 
-def run_chain(chain: Chain, first: Plan, *, as_json: bool = False) -> Iterator[str]:
+def run_chain(chain: Chain, first: Outline, *, as_json: bool = False) -> Iterator[str]:
     """Make the links one after the other; yields a line for each: its path, or its record as JSON.
 
     Models are loaded once. What is finished is kept; ``--resume`` goes on behind it.
@@ -312,9 +322,6 @@ def run_chain(chain: Chain, first: Plan, *, as_json: bool = False) -> Iterator[s
                 about = {"base_seed": chain.base_seed, "settings": chain.settings(plan)}
                 files.write_json(chain.folder / STATE, {"schema": sidecar.SCHEMA, **about})
             result = earlier_result(plan) if chain.policy.resume else None
-            if result is not None and not _is_whole(result, chain.workdir):
-                cli.logger.warning("%s is damaged, and made again", result.outputs.path)
-                result = None
             if result is None:
                 cli.logger.info("video %d of %d: seed %d", index, chain.num_videos, plan.seed)
                 result = generate(session.with_prompt(plan), session, show_progress=cli.wants_bars())
@@ -332,15 +339,6 @@ def run_chain(chain: Chain, first: Plan, *, as_json: bool = False) -> Iterator[s
 
 def _line(path: Path, record: Mapping[str, object], *, as_json: bool) -> str:
     return json.dumps({"path": str(path), **record}) if as_json else str(path)
-
-
-def _is_whole(result: "Result", workdir: Path) -> bool:
-    """Return whether a finished video can still be read to its end."""
-    try:
-        video = read_video("video", str(result.outputs.path), Fetcher(folder=workdir))
-    except InputError:
-        return False
-    return video.num_frames == result.record["num_frames"]
 
 
 def _remove_others(folder: Path, first: "Result") -> None:

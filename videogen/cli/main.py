@@ -33,9 +33,10 @@ from videogen.errors import (
 from videogen.media.download import Fetcher
 from videogen.media.video_reader import read_video
 from videogen.planning import plan_report
-from videogen.planning.plan import Plan
+from videogen.planning.plan import Outline
 from videogen.planning.request import Item, check_runtime, make_plans
 from videogen.prompts.roles import find_prompt_writers
+from videogen.results.output_locks import OutputLocks
 from videogen.results.output_paths import OverwritePolicy
 from videogen.results.sidecar import changed_inputs
 from videogen.tasks.options import Options, RunSettings, defaults, merge
@@ -44,6 +45,8 @@ from videogen.tasks.table import TASKS, find, summary
 logger = logging.getLogger("videogen")
 
 INTERRUPTED = 130
+# Signals that end a run as Ctrl-C does; Windows has no SIGHUP, which a closed terminal sends.
+ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 ANOTHER_RANK = (
     "another rank ended (killed, perhaps for want of memory), or all were told to; torchrun's report says "
     "more, and --resume goes on"
@@ -84,7 +87,10 @@ def main(
     ending = (
         signal.default_int_handler if alone else _ended_by_torchrun if is_main_process else signal.SIG_DFL
     )
-    earlier = signal.signal(signal.SIGTERM, ending) if in_main_thread else None
+    earlier = {number: signal.getsignal(number) for number in ENDING} if in_main_thread else {}
+    for number, handler in earlier.items():
+        if number == signal.SIGTERM or handler != signal.SIG_IGN:  # nohup ignores SIGHUP
+            signal.signal(number, ending)
     try:
         return _command(arguments, work or _generate, about) if is_main_process else _follow(arguments)
     except (KeyboardInterrupt, Ended) as end:
@@ -97,8 +103,8 @@ def main(
         code, told = verdict(error)
         return _failed(code, f"error: {told}", verbose)
     finally:
-        if in_main_thread:
-            signal.signal(signal.SIGTERM, earlier)
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
 
 
 def verdict(error: Exception) -> tuple[int, str]:
@@ -193,7 +199,13 @@ def _generate(asked: Asked, workdir: Path) -> int:
     if settings.jobs is not None:
         items = read_jobs(settings.jobs, asked.values, asked.recorded)
     policy = OverwritePolicy(overwrite=settings.overwrite, resume=settings.resume)
-    plans = make_plans(items, policy, workdir)
+    with OutputLocks() as locks:
+        plans = make_plans(items, policy, workdir, None if settings.dry_run else locks)
+        return _carry_out(plans, settings)
+
+
+def _carry_out(plans: list[Outline], settings: RunSettings) -> int:
+    """Make the videos of plans, or say what would be made."""
     warnings = [note for plan in plans for note in plan.warnings]
     if earlier := settings.from_metadata:
         changed = {name for plan in plans for name in changed_inputs(earlier, plan.inputs)}
@@ -229,7 +241,7 @@ def _caption(options: Options, workdir: Path, *, dry_run: bool) -> str:
     return json.dumps(said, indent=2, ensure_ascii=False)
 
 
-def _run(plans: list[Plan], settings: RunSettings) -> int:
+def _run(plans: list[Outline], settings: RunSettings) -> int:
     """Make the videos; says one path or JSON object per result."""
     for plan in plans:
         shape = plan.shape

@@ -6,11 +6,11 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from videogen.errors import CheckpointError, FolderError, VideoGenError, chain_of
-from videogen.files import cache_root
+from videogen.files import cache_root, work_folder
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 FEW_BYTES = 1 << 20  # a disk with less is full
@@ -24,16 +24,16 @@ def temporary_folder() -> Iterator[Path]:
         FolderError: there is none, or not where $TMPDIR says: Python would take another without a word.
     """
     wanted = os.environ.get("TMPDIR")
-    try:
-        if wanted:
-            with tempfile.TemporaryFile(dir=wanted) as file:
-                file.write(b"written")
-                file.flush()
-        folder = tempfile.TemporaryDirectory(prefix="videogen-", dir=wanted)
-    except OSError as error:
-        raise FolderError(_advice("the temporary folder", wanted, error.strerror, "TMPDIR")) from None
-    with folder as path:
-        yield Path(path)
+    with ExitStack() as stack:
+        try:
+            if wanted:
+                with tempfile.TemporaryFile(dir=wanted) as file:
+                    file.write(b"written")
+                    file.flush()
+            folder = stack.enter_context(work_folder())
+        except OSError as error:
+            raise FolderError(_advice("the temporary folder", wanted, error.strerror, "TMPDIR")) from None
+        yield folder
 
 
 def check_cache() -> None:
@@ -70,7 +70,7 @@ def _folders() -> Iterator[tuple[str, Path, str]]:
     if hub := sys.modules.get("huggingface_hub.constants"):
         yield "the cache folder of models", Path(hub.HF_HOME), "HF_HOME"
         yield "the cache folder of models", Path(hub.HF_HUB_CACHE), "HF_HUB_CACHE"
-    yield "the temporary folder", Path(tempfile.gettempdir(), "videogen-"), "TMPDIR"
+    yield "the temporary folder", Path(tempfile.gettempdir(), ".videogen-work."), "TMPDIR"
 
 
 def _is_full(folder: Path) -> bool:

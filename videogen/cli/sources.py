@@ -1,6 +1,5 @@
 """Options from files: --config (YAML), --from_metadata (JSON or MP4), --jobs (text or JSON lines)."""
 
-import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,13 +7,15 @@ from pathlib import Path
 import yaml
 
 from videogen.errors import InputError, brief, nearest
+from videogen.files import LARGEST_TEXT, TextError, check_plain, parse_json, read_text
 from videogen.planning.request import Item
 from videogen.results import sidecar
 from videogen.tasks.option_types import prompts
 from videogen.tasks.options import FLAG_NAMES, OPTIONS, Option, RunSettings, merge
 from videogen.tasks.table import TASKS
 
-LARGEST_TEXT = 50_000_000  # bytes
+LARGEST_YAML = 500_000  # bytes; PyYAML takes up to five seconds for them
+MOST_NODES = 100_000  # of a YAML file, with every alias written out
 # What a file may not say: it would have to be known before the file is read.
 COMMAND_LINE_ONLY = ("config", "from_metadata", "list_tasks", "env", "completion", "version")
 
@@ -107,6 +108,8 @@ def from_mapping(content: Mapping[str, object], source: str, *, one_video: bool)
         if one_video and option.about_run:
             fix = f"give {option.flag} on the command line"
             raise InputError(source, spelling, "is about the whole run", fix)
+        if isinstance(given, list) and any(isinstance(part, list | dict) for part in given):
+            raise InputError(source, spelling, "holds lists inside a list", "give one value, or a plain list")
         try:
             values[option.name] = value_of(option, str(spelling), given)
         except InputError as error:
@@ -185,7 +188,7 @@ def read_jobs(file: str, base: Mapping[str, object], recorded: Collection[str]) 
 def _json_line(line: str, source: str) -> dict[str, object]:
     fix = 'for example {"prompt": "a cat", "seed": 1}'
     try:
-        content = json.loads(line)
+        content = parse_json(line)
     except ValueError as error:
         raise InputError(source, None, f"is not JSON ({error})", fix) from None
     if not isinstance(content, dict):
@@ -194,25 +197,52 @@ def _json_line(line: str, source: str) -> dict[str, object]:
 
 
 def _yaml(file: str) -> object:
+    text = _text("--config", file, LARGEST_YAML)
     try:
-        return yaml.safe_load(_text("--config", file))
-    except yaml.YAMLError as error:
+        return parse_yaml(text)
+    except Exception as error:  # values such as 2001-99-99 are no YAMLError
         line = getattr(getattr(error, "problem_mark", None), "line", None)
         where = f" at line {line + 1}" if line is not None else ""
         fix = "write one 'flag: value' per line"
         raise InputError("--config", file, f"is not YAML{where}", fix) from None
 
 
-def _text(flag: str, file: str) -> str:
-    """Read a small text file."""
-    path = Path(file).expanduser()
+def parse_yaml(text: str) -> object:
+    """Parse YAML of plain values whose aliases do not multiply it.
+
+    Raises:
+        yaml.YAMLError, ValueError, RecursionError: it is none.
+    """
+    loader = yaml.SafeLoader(text)
     try:
-        if path.exists() and not path.is_file():
-            raise InputError(flag, file, "is not a regular file", "give a text file")
-        if path.stat().st_size > LARGEST_TEXT:
-            raise InputError(flag, file, f"larger than {LARGEST_TEXT / 1e6:.0f} MB", "split it")
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(flag, file, f"cannot be read ({error.strerror})", "check the path") from None
-    except UnicodeDecodeError:
-        raise InputError(flag, file, "is not UTF-8 text", "save it as UTF-8") from None
+        root = loader.get_single_node()
+        if root is None:
+            return None
+        if _expanded_nodes(root, {}) > MOST_NODES:
+            raise ValueError("too large with its aliases written out")
+        content = loader.construct_document(root)
+    finally:
+        loader.dispose()
+    check_plain(content)
+    return content
+
+
+def _expanded_nodes(node: yaml.Node, counted: dict[int, int]) -> int:
+    """Return the number of nodes in a tree with every alias written out."""
+    if id(node) in counted:
+        return counted[id(node)]
+    counted[id(node)] = MOST_NODES + 1  # if it holds itself
+    children: list[yaml.Node] = []
+    if isinstance(node, yaml.MappingNode):
+        children = [part for pair in node.value for part in pair]
+    elif isinstance(node, yaml.SequenceNode):
+        children = node.value
+    counted[id(node)] = 1 + sum(_expanded_nodes(child, counted) for child in children)
+    return counted[id(node)]
+
+
+def _text(flag: str, file: str, limit: int = LARGEST_TEXT) -> str:
+    try:
+        return read_text(Path(file).expanduser(), limit)
+    except TextError as error:
+        raise InputError(flag, file, str(error), error.fix) from None

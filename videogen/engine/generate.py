@@ -2,14 +2,12 @@
 
 import logging
 import platform
-import tempfile
 import time
 import wave
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,12 +17,12 @@ from tqdm import tqdm
 from videogen import __version__, files
 from videogen.checkpoints import model_features
 from videogen.errors import VideoGenError
-from videogen.files import write_json
+from videogen.files import Record
 from videogen.media import audio, video_writer
 from videogen.pipelines.base import Part, VideoPipeline
 from videogen.pipelines.pixels import frames_tensor
 from videogen.planning.plan import Plan
-from videogen.results import sidecar
+from videogen.results import publishing, sidecar
 from videogen.results.output_paths import OutputPaths
 from videogen.results.resume_store import ResumeStore, SegmentWriter
 from videogen.runtime import device as devices
@@ -38,7 +36,7 @@ class Result:
     """A finished video: its files, and ``record``, the content of its sidecar."""
 
     outputs: OutputPaths
-    record: Mapping[str, Any]
+    record: Record
 
 
 def write(
@@ -51,16 +49,17 @@ def write(
     resume: bool,
     show_progress: bool,
 ) -> Result:
-    """Generate a plan's video and write its files; they get their names at the end, the sidecar last.
+    """Generate a plan's video and write its files; they get their names at the end (results/publishing.py).
 
     Raises:
         VideoGenError: the video could not be generated or written; only finished segments are left.
     """
     outputs, shape, record = outputs_of(plan), plan.shape, _record(plan, pipeline)
     for path in outputs.paths:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with files.writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
     store = plan.resume_store if len(shape.rolls) > 1 else None
-    done = store.num_finished() if store is not None and resume else 0
+    done = store.num_intact() if store is not None and resume else 0
     resumed = communicator.broadcast(_resumed(plan, done))
     latents: list[torch.Tensor] = []
     with (
@@ -89,16 +88,17 @@ def write(
             output.finish()
         pipeline.maybe_free_model_hooks()
         record |= _measurements(plan, pipeline, started)
-        if outputs.latents is not None:
-            _save_latents(outputs.latents, latents)
-        if outputs.last_frame is not None:
-            _save_image(outputs.last_frame, last)
-        outputs = replace(outputs, path=output.publish(may_replace=outputs.may_replace))
-        record["output"] = outputs.path.name
-        with files.writing(outputs.sidecar):
-            write_json(outputs.sidecar, record)
+        complete = {"video": output.temporary}
+        if (target := outputs.latents) is not None:
+            complete["latents"] = _write_temporary(stack, target, lambda file: _save_latents(file, latents))
+        if (target := outputs.last_frame) is not None:
+            image = Image.fromarray(last)
+            complete["last_frame"] = _write_temporary(stack, target, lambda file: image.save(file, "PNG"))
+        with files.writing(outputs.path):
+            outputs = publishing.publish(outputs, complete, record)
     if not plan.options.keep_parts:
-        plan.resume_store.remove()
+        with files.writing(plan.resume_store.folder):
+            plan.resume_store.remove()
     return Result(outputs=outputs, record=record)
 
 
@@ -107,7 +107,8 @@ def _replay(
 ) -> list[torch.Tensor]:
     """Write the stored segments, or clear the store if none is kept; return their latents if wanted."""
     if not done:
-        store.remove()
+        with files.writing(store.folder):
+            store.remove()
     latents = []
     for index in range(done):
         latents += [store.latents(index)] if outputs_of(plan).latents is not None else []
@@ -181,7 +182,7 @@ def run_worker(
 
 
 def _segments(
-    plan: Plan, pipeline: VideoPipeline, generator: torch.Generator, resumed: Mapping[str, Any]
+    plan: Plan, pipeline: VideoPipeline, generator: torch.Generator, resumed: Record
 ) -> Iterator[Part]:
     """Yield the pipeline's segments, from the first unfinished one."""
     if resumed.get("first") == len(plan.shape.rolls):
@@ -190,7 +191,7 @@ def _segments(
     return pipeline.parts(**plan.arguments, **plan.task.inputs_of(loaded), generator=generator, **resumed)
 
 
-def _resumed(plan: Plan, done: int) -> dict[str, Any]:
+def _resumed(plan: Plan, done: int) -> Record:
     """Return what the pipeline needs to continue after ``done`` finished segments."""
     store = plan.resume_store
     return {"first": done, "state": store.state(0) | store.state(done - 1)} if done else {}
@@ -205,7 +206,7 @@ def _log_resumed(plan: Plan, pipeline: VideoPipeline, done: int) -> None:
             logger.warning(what, name, value, was)
 
 
-def _resolved_settings(pipeline: VideoPipeline) -> dict[str, Any]:
+def _resolved_settings(pipeline: VideoPipeline) -> Record:
     """Return what 'auto' options resolved to."""
     return {"attention_backend": pipeline.attention_backend, "vae_tiling": pipeline.vae.use_tiling}
 
@@ -217,8 +218,8 @@ def _audio_file(plan: Plan) -> Iterator[video_writer.Audio | None]:
         yield video_writer.Audio(*plan.audio) if plan.audio is not None else None
         return
     (source,), (*_, seconds) = plan.inputs["input_audio"], plan.audio
-    with tempfile.TemporaryDirectory(prefix="videogen-") as folder:
-        path = Path(folder) / "audio.wav"
+    with files.work_folder() as folder:
+        path = folder / "audio.wav"
         with wave.open(str(path), "wb") as file:
             file.setnchannels(1)
             file.setsampwidth(2)
@@ -260,13 +261,13 @@ def outputs_of(plan: Plan) -> OutputPaths:
     return plan.outputs
 
 
-def _measurements(plan: Plan, pipeline: VideoPipeline, started: float) -> dict[str, Any]:
+def _measurements(plan: Plan, pipeline: VideoPipeline, started: float) -> Record:
     """Return the facts of a run for its record: timings, memory, forwards that a step cache skipped."""
     seconds = {**pipeline.seconds, "total": time.perf_counter() - started}
     cache = pipeline.step_cache
-    forwards: dict[str, Any] = {}
+    forwards: Record = {}
     if cache is not None:
-        counts: dict[str, Any] = {"computed": cache.computed, "skipped": cache.skipped}
+        counts: Record = {"computed": cache.computed, "skipped": cache.skipped}
         if plan.facts.degrees.cfg > 1:
             counts["of"] = "rank 0"  # which computes some of the branches
         forwards[cache.recorded_as] = counts
@@ -286,26 +287,28 @@ def _check_finite(latents: torch.Tensor) -> None:
         )
 
 
-def _save_image(target: Path, frame: np.ndarray) -> None:
-    with files.writing(target), files.atomic_write(target) as temporary:
-        Image.fromarray(frame).save(temporary, format="PNG")
+def _write_temporary(stack: ExitStack, target: Path, write: Callable[[Path], None]) -> Path:
+    """Write a temporary of ``target``, which is there until the stack is closed."""
+    with files.writing(target):
+        temporary = stack.enter_context(files.temporary_sibling(target))
+        write(temporary)
+    return temporary
 
 
-def _save_latents(target: Path, latents: Sequence[torch.Tensor]) -> None:
+def _save_latents(file: Path, latents: Sequence[torch.Tensor]) -> None:
     """Write latents, float32 [1, C, F, h, w]: 'latents', or 'latents_0', 'latents_1', ... of several."""
     names = [f"latents_{i}" for i in range(len(latents))] if len(latents) > 1 else ["latents"]
-    with files.writing(target):
-        files.save_tensors(target, dict(zip(names, latents, strict=True)))
+    files.write_tensors(file, dict(zip(names, latents, strict=True)))
 
 
-def _prompts(plan: Plan) -> dict[str, Any]:
+def _prompts(plan: Plan) -> Record:
     """Return the given prompt, the prompts that models wrote, and the models' names."""
     given = plan.options.roll_prompts or plan.options.prompt
     models = {role: found.title for role, found in plan.prompt_writers.items()}
     return {"given": given, "models": models, **plan.written}
 
 
-def _record(plan: Plan, pipeline: VideoPipeline) -> dict[str, Any]:
+def _record(plan: Plan, pipeline: VideoPipeline) -> Record:
     """Return the content of the sidecar, except for what is known only at the end."""
     checkpoint, shape = plan.checkpoint, plan.shape
     return {

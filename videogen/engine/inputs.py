@@ -6,12 +6,12 @@ from contextlib import contextmanager
 
 from videogen.distributed import get_ranks
 from videogen.errors import InputError, is_out_of_memory
-from videogen.planning.plan import Plan
+from videogen.planning.plan import Outline
 from videogen.tasks.options import OPTIONS
 
 
 @contextmanager
-def refuse_changed_inputs(plan: Plan) -> Iterator[None]:
+def refuse_changed_inputs(plan: Outline) -> Iterator[None]:
     """Look at the inputs before they are used, and again if something fails, which then is the reason.
 
     Raises:
@@ -29,7 +29,7 @@ def refuse_changed_inputs(plan: Plan) -> Iterator[None]:
         raise
 
 
-def _check(plan: Plan) -> None:
+def _check(plan: Outline) -> None:
     for name, sources in plan.inputs.items():
         for source in sources:
             what = None

@@ -22,7 +22,7 @@ from videogen.errors import CheckpointError, InputError, first_line
 from videogen.files import read_json
 from videogen.models.components import plan_component
 from videogen.pipelines.base import VideoPipeline
-from videogen.planning.plan import Plan
+from videogen.planning.plan import Outline, Plan
 from videogen.runtime import apply, float8, memory, parallel
 from videogen.runtime import device as devices
 from videogen.runtime.cross_attention_cache import cache_cross_attention
@@ -192,7 +192,7 @@ def load_loras(pipeline: VideoPipeline, loras: Sequence[Lora]) -> None:
         pipeline.set_adapters(names, [lora.scale for lora in loras])
 
 
-def check_device(plan: Plan) -> None:
+def check_device(plan: Outline) -> None:
     """Refuse what the devices of this machine cannot do.
 
     Raises:
@@ -207,7 +207,7 @@ def check_device(plan: Plan) -> None:
         float8.check(device)
 
 
-def noise_device(plan: Plan) -> str:
+def noise_device(plan: Outline) -> str:
     """Return the device on which noise is drawn.
 
     Raises:

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from videogen.errors import OutOfMemoryError, is_out_of_memory
-from videogen.planning.plan import Plan
+from videogen.planning.plan import Outline
 from videogen.runtime import device as devices
 
 
 @contextmanager
-def advise_when_out_of_memory(plan: Plan) -> Iterator[None]:
+def advise_when_out_of_memory(plan: Outline) -> Iterator[None]:
     """Turn every way of running out of memory into one line with what to try for this plan."""
     try:
         yield
@@ -20,7 +20,7 @@ def advise_when_out_of_memory(plan: Plan) -> Iterator[None]:
         raise OutOfMemoryError(f"out of memory; try {memory_suggestions(plan, on_gpu=on_gpu)}") from error
 
 
-def memory_suggestions(plan: Plan, *, on_gpu: bool) -> str:
+def memory_suggestions(plan: Outline, *, on_gpu: bool) -> str:
     """Options that would make a plan fit in less memory."""
     need, options = plan.facts.memory, plan.options
     float8 = options.float8_matmul

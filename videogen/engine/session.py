@@ -8,7 +8,7 @@ import logging
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -21,7 +21,8 @@ from videogen.engine.out_of_memory import advise_when_out_of_memory
 from videogen.engine.prompt_writer import PromptWriters, shares_device, write_prompts
 from videogen.errors import CheckpointError, InputError, OutOfMemoryError, VideoGenError
 from videogen.pipelines.base import VideoPipeline
-from videogen.planning.plan import PROMPTS, Plan
+from videogen.planning.plan import Outline, Plan
+from videogen.results import publishing
 from videogen.runtime import apply, memory, parallel
 from videogen.runtime import device as devices
 from videogen.runtime.parallel import SINGLE_PROCESS, Communicator
@@ -53,9 +54,9 @@ class Session:
         self.prompt_writers = PromptWriters(keep=self.keep_prompt_writers)
         self.offloaded = False
 
-    def fetch(self, plan: Plan) -> Plan:
+    def fetch(self, plan: Outline) -> Plan:
         """Return the plan with its model on this machine."""
-        if plan.checkpoint.folder is not None:
+        if isinstance(plan, Plan):
             return plan
         key = (plan.checkpoint.name, plan.checkpoint.revision, plan.task.name, plan.task.family)
         if key not in self.fetched:
@@ -69,13 +70,13 @@ class Session:
             )
         return plan.fetched(fetched)
 
-    def ensure_downloaded(self, plan: Plan) -> Plan:
+    def ensure_downloaded(self, plan: Outline) -> Plan:
         """Return the plan with its model on every rank's machine."""
 
         def here() -> Plan:
-            folder = plan.checkpoint.folder
-            elsewhere = folder is not None and not folder.is_dir()  # on rank 0's machine
-            return self.fetch(plan.fetched(replace(plan.checkpoint, folder=None)) if elsewhere else plan)
+            if isinstance(plan, Plan) and (folder := plan.checkpoint.folder) and not folder.is_dir():
+                return self.fetch(plan.without_files())  # the files are on rank 0's machine
+            return self.fetch(plan)
 
         return self.communicator.local_rank_first(here)
 
@@ -139,7 +140,7 @@ def model_key(plan: Plan) -> tuple:
 
 
 def run(
-    plans: Sequence[Plan], *, resume: bool = False, show_progress: bool = True
+    outlines: Sequence[Outline], *, resume: bool = False, show_progress: bool = True
 ) -> Iterator[Result | Failure]:
     """Make every plan's video and yield its outcome; of several, a failing one does not stop the rest.
 
@@ -149,12 +150,11 @@ def run(
     Raises:
         VideoGenError: the only plan failed; or, for all, a model or device that is not to be had.
     """
-    for plan in plans:
-        check_device(plan)
-    session = Session(
-        communicator=parallel.init_communicator(wanted=any(plan.options.use_usp for plan in plans))
-    )
-    plans = [session.fetch(plan) for plan in plans]
+    for outline in outlines:
+        check_device(outline)
+    wanted = any(outline.options.use_usp for outline in outlines)
+    session = Session(communicator=parallel.init_communicator(wanted=wanted))
+    plans = [session.fetch(outline) for outline in outlines]
     finished = {plan.index: earlier_result(plan) if resume else None for plan in plans}
     for plan in plans:
         if resume and finished[plan.index] is None:  # its hash may not have been known before
@@ -199,12 +199,7 @@ def _with_prompts(
     """
     asked = [plan for plan in plans if plan.options.captioner or plan.options.prompt_enhancer]
     kept = {plan.index: plan.resume_store.stored_request() for plan in asked if resume}
-    known = [
-        replace(plan, written={name: kept[plan.index][name] for name in PROMPTS if name in kept[plan.index]})
-        if kept.get(plan.index)
-        else plan
-        for plan in plans
-    ]
+    known = [plan.with_prompt_of(earlier) if (earlier := kept.get(plan.index)) else plan for plan in plans]
     written, errors = write_prompts([plan for plan in known if finished[plan.index] is None])
     by_index = {plan.index: plan for plan in written}
     return [by_index.get(plan.index, plan) for plan in known], errors
@@ -212,8 +207,15 @@ def _with_prompts(
 
 def earlier_result(plan: Plan) -> Result | None:
     """Return the complete result of an earlier run of this plan, if there is one."""
-    record = plan.earlier_record()
-    return None if record is None else Result(outputs=outputs_of(plan), record=record)
+    record, outputs = plan.earlier_record(), outputs_of(plan)
+    if record is None:
+        return None
+    if not publishing.is_whole(record, outputs):
+        logger.warning("%s is damaged, and made again", outputs.path)
+        return None
+    if not record.get("request", {}).get("keep_parts"):
+        plan.resume_store.remove_rest()  # a killed run may have had no time for it
+    return Result(outputs=outputs, record=record)
 
 
 def _drop_frames(error: BaseException) -> None:
@@ -223,7 +225,7 @@ def _drop_frames(error: BaseException) -> None:
 
 
 def generate(
-    plan: Plan, session: Session | None = None, *, resume: bool = False, show_progress: bool = True
+    plan: Outline, session: Session | None = None, *, resume: bool = False, show_progress: bool = True
 ) -> Result:
     """Make one video and write it, its latents if asked for, and its sidecar; see ``engine.generate.write``.
 
@@ -235,11 +237,11 @@ def generate(
     return _make(plan, session, resume=resume, show_progress=show_progress)
 
 
-def _make(plan: Plan, session: Session, *, resume: bool, show_progress: bool) -> Result:
+def _make(outline: Outline, session: Session, *, resume: bool, show_progress: bool) -> Result:
     """Generate a video on this rank; rank 0 writes it."""
     started, communicator = time.perf_counter(), session.communicator
-    with advise_when_out_of_memory(plan), refuse_changed_inputs(plan):
-        plan = session.ensure_downloaded(plan)
+    with advise_when_out_of_memory(outline), refuse_changed_inputs(outline):
+        plan = session.ensure_downloaded(outline)
         pipeline = session.load(plan)
         pipeline.seconds.clear()
         pipeline.step_seconds.clear()
@@ -252,7 +254,7 @@ def _make(plan: Plan, session: Session, *, resume: bool, show_progress: bool) ->
             pipeline, options.vae_tiling, plan.facts.memory, device, low_vram=options.low_vram
         )
         memory.set_tiling(pipeline, tiled=communicator.broadcast(tiled))
-        ratios = communicator.broadcast(plan.facts.ratios if communicator.is_main_process else None)
+        ratios = communicator.broadcast(plan.files.ratios if communicator.is_main_process else None)
         apply.set_step_cache(pipeline, options, table=plan.facts.teacache, ratios=ratios)
         generator = torch.Generator(noise_device(plan)).manual_seed(plan.seed)
         try:
@@ -268,7 +270,7 @@ def _make(plan: Plan, session: Session, *, resume: bool, show_progress: bool) ->
                 resume=resume,
                 show_progress=show_progress,
             )
-            apply.keep_ratios(pipeline, plan.facts.ratios_file, plan.facts.schedule)
+            apply.keep_ratios(pipeline, plan.files.ratios_file, plan.facts.schedule)
             return result
         finally:  # also after a failure: offloading must begin with everything in RAM
             pipeline.maybe_free_model_hooks()

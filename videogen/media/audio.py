@@ -14,7 +14,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from videogen.errors import InputError, first_line
+from videogen.errors import InputError, reported_as
 from videogen.media.download import Fetcher, display_name
 from videogen.media.probe import DURATION_TOLERANCE, FORMATS, MediaKind, open_container
 
@@ -29,6 +29,7 @@ SHORTEST = 0.4  # seconds: one block of the loudness meter
 AVATAR_FPS = 25  # video frames for every second of sound
 MAX_FRAMES = 5000
 LONGEST = MAX_FRAMES / AVATAR_FPS
+HIGHEST_RATE = 384_000  # Hz
 LOUDNESS = -23.0  # LUFS, EBU R 128's target
 SILENCE = 10 ** (-70 / 20)  # peak; -70 LUFS is the meter's gate, below which nothing is counted
 # Containers PyAV may open: those of videos, and of sound alone that libsndfile does not read.
@@ -38,7 +39,7 @@ AUDIO = MediaKind(
     expected="give a wav, mp3, flac or m4a file, or a video with sound",
     convert="convert it to wav",
 )
-BLOCK = 1 << 18  # samples decoded at a time
+BLOCK = 1 << 18  # samples of all channels decoded at a time
 ANOTHER_COPY = f"download or save it again, or {AUDIO.convert}"
 
 
@@ -178,18 +179,26 @@ def _with_soundfile(flag: str, source: str, path: Path) -> _Decoded | None:
         sound = soundfile.SoundFile(path)
     except (soundfile.SoundFileError, TypeError):  # TypeError: a .raw file says nothing of itself
         return None
-    with sound, _silent_libraries():
+    with (
+        reported_as(lambda why: InputError(flag, source, f"cannot be decoded ({why})", ANOTHER_COPY)),
+        sound,
+        _silent_libraries(),
+    ):
         rate, blocks = sound.samplerate, []
         if sound.format == "MP3" and not _lasts(path, sound.frames / rate):
             return None
+        _check_rate(flag, source, rate)
         if sound.frames > LONGEST * rate:
             raise _wrong_length(flag, source, sound.frames / rate)
-        try:
-            while len(block := sound.read(BLOCK, dtype="float32", always_2d=True)):
-                blocks.append(block.mean(axis=1))
-        except soundfile.SoundFileError as error:
-            raise InputError(flag, source, f"cannot be decoded ({first_line(error)})", ANOTHER_COPY) from None
+        count = max(1, BLOCK // sound.channels)
+        while len(block := sound.read(count, dtype="float32", always_2d=True)):
+            blocks.append(block.mean(axis=1))
         return _Decoded(samples=_joined(blocks), rate=rate, channels=sound.channels)
+
+
+def _check_rate(flag: str, source: str, rate: int) -> None:
+    if not 0 < rate <= HIGHEST_RATE:
+        raise InputError(flag, source, f"has {rate} samples per second", f"give at most {HIGHEST_RATE}")
 
 
 @contextmanager
@@ -245,6 +254,7 @@ def _with_av(flag: str, source: str, path: Path) -> _Decoded:
                     start = max(0.0, frame.time - (container.start_time or 0) / 1e6)
                 blocks.append(part.to_ndarray().mean(axis=0))
                 count, rate, channels = count + part.samples, part.sample_rate, part.layout.nb_channels
+                _check_rate(flag, source, rate)
                 if count > LONGEST * rate:
                     declared = float((stream.duration or 0) * (stream.time_base or 0))
                     raise _wrong_length(flag, source, max(declared, count / rate))

@@ -1,15 +1,19 @@
 """Input files by path or URL. URLs are http(s) only, with limits on size and time."""
 
 import hashlib
-import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import urlsplit
 
-from videogen.errors import InputError, brief, nearest
+from videogen.errors import InputError, VideoGenError, brief, nearest
 from videogen.files import atomic_write
 
+if TYPE_CHECKING:
+    import requests
+
 CHUNK = 1 << 18
+AS_IT_IS = {"Accept-Encoding": "identity"}  # a few compressed bytes may be gigabytes
 PATIENCE = 10  # a download may take this many times the stall timeout in all
 
 
@@ -50,47 +54,57 @@ class Fetcher:
     def _download(self, flag: str, url: str) -> Path:
         import requests  # noqa: PLC0415 - 0.1 s, only for URLs
 
+        from videogen.media.http_session import session_with_deadline  # noqa: PLC0415 - requests
+
         target = self.folder / f"download-{hashlib.sha256(url.encode()).hexdigest()}"
         if target.exists():  # several jobs may name it
             return target
-        started, size = time.monotonic(), 0
-        try:
-            with (
-                atomic_write(target) as partial,
-                requests.get(url, stream=True, timeout=self.timeout) as response,
-                partial.open("wb") as file,
-            ):
-                response.raise_for_status()
-                self._check_size(flag, url, int(response.headers.get("Content-Length") or 0))
-                for chunk in response.iter_content(CHUNK):
-                    size += file.write(chunk)
-                    self._check_size(flag, url, size)
-                    if time.monotonic() - started > PATIENCE * self.timeout:
-                        raise InputError(
-                            flag,
-                            url,
-                            f"did not arrive in {PATIENCE * self.timeout:g} s",
-                            "raise --download_timeout",
-                        )
-                if size == 0:
-                    raise InputError(flag, url, "is empty", "check the URL")
-        except requests.Timeout:
-            raise InputError(
-                flag, url, f"stalled for {self.timeout:g} s", "raise --download_timeout or give a path"
-            ) from None
-        except requests.HTTPError as error:
-            raise InputError(
-                flag, url, f"the server answered {error.response.status_code}", "check the URL"
-            ) from None
-        except (requests.RequestException, ValueError) as error:
-            if "timed out" in str(error):  # a stall inside the body surfaces as a connection error
-                raise InputError(
-                    flag, url, f"stalled for {self.timeout:g} s", "raise --download_timeout or give a path"
-                ) from None
-            raise InputError(
-                flag, url, f"could not be downloaded ({type(error).__name__})", "check the URL"
-            ) from None
+        with session_with_deadline(PATIENCE * self.timeout) as (session, deadline):
+            try:
+                with (
+                    atomic_write(target) as partial,
+                    session.get(url, stream=True, timeout=self.timeout, headers=AS_IT_IS) as response,
+                    partial.open("wb") as file,
+                ):
+                    response.raise_for_status()
+                    self._receive(flag, url, response, file)
+                    if deadline.passed:  # a body of unknown length just ends
+                        raise requests.Timeout
+            except Exception as error:  # of requests, urllib3, http.client, ssl, and what they let through
+                of_disk = isinstance(error, OSError) and not isinstance(error, requests.RequestException)
+                if not deadline.passed and (of_disk or isinstance(error, VideoGenError)):
+                    raise
+                raise self._failure(flag, url, error, late=deadline.passed) from None
         return target
+
+    def _failure(self, flag: str, url: str, error: Exception, *, late: bool) -> InputError:
+        import requests  # noqa: PLC0415 - 0.1 s, only for URLs
+
+        if late:
+            what = f"did not arrive in {PATIENCE * self.timeout:g} s"
+            return InputError(flag, url, what, "raise --download_timeout")
+        # A stall inside the body surfaces as a connection error.
+        if isinstance(error, requests.Timeout) or "timed out" in str(error):
+            what = f"stalled for {self.timeout:g} s"
+            return InputError(flag, url, what, "raise --download_timeout or give a path")
+        if isinstance(error, requests.HTTPError):
+            what = f"the server answered {error.response.status_code}"
+            return InputError(flag, url, what, "check the URL")
+        what = f"could not be downloaded ({type(error).__name__})"
+        return InputError(flag, url, what, "check the URL")
+
+    def _receive(self, flag: str, url: str, response: "requests.Response", file: BinaryIO) -> None:
+        """Write the body of a response to a file."""
+        if (coding := response.headers.get("Content-Encoding", "identity")) != "identity":
+            what = f"is sent compressed ({coding}), which was not asked for"
+            raise InputError(flag, url, what, "download it and give the path")
+        self._check_size(flag, url, int(response.headers.get("Content-Length") or 0))
+        size = 0
+        for chunk in response.iter_content(CHUNK):
+            size += file.write(chunk)
+            self._check_size(flag, url, size)
+        if size == 0:
+            raise InputError(flag, url, "is empty", "check the URL")
 
     def _check_size(self, flag: str, url: str, size: int) -> None:
         if size > self.limit:

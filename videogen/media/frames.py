@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -38,12 +37,12 @@ class FrameArray:
             raise InputError("source_fps=", source_fps, what, "give a file, or resample them first")
         return len(self.pictures)
 
-    def frames(self, *, size: tuple[int, int] | None = None, **_rates: Any) -> Iterator[np.ndarray]:
+    def frames(self, *, size: tuple[int, int] | None = None, **_rates: float | None) -> Iterator[np.ndarray]:
         """Yield the frames [H, W, 3], scaled to ``size`` (width, height)."""
         for picture in self.pictures:
             yield scaled(picture, size)
 
-    def tail(self, count: int, *, size: tuple[int, int] | None = None, **_rates: Any) -> np.ndarray:
+    def tail(self, count: int, *, size: tuple[int, int] | None = None, **_rates: float | None) -> np.ndarray:
         """Return the last ``count`` items of ``frames``, [count, H, W, 3]."""
         last = self.pictures[-count:]
         if size in (None, (self.width, self.height)):
@@ -51,7 +50,7 @@ class FrameArray:
         return np.stack([scaled(picture, size) for picture in last])
 
 
-def as_video(name: str, given: Any) -> InputVideo | FrameArray:
+def as_video(name: str, given: object) -> InputVideo | FrameArray:
     """Return a video for what a Python caller passed: a path, uint8 [F, H, W, 3], or a sequence of images.
 
     Raises:

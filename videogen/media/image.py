@@ -8,11 +8,12 @@ from pathlib import Path
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from videogen.errors import InputError
+from videogen.errors import InputError, reported_as
 from videogen.media.download import Fetcher, display_name
 
 # Formats PIL decodes by itself; others (EPS, say) would start helper programs.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "MPO", "AVIF")
+LARGEST = 500_000_000  # bytes
 WHITE = (255, 255, 255)
 
 
@@ -28,15 +29,26 @@ class InputImage:
 
     def load(self) -> Image.Image:
         """Load the image upright, in RGB (as diffusers' load_image)."""
-        return _open(self.path)
+        return _open("input image", self.name, self.path)
 
 
-def _open(path: Path) -> Image.Image:
-    with warnings.catch_warnings():
+def _open(flag: str, source: str, path: Path) -> Image.Image:
+    """Decode an image; of an animation, the first frame."""
+    fix = "the file is damaged; save it again"
+    with (
+        reported_as(lambda why: InputError(flag, source, f"cannot be decoded ({why})", fix)),
+        warnings.catch_warnings(),
+    ):
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         Image.init()
-        with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
+        try:
+            with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
+                return ImageOps.exif_transpose(image).convert("RGB")
+        except UnidentifiedImageError:
+            raise InputError(flag, source, "is not an image", f"give one of {', '.join(FORMATS)}") from None
+        except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+            limit = (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000
+            raise InputError(flag, source, f"more than {limit} megapixels", "scale it down") from None
 
 
 def read_image(flag: str, source: str, fetcher: Fetcher) -> InputImage:
@@ -46,18 +58,11 @@ def read_image(flag: str, source: str, fetcher: Fetcher) -> InputImage:
         InputError: no such file, not an image, a truncated or an absurdly large one.
     """
     path = fetcher.local(flag, source)
-    try:
-        image = _open(path)
-    except UnidentifiedImageError:
-        raise InputError(flag, source, "is not an image", f"give one of {', '.join(FORMATS)}") from None
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        limit = (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000
-        raise InputError(flag, source, f"more than {limit} megapixels", "scale it down") from None
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
-        raise InputError(
-            flag, source, f"cannot be decoded ({error})", "the file is damaged; save it again"
-        ) from None
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if path.stat().st_size > LARGEST:  # some decoders read the whole file first
+        raise InputError(flag, source, f"larger than {LARGEST / 1e6:.0f} MB", "scale it down")
+    image = _open(flag, source, path)
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
     return InputImage(
         path=path, name=display_name(source), width=image.width, height=image.height, sha256=digest
     )

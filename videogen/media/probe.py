@@ -11,7 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from videogen.errors import InputError, first_line
+from videogen.errors import InputError, first_line, reported_as
 
 if TYPE_CHECKING:
     import av
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # Demuxers that read one self-contained file: no playlists, patterns of names, still images or text.
 FORMATS = "mov,matroska,avi,flv,mpegts,mpeg,ogg,asf,mxf,ivf,gif,h264,hevc"
+MOST_PIXELS = 40_000_000  # of a frame; 8K has 33 million
+LIMITS = {"max_pixels": str(MOST_PIXELS)}  # for the decoders that look for a stream's size
 MAX_THREADS = 4  # each holds a frame
 DURATION_TOLERANCE = 0.25  # seconds by which a container may overstate its duration: codecs pad the sound
 RATE_TOLERANCE = 0.02  # between the container's average rate and that of the timestamps
@@ -125,25 +127,25 @@ VIDEO = MediaKind(
 def open_container(
     flag: str, source: str, path: Path, kind: MediaKind = VIDEO, **options: str
 ) -> "Iterator[av.container.InputContainer]":
-    """Open a media file with PyAV; decoding errors in the block become InputErrors too."""
+    """Open a media file with PyAV; what goes wrong in the block becomes an InputError too."""
     import av  # noqa: PLC0415 - this module is loaded at start-up
 
     options |= {"format_whitelist": kind.formats, "protocol_whitelist": "file"}
     try:
         # "file:" and an absolute path: nothing in the name is a protocol or an option.
-        container = av.open(f"file:{path.absolute()}", container_options=options, metadata_errors="replace")
+        container = av.open(
+            f"file:{path.absolute()}", options=LIMITS, container_options=options, metadata_errors="replace"
+        )
     except OSError as error:
         raise InputError(flag, source, f"cannot be read ({error.strerror})", "check the file") from None
-    except av.FFmpegError:
+    except (av.FFmpegError, ValueError):
         raise InputError(flag, source, kind.rejected, kind.expected) from None
-    with container:
+    fix = f"download or save it again, or {kind.convert}"
+    with container, reported_as(lambda why: InputError(flag, source, f"cannot be decoded ({why})", fix)):
         try:
             yield container
-        except av.FFmpegError as error:
-            what = f"cannot be decoded ({error.strerror or first_line(error)})"
-            raise InputError(flag, source, what, f"download or save it again, or {kind.convert}") from None
-        except ValueError as error:  # its size, rate or channels change on the way
-            raise InputError(flag, source, f"cannot be decoded ({error})", kind.convert) from None
+        except av.FFmpegError as error:  # that of too little memory comes from a size in the file
+            raise ValueError(error.strerror or first_line(error)) from None
 
 
 @contextmanager
@@ -161,6 +163,10 @@ def open_video(
             raise InputError(flag, source, "has no video stream", "give a video file")
         if streams[0].codec_context is None:
             raise InputError(flag, source, "its codec is not known here", VIDEO.convert)
+        if streams[0].width * streams[0].height > MOST_PIXELS:
+            what = f"has {streams[0].width}x{streams[0].height} pixels, more than {MOST_PIXELS:,}"
+            raise InputError(flag, source, what, "scale it down")
+        streams[0].codec_context.options = LIMITS  # also for frames of another size than the first
         yield container, streams[0]
 
 

@@ -12,7 +12,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from videogen.errors import InputError, first_line
+from videogen.errors import InputError, first_line, reported_as
 from videogen.media.download import Fetcher, display_name
 from videogen.media.probe import (
     VIDEO,
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+LONGEST = 24 * 60 * 60  # seconds; a damaged time would mean any number of frames to resample
 # swscale's SWS_BICUBIC | SWS_FULL_CHR_H_INP; without the second, every other pixel may give no chroma.
 SCALING = 0x4 | 0x2000
 
@@ -178,9 +179,13 @@ def read_video(flag: str, source: str, fetcher: Fetcher) -> InputVideo:
         timeline = probe.timeline(declared) or decode_timeline(flag, source, path, declared)
         start = max(0.0, float(timeline.moments[0] * timeline.tick) - (container.start_time or 0) / 1e6)
         has_audio = bool(container.streams.audio)
-    size, orientation = (probe.first.width, probe.first.height), orientation_of(probe.first)
-    width, height = reversed(size) if orientation.transposed else size
-    num_frames, rate = len(timeline.moments), timeline.rate(declared)
+        probe.first.reformat(format="rgb24")  # or an error
+        size, orientation = (probe.first.width, probe.first.height), orientation_of(probe.first)
+        width, height = reversed(size) if orientation.transposed else size
+        num_frames, rate = len(timeline.moments), timeline.rate(declared)
+        if num_frames / rate > LONGEST:
+            what = f"lasts {float(num_frames / rate):.0f} s, more than {LONGEST}"
+            raise InputError(flag, source, what, "cut a part out")
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return InputVideo(
@@ -205,7 +210,8 @@ def _upright(video: InputVideo, picture: "av.VideoFrame", size: tuple[int, int] 
 
     orientation = video.orientation
     width, height = (video.height, video.width) if orientation.transposed else (video.width, video.height)
-    image = picture.to_ndarray(format="rgb24", width=width, height=height)
+    with reported_as(lambda why: InputError("input video", video.name, why, VIDEO.convert)):
+        image = picture.to_ndarray(format="rgb24", width=width, height=height)
     if orientation.transposed:
         image = image.transpose(1, 0, 2)
     if orientation.mirrored:

@@ -4,12 +4,12 @@ Every writer writes to a temporary sibling of the target, which is renamed when 
 checked, and removed after any error before that.
 """
 
-import os
 import queue
 import shutil
+import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -18,11 +18,12 @@ import numpy as np
 from PIL import Image
 
 from videogen.errors import InputError
-from videogen.files import OutputError, publish, temporary_sibling, writing
+from videogen.files import WritingError, publish, temporary_sibling, writing
 from videogen.media.probe import open_container
 
 QUALITY = 8  # imageio's scale; x264 at CRF 10, as published (spec skyreels_v3 section 1)
 PNG_NAME = "{:06d}.png"
+ENCODER_TIMEOUT = 120.0  # seconds that ffmpeg may take for a few frames, or for the end of the file
 QUEUE_SIZE = 2  # chunks of frames between the one being written and the one being computed
 
 
@@ -43,7 +44,10 @@ class FrameWriter(Protocol):
         """Flush, and check that all frames were written."""
 
     def abort(self) -> None:
-        """Close files and processes; the caller removes the temporary file."""
+        """Close files and processes; the caller removes the temporary file.
+
+        It ends a ``write`` that hangs in another thread, and may be called again.
+        """
 
 
 class _FfmpegWriter:
@@ -53,33 +57,68 @@ class _FfmpegWriter:
     """
 
     def __init__(self, path: Path, size: tuple[int, int], fps: int, options: dict) -> None:
-        self.path, self.count = path, 0
+        self.path, self.count, self.stuck = path, 0, False
+        self.process: subprocess.Popen | None = None
         self.pipe = imageio_ffmpeg.write_frames(
             str(path.absolute()), size, fps=fps, macro_block_size=1, ffmpeg_log_level="quiet", **options
         )
 
     def write(self, frames: np.ndarray) -> None:
-        if not self.count:
+        if self.process is None:
             self.pipe.send(None)  # starts the encoder
-        for frame in frames:
-            try:
-                self.pipe.send(np.ascontiguousarray(frame))
-            except (OSError, StopIteration):
-                raise OutputError(_reason(self.path)) from None
-            self.count += 1
+            self.process = self.pipe.gi_frame.f_locals["p"]
+        with self._watched():
+            for frame in frames:
+                try:
+                    self.pipe.send(np.ascontiguousarray(frame))
+                except (OSError, StopIteration):
+                    raise self._error() from None
+                self.count += 1
 
     def finish(self) -> None:
-        self.pipe.close()  # waits for ffmpeg, but does not tell whether it failed
+        with self._watched():
+            self.pipe.close()  # waits for ffmpeg, but does not tell whether it failed
         try:
             with open_container("", self.path.name, self.path) as container:
                 stored = sum(1 for packet in container.demux(video=0) if packet.size)
         except InputError:
             stored = -1
         if stored != self.count:
-            raise OutputError(_reason(self.path))
+            raise self._error()
 
     def abort(self) -> None:
-        self.pipe.close()
+        if self.process is not None:
+            self.process.kill()
+            assert self.process.stdin is not None
+            with suppress(OSError):  # of frames that nobody reads any more
+                self.process.stdin.close()
+            self.process.wait()
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Kill an encoder that hangs."""
+
+        def give_up() -> None:
+            if self.process is not None:
+                self.stuck = True
+                self.process.kill()
+
+        timer = threading.Timer(ENCODER_TIMEOUT, give_up)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _error(self) -> WritingError:
+        """Return an error with the likely reason of the encoder's failure."""
+        if shutil.disk_usage(self.path.parent).free < 1 << 20:
+            return WritingError("the disk is full", "free some space or choose another --output")
+        if self.stuck:
+            what = f"the video encoder hung for {ENCODER_TIMEOUT:g} s and was ended"
+            return WritingError(what, "see what holds it up, or try another suffix (.npy)")
+        return WritingError("the video encoder failed", "try another suffix (.npy, .gif) or free some space")
 
 
 def _mp4(path: Path, size: tuple[int, int], fps: int, comment: str, audio: "Audio | None") -> FrameWriter:
@@ -113,7 +152,7 @@ class _NpyWriter:
     def __init__(self, path: Path, size: tuple[int, int], num_frames: int) -> None:
         width, height = size
         self.path, self.expected = path, num_frames * height * width * 3
-        self.file = path.open("xb")
+        self.file = path.open("wb")
         header = {"descr": "|u1", "fortran_order": False, "shape": (num_frames, height, width, 3)}
         np.lib.format.write_array_header_1_0(self.file, header)
         self.start = self.file.tell()
@@ -126,10 +165,12 @@ class _NpyWriter:
         written = self.file.tell() - self.start
         self.file.close()
         if written != self.expected:
-            raise OutputError(f"{self.path}: {written} bytes of frames instead of {self.expected}")
+            what = f"{written} bytes of frames instead of {self.expected}"
+            raise WritingError(what, "please report it with the output of --env")
 
     def abort(self) -> None:
-        self.file.close()
+        with suppress(OSError):  # what could not be written is still in its buffer
+            self.file.close()
 
 
 class _PngWriter:
@@ -137,7 +178,6 @@ class _PngWriter:
 
     def __init__(self, path: Path) -> None:
         self.path, self.count = path, 0
-        path.mkdir()
 
     def write(self, frames: np.ndarray) -> None:
         for frame in frames:
@@ -196,8 +236,9 @@ class _Background:
 
     def abort(self) -> None:
         self.stopped = True
-        self._join()
         self.writer.abort()
+        self._join()
+        self.writer.abort()  # the thread may just have started an encoder
 
 
 @contextmanager
@@ -226,9 +267,10 @@ def open_writer(
     Raises:
         OutputError: the disk is full, or the encoder failed.
     """
-    with temporary_sibling(target) as temporary:
+    with ExitStack() as stack:
         writer: FrameWriter
         with writing(target):
+            temporary = stack.enter_context(temporary_sibling(target, folder=kind == "png"))
             if kind == "npy":
                 writer = _NpyWriter(temporary, size, num_frames)
             elif kind == "png":
@@ -266,14 +308,3 @@ class PendingFile:
         assert self.done
         with writing(self.target):
             return publish(self.temporary, self.target, may_replace=may_replace)
-
-
-def _reason(path: Path) -> str:
-    """Return an error message with the likely reason of an encoder's failure."""
-    free = shutil.disk_usage(path.parent).free
-    name = path.name.removeprefix(".").partition(f".{os.getpid()}.")[0]
-    if free < 1 << 20:
-        return f"{path.parent / name}: the disk is full; free some space or choose another --output"
-    return (
-        f"{path.parent / name}: the video encoder failed; try another suffix (.npy, .gif) or free some space"
-    )

@@ -17,7 +17,7 @@ from transformers import AutoTokenizer, CLIPImageProcessorPil, PreTrainedTokeniz
 
 from videogen.checkpoints.key_maps import Entry
 from videogen.checkpoints.layouts import WEIGHTLESS
-from videogen.errors import CheckpointError, first_line
+from videogen.errors import CheckpointError, first_line, reported_as
 from videogen.files import read_json
 from videogen.models import weight_loader
 from videogen.models.component import Component, Shapes
@@ -79,7 +79,7 @@ def plan_component(name: str, place: Path, arch: Config | None = None) -> Compon
     config = read_json(place / "config.json") if (place / "config.json").is_file() else {}
     return ComponentPlan(
         name=name,
-        module=build_meta_module(name, place, found, {**config, **(arch or {})}),
+        module=build_meta_module(name, place, found, config | (arch if isinstance(arch, dict) else {})),
         found=found,
         scales=scales,
     )
@@ -112,13 +112,11 @@ def build_meta_module(name: str, place: Path, found: Mapping[str, Entry], config
         CheckpointError: see ``weight_loader.meta_module``; or a config that describes no such component.
     """
     component = COMPONENTS[name]
-    try:
+    what = f"{place}: its config does not describe a {name}"
+    with reported_as(lambda why: CheckpointError(f"{what} ({why})")):
         values = component.config(config, Shapes(place, found))
+        weight_loader.check_counts(values, found)
         return weight_loader.meta_module(lambda: component.make(values), place, found)
-    except (TypeError, ValueError, ZeroDivisionError, IndexError) as error:
-        raise CheckpointError(
-            f"{place}: its config does not describe a {name} ({first_line(error)})"
-        ) from None
 
 
 def _load_weightless(name: str, place: Path) -> Part:

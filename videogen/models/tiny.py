@@ -39,8 +39,7 @@ def build(name: str, folder: Path) -> Path:
     """
     sizes = config.read(f"tiny/{name}")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with temporary_sibling(folder) as temporary:
-        temporary.mkdir()
+    with temporary_sibling(folder, folder=True) as temporary:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(sizes["seed"])
             _save(sizes, temporary)

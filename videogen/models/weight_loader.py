@@ -8,6 +8,7 @@ moved and cast a few at a time if asked, so the weights never exist twice in mem
 import json
 import math
 import pickle
+import re
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +36,10 @@ STORED = {  # dtypes of safetensors that are mapped; the library reads the other
     "F8_E4M3": FLOAT8,
 }
 LISTED = 5  # problems named in one error
+COUNT = re.compile(r"layers|blocks|depth")  # names of numbers of layers in configs
+FEW_LAYERS = 100  # that may be asked for whatever the tensors are called
+LONGEST_LIST = 1000  # of a config, which may say one number for each layer
+LARGEST_SIZE = 1 << 24  # of anything else, such as a vocabulary or the number of positions
 READERS = 4  # tensors read at a time
 
 
@@ -135,6 +140,32 @@ def read_scales(place: Path, table: KeyTable, found: Mapping[str, Entry]) -> dic
         listed = ", ".join(different[:LISTED])
         raise CheckpointError(f"{maps[0]}: its scales are not those of the float8 layers ({listed})")
     return scales
+
+
+def check_counts(values: object, found: Mapping[str, Entry]) -> None:
+    """Refuse a config whose numbers of layers or sizes are beyond its tensors, before it is built.
+
+    Raises:
+        ValueError: the first one.
+    """
+    numbers = (int(part) for name in found for part in name.split(".") if part.isdecimal())
+    most_layers = max(FEW_LAYERS, 1 + max(numbers, default=0))
+
+    def check(name: str, value: object) -> None:
+        if isinstance(value, Mapping):
+            for key, inner in value.items():
+                check(str(key), inner)
+        elif isinstance(value, list | tuple):
+            if len(value) > LONGEST_LIST:
+                raise ValueError(f"{name} is a list of {len(value)}")
+            for inner in value:
+                check(name, inner)
+        elif isinstance(value, int):
+            most = most_layers if COUNT.search(name) else LARGEST_SIZE
+            if value > most:
+                raise ValueError(f"{name} is {value}, its tensors allow {most}")
+
+    check("config", values)
 
 
 def meta_module(build: Callable[[], nn.Module], place: Path, found: Mapping[str, Entry]) -> nn.Module:

@@ -14,6 +14,7 @@ from videogen.distributed import Degrees
 from videogen.tasks.geometry import Shape
 from videogen.tasks.kernels import DTYPES
 from videogen.tasks.memory_model import Network, VaeMemory
+from videogen.tasks.options import Runtime
 
 FLOAT32 = 4
 TEXT_TOKENS, IMAGE_TOKENS = 512, 257
@@ -63,28 +64,31 @@ class Video:
     """What is made, and how.
 
     Args:
-        dtype: compute dtype; the VAE's weights are float32 always.
+        runtime: dtypes (the VAE's weights are float32 always), and whether a decode that works in tiles is
+            to do without.
+        degrees: how ranks share it; the bytes are those of each.
         vae_width: base width of the VAE, per output pixel.
         residuals: token-sized tensors that a step cache keeps.
-        texts: of which keys and values are kept while denoising.
-        vae_dtype: of the decode.
-        untiled: whether a decode that works in tiles is to do without.
-        degrees: how ranks share it; the bytes are those of each.
     """
 
     shape: Shape
-    dtype: str
+    runtime: Runtime
+    degrees: Degrees
     vae_width: float
-    residuals: int = 0
-    texts: int = 0
-    vae_dtype: str = "float32"
-    untiled: bool = False
-    degrees: Degrees = Degrees()  # noqa: RUF009 - frozen
+    residuals: int
+
+    @property
+    def dtype_bytes(self) -> int:
+        return DTYPES[self.runtime.dtype].bytes
+
+    @property
+    def tokens_per_rank(self) -> int:
+        return -(-self.shape.tokens // self.degrees.sequence)
 
 
 def estimate(video: Video, parameters: Mapping[str, int], network: Network, vae: VaeMemory) -> Memory:
     """Return the memory of one generation; ``parameters`` are the weights of every component."""
-    size = DTYPES[video.dtype].bytes
+    size = video.dtype_bytes
     per_weight = dict.fromkeys(("vae", "audio_encoder"), FLOAT32)
     weights = {name: count * per_weight.get(name, size) for name, count in parameters.items()}
     if size < FLOAT32:
@@ -94,7 +98,7 @@ def estimate(video: Video, parameters: Mapping[str, int], network: Network, vae:
     decode, tiled = _decode(video, vae)
     experts = sum(name.startswith("transformer") for name in parameters)
     block = parameters["transformer"] // max(1, network.layers)
-    kept = _token_bytes(video) + video.residuals * _per_rank(video) * network.width * size
+    kept = _token_bytes(video) + video.residuals * video.tokens_per_rank * network.width * size
     return Memory(
         weights=weights,
         activations=_activations(video, network, network.tensors) + kept,
@@ -109,15 +113,11 @@ def estimate(video: Video, parameters: Mapping[str, int], network: Network, vae:
     )
 
 
-def _per_rank(video: Video) -> int:
-    return -(-video.shape.tokens // video.degrees.sequence)
-
-
 def _activations(video: Video, network: Network, tensors: float) -> int:
     """Return the bytes of a forward; of several ranks each holds all tokens before and after the blocks."""
     whole = 2 * video.shape.tokens if video.degrees.sequence > 1 else 0
     tensors += network.known_first * video.shape.known_first
-    return int((tensors * _per_rank(video) + whole) * network.width * DTYPES[video.dtype].bytes)
+    return int((tensors * video.tokens_per_rank + whole) * network.width * video.dtype_bytes)
 
 
 def _token_bytes(video: Video) -> int:
@@ -131,9 +131,10 @@ def _token_bytes(video: Video) -> int:
 def _contexts(video: Video, parameters: Mapping[str, int], network: Network) -> Iterator[int]:
     """Yield the keys and values of texts, and of images where there are any, per transformer."""
     tokens = TEXT_TOKENS + ("image_encoder" in parameters) * IMAGE_TOKENS
+    texts = min(2, video.shape.forwards_per_step)
     for name in parameters:
         if name.startswith("transformer") and network.contexts:
-            yield 2 * video.texts * tokens * network.layers * network.width * DTYPES[video.dtype].bytes
+            yield 2 * texts * tokens * network.layers * network.width * video.dtype_bytes
 
 
 def _encode(video: Video, vae: VaeMemory) -> float:
@@ -145,7 +146,7 @@ def _encode(video: Video, vae: VaeMemory) -> float:
 def _decode(video: Video, vae: VaeMemory) -> tuple[int, int]:
     """Return what a decode takes, and one in tiles."""
     shape, pixels = video.shape, video.shape.height * video.shape.width
-    share = DTYPES[video.vae_dtype].bytes / FLOAT32
+    share = DTYPES[video.runtime.vae_dtype].bytes / FLOAT32
     tile = min(pixels, TILE * TILE) * video.vae_width
     at_once = shape.grid.frames_at_once
     if at_once is None:
@@ -154,7 +155,7 @@ def _decode(video: Video, vae: VaeMemory) -> tuple[int, int]:
         return whole + pixels * PICTURE_BYTES, tiled
     frames = min(at_once, 4 * (shape.latent_shape[2] - 1) + 1)
     tiled = int(tile * (vae.decode + vae.decode_frame * frames * share)) + pixels * PICTURE_BYTES
-    if not video.untiled:
+    if video.runtime.vae_tiling != "off":
         return tiled, tiled
     made = 4 * (shape.latent_shape[2] - 1) + 1
     at_once_bytes = pixels * video.vae_width * vae.decode_frame * made * share + tile * vae.decode

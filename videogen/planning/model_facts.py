@@ -1,10 +1,10 @@
 """What follows from a model's files and the options of one video; each file is judged once, here."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from videogen import files
 from videogen.checkpoints import lora as lora_files
@@ -16,69 +16,117 @@ from videogen.errors import InputError
 from videogen.planning.memory_estimate import Memory, Video, estimate
 from videogen.planning.parallelism import choose_degrees
 from videogen.tasks.geometry import PATCH, Shape
-from videogen.tasks.options import Options
-from videogen.tasks.step_caches import KINDS, SCHEDULE, Ratios, ratios_name, read_cache, read_ratios
+from videogen.tasks.option import typed
+from videogen.tasks.options import OPTIONS, Options
+from videogen.tasks.step_caches import KINDS, Ratios, ratios_name, read_cache, read_ratios
 from videogen.tasks.task_spec import TaskSpec
 from videogen.tasks.teacache_tables import Table, choose_table
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelFacts:
-    """What is decided once the model is known.
+    """What follows from the options and from what is known of the model.
+
+    Before a download that is the published model, or that of the task's default.
 
     Args:
         degrees: how the ranks share the video.
         memory: what it takes on the device.
         teacache: TeaCache's coefficients, if it is on.
-        fingerprint: digest of the weight files; None while they are not on this machine.
         loras: digest, scale and expert of every LoRA.
         schedule: what MagCache's ratios depend on besides the weights.
-        ratios: those of MagCache, if it is on and does not measure them.
-        ratios_file: where they are kept; None while the model is not on this machine.
     """
 
     degrees: Degrees
     memory: Memory
     teacache: Table | None
-    fingerprint: str | None
     loras: tuple[tuple[str, float, str | None], ...]
-    schedule: dict[str, Any]
+    schedule: dict[str, object]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileFacts:
+    """What only the files of a model say.
+
+    Args:
+        fingerprint: digest of the weight files.
+        ratios: those of MagCache, if it is on and does not measure them.
+        ratios_file: where they are kept.
+    """
+
+    fingerprint: str
     ratios: Ratios | None
-    ratios_file: Path | None
+    ratios_file: Path
 
 
-def inspect_model(task: TaskSpec, options: Options, shape: Shape, checkpoint: Checkpoint) -> ModelFacts:
-    """Read what the files of a model say, and decide what follows from it.
+def model_facts(task: TaskSpec, options: Options, shape: Shape, checkpoint: Checkpoint) -> ModelFacts:
+    """Decide what follows from a model, as far as it is known.
 
     Raises:
         CheckpointError: a broken or truncated file.
-        InputError: ranks that cannot share the video, a cache without coefficients or ratios for the model.
+        InputError: ranks that cannot share the video, a cache without coefficients for the model.
     """
     loras = tuple((_lora_digest(lora.path), lora.scale, lora.expert) for lora in options.lora)
-    fingerprint = model_features.fingerprint(checkpoint)
-    schedule = _schedule(task, options, shape) | {"lora": [list(lora) for lora in loras]}
-    name = None if fingerprint is None else ratios_name(fingerprint, schedule)
-    ratios_file = None if name is None else files.cache_root() / "magcache" / name
     known = checkpoint.folder is not None or checkpoint.sizes or checkpoint.tiny
     teacache = _teacache(task, options, checkpoint) if known else None
-    ratios = _ratios(options, ratios_file)
     degrees = _degrees(task, options, shape, checkpoint)
     return ModelFacts(
         degrees=degrees,
         memory=_memory(task, options, shape, checkpoint, degrees),
         teacache=teacache,
-        fingerprint=fingerprint,
         loras=loras,
-        schedule=schedule,
-        ratios=ratios,
-        ratios_file=ratios_file,
+        schedule=_schedule(task, options, shape) | {"lora": [list(lora) for lora in loras]},
     )
 
 
-def _schedule(task: TaskSpec, options: Options, shape: Shape) -> dict[str, Any]:
+def read_files(options: Options, facts: ModelFacts, checkpoint: Checkpoint) -> FileFacts:
+    """Read what only the files of a model say.
+
+    Raises:
+        InputError: a cache without ratios for the model.
+    """
+    fingerprint = model_features.fingerprint(checkpoint)
+    assert fingerprint is not None
+    file = files.cache_root() / "magcache" / ratios_name(fingerprint, facts.schedule)
+    return FileFacts(fingerprint=fingerprint, ratios=_ratios(options, file), ratios_file=file)
+
+
+def options_of_weights(
+    task: TaskSpec, checkpoint: Checkpoint, asked: Mapping[str, object]
+) -> dict[str, object]:
+    """Return the options that the weights decide, and None for those that they have no place for.
+
+    As far as nobody knows the model yet, what was asked for holds.
+
+    Raises:
+        InputError: something else was asked for.
+    """
+    known = checkpoint.folder is not None or checkpoint.tiny or task.model(checkpoint.name)
+    if not known:
+        return {name: asked.get(name, value) for name, value in task.fixed_options.items()}
+    for name, value in task.fixed_options.items():
+        if asked.get(name, value) != value:
+            channels = task.network.in_channels
+            what = f"the weights of {checkpoint.name} have {channels} input channels, which are {value}"
+            raise InputError(OPTIONS[name].flag, typed(asked[name]), what, f"nearest {value}")
+    if not task.requires or checkpoint.folder is None:
+        return dict(task.fixed_options)
+    found = model_features.read_features(checkpoint).traits
+    useless = [name for name, trait in task.requires.items() if not getattr(found, trait)]
+    for name in useless:
+        if name in asked:
+            what = "this model has no embedding for it"
+            raise InputError(OPTIONS[name].flag, typed(asked[name]), what, "leave it out")
+    return {**task.fixed_options, **dict.fromkeys(useless)}
+
+
+def _schedule(task: TaskSpec, options: Options, shape: Shape) -> dict[str, object]:
     """Return what decides noise levels and branches."""
-    known = {name: getattr(options, name) for name in SCHEDULE if task.uses(name)}
-    return known | {"task": task.name, "branches": shape.forwards_per_step}
+    used = [name for name, option in OPTIONS.items() if option.in_schedule and task.uses(name)]
+    return {name: getattr(options, name) for name in used} | {
+        "task": task.name,
+        "branches": shape.forwards_per_step,
+    }
 
 
 def _degrees(task: TaskSpec, options: Options, shape: Shape, checkpoint: Checkpoint) -> Degrees:
@@ -103,9 +151,9 @@ def _teacache(task: TaskSpec, options: Options, checkpoint: Checkpoint) -> Table
     return choose_table(options.teacache_model, model, width, image)
 
 
-def _ratios(options: Options, file: Path | None) -> Ratios | None:
+def _ratios(options: Options, file: Path) -> Ratios | None:
     name, threshold = read_cache(options.cache) if options.cache else ("", None)
-    if threshold is None or not KINDS[name].calibrated or file is None:
+    if threshold is None or not KINDS[name].calibrated:
         return None
     if (found := read_ratios(file)) is None:
         like = "steps, shift, solver, guidance, length and LoRA"
@@ -125,13 +173,10 @@ def _memory(
     transformer = checkpoint.component_config("transformer")
     video = Video(
         shape=shape,
-        dtype=options.dtype,
+        runtime=options,
+        degrees=degrees,
         vae_width=task.memory.vae_width(checkpoint.component_config("vae")),
         residuals=_residuals(options, shape, task.memory.cached_outputs(transformer)),
-        texts=min(2, shape.forwards_per_step),
-        vae_dtype=options.vae_dtype,
-        untiled=options.vae_tiling == "off",
-        degrees=degrees,
     )
     network = task.memory.network(size)
     return estimate(video, model_features.parameters(checkpoint, task), network, task.memory.vae)

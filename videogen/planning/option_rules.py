@@ -1,11 +1,11 @@
-"""Options that trade quality for speed, or need packages: what they contradict, and what is to be known.
+"""Options that trade quality for speed, or need packages: what their values contradict, and warnings.
 
 Without torch: packages are looked for, not imported.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import NamedTuple
 
 from videogen.errors import InputError
 from videogen.tasks.options import Options
@@ -14,8 +14,7 @@ from videogen.tasks.step_caches import CALIBRATE, KINDS, read_cache
 DISTILLED_STEPS = 8  # the most that weights made for LCM's stepping are published with
 
 
-@dataclass(frozen=True, slots=True)
-class Package:
+class Package(NamedTuple):
     """What a kernel needs: a module, and how to get it."""
 
     module: str
@@ -51,9 +50,8 @@ def _check_backend(name: str, device: str) -> None:
     if (package := PACKAGES.get(name)) is not None:
         _check_package("--attention_backend", name, package)
     if name not in ("auto", "native") and device in ("cpu", "mps"):
-        raise InputError(
-            "--attention_backend", name, f"does not run on {device}", "use native, or leave it out"
-        )
+        what = f"does not run on {device}"
+        raise InputError("--attention_backend", name, what, "use native, or leave it out")
 
 
 def _check_package(flag: str, given: str | None, package: Package) -> None:
@@ -69,9 +67,8 @@ def _check_cache(cache: str, options: Options) -> None:
     if options.use_usp and (threshold is None or KINDS[name].local):
         given = cache if threshold is None else name
         what = "must see all tokens, so not together with --use_usp"
-        raise InputError(
-            "--cache", given, what, "measure on one GPU" if threshold is None else "use magcache"
-        )
+        fix = "measure on one GPU" if threshold is None else "use magcache"
+        raise InputError("--cache", given, what, fix)
 
 
 def _check_float8(options: Options) -> None:
@@ -85,7 +82,7 @@ def _check_float8(options: Options) -> None:
 
 
 def warnings(options: Options) -> Iterator[str]:
-    """Warnings, one line each."""
+    """Yield warnings, one line each."""
     if options.sample_solver == "lcm":
         yield from _lcm_warnings(options)
     if options.float8_matmul and not options.compile:

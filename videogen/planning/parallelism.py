@@ -24,9 +24,6 @@ def check_launch(options: Options) -> None:
         if ranks.size > 1:
             what = f"torchrun started {ranks.size} processes, which would all do the same"
             raise InputError("--use_usp", None, what, "add it, or start without torchrun")
-        for name in ("ulysses_degree", "ring_degree", "cfg_parallel"):
-            if getattr(options, name):
-                raise InputError(f"--{name}", None, "is for several GPUs", "add --use_usp, or leave it out")
         return
     if not ranks.launched:
         fix = f"torchrun --nproc_per_node=2 {os.path.basename(sys.argv[0]) or 'generate_video.py'} ..."  # noqa: PTH119
@@ -67,26 +64,19 @@ def choose_degrees(options: Options, *, branches: int, heads: int, tokens: int) 
 
 
 def _sequence_degrees(options: Options, sequence: int) -> tuple[int, int]:
-    """(ring, ulysses) as given; what is not given makes up the number of ranks."""
-    given = {
-        name: degree
-        for name, degree in (("ring_degree", options.ring_degree), ("ulysses_degree", options.ulysses_degree))
-        if degree
-    }
-    if len(given) < 2:
-        for name, degree in given.items():
-            if sequence % degree:
-                work = sorted(range(1, sequence + 1), key=lambda n: abs(n - degree))
-                near = next(n for n in work if sequence % n == 0)
-                what = f"must divide the ranks that share a sequence, {sequence}"
-                raise InputError(f"--{name}", degree, what, f"nearest {near}")
-        ring = given.get("ring_degree") or sequence // given.get("ulysses_degree", sequence)
-        return ring, sequence // ring
-    ring, ulysses = given["ring_degree"], given["ulysses_degree"]
-    if ring * ulysses != sequence:
-        what = f"times --ring_degree {ring} is not the number of ranks that share a sequence, {sequence}"
-        raise InputError("--ulysses_degree", ulysses, what, f"nearest {max(1, sequence // ring)}")
-    return ring, ulysses
+    """Return (ring, ulysses) as given; what is not given makes up the number of ranks."""
+    ring, ulysses = options.ring_degree, options.ulysses_degree
+    if ring and ulysses:
+        if ring * ulysses != sequence:
+            what = f"times --ring_degree {ring} is not the number of ranks that share a sequence, {sequence}"
+            raise InputError("--ulysses_degree", ulysses, what, f"nearest {max(1, sequence // ring)}")
+        return ring, ulysses
+    degree = ring or ulysses or sequence
+    if sequence % degree:
+        near = min((n for n in range(1, sequence + 1) if sequence % n == 0), key=lambda n: abs(n - degree))
+        what = f"must divide the ranks that share a sequence, {sequence}"
+        raise InputError("--ring_degree" if ring else "--ulysses_degree", degree, what, f"nearest {near}")
+    return (degree, sequence // degree) if ring else (sequence // degree, degree)
 
 
 def _branch_groups(options: Options, size: int, branches: int) -> int:

@@ -1,17 +1,24 @@
-"""A Plan: one video, fully decided before anything heavy is imported. Everything else about it is derived."""
+"""What is decided about a video before anything heavy is imported; everything else about it is derived.
+
+An ``Outline`` is what is known before its model is on this machine, a ``Plan`` all there is to know.
+"""
 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from videogen.checkpoints import model_features
 from videogen.checkpoints.layouts import Checkpoint
 from videogen.errors import InputError
-from videogen.media.download import display_name
-from videogen.planning.model_facts import ModelFacts, inspect_model
+from videogen.planning.model_facts import (
+    FileFacts,
+    ModelFacts,
+    model_facts,
+    options_of_weights,
+    read_files,
+)
 from videogen.prompts.chat_models import FoundModel
 from videogen.results import sidecar
 from videogen.results.output_paths import OutputPaths
@@ -21,15 +28,18 @@ from videogen.tasks.options import OPTIONS, Options
 from videogen.tasks.sizes import Inputs
 from videogen.tasks.task_spec import TaskSpec
 
-PROMPTS = ("prompt", "roll_prompts")
+MEMORY_MODES = ("low_vram", "offload")  # options, the stronger first
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
-    """``options``: complete, with defaults; ``warnings``: warnings for the user.
+class Draft:
+    """What is decided about a video whatever its seed and its output paths.
 
-    ``facts``: what follows from the model's files. ``prompt_writers``: models that write its prompt, by role;
-    ``written``: what they wrote in its place (see engine/prompt_writer.py).
+    Args:
+        options: complete, with defaults.
+        facts: what follows from options and model.
+        prompt_writers: models that write its prompt, by role.
+        warnings: for the user.
     """
 
     task: TaskSpec
@@ -38,11 +48,26 @@ class Plan:
     checkpoint: Checkpoint
     inputs: Inputs
     facts: ModelFacts
-    prompt_writers: Mapping[str, FoundModel] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
-    seed: int = 0
-    index: int = 1
-    outputs: OutputPaths | None = None
+    prompt_writers: Mapping[str, FoundModel]
+    warnings: tuple[str, ...]
+
+    def outline(self, *, seed: int, index: int, outputs: OutputPaths) -> "Outline":
+        """Return one video of it."""
+        return Outline(**_fields(self, Draft), seed=seed, index=index, outputs=outputs)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outline(Draft):
+    """One video, as far as it is decided without the files of its model.
+
+    Args:
+        index: of the video in the run, from 1.
+        written: what its ``prompt_writers`` wrote in place of the prompt (see engine/prompt_writer.py).
+    """
+
+    seed: int
+    index: int
+    outputs: OutputPaths
     written: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -52,20 +77,9 @@ class Plan:
         return steps * self.shape.forwards_per_step
 
     @property
-    def arguments(self) -> dict[str, Any]:
+    def arguments(self) -> dict[str, object]:
         """Return what the pipeline's ``parts`` takes besides inputs, generator and callback."""
-        return self.task.pick(self.options.but(**self.prompts), self.shape)
-
-    @property
-    def prompts(self) -> dict[str, Any]:
-        """Return what takes the place of the prompt options."""
-        return {name: self.written[name] for name in PROMPTS if name in self.written}
-
-    @property
-    def _cache_values(self) -> dict[str, str]:
-        """Return what stands for --teacache_model in records: the table it came to."""
-        table = self.facts.teacache
-        return {"teacache_model": table.name} if table is not None else {}
+        return self.task.pick(self.options.replace(**self._written_prompts), self.shape)
 
     @property
     def tiled(self) -> bool:
@@ -73,71 +87,72 @@ class Plan:
         return self.options.vae_tiling == "on"
 
     @property
-    def _used(self) -> dict[str, Any]:
-        """Return the options that the task uses, by name."""
-        return {name: getattr(self.options, name) for name in OPTIONS if self.task.uses(name)}
+    def memory_mode(self) -> str:
+        """Return 'plain', 'offload' or 'low_vram'."""
+        return next((mode for mode in MEMORY_MODES if getattr(self.options, mode)), "plain")
 
     @property
-    def request(self) -> dict[str, Any]:
+    def memory_bytes(self) -> dict[str, int]:
+        """Bytes on the device at the peak, by memory mode; of several ranks none streams blocks."""
+        peak = self.facts.memory.peak
+        modes = {"plain": peak(tiled=self.tiled), "offload": peak(offload=True, tiled=self.tiled)}
+        return modes if self.facts.degrees.size > 1 else modes | {"low_vram": peak(low_vram=True)}
+
+    @property
+    def _written_prompts(self) -> dict[str, object]:
+        """Return what takes the place of the prompt options."""
+        return {name: text for name, text in self.written.items() if _is_prompt(name)}
+
+    @property
+    def _used(self) -> dict[str, object]:
+        """Return the options that the task uses, by name; of TeaCache the table that it came to."""
+        used = {name: getattr(self.options, name) for name in OPTIONS if self.task.uses(name)}
+        table = self.facts.teacache
+        return used if table is None else used | {"teacache_model": table.name}
+
+    @property
+    def request(self) -> dict[str, object]:
         """Return the options as plain JSON without private paths: what ``--from_metadata`` reads back."""
-        values = {**self._used, **self.prompts}
-        if self.written:  # the prompt says it all
-            values |= dict.fromkeys(("prompt_enhancer", "captioner", "custom_prompt"))
-        values |= self._cache_values
+        values = {**self._used, **self._written_prompts}
         recorded = {
-            name: value for name, value in values.items() if OPTIONS[name].recorded and value is not None
+            name: OPTIONS[name].record(value)
+            for name, value in values.items()
+            if value is not None
+            and OPTIONS[name].recorded
+            and not (self.written and OPTIONS[name].writes_prompt)  # the prompt says it all
         }
-        recorded |= {name: display_name(value) for name, value in recorded.items() if OPTIONS[name].by_name}
         recorded |= {name: [item.name for item in items] for name, items in self.inputs.items() if items}
-        if loras := self.options.lora:
-            recorded["lora"] = [
-                ":".join([display_name(str(path)), str(scale), *([expert] if expert else [])])
-                for path, scale, expert in loras
-            ]
-        model = self.checkpoint.name
-        if self.checkpoint.folder is not None and not (self.checkpoint.revision or self.checkpoint.tiny):
+        model, revision = self.checkpoint.name, self.checkpoint.revision
+        if self.checkpoint.folder is not None and not (revision or self.checkpoint.tiny):
             model = sidecar.LOCAL_MODEL + model
-        if self.options.source_fps == 0:
-            recorded["source_fps"] = "auto"
-        if self.checkpoint.revision:  # the commit, so that the same files are found again
-            recorded["revision"] = self.checkpoint.revision
+        if revision:  # the commit, so that the same files are found again
+            recorded["revision"] = revision
         own = {"task_type": self.task.name, "model_id": model, "seed": self.seed}
         return own | recorded | own
 
     @property
     def identity(self) -> dict[str, Any]:
-        """All that determines the result, as plain JSON: values of options, and content for files."""
-        values = {**self._used, **self._cache_values}
+        """Return what determines the result besides the weights, as plain JSON; files by their content."""
+        shape, inputs = self.shape, self.inputs
         content = {
             "task": self.task.name,
-            "weights": self.facts.fingerprint,
             "seed": self.seed,
-            "shape": [self.shape.height, self.shape.width, self.shape.num_frames],
-            "rolls": [[roll.latent_frames, roll.num_frames] for roll in self.shape.rolls],
-            "inputs": {name: [item.sha256 for item in items] for name, items in self.inputs.items()},
+            "shape": [shape.height, shape.width, shape.num_frames],
+            "rolls": [[roll.latent_frames, roll.num_frames] for roll in shape.rolls],
+            "inputs": {name: [item.sha256 for item in items] for name, items in inputs.items()},
             "lora": self.facts.schedule["lora"],
-            **({"ratios": ratios} if (ratios := self.facts.ratios) is not None else {}),
             "values": {
-                name: Path(value).name if OPTIONS[name].by_name else value
-                for name, value in values.items()
-                if OPTIONS[name].hashed and name not in self.inputs and value != OPTIONS[name].neutral
+                name: Path(str(value)).name if OPTIONS[name].by_name else value
+                for name, value in self._used.items()
+                if OPTIONS[name].hashed and name not in inputs and value != OPTIONS[name].default
             },
         }
         return json.loads(json.dumps(content, default=str))
 
     @property
-    def plan_hash(self) -> str | None:
-        """Digest of ``identity``; None while the model is not on this machine."""
-        identity = self.identity
-        if identity["weights"] is None:
-            return None
-        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-
-    @property
     def resume_store(self) -> ResumeStore:
-        """Store of the finished segments while the video is unfinished."""
-        assert self.outputs is not None
-        return ResumeStore(self.outputs.resume_folder, self.plan_hash, self.request)
+        """Store of the finished segments while the video is unfinished; whose they are is not known yet."""
+        return ResumeStore(self.outputs.resume_folder, None, self.request)
 
     @property
     def audio(self) -> tuple[Path, float, float] | None:
@@ -150,43 +165,89 @@ class Plan:
         (source,) = self.inputs["input_video"]
         return source.path, source.start, self.shape.prepended / self.shape.fps
 
+    def with_prompt_of(self, request: Mapping[str, object]) -> Self:
+        """Return the same with the prompt of an earlier request for it."""
+        return replace(self, written={name: text for name, text in request.items() if _is_prompt(name)})
+
+    def with_files(self, files: FileFacts) -> "Plan":
+        """Return the plan, with what the files of its model say."""
+        return Plan(**_fields(self, Outline), files=files)
+
+    def fetched(self, checkpoint: Checkpoint) -> "Plan":
+        """Return the plan, with its model on this machine now.
+
+        Raises:
+            CheckpointError, InputError: a model that the options do not fit.
+        """
+        usual, options = self.task.defaults(checkpoint), self.options
+        asked = {
+            name: value
+            for name in (*self.task.fixed_options, *self.task.requires)
+            if (value := getattr(options, name)) not in (None, usual.get(name))
+        }
+        options = options.replace(**options_of_weights(self.task, checkpoint, asked))
+        facts = model_facts(self.task, options, self.shape, checkpoint)
+        outline = replace(self, checkpoint=checkpoint, options=options, facts=facts)
+        return outline.with_files(read_files(options, facts, checkpoint))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan(Outline):
+    """One video, fully decided: its model is on this machine.
+
+    Args:
+        files: what the files of its model say.
+    """
+
+    files: FileFacts
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Return all that determines the result."""
+        ratios = {} if self.files.ratios is None else {"ratios": self.files.ratios}
+        return {**super(Plan, self).identity, "weights": self.files.fingerprint, **ratios}
+
+    @property
+    def plan_hash(self) -> str:
+        """Digest of ``identity``."""
+        return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def resume_store(self) -> ResumeStore:
+        """Store of the finished segments while the video is unfinished."""
+        return ResumeStore(self.outputs.resume_folder, self.plan_hash, self.request)
+
     def earlier_record(self) -> dict[str, Any] | None:
         """Return the sidecar of a complete result of this plan; None if there is none.
 
         Raises:
             InputError: the result is there, but another plan made it.
         """
-        assert self.outputs is not None
         if not all(path.exists() for path in self.outputs.paths):
             return None
         record = sidecar.read_record(self.outputs.sidecar) or {}
         if record.get("plan_hash") == self.plan_hash:
             return record
+        if self.resume_store.num_finished():  # a run of this plan with --overwrite was interrupted
+            return None
         was, now = dict(record.get("request", {})), self.request
         if self.prompt_writers:  # its prompt is still to be written
-            was, now = ({k: v for k, v in request.items() if k not in PROMPTS} for request in (was, now))
+            was, now = (
+                {name: value for name, value in request.items() if not _is_prompt(name)}
+                for request in (was, now)
+            )
         what = f"was made with {sidecar.differences(was, now)}"
         raise InputError("--resume", self.outputs.path, what, "use another name, or --overwrite")
 
-    def fetched(self, checkpoint: Checkpoint) -> "Plan":
-        """Return the same plan with its model on this machine.
+    def without_files(self) -> Outline:
+        """Return what is known of it on a machine without its model."""
+        return replace(Outline(**_fields(self, Outline)), checkpoint=replace(self.checkpoint, folder=None))
 
-        Raises:
-            CheckpointError, InputError: see ``inspect_model``.
-        """
-        options = self.options
-        for name, value in self.task.fixed_options.items():
-            if getattr(options, name) != value:
-                what = f"the weights of {checkpoint.name} are {value}"
-                raise InputError(OPTIONS[name].flag, getattr(options, name), what, f"nearest {value}")
-        if self.task.requires and checkpoint.folder is not None:
-            found = model_features.read_features(checkpoint).traits
-            useless = [name for name, trait in self.task.requires.items() if not getattr(found, trait)]
-            usual = self.task.defaults(checkpoint)
-            for name in useless:
-                if (given := getattr(options, name)) not in (None, usual.get(name)):
-                    what = "this model has no embedding for it"
-                    raise InputError(OPTIONS[name].flag, given, what, "leave it out")
-            options = options.but(**dict.fromkeys(useless))
-        facts = inspect_model(self.task, options, self.shape, checkpoint)
-        return replace(self, checkpoint=checkpoint, options=options, facts=facts)
+
+def _is_prompt(name: str) -> bool:
+    return name in OPTIONS and OPTIONS[name].is_prompt
+
+
+def _fields(video: Draft, of: type[Draft]) -> dict[str, Any]:
+    """Return the values of the fields that a kind of draft has."""
+    return {each.name: getattr(video, each.name) for each in fields(of)}

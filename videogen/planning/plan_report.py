@@ -1,39 +1,34 @@
 """A plan for programs and for people: what --dry_run prints."""
 
 from dataclasses import asdict
-from typing import Any
 
 from videogen.distributed import Degrees
 from videogen.planning.option_rules import is_calibration
-from videogen.planning.plan import Plan
+from videogen.planning.plan import Outline, Plan
 from videogen.tasks.geometry import Shape
 from videogen.tasks.warnings import RATE_TOLERANCE
 
-LISTED_ROLLS = 12
+LISTED_SEGMENTS = 12
 
 
-def to_json(plan: Plan) -> dict[str, Any]:
+def to_json(plan: Outline) -> dict[str, object]:
     """Return the plan for programs (--dry_run --json)."""
-    shape, memory = plan.shape, plan.facts.memory
+    shape, model = plan.shape, plan.checkpoint
+    width, height = shape.file_size
     return {
         "task_type": plan.task.name,
         "model": {
-            "id": plan.checkpoint.name,
-            "revision": plan.checkpoint.revision,
-            "layout": plan.checkpoint.layout,
-            "present": plan.checkpoint.folder is not None,
-            "bytes": dict(plan.checkpoint.sizes),
+            "id": model.name,
+            "revision": model.revision,
+            "layout": model.layout,
+            "present": model.folder is not None,
+            "bytes": dict(model.sizes),
         },
         "request": plan.request,
-        "width": shape.width,
-        "height": shape.height,
-        "num_frames": shape.num_frames,
-        "fps": shape.fps,
+        **{name: getattr(shape, name) for name in ("width", "height", "num_frames", "fps")},
         "file": {
-            "width": shape.file_size[0],
-            "height": shape.file_size[1],
-            "num_frames": shape.file_frames,
-            "prepended": shape.prepended,
+            **{"width": width, "height": height},
+            **{"num_frames": shape.file_frames, "prepended": shape.prepended},
         },
         "seconds": round(shape.num_frames / shape.fps, 3),
         "rolls": [asdict(roll) for roll in shape.rolls],
@@ -41,59 +36,55 @@ def to_json(plan: Plan) -> dict[str, Any]:
         "tokens": shape.tokens,
         "ranks": asdict(plan.facts.degrees),
         "forwards": plan.forwards,
-        "memory_bytes": {
-            "plain": memory.peak(tiled=plan.tiled),
-            "offload": memory.peak(offload=True, tiled=plan.tiled),
-            **({} if plan.facts.degrees.size > 1 else {"low_vram": memory.peak(low_vram=True)}),
-        },
-        "output": None if plan.outputs is None else plan.outputs.path.as_posix(),
-        "plan_hash": plan.plan_hash,
+        "memory_bytes": plan.memory_bytes,
+        "memory_mode": plan.memory_mode,
+        "output": plan.outputs.path.as_posix(),
+        "plan_hash": plan.plan_hash if isinstance(plan, Plan) else None,
         "notes": list(plan.warnings),
     }
 
 
-def _file(plan: Plan) -> str:
-    """Say what the file holds, where that is more than what is made."""
-    (source,), shape = plan.inputs["input_video"], plan.shape
-    width, height = shape.file_size
-    rate = plan.options.source_fps
-    how = f" (not {source.fps:g})" if abs(source.fps - shape.fps) > RATE_TOLERANCE else ""
-    if rate is not None:
-        how = f" (resampled from {rate or source.fps:g})"
-    sound = ", with its sound" if plan.options.keep_audio else ""
-    return (
-        f"{width}x{height}, {shape.file_frames} frames: {shape.prepended} of {source.name} "
-        f"at {shape.fps} fps{how}{sound}, then the new ones"
-    )
-
-
-def describe(plan: Plan) -> str:
+def describe(plan: Outline) -> str:
     """Return the plan for people (--dry_run)."""
-    content, shape, model = to_json(plan), plan.shape, plan.checkpoint
+    shape, model, degrees = plan.shape, plan.checkpoint, plan.facts.degrees
     where = "here" if model.folder else "to be built" if model.tiny else "to be downloaded"
     name = f"{model.name}@{model.revision}" if model.revision else model.name
     sizes = ", ".join(f"{part} {_amount(size)}" for part, size in model.sizes.items())
-    skips = plan.options.cache and not is_calibration(plan.options.cache)
+    skips = plan.facts.teacache or (plan.options.cache and not is_calibration(plan.options.cache))
     steps = f"{plan.forwards // shape.forwards_per_step} steps x {shape.forwards_per_step}"
-    memory = ", ".join(f"{mode} {_amount(size)}" for mode, size in content["memory_bytes"].items())
+    memory = ", ".join(
+        f"{mode} {_amount(size)}" + " (chosen)" * (mode == plan.memory_mode)
+        for mode, size in plan.memory_bytes.items()
+    )
     rows = {
         "task": plan.task.name,
         "model": f"{name} ({model.layout}, {where})",
         "files": sizes or ("tiny" if model.tiny else "sizes unknown until downloaded"),
         "video": f"{shape.width}x{shape.height}, {shape.num_frames} frames at {shape.fps} fps",
-        **({"file": _file(plan)} if shape.prepended else {}),
-        **({"rolls": _rolls(shape)} if len(shape.rolls) > 1 else {}),
+        "file": _file(plan) if shape.prepended else None,
+        "rolls": _rolls(shape) if len(shape.rolls) > 1 else None,
         "latents": "x".join(map(str, shape.latent_shape)),
         "tokens": f"{shape.tokens} per forward",
-        **({"ranks": _ranks(plan.facts.degrees)} if plan.facts.degrees.size > 1 else {}),
-        "forwards": f"{plan.forwards} ({steps})"
-        + (", fewer with the cache" if plan.facts.teacache or skips else ""),
+        "ranks": _ranks(degrees) if degrees.size > 1 else None,
+        "forwards": f"{plan.forwards} ({steps})" + (", fewer with the cache" if skips else ""),
         "seed": str(plan.seed),
-        "memory": f"about {memory}" + (" on each GPU" if plan.facts.degrees.size > 1 else ""),
-        "output": content["output"] or "",
+        "memory": f"about {memory}" + (" on each GPU" if degrees.size > 1 else ""),
+        "output": plan.outputs.path.as_posix(),
     }
-    lines = [f"{name:<9} {value}" for name, value in rows.items()]
+    lines = [f"{name:<9} {value}" for name, value in rows.items() if value is not None]
     return "\n".join([*lines, *(f"note      {note}" for note in plan.warnings)])
+
+
+def _file(plan: Outline) -> str:
+    """Say what the file holds, where that is more than what is made."""
+    (source,), shape, options = plan.inputs["input_video"], plan.shape, plan.options
+    width, height = shape.file_size
+    how = f" (not {source.fps:g})" if abs(source.fps - shape.fps) > RATE_TOLERANCE else ""
+    if options.source_fps is not None:
+        how = f" (resampled from {options.source_fps or source.fps:g})"
+    sound = ", with its sound" if options.keep_audio else ""
+    frames = f"{shape.prepended} of {source.name} at {shape.fps} fps{how}{sound}, then the new ones"
+    return f"{width}x{height}, {shape.file_frames} frames: {frames}"
 
 
 def _ranks(degrees: Degrees) -> str:
@@ -102,10 +93,10 @@ def _ranks(degrees: Degrees) -> str:
 
 
 def _rolls(shape: Shape) -> str:
-    """Frames of every roll; of many, the first and the last."""
+    """Return the frames of every segment; of many, the first and the last."""
     frames = [str(roll.num_frames or "0 (not shown)") for roll in shape.rolls]
-    if len(frames) > LISTED_ROLLS:
-        return f"{len(frames)} of {', '.join(frames[: LISTED_ROLLS - 2])}, ..., {frames[-1]} frames"
+    if len(frames) > LISTED_SEGMENTS:
+        return f"{len(frames)} of {', '.join(frames[: LISTED_SEGMENTS - 2])}, ..., {frames[-1]} frames"
     return f"{', '.join(frames)} frames"
 
 

@@ -12,13 +12,13 @@ from videogen.media.download import Fetcher
 from videogen.media.frames import as_video
 
 
-def _as_image(name: str, given: Any) -> Image.Image:
+def _as_image(name: str, given: object) -> Image.Image:
     if not isinstance(given, Image.Image):
         raise InputError(f"{name}=", type(given).__name__, "must be PIL images", "use load_image(path)")
     return given
 
 
-def _as_audio(name: str, given: Any) -> InputAudio:
+def _as_audio(name: str, given: object) -> InputAudio:
     if isinstance(given, InputAudio):
         return given
     if not isinstance(given, str | Path) or "://" in str(given):

@@ -5,17 +5,24 @@ Specs skyreels_v2 section 11 and wan22 section 15 say which models are used and 
 
 import gc
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
 
 import torch
 import transformers
-from jinja2 import TemplateError
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from videogen.errors import CheckpointError, OutOfMemoryError, VideoGenError, first_line, is_out_of_memory
+from videogen.errors import (
+    CheckpointError,
+    OutOfMemoryError,
+    VideoGenError,
+    first_line,
+    is_out_of_memory,
+    reported_as,
+)
 from videogen.files import read_json
 from videogen.prompts.chat_models import TEXT_CHAT, FoundModel, fetch
 
@@ -23,6 +30,7 @@ Message = Mapping[str, str | Sequence[Mapping[str, str]]]
 """One message of a chat, in the form of transformers' chat templates."""
 Sampling = dict[str, bool | int | float | list[Callable[..., Tensor]]]
 
+TEMPLATE_SECONDS = 10
 VIDEO = 2  # token type: 0 text, 1 image, 2 video
 
 
@@ -154,11 +162,12 @@ class Chat:
         return self.tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
 
     def _render(self, messages: Sequence[Message]) -> str:
-        try:
+        what = f"{self._name}: its chat template does not take these messages"
+        with (
+            reported_as(lambda why: CheckpointError(f"{what} ({why}); give another")),
+            _at_most(TEMPLATE_SECONDS),
+        ):
             return self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-        except (TemplateError, TypeError) as error:
-            what = f"its chat template does not take these messages ({first_line(error)})"
-            raise CheckpointError(f"{self._name}: {what}; give another") from None
 
     def _render_video(self, messages: Sequence[Message]) -> str:
         """Render messages with vision tokens, written into the text if the template knows no videos."""
@@ -232,6 +241,27 @@ def _sampling(temperature: float | None) -> Sampling:
         return {"do_sample": False, "repetition_penalty": 1.0}
     plain = {"top_p": 1.0, "top_k": 0, "repetition_penalty": 1.0}
     return {"do_sample": True, "temperature": temperature, **plain}
+
+
+@contextmanager
+def _at_most(seconds: float) -> Iterator[None]:
+    """Stop Python code that runs longer, as a template with loops in loops.
+
+    Raises:
+        TimeoutError: it does.
+    """
+    end, earlier = time.monotonic() + seconds, sys.gettrace()
+
+    def trace(*_: object) -> object:
+        if time.monotonic() > end:
+            raise TimeoutError(f"it takes more than {seconds:g} s")
+        return trace
+
+    sys.settrace(trace)  # type: ignore[arg-type]  # it returns itself
+    try:
+        yield
+    finally:
+        sys.settrace(earlier)
 
 
 @contextmanager

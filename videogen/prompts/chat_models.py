@@ -149,6 +149,8 @@ def _check_kind(what: str, folder: Path, kind: ModelKind) -> None:
         raise CheckpointError(f"{what}: is not a model folder, it has no {CONFIG}; {kind.fix}")
     config = read_json(folder / CONFIG)
     names = config.get("architectures") or [config.get("model_type", "model without architectures")]
+    if not isinstance(names, list):
+        raise CheckpointError(f"{what}: its {CONFIG} names no architectures; {kind.fix}")
     if foreign := next((name for name in (*names, config.get("model_type")) if name in kind.foreign), None):
         raise kind.foreign_error(what, f" ({foreign})")
     if not any(str(name).endswith(kind.architecture) for name in names):

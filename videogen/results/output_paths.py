@@ -7,11 +7,12 @@ import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from videogen.errors import InputError
-from videogen.files import numbered
+from videogen.files import Record, numbered, writing
 from videogen.results import sidecar as metadata
+from videogen.results.output_locks import OutputLocks
 
 PNG_FILE = re.compile(r"\d{6,}\.png")
 LONGEST_NAME = 200  # bytes; file systems allow 255, and temporary names are longer
@@ -71,9 +72,15 @@ class OutputPaths:
         return self.path.with_name(f"{self.name}.parts")
 
     @property
+    def files(self) -> dict[str, Path]:
+        """All files that will be written but the sidecar, which names them so."""
+        named = {"video": self.path, "latents": self.latents, "last_frame": self.last_frame}
+        return {role: path for role, path in named.items() if path is not None}
+
+    @property
     def paths(self) -> list[Path]:
         """All files that will be written."""
-        return [self.path, self.sidecar, *(path for path in (self.latents, self.last_frame) if path)]
+        return [*self.files.values(), self.sidecar]
 
 
 def kind_of(path: str) -> str | None:
@@ -152,19 +159,22 @@ def reserve(
     taken: set[Path],
     policy: OverwritePolicy,
     sources: Iterable[Path],
+    *,
+    locks: OutputLocks | None,
 ) -> OutputPaths:
     """Return the paths if they are free; for default names, the next free ones.
 
     Args:
         taken: paths of the run's other videos.
         sources: input files of this video.
+        locks: takes the locks of the paths; None for a dry run.
 
     Raises:
-        InputError: a path exists, is a source, belongs to another video of the run, or its folder cannot be
-            written.
+        InputError: a path exists, is a source, belongs to another video of the run or to another run that
+            writes it now, or its folder cannot be written.
     """
     if not (options.output or options.output_dir):
-        outputs = _next_free(outputs, taken)
+        outputs = _next_free(outputs, taken, locks)
     outputs = replace(outputs, may_replace=policy.overwrite or policy.resume)
     for path in outputs.paths:
         named = {outputs.latents: "--save_latents", outputs.last_frame: "--save_last_frame"}
@@ -179,20 +189,39 @@ def reserve(
             what = "exists already" if path != outputs.sidecar else f"its record {path.name} exists already"
             given = path if path != outputs.sidecar else outputs.path
             raise InputError(flag, given, what, "add --overwrite, or choose another name")
-        if policy.resume and path not in named and path.exists() and _earlier_record(outputs) is None:
+        if policy.resume and path not in named and path.exists() and earlier_record(outputs) is None:
             raise InputError(
                 flag, path, "is no earlier result of videogen", "move it, or choose another name"
             )
         _check_replaceable(flag, path, folder=path == outputs.path and outputs.kind == "png")
         check_writable(flag, path.parent)
+    if locks is not None:
+        refuse_if_locked(locks, "--output" if options.output else "--output_dir", outputs.path, outputs.name)
+        for name, extra in (("--save_latents", outputs.latents), ("--save_last_frame", outputs.last_frame)):
+            if extra is not None:
+                refuse_if_locked(locks, name, extra, extra.stem)
     return outputs
+
+
+def refuse_if_locked(locks: OutputLocks, flag: str, path: Path, name: str) -> None:
+    """Lock the results ``name`` beside ``path``.
+
+    Raises:
+        InputError: another run writes them.
+        OutputError: the lock cannot be written.
+    """
+    with writing(path):
+        owner = locks.acquire(path.parent, name)
+    if owner is not None:
+        what = f"another run is writing it ({owner})"
+        raise InputError(flag, path, what, "wait until it ends, or choose another name")
 
 
 def _is_taken(path: Path) -> bool:
     return path.exists() or path.is_symlink()
 
 
-def _earlier_record(outputs: OutputPaths) -> dict[str, Any] | None:
+def earlier_record(outputs: OutputPaths) -> Record | None:
     """Return the record of an earlier result: of its sidecar, its MP4, or its stored segments."""
     if outputs.sidecar.exists():
         return metadata.read_record(outputs.sidecar)
@@ -205,7 +234,7 @@ def earlier_seed(options: OutputOptions, task: str, index: int) -> int | None:
     outputs = choose_output_paths(options, task=task, index=index, seed="*", stamp="")
     pattern = "*".join(glob.escape(piece) for piece in outputs.path.name.split("*"))
     for path in sorted(outputs.path.parent.glob(pattern)):
-        if (record := _earlier_record(replace(outputs, path=path))) is not None:
+        if (record := earlier_record(replace(outputs, path=path))) is not None:
             return record["seed"]
     unfinished = f"{'*'.join(glob.escape(piece) for piece in outputs.name.split('*'))}.parts"
     for folder in sorted(outputs.path.parent.glob(unfinished)):
@@ -214,11 +243,14 @@ def earlier_seed(options: OutputOptions, task: str, index: int) -> int | None:
     return None
 
 
-def _next_free(outputs: OutputPaths, taken: set[Path]) -> OutputPaths:
+def _next_free(outputs: OutputPaths, taken: set[Path], locks: OutputLocks | None) -> OutputPaths:
     """Return the paths with the first number that makes them free."""
+    check_writable("--output_dir", outputs.path.parent)
     for path in numbered(outputs.path):
         outputs = replace(outputs, path=path)
-        if not any(path in taken or _is_taken(path) for path in (outputs.path, outputs.sidecar)):
+        if any(path in taken or _is_taken(path) for path in (outputs.path, outputs.sidecar)):
+            continue
+        if locks is None or locks.acquire(path.parent, outputs.name) is None:
             break
     return outputs
 

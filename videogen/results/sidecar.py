@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from videogen.errors import InputError
+from videogen.files import Record, TextError, parse_json, read_text
 from videogen.media.video_reader import read_comment
 
 SCHEMA = 1
@@ -16,7 +17,7 @@ COMMENT_LIMIT = 100_000  # bytes; one program argument may have 128 KiB
 LOCAL_MODEL = "local:"
 
 
-def comment(content: Mapping[str, Any]) -> str:
+def comment(content: Record) -> str:
     """Return the short form of a sidecar for the MP4's comment: what is needed to repeat the result."""
     short = {
         key: content[key] for key in ("schema", "videogen", "request", "model", "plan_hash") if key in content
@@ -35,23 +36,23 @@ def beside(path: Path) -> Path:
     return path.with_suffix(".json") if path.suffix.lower() in (".gif", ".npy") else path
 
 
-def read_record(path: Path) -> dict[str, Any] | None:
+def read_record(path: Path) -> Record | None:
     """Read the metadata of a sidecar, a state.json or an MP4; None if there is none of videogen's."""
     try:
         content = _parse(_text("", str(path), path))
     except InputError:
         return None
-    return content if isinstance(content, dict) and content.get("schema") == SCHEMA else None
+    return content if content is not None and content.get("schema") == SCHEMA else None
 
 
-def differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+def differences(was: Mapping[str, object], now: Mapping[str, object]) -> str:
     """Describe the difference between two requests."""
     now = json.loads(json.dumps(now))
     names = sorted(name for name in {*was, *now} if was.get(name) != now.get(name))
     return f"another {', '.join(names) or 'model or input'}"
 
 
-def read_request(flag: str, file: str) -> dict[str, Any]:
+def read_request(flag: str, file: str) -> Record:
     """Read the request in a sidecar or an MP4, as option name -> plain value.
 
     Raises:
@@ -61,8 +62,8 @@ def read_request(flag: str, file: str) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(flag, file, "no such file", "give a .json or .mp4 made by videogen")
     content = _parse(_text(flag, file, path))
-    request = content.get("request") if isinstance(content, dict) else None
-    if not isinstance(request, dict) or not request:
+    request = None if content is None else content.get("request")
+    if content is None or not isinstance(request, dict) or not request:
         raise InputError(
             flag, file, "holds no videogen metadata", "give the .json beside a result, or its .mp4"
         )
@@ -77,7 +78,10 @@ def changed_inputs(file: str, inputs: Mapping[str, Sequence[Any]]) -> list[str]:
     """Return the names of input files whose content differs from what the earlier run recorded."""
     path = beside(Path(file).expanduser())
     record = read_record(path.with_suffix(".json") if path.suffix.lower() == ".mp4" else path) or {}
-    earlier = {item["name"]: item["sha256"] for items in record.get("inputs", {}).values() for item in items}
+    try:
+        earlier = {item["name"]: item["sha256"] for items in record["inputs"].values() for item in items}
+    except (KeyError, TypeError, AttributeError):  # not as this version writes it
+        earlier = {}
     now = [item for items in inputs.values() for item in items]
     return [item.name for item in now if earlier.get(item.name, item.sha256) != item.sha256]
 
@@ -85,8 +89,8 @@ def changed_inputs(file: str, inputs: Mapping[str, Sequence[Any]]) -> list[str]:
 def _text(flag: str, file: str, path: Path) -> str:
     if path.suffix.lower() != ".mp4":
         try:
-            return path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError):
+            return read_text(path)
+        except TextError:
             raise InputError(
                 flag, file, "is not a text file", "give the .json beside a result, or its .mp4"
             ) from None
@@ -98,8 +102,10 @@ def _text(flag: str, file: str, path: Path) -> str:
         ) from None
 
 
-def _parse(text: str) -> Any:
+def _parse(text: str) -> Record | None:
+    """Return a JSON object; None if the text is none."""
     try:
-        return json.loads(text)
+        content = parse_json(text)
     except ValueError:
         return None
+    return content if isinstance(content, dict) else None

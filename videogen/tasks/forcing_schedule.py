@@ -69,7 +69,7 @@ def count_rows(frames: int, steps: int, *, ar_step: int, block: int, ready: int)
 
 
 def segment_lengths(frames: int, base: int, overlap: int, *, continued: bool) -> list[int]:
-    """Latent frames of every segment of a long video, overlaps included.
+    """Return the latent frames of every segment of a long video, overlaps included.
 
     Args:
         frames: latent frames of the whole; when something is ``continued``, its overlap is counted.

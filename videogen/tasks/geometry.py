@@ -100,7 +100,7 @@ class Shape:
 
 
 def latent_frames(num_frames: int) -> int:
-    """Latent frames of a video of 4k+1 frames: one for the first frame, one for every four after it."""
+    """Return the latent frames of a video of 4k+1 frames: one for the first, one for every four after it."""
     return (num_frames - 1) // TIME_STRIDE + 1
 
 
@@ -120,14 +120,14 @@ def floor_to_unit(pixels: int) -> int:
 
 
 def bucket_size(table: Sequence[Bucket], width: int, height: int) -> tuple[int, int]:
-    """(height, width) of the row whose printed ratio is nearest to height/width; the first wins a tie."""
+    """Return (height, width) of the row whose printed ratio is nearest; the first wins a tie."""
     ratio = height / width
     _, rows, columns = min(table, key=lambda bucket: abs(bucket[0] - ratio))
     return floor_to_unit(rows), floor_to_unit(columns)
 
 
 def area_size(area: int, width: int, height: int) -> tuple[int, int]:
-    """(height, width) of about ``area`` pixels in an image's ratio, for Wan2.2 A14B (spec wan22 section 4).
+    """Return (height, width) of about ``area`` pixels in an image's ratio (spec wan22 section 4, A14B).
 
     In the published order of float operations: 832x480 becomes 832x464 at its own area.
     """

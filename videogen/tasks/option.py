@@ -2,17 +2,17 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
-from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 from videogen.errors import InputError, brief
 from videogen.tasks.option_types import Reject, path, paths, prompts, split, word
 
 
-class Unset(Enum):
-    """The default of an option that has none of its own: each task gives it one, or it may be left out."""
+class Needs(NamedTuple):
+    """Another option that must be given too, and what is said where it is not."""
 
-    UNSET = "unset"
+    option: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,18 +30,27 @@ class Option:
         repeat: every occurrence counts.
         bare: the value of a flag that stands alone.
         default: its value unless given; tasks may have others (configs/*.yaml).
-        hashed: its value changes the result, and is part of ``plan_hash``. Files are hashed by content.
+        hashed: its value changes the result, and is part of ``plan_hash`` unless it is the default, so that a
+            new option changes no hash. Files are hashed by content.
         recorded: it says what to make, and belongs into the metadata of a result, as far as it is used. Other
             options are about this machine (folders, devices, patience), and never taken from metadata.
+        record_as: its value -> what is recorded for it, where that is not the value.
         names_model: it names a model, by folder or hub id.
         by_name: a folder that is hashed and recorded by its own name, not by where it is.
         reloads: another value needs the model loaded again.
+        in_schedule: it decides which noise levels the forwards see; MagCache's ratios depend on it.
+        is_prompt: it is what the video shows; a model may write it instead.
+        writes_prompt: it says how a model writes the prompt; without effect where the prompt is there.
+        needs: an option without which it is an error.
         excludes: options that it contradicts.
         instead_of: other ways of saying the same, which it silences in weaker sources.
+        useless_without: an option without which it has no effect, for tasks that use both.
+        useless_with: options beside which it has no effect.
+        needs_guidance: it has no effect without text guidance.
     """
 
     name: str
-    parse: Callable[[str], Any] | None
+    parse: Callable[[str], object] | None
     help: str
     _: KW_ONLY
     metavar: str = ""
@@ -53,23 +62,26 @@ class Option:
     about_run: bool = False
     repeat: bool = False
     bare: str | None = None
-    default: Any = Unset.UNSET
+    default: object = None
     hashed: bool = True
     recorded: bool = True
+    record_as: Callable[[Any], object] | None = None
     names_model: bool = False
     by_name: bool = False
     reloads: bool = False
+    in_schedule: bool = False
+    is_prompt: bool = False
+    writes_prompt: bool = False
+    needs: Needs | None = None
     excludes: tuple[str, ...] = ()
     instead_of: tuple[str, ...] = ()
+    useless_without: str | None = None
+    useless_with: tuple[str, ...] = ()
+    needs_guidance: bool = False
 
     @property
     def flag(self) -> str:
         return f"--{self.name}"
-
-    @property
-    def neutral(self) -> Any:
-        """Return what it is where nobody speaks of it; not hashed, so that a new option changes no hash."""
-        return None if self.default is Unset.UNSET else self.default
 
     def value(self, given: object) -> Any:
         """Check and convert a value from any source (command line, YAML, JSON).
@@ -89,7 +101,11 @@ class Option:
             )
         return self._parsed(given)
 
-    def _parsed(self, given: object) -> Any:
+    def record(self, value: object) -> object:
+        """Return a value as the metadata of a result has it."""
+        return value if self.record_as is None else self.record_as(value)
+
+    def _parsed(self, given: object) -> object:
         assert self.parse is not None
         if isinstance(given, bool) and "on" in getattr(self.parse, "choices", ()):  # on and off in YAML
             given = "on" if given else "off"
@@ -107,10 +123,10 @@ class Option:
             raise InputError(self.flag, given, verdict.allowed, verdict.fix) from None
 
 
-def row(parse: Callable[[str], Any] | None, help: str, **facts: Any) -> Any:  # noqa: A002 - as it is called
+def row(parse: Callable[[str], object] | None, help: str, **facts: Any) -> Any:  # noqa: A002 - as it is called
     """Return the field of an option in a group of options; ``facts`` are those of ``Option``."""
     option = Option("", parse, help, **facts)
-    return field(default=option.neutral, metadata={"option": option})
+    return field(default=option.default, metadata={"option": option})
 
 
 def switch(help: str, **facts: Any) -> Any:  # noqa: A002 - as it is called

@@ -3,11 +3,13 @@
 import errno
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from videogen.errors import nearest
+from videogen.files import TextError, read_text
+from videogen.media.download import display_name
 from videogen.tasks.geometry import SIZE_UNIT
 from videogen.tasks.kernels import DTYPES
 
@@ -24,7 +26,7 @@ class Reject(Exception):  # noqa: N818 - a verdict; the caller knows the flag an
 
 
 def text(value: str) -> str:
-    """Any text, also none."""
+    """Parse any text, also an empty one."""
     return value
 
 
@@ -34,6 +36,14 @@ def word(value: str) -> str:
         raise Reject("must not be empty", "give a value or leave the flag out")
     if any(ord(character) < 32 for character in value):
         raise Reject("must not hold line breaks or control characters", "leave them out")
+    return value
+
+
+def device(value: str) -> str:
+    """Parse the name of a device."""
+    kind, _, number = word(value).partition(":")
+    if kind not in ("auto", "cpu", "cuda", "mps") or (number and not (kind == "cuda" and number.isdigit())):
+        raise Reject("must be auto, cpu, cuda, cuda:N or mps", "try auto")
     return value
 
 
@@ -72,6 +82,13 @@ def file_path(value: str) -> str:
     """Parse the path of a file, or of a folder that is one result."""
     if local_path(word(value)).name in ("", ".."):
         raise Reject("names no file", f"for example {Path(value) / 'video.mp4'}")
+    return value
+
+
+def folder(value: str) -> str:
+    """Parse the path of a folder, which need not exist yet."""
+    if local_path(word(value)).exists() and not Path(value).is_dir():
+        raise Reject("is not a folder", "give a folder, or a new name")
     return value
 
 
@@ -145,7 +162,7 @@ def pixels(value: str) -> int:
 
 
 def size(value: str) -> tuple[int, int]:
-    """W*H (or WxH) to (width, height) in pixels."""
+    """Parse W*H (or WxH) to (width, height) in pixels."""
     parts = value.lower().replace("x", "*").split("*")
     if len(parts) != 2:
         raise Reject("must be WIDTH*HEIGHT", "for example 1280*720")
@@ -153,7 +170,7 @@ def size(value: str) -> tuple[int, int]:
 
 
 def seeds(value: str) -> tuple[int, ...]:
-    """Seeds as given; none of them for 'random', which draws one."""
+    """Parse seeds; none of them for 'random', which draws one."""
     if value == "random":
         return ()
     try:
@@ -168,7 +185,7 @@ def seeds(value: str) -> tuple[int, ...]:
 
 
 def paths(value: str) -> tuple[str, ...]:
-    """Comma-separated paths or URLs; a path that exists as it stands may hold a comma."""
+    """Parse comma-separated paths or URLs; a path that exists as it stands may hold a comma."""
     try:
         if local_path(value).is_file():
             return (value,)
@@ -181,11 +198,9 @@ def paths(value: str) -> tuple[str, ...]:
 def prompts(value: str) -> tuple[str, ...]:
     """Read a file of prompts, one per line; a blank line repeats the one before."""
     try:
-        lines = local_path(value).read_text(encoding="utf-8-sig").rstrip("\n").split("\n")
-    except OSError as error:
-        raise Reject(f"cannot be read ({error.strerror})", "check the path") from None
-    except UnicodeDecodeError:
-        raise Reject("is not UTF-8 text", "save it as UTF-8") from None
+        lines = read_text(local_path(value)).rstrip("\n").split("\n")
+    except TextError as error:
+        raise Reject(str(error), error.fix) from None
     if not any(line.strip() for line in lines):
         raise Reject("is empty", "write one prompt per line")
     found: list[str] = []
@@ -197,8 +212,13 @@ def prompts(value: str) -> tuple[str, ...]:
 
 
 def rate(value: str) -> float:
-    """Frames a second, or 0 for 'auto': the file's own."""
+    """Parse frames a second, or 0 for 'auto': the file's own."""
     return 0.0 if value == "auto" else real(above=True, example=30)(value)
+
+
+def recorded_rate(value: float) -> float | str:
+    """Return a rate as ``rate`` reads it."""
+    return value or "auto"
 
 
 class Lora(NamedTuple):
@@ -207,6 +227,13 @@ class Lora(NamedTuple):
     path: Path
     scale: float
     expert: str | None
+
+    @property
+    def recorded(self) -> str:
+        """Return it as ``lora`` reads it, without a private path."""
+        return ":".join(
+            [display_name(str(self.path)), str(self.scale), *([self.expert] if self.expert else [])]
+        )
 
 
 def lora(value: str) -> Lora:
@@ -226,6 +253,11 @@ def lora(value: str) -> Lora:
     if not math.isfinite(strength):
         raise Reject("must be PATH[:scale[:high|low]]", "the scale must be a finite number")
     return Lora(local_path(file), strength, expert)
+
+
+def recorded_loras(loras: Iterable[Lora]) -> list[str]:
+    """Return LoRAs as ``lora`` reads them."""
+    return [item.recorded for item in loras]
 
 
 def one_of(*choices: str, **synonyms: str) -> Callable[[str], str]:

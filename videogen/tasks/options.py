@@ -12,142 +12,133 @@ from typing import Any, Self
 
 from videogen.errors import InputError
 from videogen.media.audio import MAX_FRAMES
+from videogen.media.download import display_name
+from videogen.tasks import option_types as types
 from videogen.tasks.kernels import BACKENDS
-from videogen.tasks.option import Option, Unset, row, switch
-from videogen.tasks.option_types import (
-    Lora,
-    dtype_of,
-    file_path,
-    guidance,
-    lora,
-    one_of,
-    path,
-    paths,
-    pixels,
-    prompts,
-    rate,
-    real,
-    seeds,
-    size,
-    text,
-    upper,
-    whole,
-    word,
-)
+from videogen.tasks.option import Needs, Option, row, switch
 from videogen.tasks.step_caches import step_cache
 
 Scale = float | tuple[float, float]
 """Of the guidance; low and high noise, where there are two experts."""
+SEVERAL_GPUS = Needs("use_usp", "is for several GPUs")
 
 
+# Groups have no more methods than they need, because each costs time when the program starts; one Size is
+# made without the others.
 # fmt: off
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class Model:
     """Which model does what."""
 
-    task_type: str | None = row(word, "what to make; see --list_tasks", metavar="TASK", aliases=("task",),
-        common=True, hashed=False)
-    model_id: str | None = row(path, "a model folder, a hub id, or 'tiny'", metavar="PATH|ID|tiny",
+    task_type: str | None = row(types.word, "what to make; see --list_tasks", metavar="TASK",
+        aliases=("task",), common=True, hashed=False)
+    model_id: str | None = row(types.path, "a model folder, a hub id, or 'tiny'", metavar="PATH|ID|tiny",
         aliases=("ckpt_dir",), common=True, hashed=False, names_model=True)
-    revision: str | None = row(word, "branch, tag or commit of the hub repository", metavar="REV",
+    revision: str | None = row(types.word, "branch, tag or commit of the hub repository", metavar="REV",
         common=True, hashed=False)
-    download_timeout: float = row(real(above=True, example=30),
+    download_timeout: float = row(types.real(above=True, example=30),
         "seconds without progress before a download is given up", metavar="SECONDS", common=True,
         default=30.0, hashed=False, recorded=False)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class Prompt:
     """What the video shows, and who writes that."""
 
-    prompt: str | None = row(text, "what the video shows", metavar="TEXT", common=True,
+    prompt: str | None = row(types.text, "what the video shows", metavar="TEXT", common=True, is_prompt=True,
         excludes=("roll_prompts",), instead_of=("roll_prompts", "captioner"))
-    negative_prompt: str = row(text, "what it should not show; used when guidance is on", metavar="TEXT",
-        aliases=("neg_prompt",), common=True)
-    roll_prompts: tuple[str, ...] | None = row(prompts,
-        "a text file with a prompt per line, one for every roll", metavar="FILE",
+    negative_prompt: str = row(types.text, "what it should not show; used when guidance is on",
+        metavar="TEXT", aliases=("neg_prompt",), common=True, needs_guidance=True)
+    roll_prompts: tuple[str, ...] | None = row(types.prompts,
+        "a text file with a prompt per line, one for every roll", metavar="FILE", is_prompt=True,
         instead_of=("prompt", "captioner"))
-    prompt_enhancer: str | None = row(path, "let a chat model make the prompt longer first",
-        metavar="[PATH|ID]", bare="Qwen/Qwen2.5-32B-Instruct", default=None, by_name=True,
-        names_model=True)
-    captioner: bool = switch("let models write the prompt from the input video", default=False,
-        instead_of=("prompt", "roll_prompts"))
-    vlm_path: str | None = row(path,
+    prompt_enhancer: str | None = row(types.path, "let a chat model make the prompt longer first",
+        metavar="[PATH|ID]", bare="Qwen/Qwen2.5-32B-Instruct", by_name=True, record_as=display_name,
+        names_model=True, writes_prompt=True)
+    captioner: bool = switch("let models write the prompt from the input video", writes_prompt=True,
+        needs=Needs("input_video", "needs --input_video"), instead_of=("prompt", "roll_prompts"))
+    vlm_path: str | None = row(types.path,
         "model that describes the input video; OpenGVLab/InternVL3_5-8B-HF unless given, with --captioner "
-        "Skywork/SkyCaptioner-V1", metavar="PATH|ID", default=None, recorded=False, by_name=True,
-        names_model=True)
-    vlm_device: str | None = row(word, "device of the models that write prompts; --device unless given",
-        metavar="DEVICE", default=None, hashed=False, recorded=False)
-    custom_prompt: str | None = row(text, "put in front of the description of the input video",
-        metavar="TEXT", default=None)
+        "Skywork/SkyCaptioner-V1", metavar="PATH|ID", recorded=False, by_name=True, names_model=True,
+        writes_prompt=True, useless_without="captioner")
+    vlm_device: str | None = row(types.device,
+        "device of the models that write prompts; --device unless given", metavar="DEVICE", hashed=False,
+        recorded=False, writes_prompt=True)
+    custom_prompt: str | None = row(types.text, "put in front of the description of the input video",
+        metavar="TEXT", writes_prompt=True)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class Size:
     """Size and length."""
 
-    resolution: str = row(upper, "size class; the shape follows the input", metavar="CLASS",
+    resolution: str = row(types.upper, "size class; the shape follows the input", metavar="CLASS",
         aliases=("i2v_resolution",), common=True, hashed=False, excludes=("size", "height", "width"),
         instead_of=("size", "height", "width"))
-    size: tuple[int, int] | None = row(size, "one of the model's supported sizes", metavar="W*H", common=True,
-        hashed=False, excludes=("height", "width"), instead_of=("resolution", "height", "width"))
-    height: int | None = row(pixels, "exact height in pixels (with --width)", metavar="PIXELS", common=True,
-        hashed=False, instead_of=("resolution", "size"))
-    width: int | None = row(pixels, "exact width in pixels (with --height)", metavar="PIXELS", common=True,
-        hashed=False, instead_of=("resolution", "size"))
-    duration: float | None = row(real(above=True, example=5), "length in seconds", metavar="SECONDS",
+    size: tuple[int, int] | None = row(types.size, "one of the model's supported sizes", metavar="W*H",
+        common=True, hashed=False, excludes=("height", "width"), instead_of=("resolution", "height", "width"))
+    height: int | None = row(types.pixels, "exact height in pixels (with --width)", metavar="PIXELS",
+        common=True, hashed=False, instead_of=("resolution", "size"))
+    width: int | None = row(types.pixels, "exact width in pixels (with --height)", metavar="PIXELS",
+        common=True, hashed=False, instead_of=("resolution", "size"))
+    duration: float | None = row(types.real(above=True, example=5), "length in seconds", metavar="SECONDS",
         hashed=False, instead_of=("num_frames",))
-    num_frames: int | None = row(whole(1, example=5),
+    num_frames: int | None = row(types.whole(1, example=5),
         "length in frames, 4k+1 (talking_avatar: of a clip); overrides --duration", metavar="FRAMES",
         aliases=("frame_num", "video_length"), hashed=False, instead_of=("duration",))
-    fps: int = row(whole(1, 240), "frames per second of the file; the DF models are told", metavar="FPS")
+    fps: int = row(types.whole(1, 240), "frames per second of the file; the DF models are told",
+        metavar="FPS")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class Inputs:
     """Files that a video is made from."""
 
-    ref_imgs: tuple[str, ...] | None = row(paths,
+    ref_imgs: tuple[str, ...] | None = row(types.paths,
         "1-4 reference images, paths or http(s) URLs; the first fixes the shape", metavar="A,B")
-    input_image: str | None = row(path,
+    input_image: str | None = row(types.path,
         "first frame (v2v: the input video's last, where it is at hand without loss)", metavar="FILE|URL",
         aliases=("image", "i2v_image_path"), set_by_chain=True)
-    end_image: str | None = row(path, "what comes right after the last frame (with --input_image)",
+    end_image: str | None = row(types.path, "what comes right after the last frame (with --input_image)",
         metavar="FILE|URL")
-    input_video: str | None = row(path, "video to continue", metavar="FILE|URL",
+    input_video: str | None = row(types.path, "video to continue", metavar="FILE|URL",
         aliases=("video", "video_path"))
-    input_audio: str | None = row(path, "speech, 0.4 to 200 s: a sound file, or a video's sound",
+    input_audio: str | None = row(types.path, "speech, 0.4 to 200 s: a sound file, or a video's sound",
         metavar="FILE|URL", aliases=("audio",))
-    source_fps: float | None = row(rate, "resample the input video from this rate, or from its own ('auto')",
-        metavar="FPS|auto")
+    source_fps: float | None = row(types.rate,
+        "resample the input video from this rate, or from its own ('auto')", metavar="FPS|auto",
+        record_as=types.recorded_rate)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class Sampling:
     """How noise becomes a video."""
 
-    seed: tuple[int, ...] = row(seeds, "0 .. 2^63-1, or random; several, as in 1,2,3, make one video each",
-        metavar="N[,N...]", aliases=("base_seed",), common=True, default=(), hashed=False)
-    num_inference_steps: int = row(whole(1, 1000), "denoising steps", metavar="N",
-        aliases=("sample_steps", "inference_steps", "infer_steps"), common=True)
-    guidance_scale: Scale = row(guidance,
+    seed: tuple[int, ...] = row(types.seeds,
+        "0 .. 2^63-1, or random; several, as in 1,2,3, make one video each", metavar="N[,N...]",
+        aliases=("base_seed",), common=True, default=(), hashed=False)
+    num_inference_steps: int = row(types.whole(1, 1000), "denoising steps", metavar="N",
+        aliases=("sample_steps", "inference_steps", "infer_steps"), common=True, in_schedule=True)
+    guidance_scale: Scale = row(types.guidance,
         "text guidance; 1 is off and costs one forward per step; LOW,HIGH noise for two experts",
         metavar="S[,HIGH]", aliases=("sample_guide_scale", "text_guide_scale", "cfg_scale"), common=True)
-    guidance_scale_img: float = row(real(0, 1000), "reference image guidance", metavar="S")
-    guidance_scale_audio: float = row(real(0, 1000), "audio guidance", metavar="S",
+    guidance_scale_img: float = row(types.real(0, 1000), "reference image guidance", metavar="S",
+        needs_guidance=True)
+    guidance_scale_audio: float = row(types.real(0, 1000), "audio guidance", metavar="S",
         aliases=("audio_guide_scale",))
-    embedded_cfg_scale: float = row(real(0, 1000), "distilled guidance", metavar="S")
-    shift: float = row(real(0, 1000, above=True, example=5), "shift of the noise schedule", metavar="S",
-        aliases=("flow_shift", "sample_shift"), common=True)
-    sample_solver: str = row(one_of("unipc", "dpm++", "euler", "lcm"),
-        "how a step is taken; lcm: for weights distilled to a few steps", metavar="NAME")
-    boundary: float = row(real(0, 1), "noise level from which the high-noise expert works, if there are two",
-        metavar="0..1")
-    handover: str = row(one_of("frames", "latents", "mp4"),
+    embedded_cfg_scale: float = row(types.real(0, 1000), "distilled guidance", metavar="S")
+    shift: float = row(types.real(0, 1000, above=True, example=5), "shift of the noise schedule", metavar="S",
+        aliases=("flow_shift", "sample_shift"), common=True, in_schedule=True)
+    sample_solver: str = row(types.one_of("unipc", "dpm++", "euler", "lcm"),
+        "how a step is taken; lcm: for weights distilled to a few steps", metavar="NAME", in_schedule=True)
+    boundary: float = row(types.real(0, 1),
+        "noise level from which the high-noise expert works, if there are two", metavar="0..1",
+        in_schedule=True)
+    handover: str = row(types.one_of("frames", "latents", "mp4"),
         "what one roll passes to the next: 8-bit frames, as published, or latents; in a chain frames, or "
         "what the mp4 holds, as published", metavar="WHAT", chain=True, chain_default="frames")
     color_match: bool = switch("match the colours of new frames to the input's last")
-    noise_device: str = row(one_of("cpu", "cuda"),
+    noise_device: str = row(types.one_of("cpu", "cuda"),
         "where noise is drawn; cpu gives the same noise on every machine", metavar="DEVICE", common=True,
         default="cpu")
 
@@ -158,153 +149,160 @@ class Sampling:
         return max(scale if isinstance(scale, tuple) else (scale,)) > 1
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class Forcing:
     """Diffusion forcing: segments and blocks."""
 
-    ar_step: int = row(whole(0),
-        "steps a block of frames is ahead of the next; 0 denoises all together, published: 5", metavar="N")
-    causal_block_size: int = row(whole(1),
+    ar_step: int = row(types.whole(0),
+        "steps a block of frames is ahead of the next; 0 denoises all together, published: 5", metavar="N",
+        in_schedule=True)
+    causal_block_size: int = row(types.whole(1),
         "latent frames of a block; must divide those of a segment, 5 is published with --ar_step",
-        metavar="N")
+        metavar="N", in_schedule=True)
     causal_attention: bool = switch("blocks see only earlier ones; the released weights cannot")
-    base_num_frames: int = row(whole(1), "frames of a segment, 4k+1; longer videos are made of several",
-        metavar="FRAMES")
-    overlap_history: int | None = row(whole(1),
+    base_num_frames: int = row(types.whole(1), "frames of a segment, 4k+1; longer videos are made of several",
+        metavar="FRAMES", in_schedule=True)
+    overlap_history: int | None = row(types.whole(1),
         "frames, 4k+1, that a segment knows of what comes before it; 17 or 37 are published",
-        metavar="FRAMES")
-    addnoise_condition: int = row(whole(0, 1000),
+        metavar="FRAMES", in_schedule=True)
+    addnoise_condition: int = row(types.whole(0, 1000),
         "noise level 0..1000 on those frames; 20 makes smoother transitions", metavar="N")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class Avatar:
     """The talking avatar's clips and sound."""
 
-    connection_prompt: str = row(text,
+    connection_prompt: str = row(types.text,
         "prompt of what is seen (--prompt is for a hidden first clip); 'same' takes --prompt", metavar="TEXT")
-    motion_frame: int = row(whole(1), "frames carried to the next clip", metavar="N")
-    drop_frame: int = row(whole(0), "frames cut at the end of a clip", metavar="N")
-    max_frames_num: int = row(whole(1, MAX_FRAMES), "longest video in frames", metavar="N")
-    audio_track: str = row(one_of("original", "normalized"),
+    motion_frame: int = row(types.whole(1), "frames carried to the next clip", metavar="N", in_schedule=True)
+    drop_frame: int = row(types.whole(0), "frames cut at the end of a clip", metavar="N")
+    max_frames_num: int = row(types.whole(1, MAX_FRAMES), "longest video in frames", metavar="N")
+    audio_track: str = row(types.one_of("original", "normalized"),
         "sound of the file: the input's own, or the 16 kHz mono that drives the lips, as published",
         metavar="WHICH")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class Chain:
     """Several videos."""
 
-    num_videos: int | None = row(whole(1, 999), "how many videos, each with the next seed (default 1)",
+    num_videos: int | None = row(types.whole(1, 999), "how many videos, each with the next seed (default 1)",
         metavar="N", chain=True, chain_default=12, hashed=False, recorded=False)
     no_vlm: bool = switch("no descriptions: --custom_prompt is every video's prompt", chain=True)
     concat: bool = switch("also join the videos to one film, without doubled frames", chain=True)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class FirstFrame:
     """How HunyuanVideo keeps to its first frame, and long videos from repeating."""
 
     i2v_stability: bool = switch("keep close to the first frame (the default, with --shift 7)",
         excludes=("no_i2v_stability",), default=True, instead_of=("no_i2v_stability",))
     no_i2v_stability: bool = switch("allow more motion (with --shift 17)", instead_of=("i2v_stability",))
-    i2v_condition_type: str = row(one_of("token_replace", "latent_concat"),
+    i2v_condition_type: str = row(types.one_of("token_replace", "latent_concat"),
         "how the image gets in; the model's weights decide, anything else is an error", metavar="HOW")
     no_riflex: bool = switch("plain positions in videos of more than 192 frames, which then repeat")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class Caching:
     """Forwards that are left out."""
 
     teacache: bool = switch("TeaCache: skip forwards that would change little; faster, not exact",
-        default=False, excludes=("cache",))
-    teacache_thresh: float = row(real(above=True, example=0.2),
-        "higher skips more: 0.1 is about twice, 0.2 about three times as fast", metavar="X", default=0.2)
+        excludes=("cache",))
+    teacache_thresh: float = row(types.real(above=True, example=0.2),
+        "higher skips more: 0.1 is about twice, 0.2 about three times as fast", metavar="X", default=0.2,
+        useless_without="teacache")
     use_ret_steps: bool = switch("TeaCache's other variant: the first five steps are always computed",
-        default=False)
-    teacache_model: str | None = row(word,
+        useless_without="teacache")
+    teacache_model: str | None = row(types.word,
         "TeaCache coefficients where the model's name does not say: I2V-540P, I2V-720P, T2V-1.3B or T2V-14B",
-        metavar="NAME", default=None)
+        metavar="NAME", useless_without="teacache")
     teacache_fixed: bool = switch("count TeaCache's steps per guidance branch, not calls as published",
-        default=False)
+        useless_without="teacache")
     cache: str | None = row(step_cache,
         "skip forwards with first_block[:0.05], magcache[:0.06] (measured first with magcache:calibrate), "
         "or extrapolate them with taylorseer[:5] or taylorseer_lite[:5], the number being diffusers' "
-        "threshold or interval; faster, not exact", metavar="NAME[:threshold]", common=True, default=None)
+        "threshold or interval; faster, not exact", metavar="NAME[:threshold]", common=True)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class Runtime:
     """Devices, memory and speed."""
 
-    device: str = row(word, "auto, cpu, cuda, cuda:N or mps", metavar="DEVICE", common=True, default="auto",
-        hashed=False, recorded=False, reloads=True)
-    dtype: str = row(dtype_of("bfloat16", "float16", "float32"), "dtype of the large weights",
+    device: str = row(types.device, "auto, cpu, cuda, cuda:N or mps", metavar="DEVICE", common=True,
+        default="auto", hashed=False, recorded=False, reloads=True)
+    dtype: str = row(types.dtype_of("bfloat16", "float16", "float32"), "dtype of the large weights",
         metavar="DTYPE", common=True, default="bfloat16", reloads=True)
     offload: bool = switch("keep only the component at work on the GPU", aliases=("use_cpu_offload",),
-        common=True, default=False, hashed=False, reloads=True, excludes=("float8_matmul",))
+        common=True, hashed=False, reloads=True, excludes=("float8_matmul",), useless_with=("low_vram",))
     low_vram: bool = switch("float8 weights, blocks streamed to the GPU, tiled decode", common=True,
-        default=False, reloads=True, excludes=("float8_matmul", "use_usp"))
+        reloads=True, excludes=("float8_matmul", "use_usp"))
     use_usp: bool = switch("several GPUs at one video: torchrun --nproc_per_node=N ... --use_usp",
-        common=True, default=False, hashed=False, recorded=False)
-    ulysses_degree: int | None = row(whole(1),
+        common=True, hashed=False, recorded=False)
+    ulysses_degree: int | None = row(types.whole(1),
         "ranks that share the attention heads (all of them unless given)", metavar="N", common=True,
-        default=None, hashed=False, recorded=False)
-    ring_degree: int | None = row(whole(1), "ranks that pass keys and values around; any number, but slower",
-        metavar="N", common=True, default=None, hashed=False, recorded=False)
+        hashed=False, recorded=False, needs=SEVERAL_GPUS)
+    ring_degree: int | None = row(types.whole(1),
+        "ranks that pass keys and values around; any number, but slower", metavar="N", common=True,
+        hashed=False, recorded=False, needs=SEVERAL_GPUS)
     cfg_parallel: bool = switch("the forwards of one step (guidance) on different ranks", common=True,
-        default=False, hashed=False, recorded=False)
-    attention_backend: str = row(one_of("auto", *BACKENDS),
+        hashed=False, recorded=False, needs=SEVERAL_GPUS)
+    attention_backend: str = row(types.one_of("auto", *BACKENDS),
         "attention kernel; auto never takes sage, which is not exact", metavar="NAME", common=True,
         default="auto", reloads=True)
     compile: bool = switch("compile the transformer blocks (the first step takes minutes)", common=True,
-        default=False, hashed=False, reloads=True)
+        hashed=False, reloads=True)
     float8_matmul: bool = switch(
         "multiply in float8 in all transformer blocks but the first and the last; not exact; with "
-        "--compile, on a GPU of compute capability 8.9 or more", common=True, default=False, reloads=True)
-    vae_tiling: str = row(one_of("auto", "on", "off"), "tiled decode for small GPUs", metavar="MODE",
+        "--compile, on a GPU of compute capability 8.9 or more", common=True, reloads=True)
+    vae_tiling: str = row(types.one_of("auto", "on", "off"), "tiled decode for small GPUs", metavar="MODE",
         common=True, default="auto")
-    vae_dtype: str = row(dtype_of("float32", "bfloat16"),
+    vae_dtype: str = row(types.dtype_of("float32", "bfloat16"),
         "dtype of the decode; bfloat16 is faster and takes less memory, and is not exact", metavar="DTYPE",
         common=True, default="float32", reloads=True)
-    embedding_cache: str | None = row(path, "keep encoded prompts here; known ones need no text encoder",
-        metavar="DIR", common=True, default=None, hashed=False, recorded=False)
-    lora: tuple[Lora, ...] = row(lora, "LoRA weights, repeatable", metavar="PATH[:scale[:high|low]]",
-        common=True, repeat=True, default=(), hashed=False, reloads=True)
+    embedding_cache: str | None = row(types.folder,
+        "keep encoded prompts here; known ones need no text encoder", metavar="DIR", common=True,
+        hashed=False, recorded=False)
+    lora: tuple[types.Lora, ...] = row(types.lora, "LoRA weights, repeatable",
+        metavar="PATH[:scale[:high|low]]", common=True, repeat=True, default=(), hashed=False, reloads=True,
+        record_as=types.recorded_loras)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class Output:
     """Where results go, and what they hold."""
 
-    output: str | None = row(file_path, ".mp4, .gif, .npy, or a folder of PNGs", metavar="PATH",
+    output: str | None = row(types.file_path, ".mp4, .gif, .npy, or a folder of PNGs", metavar="PATH",
         aliases=("save_file",), common=True, hashed=False, recorded=False, excludes=("output_dir",),
         instead_of=("output_dir",), set_by_chain=True)
-    output_dir: str | None = row(path, "folder for <index>_<seed>.mp4", metavar="DIR", aliases=("save_path",),
-        common=True, hashed=False, recorded=False, instead_of=("output",),
+    output_dir: str | None = row(types.path, "folder for <index>_<seed>.mp4", metavar="DIR",
+        aliases=("save_path",), common=True, hashed=False, recorded=False, instead_of=("output",),
         chain_default="./continuous_outputs")
-    save_latents: str | None = row(file_path, "also keep the denoised latents", metavar="FILE.safetensors",
-        common=True, hashed=False, recorded=False, set_by_chain=True)
+    save_latents: str | None = row(types.file_path, "also keep the denoised latents",
+        metavar="FILE.safetensors", common=True, hashed=False, recorded=False, set_by_chain=True)
     prepend_input: bool = switch("put the input video before the new frames, at its size")
-    keep_audio: bool = switch("with --prepend_input: also the input's sound")
-    save_last_frame: str | None = row(file_path, "also keep the last frame, lossless", metavar="FILE.png",
-        hashed=False, recorded=False, set_by_chain=True)
-    new_frames_only: bool = switch("leave the input video out of the file")
+    keep_audio: bool = switch("with --prepend_input: also the input's sound",
+        needs=Needs("prepend_input", "the new frames have no sound"))
+    save_last_frame: str | None = row(types.file_path, "also keep the last frame, lossless",
+        metavar="FILE.png", hashed=False, recorded=False, set_by_chain=True)
+    new_frames_only: bool = switch("leave the input video out of the file",
+        needs=Needs("input_video", "needs --input_video"))
     keep_parts: bool = switch("keep the finished rolls (<name>.parts/) after success", hashed=False)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class Existing:
     """What is there already, and several videos in one run."""
 
     overwrite: bool = switch("replace an existing output", about_run=True)
     resume: bool = switch("skip what is finished", about_run=True)
-    jobs: str | None = row(path, "one prompt per line, or JSON lines of flags", metavar="FILE",
+    jobs: str | None = row(types.path, "one prompt per line, or JSON lines of flags", metavar="FILE",
         about_run=True, set_by_chain=True)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class About:
     """What the run does besides."""
 
@@ -312,35 +310,26 @@ class About:
         "print what the models of --vlm_path (--input_video) and --prompt_enhancer write, as JSON, and stop",
         about_run=True, set_by_chain=True)
     dry_run: bool = switch("print the plan and load nothing", about_run=True)
-    config: str | None = row(path, "flags from a YAML file", metavar="FILE.yaml", about_run=True)
-    from_metadata: str | None = row(file_path, "flags of an earlier result (.json or .mp4)", metavar="FILE",
-        about_run=True)
+    config: str | None = row(types.path, "flags from a YAML file", metavar="FILE.yaml", about_run=True)
+    from_metadata: str | None = row(types.file_path, "flags of an earlier result (.json or .mp4)",
+        metavar="FILE", about_run=True)
     list_tasks: bool = switch("print the tasks and their models", about_run=True)
     env: bool = switch("print versions and devices, for bug reports", about_run=True)
-    completion: str | None = row(one_of("bash", "zsh"), "print a script that completes flags in this shell",
-        metavar="SHELL", about_run=True)
+    completion: str | None = row(types.one_of("bash", "zsh"),
+        "print a script that completes flags in this shell", metavar="SHELL", about_run=True)
     json: bool = switch("print one JSON object per result", about_run=True)
     quiet: bool = switch("errors only", about_run=True)
     verbose: bool = switch("more messages, and tracebacks (-v)", about_run=True)
     version: bool = switch("print the version", about_run=True)
 
 
-# fmt: on
 GROUPS: dict[str, tuple[type, ...]] = {
-    "task and model": (Model,),
-    "prompt": (Prompt,),
-    "size and length": (Size,),
-    "inputs": (Inputs,),
-    "sampling": (Sampling,),
-    "diffusion forcing": (Forcing,),
-    "avatar": (Avatar,),
-    "chain": (Chain,),
-    "stability": (FirstFrame,),
-    "caching": (Caching,),
-    "memory and speed": (Runtime,),
-    "output": (Output, Existing),
-    "about": (About,),
+    "task and model": (Model,), "prompt": (Prompt,), "size and length": (Size,),
+    "inputs": (Inputs,), "sampling": (Sampling,), "diffusion forcing": (Forcing,),
+    "avatar": (Avatar,), "chain": (Chain,), "stability": (FirstFrame,), "caching": (Caching,),
+    "memory and speed": (Runtime,), "output": (Output, Existing), "about": (About,),
 }
+# fmt: on
 
 OPTIONS: dict[str, Option] = {
     field.name: replace(field.metadata["option"], name=field.name)
@@ -353,16 +342,12 @@ FLAG_NAMES: dict[str, str] = {
 }
 
 
-def defaults() -> dict[str, Any]:
-    """Return the options of a video that have a default of their own, with it."""
-    return {
-        name: option.default
-        for name, option in OPTIONS.items()
-        if option.default is not Unset.UNSET and not option.about_run
-    }
+def defaults() -> dict[str, object]:
+    """Return the options of a video with the defaults that they have for every task."""
+    return {name: option.default for name, option in OPTIONS.items() if not option.about_run}
 
 
-def merge(*sources: Mapping[str, Any]) -> dict[str, Any]:
+def merge(*sources: Mapping[str, object]) -> dict[str, Any]:
     """Return the values of several sources, the strongest last."""
     merged: dict[str, Any] = {}
     for source in sources:
@@ -374,35 +359,38 @@ def merge(*sources: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def check_conflicts(values: Mapping[str, Any]) -> None:
-    """Refuse options that contradict each other.
+def check_combination(values: Mapping[str, object]) -> None:
+    """Refuse options that contradict each other, or lack another that they need.
 
     Raises:
-        InputError: the first pair.
+        InputError: the first one.
     """
-    for name, option in OPTIONS.items():
+    for name in (name for name in OPTIONS if values.get(name)):
+        option = OPTIONS[name]
         for other in option.excludes:
-            if values.get(name) and values.get(other):
+            if values.get(other):
                 raise InputError(option.flag, None, f"not together with --{other}", "choose one of the two")
+        if (needed := option.needs) and not values.get(needed.option):
+            raise InputError(option.flag, None, needed.reason, f"add --{needed.option}, or leave it out")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Options(
     Model, Prompt, Size, Inputs, Sampling, Forcing, Avatar, Chain, FirstFrame, Caching, Runtime, Output
 ):
-    """The options of one video, complete; what a task does not use has its neutral value."""
+    """The options of one video, complete; what a task does not use has its default value."""
 
     @classmethod
-    def of(cls, values: Mapping[str, Any]) -> Self:
+    def of(cls, values: Mapping[str, object]) -> Self:
         """Return them from values by name, as ``merge`` gives them."""
-        return cls(**values)
+        return cls().replace(**values)
 
-    def but(self, **changes: Any) -> Self:
+    def replace(self, **changes: Any) -> Self:
         """Return them with changes."""
         return replace(self, **changes)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class RunSettings(Existing, About):
     """The options that speak about the whole run."""
 

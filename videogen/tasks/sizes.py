@@ -39,11 +39,6 @@ SizeTables = Mapping[str, Sequence[Bucket]]
 """Size classes of a model, by name."""
 
 
-def supported_sizes(tables: Mapping[str, Sequence[Bucket]]) -> list[tuple[int, int]]:
-    """Every (height, width) that the size tables can give."""
-    return sorted({(floor_to_unit(h), floor_to_unit(w)) for table in tables.values() for _, h, w in table})
-
-
 def choose_size(
     options: Size,
     tables: Mapping[str, Sequence[Bucket]],
@@ -51,7 +46,7 @@ def choose_size(
     grid: Grid = WAN21_GRID,
     pick: Callable[[Sequence[Bucket], int, int], tuple[int, int]] = bucket_size,
 ) -> tuple[int, int]:
-    """(height, width) from --height --width, --size, or --resolution and the (width, height) of the input.
+    """Return (height, width) from --height --width, --size, or --resolution and the input's (width, height).
 
     Args:
         pick: (rows of the class, width, height of the input) -> size.
@@ -63,17 +58,16 @@ def choose_size(
     if (height is None) != (width is None):
         given, other = ("--height", "--width") if width is None else ("--width", "--height")
         raise InputError(given, height or width, "needs its partner", f"give {other} as well")
-    if height is not None and size is not None:
-        raise InputError(
-            "--size", _times(size), "not together with --height and --width", "give one of the two"
-        )
-    if isinstance(height, int) and isinstance(width, int):
-        for flag, pixels in (("--height", height), ("--width", width)):
-            if pixels > MAX_POSITIONS * SIZE_UNIT:
-                most = MAX_POSITIONS * SIZE_UNIT
-                raise InputError(flag, pixels, f"at most {most}", f"nearest {most}")
+    if height is not None and width is not None:
+        if size is not None:
+            what, fix = "not together with --height and --width", "give one of the two"
+            raise InputError("--size", f"{size[0]}*{size[1]}", what, fix)
+        most = MAX_POSITIONS * SIZE_UNIT
+        for flag, side in (("--height", height), ("--width", width)):
+            if side > most:
+                raise InputError(flag, side, f"at most {most}", f"nearest {most}")
         return height, width
-    if isinstance(size, tuple):
+    if size is not None:
         return _supported(size, tables, grid)
     resolution = str(options.resolution)
     if resolution not in tables:
@@ -90,38 +84,28 @@ def not_4k1(flag: str, given: int, least: int = 1) -> InputError:
 
 
 def _lines(resolution: str) -> int:
-    """720 of 720P."""
+    """Return 720 for 720P."""
     return int("".join(character for character in resolution if character in string.digits) or 0)
 
 
 def _supported(size: tuple[int, int], tables: Mapping[str, Sequence[Bucket]], grid: Grid) -> tuple[int, int]:
+    """Return the (height, width) of a (width, height) that the size tables can give."""
     width, height = size
-    sizes = supported_sizes(tables)
+    sizes = sorted({(floor_to_unit(h), floor_to_unit(w)) for table in tables.values() for _, h, w in table})
     if (height, width) in sizes:
         return height, width
-    near = min(sizes, key=lambda other: abs(other[0] - height) + abs(other[1] - width))
-    raise InputError(
-        "--size",
-        f"{width}*{height}",
-        f"must be {_listed(sizes)} (W*H)",
-        f"nearest {near[1]}*{near[0]}; --height and --width take any multiple of {grid.unit}",
-    )
-
-
-def _listed(sizes: Sequence[tuple[int, int]]) -> str:
+    listed = "one of " + ", ".join(f"{w}*{h}" for h, w in sizes)
     if len(sizes) > LISTED_SIZES:
-        return f"one of the model's {len(sizes)} sizes"
-    return "one of " + ", ".join(f"{width}*{height}" for height, width in sizes)
-
-
-def _times(size: object) -> str:
-    return "*".join(str(pixels) for pixels in size) if isinstance(size, tuple) else str(size)
+        listed = f"one of the model's {len(sizes)} sizes"
+    near = min(sizes, key=lambda other: abs(other[0] - height) + abs(other[1] - width))
+    fix = f"nearest {near[1]}*{near[0]}; --height and --width take any multiple of {grid.unit}"
+    raise InputError("--size", f"{width}*{height}", f"must be {listed} (W*H)", fix)
 
 
 def choose_num_frames(
     options: Size, fps: int, context_frames: int | None = 0, *, after_image: bool = False
 ) -> int:
-    """Frames from --num_frames (4k+1), else the largest 4k+1 that is at most duration * fps + 1.
+    """Return the frames from --num_frames (4k+1), else the largest 4k+1 that is at most duration * fps + 1.
 
     Args:
         context_frames: latent frames that the network sees besides the video; None where the video is made
@@ -140,21 +124,16 @@ def choose_num_frames(
 
 def _asked_frames(options: Size, fps: int, context_frames: int | None, least: int) -> int:
     most = LONGEST if context_frames is None else (MAX_POSITIONS - context_frames - 1) * TIME_STRIDE + 1
-    given = options.num_frames
-    if isinstance(given, int):
+    if (given := options.num_frames) is not None:
         if given % TIME_STRIDE != 1:
             raise not_4k1("--num_frames", given, least)
         if given > most:
             raise InputError("--num_frames", given, f"at most {most}", f"nearest {most}")
         return given
-    duration = float(str(options.duration))
-    whole = math.floor(round(duration * fps, 6))  # 9.12 s at 25 fps are 228 frames, not 227.99999
+    assert options.duration is not None
+    whole = math.floor(round(options.duration * fps, 6))  # 9.12 s at 25 fps are 228 frames, not 227.99999
     frames = whole // TIME_STRIDE * TIME_STRIDE + 1
     if frames > most:
-        raise InputError(
-            "--duration",
-            f"{duration:g}",
-            f"at most {math.floor(10 * most / fps) / 10:g} s at {fps} fps",
-            "make several clips",
-        )
+        what = f"at most {math.floor(10 * most / fps) / 10:g} s at {fps} fps"
+        raise InputError("--duration", f"{options.duration:g}", what, "make several clips")
     return frames

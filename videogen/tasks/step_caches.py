@@ -11,16 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from videogen.errors import nearest
-from videogen.files import write_text
+from videogen.files import parse_json, read_text, write_text
 from videogen.tasks.option_types import Reject, real, whole
 
 CALIBRATE = "calibrate"
-# Options that say which noise levels a forward sees: MagCache's ratios belong to them.
-SCHEDULE = (
-    *("num_inference_steps", "shift", "sample_solver", "boundary", "ar_step", "causal_block_size"),
-    *("base_num_frames", "overlap_history", "motion_frame"),
-)
-
 Ratios = Mapping[str, Any]
 """``steps`` of a loop, and per transformer (``transformers``) and branch one ratio per call of it."""
 
@@ -57,7 +51,7 @@ KINDS: dict[str, Kind] = {
 
 
 def step_cache(value: str) -> str:
-    """NAME[:threshold], with the threshold that counts; or magcache:calibrate."""
+    """Parse NAME[:threshold] to the same with the threshold that counts, or magcache:calibrate."""
     name, colon, given = value.partition(":")
     name = name.replace("-", "_")
     if (kind := KINDS.get(name)) is None:
@@ -75,13 +69,13 @@ def step_cache(value: str) -> str:
 
 
 def read_cache(value: str) -> tuple[str, float | None]:
-    """(name, threshold) of what ``step_cache`` returned; no threshold where it is to be calibrated."""
+    """Return (name, threshold) of what ``step_cache`` returned; no threshold where it is to be calibrated."""
     name, _, given = value.partition(":")
     return name, None if given == CALIBRATE else float(given)
 
 
-def ratios_name(weights: str, schedule: Mapping[str, Any]) -> str:
-    """File name of the ratios of some weights for a schedule."""
+def ratios_name(weights: str, schedule: Mapping[str, object]) -> str:
+    """Return the file name of the ratios of some weights for a schedule."""
     digest = hashlib.sha256(json.dumps(schedule, sort_keys=True, default=str).encode()).hexdigest()
     return f"{weights}_{digest[:16]}.json"
 
@@ -89,13 +83,13 @@ def ratios_name(weights: str, schedule: Mapping[str, Any]) -> str:
 def read_ratios(file: Path) -> Ratios | None:
     """Read what ``write_ratios`` kept; None where there is nothing usable."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))["ratios"]
-    except (OSError, ValueError, KeyError, TypeError):
+        found = parse_json(read_text(file))["ratios"]
+    except (ValueError, KeyError, TypeError):
         return None
     return found if isinstance(found, dict) and {"steps", "transformers"} <= set(found) else None
 
 
-def write_ratios(file: Path, ratios: Ratios, schedule: Mapping[str, Any]) -> None:
+def write_ratios(file: Path, ratios: Ratios, schedule: Mapping[str, object]) -> None:
     """Write ratios, with the schedule they belong to, atomically."""
     file.parent.mkdir(parents=True, exist_ok=True)
     write_text(file, json.dumps({"ratios": ratios, "schedule": schedule}, indent=1, default=str))

@@ -14,7 +14,7 @@ from videogen.tasks.options import OPTIONS, Options, Scale, merge
 from videogen.tasks.sizes import Inputs, SizeTables
 
 
-class Found(Protocol):
+class NamedModel(Protocol):
     """What decides the defaults of a checkpoint: its name, and of a tiny model that of its config."""
 
     @property
@@ -129,7 +129,7 @@ class Model:
         return any(known == name or known.partition("/")[2] in Path(name).name for known in self.names)
 
 
-def as_given(options: Options) -> Options:
+def unchanged(options: Options) -> Options:
     """Return options unchanged."""
     return options
 
@@ -186,7 +186,7 @@ class TaskSpec:
     summary: str = ""
     describes: bool = False
     size_class: Callable[[int | Sequence[Bucket]], Sequence[Bucket]] = as_listed
-    resolve_defaults: Callable[[Options], Options] = as_given
+    resolve_defaults: Callable[[Options], Options] = unchanged
     requires: Mapping[str, str] = field(default_factory=dict)
     fixed_options: Mapping[str, str] = field(default_factory=dict)
 
@@ -216,7 +216,7 @@ class TaskSpec:
         """Return the published revision."""
         return self.config()["revision"]
 
-    def defaults(self, checkpoint: Found | None = None) -> dict[str, Any]:
+    def defaults(self, checkpoint: NamedModel | None = None) -> dict[str, Any]:
         """Return published defaults for the checkpoint found; a tiny model has its own size and length."""
         model = self.model(checkpoint.name) if checkpoint is not None else None
         own = model.defaults if model is not None else {}
@@ -242,7 +242,7 @@ class TaskSpec:
             for name, files in self.inputs.items()
         }
 
-    def size_tables(self, checkpoint: Found | None = None) -> SizeTables:
+    def size_tables(self, checkpoint: NamedModel | None = None) -> SizeTables:
         """Return the size classes for the checkpoint found."""
         names = [self.config()["sizes"], *([_tiny(checkpoint)["sizes"]] if _tiny(checkpoint) else [])]
         return {
@@ -252,7 +252,7 @@ class TaskSpec:
         }
 
 
-def _tiny(checkpoint: Found | None) -> Config:
+def _tiny(checkpoint: NamedModel | None) -> Config:
     """Return the config of a tiny checkpoint; empty for any other."""
     return config.read(f"tiny/{checkpoint.tiny}") if checkpoint is not None and checkpoint.tiny else {}
 

@@ -68,7 +68,7 @@ def resolve_stability(options: Options) -> Options:
     """Stability unless it was refused, and the shift recommended with it (spec hunyuan section 1)."""
     stable = options.i2v_stability and not options.no_i2v_stability
     shift = options.shift or (STABLE_SHIFT if stable else DYNAMIC_SHIFT)
-    return options.but(i2v_stability=stable, no_i2v_stability=not stable, shift=shift)
+    return options.replace(i2v_stability=stable, no_i2v_stability=not stable, shift=shift)
 
 
 def hunyuan_network(size: NetworkSize) -> Network:

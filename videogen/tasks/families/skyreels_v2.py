@@ -45,7 +45,7 @@ def diffusion_forcing(options: Options, inputs: Inputs, tables: SizeTables) -> S
     _check_forcing_inputs(options, video, image, end)
     height, width = choose_size(options, tables, orientation_of(video or image))
     if video and options.num_frames:
-        options = options.but(num_frames=floor_frames(options.num_frames))
+        options = options.replace(num_frames=floor_frames(options.num_frames))
     frames = choose_num_frames(options, options.fps, None)
     base, overlap = _check_window(options, frames, continued=bool(video))
     lengths = segment_lengths(latent_frames(frames), base, overlap, continued=bool(video))
@@ -98,8 +98,6 @@ def _check_forcing_inputs(
     if end and options.causal_attention:
         what = "no frame would see it with --causal_attention"
         raise InputError("--end_image", _name(end), what, "leave one of the two out")
-    if options.new_frames_only and not video:
-        raise InputError("--new_frames_only", None, "needs --input_video", "leave it out")
     overlap = options.overlap_history
     if not video:
         return

@@ -172,8 +172,6 @@ def extension_warnings(options: Options, asked: Collection[str], inputs: Inputs)
 
 
 def _check_audio(options: Options, source: "InputVideo") -> None:
-    if not options.prepend_input:
-        raise InputError("--keep_audio", None, "the new frames have no sound", "add --prepend_input")
     if not source.has_audio:
         raise InputError("--keep_audio", None, f"{source.name} has no sound", "leave it out")
     if options.output and not options.output.lower().endswith(".mp4"):

@@ -1,0 +1,157 @@
+"""What a request may not say with its task and its model, and what the user is told about it."""
+
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+
+from videogen.checkpoints import lora as lora_files
+from videogen.checkpoints import tensor_headers
+from videogen.checkpoints.layouts import Checkpoint
+from videogen.errors import CheckpointError, InputError
+from videogen.planning import option_rules
+from videogen.planning.parallelism import check_launch
+from videogen.results.output_paths import check_writable
+from videogen.tasks.geometry import Shape
+from videogen.tasks.option import typed
+from videogen.tasks.options import OPTIONS, Options
+from videogen.tasks.sizes import Inputs
+from videogen.tasks.table import VARIANTS
+from videogen.tasks.task_spec import TaskSpec, check_scales
+
+
+def check_unused(task: TaskSpec, asked: Mapping[str, object]) -> None:
+    """Refuse options that the model found has no use for.
+
+    Raises:
+        InputError: the first one.
+    """
+    for name in asked:
+        if not task.uses(name):
+            what = f"not used by {task.name} with {task.family} models"
+            raise InputError(OPTIONS[name].flag, typed(asked[name]), what, "leave it out")
+
+
+def check_experts(task: TaskSpec, options: Options) -> None:
+    """Refuse what is for models with two experts.
+
+    Raises:
+        InputError: the model has one.
+    """
+    check_scales(task, options.guidance_scale)
+    for lora in options.lora:
+        if lora.expert is not None and task.network.experts != 2:
+            what = f"':{lora.expert}' is for models with two experts"
+            raise InputError("--lora", lora.path, what, "leave it out")
+
+
+def check_prompt(task: TaskSpec, options: Options) -> None:
+    """Refuse a video that nobody says anything about, and a prompt where models are to write it.
+
+    Raises:
+        InputError: there is one.
+    """
+    prompt = options.prompt
+    if options.captioner and (prompt is not None or options.roll_prompts):
+        raise InputError("--captioner", None, "writes the prompt itself", "leave the prompt out")
+    if options.captioner or options.roll_prompts or (prompt is None and task.describes):
+        return
+    if prompt is None or not prompt.strip():
+        what = f"required by {task.name}" if prompt is None else "must not be empty"
+        raise InputError("--prompt", prompt, what, "say what the video shows")
+
+
+def check_runtime(options: Options) -> None:
+    """Refuse folders and LoRA files that cannot be, and what does not fit the way the command was started.
+
+    Raises:
+        InputError: the first one.
+    """
+    check_launch(options)
+    if options.embedding_cache is not None:
+        check_writable("--embedding_cache", Path(options.embedding_cache))
+    for lora in options.lora:
+        _check_lora(lora.path)
+
+
+def _check_lora(path: Path) -> None:
+    if not (path.is_dir() or (path.is_file() and path.suffix in lora_files.SUFFIXES)):
+        kinds = ", ".join(lora_files.SUFFIXES)
+        fix = f"give the file ({kinds}), or the folder it is in"
+        raise InputError("--lora", path, "no such .safetensors file", fix)
+    try:
+        tensor_headers.check(lora_files.file_of(path))
+    except CheckpointError as error:
+        raise InputError("--lora", path, str(error).partition(": ")[2], "give one whole file") from None
+
+
+def warnings(
+    task: TaskSpec,
+    options: Options,
+    asked: Collection[str],
+    inputs: Inputs,
+    shape: Shape,
+    checkpoint: Checkpoint,
+) -> Iterator[str]:
+    """Yield warnings, one line each; ``asked`` are the names of the options that were given.
+
+    Raises:
+        InputError: a published model of another task, or more prompts than segments.
+    """
+    yield from task.warnings(options, asked, inputs)
+    yield from _published_for_another(task, checkpoint)
+    yield from option_rules.warnings(options)
+    yield from _roll_prompts(len(options.roll_prompts or ()), len(shape.rolls))
+    if options.revision and checkpoint.folder is not None and not checkpoint.revision:
+        yield "--revision has no effect on a folder or a tiny model"
+    if "prompt_enhancer" in asked and options.prompt_enhancer and (options.input_image or options.end_image):
+        yield "--prompt_enhancer is not used with an image, as published"
+    yield from _without_effect(task, options, asked)
+    if checkpoint.folder is not None:
+        yield from (note for lora in options.lora if (note := lora_files.check(lora.path, checkpoint)))
+
+
+def _roll_prompts(prompts: int, rolls: int) -> Iterator[str]:
+    if prompts > rolls:
+        what = f"has {prompts} prompts, and there are {rolls} rolls"
+        raise InputError("--roll_prompts", None, what, f"leave out {prompts - rolls}")
+    if 0 < prompts < rolls:
+        yield f"--roll_prompts has {prompts} prompts for {rolls} rolls; the last one is used to the end"
+
+
+def _without_effect(task: TaskSpec, options: Options, asked: Collection[str]) -> Iterator[str]:
+    """Warn of options that mean nothing without others, or beside others."""
+    prompted = task.describes and options.prompt is not None
+    for name, option in OPTIONS.items():
+        if name not in asked or getattr(options, name) == option.default:
+            continue
+        other = option.useless_without
+        if other is not None and task.uses(other) and not getattr(options, other):
+            yield f"{option.flag} has no effect without --{other}"
+        if prompted and option.writes_prompt:
+            yield f"{option.flag} has no effect with a --prompt"
+        yield from (
+            f"{option.flag} has no effect with --{other}"
+            for other in option.useless_with
+            if getattr(options, other)
+        )
+
+
+def _published_for_another(task: TaskSpec, checkpoint: Checkpoint) -> Iterator[str]:
+    """Warn of a model of another task that only its name tells apart from this one's.
+
+    Raises:
+        InputError: a published model that is not even here.
+    """
+    name = checkpoint.name
+    if checkpoint.tiny or any(row.model(name) is not None for row in VARIANTS[task.name]):
+        return
+    for other in (row for rows in VARIANTS.values() for row in rows):
+        if (model := other.model(name)) is None or other.name == task.name:
+            continue
+        alike = [
+            own for own in task.models() if own.weights == model.weights and own.defaults == model.defaults
+        ]
+        use = f"{task.name} uses {(alike or task.models())[0].names[0]}"
+        if checkpoint.folder is None and name in model.names:
+            raise InputError("--model_id", name, f"is published for {other.name}", use)
+        yield f"{name} is published for {other.name}; {use}"
+        return

@@ -1,0 +1,25 @@
+"""Digests of files and folders of a result."""
+
+import hashlib
+from contextlib import suppress
+from pathlib import Path
+
+
+def digest(path: Path) -> dict[str, int | str]:
+    """Return size in bytes and SHA-256 of a file, or of a folder's files one after the other."""
+    total, content = 0, hashlib.sha256()
+    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+        if path.is_dir():
+            content.update(file.name.encode())
+        with file.open("rb") as opened:
+            while chunk := opened.read(1 << 20):
+                total += len(chunk)
+                content.update(chunk)
+    return {"bytes": total, "sha256": content.hexdigest()}
+
+
+def digest_if_readable(path: Path) -> dict[str, int | str] | None:
+    """Return the digest, or None of what is not there or cannot be read."""
+    with suppress(OSError):
+        return digest(path)
+    return None
