@@ -104,7 +104,7 @@ def calls(block: Block, folder: Path) -> list[Call]:
         stand_in.parent.mkdir(parents=True, exist_ok=True)
         stand_in.write_text(STAND_IN)
         stand_in.chmod(0o755)
-    for name in (*OURS, "requirements.txt", "pyproject.toml", "ref_imgs", "deploy"):
+    for name in (*OURS, "requirements.txt", "pyproject.toml", "ref_imgs", "deploy", "configs"):
         if (ROOT / name).exists():
             (work / name).symlink_to(ROOT / name)
     path = f"{work / 'bin'}:{os.environ['PATH']}"
