@@ -315,8 +315,7 @@ class About:
         metavar="FILE", about_run=True)
     list_tasks: bool = switch("print the tasks and their models", about_run=True)
     env: bool = switch("print versions and devices, for bug reports", about_run=True)
-    completion: str | None = row(types.one_of("bash", "zsh"),
-        "print a script that completes flags in this shell", metavar="SHELL", about_run=True)
+    completion: str | None = row(types.one_of("bash", "zsh"), "print a completion script", about_run=True)
     json: bool = switch("print one JSON object per result", about_run=True)
     quiet: bool = switch("errors only", about_run=True)
     verbose: bool = switch("more messages, and tracebacks (-v)", about_run=True)
