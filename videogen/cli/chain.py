@@ -27,7 +27,7 @@ from videogen.planning.request import Item, make_plans
 from videogen.results import publishing, sidecar
 from videogen.results.output_locks import OutputLocks
 from videogen.results.output_paths import OutputPaths, OverwritePolicy, check_writable, refuse_if_locked
-from videogen.tasks.option_types import MAX_SEED
+from videogen.tasks.option_types import DRAWN_SEEDS, MAX_SEED
 from videogen.tasks.options import OPTIONS, Options
 from videogen.tasks.table import TASKS, find
 
@@ -269,6 +269,8 @@ def _check_folder(folder: Path, policy: OverwritePolicy, locks: OutputLocks | No
     Raises:
         InputError: it cannot be used, or holds a chain and nothing was said about it.
     """
+    if "{" in str(folder):
+        raise InputError("--output_dir", folder, "may not hold {seed} or other braces", "leave them out")
     check_writable("--output_dir", folder)
     if locks is not None:
         refuse_if_locked(locks, "--output_dir", folder / STATE, "chain")
@@ -277,8 +279,6 @@ def _check_folder(folder: Path, policy: OverwritePolicy, locks: OutputLocks | No
     if not any(OURS.fullmatch(path.name) for path in folder.glob("video_*")):  # nothing was finished
         return None
     state = State.read(folder)
-    if "{seed}" in str(folder) or "{index}" in str(folder):
-        raise InputError("--output_dir", folder, "may not hold {seed} or {index}", "leave them out")
     if not (policy.overwrite or policy.resume):
         fix = "--resume goes on with it, --overwrite begins again"
         raise InputError("--output_dir", folder, "holds the files of a chain", fix)
@@ -295,7 +295,7 @@ def _base_seed(options: Options, state: State | None) -> int:
         what = "one for the whole chain"
         raise InputError("--base_seed", ",".join(map(str, asked)), what, f"try {asked[0]}")
     if not asked:
-        return state.base_seed if state is not None else secrets.randbelow(2**32)
+        return state.base_seed if state is not None else secrets.randbelow(DRAWN_SEEDS)
     if state is not None and asked[0] != state.base_seed:
         raise InputError("--base_seed", asked[0], f"the chain has {state.base_seed}", "leave it out")
     if asked[0] + num_videos > MAX_SEED:

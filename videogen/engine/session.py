@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 class Failure:
     """One video of several that could not be made; ``trace`` is where it happened, as text."""
 
-    plan: Plan
+    plan: Outline
     error: Exception
     trace: str
 

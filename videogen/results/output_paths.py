@@ -4,7 +4,8 @@ import glob
 import os
 import re
 import tempfile
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -17,6 +18,7 @@ from videogen.results.output_locks import OutputLocks
 PNG_FILE = re.compile(r"\d{6,}\.png")
 LONGEST_NAME = 200  # bytes; file systems allow 255, and temporary names are longer
 SEED_MARK, INDEX_MARK = "{seed}", "{index}"
+NAMED = ("output", "save_latents", "save_last_frame")  # options that name a file of one video
 
 
 class OutputOptions(Protocol):
@@ -126,7 +128,7 @@ def choose_output_paths(
             )
     else:
         name = f"{index}_{seed}.mp4" if folder else f"{seed}_{stamp}.mp4"
-        kind, path = "mp4", Path(folder or f"result/{task}").expanduser() / name
+        kind, path = "mp4", filled(folder or f"result/{task}") / name
     if last and Path(last).suffix != ".png":
         raise InputError("--save_last_frame", last, "must end in .png", f"try {Path(last).stem}.png")
     return OutputPaths(
@@ -137,17 +139,26 @@ def choose_output_paths(
     )
 
 
-def check_pattern(options: OutputOptions, *, many: bool, resume: bool) -> None:
+def shared_patterns(videos: Iterable[OutputOptions]) -> set[str]:
+    """Return the patterns that several videos of a run have for one of their files."""
+    counts = Counter((name, getattr(options, name)) for options in videos for name in NAMED)
+    return {pattern for (_, pattern), count in counts.items() if pattern and count > 1}
+
+
+def check_pattern(options: OutputOptions, *, shared: Collection[str], resume: bool) -> None:
     """Refuse name patterns that do not fit the run.
+
+    Args:
+        shared: patterns of several videos.
 
     Raises:
         InputError: one name for several videos, or --resume with a name that changes every time.
     """
     if resume and not (options.output or options.output_dir):
         raise InputError("--resume", None, "needs names that stay the same", "give --output or --output_dir")
-    for name in ("output", "save_latents", "save_last_frame"):
+    for name in NAMED:
         pattern = getattr(options, name)
-        if many and pattern and SEED_MARK not in pattern and INDEX_MARK not in pattern:
+        if pattern in shared and SEED_MARK not in pattern and INDEX_MARK not in pattern:
             raise InputError(
                 f"--{name}", pattern, "several videos need {seed} or {index} in it", "or give --output_dir"
             )

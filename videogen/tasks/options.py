@@ -1,9 +1,7 @@
 """The command line surface as data: one typed field per flag, with all that is true of it.
 
 Parser, help, checks, hashes and records are made from these rows; config, metadata and job files go through
-them too. Adding a flag is adding a field, and naming it in the rows of the tasks that use it. Inside the
-package options travel as ``Options``, which is all groups together: a function that needs only one says so
-by its type.
+them too. Options travel as ``Options``, all groups together: a function that needs one group says so.
 """
 
 from collections.abc import Mapping
@@ -197,7 +195,7 @@ class Chain:
 class FirstFrame:
     """How HunyuanVideo keeps to its first frame, and long videos from repeating."""
 
-    i2v_stability: bool = switch("keep close to the first frame (the default, with --shift 7)",
+    i2v_stability: bool | None = switch("keep close to the first frame (the default, with --shift 7)",
         excludes=("no_i2v_stability",), default=True, instead_of=("no_i2v_stability",))
     no_i2v_stability: bool = switch("allow more motion (with --shift 17)", instead_of=("i2v_stability",))
     i2v_condition_type: str = row(types.one_of("token_replace", "latent_concat"),
@@ -274,7 +272,8 @@ class Runtime:
 class Output:
     """Where results go, and what they hold."""
 
-    output: str | None = row(types.file_path, ".mp4, .gif, .npy, or a folder of PNGs", metavar="PATH",
+    output: str | None = row(types.file_path,
+        ".mp4, .gif, .npy, or a folder of PNGs; {seed}, {prompt}, {any_option} are filled in", metavar="PATH",
         aliases=("save_file",), common=True, hashed=False, recorded=False, excludes=("output_dir",),
         instead_of=("output_dir",), set_by_chain=True)
     output_dir: str | None = row(types.path, "folder for <index>_<seed>.mp4", metavar="DIR",
@@ -298,8 +297,9 @@ class Existing:
 
     overwrite: bool = switch("replace an existing output", about_run=True)
     resume: bool = switch("skip what is finished", about_run=True)
-    jobs: str | None = row(types.path, "one prompt per line, or JSON lines of flags", metavar="FILE",
-        about_run=True, set_by_chain=True)
+    jobs: str | None = row(types.path,
+        "a list of videos: prompts, a table (CSV, TSV), JSON or YAML of flags; - reads lines as they come",
+        metavar="FILE|-", about_run=True, set_by_chain=True)
 
 
 @dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)

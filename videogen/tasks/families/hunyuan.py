@@ -54,6 +54,9 @@ def _hunyuan(options: Options, inputs: Inputs, tables: SizeTables, *, dropped: i
 def hunyuan_warnings(options: Options, asked: Collection[str], inputs: Inputs) -> Iterator[str]:
     """Also: positions that are for long videos."""
     yield from guidance_warnings(options, asked, inputs)
+    if options.no_i2v_stability and not {"i2v_stability", "no_i2v_stability"} & {*asked}:
+        shift = f"--shift {options.shift:g} is published without stability"
+        yield f"{shift}, so it is off; --i2v_stability turns it on"
     if options.no_riflex and "no_riflex" in asked and (options.num_frames or 0) <= LAST_PLAIN:
         yield f"--no_riflex has no effect on videos of {LAST_PLAIN} frames or less"
 
@@ -65,8 +68,13 @@ def concat_warnings(options: Options, asked: Collection[str], inputs: Inputs) ->
 
 
 def resolve_stability(options: Options) -> Options:
-    """Stability unless it was refused, and the shift recommended with it (spec hunyuan section 1)."""
-    stable = options.i2v_stability and not options.no_i2v_stability
+    """Decide stability and shift, which are recommended in pairs (spec hunyuan section 1).
+
+    Stability is on unless it was refused, or the shift that is published without it was given alone.
+    """
+    unsaid = options.i2v_stability is None
+    wanted = options.shift != DYNAMIC_SHIFT if unsaid else bool(options.i2v_stability)
+    stable = wanted and not options.no_i2v_stability
     shift = options.shift or (STABLE_SHIFT if stable else DYNAMIC_SHIFT)
     return options.replace(i2v_stability=stable, no_i2v_stability=not stable, shift=shift)
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 HIGHEST_ADDNOISE = 60  # of 1000; spec skyreels_v2 section 3
 OVERLAP = 17  # frames; published with diffusion forcing
+LONGEST_BASE = 121  # frames of a segment; recommended for 720P
 
 
 def image_to_video(options: Options, inputs: Inputs, tables: SizeTables) -> Shape:
@@ -137,7 +138,10 @@ def _check_window(options: Options, frames: int, *, continued: bool) -> tuple[in
         given = frames if options.num_frames else f"{options.duration:g} ({frames} frames)"
         most = min(OVERLAP, base - TIME_STRIDE)
         share = f"add --overlap_history {most}, or " if most > 0 else ""
-        raise InputError(flag, given, what, f"{share}nearest --num_frames {base}")
+        whole = (
+            f"--base_num_frames {frames} (published for 720P), or " if base < frames <= LONGEST_BASE else ""
+        )
+        raise InputError(flag, given, what, f"{share}{whole}nearest --num_frames {base}")
     return latent_frames(base), latent_frames(overlap) if overlap is not None else 0
 
 

@@ -89,6 +89,7 @@ LAYOUTS = (
 )
 IMAGE = {"input_image": Files("image", 1, 1)}
 VIDEO = {"input_video": Files("video", 1, 1), "input_image": Files("image", 0, 1)}
+FRESH_OPTIONS = (*SIZE_AND_LENGTH, "prompt_enhancer", "vlm_device")
 VIDEO_OPTIONS = (*SIZE_AND_LENGTH, "vlm_path", "vlm_device", "custom_prompt", "save_last_frame")
 A14B = TaskSpec(
     name="text_to_video",
@@ -101,7 +102,7 @@ A14B = TaskSpec(
     tiny={"wan22-a14b": "wan22-t2v-a14b"},
     inputs={},
     arguments=(*WAN_ARGUMENTS, "boundary"),
-    options=SIZE_AND_LENGTH,
+    options=FRESH_OPTIONS,
     shape=text_to_video,
     network=replace(TEXT_ONLY, experts=2),
     warnings=unguided_warnings,
@@ -127,7 +128,7 @@ TI2V_5B = TaskSpec(
     tiny={"wan22-5b": "wan22-5b"},
     inputs={},
     arguments=WAN_ARGUMENTS,
-    options=SIZE_AND_LENGTH,
+    options=FRESH_OPTIONS,
     shape=wan22_5b_text_to_video,
     network=replace(TEXT_ONLY, in_channels=48),
     warnings=unguided_warnings,
