@@ -265,6 +265,14 @@ def test_weights_are_found_by_their_published_place():
     assert translate(["--i2v-dit-weight", weights, "--model-base", "mine"])[0] == ["--model_id=mine"]
 
 
+def test_the_published_folder_is_used_where_it_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert translate(["--i2v-mode"])[0] == ["--task_type=hunyuan_image_to_video"]
+    (tmp_path / "ckpts/hunyuan-video-i2v-720p").mkdir(parents=True)
+    assert translate(["--i2v-mode"])[0] == ["--task_type=hunyuan_image_to_video", "--model_id=ckpts"]
+    assert "--model_id=ckpts" not in translate(["--i2v-mode", "--model_id", "tiny"])[0]
+
+
 def test_values_are_not_taken_for_flags():
     words = ["--prompt", "--t5_cpu, said the dog", "--negative_prompt", "-blur"]
     assert translate(words)[0] == words

@@ -15,6 +15,7 @@ from videogen.tasks.options import FLAG_NAMES, OPTIONS
 
 WAN22, SKYREELS_V2, HUNYUAN = "Wan-Video/Wan2.2", "SkyworkAI/SkyReels-V2", "Tencent-Hunyuan/HunyuanVideo-I2V"
 HUNYUAN_TASK = "hunyuan_image_to_video"
+HUNYUAN_FOLDER = "ckpts"  # of the model, unless --model-base says another
 EXTENDER = "Qwen/Qwen2.5-14B-Instruct"  # what Wan2.2 makes prompts longer with
 YES, NO = ("yes", "true", "t", "y", "1", "on"), ("no", "false", "f", "n", "0", "off")
 
@@ -78,7 +79,11 @@ def _extend(given: Given) -> Sequence[str]:
 
 
 def _hunyuan(given: Given) -> Sequence[str]:
-    return [] if "task_type" in given else [f"--task_type={HUNYUAN_TASK}"]
+    """Return the task, and where the published commands expect the model if it is there."""
+    task = [] if "task_type" in given else [f"--task_type={HUNYUAN_TASK}"]
+    here = Path(HUNYUAN_FOLDER, "hunyuan-video-i2v-720p").is_dir()
+    named = {"model_id", "model_base", "i2v_dit_weight"} & given.keys()
+    return [*task, f"--model_id={HUNYUAN_FOLDER}"] if here and not named else task
 
 
 def _hunyuan_network(given: Given) -> Sequence[str]:
