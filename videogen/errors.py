@@ -111,7 +111,7 @@ def brief(value: object, limit: int = 80) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """All that an exception says, in one line; with its type where that is needed to understand it."""
+    """Return all that an exception says in one line, with its type where that is needed to understand it."""
     text = " ".join(str(error).split())
     return (
         text if text and isinstance(error, VideoGenError) else f"{type(error).__name__}: {text}".rstrip(": ")

@@ -59,8 +59,6 @@ ANOTHER_RANK = (
 MEMORY = "out of memory; close other programs, or try --offload, --low_vram or a smaller --resolution"
 # Where torch reads how its allocator is set up; the first is the name that it has now.
 ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF")
-# Flags whose answer is all there is to do.
-ANSWERS = ("version", "list_tasks", "env", "completion", "dry_run", "caption_only")
 
 
 class Ended(BaseException):
@@ -152,7 +150,7 @@ def _follow(arguments: list[str]) -> int:
     """Follow rank 0 as every other rank does, without a word."""
     given, wants_help = parse(translate(arguments)[0])
     asked = gather(given)
-    if wants_help or any(getattr(asked.settings, name) for name in ANSWERS):
+    if wants_help or asked.settings.answers:
         return 0
     logger.handlers = [logging.NullHandler()]
     quieten_libraries(verbose=asked.settings.verbose)

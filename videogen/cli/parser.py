@@ -116,7 +116,7 @@ class Program:
 
 
 def help_text(task_name: str | None, program: Program | None = None) -> str:
-    """Help for all tasks, or for one with its own defaults."""
+    """Return the help text of all tasks, or of one with its own defaults."""
     return help_parser(task_name, program).format_help()
 
 

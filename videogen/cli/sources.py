@@ -17,8 +17,6 @@ from videogen.tasks.table import TASKS
 
 LARGEST_YAML = 500_000  # bytes; PyYAML takes up to five seconds for them
 MOST_NODES = 100_000  # of a YAML file, with every alias written out
-# What a file may not say: it would have to be known before the file is read.
-COMMAND_LINE_ONLY = ("config", "from_metadata", "list_tasks", "env", "completion", "version")
 
 
 LONGEST_SHOWN = 300  # characters of a path or URL in a message
@@ -94,7 +92,7 @@ def named(spelling: str, source: str) -> Option:
         InputError: no such option.
     """
     name = FLAG_NAMES.get(spelling.lstrip("-").replace("-", "_"))
-    if name is None or name in COMMAND_LINE_ONLY:
+    if name is None or OPTIONS[name].command_line_only:
         raise InputError(source, spelling, "no such option", hint(spelling) or "see --help")
     return OPTIONS[name]
 
@@ -125,7 +123,7 @@ def from_mapping(content: Mapping[str, object], source: str, *, one_video: bool)
 
 
 def from_config(file: str) -> dict[str, object]:
-    """Values of a --config file.
+    """Return the values of a --config file.
 
     Raises:
         InputError: unreadable, empty, not a mapping, an unknown key or a bad value.

@@ -4,9 +4,9 @@ from dataclasses import asdict
 
 from videogen.distributed import Degrees
 from videogen.errors import brief
-from videogen.planning.option_rules import is_calibration
 from videogen.planning.plan import Outline, Plan
 from videogen.tasks.geometry import Shape
+from videogen.tasks.step_caches import read_cache
 from videogen.tasks.warnings import RATE_TOLERANCE
 
 LISTED_SEGMENTS = 12
@@ -52,7 +52,8 @@ def describe(plan: Outline) -> str:
     where = "here" if model.folder else "to be built" if model.tiny else "to be downloaded"
     name = f"{model.name}@{model.revision}" if model.revision else model.name
     sizes = ", ".join(f"{part} {_amount(size)}" for part, size in model.sizes.items())
-    skips = plan.facts.teacache or (plan.options.cache and not is_calibration(plan.options.cache))
+    cache = plan.options.cache
+    skips = plan.facts.teacache or (cache is not None and read_cache(cache)[1] is not None)
     steps = f"{plan.forwards // shape.forwards_per_step} steps x {shape.forwards_per_step}"
     memory = ", ".join(
         f"{mode} {_amount(size)}" + " (chosen)" * (mode == plan.memory_mode)

@@ -38,7 +38,7 @@ from videogen.results.output_paths import (
 from videogen.results.publishing import finish_interrupted
 from videogen.tasks.option import typed
 from videogen.tasks.option_types import DRAWN_SEEDS, MAX_SEED
-from videogen.tasks.options import OPTIONS, Options, check_combination, defaults, merge
+from videogen.tasks.options import OPTIONS, Options, defaults, merge
 from videogen.tasks.table import check_used, find, variant
 from videogen.tasks.task_spec import Files
 
@@ -127,7 +127,7 @@ def decide(item: Item, workdir: Path) -> Draft:
     # 1. The task, and the model, which decides between the task's rows.
     task = find(asked.get("task_type"))
     check_used(task.name, asked)
-    check_combination(asked)
+    option_rules.check_combination(asked)
     checkpoint = resolve.locate(asked.get("model_id", task.default_model()), asked.get("revision"), task)
     task = variant(task.name, checkpoint.family)
     check_unused(task, asked)

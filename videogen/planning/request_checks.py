@@ -16,7 +16,7 @@ from videogen.tasks.option import typed
 from videogen.tasks.options import OPTIONS, Options
 from videogen.tasks.sizes import Inputs
 from videogen.tasks.table import VARIANTS
-from videogen.tasks.task_spec import TaskSpec, check_scales
+from videogen.tasks.task_spec import TaskSpec, check_prompt_count, check_scales
 
 
 def check_unused(task: TaskSpec, asked: Mapping[str, object]) -> None:
@@ -101,7 +101,10 @@ def warnings(
     yield from _published_for_another(task, checkpoint)
     yield from _unknown_repository(task, checkpoint)
     yield from option_rules.warnings(options)
-    yield from _roll_prompts(len(options.roll_prompts or ()), len(shape.rolls))
+    prompts, rolls = len(options.roll_prompts or ()), len(shape.rolls)
+    check_prompt_count("--roll_prompts", prompts, rolls)
+    if 0 < prompts < rolls:
+        yield f"--roll_prompts has {prompts} prompts for {rolls} rolls; the last one is used to the end"
     if options.revision and checkpoint.folder is not None and not checkpoint.revision:
         yield "--revision has no effect on a folder or a tiny model"
     if "prompt_enhancer" in asked and options.prompt_enhancer and (options.input_image or options.end_image):
@@ -109,14 +112,6 @@ def warnings(
     yield from _without_effect(task, options, asked)
     if checkpoint.folder is not None:
         yield from (note for lora in options.lora if (note := lora_files.check(lora.path, checkpoint)))
-
-
-def _roll_prompts(prompts: int, rolls: int) -> Iterator[str]:
-    if prompts > rolls:
-        what = f"has {prompts} prompts, and there are {rolls} rolls"
-        raise InputError("--roll_prompts", None, what, f"leave out {prompts - rolls}")
-    if 0 < prompts < rolls:
-        yield f"--roll_prompts has {prompts} prompts for {rolls} rolls; the last one is used to the end"
 
 
 def _without_effect(task: TaskSpec, options: Options, asked: Collection[str]) -> Iterator[str]:

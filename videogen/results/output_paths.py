@@ -15,6 +15,7 @@ from videogen.files import Record, numbered, writing
 from videogen.results import sidecar as metadata
 from videogen.results.output_locks import OutputLocks
 
+SUFFIXES = (".mp4", ".gif", ".npy")  # a name without one is a folder of PNGs
 PNG_FILE = re.compile(r"\d{6,}\.png")
 LONGEST_NAME = 200  # bytes; file systems allow 255, and temporary names are longer
 SEED_MARK, INDEX_MARK = "{seed}", "{index}"
@@ -87,12 +88,12 @@ class OutputPaths:
 
 def kind_of(path: str) -> str | None:
     """Return 'mp4', 'gif', 'npy' or 'png' (a folder: no suffix, or a trailing slash); else None."""
-    if Path(path).name.lower() in (".mp4", ".gif", ".npy"):
+    if Path(path).name.lower() in SUFFIXES:
         return None  # a suffix without a name
-    if path.endswith("/") or not Path(path).suffix:
+    suffix = Path(path).suffix.lower()
+    if path.endswith("/") or not suffix:
         return "png"
-    suffix = Path(path).suffix.lower().removeprefix(".")
-    return suffix if suffix in ("mp4", "gif", "npy") else None
+    return suffix.removeprefix(".") if suffix in SUFFIXES else None
 
 
 def choose_output_paths(
@@ -123,9 +124,8 @@ def choose_output_paths(
         kind, path = kind_of(output), filled(output)
         if kind is None:
             name = f"{path.name.partition('.')[0] or 'video'}.mp4"
-            raise InputError(
-                "--output", output, "must be .mp4, .gif, .npy or a folder", f"try {path.with_name(name)}"
-            )
+            what = f"must be {', '.join(SUFFIXES)} or a folder"
+            raise InputError("--output", output, what, f"try {path.with_name(name)}")
     else:
         name = f"{index}_{seed}.mp4" if folder else f"{seed}_{stamp}.mp4"
         kind, path = "mp4", filled(folder or f"result/{task}") / name
