@@ -108,7 +108,7 @@ def init_communicator(*, wanted: bool) -> Communicator:
             what = f"{own.local_size} ranks on a machine with {gpus} GPUs"
             raise InputError("--use_usp", None, what, f"try --nproc_per_node={gpus}")
         torch.cuda.set_device(own.local_rank)
-    store, rank, size = next(dist.rendezvous("env://", timeout=PATIENCE))
+    store, rank, size = next(dist.rendezvous("env://", own.rank, own.size, timeout=PATIENCE))
     backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
     # With device_id, NCCL connects here, so that its errors appear here.
     device = torch.device("cuda", own.local_rank) if gpus else None
