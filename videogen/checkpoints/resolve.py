@@ -11,6 +11,7 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
+from videogen.checkpoints import tiny_files
 from videogen.checkpoints.layouts import (
     KINDS,
     Checkpoint,
@@ -121,6 +122,16 @@ def repository_names(model_id: str, task: TaskSpec) -> list[str]:
     return list(dict.fromkeys([model_id, *same]))
 
 
+def licence_note(model_id: str, task: TaskSpec) -> str:
+    """Return what to say of the licence of a model's weights when they are downloaded."""
+    row, page = row_of(model_id, task), f"see hf.co/{model_id}"
+    if not any(model_id in model.names for model in row.models()):
+        return f"its weights have a licence of their own, {page}"
+    licence = config.read("licences")[row.config()["licence"]]
+    limits = f" ({licence['limits']})" if "limits" in licence else ""
+    return f"its weights are under the {licence['name']}{limits}, {page}"
+
+
 def patterns(task: TaskSpec, replaced: Collection[str] | None = None) -> list[str]:
     """Return patterns of the files that the task needs, of every layout it can read.
 
@@ -219,15 +230,18 @@ def _fitting(rows: Sequence[TaskSpec], candidate: Checkpoint) -> TaskSpec:
 
 def tiny_folder(name: str) -> Path:
     """Return the cache folder of a tiny model; every config has its own."""
-    return cache_root() / "tiny" / f"{name}-{config.tiny_digest(name)}"
+    return cache_root() / "tiny" / f"{Path(name).stem}-{config.tiny_digest(name)}"
 
 
 def _locate_tiny(model_id: str, task: TaskSpec, replaced: Mapping[str, Path]) -> Checkpoint:
-    """Return the tiny model that 'tiny' or 'tiny:NAME' means.
+    """Return the tiny model that 'tiny', 'tiny:NAME' or 'tiny:FILE.yaml' means.
 
     Raises:
-        CheckpointError: the task has no tiny model of that name.
+        CheckpointError: the task has no tiny model of that name, or the file describes none.
     """
+    if config.is_file(model_id):
+        row, file = tiny_files.find_row(model_id, task)
+        return _tiny_model(row, f"tiny:{file.name}", str(file), replaced)
     models = {name: row for row in VARIANTS[task.name] for name in row.tiny}
     name = model_id.partition(":")[2] or next(iter(models))
     if name not in models:
@@ -235,10 +249,13 @@ def _locate_tiny(model_id: str, task: TaskSpec, replaced: Mapping[str, Path]) ->
         raise CheckpointError(
             f"--model_id {model_id}: {task.name} has the tiny models {', '.join(models)}; {near}"
         )
-    row = models[name]
-    folder = tiny_folder(row.tiny[name])
-    found = _checkpoint(row, f"tiny:{name}", DIFFUSERS.name)
-    found = replace(found, tiny=row.tiny[name], replaced=replaced)
+    return _tiny_model(models[name], f"tiny:{name}", models[name].tiny[name], replaced)
+
+
+def _tiny_model(row: TaskSpec, name: str, tiny: str, replaced: Mapping[str, Path]) -> Checkpoint:
+    """Return a tiny model with its files, if it has been built before."""
+    folder = tiny_folder(tiny)
+    found = replace(_checkpoint(row, name, DIFFUSERS.name), tiny=tiny, replaced=replaced)
     if not (folder / "model_index.json").is_file():
         return found
     found = replace(found, folder=folder)

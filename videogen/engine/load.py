@@ -11,7 +11,14 @@ from videogen.checkpoints import lora as lora_files
 from videogen.checkpoints import resolve
 from videogen.checkpoints.layouts import Checkpoint, component_sizes
 from videogen.checkpoints.model_features import features_of
-from videogen.checkpoints.resolve import inspect, patterns, repository_names, row_of, tiny_folder
+from videogen.checkpoints.resolve import (
+    inspect,
+    licence_note,
+    patterns,
+    repository_names,
+    row_of,
+    tiny_folder,
+)
 from videogen.checkpoints.stored_tensors import component_shapes
 from videogen.errors import CheckpointError, InputError, first_line
 from videogen.files import read_json
@@ -138,6 +145,7 @@ def fetch(checkpoint: Checkpoint, task: TaskSpec, timeout: float | None = None) 
         return replace(found, sizes=component_sizes(found))
     from videogen.checkpoints import hub  # noqa: PLC0415
 
+    logger.info("downloading %s: %s", checkpoint.name, licence_note(checkpoint.name, task))
     names = list(repository_names(checkpoint.name, task))
     revision = checkpoint.revision or row_of(checkpoint.name, task).revision()
     replaced = checkpoint.replaced
