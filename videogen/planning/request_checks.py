@@ -14,7 +14,7 @@ from videogen.tasks.geometry import Shape
 from videogen.tasks.option import typed
 from videogen.tasks.options import OPTIONS, Options
 from videogen.tasks.sizes import Inputs
-from videogen.tasks.table import VARIANTS
+from videogen.tasks.table import VARIANTS, users_of
 from videogen.tasks.task_spec import TaskSpec, check_scales
 
 
@@ -27,7 +27,15 @@ def check_unused(task: TaskSpec, asked: Mapping[str, object]) -> None:
     for name in asked:
         if not task.uses(name):
             what = f"not used by {task.name} with {task.family} models"
-            raise InputError(OPTIONS[name].flag, typed(asked[name]), what, "leave it out")
+            raise InputError(OPTIONS[name].flag, typed(asked[name]), what, _who_uses(name, task))
+
+
+def _who_uses(option: str, task: TaskSpec) -> str:
+    """Name the models and tasks that an option is for."""
+    families = [row.family for row in VARIANTS[task.name] if row.uses(option)]
+    others = [name for name in users_of(option) if name != task.name]
+    users = [f"{task.name} with {', '.join(families)} models"] if families else []
+    return f"leave it out; used by {', '.join([*users, *others])}"
 
 
 def check_experts(task: TaskSpec, options: Options) -> None:

@@ -99,8 +99,8 @@ class Inputs:
     input_image: str | None = row(types.path,
         "first frame (v2v: the input video's last, where it is at hand without loss)", metavar="FILE|URL",
         aliases=("image", "i2v_image_path"), set_by_chain=True)
-    end_image: str | None = row(types.path, "what comes right after the last frame (with --input_image)",
-        metavar="FILE|URL")
+    end_image: str | None = row(types.path, "last frame (diffusion_forcing: what comes right "
+        "after it), with --input_image", metavar="FILE|URL")
     input_video: str | None = row(types.path, "video to continue", metavar="FILE|URL",
         aliases=("video", "video_path"))
     input_audio: str | None = row(types.path, "speech, 0.4 to 200 s: a sound file, or a video's sound",

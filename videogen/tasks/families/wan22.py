@@ -31,7 +31,14 @@ WAN22_VAE = VaeMemory(decode=209.5, picture=15.4, video=64.2)
 
 def wan22_image_to_video(options: Options, inputs: Inputs, tables: SizeTables) -> Shape:
     """Wan2.2 A14B: --size and --resolution are areas, the ratio is the image's (spec wan22 section 4)."""
-    shape = one_roll(options, tables, LANDSCAPE, fit=area_size, source=first_frame_of(inputs))
+    shape = one_roll(
+        options,
+        tables,
+        LANDSCAPE,
+        fit=area_size,
+        source=first_frame_of(inputs),
+        after_image=bool(inputs.get("end_image")),
+    )
     return replace(shape, encoded_frames=shape.num_frames)
 
 
@@ -88,6 +95,7 @@ LAYOUTS = (
     ),
 )
 IMAGE = {"input_image": Files("image", 1, 1)}
+IMAGES = {**IMAGE, "end_image": Files("image", 0, 1)}
 VIDEO = {"input_video": Files("video", 1, 1), "input_image": Files("image", 0, 1)}
 VIDEO_OPTIONS = (*SIZE_AND_LENGTH, "vlm_path", "vlm_device", "custom_prompt", "save_last_frame")
 A14B = TaskSpec(
@@ -112,7 +120,7 @@ A14B_FROM_IMAGE = replace(
     name="image_to_video",
     config_name="wan22-i2v-a14b",
     tiny={"wan22-a14b": "wan22-i2v-a14b"},
-    inputs=IMAGE,
+    inputs=IMAGES,
     shape=wan22_image_to_video,
     network=replace(TEXT_ONLY, experts=2, in_channels=36),
 )
