@@ -310,7 +310,9 @@ def _prompts(plan: Plan) -> Record:
 
 def _record(plan: Plan, pipeline: VideoPipeline) -> Record:
     """Return the content of the sidecar, except for what is known only at the end."""
-    checkpoint, shape = plan.checkpoint, plan.shape
+    checkpoint, shape, late = plan.checkpoint, plan.shape, plan.notes_of_written if plan.written else []
+    for note in late:
+        logger.warning(note)
     return {
         "schema": sidecar.SCHEMA,
         "videogen": __version__,
@@ -333,6 +335,7 @@ def _record(plan: Plan, pipeline: VideoPipeline) -> Record:
             name: [{"name": item.name, "sha256": item.sha256} for item in items]
             for name, items in plan.inputs.items()
         },
+        "warnings": [*plan.warnings, *late],
         "device": devices.device_name(pipeline._execution_device),
         "dtype": plan.options.dtype,
         **({"ranks": asdict(plan.facts.degrees)} if plan.facts.degrees.size > 1 else {}),

@@ -7,7 +7,6 @@ from importlib import import_module
 
 import torch
 
-from videogen.checkpoints import lora as lora_files
 from videogen.checkpoints import resolve
 from videogen.checkpoints.layouts import Checkpoint, component_sizes
 from videogen.checkpoints.resolve import inspect, patterns, repository_names, row_of, tiny_folder
@@ -136,10 +135,6 @@ def set_up(plan: Plan) -> VideoPipeline:
         logger.warning("%s; --dry_run shows what other options take", about)
     check_device(plan)
     logger.info("loading %s", plan.checkpoint.name)
-    for lora in options.lora:  # again, for models that were not here
-        note = lora_files.check(lora.path, plan.checkpoint)
-        if note and note not in plan.warnings:
-            logger.warning(note)
     set_precision(device, dtype)
     enable_fused_kernels(device, dtype, DTYPES[options.vae_dtype])
     whole = not (options.offload or options.low_vram)

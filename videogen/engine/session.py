@@ -68,7 +68,10 @@ class Session:
             raise InputError(
                 "--model_id", fetched.name, what, "it is here now: the same command again uses them"
             )
-        return plan.fetched(fetched)
+        made = plan.fetched(fetched)
+        for note in made.warnings[len(plan.warnings) :]:  # about files that were not here
+            logger.warning(note)
+        return made
 
     def ensure_downloaded(self, plan: Outline) -> Plan:
         """Return the plan with its model on every rank's machine."""

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from videogen.checkpoints.layouts import Checkpoint
 from videogen.errors import InputError
+from videogen.planning.file_notes import file_notes
 from videogen.planning.model_facts import (
     FileFacts,
     ModelFacts,
@@ -97,6 +98,12 @@ class Outline(Draft):
         peak = self.facts.memory.peak
         modes = {"plain": peak(tiled=self.tiled), "offload": peak(offload=True, tiled=self.tiled)}
         return modes if self.facts.degrees.size > 1 else modes | {"low_vram": peak(low_vram=True)}
+
+    @property
+    def notes_of_written(self) -> list[str]:
+        """Return the warnings about the prompts that models wrote."""
+        options = self.options.replace(**self._written_prompts)
+        return [note for note in file_notes(self.task, options, self.checkpoint) if note not in self.warnings]
 
     @property
     def _written_prompts(self) -> dict[str, object]:
@@ -187,7 +194,8 @@ class Outline(Draft):
         }
         options = options.replace(**options_of_weights(self.task, checkpoint, asked))
         facts = model_facts(self.task, options, self.shape, checkpoint)
-        outline = replace(self, checkpoint=checkpoint, options=options, facts=facts)
+        notes = dict.fromkeys([*self.warnings, *file_notes(self.task, options, checkpoint)])
+        outline = replace(self, checkpoint=checkpoint, options=options, facts=facts, warnings=tuple(notes))
         return outline.with_files(read_files(options, facts, checkpoint))
 
 

@@ -8,6 +8,7 @@ from videogen.checkpoints import tensor_headers
 from videogen.checkpoints.layouts import Checkpoint
 from videogen.errors import CheckpointError, InputError
 from videogen.planning import option_rules
+from videogen.planning.file_notes import file_notes
 from videogen.planning.parallelism import check_launch
 from videogen.results.output_paths import check_writable
 from videogen.tasks.geometry import Shape
@@ -113,8 +114,7 @@ def warnings(
     if "prompt_enhancer" in asked and options.prompt_enhancer and (options.input_image or options.end_image):
         yield "--prompt_enhancer is not used with an image, as published"
     yield from _without_effect(task, options, asked)
-    if checkpoint.folder is not None:
-        yield from (note for lora in options.lora if (note := lora_files.check(lora.path, checkpoint)))
+    yield from file_notes(task, options, checkpoint)
 
 
 def _roll_prompts(prompts: int, rolls: int) -> Iterator[str]:

@@ -12,6 +12,7 @@ from videogen.tasks.families.wan import (
     WAN_COMPONENTS,
     WAN_MEMORY,
     WAN_PLACES,
+    WAN_TEXT,
     first_frame_of,
     one_roll,
     text_to_video,
@@ -114,6 +115,7 @@ A14B = TaskSpec(
     network=replace(TEXT_ONLY, experts=2),
     warnings=unguided_warnings,
     memory=WAN_MEMORY,
+    text=WAN_TEXT,
 )
 A14B_FROM_IMAGE = replace(
     A14B,
@@ -140,6 +142,7 @@ TI2V_5B = TaskSpec(
     network=replace(TEXT_ONLY, in_channels=48),
     warnings=unguided_warnings,
     memory=replace(WAN_MEMORY, vae=WAN22_VAE, vae_width=_vae_width),
+    text=WAN_TEXT,
 )
 TI2V_5B_FROM_IMAGE = replace(TI2V_5B, name="image_to_video", inputs=IMAGE, shape=wan22_5b_image_to_video)
 TASKS = (
