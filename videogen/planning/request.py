@@ -5,12 +5,13 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from videogen.checkpoints import resolve
 from videogen.errors import InputError, VideoGenError
-from videogen.media.audio import InputAudio, read_audio
+from videogen.media.audio import AVATAR_FPS, MAX_FRAMES, InputAudio, read_audio
 from videogen.media.download import Fetcher
 from videogen.media.image import InputImage, read_image
 from videogen.media.video_reader import InputVideo, read_video
@@ -133,10 +134,7 @@ def decide(item: Item, workdir: Path) -> Draft:
 
     # 3. The inputs, and with them what the video will be.
     fetcher = Fetcher(folder=workdir, timeout=options.download_timeout)
-    inputs = {
-        name: _read(task.name, name, getattr(options, name), files, fetcher)
-        for name, files in task.inputs.items()
-    }
+    inputs = {name: _read(task.name, options, name, files, fetcher) for name, files in task.inputs.items()}
     shape = task.shape(options, inputs, task.size_tables(checkpoint))
 
     # 4. What the user should know, and who writes the prompt.
@@ -175,13 +173,15 @@ def _seeds(asked: Options, drawn: int) -> Sequence[int]:
     return made
 
 
-def _read(
-    task: str, name: str, given: str | Sequence[str] | None, files: Files, fetcher: Fetcher
-) -> list[InputFile]:
+def _read(task: str, options: Options, name: str, files: Files, fetcher: Fetcher) -> list[InputFile]:
     """Open and check the files of one input flag."""
+    given = getattr(options, name)
     flag, sources = OPTIONS[name].flag, [given] if isinstance(given, str) else list(given or ())
     files.check(flag, task, len(sources))
-    return [READERS[files.kind](flag, source, fetcher) for source in sources]
+    read = READERS[files.kind]
+    if files.kind == "audio":  # what is longer than the published limit is cut, where a flag allows more
+        read = partial(read_audio, longest=max(MAX_FRAMES, options.max_frames_num) / AVATAR_FPS)
+    return [read(flag, source, fetcher) for source in sources]
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
 from videogen.errors import InputError
-from videogen.media.audio import MAX_FRAMES
+from videogen.media.audio import MOST_FRAMES
 from videogen.media.download import display_name
 from videogen.tasks import option_types as types
 from videogen.tasks.kernels import BACKENDS
@@ -103,7 +103,7 @@ class Inputs:
         "after it), with --input_image", metavar="FILE|URL")
     input_video: str | None = row(types.path, "video to continue", metavar="FILE|URL",
         aliases=("video", "video_path"))
-    input_audio: str | None = row(types.path, "speech, 0.4 to 200 s: a sound file, or a video's sound",
+    input_audio: str | None = row(types.path, "speech, 0.4 s to --max_frames_num: a sound file, or a video's",
         metavar="FILE|URL", aliases=("audio",))
     source_fps: float | None = row(types.rate,
         "resample the input video from this rate, or from its own ('auto')", metavar="FPS|auto",
@@ -177,7 +177,7 @@ class Avatar:
         "prompt of what is seen (--prompt is for a hidden first clip); 'same' takes --prompt", metavar="TEXT")
     motion_frame: int = row(types.whole(1), "frames carried to the next clip", metavar="N", in_schedule=True)
     drop_frame: int = row(types.whole(0), "frames cut at the end of a clip", metavar="N")
-    max_frames_num: int = row(types.whole(1, MAX_FRAMES), "longest video in frames", metavar="N")
+    max_frames_num: int = row(types.whole(1, MOST_FRAMES), "longest video in frames", metavar="N")
     audio_track: str = row(types.one_of("original", "normalized"),
         "sound of the file: the input's own, or the 16 kHz mono that drives the lips, as published",
         metavar="WHICH")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 def clean_prompt(prompt: str) -> str:
-    """Repair encoding errors, resolve HTML entities (twice), collapse whitespace; spec skyreels_v3 section 3."""
+    """Repair encoding errors, resolve HTML entities (twice), collapse whitespace (spec skyreels_v3)."""
     import ftfy  # noqa: PLC0415 - this module is loaded at start-up
 
     repaired = html.unescape(html.unescape(ftfy.fix_text(prompt)))
