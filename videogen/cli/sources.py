@@ -76,7 +76,7 @@ def fetched_for(values: Mapping[str, object]) -> Iterator[str]:
         if OPTIONS[name].names_model:
             yield f"the model {brief(value)}"
     loras = values.get("lora")
-    yield from (f"the LoRA {brief(lora.path)}" for lora in (loras if isinstance(loras, tuple) else ()))
+    yield from (f"the LoRA {brief(lora.name, 200)}" for lora in (loras if isinstance(loras, tuple) else ()))
     yield from (f"the URL {brief(url, 200)}" for _, url in urls(values))
 
 

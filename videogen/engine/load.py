@@ -7,7 +7,7 @@ from importlib import import_module
 
 import torch
 
-from videogen.checkpoints import resolve
+from videogen.checkpoints import lora_source, resolve
 from videogen.checkpoints.layouts import Checkpoint, component_sizes
 from videogen.checkpoints.resolve import inspect, patterns, repository_names, row_of, tiny_folder
 from videogen.errors import CheckpointError, InputError, first_line
@@ -15,6 +15,7 @@ from videogen.files import read_json
 from videogen.models.components import plan_component
 from videogen.pipelines.base import VideoPipeline
 from videogen.planning.plan import Outline, Plan
+from videogen.planning.request_checks import check_lora
 from videogen.runtime import apply, float8, memory, parallel
 from videogen.runtime import device as devices
 from videogen.runtime.cross_attention_cache import cache_cross_attention
@@ -24,7 +25,7 @@ from videogen.runtime.precision import set_precision
 from videogen.runtime.vae import prepare_vae
 from videogen.tasks import kernels
 from videogen.tasks.option_types import Lora
-from videogen.tasks.options import OPTIONS
+from videogen.tasks.options import OPTIONS, Options
 from videogen.tasks.table import find, variant
 from videogen.tasks.task_spec import TaskSpec
 
@@ -123,6 +124,21 @@ def fetch(checkpoint: Checkpoint, task: TaskSpec, timeout: float | None = None) 
     revision = checkpoint.revision or row_of(checkpoint.name, task).revision()
     snapshot, name = hub.download(names, revision, patterns(task), sum(checkpoint.sizes.values()), timeout)
     return replace(inspect(snapshot, task, name=name), revision=snapshot.name)
+
+
+def fetch_loras(options: Options) -> tuple[Lora, ...]:
+    """Return the LoRAs, each with its file on this machine.
+
+    Raises:
+        CheckpointError, InputError: one cannot be downloaded, or is no LoRA.
+    """
+    made = []
+    for lora in options.lora:
+        if lora.source is not None:
+            lora = lora._replace(path=lora_source.fetch(lora.source, options.download_timeout))  # noqa: PLW2901
+            check_lora(lora.path)
+        made.append(lora)
+    return tuple(made)
 
 
 def set_up(plan: Plan) -> VideoPipeline:

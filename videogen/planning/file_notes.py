@@ -19,7 +19,9 @@ def file_notes(task: TaskSpec, options: Options, checkpoint: Checkpoint) -> Iter
     """
     if checkpoint.folder is None:
         return
-    yield from (note for lora in options.lora if (note := lora_files.check(lora.path, checkpoint)))
+    for lora in options.lora:
+        if lora.path.exists() and (note := lora_files.check(lora.path, checkpoint)):
+            yield note
     yield from cut_notes(task.text, checkpoint, _texts(task, options))
 
 

@@ -17,6 +17,7 @@ from videogen.planning.memory_estimate import Memory, Video, estimate
 from videogen.planning.parallelism import choose_degrees
 from videogen.tasks.geometry import PATCH, Shape
 from videogen.tasks.option import typed
+from videogen.tasks.option_types import Lora
 from videogen.tasks.options import OPTIONS, Options
 from videogen.tasks.step_caches import KINDS, Ratios, ratios_name, read_cache, read_ratios
 from videogen.tasks.task_spec import TaskSpec
@@ -66,7 +67,7 @@ def model_facts(task: TaskSpec, options: Options, shape: Shape, checkpoint: Chec
         CheckpointError: a broken or truncated file.
         InputError: ranks that cannot share the video, a cache without coefficients for the model.
     """
-    loras = tuple((_lora_digest(lora.path), lora.scale, lora.expert) for lora in options.lora)
+    loras = tuple((_lora_digest(lora), lora.scale, lora.expert) for lora in options.lora)
     known = checkpoint.folder is not None or checkpoint.sizes or checkpoint.tiny
     teacache = _teacache(task, options, checkpoint) if known else None
     degrees = _degrees(task, options, shape, checkpoint)
@@ -193,9 +194,11 @@ def _residuals(options: Options, shape: Shape, outputs: int) -> int:
     return branches * (kind.kept + kind.per_output * outputs)
 
 
-def _lora_digest(path: Path) -> str:
-    """Return the digest of a LoRA: of its file, and of those that state its strength."""
-    file = lora_files.file_of(path)
+def _lora_digest(lora: Lora) -> str:
+    """Return the digest of a LoRA: of its file, and of those that state its strength; else its name."""
+    if not lora.path.exists():
+        return lora.name
+    file = lora_files.file_of(lora.path)
     found = [file, *strength_files(file)]
     return _digest(tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in found))
 

@@ -25,6 +25,7 @@ from videogen.results import sidecar
 from videogen.results.output_paths import OutputPaths
 from videogen.results.resume_store import ResumeStore
 from videogen.tasks.geometry import Shape
+from videogen.tasks.option_types import Lora
 from videogen.tasks.options import OPTIONS, Options
 from videogen.tasks.sizes import Inputs
 from videogen.tasks.task_spec import TaskSpec
@@ -180,8 +181,8 @@ class Outline(Draft):
         """Return the plan, with what the files of its model say."""
         return Plan(**_fields(self, Outline), files=files)
 
-    def fetched(self, checkpoint: Checkpoint) -> "Plan":
-        """Return the plan, with its model on this machine now.
+    def fetched(self, checkpoint: Checkpoint, loras: tuple[Lora, ...] | None = None) -> "Plan":
+        """Return the plan, with its model and its LoRAs on this machine now.
 
         Raises:
             CheckpointError, InputError: a model that the options do not fit.
@@ -192,6 +193,7 @@ class Outline(Draft):
             for name in (*self.task.fixed_options, *self.task.requires)
             if (value := getattr(options, name)) not in (None, usual.get(name))
         }
+        options = options.replace(lora=self.options.lora if loras is None else loras)
         options = options.replace(**options_of_weights(self.task, checkpoint, asked))
         facts = model_facts(self.task, options, self.shape, checkpoint)
         notes = dict.fromkeys([*self.warnings, *file_notes(self.task, options, checkpoint)])

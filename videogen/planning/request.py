@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from videogen.checkpoints import resolve
+from videogen.checkpoints import lora_source, resolve
 from videogen.errors import InputError, VideoGenError
 from videogen.media.audio import AVATAR_FPS, MAX_FRAMES, InputAudio, read_audio
 from videogen.media.download import Fetcher
@@ -37,10 +37,11 @@ from videogen.results.output_paths import (
 )
 from videogen.results.publishing import finish_interrupted
 from videogen.tasks.option import typed
-from videogen.tasks.option_types import MAX_SEED
+from videogen.tasks.option_types import MAX_SEED, Lora
 from videogen.tasks.options import OPTIONS, Options, check_combination, defaults, merge
+from videogen.tasks.presets import preset_values
 from videogen.tasks.table import check_used, find, variant
-from videogen.tasks.task_spec import Files
+from videogen.tasks.task_spec import Files, TaskSpec
 
 InputFile = InputAudio | InputImage | InputVideo
 Reader = Callable[[str, str, Fetcher], InputFile]
@@ -80,7 +81,9 @@ def make_plans(
     for item in items:
         with _labelled(item.label):
             draft = decide(item, workdir)
-            here = draft.checkpoint.folder is not None
+            here = draft.checkpoint.folder is not None and all(
+                lora.path.exists() for lora in draft.options.lora
+            )
             files = read_files(draft.options, draft.facts, draft.checkpoint) if here else None
             videos += [(item.label, draft, files, seed) for seed in _seeds(draft.options, drawn)]
     plans: list[Outline] = []
@@ -124,9 +127,12 @@ def decide(item: Item, workdir: Path) -> Draft:
     check_unused(task, asked)
 
     # 2. The options, complete.
+    given, asked = asked, _with_preset(task, item)
     usual = merge(defaults(), task.defaults(checkpoint))
     options = task.resolve_defaults(Options.of(merge(usual, asked)))
-    options = options.replace(**options_of_weights(task, checkpoint, asked))
+    options = options.replace(
+        lora=tuple(_as_here(lora) for lora in options.lora), **options_of_weights(task, checkpoint, asked)
+    )
     check_experts(task, options)
     check_prompt(task, options)
     check_runtime(options)
@@ -138,8 +144,15 @@ def decide(item: Item, workdir: Path) -> Draft:
     shape = task.shape(options, inputs, task.size_tables(checkpoint))
 
     # 4. What the user should know, and who writes the prompt.
-    explicit = {k for k, v in asked.items() if not (k in item.recorded and v == usual.get(k))}
+    explicit = {k for k, v in given.items() if not (k in item.recorded and v == usual.get(k))}
     notes = list(warnings(task, options, explicit, inputs, shape, checkpoint))
+    if options.preset and "lora" in explicit:
+        notes.append(f"--lora takes the place of the LoRAs of --preset {options.preset}")
+    notes += [
+        f"--lora {lora.name} is to be downloaded, and was not looked at yet"
+        for lora in options.lora
+        if not lora.path.exists()
+    ]
     if options.input_image or options.end_image:
         options = options.replace(prompt_enhancer=None)
     described = task.describes and options.prompt is None
@@ -155,6 +168,22 @@ def decide(item: Item, workdir: Path) -> Draft:
         prompt_writers=prompt_writers,
         warnings=tuple(notes),
     )
+
+
+def _with_preset(task: TaskSpec, item: Item) -> Mapping[str, Any]:
+    """Return what was asked for, with what a preset sets; an earlier result does not know of a new preset."""
+    asked = item.values
+    if (name := asked.get("preset")) is None:
+        return asked
+    earlier = {} if "preset" in item.recorded else {k: v for k, v in asked.items() if k in item.recorded}
+    own = {k: v for k, v in asked.items() if k not in earlier}
+    return merge(earlier, preset_values(name, task), own)
+
+
+def _as_here(lora: Lora) -> Lora:
+    """Return a LoRA with the path of its file, if that was fetched before."""
+    found = lora_source.find(lora.source) if lora.source else None
+    return lora if found is None else lora._replace(path=found)
 
 
 def _seeds(asked: Options, drawn: int) -> Sequence[int]:

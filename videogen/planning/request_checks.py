@@ -49,7 +49,7 @@ def check_experts(task: TaskSpec, options: Options) -> None:
     for lora in options.lora:
         if lora.expert is not None and task.network.experts != 2:
             what = f"':{lora.expert}' is for models with two experts"
-            raise InputError("--lora", lora.path, what, "leave it out")
+            raise InputError("--lora", lora.name, what, "leave it out")
 
 
 def check_prompt(task: TaskSpec, options: Options) -> None:
@@ -78,10 +78,16 @@ def check_runtime(options: Options) -> None:
     if options.embedding_cache is not None:
         check_writable("--embedding_cache", Path(options.embedding_cache))
     for lora in options.lora:
-        _check_lora(lora.path)
+        if lora.path.exists() or lora.source is None:
+            check_lora(lora.path)
 
 
-def _check_lora(path: Path) -> None:
+def check_lora(path: Path) -> None:
+    """Refuse what is no LoRA file, or none that is whole.
+
+    Raises:
+        InputError: it is so.
+    """
     if not (path.is_dir() or (path.is_file() and path.suffix in lora_files.SUFFIXES)):
         kinds = ", ".join(lora_files.SUFFIXES)
         fix = f"give the file ({kinds}), or the folder it is in"

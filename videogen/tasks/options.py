@@ -14,6 +14,7 @@ from videogen.errors import InputError
 from videogen.media.audio import MOST_FRAMES
 from videogen.media.download import display_name
 from videogen.tasks import option_types as types
+from videogen.tasks.adapter_options import Adapters
 from videogen.tasks.kernels import BACKENDS
 from videogen.tasks.option import Needs, Option, row, switch
 from videogen.tasks.step_caches import step_cache
@@ -265,9 +266,6 @@ class Runtime:
     embedding_cache: str | None = row(types.folder,
         "keep encoded prompts here; known ones need no text encoder", metavar="DIR", common=True,
         hashed=False, recorded=False)
-    lora: tuple[types.Lora, ...] = row(types.lora, "LoRA weights, repeatable",
-        metavar="PATH[:scale[:high|low]]", common=True, repeat=True, default=(), hashed=False, reloads=True,
-        record_as=types.recorded_loras)
 
 
 @dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
@@ -325,7 +323,7 @@ GROUPS: dict[str, tuple[type, ...]] = {
     "task and model": (Model,), "prompt": (Prompt,), "size and length": (Size,),
     "inputs": (Inputs,), "sampling": (Sampling,), "diffusion forcing": (Forcing,),
     "avatar": (Avatar,), "chain": (Chain,), "stability": (FirstFrame,), "caching": (Caching,),
-    "memory and speed": (Runtime,), "output": (Output, Existing), "about": (About,),
+    "memory and speed": (Runtime,), "weights": (Adapters,), "output": (Output, Existing), "about": (About,),
 }
 # fmt: on
 
@@ -374,7 +372,19 @@ def check_combination(values: Mapping[str, object]) -> None:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Options(
-    Model, Prompt, Size, Inputs, Sampling, Forcing, Avatar, Chain, FirstFrame, Caching, Runtime, Output
+    Model,
+    Prompt,
+    Size,
+    Inputs,
+    Sampling,
+    Forcing,
+    Avatar,
+    Chain,
+    FirstFrame,
+    Caching,
+    Runtime,
+    Output,
+    Adapters,
 ):
     """The options of one video, complete; what a task does not use has its default value."""
 
