@@ -193,8 +193,10 @@ class Slow:
 
     def __init__(self, error=None):
         self.let, self.written, self.error, self.log = threading.Event(), [], error, []
+        self.begun = threading.Event()
 
     def write(self, frames):
+        self.begun.set()
         assert self.let.wait(10)
         if self.error is not None:
             raise self.error
@@ -241,6 +243,7 @@ def test_nothing_is_written_after_an_abort():
     background = _Background(slow)
     background.write(FRAMES[:1])
     background.write(FRAMES[:2])
+    assert slow.begun.wait(10)
     threading.Timer(0.1, slow.let.set).start()
     background.abort()
     assert (slow.written, set(slow.log)) == ([1], {"abort"})

@@ -20,6 +20,9 @@ MOST_NODES = 100_000  # of a YAML file, with every alias written out
 COMMAND_LINE_ONLY = ("config", "from_metadata", "list_tasks", "env", "version")
 
 
+LONGEST_SHOWN = 300  # characters of a path or URL in a message
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Asked:
     """All that was asked for: values of the videos by option name, and settings of the run.
@@ -47,16 +50,17 @@ def gather(given: Mapping[str, object]) -> Asked:
     taken = {name: value for name, value in earlier.items() if name not in stronger and name in values}
     if settings.dry_run:
         for name, url in urls(taken):
-            what = f"fetches nothing, and {brief(source)} names {brief(url)}"
+            what = f"fetches nothing, and {brief(source, LONGEST_SHOWN)} names {brief(url)}"
             raise InputError(
                 "--dry_run", None, what, f"download it, and add {OPTIONS[name].flag} with its path"
             )
-    warning = f"{brief(source)} cannot say {', '.join(ignored)}: give them as flags, where they are wanted"
+    cannot_say = f"{brief(source, LONGEST_SHOWN)} cannot say {', '.join(ignored)}"
+    warning = f"{cannot_say}: give them as flags, where they are wanted"
     return Asked(
         values={name: value for name, value in values.items() if not OPTIONS[name].about_run},
         recorded=taken.keys(),
         settings=settings,
-        notes=[f"{brief(source)} names {what}" for what in fetched_for(taken)],
+        notes=[f"{brief(source, LONGEST_SHOWN)} names {what}" for what in fetched_for(taken)],
         warnings=[warning] if ignored else [],
     )
 
@@ -76,8 +80,10 @@ def fetched_for(values: Mapping[str, object]) -> Iterator[str]:
         if OPTIONS[name].names_model:
             yield f"the model {brief(value)}"
     loras = values.get("lora")
-    yield from (f"the LoRA {brief(lora.name, 200)}" for lora in (loras if isinstance(loras, tuple) else ()))
-    yield from (f"the URL {brief(url, 200)}" for _, url in urls(values))
+    yield from (
+        f"the LoRA {brief(lora.name, LONGEST_SHOWN)}" for lora in (loras if isinstance(loras, tuple) else ())
+    )
+    yield from (f"the URL {brief(url, LONGEST_SHOWN)}" for _, url in urls(values))
 
 
 def named(spelling: str, source: str) -> Option:
