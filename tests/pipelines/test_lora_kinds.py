@@ -432,3 +432,24 @@ def test_a_model_is_no_lora(tiny_pipeline, tmp_path):
     save_file(weights, tmp_path / "lora.safetensors")
     with pytest.raises(CheckpointError, match="holds whole weights and no LoRA"):
         tiny_pipeline.load_lora_weights(tmp_path / "lora.safetensors")
+
+
+def test_tensors_of_a_caller_are_read_like_a_file(tiny_pipeline, caplog):
+    """Also what diffusers would drop: differences of norms."""
+    name, norm = "diffusion_model.blocks.0.self_attn.q", "blocks.0.attn1.norm_q.weight"
+    tensors = {f"{name}.{part}": value for part, value in PAIR.items()}
+    tensors |= {"diffusion_model.blocks.0.self_attn.norm_q.diff": BIAS, "strange": torch.ones(1)}
+    before = weights_in_use(tiny_pipeline.transformer)
+    try:
+        tiny_pipeline.load_lora_weights(tensors, adapter_name="one")
+        after = weights_in_use(tiny_pipeline.transformer)
+    finally:
+        tiny_pipeline.unload_lora_weights()
+    assert changed(before, after) == {f"{LAYER}.weight", norm}
+    torch.testing.assert_close(after[norm], before[norm] + BIAS)
+    assert "1 of its 4 tensors are not used: unknown names (1)" in caplog.text
+
+
+def test_a_repository_that_is_not_here(tiny_pipeline):
+    with pytest.raises(CheckpointError, match=r"style:x.*not in the cache"):
+        tiny_pipeline.load_lora_weights("some/style", weight_name="x.safetensors")

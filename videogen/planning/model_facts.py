@@ -67,7 +67,7 @@ def model_facts(task: TaskSpec, options: Options, shape: Shape, checkpoint: Chec
         CheckpointError: a broken or truncated file.
         InputError: ranks that cannot share the video, a cache without coefficients for the model.
     """
-    loras = tuple((_lora_digest(lora), lora.scale, lora.expert) for lora in options.lora)
+    loras = tuple((_content_of(lora), lora.scale, lora.expert) for lora in options.lora)
     known = checkpoint.folder is not None or checkpoint.sizes or checkpoint.tiny
     teacache = _teacache(task, options, checkpoint) if known else None
     degrees = _degrees(task, options, shape, checkpoint)
@@ -194,11 +194,14 @@ def _residuals(options: Options, shape: Shape, outputs: int) -> int:
     return branches * (kind.kept + kind.per_output * outputs)
 
 
-def _lora_digest(lora: Lora) -> str:
-    """Return the digest of a LoRA: of its file, and of those that state its strength; else its name."""
-    if not lora.path.exists():
-        return lora.name
-    file = lora_files.file_of(lora.path)
+def _content_of(lora: Lora) -> str:
+    """Return the digest of a LoRA, or its name while it is not on this machine."""
+    return _lora_digest(lora.path) if lora.path.exists() else lora.name
+
+
+def _lora_digest(path: Path) -> str:
+    """Return the digest of a LoRA: of its file, and of those that state its strength."""
+    file = lora_files.file_of(path)
     found = [file, *strength_files(file)]
     return _digest(tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in found))
 
