@@ -1,6 +1,5 @@
 """Still images: opening them safely, and each task's resize rule. PIL only."""
 
-import hashlib
 import math
 import warnings
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from pathlib import Path
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from videogen.errors import InputError, reported_as
-from videogen.media.download import Fetcher, display_name
+from videogen.media.download import Fetcher, display_name, sha256_of
 
 # Formats PIL decodes by itself; others (EPS, say) would start helper programs.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "MPO", "AVIF")
@@ -61,10 +60,12 @@ def read_image(flag: str, source: str, fetcher: Fetcher) -> InputImage:
     if path.stat().st_size > LARGEST:  # some decoders read the whole file first
         raise InputError(flag, source, f"larger than {LARGEST / 1e6:.0f} MB", "scale it down")
     image = _open(flag, source, path)
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     return InputImage(
-        path=path, name=display_name(source), width=image.width, height=image.height, sha256=digest
+        path=path,
+        name=display_name(source),
+        width=image.width,
+        height=image.height,
+        sha256=sha256_of(path),
     )
 
 

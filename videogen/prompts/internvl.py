@@ -46,7 +46,7 @@ def describe(source: InputVideo | FrameArray, model: Chat, *, seed: int) -> str:
     if text := tidy(reply):
         return text
     what = "described the video with nothing; give another model, or a prompt"
-    raise VideoGenError(f"{model.found.flag} {model.found.name}: {what}")
+    raise VideoGenError(f"{model.found.label}: {what}")
 
 
 def tidy(reply: str) -> str:
@@ -88,7 +88,7 @@ def prompt_tokens(model: Chat, num_frames: int) -> Tensor:
     wanted, found = count * num_frames, int((ids == config.image_token_id).sum())
     if found != wanted:
         what = f"its tokenizer and chat template leave {found} of {wanted} picture tokens; download it again"
-        raise CheckpointError(f"{model.found.flag} {model.found.name}: {what}")
+        raise CheckpointError(f"{model.found.label}: {what}")
     return ids
 
 
