@@ -34,7 +34,8 @@ def _texts(task: TaskSpec, options: Options) -> Mapping[str, str]:
             texts |= {f"{OPTIONS[name].flag} line {line}": text for line, text in enumerate(given, start=1)}
         elif given:
             texts[OPTIONS[name].flag] = given
-    if options.roll_prompts:
+    rewritten = options.prompt_enhancer and not (options.input_image or options.end_image)
+    if options.roll_prompts or rewritten:
         texts.pop(OPTIONS["prompt"].flag, None)
     first: dict[str, str] = {}  # a line that repeats another is said once
     for name, text in texts.items():

@@ -101,7 +101,7 @@ class Outline(Draft):
     @property
     def notes_of_written(self) -> list[str]:
         """Return the warnings about the prompts that models wrote."""
-        options = self.options.replace(**self._written_prompts)
+        options = self.options.replace(**self._written_prompts, prompt_enhancer=None)
         return [note for note in file_notes(self.task, options, self.checkpoint) if note not in self.warnings]
 
     @property

@@ -91,7 +91,7 @@ def check_lora(path: Path) -> None:
     """
     if not (path.is_dir() or (path.is_file() and path.suffix in lora_files.SUFFIXES)):
         kinds = ", ".join(lora_files.SUFFIXES)
-        fix = f"give the file ({kinds}), or the folder it is in"
+        fix = f"give the file ({kinds}), the folder it is in, a URL, or OWNER/REPO:FILE"
         raise InputError("--lora", path, "no such .safetensors file", fix)
     try:
         tensor_headers.check(lora_files.file_of(path))
