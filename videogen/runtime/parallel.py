@@ -14,7 +14,7 @@ import itertools
 import logging
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from functools import cached_property, lru_cache, partial
+from functools import lru_cache, partial
 from typing import Any, TypeVar
 
 import torch
@@ -72,12 +72,12 @@ class Communicator:
         if self.is_single:
             return make()
         made = [make()] if self.own.local_rank == 0 else []
-        dist.barrier(self.cpu_group)
+        dist.barrier(self.cpu_group())
         return made[0] if made else make()
 
-    @cached_property
+    @lru_cache  # noqa: B019 - there is one communicator
     def cpu_group(self) -> dist.ProcessGroup:
-        """Process group of all ranks for waiting on the CPU."""
+        """Return the process group of all ranks for waiting on the CPU; all ranks make it together."""
         return dist.new_group(backend="gloo", timeout=PATIENCE)
 
     def is_first_failure(self) -> bool:
