@@ -7,8 +7,7 @@ from importlib import import_module
 
 import torch
 
-from videogen.checkpoints import lora as lora_files
-from videogen.checkpoints import resolve
+from videogen.checkpoints import lora_source, resolve
 from videogen.checkpoints.layouts import Checkpoint, component_sizes
 from videogen.checkpoints.model_features import features_of
 from videogen.checkpoints.resolve import (
@@ -25,6 +24,7 @@ from videogen.files import read_json
 from videogen.models.components import plan_component
 from videogen.pipelines.base import VideoPipeline
 from videogen.planning.plan import Outline, Plan
+from videogen.planning.request_checks import check_lora
 from videogen.runtime import apply, float8, memory, parallel, weight_formats
 from videogen.runtime import device as devices
 from videogen.runtime.cross_attention_cache import cache_cross_attention
@@ -35,7 +35,7 @@ from videogen.runtime.vae import prepare_vae
 from videogen.tasks import kernels
 from videogen.tasks.config import Config
 from videogen.tasks.option_types import Lora
-from videogen.tasks.options import OPTIONS
+from videogen.tasks.options import OPTIONS, Options
 from videogen.tasks.table import find, variant
 from videogen.tasks.task_spec import TaskSpec
 
@@ -154,6 +154,21 @@ def fetch(checkpoint: Checkpoint, task: TaskSpec, timeout: float | None = None) 
     return replace(inspect(snapshot, task, name=name, replaced=replaced), revision=snapshot.name)
 
 
+def fetch_loras(options: Options) -> tuple[Lora, ...]:
+    """Return the LoRAs, each with its file on this machine.
+
+    Raises:
+        CheckpointError, InputError: one cannot be downloaded, or is no LoRA.
+    """
+    made = []
+    for lora in options.lora:
+        if lora.source is not None:
+            lora = lora._replace(path=lora_source.fetch(lora.source, options.download_timeout))  # noqa: PLW2901
+            check_lora(lora.path)
+        made.append(lora)
+    return tuple(made)
+
+
 def set_up(plan: Plan) -> VideoPipeline:
     """Load a plan's pipeline and apply its runtime options, from outside."""
     options, degrees = plan.options, plan.facts.degrees
@@ -164,10 +179,6 @@ def set_up(plan: Plan) -> VideoPipeline:
         logger.warning("%s; --dry_run shows what other options take", about)
     check_device(plan)
     logger.info("loading %s", plan.checkpoint.name)
-    for lora in options.lora:  # again, for models that were not here
-        note = lora_files.check(lora.path, plan.checkpoint)
-        if note and note not in plan.warnings:
-            logger.warning(note)
     set_precision(device, dtype)
     enable_fused_kernels(device, dtype, DTYPES[options.vae_dtype])
     whole = not (options.offload or options.low_vram or options.quantize)

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
-from videogen.media.audio import MAX_FRAMES
+from videogen.media.audio import MOST_FRAMES
 from videogen.media.download import display_name
 from videogen.tasks import option_types as types
+from videogen.tasks.adapter_options import Adapters
 from videogen.tasks.kernels import BACKENDS
 from videogen.tasks.option import Needs, Option, row, switch
 from videogen.tasks.step_caches import step_cache
@@ -105,11 +106,11 @@ class InputFiles:
     input_image: str | None = row(types.path,
         "first frame (v2v: the input video's last, where it is at hand without loss)", metavar="FILE|URL",
         aliases=("image", "i2v_image_path"), set_by_chain=True)
-    end_image: str | None = row(types.path, "what comes right after the last frame (with --input_image)",
-        metavar="FILE|URL")
+    end_image: str | None = row(types.path, "last frame (diffusion_forcing: what comes right "
+        "after it), with --input_image", metavar="FILE|URL")
     input_video: str | None = row(types.path, "video to continue", metavar="FILE|URL",
         aliases=("video", "video_path"))
-    input_audio: str | None = row(types.path, "speech, 0.4 to 200 s: a sound file, or a video's sound",
+    input_audio: str | None = row(types.path, "speech, 0.4 s to --max_frames_num: a sound file, or a video's",
         metavar="FILE|URL", aliases=("audio",))
     source_fps: float | None = row(types.rate,
         "resample the input video from this rate, or from its own ('auto')", metavar="FPS|auto",
@@ -183,7 +184,7 @@ class Avatar:
         "prompt of what is seen (--prompt is for a hidden first clip); 'same' takes --prompt", metavar="TEXT")
     motion_frame: int = row(types.whole(1), "frames carried to the next clip", metavar="N", in_schedule=True)
     drop_frame: int = row(types.whole(0), "frames cut at the end of a clip", metavar="N")
-    max_frames_num: int = row(types.whole(1, MAX_FRAMES), "longest video in frames", metavar="N")
+    max_frames_num: int = row(types.whole(1, MOST_FRAMES), "longest video in frames", metavar="N")
     audio_track: str = row(types.one_of("original", "normalized"),
         "sound of the file: the input's own, or the 16 kHz mono that drives the lips, as published",
         metavar="WHICH")
@@ -274,9 +275,6 @@ class Runtime:
     embedding_cache: str | None = row(types.folder,
         "keep encoded prompts here; known ones need no text encoder", metavar="DIR", common=True,
         hashed=False, recorded=False)
-    lora: tuple[types.Lora, ...] = row(types.lora, "LoRA weights, repeatable",
-        metavar="PATH[:scale[:high|low]]", common=True, repeat=True, default=(), hashed=False, reloads=True,
-        record_as=types.recorded_loras)
 
 
 @dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
@@ -340,7 +338,7 @@ GROUPS: dict[str, tuple[type, ...]] = {
     "task and model": (Model,), "prompt": (Prompt,), "size and length": (Size,),
     "inputs": (InputFiles,), "sampling": (Sampling,), "diffusion forcing": (Forcing,),
     "avatar": (Avatar,), "chain": (Chain,), "stability": (FirstFrame,), "caching": (Caching,),
-    "memory and speed": (Runtime,), "output": (Output, Existing), "about": (About,),
+    "memory and speed": (Runtime,), "weights": (Adapters,), "output": (Output, Existing), "about": (About,),
 }
 # fmt: on
 
@@ -372,9 +370,11 @@ def merge(*sources: Mapping[str, object]) -> dict[str, Any]:
     return merged
 
 
+# fmt: off
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Options(
-    Model, Prompt, Size, InputFiles, Sampling, Forcing, Avatar, Chain, FirstFrame, Caching, Runtime, Output
+    Model, Prompt, Size, InputFiles, Sampling, Forcing, Avatar, Chain, FirstFrame, Caching, Runtime, Output,
+    Adapters
 ):
     """The options of one video, complete; what a task does not use has its default value."""
 
@@ -388,6 +388,7 @@ class Options(
         return replace(self, **changes)
 
 
+# fmt: on
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class RunSettings(Existing, About):
     """The options that speak about the whole run."""
