@@ -351,10 +351,7 @@ def check_plain(content: object) -> None:
 
 
 def other_content(file: Path) -> str | None:
-    """Return what a file holds in place of what its name says, and what to do; None if nothing is odd.
-
-    Downloads and copies leave such files: pointers of Git LFS, web pages, metadata of macOS, parts.
-    """
+    """Return what a file holds in place of what its name says, and what to do; None if nothing is odd."""
     with file.open("rb") as opened:
         start = opened.read(EDGE)
     text = start.lstrip(b"\xef\xbb\xbf \r\n\t").lower()

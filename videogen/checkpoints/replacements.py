@@ -63,7 +63,18 @@ def _check_file(flag: str, path: Path) -> None:
     check_header(path)
 
 
-def check_experts(row: TaskSpec, files: tuple[WeightFile, ...]) -> None:
+def check(row: TaskSpec, checkpoint: Checkpoint, transformers: tuple[WeightFile, ...]) -> None:
+    """Refuse files that do not fit the model found.
+
+    Raises:
+        InputError: one that is for another expert.
+        CheckpointError: one that holds another network.
+    """
+    _check_experts(row, transformers)
+    _check_networks(row, checkpoint)
+
+
+def _check_experts(row: TaskSpec, files: tuple[WeightFile, ...]) -> None:
     """Refuse files that do not say which of two experts they are for, or say it where there is one.
 
     Raises:
@@ -77,7 +88,7 @@ def check_experts(row: TaskSpec, files: tuple[WeightFile, ...]) -> None:
             raise InputError("--transformer", file.path, what, "leave it out")
 
 
-def check_networks(row: TaskSpec, checkpoint: Checkpoint) -> None:
+def _check_networks(row: TaskSpec, checkpoint: Checkpoint) -> None:
     """Refuse files that hold other networks than a task needs.
 
     Raises:

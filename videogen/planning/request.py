@@ -132,13 +132,11 @@ def decide(item: Item, workdir: Path) -> Draft:
     task = find(asked.get("task_type"))
     check_used(task.name, asked)
     option_rules.check_combination(asked)
-    replaced = replacements.replaced_files(asked)
-    model = asked.get("model_id", task.default_model())
+    model, replaced = asked.get("model_id", task.default_model()), replacements.replaced_files(asked)
     checkpoint = resolve.locate(model, asked.get("revision"), task, replaced)
     task = variant(task.name, checkpoint.family)
     check_unused(task, asked)
-    replacements.check_experts(task, asked.get("transformer", ()))
-    replacements.check_networks(task, checkpoint)
+    replacements.check(task, checkpoint, asked.get("transformer", ()))
 
     # 2. The options, complete.
     given, asked = asked, _with_preset(task, item)
