@@ -5,10 +5,10 @@ from videogen.checkpoints.key_maps import KeyTable, NetworkNames
 # ComfyUI's names -> the published ones.
 _COMFY = (
     (r"_attn\.(qkv|proj)\.", r"_attn_\1."),
-    (r"_attn\.norm\.query_norm\.scale$", "_attn_q_norm.weight"),
-    (r"_attn\.norm\.key_norm\.scale$", "_attn_k_norm.weight"),
-    (r"\.norm\.query_norm\.scale$", ".q_norm.weight"),
-    (r"\.norm\.key_norm\.scale$", ".k_norm.weight"),
+    (r"_attn\.norm\.query_norm\.(?:scale|weight)$", "_attn_q_norm.weight"),
+    (r"_attn\.norm\.key_norm\.(?:scale|weight)$", "_attn_k_norm.weight"),
+    (r"\.norm\.query_norm\.(?:scale|weight)$", ".q_norm.weight"),
+    (r"\.norm\.key_norm\.(?:scale|weight)$", ".k_norm.weight"),
     (r"_mod\.lin\.", "_mod.linear."),
     (r"\.modulation\.lin\.", ".modulation.linear."),
     (r"(_mlp|_refiner\.blocks\.\d+\.mlp)\.0\.", r"\1.fc1."),
