@@ -1,0 +1,388 @@
+"""Mutation testing: ``python -m tests.faults.mutate FILE`` changes a module in one place, and runs its tests.
+
+Every change of ``changes`` is tried: another operator, comparison or number, a condition negated, a
+statement, a ``with`` or a ``not`` left out, two arguments swapped. A change that no test of ``TESTS`` notices is a
+survivor, and is printed. Texts with a space in them are sentences for people and stay; so do annotations and
+decorators.
+
+Tests are collected once. Each change is tried in a forked child, on the tests that enter its function, and
+only the code of that function is replaced; for a constant or a default, its value. After a change in the body
+of a class everything is imported anew. Survivors that change nothing are in ``EQUIVALENT``.
+"""
+
+import argparse
+import ast
+import copy
+import gc
+import importlib
+import importlib.abc
+import importlib.util
+import inspect
+import os
+import random
+import signal
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import CodeType, FunctionType, ModuleType
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.faults.mutants import EQUIVALENT, TESTS
+
+MODULE, CLASS = -1, -2  # places outside of functions
+SLOWEST = 20.0  # seconds; a change that takes so long is noticed
+COMPARISONS = {
+    ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt,
+    ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In,
+}  # fmt: skip
+OPERATORS = {
+    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult,
+    ast.Mod: ast.FloorDiv, ast.Pow: ast.Mult, ast.BitOr: ast.BitAnd, ast.BitAnd: ast.BitOr,
+    ast.And: ast.Or, ast.Or: ast.And,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One change: its line, what it does, the changed tree, and where it is (see ``_places``)."""
+
+    line: int
+    what: str
+    tree: ast.Module
+    place: int
+
+    def __str__(self) -> str:
+        return f"{self.line}: {self.what}"
+
+
+def changes(node: ast.AST) -> Iterator[ast.AST]:  # noqa: PLR0912 - a table
+    """Yield what a node may be changed to."""
+    new = copy.deepcopy(node)
+    match new:
+        case ast.Compare(ops=[first, *rest]) if type(first) in COMPARISONS:
+            new.ops = [COMPARISONS[type(first)](), *rest]
+            yield new
+        case ast.BinOp(op=op) | ast.BoolOp(op=op) | ast.AugAssign(op=op) if type(op) in OPERATORS:
+            new.op = OPERATORS[type(op)]()
+            yield new
+        case ast.UnaryOp(op=ast.Not() | ast.USub()):
+            yield new.operand
+        case ast.Constant(value=bool(value)):
+            yield ast.Constant(not value)
+        case ast.Constant(value=int(value) | float(value)):
+            yield ast.Constant(value + 1)
+        case ast.Constant(value=str(value)) if " " not in value:
+            yield ast.Constant(f"{value}x")
+        case ast.If(test=test) | ast.IfExp(test=test) | ast.While(test=test):
+            new.test = ast.UnaryOp(ast.Not(), test)
+            yield new
+        case ast.comprehension(ifs=[test, *rest]):
+            new.ifs = [ast.UnaryOp(ast.Not(), test), *rest]
+            yield new
+        case ast.Call(args=[first, second, *rest]) if not isinstance(first, ast.Starred):
+            new.args = [second, first, *rest]
+            yield new
+        case ast.Expr(value=ast.Call() | ast.Yield()) | ast.Raise() | ast.Continue() | ast.Break():
+            yield ast.Pass()
+        case ast.Assign(targets=[ast.Attribute() | ast.Subscript()]) | ast.AugAssign():
+            yield ast.Pass()
+        case ast.With(items=items, body=body):
+            for index, item in enumerate(items):
+                if item.optional_vars is None:
+                    left = items[:index] + items[index + 1 :]
+                    yield ast.With(left, body) if left else ast.If(ast.Constant(True), body, [])
+
+
+class _Changer(ast.NodeTransformer):
+    """Makes the change number ``wanted`` of a tree, in the order in which it is walked."""
+
+    def __init__(self, tree: ast.Module, wanted: int) -> None:
+        self.wanted, self.seen = wanted, 0
+        self.staying = {id(part) for node in ast.walk(tree) for part in _staying(node)}
+        self.found: tuple[ast.AST, ast.AST] | None = None
+
+    def visit(self, node: ast.AST) -> ast.AST:
+        if self.found is not None or id(node) in self.staying:
+            return node
+        for changed in changes(node):
+            self.seen += 1
+            if self.seen > self.wanted:
+                self.found = node, changed
+                return ast.copy_location(changed, node)
+        return self.generic_visit(node)
+
+
+def _staying(node: ast.AST) -> list[ast.AST]:  # noqa: PLR0911 - a table
+    """Return what of a node is not changed, with all that is in it."""
+    match node:
+        case ast.Expr(value=ast.Constant()) | ast.Import() | ast.ImportFrom() | ast.Assert():
+            return [node]
+        case (
+            ast.Raise(exc=ast.Call(func=ast.Name("AssertionError"))) | ast.If(test=ast.Name("TYPE_CHECKING"))
+        ):
+            return [node]
+        case ast.FunctionDef(decorator_list=decorators, returns=returns):
+            return [*decorators, *([returns] if returns else [])]
+        case ast.ClassDef(decorator_list=decorators):
+            return decorators
+        case ast.arg(annotation=ast.AST() as annotation) | ast.AnnAssign(annotation=annotation):
+            return [annotation]
+        case ast.Call(func=ast.Name("TypeVar" | "cast")):
+            return [node]
+    return []
+
+
+def _places(tree: ast.Module) -> dict[int, int]:
+    """Return where each node belongs: the first line of its function, MODULE or CLASS."""
+    places = {id(part): MODULE for part in ast.walk(tree)}
+    for outer in tree.body:
+        if isinstance(outer, ast.ClassDef):
+            places |= {id(part): CLASS for part in ast.walk(outer)}
+        for function in outer.body if isinstance(outer, ast.ClassDef) else [outer]:
+            if isinstance(function, ast.FunctionDef):
+                first = min([function.lineno, *(decorator.lineno for decorator in function.decorator_list)])
+                places |= {id(part): MODULE for part in ast.walk(function.args)}
+                places |= {id(part): first for statement in function.body for part in ast.walk(statement)}
+    return places
+
+
+def mutants(source: str) -> Iterator[Mutant]:
+    """Yield every mutant of a module."""
+    number = 0
+    while True:
+        tree = ast.parse(source)
+        places = _places(tree)
+        changer = _Changer(tree, number)
+        tree = ast.fix_missing_locations(changer.visit(tree))
+        if changer.found is None:
+            return
+        node, changed = changer.found
+        line = getattr(node, "lineno", None) or node.target.lineno  # a comprehension has no line of its own
+        yield Mutant(line, _describe(node, changed), tree, places[id(node)])
+        number += 1
+
+
+def _describe(node: ast.AST, changed: ast.AST) -> str:
+    texts = []
+    for part in (node, changed):
+        if isinstance(part, ast.If | ast.While):
+            part = part.test  # noqa: PLW2901
+        text = ast.unparse(part).splitlines()
+        texts.append(text[0] if text else "")
+    return f"{texts[0]}  ->  {texts[1]}"
+
+
+def codes(code: CodeType) -> Iterator[CodeType]:
+    """Yield the code objects in a code object."""
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield constant
+            yield from codes(constant)
+
+
+def _take_values(code: CodeType, module: ModuleType, functions: Mapping[tuple, list[FunctionType]]) -> None:
+    """Execute changed code, and give its constants and defaults to the module."""
+    made = {"__name__": module.__name__, "__file__": module.__file__}
+    exec(code, made)
+    for name, value in made.items():
+        if isinstance(value, type):
+            new = list(vars(value).values())
+        elif isinstance(value, FunctionType):
+            new = [value]
+        else:
+            new = []
+            setattr(module, name, value)
+        for function in map(inspect.unwrap, new):
+            if isinstance(function, FunctionType):
+                place = function.__code__.co_qualname, function.__code__.co_firstlineno
+                for old in functions.get(place, ()):
+                    old.__defaults__, old.__kwdefaults__ = function.__defaults__, function.__kwdefaults__
+
+
+class _Source(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Imports a module from a changed tree."""
+
+    def __init__(self, name: str, file: Path, tree: ast.Module) -> None:
+        self.name, self.file, self.tree = name, file, tree
+
+    def find_spec(self, name, path, target=None):
+        if name != self.name:
+            return None
+        return importlib.util.spec_from_file_location(name, self.file, loader=self)
+
+    def exec_module(self, module):
+        exec(compile(self.tree, str(self.file), "exec"), module.__dict__)
+
+
+class Trial:
+    """A pytest plugin that runs the tests for every mutant instead of once."""
+
+    def __init__(self, file: Path, sample: int | None, verbose: bool) -> None:
+        self.file, self.sample, self.verbose = file, sample, verbose
+        self.name = ".".join(file.relative_to(ROOT).with_suffix("").parts)
+        self.survivors: list[Mutant] = []
+        self.tried = self.equivalent = 0
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session):
+        importlib.import_module(self.name)
+        session.config._tmp_path_factory.getbasetemp()
+        reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+        reporter._tw._file = Path(os.devnull).open("w")  # noqa: SIM115
+        entered, self.seconds = self._baseline(session)
+        functions = defaultdict(list)
+        for thing in gc.get_objects():
+            if isinstance(thing, FunctionType) and thing.__code__.co_filename == str(self.file):
+                functions[thing.__code__.co_qualname, thing.__code__.co_firstlineno].append(thing)
+        gc.collect()
+        gc.freeze()  # children share what is there
+        every = list(mutants(self.file.read_text()))
+        known = [line.split(": ", 1)[1] for line in EQUIVALENT.get(str(self.file.relative_to(ROOT)), {})]
+        self.equivalent = sum(mutant.what in known for mutant in every)
+        every = [mutant for mutant in every if mutant.what not in known]
+        if self.sample is not None and len(every) > self.sample:
+            every = sorted(random.Random(1).sample(every, self.sample), key=lambda mutant: mutant.line)
+        for mutant in every:
+            self.tried += 1
+            items = session.items
+            if mutant.place not in (MODULE, CLASS):
+                items = [item for item in items if mutant.place in entered[item.nodeid]]
+            if not items or not self._noticed(session, mutant, items, functions):
+                self.survivors.append(mutant)
+                tell(f"{self.file.name}:{mutant}" + ("" if items else "  (never run)"))
+            elif self.verbose:
+                tell(f"    killed {mutant}")
+        return True
+
+    def _baseline(self, session):
+        """Return the first lines of the functions that each test enters, and the seconds of all tests."""
+        log = session.config._tmp_path_factory.getbasetemp() / "entered"
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        began = time.monotonic()
+        code = self._fork(lambda: self._trace(session, descriptor), 600)
+        assert code == 0, "the tests fail without a change"
+        entered = defaultdict(set)
+        for line in log.read_text().splitlines():
+            first, test = line.split(" ", 1)
+            entered[test].add(int(first))
+        return entered, time.monotonic() - began
+
+    def _trace(self, session, descriptor):
+        file, seen, now = str(self.file), set(), [""]
+
+        def trace(frame, event, arg):
+            if frame.f_code.co_filename == file:
+                entry = f"{frame.f_code.co_firstlineno} {now[0]}\n"
+                if entry not in seen:
+                    seen.add(entry)
+                    os.write(descriptor, entry.encode())
+
+        class Follower:
+            @pytest.hookimpl(tryfirst=True)
+            def pytest_runtest_protocol(self, item):
+                now[0] = item.nodeid
+                sys.settrace(trace)
+
+        session.config.pluginmanager.register(Follower())
+        return self._run(session, session.items)
+
+    def _noticed(self, session, mutant, items, functions):
+        def child():
+            code = compile(mutant.tree, str(self.file), "exec")
+            if mutant.place == CLASS:
+                return self._anew(session, mutant)
+            if mutant.place == MODULE:
+                _take_values(code, sys.modules[self.name], functions)
+            else:
+                for new in codes(code):
+                    for function in functions[new.co_qualname, new.co_firstlineno]:
+                        function.__code__ = new
+            return self._run(session, items)
+
+        return self._fork(child, min(SLOWEST, 5 + 5 * self.seconds)) != 0
+
+    def _run(self, session, items):
+        from _pytest.main import pytest_runtestloop
+
+        session.items[:] = items
+        try:
+            pytest_runtestloop(session)
+        except session.Failed:
+            return 1
+        return 1 if session.testsfailed else 0
+
+    def _anew(self, session, mutant):
+        for name in list(sys.modules):
+            if name.split(".")[0] in ("videogen", "tests") or name.startswith("test_"):
+                del sys.modules[name]
+        sys.meta_path.insert(0, _Source(self.name, self.file, mutant.tree))
+        return int(pytest.main(arguments(session.config.args)))
+
+    def _fork(self, run, seconds):
+        """Return the exit code of a child; of one that takes too long, another than 0."""
+        if not (child := os.fork()):
+            code = 70
+            try:
+                os.setpgid(0, 0)
+                null = os.open(os.devnull, os.O_RDWR)
+                for number in range(3):
+                    os.dup2(null, number)
+                code = run()
+            finally:
+                os._exit(code)
+        end = time.monotonic() + seconds
+        while True:
+            done, status = os.waitpid(child, os.WNOHANG)
+            if done:
+                return status
+            if time.monotonic() > end:
+                os.killpg(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+                return -1
+            time.sleep(0.005)
+
+
+def tell(line):
+    print(line, flush=True)  # noqa: T201
+
+
+def arguments(tests):
+    options = ("-x", "-q", "-n", "0", "-s", "-p", "no:cacheprovider", "-p", "no:timeout", "-W", "ignore")
+    return [*options, *tests]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("files", nargs="*", default=list(TESTS), help="modules; without one all of TESTS")
+    parser.add_argument("--sample", type=int, help="try so many mutants of a file, drawn with seed 1")
+    parser.add_argument("--verbose", action="store_true", help="print those that are killed as well")
+    options = parser.parse_args()
+    os.chdir(ROOT)
+    worst = 0.0
+    for name in options.files:
+        if len(options.files) > 1 and (
+            child := os.fork()
+        ):  # modules are imported and tests collected for each
+            worst = max(worst, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) / 100)
+            continue
+        trial = Trial(ROOT / name, options.sample, options.verbose)
+        pytest.main(arguments(TESTS[name]), plugins=[trial])
+        left = len(trial.survivors)
+        share = left / max(1, trial.tried)
+        message = (
+            f"{name}: {trial.tried} mutants, {left} survive ({share:.0%}); {trial.equivalent} change nothing"
+        )
+        print(message, f"({trial.seconds:.1f} s of tests)", flush=True)  # noqa: T201
+        worst = max(worst, share)
+        if len(options.files) > 1:
+            os._exit(round(100 * share))
+    return int(worst >= 0.1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
