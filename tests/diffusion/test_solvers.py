@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from videogen.diffusion import sampling
 from videogen.diffusion.conditioning import Segment, pack
 from videogen.diffusion.guidance import DualGuidance, guide
 from videogen.diffusion.sampling import (
-    SIGMA_MAX,
-    SIGMA_MAX_DOUBLE,
     FrameSolver,
     StopDenoising,
     denoise,
@@ -33,9 +32,9 @@ def predict(latents, timestep):
 
 
 def test_the_first_level_of_most_published_code_is_a_float32():
-    assert np.float32(1) - np.float32(1 / 1000) == SIGMA_MAX
-    assert pytest.approx(0.999, abs=1e-12) == SIGMA_MAX_DOUBLE
-    assert SIGMA_MAX != SIGMA_MAX_DOUBLE
+    assert np.float32(1) - np.float32(1 / 1000) == sampling.SIGMA_MAX
+    assert pytest.approx(0.999, abs=1e-12) == sampling.SIGMA_MAX_DOUBLE
+    assert sampling.SIGMA_MAX != sampling.SIGMA_MAX_DOUBLE
 
 
 @pytest.mark.parametrize(
@@ -202,6 +201,7 @@ def test_levels_of_a_batch():
     def segment(frames, timestep):
         return Segment(latents=torch.zeros(2, 4, frames, 2, 2), timestep=torch.tensor(timestep))
 
+    assert pack([segment(3, 7)]).timestep.tolist() == [[7], [7]]
     assert pack([segment(3, 7), segment(1, 7)]).timestep.tolist() == [[7], [7]]
     assert pack([segment(2, 7), segment(1, 0)]).timestep.tolist() == [[7, 7, 0]] * 2
     mixed = pack([segment(2, [[1, 2], [3, 4]]), segment(1, [5])])

@@ -1,9 +1,9 @@
 """Mutation testing: ``python -m tests.faults.mutate FILE`` changes a module in one place, and runs its tests.
 
 Every change of ``changes`` is tried: another operator, comparison or number, a condition negated, a
-statement, a ``with`` or a ``not`` left out, two arguments swapped. A change that no test of ``TESTS`` notices is a
-survivor, and is printed. Texts with a space in them are sentences for people and stay; so do annotations and
-decorators.
+statement, a ``with`` or a ``not`` left out, two arguments swapped. A change that no test of ``TESTS``
+notices is a survivor, and is printed. Texts with a space in them are sentences for people and stay; so do
+annotations and decorators.
 
 Tests are collected once. Each change is tried in a forked child, on the tests that enter its function, and
 only the code of that function is replaced; for a constant or a default, its value. After a change in the body
@@ -22,6 +22,7 @@ import os
 import random
 import signal
 import sys
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -84,6 +85,8 @@ def changes(node: ast.AST) -> Iterator[ast.AST]:  # noqa: PLR0912 - a table
         case ast.comprehension(ifs=[test, *rest]):
             new.ifs = [ast.UnaryOp(ast.Not(), test), *rest]
             yield new
+        case ast.Call(func=ast.Name("min" | "max" | "suppress")):
+            return
         case ast.Call(args=[first, second, *rest]) if not isinstance(first, ast.Starred):
             new.args = [second, first, *rest]
             yield new
@@ -104,7 +107,9 @@ class _Changer(ast.NodeTransformer):
     def __init__(self, tree: ast.Module, wanted: int) -> None:
         self.wanted, self.seen = wanted, 0
         self.staying = {id(part) for node in ast.walk(tree) for part in _staying(node)}
-        self.found: tuple[ast.AST, ast.AST] | None = None
+        self.found: tuple[ast.AST, ast.AST] | None = None  # what was changed, and what to show of it
+        self.before = ""
+        self.above: list[ast.AST] = []
 
     def visit(self, node: ast.AST) -> ast.AST:
         if self.found is not None or id(node) in self.staying:
@@ -112,9 +117,35 @@ class _Changer(ast.NodeTransformer):
         for changed in changes(node):
             self.seen += 1
             if self.seen > self.wanted:
-                self.found = node, changed
-                return ast.copy_location(changed, node)
-        return self.generic_visit(node)
+                ast.copy_location(changed, node)
+                above = self.above[-1]
+                shown = above if isinstance(above, SHOWN) else node
+                self.before = _line(shown)
+                self.found = node, shown if shown is above else changed
+                return changed
+        self.above.append(node)
+        node = self.generic_visit(node)
+        self.above.pop()
+        return node
+
+
+SHOWN = (
+    ast.BinOp,
+    ast.BoolOp,
+    ast.Call,
+    ast.Compare,
+    ast.Return,
+    ast.Assign,
+    ast.Subscript,
+    ast.Slice,
+    ast.keyword,
+)
+
+
+def _line(node: ast.AST) -> str:
+    if isinstance(node, ast.If | ast.While):
+        node = node.test
+    return (ast.unparse(node).splitlines() or [""])[0]
 
 
 def _staying(node: ast.AST) -> list[ast.AST]:  # noqa: PLR0911 - a table
@@ -161,20 +192,10 @@ def mutants(source: str) -> Iterator[Mutant]:
         tree = ast.fix_missing_locations(changer.visit(tree))
         if changer.found is None:
             return
-        node, changed = changer.found
+        node, shown = changer.found
         line = getattr(node, "lineno", None) or node.target.lineno  # a comprehension has no line of its own
-        yield Mutant(line, _describe(node, changed), tree, places[id(node)])
+        yield Mutant(line, f"{changer.before}  ->  {_line(shown)}", tree, places[id(node)])
         number += 1
-
-
-def _describe(node: ast.AST, changed: ast.AST) -> str:
-    texts = []
-    for part in (node, changed):
-        if isinstance(part, ast.If | ast.While):
-            part = part.test  # noqa: PLW2901
-        text = ast.unparse(part).splitlines()
-        texts.append(text[0] if text else "")
-    return f"{texts[0]}  ->  {texts[1]}"
 
 
 def codes(code: CodeType) -> Iterator[CodeType]:
@@ -242,7 +263,7 @@ class Trial:
         gc.collect()
         gc.freeze()  # children share what is there
         every = list(mutants(self.file.read_text()))
-        known = [line.split(": ", 1)[1] for line in EQUIVALENT.get(str(self.file.relative_to(ROOT)), {})]
+        known = EQUIVALENT.get(str(self.file.relative_to(ROOT)), {})
         self.equivalent = sum(mutant.what in known for mutant in every)
         every = [mutant for mutant in every if mutant.what not in known]
         if self.sample is not None and len(every) > self.sample:
@@ -286,6 +307,7 @@ class Trial:
             @pytest.hookimpl(tryfirst=True)
             def pytest_runtest_protocol(self, item):
                 now[0] = item.nodeid
+                threading.settrace(trace)
                 sys.settrace(trace)
 
         session.config.pluginmanager.register(Follower())
@@ -360,6 +382,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("files", nargs="*", default=list(TESTS), help="modules; without one all of TESTS")
     parser.add_argument("--sample", type=int, help="try so many mutants of a file, drawn with seed 1")
+    parser.add_argument("--tests", nargs="+", help="other tests than those of TESTS")
     parser.add_argument("--verbose", action="store_true", help="print those that are killed as well")
     options = parser.parse_args()
     os.chdir(ROOT)
@@ -371,7 +394,7 @@ def main() -> int:
             worst = max(worst, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) / 100)
             continue
         trial = Trial(ROOT / name, options.sample, options.verbose)
-        pytest.main(arguments(TESTS[name]), plugins=[trial])
+        pytest.main(arguments(options.tests or TESTS[name]), plugins=[trial])
         left = len(trial.survivors)
         share = left / max(1, trial.tried)
         message = (
@@ -385,4 +408,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    os._exit(main())  # libraries have much to say at a normal exit
