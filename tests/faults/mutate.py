@@ -36,7 +36,7 @@ from tests.conftest import ROOT
 from tests.faults.mutants import EQUIVALENT, TESTS
 
 MODULE, CLASS = -1, -2  # places outside of functions
-SLOWEST = 20.0  # seconds; a change that takes so long is noticed
+SLOWEST = 20.0  # seconds; or five times what all tests take: a change that takes so long is noticed
 COMPARISONS = {
     ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt,
     ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In,
@@ -247,7 +247,7 @@ class Trial:
         self.file, self.sample, self.verbose = file, sample, verbose
         self.name = ".".join(file.relative_to(ROOT).with_suffix("").parts)
         self.survivors: list[Mutant] = []
-        self.tried = self.equivalent = 0
+        self.tried = self.equivalent = self.hung = 0
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session):
@@ -326,7 +326,7 @@ class Trial:
                         function.__code__ = new
             return self._run(session, items)
 
-        return self._fork(child, min(SLOWEST, 5 + 5 * self.seconds)) != 0
+        return self._fork(child, max(SLOWEST, 5 * self.seconds)) != 0
 
     def _run(self, session, items):
         from _pytest.main import pytest_runtestloop
@@ -365,6 +365,7 @@ class Trial:
             if time.monotonic() > end:
                 os.killpg(child, signal.SIGKILL)
                 os.waitpid(child, 0)
+                self.hung += 1
                 return -1
             time.sleep(0.005)
 

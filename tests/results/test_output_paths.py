@@ -169,6 +169,13 @@ def test_default_names_are_the_next_free_ones(inside):
         assert made.path == folder / "7_now_4.mp4"
 
 
+def test_default_names_in_a_folder_that_cannot_be(inside):
+    (inside / "result").write_text("")
+    with OutputLocks() as locks:
+        said = complaint(keep, Options(), locks=locks)
+    assert said == f"--output_dir result/task: {inside}/result is a file; choose another folder"
+
+
 @pytest.mark.parametrize(("policy", "may"), [(FAIL, False), (OVERWRITE, True), (RESUME, True)])
 def test_what_may_be_replaced(inside, policy, may):
     assert keep(Options(output="a.mp4"), policy).may_replace is may

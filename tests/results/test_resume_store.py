@@ -1,12 +1,14 @@
 """Stored segments: what is written, in which order, what is refused, and what is read back."""
 
 import json
+import pickle
 import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
 from videogen.errors import InputError
 from videogen.results.resume_store import ResumeStore, SegmentWriter
@@ -62,6 +64,8 @@ def test_segments_are_read_as_written(store):
         assert np.array_equal(np.concatenate(list(store.frames(index))), frames(index))
         assert store.latents(index).tolist() == [[[[[index]]]]]
         assert {name: tensor.item() for name, tensor in store.state(index).items()} == {"tail": index + 0.5}
+    with safe_open(store.folder / "001.safetensors", framework="pt") as file:
+        assert sorted(file.keys()) == ["latents", "state.tail"]
     assert store.stored_request() == REQUEST
     assert store.stored_settings() == {"tiling": 1}
     state = json.loads((store.folder / "state.json").read_text())
@@ -76,6 +80,18 @@ def test_frames_are_read_in_pieces(store):
     piece = next(store.frames(0))
     piece[:] = 7  # a copy: what is stored does not change
     assert np.array_equal(next(store.frames(0)), frames(0, 16))
+
+
+def test_folders_above_are_made(tmp_path):
+    add(ResumeStore(tmp_path / "new/deep/a.parts", "hash", REQUEST), 0, count=0)
+    assert (tmp_path / "new/deep/a.parts/state.json").exists()
+
+
+def test_frames_are_no_pickle(store):
+    add(store, 0)
+    store.file(0, "npy").write_bytes(pickle.dumps([1]))
+    with pytest.raises(ValueError, match="contains pickled"):
+        next(store.frames(0))
 
 
 def test_a_segment_without_frames(store):
@@ -126,6 +142,13 @@ def test_segments_of_another_plan_do_not_count(store):
     )
     other.check(resume=False, overwrite=True)
     replace(other, plan_hash=None).check(resume=True, overwrite=False)
+
+
+def test_what_differs_is_told_as_json_has_it(store):
+    store = replace(store, request=REQUEST | {"ref_imgs": ("a", "b")})
+    add(store, 0)
+    other = replace(store, plan_hash="other", request=store.request | {"seed": 6})
+    assert complaint(other).startswith(f"--resume {store.folder}: was made with another seed; repeat those")
 
 
 def test_what_is_in_the_way(store, tmp_path):
