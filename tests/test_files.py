@@ -130,9 +130,19 @@ def test_temporaries(tmp_path, folder):
         assert names(tmp_path) == [second.name]  # what was left is removed first
 
 
+@pytest.mark.parametrize("folder", [False, True])
+def test_no_temporary_is_shared(tmp_path, monkeypatch, folder):
+    monkeypatch.setattr("secrets.token_hex", lambda size: "0" * size)
+    with files.temporary_sibling(tmp_path / "a", folder=folder) as first:
+        with pytest.raises(FileExistsError), files.temporary_sibling(tmp_path / "a", folder=folder):
+            pass
+        assert first.exists()
+
+
 def test_work_folders_are_private(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with files.work_folder() as folder:
+        assert folder.is_dir()
         assert folder.parent == tmp_path
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
         assert TEMPORARY.fullmatch(folder.name)[1] == "videogen-work"
@@ -338,6 +348,16 @@ def test_names_that_must_be_new(tmp_path, refuse, links):
         files.rename_to_new(tmp_path / "folder", tmp_path / "there")
     files.rename_to_new(tmp_path / "folder", tmp_path / "b")
     assert names(tmp_path) == ["a", "b", "there"]
+
+
+def test_a_file_that_appears_just_now_is_not_replaced(tmp_path, monkeypatch):
+    """After it was looked for; a hard link fails then, where a rename would not."""
+    for name in ("new", "there"):
+        (tmp_path / name).write_text(name)
+    monkeypatch.setattr(Path, "exists", lambda path: False)
+    with pytest.raises(FileExistsError):
+        files.rename_to_new(tmp_path / "new", tmp_path / "there")
+    assert (tmp_path / "there").read_text() == "there"
 
 
 def test_removing(tmp_path, refuse):

