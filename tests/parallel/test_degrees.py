@@ -168,7 +168,7 @@ def test_gathering_stacks_ranks():
         assert made.tolist() == [[[0], [0]], [[1], [1]], [[2], [2]]]
 
 
-@pytest.mark.parametrize(("length", "ranks"), [(12, 3), (13, 3), (5, 2)])
+@pytest.mark.parametrize(("length", "ranks"), [(12, 3), (13, 3), (5, 2), (2, 3)])
 def test_shards_are_put_together_again(length, ranks):
     spec, x = ShardSpec(length, ranks), torch.arange(2 * length).view(2, length)
     for whole in on_ranks(ranks, lambda rank, group: spec.unshard(spec.shard(x, 1, rank), 1, group)):
