@@ -217,7 +217,7 @@ def stale_temporaries(folder: Path, name: str) -> Iterator[Path]:
             if locked or (locked is None and time.time() - path.lstat().st_mtime > STALE_AFTER):
                 yield path
         except OSError:  # gone meanwhile, or another user's
-            continue
+            pass
         finally:
             close(descriptor)
 

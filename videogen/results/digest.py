@@ -31,6 +31,6 @@ def _sha256(path: Path, *_: int) -> str:
 
 def digest_if_readable(path: Path) -> dict[str, int | str] | None:
     """Return the digest, or None of what is not there or cannot be read."""
-    with suppress(OSError):
+    with suppress(OSError, ValueError):  # a damaged record may name what no file can be called
         return digest(path)
     return None
