@@ -15,7 +15,7 @@ from videogen.tasks.options import FLAG_NAMES, GROUPS, OPTIONS, Option, defaults
 from videogen.tasks.table import TASKS, find, summary, users_of
 from videogen.tasks.task_spec import TaskSpec
 
-DESCRIPTION = "Generate video with the Wan-family models."
+DESCRIPTION = "Generate video from text, images, video and sound; --list_tasks names the models."
 EPILOG = """examples:
   generate_video.py --task_type reference_to_video --model_id tiny --prompt "a robot waves" \\
       --ref_imgs ref_imgs/robot.png --output first.mp4
