@@ -98,6 +98,13 @@ def test_list_tasks_version_and_env(cli):
     assert "cuda" in environment
 
 
+@pytest.mark.slow
+def test_env_prints_nothing_of_the_libraries_that_it_imports():
+    command = [sys.executable, "generate_video.py", "--env"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_no_arguments_at_all(cli):
     finished = cli()
     assert finished.code == 2

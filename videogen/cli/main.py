@@ -178,6 +178,7 @@ def _command(arguments: list[str], work: Callable[[Asked, Path], int], about: Pr
 
         say([script(shell, about)])
     elif given.get("env"):
+        quieten_libraries(verbose=bool(given.get("verbose")))
         from videogen.runtime.device import environment  # noqa: PLC0415 - needs torch
 
         say(environment())
