@@ -235,6 +235,11 @@ CASES: dict[str, tuple[dict[str, object], int, str]] = {
     "lora expert": ({"lora": "a_file:1:high"}, 2, "--lora a_file: ':high' is for models with two experts"),
     "missing model": ({"model_id": "/no/such/model"}, 3, "--model_id /no/such/model: no such folder"),
     "missing relative model": ({"model_id": "./modle"}, 3, "no such folder"),
+    "missing published model": (
+        {"model_id": "./SkyReels-V3-R2V-14B"},
+        3,
+        "no such folder; give an existing folder, or the hub id Skywork/SkyReels-V3-R2V-14B",
+    ),
     "model is a file": ({"model_id": "./a_file"}, 3, "is a file, not a model folder"),
     "empty model": ({"model_id": "empty_model"}, 3, "is empty; reference_to_video needs transformer/ vae/"),
     "no vae": ({"model_id": "no_vae"}, 3, "incomplete diffusers folder; missing vae/"),

@@ -165,7 +165,9 @@ def _inspect(folder: Path, task: TaskSpec, name: str, replaced: Mapping[str, Pat
         CheckpointError: what is missing or broken, and what is expected.
         InputError: a model for another task.
     """
-    require_folder(f"--model_id {folder}", folder, "give an existing folder, a hub id or 'tiny'")
+    meant = next(filter(None, (row.model(folder.name) for row in VARIANTS[task.name])), None)
+    instead = f"or the hub id {meant.names[0]}" if meant else "a hub id or 'tiny'"
+    require_folder(f"--model_id {folder}", folder, f"give an existing folder, {instead}")
     layout = detect(folder)
     rows = VARIANTS[task.name]
     needed = [dict.fromkeys(places_of(name, row.components).values()) for row in rows for name in row.layouts]
