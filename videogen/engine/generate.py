@@ -333,6 +333,7 @@ def _record(plan: Plan, pipeline: VideoPipeline) -> Record:
             name: [{"name": item.name, "sha256": item.sha256} for item in items]
             for name, items in plan.inputs.items()
         },
+        "notes": list(plan.warnings),
         "device": devices.device_name(pipeline._execution_device),
         "dtype": plan.options.dtype,
         **({"ranks": asdict(plan.facts.degrees)} if plan.facts.degrees.size > 1 else {}),

@@ -1,11 +1,11 @@
 """Inputs that are removed or replaced while the program runs."""
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from videogen.distributed import get_ranks
 from videogen.errors import InputError, is_out_of_memory
+from videogen.media.stored_frames import content_digest
 from videogen.planning.plan import Outline
 from videogen.tasks.options import OPTIONS
 
@@ -34,9 +34,8 @@ def _check(plan: Outline) -> None:
         for source in sources:
             what = None
             try:
-                with source.path.open("rb") as file:
-                    if hashlib.file_digest(file, "sha256").hexdigest() != source.sha256:
-                        what = "was replaced during the run"
+                if content_digest(source.path) != source.sha256:
+                    what = "was replaced during the run"
             except OSError as error:
                 what = f"cannot be read any more ({error.strerror})"
             if what is not None:

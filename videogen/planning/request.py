@@ -13,6 +13,7 @@ from videogen.errors import InputError, VideoGenError
 from videogen.media.audio import InputAudio, read_audio
 from videogen.media.download import Fetcher
 from videogen.media.image import InputImage, read_image
+from videogen.media.stored_frames import StoredFrames
 from videogen.media.video_reader import InputVideo, read_video
 from videogen.planning import option_rules
 from videogen.planning.model_facts import FileFacts, model_facts, options_of_weights, read_files
@@ -41,7 +42,7 @@ from videogen.tasks.options import OPTIONS, Options, check_combination, defaults
 from videogen.tasks.table import check_used, find, variant
 from videogen.tasks.task_spec import Files
 
-InputFile = InputAudio | InputImage | InputVideo
+InputFile = InputAudio | InputImage | InputVideo | StoredFrames
 Reader = Callable[[str, str, Fetcher], InputFile]
 READERS: Mapping[str, Reader] = {"image": read_image, "video": read_video, "audio": read_audio}
 
@@ -141,7 +142,8 @@ def decide(item: Item, workdir: Path) -> Draft:
 
     # 4. What the user should know, and who writes the prompt.
     explicit = {k for k, v in asked.items() if not (k in item.recorded and v == usual.get(k))}
-    notes = list(warnings(task, options, explicit, inputs, shape, checkpoint))
+    notes = [note for files in inputs.values() for file in files for note in getattr(file, "notes", ())]
+    notes += warnings(task, options, explicit, inputs, shape, checkpoint)
     if options.input_image or options.end_image:
         options = options.replace(prompt_enhancer=None)
     described = task.describes and options.prompt is None
