@@ -322,4 +322,5 @@ def read_comment(path: Path) -> str | None:
         InputError: the file cannot be read as a video.
     """
     with open_container("", path.name, path) as container:
-        return container.metadata.get("comment")
+        # Matroska's names are in capitals.
+        return next((text for name, text in container.metadata.items() if name.lower() == "comment"), None)

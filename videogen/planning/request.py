@@ -16,6 +16,7 @@ from videogen.media.image import InputImage, read_image
 from videogen.media.stored_frames import StoredFrames
 from videogen.media.video_reader import InputVideo, read_video
 from videogen.planning import option_rules
+from videogen.planning.file_format import file_format_warnings
 from videogen.planning.model_facts import FileFacts, model_facts, options_of_weights, read_files
 from videogen.planning.plan import Draft, Outline, Plan
 from videogen.planning.request_checks import (
@@ -144,6 +145,7 @@ def decide(item: Item, workdir: Path) -> Draft:
     explicit = {k for k, v in asked.items() if not (k in item.recorded and v == usual.get(k))}
     notes = [note for files in inputs.values() for file in files for note in getattr(file, "notes", ())]
     notes += warnings(task, options, explicit, inputs, shape, checkpoint)
+    notes += file_format_warnings(options, shape.file_frames)
     if options.input_image or options.end_image:
         options = options.replace(prompt_enhancer=None)
     described = task.describes and options.prompt is None

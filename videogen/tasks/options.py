@@ -16,6 +16,7 @@ from videogen.media.download import display_name
 from videogen.tasks import option_types as types
 from videogen.tasks.kernels import BACKENDS
 from videogen.tasks.option import Needs, Option, row, switch
+from videogen.tasks.output_options import Output
 from videogen.tasks.step_caches import step_cache
 
 Scale = float | tuple[float, float]
@@ -268,28 +269,6 @@ class Runtime:
     lora: tuple[types.Lora, ...] = row(types.lora, "LoRA weights, repeatable",
         metavar="PATH[:scale[:high|low]]", common=True, repeat=True, default=(), hashed=False, reloads=True,
         record_as=types.recorded_loras)
-
-
-@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
-class Output:
-    """Where results go, and what they hold."""
-
-    output: str | None = row(types.file_path, ".mp4, .gif, .npy, or a folder of PNGs", metavar="PATH",
-        aliases=("save_file",), common=True, hashed=False, recorded=False, excludes=("output_dir",),
-        instead_of=("output_dir",), set_by_chain=True)
-    output_dir: str | None = row(types.path, "folder for <index>_<seed>.mp4", metavar="DIR",
-        aliases=("save_path",), common=True, hashed=False, recorded=False, instead_of=("output",),
-        chain_default="./continuous_outputs")
-    save_latents: str | None = row(types.file_path, "also keep the denoised latents",
-        metavar="FILE.safetensors", common=True, hashed=False, recorded=False, set_by_chain=True)
-    prepend_input: bool = switch("put the input video before the new frames, at its size")
-    keep_audio: bool = switch("with --prepend_input: also the input's sound",
-        needs=Needs("prepend_input", "the new frames have no sound"))
-    save_last_frame: str | None = row(types.file_path, "also keep the last frame, lossless",
-        metavar="FILE.png", hashed=False, recorded=False, set_by_chain=True)
-    new_frames_only: bool = switch("leave the input video out of the file",
-        needs=Needs("input_video", "needs --input_video"))
-    keep_parts: bool = switch("keep the finished rolls (<name>.parts/) after success", hashed=False)
 
 
 @dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
