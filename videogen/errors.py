@@ -14,6 +14,8 @@ OUT_OF_MEMORY = re.compile(
     re.IGNORECASE,
 )
 
+SIMILAR = 0.75  # share of equal letters; with less, what is named as nearest is mostly something else
+
 
 class VideoGenError(Exception):
     """Anything the user is told in one line. ``exit_code`` is what the command line returns."""
@@ -109,7 +111,7 @@ def brief(value: object, limit: int = 80) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """All that an exception says, in one line; with its type where that is needed to understand it."""
+    """Return all that an exception says in one line, with its type where that is needed to understand it."""
     text = " ".join(str(error).split())
     return (
         text if text and isinstance(error, VideoGenError) else f"{type(error).__name__}: {text}".rstrip(": ")
@@ -122,6 +124,6 @@ def first_line(error: BaseException) -> str:
 
 
 def nearest(word: str, words: Iterable[str]) -> str | None:
-    """Return the closest of ``words`` to ``word``, if any is close."""
-    close = difflib.get_close_matches(word, list(words), n=1, cutoff=0.7)
+    """Return the closest of ``words`` to ``word``, if any is so close that it was probably meant."""
+    close = difflib.get_close_matches(word, list(words), n=1, cutoff=SIMILAR)
     return close[0] if close else None

@@ -208,22 +208,6 @@ def stale_temporaries(folder: Path, name: str) -> Iterator[Path]:
             close(descriptor)
 
 
-def publish(temporary: Path, target: Path, *, may_replace: bool) -> Path:
-    """Rename a finished file or folder to ``target`` and return the name it got.
-
-    If the target exists (another process was faster) and ``may_replace`` is false, a number is added to the
-    name, so that no finished result is lost.
-    """
-    if may_replace:
-        replace(temporary, target)
-        return target
-    for path in numbered(target):
-        with suppress(FileExistsError):
-            rename_to_new(temporary, path)
-            return path
-    raise AssertionError("unreachable")
-
-
 def replace(temporary: Path, target: Path) -> None:
     """Rename a file or folder to ``target``, in the place of what is there."""
     if not target.is_dir():

@@ -66,9 +66,12 @@ def test_jobs_of_prompts_and_of_json(cli, r2v, tmp_path):
 
     jobs = [{"seed": [1, 2]}, {"prompt": "other", "num-frames": 9, "output": str(tmp_path / "own.npy")}]
     (tmp_path / "jobs.jsonl").write_text("\n".join(map(json.dumps, jobs)))
+    jobs[1]["seed"] = [3, 4]
+    (tmp_path / "jobs.jsonl").write_text("\n".join(map(json.dumps, jobs)))
     finished = cli(*r2v, "--jobs", tmp_path / "jobs.jsonl", "--output_dir", tmp_path / "out")
-    assert finished.code == 2  # the job's own output would be one of several without a mark
+    assert finished.code == 2  # the job's own output would be that of several videos
     assert "line 2: --output" in finished.complaint
+    del jobs[1]["seed"]
     jobs[1]["output"] = str(tmp_path / "own_{seed}.npy")
     (tmp_path / "jobs.jsonl").write_text("\n".join(map(json.dumps, jobs)))
     finished = cli(*r2v, "--jobs", tmp_path / "jobs.jsonl", "--output_dir", tmp_path / "out")

@@ -10,12 +10,14 @@ from tests.conftest import REFS, ROOT
 from videogen.cli import main as command_line
 from videogen.cli.parser import parse
 from videogen.errors import CheckpointError, InputError, VideoGenError
-from videogen.tasks.option_types import file_path, lora, path, paths, prompts
+from videogen.tasks.option_types import file_path, folder, lora, path, paths, prompts
 from videogen.tasks.options import OPTIONS
 
 LONG = "a" * 300
 PATHS = [
-    option.name for option in OPTIONS.values() if option.parse in (path, file_path, paths, prompts, lora)
+    option.name
+    for option in OPTIONS.values()
+    if option.parse in (path, file_path, folder, paths, prompts, lora)
 ]
 RESULTS = [option.name for option in OPTIONS.values() if option.parse is file_path]
 

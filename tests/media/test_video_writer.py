@@ -90,19 +90,6 @@ def test_an_existing_result_survives_a_failure(tmp_path):
     assert (tmp_path / "a.mp4").read_text() == "old"
 
 
-def test_a_result_that_appears_meanwhile_is_kept(tmp_path):
-    for kind in ("npy", "png"):
-        target = tmp_path / ("a" if kind == "png" else "a.npy")
-        with open_writer(target, kind, size=(48, 32), fps=24, num_frames=9) as video:
-            video.write(FRAMES)
-            video.finish()
-            target.mkdir() if kind == "png" else target.write_text("theirs")
-            path = video.publish()
-        assert path.name == ("a_2" if kind == "png" else "a_2.npy")
-        assert path.exists()
-    assert (tmp_path / "a.npy").read_text() == "theirs"
-
-
 def test_replacing_a_file_and_a_folder(tmp_path):
     for kind in ("npy", "png"):
         target = tmp_path / ("a" if kind == "png" else "a.npy")
@@ -110,7 +97,7 @@ def test_replacing_a_file_and_a_folder(tmp_path):
             with open_writer(target, kind, size=(48, 32), fps=24, num_frames=count) as video:
                 video.write(FRAMES[:count])
                 video.finish()
-                assert video.publish(may_replace=True) == target
+                assert video.publish() == target
     assert len(np.load(tmp_path / "a.npy")) == 3
     assert len(list((tmp_path / "a").iterdir())) == 3
     assert len(list(tmp_path.iterdir())) == 2
@@ -193,8 +180,10 @@ class Slow:
 
     def __init__(self, error=None):
         self.let, self.written, self.error, self.log = threading.Event(), [], error, []
+        self.begun = threading.Event()
 
     def write(self, frames):
+        self.begun.set()
         assert self.let.wait(10)
         if self.error is not None:
             raise self.error
@@ -241,6 +230,7 @@ def test_nothing_is_written_after_an_abort():
     background = _Background(slow)
     background.write(FRAMES[:1])
     background.write(FRAMES[:2])
+    assert slow.begun.wait(10)
     threading.Timer(0.1, slow.let.set).start()
     background.abort()
     assert (slow.written, set(slow.log)) == ([1], {"abort"})

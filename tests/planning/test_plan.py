@@ -8,10 +8,11 @@ import pytest
 from tests.conftest import ROOT
 from videogen.cli.parser import parse
 from videogen.errors import InputError
+from videogen.planning.option_rules import check_combination
 from videogen.planning.plan import Outline, Plan
 from videogen.planning.request import Item, make_plans
 from videogen.results.output_paths import OverwritePolicy
-from videogen.tasks.options import OPTIONS, check_combination
+from videogen.tasks.options import OPTIONS
 
 ROBOT = ROOT / "ref_imgs/robot.png"
 PUBLISHED = ("--task_type", "reference_to_video", "--prompt", "x", "--ref_imgs", ROBOT)

@@ -142,9 +142,9 @@ def test_weights_are_moved_before_they_are_cast(monkeypatch):
 )
 def test_memory_is_that_of_the_worst_moment(activations, decode, plain, offload):
     """Experts stay, encoders do not."""
-    weights = {"vae": 1, "text_encoder": 11, "image_encoder": 2, "transformer": 30, "transformer_2": 30}
+    weights = {"vae": 1, "encoders": (11, 2), "transformers": (30, 30)}
     sizes = {"activations": activations, "decode": decode, "tiled_decode": 0, "contexts": 2}
-    need = Memory(weights=weights, **sizes)
+    need = Memory(**weights, **sizes)
     assert (need.peak(), need.peak(offload=True)) == (int(MARGIN * plain), int(MARGIN * offload))
 
 

@@ -51,7 +51,7 @@ def test_low_vram_streams_the_weights_in_every_forward():
     for event, size in sim.ledger.copies.items():
         if event.phase == "denoise" and event.what.startswith("cpu to cuda, pinned"):
             streamed[event.step] += size
-    weights = job.plan.facts.memory.weights["transformer"] // 2  # a byte each
+    weights = job.plan.facts.memory.transformers[0] // 2  # a byte each
     assert all(size == pytest.approx(weights, rel=0.05) for size in streamed.values()), streamed
     denoising = {event.what for event in sim.ledger.copies if event.phase == "denoise"}
     assert "pinned on the host" not in denoising  # that is done once, when the model is loaded

@@ -1,6 +1,5 @@
 """What a LoRA file and its folder state about its strength: alpha and rank."""
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ from safetensors import safe_open
 
 from videogen.checkpoints.tensor_headers import Shape
 from videogen.errors import CheckpointError
+from videogen.files import LARGEST_JSON, parse_json, read_text
 
 T = TypeVar("T")
 HEADER_ALPHAS = ("lora_alpha", "ss_network_alpha", "network_alpha")
@@ -88,11 +88,11 @@ def read_strength(
         CheckpointError: what states it cannot be read.
     """
     sources: list[tuple[str, Mapping[str, object]]] = [
-        (place.name, _json(place, place.read_bytes())) for place in strength_files(file)
+        (place.name, _json(place)) for place in strength_files(file)
     ]
     header = _header(file)
     if "lora_adapter_metadata" in header:
-        whole = _json(file, header["lora_adapter_metadata"].encode())
+        whole = _json(file, header["lora_adapter_metadata"])
         sources.append(("its header", {name.rpartition(".")[2]: value for name, value in whole.items()}))
     alpha = next((header[name] for name in HEADER_ALPHAS if name in header), None)
     sources.append(("its header", {"alpha": alpha}))
@@ -145,10 +145,11 @@ def _numbers(value: object) -> dict[str, float]:
     return {str(name): _number(number) for name, number in (value or {}).items()}
 
 
-def _json(place: Path, content: bytes) -> Mapping[str, object]:
+def _json(place: Path, text: str | None = None) -> Mapping[str, object]:
+    """Return a JSON object, from a text or from the file itself."""
     try:
-        found = json.loads(content)
-    except (ValueError, RecursionError):
+        found = parse_json(read_text(place, LARGEST_JSON) if text is None else text)
+    except ValueError:
         found = None
     if not isinstance(found, Mapping):
         raise CheckpointError(f"{place}: does not hold JSON as PEFT writes it; its strength cannot be read")

@@ -4,6 +4,7 @@ Nothing here imports torch, so a missing folder or component is reported at once
 places; ``models/weight_loader.py`` reads the files.
 """
 
+import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,10 +22,10 @@ from videogen.checkpoints.layouts import (
 )
 from videogen.checkpoints.model_features import published, read_features
 from videogen.checkpoints.tensor_headers import check as check_header
-from videogen.errors import CheckpointError, InputError, nearest, reported_as
+from videogen.errors import SIMILAR, CheckpointError, InputError, nearest, reported_as
 from videogen.files import cache_root
 from videogen.tasks import config
-from videogen.tasks.table import TASKS, VARIANTS
+from videogen.tasks.table import ROWS, TASKS, VARIANTS
 from videogen.tasks.task_spec import DIFFUSERS, TaskSpec
 
 FEATURES = {
@@ -77,10 +78,27 @@ def _checkpoint(row: TaskSpec, name: str, layout: str, folder: Path | None = Non
 
 
 def row_of(model_id: str, task: TaskSpec) -> TaskSpec:
-    """Return the task's row that knows a hub id (by the longest name if several), else its first."""
+    """Return the task's row that knows a hub id (by the longest name if several).
+
+    For an unknown one it is the row of the id most like it, else the first.
+    """
     rows = VARIANTS[task.name]
     known = [(len(model.names[0]), row) for row in rows if (model := row.model(model_id)) is not None]
-    return max(known, key=lambda named: named[0], default=(0, rows[0]))[1]
+    names = {name: row for row in rows for model in row.models() for name in model.names}
+    likely = names.get(nearest(model_id, names) or "", rows[0])
+    return max(known, key=lambda named: named[0], default=(0, likely))[1]
+
+
+def known_ids_like(model_id: str) -> str:
+    """Return what to say of an unknown hub id: '; known and like it: ...', or nothing."""
+    known = {name for row in ROWS for model in row.models() for name in model.names}
+    close = difflib.get_close_matches(model_id, sorted(known), n=3, cutoff=SIMILAR)
+    return f"; known and like it: {', '.join(close)}" if close else ""
+
+
+def is_published(model_id: str) -> bool:
+    """Return whether a hub id is one of those in the task table."""
+    return any(model_id in model.names for row in ROWS for model in row.models())
 
 
 def repository_names(model_id: str, task: TaskSpec) -> list[str]:

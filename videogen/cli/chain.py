@@ -27,7 +27,7 @@ from videogen.planning.request import Item, make_plans
 from videogen.results import publishing, sidecar
 from videogen.results.output_locks import OutputLocks
 from videogen.results.output_paths import OutputPaths, OverwritePolicy, check_writable, refuse_if_locked
-from videogen.tasks.option_types import MAX_SEED
+from videogen.tasks.option_types import DRAWN_SEEDS, MAX_SEED
 from videogen.tasks.options import OPTIONS, Options
 from videogen.tasks.table import TASKS, find
 
@@ -229,14 +229,15 @@ def _check_given(asked: Asked, options: Options) -> None:
 
 def _of_links(values: Mapping[str, object], options: Options) -> dict[str, object]:
     """Return the options of every link: those given, the task, and what there is for a prompt."""
+    task = _task(options)
     links = {name: value for name, value in values.items() if name not in (*OWN, "seed")}
     if options.no_vlm:
-        links["prompt"] = links.get("custom_prompt", PREFIX)
-        for name in ("custom_prompt", "vlm_path", "vlm_device"):
-            links.pop(name, None)
+        unused = {name for name in links if OPTIONS[name].writes_prompt and V2V[task].uses(name)}
+        prompt = links.get("custom_prompt", PREFIX)
+        links = {name: value for name, value in links.items() if name not in unused} | {"prompt": prompt}
     elif options.prompt is None:
         links.setdefault("custom_prompt", PREFIX)
-    return {**links, "task_type": _task(options)}
+    return {**links, "task_type": task}
 
 
 def _task(options: Options) -> str:
@@ -269,6 +270,8 @@ def _check_folder(folder: Path, policy: OverwritePolicy, locks: OutputLocks | No
     Raises:
         InputError: it cannot be used, or holds a chain and nothing was said about it.
     """
+    if "{" in str(folder):
+        raise InputError("--output_dir", folder, "may not hold {seed} or other braces", "leave them out")
     check_writable("--output_dir", folder)
     if locks is not None:
         refuse_if_locked(locks, "--output_dir", folder / STATE, "chain")
@@ -277,8 +280,6 @@ def _check_folder(folder: Path, policy: OverwritePolicy, locks: OutputLocks | No
     if not any(OURS.fullmatch(path.name) for path in folder.glob("video_*")):  # nothing was finished
         return None
     state = State.read(folder)
-    if "{seed}" in str(folder) or "{index}" in str(folder):
-        raise InputError("--output_dir", folder, "may not hold {seed} or {index}", "leave them out")
     if not (policy.overwrite or policy.resume):
         fix = "--resume goes on with it, --overwrite begins again"
         raise InputError("--output_dir", folder, "holds the files of a chain", fix)
@@ -289,13 +290,13 @@ def _check_folder(folder: Path, policy: OverwritePolicy, locks: OutputLocks | No
 
 
 def _base_seed(options: Options, state: State | None) -> int:
-    """Link i has the seed base + i; drawn where none is given, and then kept."""
+    """Return the seed that link i adds i to; drawn where none is given, and then kept."""
     asked, num_videos = options.seed, options.num_videos or 0
     if len(asked) > 1:
         what = "one for the whole chain"
         raise InputError("--base_seed", ",".join(map(str, asked)), what, f"try {asked[0]}")
     if not asked:
-        return state.base_seed if state is not None else secrets.randbelow(2**32)
+        return state.base_seed if state is not None else secrets.randbelow(DRAWN_SEEDS)
     if state is not None and asked[0] != state.base_seed:
         raise InputError("--base_seed", asked[0], f"the chain has {state.base_seed}", "leave it out")
     if asked[0] + num_videos > MAX_SEED:
@@ -362,7 +363,7 @@ def _save_log(folder: Path) -> None:
 
 
 def _join(chain: Chain, done: "Sequence[Result]") -> Path:
-    """All links as one film, without the first frame of a link, which repeats the last before it."""
+    """Join all links to one film, without the first frame of a link, which repeats the last before it."""
     from videogen.engine.generate import encoding_of, fit  # noqa: PLC0415
     from videogen.media.video_writer import open_writer  # noqa: PLC0415
 
@@ -377,4 +378,4 @@ def _join(chain: Chain, done: "Sequence[Result]") -> Path:
                 if number == 0 or index > 0:
                     film.write(fit(frame[None], size))
         film.finish()
-        return film.publish(may_replace=True)
+        return film.publish()

@@ -14,33 +14,38 @@ import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn, cast
 
 from videogen import __version__, distributed
 from videogen.cli import own_folders
+from videogen.cli.captions import caption
+from videogen.cli.jobs import STDIN, read_jobs, stream
+from videogen.cli.logs import set_up_logging
 from videogen.cli.parser import Program, help_text, parse
 from videogen.cli.process_end import discard_stdout, end, open_missing_streams
-from videogen.cli.sources import Asked, gather, read_jobs
-from videogen.engine.prompt_writer import write_captions
+from videogen.cli.published import translate
+from videogen.cli.sources import Asked, gather
+from videogen.cli.task_choice import published_task, with_task
 from videogen.errors import (
     FolderError,
-    InputError,
     OutOfMemoryError,
     VideoGenError,
     is_out_of_memory,
     one_line,
 )
-from videogen.media.download import Fetcher
-from videogen.media.video_reader import read_video
 from videogen.planning import plan_report
+from videogen.planning.local_devices import check_device_exists
 from videogen.planning.plan import Outline
-from videogen.planning.request import Item, check_runtime, make_plans
-from videogen.prompts.roles import find_prompt_writers
+from videogen.planning.request import Item, make_plans
 from videogen.results.output_locks import OutputLocks
 from videogen.results.output_paths import OverwritePolicy
 from videogen.results.sidecar import changed_inputs
 from videogen.tasks.options import Options, RunSettings, defaults, merge
-from videogen.tasks.table import TASKS, find, summary
+from videogen.tasks.table import TASKS, summary
+
+if TYPE_CHECKING:
+    from videogen.engine.generate import Result
+    from videogen.engine.session import Failure
 
 logger = logging.getLogger("videogen")
 
@@ -54,8 +59,6 @@ ANOTHER_RANK = (
 MEMORY = "out of memory; close other programs, or try --offload, --low_vram or a smaller --resolution"
 # Where torch reads how its allocator is set up; the first is the name that it has now.
 ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF")
-# Flags whose answer is all there is to do.
-ANSWERS = ("version", "list_tasks", "env", "dry_run", "caption_only")
 
 
 class Ended(BaseException):
@@ -145,9 +148,9 @@ def _failed(code: int, message: str, verbose: bool = False) -> int:
 
 def _follow(arguments: list[str]) -> int:
     """Follow rank 0 as every other rank does, without a word."""
-    given, wants_help = parse(arguments)
+    given, wants_help = parse(translate(arguments)[0])
     asked = gather(given)
-    if wants_help or any(getattr(asked.settings, name) for name in ANSWERS):
+    if wants_help or asked.settings.answers:
         return 0
     logger.handlers = [logging.NullHandler()]
     quieten_libraries(verbose=asked.settings.verbose)
@@ -160,9 +163,12 @@ def _follow(arguments: list[str]) -> int:
 
 def _command(arguments: list[str], work: Callable[[Asked, Path], int], about: Program | None) -> int:
     """Answer what needs no work, else do the work."""
-    given, wants_help = parse(arguments)
+    words, notes = translate(arguments)
+    given, wants_help = parse(words)
     if wants_help:
-        say([help_text(given.get("task_type"), about).rstrip()])
+        task = given.get("task_type")
+        task = task and published_task(task, has_image="input_image" in given)[0]
+        say([help_text(task, about).rstrip()])
     elif given.get("version"):
         say([__version__])
     elif given.get("list_tasks"):
@@ -175,7 +181,7 @@ def _command(arguments: list[str], work: Callable[[Asked, Path], int], about: Pr
         asked = gather(given)
         set_up_logging(asked.settings)
         quieten_libraries(verbose=asked.settings.verbose)  # before any of them is imported
-        for note in asked.notes:
+        for note in [*notes, *asked.notes]:
             logger.info(note)
         for warning in asked.warnings:
             logger.warning(warning)
@@ -189,12 +195,16 @@ def _generate(asked: Asked, workdir: Path) -> int:
     """Make the videos, or say what would be made."""
     settings = asked.settings
     if settings.caption_only:
-        say([_caption(Options.of(merge(defaults(), asked.values)), workdir, dry_run=settings.dry_run)])
+        values = with_task(asked.values)
+        say([caption(Options.of(merge(defaults(), values)), workdir, dry_run=settings.dry_run)])
         return 0
-    items = [Item(values=asked.values, recorded=asked.recorded)]
+    policy = OverwritePolicy(overwrite=settings.overwrite, resume=settings.resume)
+    if settings.jobs == STDIN:
+        return _stream(asked, policy, workdir)
     if settings.jobs is not None:
         items = read_jobs(settings.jobs, asked.values, asked.recorded)
-    policy = OverwritePolicy(overwrite=settings.overwrite, resume=settings.resume)
+    else:
+        items = [Item(values=with_task(asked.values), recorded=asked.recorded)]
     with OutputLocks() as locks:
         plans = make_plans(items, policy, workdir, None if settings.dry_run else locks)
         return _carry_out(plans, settings)
@@ -202,90 +212,122 @@ def _generate(asked: Asked, workdir: Path) -> int:
 
 def _carry_out(plans: list[Outline], settings: RunSettings) -> int:
     """Make the videos of plans, or say what would be made."""
+    _warn(plans, settings.from_metadata)
+    for plan in plans:
+        check_device_exists(plan.options)
+    if settings.dry_run:
+        say(_described(plans, as_json=settings.json))
+        return 0
+    for plan in plans:
+        _announce(plan)
+    logger.info("loading libraries")
+    from videogen.engine.session import run  # noqa: PLC0415 - torch, diffusers, transformers
+
+    outcomes = run(plans, resume=settings.resume, show_progress=wants_bars())
+    return _say_outcomes(outcomes, f" of {len(plans)}", settings)
+
+
+def _stream(asked: Asked, policy: OverwritePolicy, workdir: Path) -> int:
+    """Make the videos that lines on stdin ask for, each when it comes; a bad line does not stop the rest."""
+    settings, taken, count, refused = asked.settings, set[Path](), 0, 0
+
+    def planned() -> Iterator[list[Outline]]:
+        nonlocal count, refused
+        for items in stream(iter(sys.stdin.readline, ""), asked.values, asked.recorded):
+            with OutputLocks() as locks:
+                try:
+                    if isinstance(items, VideoGenError):
+                        raise items
+                    used = None if settings.dry_run else locks
+                    plans = make_plans(items, policy, workdir, used, first=count + 1, taken=taken)
+                    for plan in plans:
+                        check_device_exists(plan.options)
+                except VideoGenError as error:
+                    refused += 1
+                    logger.error("%s", one_line(error))
+                    if settings.json:
+                        say([json.dumps({"error": one_line(error)})])
+                    continue
+                _warn(plans, settings.from_metadata)
+                count += len(plans)
+                yield plans
+
+    if settings.dry_run:
+        say(text for plans in planned() for text in _described(plans, as_json=settings.json))
+        return 1 if refused else 0
+    from videogen.engine.stream import run_stream  # noqa: PLC0415 - torch, diffusers, transformers
+
+    def announced() -> Iterator[Outline]:
+        for plans in planned():
+            for plan in plans:
+                _announce(plan)
+                yield plan
+
+    outcomes = run_stream(
+        announced(),
+        several_gpus=bool(asked.values.get("use_usp")),
+        resume=settings.resume,
+        show_progress=wants_bars(),
+    )
+    code = _say_outcomes(outcomes, "", settings)
+    return 1 if refused else code
+
+
+def _warn(plans: Sequence[Outline], earlier: str | None) -> None:
+    """Say what is to be known about the plans, each thing once; ``earlier`` is a result made again."""
     warnings = [note for plan in plans for note in plan.warnings]
-    if earlier := settings.from_metadata:
+    if earlier:
         changed = {name for plan in plans for name in changed_inputs(earlier, plan.inputs)}
         warnings += [f"{name} is not the file that {earlier} was made from" for name in sorted(changed)]
     for note in dict.fromkeys(warnings):
         logger.warning(note)
-    if not settings.dry_run:
-        return _run(plans, settings)
-    if settings.json:
-        say(json.dumps(plan_report.to_json(plan)) for plan in plans)
+
+
+def _announce(plan: Outline) -> None:
+    shape = plan.shape
+    size = f"{shape.width}x{shape.height}, {shape.num_frames} frames"
+    logger.info("video %d: seed %d, %s", plan.index, plan.seed, size)
+
+
+def _described(plans: Sequence[Outline], *, as_json: bool) -> Iterator[str]:
+    """Yield the plans as --dry_run prints them."""
+    if as_json:
+        yield from (json.dumps(plan_report.to_json(plan)) for plan in plans)
     else:
-        say(["\n\n".join(plan_report.describe(plan) for plan in plans)])
-    return 0
+        yield "\n\n".join(plan_report.describe(plan) for plan in plans)
 
 
-def _caption(options: Options, workdir: Path, *, dry_run: bool) -> str:
-    """Return what the models that write prompts say, as JSON."""
-    check_runtime(options)
-    given = options.input_video
-    if given is None and not (options.prompt and options.prompt_enhancer):
-        what = "needs --input_video, or --prompt with --prompt_enhancer"
-        raise InputError("--caption_only", None, what, "give one of the two")
-    task = find(options.task_type) if options.task_type else None
-    role = "describer" if task is not None and task.describes else "captioner"
-    prompt_writers = find_prompt_writers(options, needed=() if given is None else (role,))
-    fetcher = Fetcher(folder=workdir, timeout=options.download_timeout)
-    video = None if given is None else read_video("--input_video", given, fetcher)
-    for note in video.notes if video is not None else ():
-        logger.warning(note)
-    for found in prompt_writers.values():
-        if found.note:
-            logger.warning(found.note)
-    titles = {role: found.title for role, found in prompt_writers.items()}
-    said = titles if dry_run else write_captions(options, video, role)
-    return json.dumps(said, indent=2, ensure_ascii=False)
+def _say_outcomes(outcomes: "Iterator[Result | Failure]", of_all: str, settings: RunSettings) -> int:
+    """Say one path or JSON object per result, and what failed; returns the exit code.
 
+    Args:
+        of_all: said behind the number of a video: of how many it is one.
+    """
+    made = failed = 0
 
-def _run(plans: list[Outline], settings: RunSettings) -> int:
-    """Make the videos; says one path or JSON object per result."""
-    for plan in plans:
-        shape = plan.shape
-        size = f"{shape.width}x{shape.height}, {shape.num_frames} frames"
-        logger.info("video %d: seed %d, %s", plan.index, plan.seed, size)
-    logger.info("loading libraries")
-    from videogen.engine.session import Failure, run  # noqa: PLC0415 - torch, diffusers, transformers
-
-    failed = 0
-
-    def outcomes() -> Iterator[str]:
-        nonlocal failed
-        for outcome in run(plans, resume=settings.resume, show_progress=wants_bars()):
-            if not isinstance(outcome, Failure):
-                path = str(outcome.outputs.path)
-                record = {"path": path, "sidecar": str(outcome.outputs.sidecar), **outcome.record}
+    def lines() -> Iterator[str]:
+        nonlocal made, failed
+        for outcome in outcomes:
+            made += 1
+            if (error := getattr(outcome, "error", None)) is None:
+                result = cast("Result", outcome)
+                path = str(result.outputs.path)
+                record = {"path": path, "sidecar": str(result.outputs.sidecar), **result.record}
                 yield json.dumps(record) if settings.json else path
                 continue
             failed += 1
-            plan, message = outcome.plan, one_line(outcome.error)
-            logger.debug(outcome.trace)
-            logger.error("video %d of %d failed: %s", plan.index, len(plans), message)
+            failure = cast("Failure", outcome)
+            plan, message = failure.plan, one_line(error)
+            logger.debug(failure.trace)
+            logger.error("video %d%s failed: %s", plan.index, of_all, message)
             if settings.json:
                 about = {"index": plan.index, "seed": plan.seed, "request": plan.request}
                 yield json.dumps({"error": message, **about})
 
-    say(outcomes())
+    say(lines())
     if failed:
-        logger.error("%d of %d videos failed", failed, len(plans))
+        logger.error("%d of %d videos failed", failed, made)
     return 1 if failed else 0
-
-
-class _Lines(logging.Formatter):
-    """'warning: text' for what needs attention, bare text for the rest."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
-        return text if record.levelno <= logging.INFO else f"{record.levelname.lower()}: {text}"
-
-
-def set_up_logging(settings: RunSettings) -> None:
-    """Our messages on stderr; --quiet leaves errors, -v adds detail."""
-    handler = logging.StreamHandler()  # on what stderr is now
-    handler.setFormatter(_Lines("%(message)s"))
-    logger.handlers = [handler]
-    logger.setLevel(logging.ERROR if settings.quiet else logging.DEBUG if settings.verbose else logging.INFO)
 
 
 def say(lines: Iterable[str]) -> None:

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
-from videogen.errors import InputError, nearest
+from videogen.cli.hints import hint
+from videogen.cli.published import is_flag, switch_of
+from videogen.errors import InputError
 from videogen.tasks.option_types import guidance, paths, seeds, size
 from videogen.tasks.options import FLAG_NAMES, GROUPS, OPTIONS, Option, defaults
 from videogen.tasks.table import TASKS, find, summary, users_of
@@ -42,16 +44,15 @@ def parse(arguments: Sequence[str]) -> tuple[dict[str, Any], bool]:
     for option in OPTIONS.values():
         names = _spellings(option)
         if option.parse is None:
-            parser.add_argument(*names, dest=option.name, action="store_true", default=None)
+            parser.add_argument(*names, dest=option.name, nargs="?")
         else:
             parser.add_argument(*names, dest=option.name, action="append")
     namespace, unknown = parser.parse_known_args(normalized(arguments))
     if unknown:
         word = unknown[0].partition("=")[0]
-        close = nearest(word, [f"--{name}" for name in FLAG_NAMES])
         if not word.startswith("-"):
             raise InputError(word, None, "not a flag", "quote texts with spaces; lists have commas: a,b")
-        raise InputError(word, None, "unknown flag", f"nearest {close}" if close else "see --help")
+        raise InputError(word, None, "unknown flag", hint(word) or "see --help")
     raw = {name: value for name, value in vars(namespace).items() if name != "help" and value is not None}
     return {name: _checked(OPTIONS[name], value) for name, value in raw.items()}, namespace.help
 
@@ -60,7 +61,12 @@ def _spellings(option: Option) -> list[str]:
     return [f"--{name}" for name in (option.name, *option.aliases)] + ["-v"] * (option.name == "verbose")
 
 
-def _checked(option: Option, given: list[str] | bool) -> object:
+def _checked(option: Option, given: list[str] | str | bool) -> object:
+    if isinstance(given, str):  # of a switch, as published: --offload True
+        said = switch_of(given)
+        if said is None:
+            raise InputError(option.flag, given, "is a switch", "give it alone, or with True or False")
+        return said
     if isinstance(given, bool) or option.repeat:
         return option.value(given)
     if option.parse in (paths, seeds):  # lists may come in pieces
@@ -74,15 +80,17 @@ def normalized(arguments: Sequence[str]) -> list[str]:
     rest = list(arguments)[::-1]
     while rest:
         word = rest.pop()
-        flag, equals, value = word.partition("=")
+        flag, equals, value = ("--verbose" if word == "-v" else word).partition("=")
         spelling = flag[2:].replace("-", "_")
         option = OPTIONS.get(FLAG_NAMES.get(spelling, "")) if flag.startswith("--") else None
         if option is None:
             joined.append(word)
         elif option.parse is None:
-            joined.append(f"--{spelling}{equals}{value}")
+            if not equals and rest and rest[-1].lower() in ("true", "false"):
+                value = rest.pop()
+            joined.append(f"--{spelling}={value or True}")
         else:
-            alone = not equals and (not rest or _is_flag(rest[-1]))
+            alone = not equals and (not rest or is_flag(rest[-1]))
             if alone and option.bare is None:
                 example = f"--{spelling} {option.metavar or 'VALUE'}"
                 raise InputError(f"--{spelling}", None, "needs a value", example)
@@ -90,11 +98,6 @@ def normalized(arguments: Sequence[str]) -> list[str]:
             drawn = spelling == "base_seed" and str(given).strip() == "-1"  # the published way to ask for any
             joined.append(f"--{spelling}={'random' if drawn else given}")
     return joined
-
-
-def _is_flag(word: str) -> bool:
-    spelling = word.removeprefix("--").partition("=")[0].replace("-", "_")
-    return word in ("-h", "-v") or (word.startswith("--") and spelling in {*FLAG_NAMES, "help"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,7 +116,7 @@ class Program:
 
 
 def help_text(task_name: str | None, program: Program | None = None) -> str:
-    """Help for all tasks, or for one with its own defaults."""
+    """Return the help text of all tasks, or of one with its own defaults."""
     if task_name is None and program is not None:
         task_name = program.chain
     task = find(task_name) if task_name is not None else None

@@ -1,4 +1,4 @@
-"""Options from files: --config (YAML), --from_metadata (JSON or MP4), --jobs (text or JSON lines)."""
+"""Options from files: --config (YAML), --from_metadata (JSON or MP4); those of --jobs are in jobs.py."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,9 +6,10 @@ from pathlib import Path
 
 import yaml
 
-from videogen.errors import InputError, brief, nearest
-from videogen.files import LARGEST_TEXT, TextError, check_plain, parse_json, read_text
-from videogen.planning.request import Item
+from videogen.cli.hints import hint
+from videogen.errors import InputError, brief
+from videogen.files import LARGEST_TEXT, TextError, check_plain
+from videogen.files import read_text as read_file
 from videogen.results import sidecar
 from videogen.tasks.option_types import prompts
 from videogen.tasks.options import FLAG_NAMES, OPTIONS, Option, RunSettings, merge
@@ -16,8 +17,9 @@ from videogen.tasks.table import TASKS
 
 LARGEST_YAML = 500_000  # bytes; PyYAML takes up to five seconds for them
 MOST_NODES = 100_000  # of a YAML file, with every alias written out
-# What a file may not say: it would have to be known before the file is read.
-COMMAND_LINE_ONLY = ("config", "from_metadata", "list_tasks", "env", "version")
+
+
+LONGEST_SHOWN = 300  # characters of a path or URL in a message
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,16 +49,17 @@ def gather(given: Mapping[str, object]) -> Asked:
     taken = {name: value for name, value in earlier.items() if name not in stronger and name in values}
     if settings.dry_run:
         for name, url in urls(taken):
-            what = f"fetches nothing, and {brief(source)} names {brief(url)}"
+            what = f"fetches nothing, and {brief(source, LONGEST_SHOWN)} names {brief(url)}"
             raise InputError(
                 "--dry_run", None, what, f"download it, and add {OPTIONS[name].flag} with its path"
             )
-    warning = f"{brief(source)} cannot say {', '.join(ignored)}: give them as flags, where they are wanted"
+    cannot_say = f"{brief(source, LONGEST_SHOWN)} cannot say {', '.join(ignored)}"
+    warning = f"{cannot_say}: give them as flags, where they are wanted"
     return Asked(
         values={name: value for name, value in values.items() if not OPTIONS[name].about_run},
         recorded=taken.keys(),
         settings=settings,
-        notes=[f"{brief(source)} names {what}" for what in fetched_for(taken)],
+        notes=[f"{brief(source, LONGEST_SHOWN)} names {what}" for what in fetched_for(taken)],
         warnings=[warning] if ignored else [],
     )
 
@@ -76,8 +79,10 @@ def fetched_for(values: Mapping[str, object]) -> Iterator[str]:
         if OPTIONS[name].names_model:
             yield f"the model {brief(value)}"
     loras = values.get("lora")
-    yield from (f"the LoRA {brief(lora.path)}" for lora in (loras if isinstance(loras, tuple) else ()))
-    yield from (f"the URL {brief(url, 200)}" for _, url in urls(values))
+    yield from (
+        f"the LoRA {brief(lora.path, LONGEST_SHOWN)}" for lora in (loras if isinstance(loras, tuple) else ())
+    )
+    yield from (f"the URL {brief(url, LONGEST_SHOWN)}" for _, url in urls(values))
 
 
 def named(spelling: str, source: str) -> Option:
@@ -87,9 +92,8 @@ def named(spelling: str, source: str) -> Option:
         InputError: no such option.
     """
     name = FLAG_NAMES.get(spelling.lstrip("-").replace("-", "_"))
-    if name is None or name in COMMAND_LINE_ONLY:
-        close = nearest(spelling, FLAG_NAMES)
-        raise InputError(source, spelling, "no such option", f"nearest {close}" if close else "see --help")
+    if name is None or OPTIONS[name].command_line_only:
+        raise InputError(source, spelling, "no such option", hint(spelling) or "see --help")
     return OPTIONS[name]
 
 
@@ -119,12 +123,12 @@ def from_mapping(content: Mapping[str, object], source: str, *, one_video: bool)
 
 
 def from_config(file: str) -> dict[str, object]:
-    """Values of a --config file.
+    """Return the values of a --config file.
 
     Raises:
         InputError: unreadable, empty, not a mapping, an unknown key or a bad value.
     """
-    content = _yaml(file)
+    content = read_yaml("--config", file, "write one 'flag: value' per line")
     if not isinstance(content, dict) or not content:
         state = "is empty" if not content else "must be 'flag: value' lines"
         raise InputError("--config", file, state, "for example 'prompt: a cat'")
@@ -164,47 +168,19 @@ def from_metadata(file: str, stronger: Collection[str]) -> tuple[dict[str, objec
     return from_mapping(request, flag, one_video=True), ignored
 
 
-def read_jobs(file: str, base: Mapping[str, object], recorded: Collection[str]) -> list[Item]:
-    """Read a --jobs file: JSON lines where the first line is a JSON object, else one prompt per line.
-
-    Of the ``base`` values, those ``recorded`` come from an earlier result.
+def read_yaml(flag: str, file: str, fix: str) -> object:
+    """Return what a YAML file holds.
 
     Raises:
-        InputError: unreadable, empty, or a broken line, with its number.
+        InputError: unreadable, or not YAML, with the line; ``fix`` says what to write.
     """
-    items: list[Item] = []
-    text = _text("--jobs", file).splitlines()
-    lines = [(number, line.strip()) for number, line in enumerate(text, start=1) if line.strip()]
-    if not lines:
-        raise InputError("--jobs", file, "is empty", "one prompt per line, or one JSON object per line")
-    is_json = file.lower().endswith((".jsonl", ".json")) or lines[0][1].startswith("{")
-    for number, line in lines:
-        source = f"--jobs {file} line {number}"
-        own: Mapping[str, object] = _json_line(line, source) if is_json else {"prompt": line}
-        items.append(Item(values=merge(base, own), label=source, recorded=set(recorded) - own.keys()))
-    return items
-
-
-def _json_line(line: str, source: str) -> dict[str, object]:
-    fix = 'for example {"prompt": "a cat", "seed": 1}'
-    try:
-        content = parse_json(line)
-    except ValueError as error:
-        raise InputError(source, None, f"is not JSON ({error})", fix) from None
-    if not isinstance(content, dict):
-        raise InputError(source, line, "is not a JSON object", fix)
-    return from_mapping(content, source, one_video=True)
-
-
-def _yaml(file: str) -> object:
-    text = _text("--config", file, LARGEST_YAML)
+    text = read_text(flag, file, LARGEST_YAML)
     try:
         return parse_yaml(text)
     except Exception as error:  # values such as 2001-99-99 are no YAMLError
         line = getattr(getattr(error, "problem_mark", None), "line", None)
         where = f" at line {line + 1}" if line is not None else ""
-        fix = "write one 'flag: value' per line"
-        raise InputError("--config", file, f"is not YAML{where}", fix) from None
+        raise InputError(flag, file, f"is not YAML{where}", fix) from None
 
 
 def parse_yaml(text: str) -> object:
@@ -241,8 +217,13 @@ def _expanded_nodes(node: yaml.Node, counted: dict[int, int]) -> int:
     return counted[id(node)]
 
 
-def _text(flag: str, file: str, limit: int = LARGEST_TEXT) -> str:
+def read_text(flag: str, file: str, limit: int = LARGEST_TEXT) -> str:
+    """Return a text file.
+
+    Raises:
+        InputError: it cannot be read, or is none.
+    """
     try:
-        return read_text(Path(file).expanduser(), limit)
+        return read_file(Path(file).expanduser(), limit)
     except TextError as error:
         raise InputError(flag, file, str(error), error.fix) from None

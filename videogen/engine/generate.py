@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -41,6 +42,13 @@ class Result:
     record: Record
 
 
+class ResumePoint(NamedTuple):
+    """Where the pipeline continues: the first unfinished segment, and the state after the one before it."""
+
+    first: int
+    state: dict[str, torch.Tensor]
+
+
 def write(
     plan: Plan,
     pipeline: VideoPipeline,
@@ -56,14 +64,15 @@ def write(
     Raises:
         VideoGenError: the video could not be generated or written; only finished segments are left.
     """
-    outputs, shape, record = outputs_of(plan), plan.shape, _record(plan, pipeline)
+    outputs, shape, record = plan.outputs, plan.shape, _record(plan, pipeline)
     for path in outputs.paths:
         with files.writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
     store = plan.resume_store if len(shape.rolls) > 1 else None
     done = store.num_intact() if store is not None and resume else 0
-    resumed = communicator.broadcast(_resumed(plan, done))
+    resumed = communicator.broadcast(_resume_point(plan.resume_store, done))
     latents: list[torch.Tensor] = []
+    last = np.empty((0, 0, 3), np.uint8)
     with (
         _log_stored_segments(plan),
         ExitStack() as stack,
@@ -91,14 +100,9 @@ def write(
             output.finish()
         pipeline.maybe_free_model_hooks()
         record |= _measurements(plan, pipeline, started)
-        complete = {"video": output.temporary}
-        if (target := outputs.latents) is not None:
-            complete["latents"] = _write_temporary(stack, target, lambda file: _save_latents(file, latents))
-        if (target := outputs.last_frame) is not None:
-            image = Image.fromarray(last)
-            complete["last_frame"] = _write_temporary(stack, target, lambda file: image.save(file, "PNG"))
+        beside = _write_beside(stack, outputs, latents, last)
         with files.writing(outputs.path):
-            outputs = publishing.publish(outputs, complete, record)
+            outputs = publishing.publish(outputs, {"video": output.temporary, **beside}, record)
     if not plan.options.keep_parts:
         with files.writing(plan.resume_store.folder):
             plan.resume_store.remove()
@@ -120,7 +124,7 @@ def _replay(
             store.remove()
     latents = []
     for index in range(done):
-        latents += [store.latents(index)] if outputs_of(plan).latents is not None else []
+        latents += [store.latents(index)] if plan.outputs.latents is not None else []
         for frames in store.frames(index):
             output.write(fit(frames, plan.shape.file_size))
     return latents
@@ -175,7 +179,7 @@ def _log_stored_segments(plan: Plan) -> Iterator[None]:
     except BaseException:
         if count := plan.resume_store.num_finished():
             named = plan.options.output or plan.options.output_dir
-            again = "--resume" if named else f"--output {outputs_of(plan).path} --resume"
+            again = "--resume" if named else f"--output {plan.outputs.path} --resume"
             advice = f"re-run with {again} (without --overwrite) to continue"
             logger.warning("kept %d finished segments in %s; %s", count, plan.resume_store.folder, advice)
         raise
@@ -191,19 +195,19 @@ def run_worker(
 
 
 def _segments(
-    plan: Plan, pipeline: VideoPipeline, generator: torch.Generator, resumed: Record
+    plan: Plan, pipeline: VideoPipeline, generator: torch.Generator, resumed: ResumePoint | None
 ) -> Iterator[Part]:
     """Yield the pipeline's segments, from the first unfinished one."""
-    if resumed.get("first") == len(plan.shape.rolls):
+    if resumed is not None and resumed.first == len(plan.shape.rolls):
         return iter(())
     loaded = {name: [item.load() for item in items] for name, items in plan.inputs.items()}
-    return pipeline.parts(**plan.arguments, **plan.task.inputs_of(loaded), generator=generator, **resumed)
+    arguments = {**plan.arguments, **plan.task.inputs_of(loaded), **(resumed._asdict() if resumed else {})}
+    return pipeline.parts(**arguments, generator=generator)
 
 
-def _resumed(plan: Plan, done: int) -> Record:
-    """Return what the pipeline needs to continue after ``done`` finished segments."""
-    store = plan.resume_store
-    return {"first": done, "state": store.state(0) | store.state(done - 1)} if done else {}
+def _resume_point(store: ResumeStore, done: int) -> ResumePoint | None:
+    """Return where to continue after ``done`` finished segments; None after none."""
+    return ResumePoint(done, store.state(0) | store.state(done - 1)) if done else None
 
 
 def _log_resumed(plan: Plan, pipeline: VideoPipeline, done: int) -> None:
@@ -215,7 +219,7 @@ def _log_resumed(plan: Plan, pipeline: VideoPipeline, done: int) -> None:
             logger.warning(what, name, value, was)
 
 
-def _resolved_settings(pipeline: VideoPipeline) -> Record:
+def _resolved_settings(pipeline: VideoPipeline) -> dict[str, object]:
     """Return what 'auto' options resolved to."""
     return {"attention_backend": pipeline.attention_backend, "vae_tiling": pipeline.vae.use_tiling}
 
@@ -264,12 +268,6 @@ def fit(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.stack([np.asarray(image) for image in scaled])
 
 
-def outputs_of(plan: Plan) -> OutputPaths:
-    """Return the output paths of a plan that is ready to run."""
-    assert plan.outputs is not None
-    return plan.outputs
-
-
 def _measurements(plan: Plan, pipeline: VideoPipeline, started: float) -> Record:
     """Return the facts of a run for its record: timings, memory, forwards that a step cache skipped."""
     seconds = {**pipeline.seconds, "total": time.perf_counter() - started}
@@ -296,12 +294,21 @@ def _check_finite(latents: torch.Tensor) -> None:
         )
 
 
-def _write_temporary(stack: ExitStack, target: Path, write: Callable[[Path], None]) -> Path:
-    """Write a temporary of ``target``, which is there until the stack is closed."""
-    with files.writing(target):
-        temporary = stack.enter_context(files.temporary_sibling(target))
-        write(temporary)
-    return temporary
+def _write_beside(
+    stack: ExitStack, outputs: OutputPaths, latents: Sequence[torch.Tensor], last: np.ndarray
+) -> dict[str, Path]:
+    """Write the files that go with the video; their temporaries are there until the stack is closed."""
+    writers: dict[str, Callable[[Path], None]] = {
+        "latents": lambda file: _save_latents(file, latents),
+        "last_frame": lambda file: Image.fromarray(last).save(file, "PNG"),
+    }
+    written = {}
+    for role, target in outputs.files.items():
+        if role in writers:
+            with files.writing(target):
+                written[role] = stack.enter_context(files.temporary_sibling(target))
+                writers[role](written[role])
+    return written
 
 
 def _save_latents(file: Path, latents: Sequence[torch.Tensor]) -> None:

@@ -191,20 +191,10 @@ def check_device(plan: Outline) -> None:
         InputError: the first thing.
     """
     device = devices.choose_device(plan.options.device)
-    noise_device(plan)
+    if plan.options.noise_device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--noise_device", "cuda", "there is no CUDA device here", "use cpu")
     apply.check_attention_backend(
         plan.options.attention_backend, device, DTYPES[plan.options.dtype], ring=plan.facts.degrees.ring > 1
     )
     if plan.options.float8_matmul:
         float8.check(device)
-
-
-def noise_device(plan: Outline) -> str:
-    """Return the device on which noise is drawn.
-
-    Raises:
-        InputError: there is no such device.
-    """
-    if plan.options.noise_device == "cuda" and not torch.cuda.is_available():
-        raise InputError("--noise_device", "cuda", "there is no CUDA device here", "use cpu")
-    return plan.options.noise_device

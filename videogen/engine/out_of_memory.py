@@ -21,7 +21,7 @@ def advise_when_out_of_memory(plan: Outline) -> Iterator[None]:
 
 
 def memory_suggestions(plan: Outline, *, on_gpu: bool) -> str:
-    """Options that would make a plan fit in less memory."""
+    """Return the options that would make a plan fit in less memory."""
     need, options = plan.facts.memory, plan.options
     float8 = options.float8_matmul
     other = float8 or options.use_usp  # which --low_vram does not go with

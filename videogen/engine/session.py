@@ -14,9 +14,9 @@ from pathlib import Path
 import torch
 
 from videogen.checkpoints.layouts import Checkpoint
-from videogen.engine.generate import Result, outputs_of, run_worker, write
+from videogen.engine.generate import Result, run_worker, write
 from videogen.engine.inputs import refuse_changed_inputs
-from videogen.engine.load import check_device, fetch, noise_device, set_up
+from videogen.engine.load import check_device, fetch, set_up
 from videogen.engine.out_of_memory import advise_when_out_of_memory
 from videogen.engine.prompt_writer import PromptWriters, shares_device, write_prompts
 from videogen.errors import CheckpointError, InputError, OutOfMemoryError, VideoGenError
@@ -35,14 +35,14 @@ logger = logging.getLogger(__name__)
 class Failure:
     """One video of several that could not be made; ``trace`` is where it happened, as text."""
 
-    plan: Plan
+    plan: Outline
     error: Exception
     trace: str
 
 
 @dataclass
 class Session:
-    """Holds the one loaded pipeline, and loads another when a plan needs it."""
+    """Holder of the one loaded pipeline; another takes its place when a plan needs it."""
 
     fetched: dict[tuple, Checkpoint] = field(default_factory=dict)
     pipeline: VideoPipeline | None = None
@@ -175,7 +175,9 @@ def run(
             if len(plans) == 1 or (one_model and isinstance(error, CheckpointError)) or not alone:
                 raise
             outcome = Failure(plan=plan, error=error, trace=traceback.format_exc())
-            _drop_frames(error)
+            # Drop the frames that the exception holds on to, and with them the tensors of the failed run.
+            traceback.clear_frames(error.__traceback__)
+            error.__traceback__ = error.__cause__ = error.__context__ = None
         if isinstance(outcome, Failure) and isinstance(outcome.error, OutOfMemoryError):
             session.release()
         yield outcome
@@ -193,11 +195,11 @@ def worker_loop() -> None:
 def _with_prompts(
     plans: Sequence[Plan], finished: Mapping[int, Result | None], *, resume: bool
 ) -> tuple[list[Plan], dict[int, VideoGenError]]:
-    """Plans with the prompts that models write for them, and errors of those that got none, by index.
+    """Return plans with the prompts that models write, and the errors of those that got none, by index.
 
     A video that goes on keeps its prompt.
     """
-    asked = [plan for plan in plans if plan.options.captioner or plan.options.prompt_enhancer]
+    asked = [plan for plan in plans if plan.prompt_writers]
     kept = {plan.index: plan.resume_store.stored_request() for plan in asked if resume}
     known = [plan.with_prompt_of(earlier) if (earlier := kept.get(plan.index)) else plan for plan in plans]
     written, errors = write_prompts([plan for plan in known if finished[plan.index] is None])
@@ -207,7 +209,7 @@ def _with_prompts(
 
 def earlier_result(plan: Plan) -> Result | None:
     """Return the complete result of an earlier run of this plan, if there is one."""
-    record, outputs = plan.earlier_record(), outputs_of(plan)
+    record, outputs = plan.earlier_record(), plan.outputs
     if record is None:
         return None
     if not publishing.is_whole(record, outputs):
@@ -216,12 +218,6 @@ def earlier_result(plan: Plan) -> Result | None:
     if not record.get("request", {}).get("keep_parts"):
         plan.resume_store.remove_rest()  # a killed run may have had no time for it
     return Result(outputs=outputs, record=record)
-
-
-def _drop_frames(error: BaseException) -> None:
-    """Drop the frames an exception holds on to, and with them the tensors of a failed run."""
-    traceback.clear_frames(error.__traceback__)
-    error.__traceback__ = error.__cause__ = error.__context__ = None
 
 
 def generate(
@@ -253,14 +249,14 @@ def _make(outline: Outline, session: Session, *, resume: bool, show_progress: bo
         tiled = memory.choose_tiling(
             pipeline, options.vae_tiling, plan.facts.memory, device, low_vram=options.low_vram
         )
-        memory.set_tiling(pipeline, tiled=communicator.broadcast(tiled))
+        pipeline.vae.use_tiling = communicator.broadcast(tiled)
         ratios = communicator.broadcast(plan.files.ratios if communicator.is_main_process else None)
         apply.set_step_cache(pipeline, options, table=plan.facts.teacache, ratios=ratios)
-        generator = torch.Generator(noise_device(plan)).manual_seed(plan.seed)
+        generator = torch.Generator(options.noise_device).manual_seed(plan.seed)
         try:
             if not communicator.is_main_process:
                 run_worker(plan, pipeline, generator, communicator)
-                return Result(outputs=outputs_of(plan), record={})
+                return Result(outputs=plan.outputs, record={})
             result = write(
                 plan,
                 pipeline,

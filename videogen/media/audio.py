@@ -4,7 +4,6 @@ Published preprocessing (spec talking_avatar section 3): the mean of all channel
 LUFS. The decoders, the resampler and the meter are imported with the first file.
 """
 
-import hashlib
 import math
 import os
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from videogen.errors import InputError, reported_as
-from videogen.media.download import Fetcher, display_name
+from videogen.media.download import Fetcher, display_name, sha256_of
 from videogen.media.probe import DURATION_TOLERANCE, FORMATS, MediaKind, open_container
 
 if TYPE_CHECKING:
@@ -97,15 +96,13 @@ def read_audio(flag: str, source: str, fetcher: Fetcher) -> InputAudio:
     count = _resampled_length(len(decoded.samples), decoded.rate)
     if count < SHORTEST * SAMPLE_RATE or count > LONGEST * SAMPLE_RATE:
         raise _wrong_length(flag, source, count / SAMPLE_RATE)
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     return InputAudio(
         path=path,
         name=display_name(source),
         rate=decoded.rate,
         channels=decoded.channels,
         num_samples=count,
-        sha256=digest,
+        sha256=sha256_of(path),
         silent=bool(abs(decoded.samples).max() < SILENCE),
         start=decoded.start,
     )

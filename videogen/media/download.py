@@ -113,6 +113,12 @@ class Fetcher:
             )
 
 
+def sha256_of(path: Path) -> str:
+    """Return the digest of an input file, by which it is known."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def display_name(source: str) -> str:
     """Return an input's name for metadata: the path as given if relative, else only its last part."""
     if "://" in source:

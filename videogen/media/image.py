@@ -1,6 +1,5 @@
 """Still images: opening them safely, and each task's resize rule. What their pixels mean: picture.py."""
 
-import hashlib
 import math
 import warnings
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from types import ModuleType
 from PIL import Image, UnidentifiedImageError
 
 from videogen.errors import InputError, reported_as
-from videogen.media.download import Fetcher, display_name
+from videogen.media.download import Fetcher, display_name, sha256_of
 from videogen.media.picture import to_srgb
 
 # Formats PIL decodes by itself; others (EPS, say) would start helper programs.
@@ -102,15 +101,13 @@ def read_image(flag: str, source: str, fetcher: Fetcher) -> InputImage:
     if path.stat().st_size > LARGEST:  # some decoders read the whole file first
         raise InputError(flag, source, f"larger than {LARGEST / 1e6:.0f} MB", "scale it down")
     image, notes = _open(flag, source, path)
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     name = display_name(source)
     return InputImage(
         path=path,
         name=name,
         width=image.width,
         height=image.height,
-        sha256=digest,
+        sha256=sha256_of(path),
         notes=tuple(f"{name} {note}" for note in notes),
     )
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from videogen.errors import InputError, reported_as
 from videogen.files import TextError, parse_json, read_text
-from videogen.media.download import display_name
+from videogen.media.download import display_name, sha256_of
 from videogen.media.probe import MOST_PIXELS, Resampling, exact, regular
 from videogen.media.shown import scaled
 
@@ -157,13 +157,12 @@ def content_digest(path: Path) -> str:
     Raises:
         OSError: it cannot be read.
     """
+    if not path.is_dir():
+        return sha256_of(path)
     digest = hashlib.sha256()
-    for file in _png_files(path) if path.is_dir() else [path]:
-        if path.is_dir():
-            digest.update(file.name.encode())
-        with file.open("rb") as opened:
-            while chunk := opened.read(1 << 20):
-                digest.update(chunk)
+    for file in _png_files(path):
+        digest.update(file.name.encode())
+        digest.update(file.read_bytes())
     return digest.hexdigest()
 
 

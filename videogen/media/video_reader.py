@@ -3,7 +3,6 @@
 PyAV and decord are imported when a video is read.
 """
 
-import hashlib
 import logging
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from videogen.errors import InputError, first_line, reported_as
-from videogen.media.download import Fetcher, display_name
+from videogen.media.download import Fetcher, display_name, sha256_of
 from videogen.media.probe import (
     VIDEO,
     Keyframe,
@@ -139,7 +138,7 @@ class InputVideo:
 
 
 class Tail:
-    """Return the frames with the indices ``wanted``, collected in one array, uint8 [len(wanted), H, W, 3].
+    """Frames with the indices ``wanted``, collected in one array, uint8 [len(wanted), H, W, 3].
 
     H and W are those of ``size`` (width, height) or the video.
     """
@@ -190,8 +189,6 @@ def read_video(flag: str, source: str, fetcher: Fetcher) -> InputVideo | StoredF
         if num_frames / rate > LONGEST:
             what = f"lasts {float(num_frames / rate):.0f} s, more than {LONGEST}"
             raise InputError(flag, source, what, "cut a part out")
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     name, (width, height) = display_name(source), look.size
     return InputVideo(
         path=path,
@@ -201,7 +198,7 @@ def read_video(flag: str, source: str, fetcher: Fetcher) -> InputVideo | StoredF
         num_frames=num_frames,
         fps=float(rate),
         seconds=float(num_frames / rate),
-        sha256=digest,
+        sha256=sha256_of(path),
         has_audio=has_audio,
         start=start,
         timeline=timeline,

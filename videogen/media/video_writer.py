@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from videogen.errors import InputError
-from videogen.files import WritingError, publish, temporary_sibling, writing
+from videogen.files import WritingError, replace, temporary_sibling, writing
 from videogen.media.output_formats import CODECS, CONTAINERS, FOLDER, STILL, Encoding, color_options
 from videogen.media.probe import open_container
 
@@ -344,8 +344,9 @@ class PendingFile:
             self.writer.finish()
         self.done = True
 
-    def publish(self, *, may_replace: bool = False) -> Path:
-        """Rename the finished file to its target, or to a numbered name if that is taken; return the name."""
+    def publish(self) -> Path:
+        """Rename the finished file to its target, in the place of what is there; return the target."""
         assert self.done
         with writing(self.target):
-            return publish(self.temporary, self.target, may_replace=may_replace)
+            replace(self.temporary, self.target)
+        return self.target

@@ -31,7 +31,7 @@ COMPONENTS: dict[str, Component] = {
     for name, component in import_module(f"videogen.models.{network}.components").COMPONENTS.items()
 }
 """The components of all networks, by the names that the rows of the task table have for them."""
-Part: TypeAlias = nn.Module | PreTrainedTokenizerBase | CLIPImageProcessorPil
+LoadedComponent: TypeAlias = nn.Module | PreTrainedTokenizerBase | CLIPImageProcessorPil
 """What a pipeline is made of."""
 
 
@@ -40,11 +40,11 @@ class ComponentPlan:
     """Checked component whose weights are not read yet; ``module`` is on the meta device."""
 
     name: str
-    module: Part
+    module: LoadedComponent
     found: Mapping[str, Entry]
     scales: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
-    def load_weights(self, dtype: torch.dtype, device: torch.device | None = None) -> Part:
+    def load_weights(self, dtype: torch.dtype, device: torch.device | None = None) -> LoadedComponent:
         """Load the weights to a device (None: the CPU) and return the module; float32 parts stay float32."""
         if not isinstance(self.module, nn.Module):
             return self.module
@@ -91,7 +91,7 @@ def load_component(
     dtype: torch.dtype = torch.float32,
     arch: Config | None = None,
     device: torch.device | None = None,
-) -> Part:
+) -> LoadedComponent:
     """Check and load one component of a checkpoint (see ``plan_component``)."""
     return plan_component(name, place, arch).load_weights(dtype, device)
 
@@ -119,7 +119,7 @@ def build_meta_module(name: str, place: Path, found: Mapping[str, Entry], config
         return weight_loader.meta_module(lambda: component.make(values), place, found)
 
 
-def _load_weightless(name: str, place: Path) -> Part:
+def _load_weightless(name: str, place: Path) -> LoadedComponent:
     try:
         if name == "image_processor":  # the PIL-based one, as published
             return CLIPImageProcessorPil.from_pretrained(place, local_files_only=True)

@@ -9,7 +9,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -30,9 +30,9 @@ from videogen.models.interface import ContextCache, OffloadedComponents, StepCac
 from videogen.pipelines.embedding_cache import get_or_compute
 from videogen.pipelines.pixels import Frames, VideoOutput, collect, rounded
 from videogen.planning.python_call import ACCEPT
-from videogen.tasks.options import OPTIONS, Options, defaults, merge
+from videogen.tasks.options import OPTIONS, Options, Size, defaults, merge
 from videogen.tasks.table import TASKS, variant
-from videogen.tasks.task_spec import TaskSpec, check_scales
+from videogen.tasks.task_spec import TRANSFORMERS, TaskSpec, check_prompt_count, check_scales
 
 StepCallback = Callable[["VideoPipeline", int, Tensor, dict[str, Tensor]], Mapping[str, Tensor] | None]
 """diffusers' callback_on_step_end: (pipeline, index, timestep, {"latents": ...}) -> replacements or None."""
@@ -40,7 +40,6 @@ StepCallback = Callable[["VideoPipeline", int, Tensor, dict[str, Tensor]], Mappi
 logger = logging.getLogger(__name__)
 
 CACHED_EMBEDDINGS = 16
-TRANSFORMERS = ("transformer", "transformer_2")
 LOG_EVERY = 30.0  # seconds, where there is no progress bar
 
 
@@ -158,8 +157,11 @@ class VideoPipeline(DiffusionPipeline):
         for name, files in spec.inputs.items():
             files.check(f"{name}=", spec.name, len(inputs[name]))
         others = {name: value for name, value in given.items() if name not in OPTIONS}
-        sizes = (name for name in ("resolution", "size", "duration", "num_frames", "fps") if spec.uses(name))
-        usable = {*spec.arguments, *spec.inputs, *sizes}
+        usable = {
+            *spec.arguments,
+            *spec.inputs,
+            *(each.name for each in fields(Size) if spec.uses(each.name)),
+        }
         for name in given:
             if name in OPTIONS and name not in usable:
                 what = f"is no argument of {spec.name}; it takes {', '.join(sorted(usable))}"
@@ -173,9 +175,8 @@ class VideoPipeline(DiffusionPipeline):
         options = spec.resolve_defaults(Options.of(merge(usual, asked)))
         check_scales(spec, options.guidance_scale)
         shape = spec.shape(options, inputs, spec.size_tables(self.checkpoint))
-        if isinstance(prompt := given.get("prompt"), list | tuple) and len(prompt) > len(shape.rolls):
-            what = f"has {len(prompt)} prompts, and there are {len(shape.rolls)} rolls"
-            raise InputError("prompt=", None, what, f"leave out {len(prompt) - len(shape.rolls)}")
+        if isinstance(prompt := given.get("prompt"), list | tuple):
+            check_prompt_count("prompt=", len(prompt), len(shape.rolls))
         return {**others, **spec.pick(options, shape), **spec.inputs_of(inputs)}
 
     @classmethod

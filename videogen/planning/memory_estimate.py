@@ -7,17 +7,17 @@ cannot see comes on top: the CUDA context (0.5-0.8 GB), workspaces of libraries,
 Units: bytes; b bytes of the compute dtype, D width of the transformer, r width of the feed-forward over D.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from videogen.distributed import Degrees
 from videogen.tasks.geometry import Shape
 from videogen.tasks.kernels import DTYPES
-from videogen.tasks.memory_model import Network, VaeMemory
+from videogen.tasks.memory_model import FamilyMemory, NetworkMemory, VaeMemory
 from videogen.tasks.options import Runtime
+from videogen.tasks.task_spec import TRANSFORMERS
 
 FLOAT32 = 4
-TEXT_TOKENS, IMAGE_TOKENS = 512, 257
 HEAD_WIDTH = 128
 TILE = 256  # pixels, each side
 # Of latents [C, F, h, w], float32: the noise, every branch's prediction, what the solver keeps.
@@ -29,9 +29,11 @@ MARGIN = 1.015  # for small things that are not counted
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Memory:
-    """Bytes on the device, by what takes them and by memory mode."""
+    """Bytes on the device, by what takes them and by memory mode; those of the first three are weights."""
 
-    weights: Mapping[str, int]
+    vae: int
+    transformers: tuple[int, ...]
+    encoders: tuple[int, ...]
     activations: int
     decode: int
     tiled_decode: int
@@ -48,15 +50,13 @@ class Memory:
 
     def _peak(self, *, offload: bool, low_vram: bool, tiled: bool) -> int:
         decode = self.tiled_decode if tiled or low_vram else self.decode
-        vae, denoising = self.weights["vae"], self.activations + self.contexts
-        transformers = [size for name, size in self.weights.items() if name.startswith("transformer")]
-        encoder = max(size for name, size in self.weights.items() if "_encoder" in name) + self.text
+        encoder, denoising = max(self.encoders) + self.text, self.activations + self.contexts
         if low_vram:
             encoder = min(encoder, self.largest_layer + self.text)
-            return vae + self.resident + max(encoder, self.encode, self.streamed, decode)
+            return self.vae + self.resident + max(encoder, self.encode, self.streamed, decode)
         if offload:
-            return vae + max(encoder, self.encode, max(transformers) + denoising, decode)
-        return vae + sum(transformers) + max(encoder, self.encode, denoising, decode)
+            return self.vae + max(encoder, self.encode, max(self.transformers) + denoising, decode)
+        return self.vae + sum(self.transformers) + max(encoder, self.encode, denoising, decode)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,26 +86,29 @@ class Video:
         return -(-self.shape.tokens // self.degrees.sequence)
 
 
-def estimate(video: Video, parameters: Mapping[str, int], network: Network, vae: VaeMemory) -> Memory:
+def estimate(
+    video: Video, parameters: Mapping[str, int], network: NetworkMemory, family: FamilyMemory
+) -> Memory:
     """Return the memory of one generation; ``parameters`` are the weights of every component."""
     size = video.dtype_bytes
-    per_weight = dict.fromkeys(("vae", "audio_encoder"), FLOAT32)
-    weights = {name: count * per_weight.get(name, size) for name, count in parameters.items()}
-    if size < FLOAT32:
-        for name in weights:
-            if name.startswith("transformer"):
-                weights[name] += (FLOAT32 - size) * network.float32
-    decode, tiled = _decode(video, vae)
-    experts = sum(name.startswith("transformer") for name in parameters)
+    weights = {
+        name: count * (FLOAT32 if name in family.float32 else size) for name, count in parameters.items()
+    }
+    experts = [name for name in TRANSFORMERS if name in parameters]
+    encoders = [name for name in family.encoders if name in parameters]
+    shape, (decode, tiled) = video.shape, _decode(video, family.vae)
+    encoded = {0: 0.0, 1: family.vae.picture}.get(shape.encoded_frames, family.vae.video)
     block = parameters["transformer"] // max(1, network.layers)
     kept = _token_bytes(video) + video.residuals * video.tokens_per_rank * network.width * size
     return Memory(
-        weights=weights,
+        vae=weights["vae"],
+        transformers=tuple(weights[name] + (FLOAT32 - size) * network.float32 for name in experts),
+        encoders=tuple(weights[name] for name in encoders),
         activations=_activations(video, network, network.tensors) + kept,
-        contexts=sum(_contexts(video, parameters, network)),
-        encode=int(_encode(video, vae)),
+        contexts=len(experts) * _contexts(video, network, sum(family.encoders[name] for name in encoders)),
+        encode=int(shape.height * shape.width * video.vae_width * encoded),
         text=network.text_work,
-        resident=network.resident * experts + 60_000_000,
+        resident=network.resident * len(experts) + 60_000_000,
         streamed=_activations(video, network, network.streamed) + kept + 2 * block,
         largest_layer=network.largest_layer,
         decode=decode,
@@ -113,7 +116,7 @@ def estimate(video: Video, parameters: Mapping[str, int], network: Network, vae:
     )
 
 
-def _activations(video: Video, network: Network, tensors: float) -> int:
+def _activations(video: Video, network: NetworkMemory, tensors: float) -> int:
     """Return the bytes of a forward; of several ranks each holds all tokens before and after the blocks."""
     whole = 2 * video.shape.tokens if video.degrees.sequence > 1 else 0
     tensors += network.known_first * video.shape.known_first
@@ -128,19 +131,10 @@ def _token_bytes(video: Video) -> int:
     return latents + shape.tokens * HEAD_WIDTH * FLOAT32
 
 
-def _contexts(video: Video, parameters: Mapping[str, int], network: Network) -> Iterator[int]:
-    """Yield the keys and values of texts, and of images where there are any, per transformer."""
-    tokens = TEXT_TOKENS + ("image_encoder" in parameters) * IMAGE_TOKENS
+def _contexts(video: Video, network: NetworkMemory, tokens: int) -> int:
+    """Return the bytes of the keys and values of texts and images in one transformer."""
     texts = min(2, video.shape.forwards_per_step)
-    for name in parameters:
-        if name.startswith("transformer") and network.contexts:
-            yield 2 * texts * tokens * network.layers * network.width * video.dtype_bytes
-
-
-def _encode(video: Video, vae: VaeMemory) -> float:
-    shape = video.shape
-    per_pixel = {0: 0.0, 1: vae.picture}.get(shape.encoded_frames, vae.video)
-    return shape.height * shape.width * video.vae_width * per_pixel
+    return 2 * texts * tokens * network.layers * network.width * video.dtype_bytes
 
 
 def _decode(video: Video, vae: VaeMemory) -> tuple[int, int]:

@@ -179,7 +179,7 @@ def _memory(
         residuals=_residuals(options, shape, task.memory.cached_outputs(transformer)),
     )
     network = task.memory.network(size)
-    return estimate(video, model_features.parameters(checkpoint, task), network, task.memory.vae)
+    return estimate(video, model_features.parameters(checkpoint, task), network, task.memory)
 
 
 def _residuals(options: Options, shape: Shape, outputs: int) -> int:
@@ -205,5 +205,6 @@ def _digest(known: tuple[tuple[Path, int, int], ...]) -> str:
     """Return the digest of files (path, size, time of the last change)."""
     digest = hashlib.sha256()
     for file, *_ in known:
-        digest.update(file.read_bytes())
+        with file.open("rb") as opened:
+            hashlib.file_digest(opened, lambda: digest)
     return digest.hexdigest()[:16]

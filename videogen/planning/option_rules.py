@@ -1,36 +1,40 @@
-"""Options that trade quality for speed, or need packages: what their values contradict, and warnings.
+"""Options that contradict each other, trade quality for speed or need packages: errors and warnings.
 
 Without torch: packages are looked for, not imported.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
-from typing import NamedTuple
 
 from videogen.errors import InputError
-from videogen.tasks.options import Options
-from videogen.tasks.step_caches import CALIBRATE, KINDS, read_cache
+from videogen.tasks.kernels import ATTENTION_KERNELS, Package
+from videogen.tasks.options import OPTIONS, Options
+from videogen.tasks.step_caches import KINDS, read_cache
 
 DISTILLED_STEPS = 8  # the most that weights made for LCM's stepping are published with
 
 
-class Package(NamedTuple):
-    """What a kernel needs: a module, and how to get it."""
-
-    module: str
-    how: str
-
-
-# Of kernels that torch does not have itself.
 PACKAGES = {
-    "flash": Package("flash_attn", "pip install flash-attn --no-build-isolation"),
-    "flash3": Package(
-        "flash_attn_interface", "build flash-attention 3 (hopper/ of github.com/Dao-AILab/flash-attention)"
-    ),
-    "sage": Package("sageattention", "build sageattention 2.1.1 or newer (github.com/thu-ml/SageAttention)"),
-    "xformers": Package("xformers", "pip install xformers"),
+    kernel.option: kernel.package
+    for kernel in ATTENTION_KERNELS.values()
+    if kernel.option is not None and kernel.package is not None
 }
 TORCHAO = Package("torchao", "pip install torchao")
+
+
+def check_combination(values: Mapping[str, object]) -> None:
+    """Refuse options that contradict each other, or lack another that they need.
+
+    Raises:
+        InputError: the first one.
+    """
+    for name in (name for name in OPTIONS if values.get(name)):
+        option = OPTIONS[name]
+        for other in option.excludes:
+            if values.get(other):
+                raise InputError(option.flag, None, f"not together with --{other}", "choose one of the two")
+        if (needed := option.needs) and not values.get(needed.option):
+            raise InputError(option.flag, None, needed.reason, f"add --{needed.option}, or leave it out")
 
 
 def check(options: Options) -> None:
@@ -91,15 +95,9 @@ def warnings(options: Options) -> Iterator[str]:
 
 def _lcm_warnings(options: Options) -> Iterator[str]:
     """Warn where weights were probably not distilled to LCM (Wan's four-step LoRA: shift 5, no guidance)."""
-    scale = options.guidance_scale
     if not options.lora:
         yield "--sample_solver lcm is for weights distilled to a few steps, usually a --lora; others blur"
-    if max(scale if isinstance(scale, tuple) else (scale,)) > 1:
+    if options.guided:
         yield "--sample_solver lcm: distilled weights want --guidance_scale 1, which is also faster"
     if (steps := options.num_inference_steps) > DISTILLED_STEPS:
         yield f"--sample_solver lcm takes {steps} steps; distilled weights want their own number, usually 4"
-
-
-def is_calibration(cache: str | None) -> bool:
-    """Return whether a ``--cache`` measures, and skips nothing."""
-    return cache is not None and cache.endswith(f":{CALIBRATE}")

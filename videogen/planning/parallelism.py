@@ -6,11 +6,10 @@ import sys
 from videogen import distributed
 from videogen.distributed import Degrees
 from videogen.errors import InputError
+from videogen.tasks.kernels import ATTENTION_KERNELS
 from videogen.tasks.options import Options
 
-# Kernels that say how much weight their result has, which the parts of a ring are put together by; "native"
-# does so on the CPU alone.
-RING_BACKENDS = ("auto", "cudnn", "flash", "sage")
+RING_BACKENDS = [kernel.option for kernel in ATTENTION_KERNELS.values() if kernel.option and kernel.in_ring]
 
 
 def check_launch(options: Options) -> None:
@@ -102,9 +101,9 @@ def _check_ring(options: Options, degrees: Degrees) -> None:
         return
     backend = options.attention_backend
     on_cpu = backend == "native" and options.device in ("cpu", "auto")
-    if backend not in RING_BACKENDS and not on_cpu:
+    if backend not in ("auto", *RING_BACKENDS) and not on_cpu:
         what = f"--attention_backend {backend} cannot work in a ring"
-        raise InputError("--ring_degree", degrees.ring, what, f"use {', '.join(RING_BACKENDS[1:])} or auto")
+        raise InputError("--ring_degree", degrees.ring, what, f"use {', '.join(RING_BACKENDS)} or auto")
     if options.causal_attention:
         what = "blocks that see only earlier ones cannot work in a ring"
         fix = f"--ulysses_degree {degrees.sequence}"

@@ -28,8 +28,6 @@ from videogen.tasks.options import OPTIONS, Options
 from videogen.tasks.sizes import Inputs
 from videogen.tasks.task_spec import TaskSpec
 
-MEMORY_MODES = ("low_vram", "offload")  # options, the stronger first
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Draft:
@@ -89,7 +87,7 @@ class Outline(Draft):
     @property
     def memory_mode(self) -> str:
         """Return 'plain', 'offload' or 'low_vram'."""
-        return next((mode for mode in MEMORY_MODES if getattr(self.options, mode)), "plain")
+        return "low_vram" if self.options.low_vram else "offload" if self.options.offload else "plain"
 
     @property
     def memory_bytes(self) -> dict[str, int]:

@@ -3,12 +3,14 @@
 from dataclasses import asdict
 
 from videogen.distributed import Degrees
-from videogen.planning.option_rules import is_calibration
+from videogen.errors import brief
 from videogen.planning.plan import Outline, Plan
 from videogen.tasks.geometry import Shape
+from videogen.tasks.step_caches import read_cache
 from videogen.tasks.warnings import RATE_TOLERANCE
 
 LISTED_SEGMENTS = 12
+LISTED_LETTERS = 200  # of a prompt
 
 
 def to_json(plan: Outline) -> dict[str, object]:
@@ -50,7 +52,8 @@ def describe(plan: Outline) -> str:
     where = "here" if model.folder else "to be built" if model.tiny else "to be downloaded"
     name = f"{model.name}@{model.revision}" if model.revision else model.name
     sizes = ", ".join(f"{part} {_amount(size)}" for part, size in model.sizes.items())
-    skips = plan.facts.teacache or (plan.options.cache and not is_calibration(plan.options.cache))
+    cache = plan.options.cache
+    skips = plan.facts.teacache or (cache is not None and read_cache(cache)[1] is not None)
     steps = f"{plan.forwards // shape.forwards_per_step} steps x {shape.forwards_per_step}"
     memory = ", ".join(
         f"{mode} {_amount(size)}" + " (chosen)" * (mode == plan.memory_mode)
@@ -58,6 +61,7 @@ def describe(plan: Outline) -> str:
     )
     rows = {
         "task": plan.task.name,
+        "prompt": _prompt(plan),
         "model": f"{name} ({model.layout}, {where})",
         "files": sizes or ("tiny" if model.tiny else "sizes unknown until downloaded"),
         "video": f"{shape.width}x{shape.height}, {shape.num_frames} frames at {shape.fps} fps",
@@ -73,6 +77,17 @@ def describe(plan: Outline) -> str:
     }
     lines = [f"{name:<9} {value}" for name, value in rows.items() if value is not None]
     return "\n".join([*lines, *(f"note      {note}" for note in plan.warnings)])
+
+
+def _prompt(plan: Outline) -> str:
+    """Return what the video shows, cut where it is long, or who will say it."""
+    options = plan.options
+    if options.roll_prompts:
+        return f"{len(options.roll_prompts)}, the first: {brief(options.roll_prompts[0], LISTED_LETTERS)}"
+    if options.prompt is None:
+        return "written by a model from the input video"
+    longer = ", made longer by a model" if options.prompt_enhancer else ""
+    return f"{brief(options.prompt, LISTED_LETTERS)}{longer}"
 
 
 def _file(plan: Outline) -> str:

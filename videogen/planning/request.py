@@ -15,7 +15,7 @@ from videogen.media.download import Fetcher
 from videogen.media.image import InputImage, read_image
 from videogen.media.stored_frames import StoredFrames
 from videogen.media.video_reader import InputVideo, read_video
-from videogen.planning import option_rules
+from videogen.planning import option_rules, output_names
 from videogen.planning.file_format import file_format_warnings
 from videogen.planning.model_facts import FileFacts, model_facts, options_of_weights, read_files
 from videogen.planning.plan import Draft, Outline, Plan
@@ -35,11 +35,12 @@ from videogen.results.output_paths import (
     choose_output_paths,
     earlier_seed,
     reserve,
+    shared_patterns,
 )
 from videogen.results.publishing import finish_interrupted
 from videogen.tasks.option import typed
-from videogen.tasks.option_types import MAX_SEED
-from videogen.tasks.options import OPTIONS, Options, check_combination, defaults, merge
+from videogen.tasks.option_types import DRAWN_SEEDS, MAX_SEED
+from videogen.tasks.options import OPTIONS, Options, defaults, merge
 from videogen.tasks.table import check_used, find, variant
 from videogen.tasks.task_spec import Files
 
@@ -61,7 +62,13 @@ class Item:
 
 
 def make_plans(
-    items: Sequence[Item], policy: OverwritePolicy, workdir: Path, locks: OutputLocks | None = None
+    items: Sequence[Item],
+    policy: OverwritePolicy,
+    workdir: Path,
+    locks: OutputLocks | None = None,
+    *,
+    first: int = 1,
+    taken: set[Path] | None = None,
 ) -> list[Outline]:
     """Check everything and decide everything, for all items, before any of them runs.
 
@@ -70,38 +77,41 @@ def make_plans(
     Args:
         workdir: an existing folder for downloads, which the caller owns.
         locks: takes the locks of the results; None for a dry run, which leaves files as they are.
+        first: number of the first video, where others of the run came before it.
+        taken: output paths of those others; those of these are added.
 
     Raises:
         InputError, CheckpointError: the first thing that will not work.
     """
     if policy.overwrite and policy.resume:
         raise InputError("--resume", None, "not together with --overwrite", "choose one of the two")
-    drawn, stamp = secrets.randbelow(MAX_SEED + 1), time.strftime("%Y-%m-%d_%H-%M-%S")
+    drawn, stamp = secrets.randbelow(DRAWN_SEEDS), time.strftime("%Y-%m-%d_%H-%M-%S")
     videos: list[tuple[str, Draft, FileFacts | None, int]] = []
     for item in items:
-        with _labelled(item.label):
+        with labelled(item.label):
             draft = decide(item, workdir)
             here = draft.checkpoint.folder is not None
             files = read_files(draft.options, draft.facts, draft.checkpoint) if here else None
             videos += [(item.label, draft, files, seed) for seed in _seeds(draft.options, drawn)]
     plans: list[Outline] = []
-    taken: set[Path] = set()
-    for index, (label, draft, files, first_seed) in enumerate(videos, start=1):
-        with _labelled(label):
+    taken = set() if taken is None else taken
+    shared = shared_patterns([draft.options for _, draft, _, _ in videos])
+    for index, (label, draft, files, first_seed) in enumerate(videos, start=first):
+        with labelled(label):
             options, task = draft.options, draft.task.name
-            check_pattern(options, many=len(videos) > 1, resume=policy.resume)
+            check_pattern(options, shared=shared, resume=policy.resume)
             if locks is not None and (policy.resume or policy.overwrite):
                 named = first_seed if options.seed else "*"
                 finish_interrupted(choose_output_paths(options, task=task, index=index, seed=named, stamp=""))
-            earlier = None if options.seed or not policy.resume else earlier_seed(options, task, index)
-            seed = first_seed if earlier is None else earlier
+            kept = None if options.seed or not policy.resume else earlier_seed(options, task, index)
+            seed = first_seed if kept is None else kept
             outputs = choose_output_paths(options, task=task, index=index, seed=seed, stamp=stamp)
             sources = [source.path for given in draft.inputs.values() for source in given]
             outputs = reserve(outputs, options, taken, policy, sources, locks=locks)
             plan = draft.outline(seed=seed, index=index, outputs=outputs)
             plan = plan if files is None else plan.with_files(files)
         if not (policy.resume and isinstance(plan, Plan) and plan.earlier_record()):
-            with _labelled(label):
+            with labelled(label):
                 plan.resume_store.check(resume=policy.resume, overwrite=policy.overwrite)
         plans.append(plan)
         taken.update(outputs.paths)
@@ -119,7 +129,7 @@ def decide(item: Item, workdir: Path) -> Draft:
     # 1. The task, and the model, which decides between the task's rows.
     task = find(asked.get("task_type"))
     check_used(task.name, asked)
-    check_combination(asked)
+    option_rules.check_combination(asked)
     checkpoint = resolve.locate(asked.get("model_id", task.default_model()), asked.get("revision"), task)
     task = variant(task.name, checkpoint.family)
     check_unused(task, asked)
@@ -153,7 +163,7 @@ def decide(item: Item, workdir: Path) -> Draft:
     notes += [writer.note for writer in prompt_writers.values() if writer.note]
     return Draft(
         task=task,
-        options=options,
+        options=output_names.fill(options, shape, checkpoint.name),
         shape=shape,
         checkpoint=checkpoint,
         inputs=inputs,
@@ -189,7 +199,7 @@ def _read(
 
 
 @contextmanager
-def _labelled(label: str) -> Iterator[None]:
+def labelled(label: str) -> Iterator[None]:
     """Put an item's label in front of what is wrong with it."""
     try:
         yield

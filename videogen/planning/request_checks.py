@@ -6,6 +6,7 @@ from pathlib import Path
 from videogen.checkpoints import lora as lora_files
 from videogen.checkpoints import tensor_headers
 from videogen.checkpoints.layouts import Checkpoint
+from videogen.checkpoints.resolve import is_published, known_ids_like
 from videogen.errors import CheckpointError, InputError
 from videogen.planning import option_rules
 from videogen.planning.parallelism import check_launch
@@ -15,7 +16,7 @@ from videogen.tasks.option import typed
 from videogen.tasks.options import OPTIONS, Options
 from videogen.tasks.sizes import Inputs
 from videogen.tasks.table import VARIANTS
-from videogen.tasks.task_spec import TaskSpec, check_scales
+from videogen.tasks.task_spec import TaskSpec, check_prompt_count, check_scales
 
 
 def check_unused(task: TaskSpec, asked: Mapping[str, object]) -> None:
@@ -98,23 +99,19 @@ def warnings(
     """
     yield from task.warnings(options, asked, inputs)
     yield from _published_for_another(task, checkpoint)
+    yield from _unknown_repository(task, checkpoint)
     yield from option_rules.warnings(options)
-    yield from _roll_prompts(len(options.roll_prompts or ()), len(shape.rolls))
+    prompts, rolls = len(options.roll_prompts or ()), len(shape.rolls)
+    check_prompt_count("--roll_prompts", prompts, rolls)
+    if 0 < prompts < rolls:
+        yield f"--roll_prompts has {prompts} prompts for {rolls} rolls; the last one is used to the end"
     if options.revision and checkpoint.folder is not None and not checkpoint.revision:
         yield "--revision has no effect on a folder or a tiny model"
     if "prompt_enhancer" in asked and options.prompt_enhancer and (options.input_image or options.end_image):
-        yield "--prompt_enhancer is not used with an image, as published"
+        yield "--prompt_enhancer is not used with an image, which it does not see"
     yield from _without_effect(task, options, asked)
     if checkpoint.folder is not None:
         yield from (note for lora in options.lora if (note := lora_files.check(lora.path, checkpoint)))
-
-
-def _roll_prompts(prompts: int, rolls: int) -> Iterator[str]:
-    if prompts > rolls:
-        what = f"has {prompts} prompts, and there are {rolls} rolls"
-        raise InputError("--roll_prompts", None, what, f"leave out {prompts - rolls}")
-    if 0 < prompts < rolls:
-        yield f"--roll_prompts has {prompts} prompts for {rolls} rolls; the last one is used to the end"
 
 
 def _without_effect(task: TaskSpec, options: Options, asked: Collection[str]) -> Iterator[str]:
@@ -135,6 +132,14 @@ def _without_effect(task: TaskSpec, options: Options, asked: Collection[str]) ->
         )
 
 
+def _unknown_repository(task: TaskSpec, checkpoint: Checkpoint) -> Iterator[str]:
+    """Warn of a hub id that no row knows, and name those that it may be a misspelling of."""
+    name = checkpoint.name
+    if checkpoint.folder is None and not checkpoint.tiny and not is_published(name):
+        what = f"is not known here, and planned as a {task.family} model until the hub says what it is"
+        yield f"--model_id {name} {what}{known_ids_like(name)}"
+
+
 def _published_for_another(task: TaskSpec, checkpoint: Checkpoint) -> Iterator[str]:
     """Warn of a model of another task that only its name tells apart from this one's.
 
@@ -147,10 +152,9 @@ def _published_for_another(task: TaskSpec, checkpoint: Checkpoint) -> Iterator[s
     for other in (row for rows in VARIANTS.values() for row in rows):
         if (model := other.model(name)) is None or other.name == task.name:
             continue
-        alike = [
-            own for own in task.models() if own.weights == model.weights and own.defaults == model.defaults
-        ]
-        use = f"{task.name} uses {(alike or task.models())[0].names[0]}"
+        alike = [own for own in task.models() if own.weights == model.weights] or task.models()
+        shared = [sum(model.defaults.get(k) == v for k, v in own.defaults.items()) for own in alike]
+        use = f"{task.name} uses {alike[shared.index(max(shared))].names[0]}"
         if checkpoint.folder is None and name in model.names:
             raise InputError("--model_id", name, f"is published for {other.name}", use)
         yield f"{name} is published for {other.name}; {use}"

@@ -237,6 +237,6 @@ def fuse(caption: Facts, variant: Variant, model: Chat, *, seed: int) -> str:
     message = {"role": "system", "content": system}
     text = model.reply([message], max_new_tokens=MAX_FUSED_TOKENS, temperature=0.1, seed=seed, stop="\n\n")
     if not text:
-        raise VideoGenError(f"{model.found.flag} {model.found.name}: replied with nothing; try another seed")
+        raise VideoGenError(f"{model.found.label}: replied with nothing; try another seed")
     motion = str(caption["camera_motion"]).rstrip(". ").capitalize()
     return f"{text} {motion}." if motion else text

@@ -59,7 +59,7 @@ class Chat:
                 raise
             except Exception as error:  # any file may be at fault, and transformers raises anything
                 what = f"cannot be loaded ({first_line(error)}); give another, or download it again"
-                raise CheckpointError(f"{self._name}: {what}") from error
+                raise CheckpointError(f"{self.found.label}: {what}") from error
         return self
 
     def offload(self) -> None:
@@ -162,7 +162,7 @@ class Chat:
         return self.tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
 
     def _render(self, messages: Sequence[Message]) -> str:
-        what = f"{self._name}: its chat template does not take these messages"
+        what = f"{self.found.label}: its chat template does not take these messages"
         with (
             reported_as(lambda why: CheckpointError(f"{what} ({why}); give another")),
             _at_most(TEMPLATE_SECONDS),
@@ -184,10 +184,6 @@ class Chat:
             [{**message, "content": _plain(message, "".join(tokens))} for message in messages]
         )
 
-    @property
-    def _name(self) -> str:
-        return f"{self.found.flag} {self.found.name}"
-
     @contextmanager
     def _out_of_memory_explained(self) -> Iterator[None]:
         try:
@@ -196,7 +192,7 @@ class Chat:
             if not is_out_of_memory(error):
                 raise
             what = f"out of memory on {self.device}; give a smaller model or another device"
-            raise OutOfMemoryError(f"{self._name}: {what}") from error
+            raise OutOfMemoryError(f"{self.found.label}: {what}") from error
 
 
 def _plain(message: Message, video: str) -> str:
@@ -216,7 +212,7 @@ def _load(found: FoundModel, device: torch.device | str) -> tuple[PreTrainedToke
         tokenizer.chat_template = read_json(processor).get("chat_template")
     if not tokenizer.chat_template:
         what = "its tokenizer has no chat template; give a model tuned for chats"
-        raise CheckpointError(f"{found.flag} {found.name}: {what}, such as {found.kind.default}")
+        raise CheckpointError(f"{found.label}: {what}, such as {found.kind.default}")
     name = found.kind.architecture
     factory = getattr(transformers, "AutoModelForCausalLM" if name == TEXT_CHAT.architecture else name)
     options = {"dtype": "auto", "device_map": {"": device}, "ignore_mismatched_sizes": True}
@@ -229,7 +225,7 @@ def _load(found: FoundModel, device: torch.device | str) -> tuple[PreTrainedToke
         logs.set_verbosity(level)
     if unfit := [*sorted(info["missing_keys"]), *(name for name, *_ in sorted(info["mismatched_keys"]))]:
         what = f"{len(unfit)} tensors are missing or of another shape ({', '.join(unfit[:5])})"
-        raise CheckpointError(f"{found.flag} {found.name}: {what}; download it again")
+        raise CheckpointError(f"{found.label}: {what}; download it again")
     return tokenizer, model.eval()
 
 

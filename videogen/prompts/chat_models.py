@@ -73,9 +73,14 @@ class FoundModel:
     revision: str | None = None  # commit on the hub; None for a folder of the user's
 
     @property
+    def label(self) -> str:
+        """What messages call it: the flag and what was given."""
+        return f"{self.flag} {self.name}"
+
+    @property
     def title(self) -> str:
         """Hub id, or the folder's own name."""
-        return self.name if self.folder is None or self.revision else self.folder.resolve().name
+        return self.name if self.folder is None or self.revision else self.folder.name
 
     @property
     def note(self) -> str | None:
@@ -99,7 +104,7 @@ def find_model(flag: str, path: str, kind: ModelKind = TEXT_CHAT) -> FoundModel:
         require_folder(what, folder, kind.fix)
         _check_kind(what, folder, kind)
         _check_files(what, folder)
-        return FoundModel(flag=flag, name=path, kind=kind, folder=folder)
+        return FoundModel(flag=flag, name=path, kind=kind, folder=folder.resolve())
     if not HUB_ID.fullmatch(path):
         what = "neither a folder nor a hub id; give a path or owner/name"
         raise CheckpointError(f"{flag} {brief(path)}: {what} (default {kind.default})")
@@ -125,7 +130,7 @@ def fetch(found: FoundModel, timeout: float | None = None) -> FoundModel:
     """
     if found.folder is not None:
         return found
-    what, kind = f"{found.flag} {found.name}", found.kind
+    what, kind = found.label, found.kind
     size = kind.download if found.name == kind.default else 0
     if not size:  # check the kind before many gigabytes are downloaded
         _check_kind(what, _download(found, [CONFIG], 0, timeout), kind)

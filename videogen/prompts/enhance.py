@@ -45,5 +45,5 @@ def enhance(prompt: str, model: Chat, *, seed: int = 0) -> str:
     reply = model.reply(messages, max_new_tokens=MAX_TOKENS, temperature=None, seed=seed)
     caption = " ".join(reply.split())
     if not caption:
-        raise VideoGenError(f"{model.found.flag} {model.found.name}: replied with nothing; try another seed")
+        raise VideoGenError(f"{model.found.label}: replied with nothing; try another seed")
     return caption

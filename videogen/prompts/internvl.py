@@ -47,7 +47,7 @@ def describe(source: InputVideo | StoredFrames | FrameArray, model: Chat, *, see
     if text := tidy(reply):
         return text
     what = "described the video with nothing; give another model, or a prompt"
-    raise VideoGenError(f"{model.found.flag} {model.found.name}: {what}")
+    raise VideoGenError(f"{model.found.label}: {what}")
 
 
 def tidy(reply: str) -> str:
@@ -89,7 +89,7 @@ def prompt_tokens(model: Chat, num_frames: int) -> Tensor:
     wanted, found = count * num_frames, int((ids == config.image_token_id).sum())
     if found != wanted:
         what = f"its tokenizer and chat template leave {found} of {wanted} picture tokens; download it again"
-        raise CheckpointError(f"{model.found.flag} {model.found.name}: {what}")
+        raise CheckpointError(f"{model.found.label}: {what}")
     return ids
 
 

@@ -12,9 +12,8 @@ def digest(path: Path) -> dict[str, int | str]:
         if path.is_dir():
             content.update(file.name.encode())
         with file.open("rb") as opened:
-            while chunk := opened.read(1 << 20):
-                total += len(chunk)
-                content.update(chunk)
+            hashlib.file_digest(opened, lambda: content)
+            total += opened.tell()
     return {"bytes": total, "sha256": content.hexdigest()}
 
 

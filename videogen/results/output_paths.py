@@ -4,7 +4,8 @@ import glob
 import os
 import re
 import tempfile
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -18,6 +19,7 @@ from videogen.results.output_locks import OutputLocks
 PNG_FILE = re.compile(r"\d{6,}\.png")
 LONGEST_NAME = 200  # bytes; file systems allow 255, and temporary names are longer
 SEED_MARK, INDEX_MARK = "{seed}", "{index}"
+NAMED = ("output", "save_latents", "save_last_frame")  # options that name a file of one video
 
 
 class OutputOptions(Protocol):
@@ -130,14 +132,12 @@ def choose_output_paths(
         kind, path = kind_of(output), filled(output)
         if kind is None:
             name = f"{path.name.partition('.')[0] or 'video'}.mp4"
-            known = ", ".join(output_formats.SUFFIXES)
-            raise InputError(
-                "--output", output, f"must be {known} or a folder", f"try {path.with_name(name)}"
-            )
+            what = f"must be {', '.join(output_formats.SUFFIXES)} or a folder"
+            raise InputError("--output", output, what, f"try {path.with_name(name)}")
     else:
         kind = output_formats.container_of(options.codec)
         name = f"{index}_{seed}.{kind}" if folder else f"{seed}_{stamp}.{kind}"
-        path = Path(folder or f"result/{task}").expanduser() / name
+        path = filled(folder or f"result/{task}") / name
     if last and Path(last).suffix != ".png":
         raise InputError("--save_last_frame", last, "must end in .png", f"try {Path(last).stem}.png")
     return OutputPaths(
@@ -148,17 +148,26 @@ def choose_output_paths(
     )
 
 
-def check_pattern(options: OutputOptions, *, many: bool, resume: bool) -> None:
+def shared_patterns(videos: Iterable[OutputOptions]) -> set[str]:
+    """Return the patterns that several videos of a run have for one of their files."""
+    counts = Counter((name, getattr(options, name)) for options in videos for name in NAMED)
+    return {pattern for (_, pattern), count in counts.items() if pattern and count > 1}
+
+
+def check_pattern(options: OutputOptions, *, shared: Collection[str], resume: bool) -> None:
     """Refuse name patterns that do not fit the run.
+
+    Args:
+        shared: patterns of several videos.
 
     Raises:
         InputError: one name for several videos, or --resume with a name that changes every time.
     """
     if resume and not (options.output or options.output_dir):
         raise InputError("--resume", None, "needs names that stay the same", "give --output or --output_dir")
-    for name in ("output", "save_latents", "save_last_frame"):
+    for name in NAMED:
         pattern = getattr(options, name)
-        if many and pattern and SEED_MARK not in pattern and INDEX_MARK not in pattern:
+        if pattern in shared and SEED_MARK not in pattern and INDEX_MARK not in pattern:
             raise InputError(
                 f"--{name}", pattern, "several videos need {seed} or {index} in it", "or give --output_dir"
             )

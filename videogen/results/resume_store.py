@@ -200,5 +200,5 @@ class SegmentWriter:
             save_tensors(file, tensors)
         for writer in self.writers:
             writer.finish()
-            writer.publish(may_replace=True)
+            writer.publish()
         self.store.mark_finished(self.index, settings)

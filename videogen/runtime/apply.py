@@ -177,10 +177,10 @@ def set_step_cache(
         )
 
 
-def keep_ratios(pipeline: Pipeline, file: Path | None, schedule: Mapping[str, object]) -> None:
+def keep_ratios(pipeline: Pipeline, file: Path, schedule: Mapping[str, object]) -> None:
     """Write the ratios that a calibrating MagCache measured to disk, if there are any."""
     cache = pipeline.step_cache
-    if file is not None and isinstance(cache, DiffusersCache) and cache.ratios:
+    if isinstance(cache, DiffusersCache) and cache.ratios:
         try:
             write_ratios(file, cache.ratios, schedule)
         except OSError as error:

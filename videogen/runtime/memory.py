@@ -99,8 +99,3 @@ def choose_tiling(
             "--vae_tiling: on (%s); tiles are blended, so pixels differ slightly from the untiled decode", why
         )
     return tiled
-
-
-def set_tiling(pipeline: Pipeline, *, tiled: bool) -> None:
-    """Switch tiled decoding on or off."""
-    pipeline.vae.use_tiling = tiled

@@ -30,7 +30,7 @@ from videogen.distributed import Degrees, Ranks
 from videogen.errors import InputError
 from videogen.models.attention import AttentionProcessor, Spans, attend, attend_spans
 from videogen.models.interface import Network, Pipeline, TokenAxis
-from videogen.runtime.memory import blocks
+from videogen.runtime.memory import CPU, blocks
 from videogen.runtime.token_sharding import SequenceSharding, ShardSpec, all_gather
 from videogen.runtime.vae_parallel import shard_decoder
 
@@ -38,7 +38,6 @@ logger = logging.getLogger(__name__)
 
 Made = TypeVar("Made")
 PATIENCE = timedelta(days=1)  # while rank 0 downloads or writes; torchrun watches the processes
-CPU = torch.device("cpu")
 
 Weighted = tuple[Tensor, Tensor]
 """Result of attention [B, L, N, K], and the log-sum-exp of its weights [B, L, N]."""

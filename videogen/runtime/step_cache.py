@@ -131,7 +131,7 @@ class DiffusersCache:
         self.known = ratios if kind.calibrated and threshold is not None else None
         if kind.calibrated and threshold is not None and ratios is None:
             raise ValueError(f"{name} needs ratios")
-        self.ratios: Ratios = {}
+        self.ratios: Ratios | None = None
         self._working: _Cached | None = None
         self._steps = 0
         self._measured: dict[int, dict[str, list[float]]] = {}

@@ -27,10 +27,6 @@ class SpatialSharding:
         self.ranks, self.rank = dist.get_world_size(group), dist.get_rank(group)
         self.spec: ShardSpec | None = None  # of the latent rows of the current frame; None outside a decode
 
-    def has_enough_rows(self, rows: int) -> bool:
-        """Return True if there is at least one latent row per rank."""
-        return rows >= self.ranks
-
     def shard(self, whole: Decoder) -> Decoder:
         """Return a decoder that decodes only this rank's rows and gathers the whole result on every rank."""
 

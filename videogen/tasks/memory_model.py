@@ -1,6 +1,6 @@
 """What decides how much memory the models of a family take."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from videogen.tasks.config import Config
@@ -34,13 +34,12 @@ class NetworkSize:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Network:
+class NetworkMemory:
     """What of a transformer decides how much memory its forward takes.
 
     Args:
         tensors: token-sized tensors of its width that are alive at once in a forward; ``streamed`` where its
             weights are float8, whose products have their bias added in a copy.
-        contexts: whether keys and values of texts and images are kept while denoising.
         known_first: that many more where the first latent frame has a noise level of its own.
         float32: weights that stay in float32 beside half precision.
         resident: bytes of a transformer that stay on the device where its blocks are streamed.
@@ -52,7 +51,6 @@ class Network:
     tensors: float
     streamed: float
     layers: int
-    contexts: bool
     known_first: float
     float32: int
     resident: int
@@ -66,12 +64,17 @@ class FamilyMemory:
 
     Args:
         vae: figures of its VAE.
+        encoders: components that run before the transformers -> tokens of their result whose keys and values
+            are kept while denoising.
+        float32: components whose weights are float32 whatever the precision.
         vae_width: config.json of the VAE -> base width of its decoder, per output pixel.
         network: size of the transformer -> what it takes.
         cached_outputs: config.json of the transformer -> outputs of layers that TaylorSeer extrapolates.
     """
 
     vae: VaeMemory
+    encoders: Mapping[str, int]
+    float32: Collection[str]
     vae_width: Callable[[Config], float]
-    network: Callable[[NetworkSize], Network]
+    network: Callable[[NetworkSize], NetworkMemory]
     cached_outputs: Callable[[Config], int]

@@ -27,6 +27,8 @@ class Option:
         chain_default: its value in a chain unless given, where that is another.
         set_by_chain: a chain decides it itself for each of its videos, and refuses it.
         about_run: it speaks about the whole run, not about one video; no job line or metadata file holds it.
+        answers: what it prints is all there is to do.
+        command_line_only: it must be known before files of options are read, and these may not say it.
         repeat: every occurrence counts.
         bare: the value of a flag that stands alone.
         default: its value unless given; tasks may have others (configs/*.yaml).
@@ -60,6 +62,8 @@ class Option:
     chain_default: object = None
     set_by_chain: bool = False
     about_run: bool = False
+    answers: bool = False
+    command_line_only: bool = False
     repeat: bool = False
     bare: str | None = None
     default: object = None

@@ -14,6 +14,7 @@ from videogen.tasks.geometry import SIZE_UNIT
 from videogen.tasks.kernels import DTYPES
 
 MAX_SEED = 2**63 - 1
+DRAWN_SEEDS = 2**31  # seeds are drawn below it, so that every other program takes them too
 LONGEST_NAME, LONGEST_PATH = 255, 4000  # bytes that file systems allow; temporary names make a path longer
 
 
@@ -266,8 +267,9 @@ def one_of(*choices: str, **synonyms: str) -> Callable[[str], str]:
     def parse(value: str) -> str:
         if value in choices or value in synonyms:
             return synonyms.get(value, value)
-        close = nearest(value, choices) or choices[0]
-        raise Reject(f"must be one of {', '.join(choices)}", f"nearest {close}")
+        close = nearest(value, choices)
+        fix = f"nearest {close}" if close else f"for example {choices[0]}"
+        raise Reject(f"must be one of {', '.join(choices)}", fix)
 
     parse.choices = choices  # type: ignore[attr-defined]  # read by the help text
     return parse

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
-from videogen.errors import InputError
 from videogen.media.audio import MAX_FRAMES
 from videogen.media.download import display_name
 from videogen.tasks import option_types as types
@@ -92,7 +91,7 @@ class Size:
 
 
 @dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
-class Inputs:
+class InputFiles:
     """Files that a video is made from."""
 
     ref_imgs: tuple[str, ...] | None = row(types.paths,
@@ -198,7 +197,7 @@ class Chain:
 class FirstFrame:
     """How HunyuanVideo keeps to its first frame, and long videos from repeating."""
 
-    i2v_stability: bool = switch("keep close to the first frame (the default, with --shift 7)",
+    i2v_stability: bool | None = switch("keep close to the first frame (the default, with --shift 7)",
         excludes=("no_i2v_stability",), default=True, instead_of=("no_i2v_stability",))
     no_i2v_stability: bool = switch("allow more motion (with --shift 17)", instead_of=("i2v_stability",))
     i2v_condition_type: str = row(types.one_of("token_replace", "latent_concat"),
@@ -277,8 +276,9 @@ class Existing:
 
     overwrite: bool = switch("replace an existing output", about_run=True)
     resume: bool = switch("skip what is finished", about_run=True)
-    jobs: str | None = row(types.path, "one prompt per line, or JSON lines of flags", metavar="FILE",
-        about_run=True, set_by_chain=True)
+    jobs: str | None = row(types.path,
+        "a list of videos: prompts, a table (CSV, TSV), JSON or YAML of flags; - reads lines as they come",
+        metavar="FILE|-", about_run=True, set_by_chain=True)
 
 
 @dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
@@ -287,22 +287,25 @@ class About:
 
     caption_only: bool = switch(
         "print what the models of --vlm_path (--input_video) and --prompt_enhancer write, as JSON, and stop",
-        about_run=True, set_by_chain=True)
-    dry_run: bool = switch("print the plan and load nothing", about_run=True)
-    config: str | None = row(types.path, "flags from a YAML file", metavar="FILE.yaml", about_run=True)
+        about_run=True, answers=True, set_by_chain=True)
+    dry_run: bool = switch("print the plan and load nothing", about_run=True, answers=True)
+    config: str | None = row(types.path, "flags from a YAML file", metavar="FILE.yaml", about_run=True,
+        command_line_only=True)
     from_metadata: str | None = row(types.file_path, "flags of an earlier result (.json or .mp4)",
-        metavar="FILE", about_run=True)
-    list_tasks: bool = switch("print the tasks and their models", about_run=True)
-    env: bool = switch("print versions and devices, for bug reports", about_run=True)
+        metavar="FILE", about_run=True, command_line_only=True)
+    list_tasks: bool = switch("print the tasks and their models", about_run=True, answers=True,
+        command_line_only=True)
+    env: bool = switch("print versions and devices, for bug reports", about_run=True, answers=True,
+        command_line_only=True)
     json: bool = switch("print one JSON object per result", about_run=True)
     quiet: bool = switch("errors only", about_run=True)
     verbose: bool = switch("more messages, and tracebacks (-v)", about_run=True)
-    version: bool = switch("print the version", about_run=True)
+    version: bool = switch("print the version", about_run=True, answers=True, command_line_only=True)
 
 
 GROUPS: dict[str, tuple[type, ...]] = {
     "task and model": (Model,), "prompt": (Prompt,), "size and length": (Size,),
-    "inputs": (Inputs,), "sampling": (Sampling,), "diffusion forcing": (Forcing,),
+    "inputs": (InputFiles,), "sampling": (Sampling,), "diffusion forcing": (Forcing,),
     "avatar": (Avatar,), "chain": (Chain,), "stability": (FirstFrame,), "caching": (Caching,),
     "memory and speed": (Runtime,), "output": (Output, Existing), "about": (About,),
 }
@@ -336,24 +339,9 @@ def merge(*sources: Mapping[str, object]) -> dict[str, Any]:
     return merged
 
 
-def check_combination(values: Mapping[str, object]) -> None:
-    """Refuse options that contradict each other, or lack another that they need.
-
-    Raises:
-        InputError: the first one.
-    """
-    for name in (name for name in OPTIONS if values.get(name)):
-        option = OPTIONS[name]
-        for other in option.excludes:
-            if values.get(other):
-                raise InputError(option.flag, None, f"not together with --{other}", "choose one of the two")
-        if (needed := option.needs) and not values.get(needed.option):
-            raise InputError(option.flag, None, needed.reason, f"add --{needed.option}, or leave it out")
-
-
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Options(
-    Model, Prompt, Size, Inputs, Sampling, Forcing, Avatar, Chain, FirstFrame, Caching, Runtime, Output
+    Model, Prompt, Size, InputFiles, Sampling, Forcing, Avatar, Chain, FirstFrame, Caching, Runtime, Output
 ):
     """The options of one video, complete; what a task does not use has its default value."""
 
@@ -370,6 +358,11 @@ class Options(
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class RunSettings(Existing, About):
     """The options that speak about the whole run."""
+
+    @property
+    def answers(self) -> bool:
+        """Return whether printing something is all there is to do."""
+        return any(getattr(self, name) for name, option in OPTIONS.items() if option.answers)
 
     @classmethod
     def of(cls, values: Mapping[str, object]) -> Self:

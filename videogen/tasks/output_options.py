@@ -13,9 +13,9 @@ class Output:
     """Where results go, and what they hold."""
 
     output: str | None = row(types.file_path,
-        ".mp4, .mov, .webm, .mkv, .gif, .npy, .png of one frame, or a folder of PNGs", metavar="PATH",
-        aliases=("save_file",), common=True, hashed=False, recorded=False, excludes=("output_dir",),
-        instead_of=("output_dir",), set_by_chain=True)
+        ".mp4, .mov, .webm, .mkv, .gif, .npy, .png of one frame, a folder of PNGs; {any_option} is filled in",
+        metavar="PATH", aliases=("save_file",), common=True, hashed=False, recorded=False,
+        excludes=("output_dir",), instead_of=("output_dir",), set_by_chain=True)
     output_dir: str | None = row(types.path, "folder for <index>_<seed>.mp4", metavar="DIR",
         aliases=("save_path",), common=True, hashed=False, recorded=False, instead_of=("output",),
         chain_default="./continuous_outputs")

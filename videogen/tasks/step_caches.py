@@ -8,15 +8,20 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, cast
 
 from videogen.errors import nearest
 from videogen.files import parse_json, read_text, write_text
 from videogen.tasks.option_types import Reject, real, whole
 
 CALIBRATE = "calibrate"
-Ratios = Mapping[str, Any]
-"""``steps`` of a loop, and per transformer (``transformers``) and branch one ratio per call of it."""
+
+
+class Ratios(TypedDict):
+    """What MagCache measures: steps of a loop; per transformer and branch one ratio for every call of it."""
+
+    steps: int
+    transformers: list[dict[str, list[float]]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,7 +91,8 @@ def read_ratios(file: Path) -> Ratios | None:
         found = parse_json(read_text(file))["ratios"]
     except (ValueError, KeyError, TypeError):
         return None
-    return found if isinstance(found, dict) and {"steps", "transformers"} <= set(found) else None
+    known = isinstance(found, dict) and set(Ratios.__annotations__) <= set(found)
+    return cast("Ratios", found) if known else None
 
 
 def write_ratios(file: Path, ratios: Ratios, schedule: Mapping[str, object]) -> None:

@@ -73,6 +73,8 @@ class Layout:
         return self.places[component] if self.places else f"{name}/"
 
 
+TRANSFORMERS = ("transformer", "transformer_2")
+"""Names of the denoising networks in a pipeline."""
 DIFFUSERS = Layout(name="diffusers", markers=("model_index.json", "vae", "text_encoder"))
 
 
@@ -123,10 +125,6 @@ class Model:
         row = dict(config.read("published")[self.weights])
         parameters, sizes = row.pop("parameters"), row.pop("bytes")
         return PublishedWeights(size=NetworkSize(**row), parameters=parameters, bytes=sizes)
-
-    def is_named(self, name: str) -> bool:
-        """Return whether a hub id is one of its own, or a folder carries its name."""
-        return any(known == name or known.partition("/")[2] in Path(name).name for known in self.names)
 
 
 def unchanged(options: Options) -> Options:
@@ -208,8 +206,12 @@ class TaskSpec:
         return self.models()[0].names[0]
 
     def model(self, name: str) -> Model | None:
-        """Return the published repository of a hub id or folder name; of several, the longest name."""
-        named = [model for model in self.models() if model.is_named(name)]
+        """Return the published repository of a hub id, or that a folder is named after; the longest wins."""
+        named = [
+            model
+            for model in self.models()
+            if any(known == name or known.partition("/")[2] in Path(name).name for known in model.names)
+        ]
         return max(named, key=lambda model: len(model.names[0]), default=None)
 
     def revision(self) -> str:
@@ -267,3 +269,14 @@ def check_scales(task: TaskSpec, scale: Scale | None) -> None:
         low, high = scale
         what = "two scales are for models with two experts"
         raise InputError("--guidance_scale", f"{low:g},{high:g}", what, f"nearest {high:g}")
+
+
+def check_prompt_count(flag: str, prompts: int, rolls: int) -> None:
+    """Refuse more prompts than segments.
+
+    Raises:
+        InputError: there are more.
+    """
+    if prompts > rolls:
+        what = f"has {prompts} prompts, and there are {rolls} rolls"
+        raise InputError(flag, None, what, f"leave out {prompts - rolls}")

@@ -74,7 +74,8 @@ def choose_table(asked: str | None, model: str, width: int | None, image: bool) 
     words = [table.name for table in (kind if i2v else TABLES)]
     if asked is not None:
         what = f"must be one of {', '.join(NAMES)}, or a model id that contains such words"
-        raise InputError(FLAG, asked, what, f"nearest {nearest(asked.upper(), words) or words[-1]}")
+        close = nearest(asked.upper(), words)
+        raise InputError(FLAG, asked, what, f"nearest {close}" if close else f"for example {words[-1]}")
     looked = name if width is None else f"{name} (width {width})"
     what = f"needed with {looked}, which does not say what coefficients it takes"
     raise InputError(FLAG, None, what, f"give {', '.join(words[:-1])} or {words[-1]}, or such a model id")

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from videogen.models.kernels.convolution import convolve, has_hooks
-from videogen.models.kernels.vae_operators import BEFORE
+from videogen.models.kernels.vae_operators import BEFORE, empty_frames
 from videogen.models.vae_layers import LAYERS
 
 PART = 256 << 20  # approximate bytes of a part
@@ -57,7 +57,7 @@ class CausalConv(HunyuanVideoCausalConv3d):
             del joined
             if out is None and not more:
                 return made
-            out = _empty(made, frames or done) if out is None else out
+            out = empty_frames(made, frames or done, made.shape[3]) if out is None else out
             out[:, :, done - made.shape[2] : done] = made
         assert out is not None
         return out
@@ -77,11 +77,6 @@ def _padded(
     for edge, next_to_it in ((0, 1), (-1, -2)):
         joined[..., edge] = joined[..., next_to_it]
     return joined
-
-
-def _empty(like: Tensor, frames: int) -> Tensor:
-    batch, channels, _, height, width = like.shape
-    return like.new_empty(batch, frames, height, width, channels).permute(0, 4, 1, 2, 3)
 
 
 def _split(x: Tensor, larger: int = 1) -> Iterator[Tensor]:

@@ -25,10 +25,10 @@ ENABLED: set[str] = set()  # names of the operators whose kernels are used
 OPS: "dict[str, FusedOp[Any]]" = {}
 
 Result = TypeVar("Result")
-Arguments = tuple[Tensor | float | None, ...]
+OpArguments = tuple[Tensor | float | None, ...]
 Norm = tuple[Tensor | None, Tensor | None, float, float]
 """Scale, shift, offset and eps of a layer norm."""
-Sample = Callable[[torch.device, torch.dtype], Arguments]
+Sample = Callable[[torch.device, torch.dtype], OpArguments]
 """(device, dtype) -> arguments to compare a kernel with its plain form."""
 
 
@@ -186,29 +186,29 @@ def _weights(device: torch.device) -> tuple[Tensor, Tensor]:
     return _normal(3, WIDTH).to(device), _normal(4, WIDTH).to(device)
 
 
-def _modulated_sample(device: torch.device, dtype: torch.dtype) -> Arguments:
+def _modulated_sample(device: torch.device, dtype: torch.dtype) -> OpArguments:
     scale, shift, _ = _modulation(device)
     return _tokens(0, device, dtype), scale, shift, 1.0, 1e-6
 
 
-def _affine_sample(device: torch.device, dtype: torch.dtype) -> Arguments:
+def _affine_sample(device: torch.device, dtype: torch.dtype) -> OpArguments:
     return _tokens(0, device, dtype), *_weights(device), 0.0, 1e-6
 
 
-def _add_modulated_sample(device: torch.device, dtype: torch.dtype) -> Arguments:
+def _add_modulated_sample(device: torch.device, dtype: torch.dtype) -> OpArguments:
     scale, shift, gate = _modulation(device)
     return _tokens(0, device, dtype), _tokens(1, device, dtype), gate, scale, shift, 1.0, 1e-6
 
 
-def _add_affine_sample(device: torch.device, dtype: torch.dtype) -> Arguments:
+def _add_affine_sample(device: torch.device, dtype: torch.dtype) -> OpArguments:
     return _tokens(0, device, dtype), _tokens(1, device, dtype), None, *_weights(device), 0.0, 1e-6
 
 
-def _gated_sample(device: torch.device, dtype: torch.dtype) -> Arguments:
+def _gated_sample(device: torch.device, dtype: torch.dtype) -> OpArguments:
     return _tokens(0, device, dtype), _tokens(1, device, dtype), _modulation(device)[2]
 
 
-def _rotary_sample(width: int, device: torch.device, dtype: torch.dtype) -> Arguments:
+def _rotary_sample(width: int, device: torch.device, dtype: torch.dtype) -> OpArguments:
     """Return tokens of which half are rotated, with a weight of ``width``."""
     angles = _normal(5, TOKENS, 1, WIDTH // HEADS // 2)
     tokens = _tokens(0, device, dtype)[:, :2].flatten(1, 2)

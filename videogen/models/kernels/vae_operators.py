@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from videogen.models.kernels.operators import Arguments, register
+from videogen.models.kernels.operators import OpArguments, register
 
 BEFORE = 2  # frames that a causal convolution sees before its own
 EPS = 1e-12  # of torch's normalize
@@ -70,14 +70,14 @@ def _frames(seed: int, count: int, device: torch.device, dtype: torch.dtype) -> 
 
 def _append_sample(
     frames: int, rows: int, known: bool, device: torch.device, dtype: torch.dtype
-) -> Arguments:
+) -> OpArguments:
     """Return frames that follow others, with the bias still to come, or that are the first."""
     before = _frames(1, BEFORE, device, dtype) if known else None
     bias = _draw(2, device, dtype, 24) if known else None
     return _frames(0, frames, device, dtype), bias, _draw(3, device, dtype, 24, 1, 1, 1), before, rows
 
 
-def _add_sample(device: torch.device, dtype: torch.dtype) -> Arguments:
+def _add_sample(device: torch.device, dtype: torch.dtype) -> OpArguments:
     return _frames(0, 3, device, dtype), _draw(2, device, dtype, 24), _frames(1, 3, device, dtype)
 
 

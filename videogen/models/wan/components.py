@@ -43,19 +43,14 @@ def wan_config(config: Config, shapes: Shapes) -> Arguments:
         "attention_head_dim": config.get("dim", dim) // heads,
         "inject_sample_info": "fps_embedding.weight" in shapes,
     }
+    norm = "condition_embedder.image_embedder.norm1.weight"
+    image = {"image_dim": shapes[norm][0], "added_kv_proj_dim": dim} if norm in shapes else {}
     published = {"in_channels": "in_dim", "out_channels": "out_dim"}
     values = {
         name: config.get(name, config.get(published.get(name, name), value))
         for name, value in inferred.items()
     }
-    return (
-        values | {"num_attention_heads": heads} | _image_config(dim, shapes) | _audio_config(config, shapes)
-    )
-
-
-def _image_config(dim: int, shapes: Shapes) -> Arguments:
-    norm = "condition_embedder.image_embedder.norm1.weight"
-    return {"image_dim": shapes[norm][0], "added_kv_proj_dim": dim} if norm in shapes else {}
+    return values | {"num_attention_heads": heads} | image | _audio_config(config, shapes)
 
 
 def _audio_config(config: Config, shapes: Shapes) -> Arguments:

@@ -166,7 +166,7 @@ def _whole_decoder(vae: AutoencoderKLWan, height: int) -> Callable[[Tensor], Ten
     """Return a decoder of whole frames, sharded over ranks if configured (see runtime/vae_parallel.py)."""
     sharding = getattr(vae, "spatial_sharding", None)
     decoder = _CausalDecoder(vae)
-    return sharding.shard(decoder) if sharding is not None and sharding.has_enough_rows(height) else decoder
+    return decoder if sharding is None or sharding.ranks > height else sharding.shard(decoder)
 
 
 @torch.no_grad()

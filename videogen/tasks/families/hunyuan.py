@@ -6,7 +6,7 @@ from dataclasses import replace
 from videogen.tasks.config import Config
 from videogen.tasks.families.wan import check_unit
 from videogen.tasks.geometry import TIME_STRIDE, Bucket, Grid, Roll, Shape, latent_frames
-from videogen.tasks.memory_model import FamilyMemory, Network, NetworkSize, VaeMemory
+from videogen.tasks.memory_model import FamilyMemory, NetworkMemory, NetworkSize, VaeMemory
 from videogen.tasks.options import Options
 from videogen.tasks.sizes import Inputs, SizeTables, choose_num_frames, choose_size
 from videogen.tasks.task_spec import Files, Layout, NetworkTraits, TaskSpec
@@ -23,17 +23,14 @@ STABLE_SHIFT, DYNAMIC_SHIFT = 7.0, 17.0
 LAST_PLAIN = 192  # frames; spec hunyuan section 6
 
 
-def hunyuan_token_replace(options: Options, inputs: Inputs, tables: SizeTables) -> Shape:
-    """HunyuanVideo-I2V whose first latent frame is the image (spec hunyuan section 3)."""
-    return _hunyuan(options, inputs, tables, dropped=0)
+def hunyuan_image_to_video(
+    options: Options, inputs: Inputs, tables: SizeTables, *, dropped: int = 0
+) -> Shape:
+    """Return a shape whose first latent frame is the image (spec hunyuan section 3).
 
-
-def hunyuan_latent_concat(options: Options, inputs: Inputs, tables: SizeTables) -> Shape:
-    """HunyuanVideo-I2V with the image beside the noise: what becomes of its latent frame is not shown."""
-    return _hunyuan(options, inputs, tables, dropped=TIME_STRIDE)
-
-
-def _hunyuan(options: Options, inputs: Inputs, tables: SizeTables, *, dropped: int) -> Shape:
+    Args:
+        dropped: frames that are made first and not shown.
+    """
     (image,) = inputs["input_image"]
     source = (image.width, image.height)
     height, width = choose_size(options, tables, source, HUNYUAN_GRID, crop_size)
@@ -51,34 +48,46 @@ def _hunyuan(options: Options, inputs: Inputs, tables: SizeTables, *, dropped: i
     )
 
 
+def hunyuan_latent_concat(options: Options, inputs: Inputs, tables: SizeTables) -> Shape:
+    """Return a shape with the image beside the noise: what becomes of its latent frame is not shown."""
+    return hunyuan_image_to_video(options, inputs, tables, dropped=TIME_STRIDE)
+
+
 def hunyuan_warnings(options: Options, asked: Collection[str], inputs: Inputs) -> Iterator[str]:
-    """Also: positions that are for long videos."""
+    """Warn of missing guidance, and of positions that are for long videos."""
     yield from guidance_warnings(options, asked, inputs)
+    if options.no_i2v_stability and not {"i2v_stability", "no_i2v_stability"} & {*asked}:
+        shift = f"--shift {options.shift:g} is published without stability"
+        yield f"{shift}, so it is off; --i2v_stability turns it on"
     if options.no_riflex and "no_riflex" in asked and (options.num_frames or 0) <= LAST_PLAIN:
         yield f"--no_riflex has no effect on videos of {LAST_PLAIN} frames or less"
 
 
 def concat_warnings(options: Options, asked: Collection[str], inputs: Inputs) -> Iterator[str]:
-    """Also: frames that are not shown."""
+    """Warn likewise, and of frames that are not shown."""
     yield from hunyuan_warnings(options, asked, inputs)
     yield "the first 4 frames stand for the image and are left out, as published"
 
 
 def resolve_stability(options: Options) -> Options:
-    """Stability unless it was refused, and the shift recommended with it (spec hunyuan section 1)."""
-    stable = options.i2v_stability and not options.no_i2v_stability
+    """Set stability and the shift recommended with it (spec hunyuan section 1).
+
+    Stability is on unless it was refused, or the shift that is published without it was given alone.
+    """
+    unsaid = options.i2v_stability is None
+    wanted = options.shift != DYNAMIC_SHIFT if unsaid else bool(options.i2v_stability)
+    stable = wanted and not options.no_i2v_stability
     shift = options.shift or (STABLE_SHIFT if stable else DYNAMIC_SHIFT)
     return options.replace(i2v_stability=stable, no_i2v_stability=not stable, shift=shift)
 
 
-def hunyuan_network(size: NetworkSize) -> Network:
+def hunyuan_network(size: NetworkSize) -> NetworkMemory:
     """Describe a HunyuanVideo transformer; its text changes from block to block."""
-    return Network(
+    return NetworkMemory(
         width=size.width,
         tensors=16.2,
         streamed=16.2,
         layers=size.layers,
-        contexts=False,
         known_first=0.9,
         float32=0,
         resident=200_000_000,
@@ -88,7 +97,7 @@ def hunyuan_network(size: NetworkSize) -> Network:
 
 
 def crop_sizes(base: int) -> list[Bucket]:
-    """HunyuanVideo's sizes of about ``base`` squared, the highest first (spec hunyuan section 3)."""
+    """Return the sizes of about ``base`` squared, the highest first (spec hunyuan section 3)."""
     patches = round((base / CROP_UNIT) ** 2)
     sizes, high, wide = [], patches, 1
     while high > 0:
@@ -102,7 +111,7 @@ def crop_sizes(base: int) -> list[Bucket]:
 
 
 def crop_size(table: Sequence[Bucket], width: int, height: int) -> tuple[int, int]:
-    """(height, width) of the row nearest in ratio of those less elongated than the source."""
+    """Return (height, width) of the row nearest in ratio of those less elongated than the source."""
     ratio = height / width
     fitting = [row for row in table if (row[0] <= ratio if ratio >= 1 else row[0] > ratio)]
     _, rows, columns = min(fitting or table, key=lambda row: abs(row[0] - ratio))
@@ -163,11 +172,16 @@ TOKEN_REPLACE = TaskSpec(
         *("guidance_scale", "embedded_cfg_scale", "i2v_stability", "no_riflex"),
     ),
     options=("duration", "fps", "num_frames", "num_videos", "no_i2v_stability", "i2v_condition_type"),
-    shape=hunyuan_token_replace,
+    shape=hunyuan_image_to_video,
     network=NetworkTraits(kind="HunyuanVideo", in_channels=16),
     warnings=hunyuan_warnings,
     memory=FamilyMemory(
-        vae=HUNYUAN_VAE, vae_width=_vae_width, network=hunyuan_network, cached_outputs=_cached_outputs
+        vae=HUNYUAN_VAE,
+        encoders={"text_encoder": 0, "text_encoder_2": 0},
+        float32=("vae",),
+        vae_width=_vae_width,
+        network=hunyuan_network,
+        cached_outputs=_cached_outputs,
     ),
     size_class=size_class,
     resolve_defaults=resolve_stability,

@@ -31,16 +31,17 @@ if TYPE_CHECKING:
 
 HIGHEST_ADDNOISE = 60  # of 1000; spec skyreels_v2 section 3
 OVERLAP = 17  # frames; published with diffusion forcing
+LONGEST_BASE = 121  # frames of a segment; recommended for 720P
 
 
 def image_to_video(options: Options, inputs: Inputs, tables: SizeTables) -> Shape:
-    """Landscape or portrait as the image is."""
+    """Return a shape that is landscape or portrait as the image is."""
     shape = one_roll(options, tables, orientation_of(inputs["input_image"]))
     return replace(shape, encoded_frames=shape.num_frames)
 
 
 def diffusion_forcing(options: Options, inputs: Inputs, tables: SizeTables) -> Shape:
-    """Segments of at most --base_num_frames (spec skyreels_v2 section 9)."""
+    """Return a shape of segments of at most --base_num_frames (spec skyreels_v2 section 9)."""
     video, image, end = (inputs[name] for name in ("input_video", "input_image", "end_image"))
     _check_forcing_inputs(options, video, image, end)
     height, width = choose_size(options, tables, orientation_of(video or image))
@@ -78,13 +79,8 @@ def diffusion_forcing(options: Options, inputs: Inputs, tables: SizeTables) -> S
         rolls=tuple(rolls),
         forwards_per_step=2 if options.guided else 1,
         prepended=video[0].count() if video and not options.new_frames_only else 0,
-        encoded_frames=_encoded_by_forcing(options, rolls, video=bool(video), image=bool(image)),
+        encoded_frames=(options.overlap_history or 0) if video or len(rolls) > 1 else len(image),
     )
-
-
-def _encoded_by_forcing(options: Options, rolls: Sequence[Roll], *, video: bool, image: bool) -> int:
-    """Return the frames that are encoded in one piece: an overlap, or an image."""
-    return (options.overlap_history or 0) if video or len(rolls) > 1 else int(image)
 
 
 def _check_forcing_inputs(
@@ -117,7 +113,7 @@ def _name(sources: Sequence[object]) -> str | None:
 
 
 def _check_window(options: Options, frames: int, *, continued: bool) -> tuple[int, int]:
-    """(latent frames of a full segment, latent frames that segments share)."""
+    """Return (latent frames of a full segment, latent frames that segments share)."""
     base, overlap = options.base_num_frames, options.overlap_history
     if base % TIME_STRIDE != 1:
         raise not_4k1("--base_num_frames", base)
@@ -137,12 +133,15 @@ def _check_window(options: Options, frames: int, *, continued: bool) -> tuple[in
         given = frames if options.num_frames else f"{options.duration:g} ({frames} frames)"
         most = min(OVERLAP, base - TIME_STRIDE)
         share = f"add --overlap_history {most}, or " if most > 0 else ""
-        raise InputError(flag, given, what, f"{share}nearest --num_frames {base}")
+        whole = (
+            f"--base_num_frames {frames} (published for 720P), or " if base < frames <= LONGEST_BASE else ""
+        )
+        raise InputError(flag, given, what, f"{share}{whole}nearest --num_frames {base}")
     return latent_frames(base), latent_frames(overlap) if overlap is not None else 0
 
 
 def _check_blocks(options: Options, lengths: Sequence[int], overlap: int) -> None:
-    """Every segment, and at least one block of what segments share, must be whole blocks."""
+    """Refuse blocks that do not divide every segment, or that are longer than what segments share."""
     block, common = options.causal_block_size, math.gcd(*lengths)
     if common % block:
         sizes = [size for size in range(1, common + 1) if common % size == 0]
@@ -158,7 +157,7 @@ def _check_blocks(options: Options, lengths: Sequence[int], overlap: int) -> Non
 
 
 def forcing_warnings(options: Options, asked: Collection[str], inputs: Inputs) -> Iterator[str]:
-    """Diffusion forcing: what the model was not made for, and how a source is taken."""
+    """Warn of what the model was not made for, and say how a source is taken."""
     yield from guidance_warnings(options, asked, inputs)
     if options.causal_attention:
         yield "--causal_attention: the released weights were not trained for it; expect worse video"

@@ -38,7 +38,7 @@ SHOT_CONDITION_FRAMES = {2: 9, 3: 17, 4: 25, 5: 33}  # by seconds
 
 
 def reference_to_video(options: Options, inputs: Inputs, tables: SizeTables) -> Shape:
-    """Size from the first reference; three forwards per step with guidance (spec skyreels_v3 section 9)."""
+    """Return the shape of the first reference; guidance takes three forwards (spec skyreels_v3 section 9)."""
     first = inputs["ref_imgs"][0]
     height, width = choose_size(options, tables, (first.width, first.height))
     frames = choose_num_frames(options, options.fps, REFERENCE_SLOTS)
@@ -55,7 +55,7 @@ def reference_to_video(options: Options, inputs: Inputs, tables: SizeTables) -> 
 
 
 def talking_avatar(options: Options, inputs: Inputs, tables: SizeTables) -> Shape:
-    """Size from the portrait, length from the sound: a hidden clip, then those that are seen."""
+    """Return the portrait's shape, as long as the sound: a hidden segment, then those that are seen."""
     (image,), (audio,) = inputs["input_image"], inputs["input_audio"]
     height, width = choose_size(options, tables, (image.width, image.height))
     _check_ratio(image, height, width)
@@ -88,13 +88,13 @@ def _check_ratio(image: Picture, height: int, width: int) -> None:
 
 
 def single_shot_extension(options: Options, inputs: Inputs, tables: SizeTables) -> Shape:
-    """Size from the source; rolls of up to five seconds."""
+    """Return the source's shape, in segments of up to five seconds."""
     seconds = _seconds(options, range(1, 31))
     return _extension(options, inputs, tables, single_shot_rolls(seconds), CONDITION_FRAMES)
 
 
 def shot_switching_extension(options: Options, inputs: Inputs, tables: SizeTables) -> Shape:
-    """Size from the source; one roll of two to five seconds."""
+    """Return the source's shape, one segment of two to five seconds."""
     seconds = _seconds(options, SHOT_CONDITION_FRAMES)
     condition, frames = SHOT_CONDITION_FRAMES[seconds], EXTENSION_FPS * seconds + 1
     roll = Roll(
@@ -119,7 +119,7 @@ def single_shot_rolls(seconds: int) -> tuple[Roll, ...]:
 
 
 def _seconds(options: Options, allowed: Sequence[int] | Mapping[int, int]) -> int:
-    """Whole seconds in the task's range."""
+    """Return whole seconds in the task's range."""
     given = options.duration or 0
     if given not in allowed:
         near = min(allowed, key=lambda seconds: abs(seconds - given))
@@ -156,7 +156,7 @@ def _extension(
 
 
 def extension_warnings(options: Options, asked: Collection[str], inputs: Inputs) -> Iterator[str]:
-    """Also: what happens to the source's frame rate, and whether its sound can be kept."""
+    """Warn of missing guidance and of the source's frame rate; refuse sound that cannot be kept."""
     yield from guidance_warnings(options, asked, inputs)
     if options.handover == "mp4":
         raise InputError("--handover", "mp4", "is for generate_continuous.py", "nearest frames")
@@ -186,7 +186,7 @@ def _check_audio(options: Options, source: "InputVideo") -> None:
 
 
 def avatar_warnings(options: Options, asked: Collection[str], inputs: Inputs) -> Iterator[str]:
-    """Sound that says nothing, and a prompt that little follows from."""
+    """Warn of sound that says nothing, and of a prompt that little follows from."""
     if not options.guided and "negative_prompt" in asked and options.negative_prompt:
         yield "--negative_prompt has no effect while --guidance_scale is 1 or less"
     (audio,) = inputs["input_audio"]

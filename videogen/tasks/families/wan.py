@@ -6,7 +6,7 @@ from dataclasses import replace
 from videogen.errors import InputError
 from videogen.tasks.config import Config
 from videogen.tasks.geometry import MAX_POSITIONS, WAN21_GRID, Grid, Roll, Shape, latent_frames
-from videogen.tasks.memory_model import FamilyMemory, Network, NetworkSize, VaeMemory
+from videogen.tasks.memory_model import FamilyMemory, NetworkMemory, NetworkSize, VaeMemory
 from videogen.tasks.options import Options
 from videogen.tasks.sizes import Inputs, Picture, SizeTables, choose_num_frames, choose_size
 from videogen.tasks.task_spec import NetworkTraits
@@ -36,7 +36,7 @@ WAN_ARGUMENTS = (
 
 
 def text_to_video(options: Options, inputs: Inputs, tables: SizeTables) -> Shape:
-    """Landscape unless --size or --height --width say otherwise."""
+    """Return a landscape shape unless --size or --height --width say otherwise."""
     del inputs
     return one_roll(options, tables, LANDSCAPE)
 
@@ -100,20 +100,19 @@ def _fitted(
 
 
 def orientation_of(sources: Sequence[Picture]) -> tuple[int, int]:
-    """(width, height) of 16:9, upright where the source is higher than wide (spec skyreels_v2 section 1)."""
+    """Return (width, height) of 16:9, upright for sources higher than wide (spec skyreels_v2 section 1)."""
     upright = any(source.height > source.width for source in sources)
     return (LANDSCAPE[1], LANDSCAPE[0]) if upright else LANDSCAPE
 
 
-def wan_network(size: NetworkSize) -> Network:
+def wan_network(size: NetworkSize) -> NetworkMemory:
     """Describe a Wan transformer."""
     width, ratio = size.width, size.ffn / max(size.width, 1)
-    return Network(
+    return NetworkMemory(
         width=width,
         tensors=max(5 + ratio, 7.5),
         streamed=max(4 + 2 * ratio, 8.5),
         layers=size.layers,
-        contexts=True,
         known_first=0,
         float32=FLOAT32_SQUARES * width**2,
         resident=int(1.3 * FLOAT32_SQUARES * width**2),
@@ -132,6 +131,8 @@ def _cached_outputs(config: Config) -> int:
 
 WAN_MEMORY = FamilyMemory(
     vae=WAN21_VAE,
+    encoders={"text_encoder": 512, "image_encoder": 257, "audio_encoder": 0},
+    float32=("vae", "audio_encoder"),
     vae_width=_vae_width,
     network=wan_network,
     cached_outputs=_cached_outputs,

@@ -30,19 +30,19 @@ WAN22_VAE = VaeMemory(decode=209.5, picture=15.4, video=64.2)
 
 
 def wan22_image_to_video(options: Options, inputs: Inputs, tables: SizeTables) -> Shape:
-    """Wan2.2 A14B: --size and --resolution are areas, the ratio is the image's (spec wan22 section 4)."""
+    """Return the A14B's shape: --size is an area, and the ratio is the image's (spec wan22 section 4)."""
     shape = one_roll(options, tables, LANDSCAPE, fit=area_size, source=first_frame_of(inputs))
     return replace(shape, encoded_frames=shape.num_frames)
 
 
 def wan22_5b_text_to_video(options: Options, inputs: Inputs, tables: SizeTables) -> Shape:
-    """Wan2.2 5B: as --size says."""
+    """Return the 5B's shape without an image: as --size says."""
     del inputs
     return one_roll(options, tables, LANDSCAPE, grid=WAN22_GRID)
 
 
 def wan22_5b_image_to_video(options: Options, inputs: Inputs, tables: SizeTables) -> Shape:
-    """Wan2.2 5B: the same with the image's ratio."""
+    """Return the 5B's shape with an image: of its ratio, in the area that --size says."""
     source = first_frame_of(inputs)
     shape = one_roll(
         options, tables, LANDSCAPE, fit=covered_size, source=source, grid=WAN22_GRID, after_image=True
@@ -51,7 +51,7 @@ def wan22_5b_image_to_video(options: Options, inputs: Inputs, tables: SizeTables
 
 
 def covered_size(area: int, width: int, height: int) -> tuple[int, int]:
-    """(height, width) of at most ``area`` pixels near an image's ratio, for Wan2.2 5B (spec wan22 section 4).
+    """Return (height, width) of at most ``area`` pixels near an image's ratio (5B; spec wan22 section 4).
 
     Of the two sizes that round the width or the height first, the one nearer in ratio.
 
@@ -89,6 +89,7 @@ LAYOUTS = (
 )
 IMAGE = {"input_image": Files("image", 1, 1)}
 VIDEO = {"input_video": Files("video", 1, 1), "input_image": Files("image", 0, 1)}
+FRESH_OPTIONS = (*SIZE_AND_LENGTH, "prompt_enhancer", "vlm_device")
 VIDEO_OPTIONS = (*SIZE_AND_LENGTH, "vlm_path", "vlm_device", "custom_prompt", "save_last_frame")
 A14B = TaskSpec(
     name="text_to_video",
@@ -101,7 +102,7 @@ A14B = TaskSpec(
     tiny={"wan22-a14b": "wan22-t2v-a14b"},
     inputs={},
     arguments=(*WAN_ARGUMENTS, "boundary"),
-    options=SIZE_AND_LENGTH,
+    options=FRESH_OPTIONS,
     shape=text_to_video,
     network=replace(TEXT_ONLY, experts=2),
     warnings=unguided_warnings,
@@ -127,7 +128,7 @@ TI2V_5B = TaskSpec(
     tiny={"wan22-5b": "wan22-5b"},
     inputs={},
     arguments=WAN_ARGUMENTS,
-    options=SIZE_AND_LENGTH,
+    options=FRESH_OPTIONS,
     shape=wan22_5b_text_to_video,
     network=replace(TEXT_ONLY, in_channels=48),
     warnings=unguided_warnings,

@@ -1,0 +1,101 @@
+"""What is meant by flags that other programs have: by meaning first, then by spelling."""
+
+from videogen.errors import nearest
+from videogen.tasks.options import FLAG_NAMES
+
+# fmt: off
+SYNONYMS: dict[str, str] = {
+    word: advice
+    for advice, words in {
+        "--num_inference_steps":
+            "steps num_steps sampling_steps inference_step denoising_steps nfe iterations",
+        "--guidance_scale":
+            "cfg guidance cfg_value cfg_weight scale guide_scale text_cfg_scale guidance_strength",
+        "--low_vram (float8 weights), or --float8_matmul":
+            "quantize quantization quant fp8 float8 int8 int4 q8 nf4 gguf load_in_8bit load_in_4bit "
+            "torchao bitsandbytes",
+        "--low_vram, or --offload":
+            "vram lowvram medvram memory max_memory low_memory save_memory blocks_to_swap block_swap",
+        "--offload": "cpu_offload model_offload enable_model_cpu_offload sequential_offload offload_to_cpu",
+        "--attention_backend":
+            "attention attn attn_mode attn_implementation attention_mode sdpa flash_attn flash_attention "
+            "sage sage_attention sageattn xformers use_flash_attn",
+        "--jobs FILE (--roll_prompts FILE has a prompt for every roll of one video)":
+            "prompt_file prompts_file prompts prompt_list prompt_path input_file csv batch_file from_file "
+            "job batch_prompts",
+        "--seed 1,2,3 for several videos of a prompt, or --jobs FILE for a list":
+            "batch n num_samples num_outputs num_images samples count repeat repeats "
+            "num_videos_per_prompt batch_count copies variations",
+        "--num_frames, or --duration":
+            "frames length num_frame n_frames frame_count nframes video_frames max_frames total_frames "
+            "frame_number",
+        "--duration": "seconds secs time num_seconds video_duration",
+        "--negative_prompt": "negative neg n_prompt uncond negative_text neg_text",
+        "--output":
+            "out o output_path output_file outfile save filename file save_as name output_name "
+            "output_video",
+        "--output_dir": "output_folder outputs out_dir folder save_dir results result_dir",
+        "--device (cuda:0 is the first GPU)": "gpu gpu_id cuda gpu_ids device_id cpu mps",
+        "torchrun --nproc_per_node=N generate_video.py ... --use_usp":
+            "gpus num_gpus n_gpus nproc multi_gpu world_size distributed usp sequence_parallel parallel "
+            "fsdp",
+        "--dtype": "fp16 bf16 fp32 half float16 bfloat16 float32 torch_dtype weight_dtype model_dtype",
+        "--resolution, --size, or --height with --width":
+            "res dimensions aspect_ratio aspect ratio image_size video_resolution",
+        "--width": "w",
+        "--height": "h",
+        "--resolution (there is no upscaler here; 720P is the largest class)":
+            "upscale upscaler hires hd super_resolution sr enhance_resolution",
+        "--fps (there is no interpolation here)": "interpolate interpolation rife frame_interpolation",
+        "--fps": "framerate frame_rate rate",
+        "--input_image":
+            "img image_path first_frame start_image init_image input_img i2v_image init_img start_frame "
+            "source_image picture",
+        "--end_image": "last_frame last_image end_frame tail_image",
+        "--input_video": "vid v2v init_video source_video video_file input_vid",
+        "--input_audio": "speech wav audio_path audio_file sound voice",
+        "--ref_imgs":
+            "ref reference refs ref_images reference_images ref_image reference_image subject ref_img "
+            "references",
+        "--model_id":
+            "checkpoint ckpt model_path model_name weights pretrained repo repo_id "
+            "pretrained_model_name_or_path model_dir checkpoint_path checkpoint_dir path",
+        "--task_type": "mode t type pipeline task_name",
+        "--prompt": "text p caption description",
+        "--lora": "loras lora_weights adapter lora_name lora_file",
+        "--lora PATH:SCALE": "lora_strength lora_weight lora_alpha lora_multiplier",
+        "--sample_solver": "sampler scheduler solver noise_scheduler sampling_method",
+        "--shift": "time_shift timestep_shift flow discrete_flow_shift",
+        "--compile": "torch_compile compiled use_compile",
+        "--cache, or --teacache":
+            "tea_cache magcache mag_cache first_block_cache fbcache taylorseer easycache",
+        "--vae_tiling": "tiling tiled tiled_vae tile vae_tile enable_vae_tiling vae_slicing tile_size",
+        "--prompt_enhancer":
+            "enhance enhance_prompt rewrite rewrite_prompt prompt_extend extend_prompt upsample_prompt "
+            "prompt_rewrite enhancer",
+        "--overwrite": "force f yes y replace clobber",
+        "--resume": "skip skip_existing continue restart resume_from",
+        "--dry_run": "plan check test validate simulate dryrun estimate",
+        "--verbose": "debug log_level loglevel trace",
+        "--quiet": "silent q no_progress",
+        "--list_tasks": "list tasks list_models models show_tasks",
+        "--env": "info environment sysinfo doctor",
+        "--config FILE.yaml": "cfg_file settings yaml config_file conf preset params",
+        "--seed": "random_seed manual_seed rng noise_seed s",
+        "--overlap_history": "overlap overlap_frames",
+    }.items()
+    for word in words.split()
+}
+# fmt: on
+
+
+def hint(flag: str) -> str | None:
+    """Return what an unknown flag or key may have meant, as advice; None where nothing is like it."""
+    name = flag.lstrip("-").lower().replace("-", "_")
+    if advice := SYNONYMS.get(name):
+        return f"use {advice}"
+    close = nearest(name, FLAG_NAMES) if len(name) > SHORTEST else None
+    return f"nearest {'--' if flag.startswith('-') else ''}{close}" if close else None
+
+
+SHORTEST = 2  # letters; shorter words are like everything

@@ -1,0 +1,55 @@
+"""Which devices this machine has, as far as that is known without importing torch."""
+
+import os
+import sys
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+from videogen.errors import InputError
+from videogen.tasks.options import Options
+
+# What the drivers of NVIDIA, of AMD, and of a GPU under WSL leave there.
+DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg", "/proc/driver/nvidia")
+DEVICE_OPTIONS = ("device", "vlm_device", "noise_device")
+
+
+def check_device_exists(options: Options) -> None:
+    """Refuse a kind of device that is not here, with --dry_run too.
+
+    Raises:
+        InputError: there is none.
+    """
+    for name in DEVICE_OPTIONS:
+        asked = str(getattr(options, name) or "")
+        why = {"cuda": _without_cuda, "mps": _without_mps}.get(asked.partition(":")[0], lambda: None)()
+        if why is not None:
+            raise InputError(
+                f"--{name}", asked, f"there are 0 such devices here ({why})", f"try --{name} cpu"
+            )
+
+
+def _without_cuda() -> str | None:
+    """Return why there is no CUDA device; None if there may be one."""
+    if (torch := sys.modules.get("torch")) is not None:
+        return None if torch.cuda.is_available() else "torch finds none"
+    return _missing_cuda(os.environ.get("CUDA_VISIBLE_DEVICES"))
+
+
+@cache
+def _missing_cuda(visible: str | None) -> str | None:
+    if visible is not None and visible.strip() in ("", "-1"):
+        return "CUDA_VISIBLE_DEVICES hides them"
+    try:
+        version = metadata.version("torch")
+    except metadata.PackageNotFoundError:
+        return None  # said when torch is imported
+    if version.endswith("+cpu"):
+        return f"torch {version} is for the CPU alone"
+    if sys.platform == "linux" and not any(Path(path).exists() for path in DRIVERS):
+        return "there is no driver for one"
+    return None
+
+
+def _without_mps() -> str | None:
+    return None if sys.platform == "darwin" else "they are Apple's"
