@@ -170,10 +170,8 @@ def _open_npy(flag: str, source: str, path: Path) -> "np.ndarray":
     """Return the frames of a .npy, uint8 [F, H, W, 3], mapped into memory."""
     import numpy as np  # noqa: PLC0415 - this module is loaded at start-up
 
-    try:
+    with reported_as(lambda _: InputError(flag, source, "is no .npy, or not all of one", ANOTHER)):
         stored = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError, SyntaxError, TypeError, MemoryError, OverflowError):
-        raise InputError(flag, source, "is no .npy, or not all of one", ANOTHER) from None
     if stored.dtype != np.uint8 or stored.ndim != 4 or stored.shape[3] != 3 or 0 in stored.shape:
         shape = "x".join(map(str, stored.shape)) or "no"
         raise InputError(flag, source, f"holds {stored.dtype} values, {shape}, not frames", ANOTHER)
@@ -186,8 +184,6 @@ def _png_files(folder: Path) -> list[Path]:
 
 def _check_frames(flag: str, source: str, files: list[Path]) -> tuple[int, int]:
     """Return the size of the frames of a folder, of which none may be missing."""
-    from PIL import Image  # noqa: PLC0415 - this module is loaded at start-up
-
     if not files:
         raise InputError(flag, source, "is a folder without frames (000000.png, 000001.png ...)", ANOTHER)
     for number, file in enumerate(files, start=int(files[0].stem)):
@@ -195,16 +191,23 @@ def _check_frames(flag: str, source: str, files: list[Path]) -> tuple[int, int]:
             raise InputError(flag, source, f"lacks frame {number:06d}.png", "copy the whole folder")
     sizes: dict[tuple[int, int], str] = {}
     for file in files:
-        try:
-            with Image.open(file, formats=["PNG"]) as image:
-                sizes.setdefault(image.size, file.name)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-            raise InputError(flag, source, f"{file.name} is no whole PNG", "copy the whole folder") from None
+        sizes.setdefault(_png_size(flag, source, file), file.name)
     if len(sizes) > 1:
         (one, first), (other, second) = list(sizes.items())[:2]
         what = f"{first} is {one[0]}x{one[1]} and {second} {other[0]}x{other[1]}"
         raise InputError(flag, source, what, "give frames of one size")
     return next(iter(sizes))
+
+
+def _png_size(flag: str, source: str, file: Path) -> tuple[int, int]:
+    from PIL import Image  # noqa: PLC0415 - this module is loaded at start-up
+
+    what, fix = f"{file.name} is no whole PNG", "copy the whole folder"
+    with (
+        reported_as(lambda _: InputError(flag, source, what, fix)),
+        Image.open(file, formats=["PNG"]) as image,
+    ):
+        return image.size
 
 
 def _read_png(name: str, file: Path) -> "np.ndarray":
