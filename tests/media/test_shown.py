@@ -96,6 +96,15 @@ def test_hdr_is_tone_mapped(coded, transfer, curve, name, file, codec):
     assert read_with_decord(video, [0]) is None
 
 
+def test_hdr_that_says_only_that(ffmpeg, coded):
+    """Without primaries and matrix, BT.2020 is meant."""
+    whole = coded(pq(from_srgb(COLOURS) @ TO_BT2020.T), "smpte2084")
+    bare = "hevc_metadata=colour_primaries=2:matrix_coefficients=2"
+    video = ffmpeg("bare.ts", "-i", str(whole.path), "-c", "copy", "-bsf:v", bare)
+    assert video.notes == ("bare.ts is HDR (PQ, BT.2020) and is tone-mapped to SDR",)
+    assert np.abs(shown(video) - COLOURS).max() <= 4
+
+
 def test_highlights_are_compressed_not_cut(coded):
     nits = np.array([203, 300, 450, 700, 1000])[:, None].repeat(3, 1)
     levels = shown(coded(pq(nits / 203), "smpte2084"))[:, 0]

@@ -26,6 +26,7 @@ REFERENCE_WHITE = 203.0  # nits
 BRIGHTEST = 1000.0  # nits; what most PQ films are graded for
 KNEE = 0.8  # of SDR white, linear; 91 % of the signal
 LEVELS = 65536
+UNSTATED, BT2020_MATRIX = 2, 9  # matrix coefficients (H.273, table 4)
 
 
 class Colours(NamedTuple):
@@ -49,11 +50,13 @@ class Colours(NamedTuple):
 
 
 def colours_of(transfer: int, primaries: int) -> Colours | None:
-    """Return what must be converted; None for a video that is shown as it is."""
-    primaries = primaries if primaries in NAMES else BT709
-    if transfer in (PQ, HLG) or primaries != BT709:
-        return Colours(transfer, primaries)
-    return None
+    """Return what must be converted; None for a video that is shown as it is.
+
+    HDR without a word about its primaries is taken as BT.2020, the only ones of BT.2100.
+    """
+    if transfer in (PQ, HLG):
+        return Colours(transfer, primaries if primaries in PRIMARIES else BT2020)
+    return Colours(transfer, primaries) if primaries in NAMES else None
 
 
 def to_sdr(image: "np.ndarray", colours: Colours) -> "np.ndarray":

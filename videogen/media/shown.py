@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from videogen.media.hdr import Colours, colours_of, to_sdr
+from videogen.media.hdr import BT2020_MATRIX, UNSTATED, Colours, colours_of, to_sdr
 
 if TYPE_CHECKING:
     import av
@@ -103,6 +103,8 @@ def to_rgb(picture: "av.VideoFrame", look: Look, size: tuple[int, int] | None) -
 
     (width, height), orientation = look.stored, look.orientation
     if look.colours is not None:
+        if look.colours.is_hdr and int(picture.colorspace) == UNSTATED:
+            picture.colorspace = BT2020_MATRIX
         image = to_sdr(picture.to_ndarray(format="rgb48le", width=width, height=height), look.colours)
     elif look.transparent:
         image = _on_white(picture.to_ndarray(format="rgba", width=width, height=height))
