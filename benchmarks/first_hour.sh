@@ -6,7 +6,7 @@
 #
 # PYTHON: the interpreter to use. WHEELS: a folder of wheels that are installed first, where nothing can be downloaded.
 set -uo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit
 
 PYTHON=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
 if [ -d "${WHEELS:-}" ]; then

@@ -1,8 +1,8 @@
 """Ranks of one job: which one this process is, and how they share the work. Needs no torch.
 
-torchrun starts N ranks of the same command and tells each its number. Rank 0 is the main process: it alone
-reads the options, plans, writes and prints; the others are workers that follow it (see engine/session.py and
-runtime/parallel.py).
+torchrun, or SLURM's srun, starts N ranks of the same command and tells each its number. Rank 0 is the main
+process: it alone reads the options, plans, writes and prints; the others are workers that follow it (see
+engine/session.py and runtime/parallel.py).
 """
 
 import os
@@ -17,12 +17,17 @@ from typing import Protocol
 VARIABLES = {
     "rank": "RANK", "size": "WORLD_SIZE", "local_rank": "LOCAL_RANK", "local_size": "LOCAL_WORLD_SIZE",
 }  # fmt: skip
+# What srun sets; used where the place to meet is set as well, as otherwise its processes are independent.
+SLURM_VARIABLES = {
+    "rank": "SLURM_PROCID", "size": "SLURM_STEP_NUM_TASKS", "local_rank": "SLURM_LOCALID",
+}  # fmt: skip
+MEETING_PLACE = ("MASTER_ADDR", "MASTER_PORT")
 GRACE = 10.0  # seconds for rank 0 to report an invalid command
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ranks:
-    """Position of this process among those that torchrun started, on all machines and on this one."""
+    """Position of this process among those that were started together, on all machines and on this one."""
 
     rank: int = 0
     size: int = 1
@@ -38,11 +43,25 @@ class Ranks:
 
 @cache
 def get_ranks() -> Ranks:
-    """Return the ranks from the environment; a single process without torchrun."""
+    """Return the ranks from the environment; a single process without torchrun and srun."""
     found = {field: os.environ.get(name, "") for field, name in VARIABLES.items()}
+    if not all(word.isdigit() for word in found.values()):
+        found = _from_slurm()
     if not all(word.isdigit() for word in found.values()):
         return Ranks()
     return Ranks(**{field: int(word) for field, word in found.items()}, launched=True)
+
+
+def _from_slurm() -> dict[str, str]:
+    """Return the ranks that srun tells, as words; not numbers where it does not."""
+    found = {field: os.environ.get(name, "") for field, name in SLURM_VARIABLES.items()}
+    if not all(os.environ.get(name) for name in MEETING_PLACE):
+        return {**found, "local_size": ""}
+    sizes: list[str] = []  # of every machine; SLURM writes "8(x2),4" for 8, 8 and 4
+    for size, times in re.findall(r"(\d+)(?:\(x(\d+)\))?", os.environ.get("SLURM_STEP_TASKS_PER_NODE", "")):
+        sizes += [size] * int(times or 1)
+    machine = int(os.environ.get("SLURM_NODEID", "0"))
+    return {**found, "local_size": sizes[machine] if machine < len(sizes) else ""}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

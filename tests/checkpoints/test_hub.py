@@ -128,6 +128,7 @@ def test_a_model_is_downloaded_once_with_only_what_is_needed(serve, repository, 
     done = run(tmp_path, endpoint, NAMES[0], "--output", tmp_path / "one.npy")
     assert done.returncode == 0, done.stderr
     assert "%|" not in done.stderr  # no bars where stderr is no terminal
+    assert f"downloading {NAMES[0]}: its weights are under the Skywork Community License" in done.stderr
     assert asked
     assert not set(asked) & set(NOT_NEEDED)
     record = json.loads((tmp_path / "one.json").read_text())
@@ -136,6 +137,7 @@ def test_a_model_is_downloaded_once_with_only_what_is_needed(serve, repository, 
     asked.clear()
     done = run(tmp_path, "http://127.0.0.1:9", NAMES[0], "--output", tmp_path / "two.npy")
     assert done.returncode == 0, done.stderr
+    assert "Community License" not in done.stderr
     assert (tmp_path / "one.npy").read_bytes() == (tmp_path / "two.npy").read_bytes()
 
 

@@ -137,7 +137,7 @@ CASES: dict[str, tuple[dict[str, object], int, str]] = {
     "shift huge": ({"shift": "1e30"}, 2, "--shift 1e30: must be .*nearest 1000"),
     "resolution between": ({"resolution": "1080P"}, 2, "--resolution 1080P: .*nearest 720P"),
     "line break in output": ({"output": "a\nb.mp4"}, 2, "must not hold line breaks"),
-    "output without a name": ({"output": ".mp4"}, 2, "--output .mp4: must be .mp4, .gif"),
+    "output without a name": ({"output": ".mp4"}, 2, "--output .mp4: must be .mp4, .mov"),
     "broken link": ({"ref_imgs": "dangling.png"}, 2, "is not a regular file"),
     "output is a broken link": ({"output": "dangling.png.mp4"}, 2, "exists already"),
     "record exists": (

@@ -12,7 +12,7 @@ from tests.conftest import REFS, ROOT
 
 def test_an_installed_videogen_finds_its_configs(tmp_path):
     source, wheels, site, elsewhere = (tmp_path / name for name in ("source", "wheels", "site", "elsewhere"))
-    needed = ("videogen", "configs", "pyproject.toml", "requirements.txt", "README.md")
+    needed = ("videogen", "configs", "pyproject.toml", "dependencies.txt", "README.md", "LICENSE")
     source.mkdir()
     for name in needed:
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
@@ -50,4 +50,9 @@ def test_an_installed_videogen_finds_its_configs(tmp_path):
     assert {f"videogen/{name}" for name in configs} <= packed
     modules = {file.relative_to(ROOT).as_posix() for file in (ROOT / "videogen").rglob("*.py")}
     assert modules <= packed
+    assert "videogen/py.typed" in packed
+    (about,) = (name for name in packed if name.endswith("/METADATA"))
+    metadata = zipfile.ZipFile(wheel).read(about).decode().splitlines()
+    assert "License-Expression: Apache-2.0" in metadata
+    assert "Requires-Dist: torch<3,>=2.13" in metadata  # requirements.txt pins it
     assert "entry_points.txt" in {name.rpartition("/")[2] for name in packed}

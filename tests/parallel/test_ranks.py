@@ -340,7 +340,7 @@ def test_a_failure_of_one_rank_is_told_once(r2v, tmp_path):
             "--attention_backend native cannot work in a ring; use cudnn, flash, sage",
         ),
         (2, ("--use_usp", "--device", "cuda:1"), "--device cuda:1: every rank takes a GPU of its own"),
-        (1, ("--ring_degree", 2), "--ring_degree: is for several GPUs; add --use_usp"),
+        (1, ("--ring_degree", 2), "--ring_degree 2: is for several GPUs.*torchrun --nproc_per_node=2"),
         (7, ("--use_usp", "--ring_degree", 7), "a frame has 6 tokens for 7 ranks"),
     ],
 )

@@ -9,7 +9,9 @@ from torch._inductor.runtime.cache_dir_utils import cache_dir, default_cache_dir
 
 from videogen.models.kernels.operators import apply_rotary
 from videogen.runtime.apply import COMPILED, keep_compiled
+from videogen.runtime.parallel import RING_KERNELS
 from videogen.runtime.precision import set_precision
+from videogen.tasks.kernels import ATTENTION_KERNELS
 
 
 @pytest.fixture
@@ -53,3 +55,8 @@ def test_rotation_is_the_same_in_real_numbers():
     table = torch.stack([angle.cos(), angle.sin()], dim=-1)
     compiled = torch.compile(apply_rotary, fullgraph=True, backend="eager")
     assert torch.allclose(compiled(x.clone(), table), apply_rotary(x.clone(), table), atol=1e-6)
+
+
+def test_kernels_in_a_ring_are_those_that_planning_knows():
+    known = {name for name, kernel in ATTENTION_KERNELS.items() if kernel.in_ring}
+    assert known == RING_KERNELS.keys() - {"native"}

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from videogen.checkpoints import tiny_files
 from videogen.checkpoints.layouts import (
     KINDS,
     WEIGHTS,
@@ -108,6 +109,16 @@ def repository_names(model_id: str, task: TaskSpec) -> list[str]:
     return list(dict.fromkeys([model_id, *same]))
 
 
+def licence_note(model_id: str, task: TaskSpec) -> str:
+    """Return what to say of the licence of a model's weights when they are downloaded."""
+    row, page = row_of(model_id, task), f"see hf.co/{model_id}"
+    if not any(model_id in model.names for model in row.models()):
+        return f"its weights have a licence of their own, {page}"
+    licence = config.read("licences")[row.config()["licence"]]
+    limits = f" ({licence['limits']})" if "limits" in licence else ""
+    return f"its weights are under the {licence['name']}{limits}, {page}"
+
+
 def patterns(task: TaskSpec) -> list[str]:
     """Return patterns of the files that the task needs, of every layout it can read."""
     wanted = ["model_index.json", "tiny_arch.json"]
@@ -194,15 +205,18 @@ def _fitting(rows: Sequence[TaskSpec], candidate: Checkpoint) -> TaskSpec:
 
 def tiny_folder(name: str) -> Path:
     """Return the cache folder of a tiny model; every config has its own."""
-    return cache_root() / "tiny" / f"{name}-{config.tiny_digest(name)}"
+    return cache_root() / "tiny" / f"{Path(name).stem}-{config.tiny_digest(name)}"
 
 
 def _locate_tiny(model_id: str, task: TaskSpec) -> Checkpoint:
-    """Return the tiny model that 'tiny' or 'tiny:NAME' means.
+    """Return the tiny model that 'tiny', 'tiny:NAME' or 'tiny:FILE.yaml' means.
 
     Raises:
-        CheckpointError: the task has no tiny model of that name.
+        CheckpointError: the task has no tiny model of that name, or the file describes none.
     """
+    if config.is_file(model_id):
+        row, file = tiny_files.find_row(model_id, task)
+        return _tiny_model(row, f"tiny:{file.name}", str(file))
     models = {name: row for row in VARIANTS[task.name] for name in row.tiny}
     name = model_id.partition(":")[2] or next(iter(models))
     if name not in models:
@@ -210,9 +224,13 @@ def _locate_tiny(model_id: str, task: TaskSpec) -> Checkpoint:
         raise CheckpointError(
             f"--model_id {model_id}: {task.name} has the tiny models {', '.join(models)}; {near}"
         )
-    row = models[name]
-    folder = tiny_folder(row.tiny[name])
-    found = replace(_checkpoint(row, f"tiny:{name}", DIFFUSERS.name), tiny=row.tiny[name])
+    return _tiny_model(models[name], f"tiny:{name}", models[name].tiny[name])
+
+
+def _tiny_model(row: TaskSpec, name: str, tiny: str) -> Checkpoint:
+    """Return a tiny model with its files, if it has been built before."""
+    folder = tiny_folder(tiny)
+    found = replace(_checkpoint(row, name, DIFFUSERS.name), tiny=tiny)
     if not (folder / "model_index.json").is_file():
         return found
     return replace(found, folder=folder, sizes=component_sizes(folder, found.layout, row.components))

@@ -173,6 +173,10 @@ def _command(arguments: list[str], work: Callable[[Asked, Path], int], about: Pr
         say([__version__])
     elif given.get("list_tasks"):
         say(f"{name:<24} {summary(name)}; default {task.default_model()}" for name, task in TASKS.items())
+    elif shell := given.get("completion"):
+        from videogen.cli.completion import script  # noqa: PLC0415
+
+        say([script(shell, about)])
     elif given.get("env"):
         from videogen.runtime.device import environment  # noqa: PLC0415 - needs torch
 

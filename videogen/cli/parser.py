@@ -117,6 +117,11 @@ class Program:
 
 def help_text(task_name: str | None, program: Program | None = None) -> str:
     """Return the help text of all tasks, or of one with its own defaults."""
+    return help_parser(task_name, program).format_help()
+
+
+def help_parser(task_name: str | None, program: Program | None = None) -> argparse.ArgumentParser:
+    """Return a parser that knows what ``help_text`` says; each action's ``dest`` is an option's name."""
     if task_name is None and program is not None:
         task_name = program.chain
     task = find(task_name) if task_name is not None else None
@@ -156,7 +161,7 @@ def help_text(task_name: str | None, program: Program | None = None) -> str:
                 group.add_argument(*names, metavar=option.metavar or "VALUE", help=text)
     about = "this text; with --task_type, that task's flags"
     parser.add_argument("-h", "--help", action="store_true", help=about)
-    return parser.format_help()
+    return parser
 
 
 def _described(option: Option, task: TaskSpec | None) -> str:

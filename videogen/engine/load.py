@@ -10,7 +10,14 @@ import torch
 from videogen.checkpoints import lora as lora_files
 from videogen.checkpoints import resolve
 from videogen.checkpoints.layouts import Checkpoint, component_sizes
-from videogen.checkpoints.resolve import inspect, patterns, repository_names, row_of, tiny_folder
+from videogen.checkpoints.resolve import (
+    inspect,
+    licence_note,
+    patterns,
+    repository_names,
+    row_of,
+    tiny_folder,
+)
 from videogen.errors import CheckpointError, InputError, first_line
 from videogen.files import read_json
 from videogen.models.components import plan_component
@@ -120,6 +127,7 @@ def fetch(checkpoint: Checkpoint, task: TaskSpec, timeout: float | None = None) 
         )
     from videogen.checkpoints import hub  # noqa: PLC0415
 
+    logger.info("downloading %s: %s", checkpoint.name, licence_note(checkpoint.name, task))
     names = list(repository_names(checkpoint.name, task))
     revision = checkpoint.revision or row_of(checkpoint.name, task).revision()
     snapshot, name = hub.download(names, revision, patterns(task), sum(checkpoint.sizes.values()), timeout)

@@ -16,6 +16,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast
 from transformers.utils.logging import disable_progress_bar
 
+from videogen.errors import CheckpointError, first_line
 from videogen.files import temporary_sibling
 from videogen.tasks import config
 from videogen.tasks.config import Config
@@ -33,16 +34,26 @@ class TinyParts(NamedTuple):
 
 
 def build(name: str, folder: Path) -> Path:
-    """Build the tiny model of ``configs/tiny/<name>.yaml`` in ``folder`` (diffusers layout).
+    """Build the tiny model of ``configs/tiny/<name>.yaml``, or of a user's file, in ``folder``.
 
-    Several processes may do this at once: the first rename wins, and the files are equal. Returns the folder.
+    Its layout is diffusers'. Several processes may do this at once: the first rename wins, and the files are
+    equal. Returns the folder.
+
+    Raises:
+        CheckpointError: the sizes in a user's file do not go together.
     """
-    sizes = config.read(f"tiny/{name}")
+    sizes = config.read_tiny(name)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with temporary_sibling(folder, folder=True) as temporary:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(sizes["seed"])
-            _save(sizes, temporary)
+            try:
+                _save(sizes, temporary)
+            except Exception as error:
+                if not config.is_file(name):
+                    raise
+                what = f"no model can be made of it ({first_line(error)})"
+                raise CheckpointError(f"--model_id tiny:{Path(name).name}: {what}") from error
         try:
             temporary.rename(folder)
         except OSError:

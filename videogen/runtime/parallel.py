@@ -14,7 +14,7 @@ import itertools
 import logging
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from functools import cached_property, lru_cache, partial
+from functools import lru_cache, partial
 from typing import Any, TypeVar
 
 import torch
@@ -72,12 +72,12 @@ class Communicator:
         if self.is_single:
             return make()
         made = [make()] if self.own.local_rank == 0 else []
-        dist.barrier(self.cpu_group)
+        dist.barrier(self.cpu_group())
         return made[0] if made else make()
 
-    @cached_property
+    @lru_cache  # noqa: B019 - there is one communicator
     def cpu_group(self) -> dist.ProcessGroup:
-        """Process group of all ranks for waiting on the CPU."""
+        """Return the process group of all ranks for waiting on the CPU; all ranks make it together."""
         return dist.new_group(backend="gloo", timeout=PATIENCE)
 
     def is_first_failure(self) -> bool:
@@ -108,7 +108,7 @@ def init_communicator(*, wanted: bool) -> Communicator:
             what = f"{own.local_size} ranks on a machine with {gpus} GPUs"
             raise InputError("--use_usp", None, what, f"try --nproc_per_node={gpus}")
         torch.cuda.set_device(own.local_rank)
-    store, rank, size = next(dist.rendezvous("env://", timeout=PATIENCE))
+    store, rank, size = next(dist.rendezvous("env://", own.rank, own.size, timeout=PATIENCE))
     backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
     # With device_id, NCCL connects here, so that its errors appear here.
     device = torch.device("cuda", own.local_rank) if gpus else None

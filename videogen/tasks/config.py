@@ -8,8 +8,11 @@ from typing import Any
 
 import yaml
 
+from videogen import files
 from videogen.errors import VideoGenError
 
+SUFFIXES = (".yaml", ".yml")
+LARGEST_TINY = 100_000  # bytes
 # libyaml's loader, which most installations have, takes a sixth of the time.
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 Config = Mapping[str, Any]
@@ -32,6 +35,19 @@ def read(name: str) -> Config:
     return content
 
 
+def read_tiny(name: str) -> Config:
+    """Return the config of a tiny model: one of configs/tiny by its name, or a user's file by its path."""
+    if is_file(name):
+        return yaml.load(files.read_text(Path(name), LARGEST_TINY), LOADER)
+    return read(f"tiny/{name}")
+
+
+def is_file(name: str) -> bool:
+    """Return whether the name of a tiny model is the path of a user's file."""
+    return name.endswith(SUFFIXES)
+
+
 def tiny_digest(name: str) -> str:
     """Return a short digest of a tiny model's config; a changed config is another model."""
-    return hashlib.sha256((root() / "tiny" / f"{name}.yaml").read_bytes()).hexdigest()[:8]
+    file = Path(name) if is_file(name) else root() / "tiny" / f"{name}.yaml"
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:8]

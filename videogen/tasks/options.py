@@ -1,9 +1,7 @@
 """The command line surface as data: one typed field per flag, with all that is true of it.
 
 Parser, help, checks, hashes and records are made from these rows; config, metadata and job files go through
-them too. Adding a flag is adding a field, and naming it in the rows of the tasks that use it. Inside the
-package options travel as ``Options``, which is all groups together: a function that needs only one says so
-by its type.
+them too. Options travel as ``Options``, all groups together: a function that needs one group says so.
 """
 
 from collections.abc import Mapping
@@ -297,6 +295,8 @@ class About:
         command_line_only=True)
     env: bool = switch("print versions and devices, for bug reports", about_run=True, answers=True,
         command_line_only=True)
+    completion: str | None = row(types.one_of("bash", "zsh"), "print a completion script", about_run=True,
+        answers=True, command_line_only=True)
     json: bool = switch("print one JSON object per result", about_run=True)
     quiet: bool = switch("errors only", about_run=True)
     verbose: bool = switch("more messages, and tracebacks (-v)", about_run=True)

@@ -256,7 +256,7 @@ class TaskSpec:
 
 def _tiny(checkpoint: NamedModel | None) -> Config:
     """Return the config of a tiny checkpoint; empty for any other."""
-    return config.read(f"tiny/{checkpoint.tiny}") if checkpoint is not None and checkpoint.tiny else {}
+    return config.read_tiny(checkpoint.tiny) if checkpoint is not None and checkpoint.tiny else {}
 
 
 def check_scales(task: TaskSpec, scale: Scale | None) -> None:
