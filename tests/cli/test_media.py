@@ -1,8 +1,10 @@
 """Pictures and videos as people have them, and the kinds of files that results are written to."""
 
 import json
+import subprocess
 
 import av
+import imageio_ffmpeg
 import numpy as np
 import pytest
 from PIL import Image
@@ -152,3 +154,53 @@ def test_what_a_file_cannot_hold(cli, tmp_path, name, flags, said):
     finished = cli(*TEXT, "--num_frames", "5", *flags, "--output", tmp_path / name, "--dry_run")
     assert said in finished.err
     assert finished.code == (0 if said.startswith("warning") else 2)
+
+
+BARS = np.array([(220, 30, 30), (30, 200, 30), (196, 140, 110), (20, 40, 210)], np.uint8)
+VIDEO_TASKS = {
+    "single_shot_extension": ("--duration", "1"),
+    "shot_switching_extension": ("--duration", "2"),
+    "diffusion_forcing": ("--num_frames", "37", "--overlap_history", "17"),
+    "v2v-14B": ("--num_frames", "5"),
+    "v2v-5B": ("--num_frames", "5", "--width", "64"),
+}
+
+
+def bars(path, *coded):
+    frames = BARS.repeat(40, 0)[None].repeat(96, 0).tobytes() * 30
+    source = ("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", "160x96", "-r", "24", "-i", "-")
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-loglevel", "error", *source, *coded, str(path)]
+    subprocess.run(command, input=frames, check=True)
+    return path
+
+
+def test_a_film_keeps_the_look_of_its_source(cli, tmp_path):
+    tagged = ("-vf", "scale=out_color_matrix=bt709:out_range=tv,format=yuv420p", "-colorspace", "bt709")
+    source = bars(tmp_path / "bars.mp4", *tagged, "-color_range", "tv", "-c:v", "libx264", "-crf", "4")
+    extend = [*("--task_type", "single_shot_extension", "--model_id", "tiny"), *SHORT, *SIZE]
+    extend += ["--duration", "1", "--prepend_input", "--input_video", source]
+    for kind in CONTAINERS:
+        finished = cli(*extend, "--output", tmp_path / f"film_{kind}.{kind}")
+        assert finished.code == 0, finished.err
+        with av.open(str(finished.paths[0])) as container:
+            frame = next(container.decode(video=0))
+        assert int(frame.colorspace) == 1
+        shown = frame.to_ndarray(format="rgb24")[48, 20::40].astype(int)
+        assert np.abs(shown - BARS).max() <= 6, kind  # of which 2 are the conversion for this test
+
+
+@pytest.mark.parametrize("task", VIDEO_TASKS)
+def test_what_is_said_of_a_video(cli, tmp_path, task):
+    tags = "setparams=color_primaries=bt2020:color_trc=arib-std-b67:colorspace=bt2020nc,setsar=2"
+    filters = ("-vf", f"format=yuv420p,interlace=lowpass=off,{tags},format=yuv420p10le")
+    coded = (*filters, "-c:v", "libx264", "-flags", "+ilme+ildct", "-x264-params", "tff=1", "-r", "24")
+    source = bars(tmp_path / "tv.mov", *coded)
+    arguments = words(task, "--input_video", source, *VIDEO_TASKS[task])
+    finished = cli(*arguments, "--dry_run", "--json")
+    assert finished.code == 0, finished.err
+    for note in (
+        "tv.mov is HDR (HLG, BT.2020) and is tone-mapped to SDR",
+        "tv.mov is interlaced and is deinterlaced",
+    ):
+        assert f"warning: {note}" in finished.err
+        assert note in json.loads(finished.out)["notes"]
