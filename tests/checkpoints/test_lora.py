@@ -53,6 +53,36 @@ def test_every_layer_is_known_in_every_spelling(network):
         assert [table.names(our) for our in ours] == [[our] for our in ours]
 
 
+# How ComfyUI calls what HunyuanVideo's published files call otherwise.
+COMFY = (
+    (r"(img|txt|self)_attn_(qkv|proj)", r"\1_attn.\2"),
+    (r"_mod\.linear", "_mod.lin"),
+    (r"modulation\.linear", "modulation.lin"),
+    (r"mlp\.fc1", "mlp.0"),
+    (r"mlp\.fc2", "mlp.2"),
+    (r"(_in|t_embedder)\.mlp\.0", r"\1.in_layer"),
+    (r"(_in|t_embedder)\.mlp\.2", r"\1.out_layer"),
+    (r"c_embedder\.linear_1", "c_embedder.in_layer"),
+    (r"c_embedder\.linear_2", "c_embedder.out_layer"),
+)
+
+
+def test_every_layer_is_known_in_the_names_of_comfyui():
+    """Dotted and flat, and also a prefix before them."""
+    (table,) = (network.published for network in NETWORKS if network.kind == "HunyuanVideo")
+    manifest = MANIFESTS["hunyuan/dit_i2v_token_replace.json"]["tensors"]
+    changed = 0
+    for name in matrices(manifest):
+        layer = name.removesuffix(".weight")
+        comfy = layer
+        for pattern, replacement in COMFY:
+            comfy = re.sub(pattern, replacement, comfy)
+        changed += comfy != layer
+        for spelling in (f"diffusion_model.{comfy}", "lora_unet_" + comfy.replace(".", "_")):
+            assert table.names(f"{lora.dotted_name(spelling)}.weight") == table.names(name), spelling
+    assert changed > 250
+
+
 def wan_pairs(transformer, spelling, up="lora_up", down="lora_down", *, alpha=None):
     """A LoRA for every layer of every block; ``spelling``: published name -> name in the file."""
     generator, tensors = torch.Generator().manual_seed(1), {}

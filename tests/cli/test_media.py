@@ -59,7 +59,7 @@ def test_pictures_are_what_they_show(cli, tmp_path, task):
     assert np.array_equal(seen, expected)
     note = "cutout.png has transparent pixels, which are shown on white"
     assert f"warning: {note}" in finished.err
-    assert note in json.loads((tmp_path / "a.json").read_text())["notes"]
+    assert note in json.loads((tmp_path / "a.json").read_text())["warnings"]
     assert "transparent" not in plain.err
     assert note in cli(*words(task, flag, tmp_path / "cutout.png", *length), "--dry_run").err
 

@@ -283,3 +283,24 @@ def test_python_callers_get_their_family(tmp_path):
         Wan22TI2V5BPipeline.from_pretrained("tiny")
     with pytest.raises(InputError, match="two scales are for models with two experts"):
         pipeline("x", input_image=Image.open(ROBOT), guidance_scale=(3, 4), num_frames=5)
+
+
+def test_an_end_image_is_for_the_experts_that_know_it(cli, tmp_path):
+    words = ("--prompt", "x", "--input_image", ROBOT, "--end_image", REFS / "hills.png", *SHORT)
+
+    def frames(name, *more):
+        output = tmp_path / f"{name}.npy"
+        finished = cli("--task_type", "image_to_video", "--output", output, "--seed", 1, *more)
+        assert finished.code == 0, finished.err
+        return np.load(output)
+
+    a14b = ("--model_id", "tiny:wan22-a14b")
+    assert not np.array_equal(frames("end", *a14b, *words), frames("open", *a14b, *words[:4], *SHORT))
+    for task, model, users in (
+        ("image_to_video", "tiny:wan22-5b", "used by image_to_video with Wan2.2 A14B models"),
+        ("image_to_video", "tiny", "used by image_to_video with Wan2.2 A14B models, diffusion_forcing"),
+        ("v2v-14B", "tiny", "used by image_to_video, diffusion_forcing"),
+    ):
+        finished = cli("--task_type", task, "--model_id", model, *words, "--dry_run")
+        assert finished.code == 2
+        assert users in finished.complaint

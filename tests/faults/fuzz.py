@@ -87,6 +87,10 @@ def _store(path: Path) -> None:
     store.num_finished()
     store.stored_request()
     store.stored_settings()
+    for index in range(store.num_intact()):
+        sum(frames.sum() for frames in store.frames(index))
+        store.latents(index)
+        store.state(index)
 
 
 def _record(path: Path) -> None:

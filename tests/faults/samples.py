@@ -16,8 +16,9 @@ import soundfile
 from PIL import Image, ImageCms
 from safetensors.numpy import save_file
 
-from videogen.checkpoints.layouts import weight_files
 from videogen.checkpoints.tensor_headers import tensor_shapes
+from videogen.checkpoints.weight_files import weight_files
+from videogen.results.resume_store import ResumeStore
 
 PICTURE = ("-f", "lavfi", "-i", "testsrc2=size=64x48:rate=12:duration=0.5")
 TONE = ("-f", "lavfi", "-i", "sine=duration=0.6")
@@ -123,8 +124,7 @@ def make(folder: Path, model: Path) -> None:
     parts.mkdir()
     np.save(parts / "001.npy", np.zeros((3, 4, 5, 3), np.uint8))
     save_file({"latents": np.zeros((1, 2, 1, 2, 2), np.float32)}, parts / "001.safetensors")
-    state = {"schema": 1, "plan_hash": "h", "seed": 1, "request": {"seed": 1}, "effective": {}, "finished": 1}
-    (parts / "state.json").write_text(json.dumps(state))
+    ResumeStore(parts, "h", {"seed": 1}).mark_finished(0, {})
 
 
 def pictures_as_people_have_them(folder: Path, pixels: np.ndarray) -> None:

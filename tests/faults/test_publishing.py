@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tests.faults.harness import DIED, Steps, run
@@ -19,7 +20,7 @@ from videogen.media.video_writer import open_writer
 from videogen.results import publishing, sidecar
 from videogen.results.output_locks import OutputLocks
 from videogen.results.output_paths import OverwritePolicy, choose_output_paths, reserve
-from videogen.results.resume_store import ResumeStore
+from videogen.results.resume_store import ResumeStore, SegmentWriter
 
 SIZE, COUNT = (16, 16), 2
 GROWING = ("open", "os.rename", "os.link", "os.mkdir")  # what a full disk may refuse
@@ -141,6 +142,39 @@ def begun(job):
     return (
         np.load(path) if job.suffix else np.stack([np.asarray(Image.open(p)) for p in sorted(path.iterdir())])
     )
+
+
+@pytest.mark.parametrize("replaced", [False, True], ids=["new", "overwrite"])
+@pytest.mark.parametrize("suffix", [".npy", ".gif", ".mp4", ""])
+def test_every_file_gets_its_name_by_a_rename(folder, tmp_path, suffix, replaced):
+    """The record too: nothing is ever written under a final name."""
+    job, log = begin(folder, suffix, replaced, 0), tmp_path / "log"
+    assert (
+        run(lambda: job.command(overwrite=replaced), tmp_path / "said", Steps(job.folder, log=log)).code == 0
+    )
+    written = [line.split(" ", 1)[1] for line in log.read_text().splitlines() if line.startswith("open ")]
+    made = [path.name for path in job.folder.iterdir()]
+    assert {f"a{suffix}", "a.json", "a.safetensors"} == {*made}
+    for name in ("a.json", "a.safetensors"):
+        assert any(other.startswith(f".{name}.") for other in written)
+    assert not {*made} & {*written}
+
+
+def test_every_file_of_a_segment_gets_its_name_by_a_rename(tmp_path):
+    store, log = ResumeStore(tmp_path / "a.parts", "hash", {"seed": 1}), tmp_path / "log"
+
+    def write():
+        with SegmentWriter(store, 0, SIZE, 24, COUNT) as writer:
+            writer.write(frames(1))
+            writer.finish(torch.zeros(1), {}, {})
+        return 0
+
+    assert run(write, tmp_path / "said", Steps(store.folder, log=log)).code == 0
+    made = [path.name for path in store.folder.iterdir()]
+    assert len(made) == 4
+    written = [line.split(" ", 1)[1] for line in log.read_text().splitlines() if line.startswith("open ")]
+    assert len({name.split("-")[0] for name in written}) >= 3  # the mp4 is written by its encoder
+    assert not {*made} & {*written}
 
 
 def test_an_old_record_never_vouches_for_a_new_video(folder):

@@ -12,8 +12,9 @@ from videogen.diffusion import sampling
 from videogen.media.image import fit_on_white
 from videogen.models.components import load_component
 from videogen.models.wan import vae as vae_io
-from videogen.models.wan.text import clean_prompt, encode_prompt
+from videogen.models.wan.text import encode_prompt
 from videogen.tasks.geometry import bucket_size
+from videogen.tasks.prompt_text import clean_prompt
 from videogen.tasks.table import TASKS
 
 V2V = GOLDEN / "skyreels_v3/checkpoint-v2v"

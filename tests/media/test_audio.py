@@ -11,7 +11,8 @@ import soundfile
 from tests.conftest import ROOT
 from tests.sounds import CHIRP, SILENCE, distance, read, tone
 from videogen.errors import InputError
-from videogen.media.audio import SAMPLE_RATE, _with_av, normalized, pcm16, resampled, waveform
+from videogen.media.audio import SAMPLE_RATE, _with_av, normalized, pcm16, read_audio, resampled, waveform
+from videogen.media.download import Fetcher
 
 # What ffmpeg makes each file with.
 FILES = {
@@ -256,3 +257,10 @@ def test_start_up_stays_light():
     heavy = {"numpy", "soundfile", "soxr", "pyloudnorm", "scipy", "av"}
     code = f"import sys, videogen.media.audio; sys.exit({heavy} & set(sys.modules) or 0)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_longer_sound_needs_a_flag_that_allows_it(write):
+    file = write(np.zeros(201 * 8000, np.float32), 8000)
+    refused(file, "lasts 201 s, more than 200 s", "or --max_frames_num 5025 for all of it")
+    fetcher = Fetcher(folder=file.parent)
+    assert read_audio("--input_audio", str(file), fetcher, longest=201).num_frames == 5025

@@ -19,6 +19,7 @@ from videogen.checkpoints.networks.wan import WAV2VEC2
 from videogen.errors import CheckpointError
 from videogen.media.audio import waveform
 from videogen.models.components import build_meta_module, load_component
+from videogen.models.wan import audio_encoder
 from videogen.models.wan.audio_encoder import audio_features, audio_windows, speech_steps
 from videogen.models.weight_loader import Entry, rename
 
@@ -165,3 +166,18 @@ def test_the_published_names_and_shapes():
     module = build_meta_module("audio_encoder", Path(name), found, {})
     assert all(parameter.is_meta for parameter in module.parameters())
     assert module.config.num_hidden_layers == 12
+
+
+def test_long_sound_goes_through_the_layers_in_stretches(encoder, monkeypatch):
+    """No call sees more than the published limit; what is far from a seam is hardly changed."""
+    wave = tone(12)
+    whole = audio_features(encoder, wave, 300)
+    monkeypatch.setattr(audio_encoder, "MAX_FRAMES", 200)
+    monkeypatch.setattr(audio_encoder, "NEIGHBOURS", 50)
+    parts = [*audio_encoder.stretches_of(300)]
+    assert parts == [(0, 0, 100, 150), (50, 100, 200, 250), (150, 200, 300, 300)]
+    assert max(high - low for low, _, _, high in parts) <= 200
+    made = audio_features(encoder, wave, 300)
+    assert made.shape == whole.shape
+    assert (made - whole).abs().mean() < 0.25 * whole.std()  # random weights look everywhere
+    assert not torch.equal(made, whole)

@@ -165,6 +165,16 @@ KINDS = {
         lambda w, s: with_lengths(w + s * (ONE[0] @ ONE[1]) * (OTHER[0] @ OTHER[1])),
     ),
     "whole": ({"diff": WHOLE}, lambda w, s: w + s * WHOLE),
+    "whole value": (
+        PAIR | {"modules_to_save.default.weight": WHOLE}, lambda w, s: w + s * PRODUCT + s * (WHOLE - w)
+    ),
+    "value of ComfyUI": ({"set_weight": WHOLE}, lambda w, s: w + s * (WHOLE - w)),
+    "LoKr of PEFT": ({"lokr_w1.default": W1, "lokr_w2.default": W2}, lambda w, s: w + s * torch.kron(W1, W2)),
+    "LoHa of PEFT": (
+        {f"{name}.default": value for name, value in HADA.items()},
+        lambda w, s: w + s * (ONE[0] @ ONE[1]) * (OTHER[0] @ OTHER[1]),
+    ),
+    "a pair of parameters": ({"lora_A": DOWN, "lora_B": UP}, lambda w, s: w + s * PRODUCT),
     "whole and a pair": (PAIR | {"diff": WHOLE, "alpha": ALPHA}, lambda w, s: w + s * (2 * PRODUCT + WHOLE)),
 }  # fmt: skip
 
@@ -323,3 +333,123 @@ def test_a_pickle_with_code_is_refused(tiny_pipeline, tmp_path):
     torch.save({"blocks.0.self_attn.q.lora_A.weight": math.sqrt, **PAIR}, tmp_path / "lora.pt")
     with pytest.raises(CheckpointError, match="not only tensors"):
         tiny_pipeline.load_lora_weights(tmp_path / "lora.pt")
+
+
+def test_biases_and_modules_that_peft_saves_whole(applied):
+    """They are values, not differences."""
+    layer, head = "base_model.model.blocks.0.attn1.to_q", "base_model.model.proj_out"
+    value = numbers(64, 48, seed=9)
+    tensors = {f"{layer}.lora_A.weight": DOWN, f"{layer}.lora_B.weight": UP}
+    tensors |= {
+        f"{layer}.base_layer.bias": BIAS,
+        f"{head}.weight": value,
+        f"{head}.bias": value[:, 0].clone(),
+    }
+    before, after = applied(tensors, config={"r": 4, "lora_alpha": 4, "modules_to_save": ["proj_out"]})
+    torch.testing.assert_close(after[f"{LAYER}.weight"], before[f"{LAYER}.weight"] + PRODUCT)
+    torch.testing.assert_close(after[f"{LAYER}.bias"], BIAS)
+    torch.testing.assert_close(after["proj_out.weight"], value)
+    torch.testing.assert_close(after["proj_out.bias"], value[:, 0])
+
+
+@pytest.mark.parametrize("kind", ["LOKR", "LOHA"])
+def test_folders_of_peft(applied, kind):
+    """Alpha and rank are for all layers, also for those of whole matrices."""
+    name = "base_model.model.blocks.0.self_attn.q"
+    tensors = {"lokr_w1": W1, "lokr_w2": W2} if kind == "LOKR" else HADA
+    product = torch.kron(W1, W2) if kind == "LOKR" else (ONE[0] @ ONE[1]) * (OTHER[0] @ OTHER[1])
+    config = {"peft_type": kind, "r": 3, "alpha": 6, "rank_pattern": {}, "alpha_pattern": {}}
+    before, after = applied({f"{name}.{part}": value for part, value in tensors.items()}, config=config)
+    torch.testing.assert_close(
+        after[f"{LAYER}.weight"], before[f"{LAYER}.weight"] + 2 * product, rtol=1e-5, atol=1e-5
+    )
+
+
+def test_a_distillation_for_every_layer_of_the_head(applied):
+    """As lightx2v's files: pairs, whole differences of what has none, and of every bias and norm."""
+    prefix, head = "diffusion_model.", numbers(64, 48, seed=3)
+    tensors = {
+        "time_embedding.0.lora_down.weight": numbers(4, 64), "time_embedding.0.lora_up.weight": UP,
+        "time_embedding.0.diff_b": BIAS, "head.head.diff": head, "head.head.diff_b": head[:, 0].clone(),
+        "text_embedding.2.diff_b": BIAS.clone(), "time_projection.1.diff_b": numbers(288),
+        "blocks.0.ffn.0.lora_down.weight": DOWN, "blocks.0.ffn.0.lora_up.weight": numbers(96, 4),
+        "blocks.0.cross_attn.norm_q.diff": BIAS.clone(), "blocks.0.diff_m": numbers(1, 6, 48),
+    }  # fmt: skip
+    before, after = applied({prefix + key: value for key, value in tensors.items()})
+    embedder = "condition_embedder"
+    wanted = {
+        f"{embedder}.time_embedder.linear_1.weight": UP @ numbers(4, 64),
+        f"{embedder}.time_embedder.linear_1.bias": BIAS,
+        f"{embedder}.text_embedder.linear_2.bias": BIAS,
+        f"{embedder}.time_proj.bias": numbers(288),
+        "proj_out.weight": head, "proj_out.bias": head[:, 0],
+        "blocks.0.ffn.net.0.proj.weight": numbers(96, 4) @ DOWN,
+        "blocks.0.attn2.norm_q.weight": BIAS, "blocks.0.scale_shift_table": numbers(1, 6, 48),
+    }  # fmt: skip
+    assert changed(before, after) == wanted.keys()
+    for name, change in wanted.items():
+        torch.testing.assert_close(after[name], before[name] + change, rtol=1e-5, atol=1e-5)
+
+
+UNUSABLE = {
+    "GLoRA": {f"{part}.weight": DOWN.clone() for part in ("a1", "a2", "b1", "b2")},
+    "OFT": {"oft_blocks": torch.ones(4, 12, 12), "alpha": ALPHA},
+    "OFT in one tensor": {"oft_R.weight": torch.ones(4, 66)},
+    "IA3": {"ia3_l": torch.ones(48, 1)},
+    "Tucker factors": {"lora_mid.weight": torch.ones(4, 4, 1, 1), **PAIR},
+    "Tucker factors of LoKr": {
+        "lokr_w1": W1,
+        "lokr_t2": torch.ones(3, 3, 1, 1),
+        "lokr_w2_a": W2A,
+        "lokr_w2_b": W2B,
+    },
+    "AdaLoRA": {"lora_A": DOWN, "lora_B": UP, "lora_E": torch.ones(4, 1)},
+}
+
+
+@pytest.mark.parametrize("kind", UNUSABLE)
+def test_kinds_that_cannot_be_applied_are_counted(applied, caplog, kind):
+    """The layer is left out whole: the rest of its tensors means something else without them."""
+    name = "lora_unet_blocks_0_self_attn_q"
+    tensors = {f"{name}.{part}": value.clone() for part, value in UNUSABLE[kind].items()}
+    pair = {f"lora_unet_blocks_0_self_attn_k.{part}": value.clone() for part, value in PAIR.items()}
+    before, after = applied(tensors | pair)
+    assert changed(before, after) == {LAYER.replace("to_q", "to_k") + ".weight"}
+    said = f"{len(tensors)} of its {len(tensors) + 2} tensors are not used: {' '.join(kind.split()[:2])}"
+    assert said.replace("OFT in", "OFT") in caplog.text
+
+
+def test_a_file_of_such_a_kind_alone(tiny_pipeline, tmp_path):
+    file = {f"lora_unet_blocks_0_self_attn_q.{part}": value for part, value in UNUSABLE["GLoRA"].items()}
+    save_file(file, tmp_path / "lora.safetensors")
+    with pytest.raises(CheckpointError, match="holds GLoRA, which cannot be applied"):
+        tiny_pipeline.load_lora_weights(tmp_path / "lora.safetensors")
+
+
+def test_a_model_is_no_lora(tiny_pipeline, tmp_path):
+    """Its weights must not be taken for values that PEFT saved."""
+    weights = {f"{LAYER}.weight": torch.zeros(ROWS, COLUMNS), f"{LAYER}.bias": torch.zeros(ROWS)}
+    save_file(weights, tmp_path / "lora.safetensors")
+    with pytest.raises(CheckpointError, match="holds whole weights and no LoRA"):
+        tiny_pipeline.load_lora_weights(tmp_path / "lora.safetensors")
+
+
+def test_tensors_of_a_caller_are_read_like_a_file(tiny_pipeline, caplog):
+    """Also what diffusers would drop: differences of norms."""
+    name, norm = "diffusion_model.blocks.0.self_attn.q", "blocks.0.attn1.norm_q.weight"
+    tensors = {f"{name}.{part}": value for part, value in PAIR.items()}
+    tensors |= {"diffusion_model.blocks.0.self_attn.norm_q.diff": BIAS, "strange": torch.ones(1)}
+    before = weights_in_use(tiny_pipeline.transformer)
+    try:
+        tiny_pipeline.load_lora_weights(tensors, adapter_name="one")
+        after = weights_in_use(tiny_pipeline.transformer)
+    finally:
+        tiny_pipeline.unload_lora_weights()
+    assert changed(before, after) == {f"{LAYER}.weight", norm}
+    torch.testing.assert_close(after[norm], before[norm] + BIAS)
+    assert "1 of its 4 tensors are not used: unknown names (1)" in caplog.text
+
+
+def test_a_repository_that_is_not_here(tiny_pipeline):
+    with pytest.raises(CheckpointError, match=r"style:x.*not in the cache"):
+        tiny_pipeline.load_lora_weights("some/style", weight_name="x.safetensors")

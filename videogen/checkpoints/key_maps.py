@@ -12,6 +12,19 @@ from typing import Any
 from videogen.checkpoints.tensor_headers import Shape
 from videogen.errors import CheckpointError
 
+# In front of the names of one network in files that may hold others as well; the first that there is.
+TRANSFORMER_PREFIXES = ("model.diffusion_model.", "diffusion_model.", "model.model.")
+PREFIXES = (
+    *TRANSFORMER_PREFIXES,
+    *(
+        "first_stage_model.",
+        "vae.",
+        "text_encoders.umt5xxl.transformer.",
+        "cond_stage_model.",
+        "text_encoder.",
+    ),
+)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KeyTable:
@@ -59,6 +72,7 @@ class NetworkNames:
         traits: trait (see ``NetworkTraits``) -> pattern that a name begins with if the transformer has it.
         feed_forward: tensors with as many rows as a feed-forward is wide, of which a file has one.
         head_norms: ends of the names of tensors as long as an attention head is wide.
+        float32: pattern of names of linear layers that are float32 whatever the dtype.
         words: parts of published names that hold a "_" themselves; LoRA files write "_" for "." as well.
         lora_prefix: of the layer names in LoRA files of its own training code, which ignores their alphas.
     """
@@ -71,32 +85,57 @@ class NetworkNames:
     traits: Mapping[str, str]
     feed_forward: tuple[str, ...] = ()
     head_norms: tuple[str, ...] = ()
+    float32: str = r"(?!)"
     words: tuple[str, ...]
     lora_prefix: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Tensor in a file; ``read`` maps it into memory."""
+    """Tensor in a file.
+
+    Args:
+        key: its name there.
+        shape: that of the numbers it stands for.
+        read: maps it into memory, as it is stored.
+        dtype: as it is stored ("F8_E4M3", "Q4_K").
+        scale: what float8 numbers are multiplied with: one number, or one per row.
+    """
 
     key: str
     shape: Shape
     read: Callable[[], Any]
-    float8: bool = False
+    dtype: str = ""
+    scale: "Entry | None" = None
 
 
 def rename(place: Path, published: Sequence[Entry], tables: Iterable[KeyTable]) -> dict[str, Entry]:
     """Return published entries under our names, by the one table whose fingerprint matches.
 
+    All names may have a prefix; what lacks it belongs to other networks.
+
     Raises:
         CheckpointError: names that no table knows.
     """
-    table = next((t for t in tables if any(re.search(t.fingerprint, entry.key) for entry in published)), None)
+    known = ((table, own) for own in _without_prefixes(published) for table in tables)
+    fitting = ((t, own) for t, own in known if any(re.search(t.fingerprint, entry.key) for entry in own))
+    table, published = next(fitting, (None, published))
     if table is None:
         some = ", ".join(entry.key for entry in published[:3]) or "no tensors at all"
         raise CheckpointError(f"{place}: tensor names of no known model ({some}); is this the right file?")
     width = next((entry.shape[0] for entry in published if entry.key == table.width), 0)
     return {name: part for entry in published for name, part in renamed(entry, table, width)}
+
+
+def _without_prefixes(published: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
+    """Yield all entries, and those behind every prefix without it."""
+    yield published
+    for prefix in PREFIXES:
+        yield [
+            replace(entry, key=entry.key.removeprefix(prefix))
+            for entry in published
+            if entry.key.startswith(prefix)
+        ]
 
 
 def renamed(entry: Entry, table: KeyTable, width: int) -> Iterator[tuple[str, Entry]]:
@@ -111,9 +150,23 @@ def renamed(entry: Entry, table: KeyTable, width: int) -> Iterator[tuple[str, En
 
 
 def _rows(entry: Entry, start: int, end: int) -> Entry:
-    return replace(entry, shape=(end - start, *entry.shape[1:]), read=lambda: entry.read()[start:end])
+    return replace(
+        entry,
+        shape=(end - start, *entry.shape[1:]),
+        read=lambda: entry.read()[start:end],
+        scale=_rows(entry.scale, start, end) if entry.scale and _is_per_row(entry) else entry.scale,
+    )
 
 
 def _swap_halves(entry: Entry) -> Entry:
     """Return an entry whose two halves of rows are swapped."""
-    return replace(entry, read=lambda: entry.read().roll(entry.shape[0] // 2, dims=0))
+    return replace(
+        entry,
+        read=lambda: entry.read().roll(entry.shape[0] // 2, dims=0),
+        scale=_swap_halves(entry.scale) if entry.scale and _is_per_row(entry) else entry.scale,
+    )
+
+
+def _is_per_row(entry: Entry) -> bool:
+    """Return whether every row has a scale of its own."""
+    return entry.scale is not None and entry.scale.shape[:1] == entry.shape[:1]

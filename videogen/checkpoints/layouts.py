@@ -3,17 +3,16 @@
 The layouts themselves are described by the families (``tasks/families``).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from videogen.errors import CheckpointError, brief, reported_as
-from videogen.files import read_json
+from videogen.checkpoints.weight_files import PICKLES, find, missing_shards, weight_files
+from videogen.errors import CheckpointError, brief
+from videogen.files import UNFINISHED, read_json
 from videogen.tasks.config import Config
 from videogen.tasks.table import LAYOUTS
 
-# Read if a component's folder has no safetensors; the first kind that exists.
-PICKLES = ("pytorch_model.bin", "pytorch_model.pt", "*_model_states.pt", "*_model_states_fp8.pt")
 FLOAT8 = "_fp8.pt"  # file name suffix of float8 weights
 SCALES = "*_map.pt"  # file name pattern of their scales
 # File name patterns of a component's folder.
@@ -24,7 +23,6 @@ WEIGHTLESS = {
     "tokenizer_2": ("tokenizer.json", "vocab.json"),
     "image_processor": ("preprocessor_config.json",),
 }
-WEIGHTS = (".safetensors", ".pth", ".pt", ".bin")
 LIGHT = (".json", ".model", ".txt")  # suffixes of their files
 # What is read of a component's config before its tensors.
 COUNTS = {
@@ -37,7 +35,10 @@ WITHOUT_CONFIG = ("transformers",)  # folders that need no config.json
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """Model as found (``folder`` set) or as it will be downloaded (``folder`` None)."""
+    """Model as found (``folder`` set) or as it will be downloaded (``folder`` None).
+
+    ``replaced``: files in place of components.
+    """
 
     name: str
     layout: str
@@ -47,15 +48,20 @@ class Checkpoint:
     revision: str | None = None
     tiny: str | None = None
     sizes: Mapping[str, int] = field(default_factory=dict)
+    replaced: Mapping[str, Path] = field(default_factory=dict)
 
     def place(self, component: str) -> Path:
         """Return the folder or file of the pipeline's ``component``; the model must be on this machine."""
+        return self.replaced[component] if component in self.replaced else self.own_place(component)
+
+    def own_place(self, component: str) -> Path:
+        """Return the place of a component in the model's folder, whatever replaces it."""
         assert self.folder is not None
         return self.folder / LAYOUTS[self.layout].place(component, self.components[component])
 
     def component_config(self, component: str) -> Config:
         """Return a component's config.json; empty if there is none or it is not downloaded yet."""
-        file = self.place(component) / "config.json" if self.folder is not None else None
+        file = self.own_place(component) / "config.json" if self.folder is not None else None
         if file is None or not file.is_file():
             return {}
         config = {name: value for name, value in read_json(file).items() if value is not None}
@@ -77,25 +83,15 @@ def detect(folder: Path) -> str | None:
 
 
 def files(checkpoint: Checkpoint, *names: str) -> list[Path]:
-    """Return the files of all components, or of those named, in a fixed order."""
+    """Return the files in a model's folder of all components, or of those named, in a fixed order."""
     assert checkpoint.folder is not None
     places = places_of(checkpoint.layout, checkpoint.components)
     return [
         file
         for name, place in places.items()
-        if not names or name in names
+        if (not names or name in names) and name not in checkpoint.replaced
         for file in _files(checkpoint.folder, place)
     ]
-
-
-def weight_files(place: Path) -> list[Path]:
-    """Return a component's weight files: the file itself, its folder's safetensors, else its pickle."""
-    if place.is_file():
-        return [place]
-    for kind in ("*.safetensors", *PICKLES):
-        if found := sorted(place.glob(kind)):
-            return found
-    return []
 
 
 def places_of(layout: str, components: Mapping[str, str]) -> dict[str, str]:
@@ -107,37 +103,41 @@ def _files(folder: Path, place: str) -> list[Path]:
     path = folder / place
     if not place.endswith("/"):
         return [path]
-    return sorted(file for kind in KINDS for file in path.glob(kind) if file.is_file())
+    weights = find(path)
+    known = {file for kind in KINDS for file in path.glob(kind) if file.is_file()} | set(weights.files)
+    return sorted(file for file in known if not file.name.startswith(".") and file not in weights.strays)
 
 
-def component_sizes(folder: Path, layout: str, components: Mapping[str, str]) -> dict[str, int]:
-    """Return the bytes of every component's files."""
-    return {
+def passed_over(checkpoint: Checkpoint) -> Iterator[str]:
+    """Yield a line for every reason for which weight files in the folders of a model are not read."""
+    if checkpoint.folder is not None:
+        names = (name for name in checkpoint.components if name not in checkpoint.replaced)
+        places = dict.fromkeys(map(checkpoint.place, names))
+        yield from (f"{place.name}: {note}" for place in places for note in find(place).passed_over)
+
+
+def component_sizes(found: Checkpoint) -> dict[str, int]:
+    """Return the bytes of every component's files; the model must be on this machine."""
+    assert found.folder is not None
+    own = {
         name: sum(
             file.stat().st_size
-            for file in _files(folder, place)
-            if components[name] not in WEIGHTLESS or file.suffix in LIGHT
+            for file in _files(found.folder, place)
+            if found.components[name] not in WEIGHTLESS or file.suffix in LIGHT
         )
-        for name, place in places_of(layout, components).items()
+        for name, place in places_of(found.layout, found.components).items()
+        if name not in found.replaced
     }
-
-
-def missing_shards(folder: Path) -> str | None:
-    """Return the weight files that an index in the folder lists and that are not there, in words."""
-    what = f"{folder}: its index of weight files is damaged"
-    with reported_as(lambda why: CheckpointError(f"{what} ({why}); download it again")):
-        for index in folder.glob("*.safetensors.index.json"):
-            shards = set(read_json(index).get("weight_map", {}).values())
-            if absent := sorted(shard for shard in shards if not (folder / shard).is_file()):
-                return absent[0] + (f" and {len(absent) - 1} more shards" if len(absent) > 1 else "")
-    return None
+    return own | {name: path.stat().st_size for name, path in found.replaced.items()}
 
 
 def missing_part(folder: Path, place: str, component: str) -> str | None:
     """Return the path of a component's missing file; None if the component is complete."""
     path = folder / place
     if not place.endswith("/"):
-        return None if path.is_file() else place
+        unfinished = next((end for end in UNFINISHED if path.with_name(path.name + end).exists()), "")
+        hint = f" ({path.name}{unfinished} is a download that did not finish)" if unfinished else ""
+        return None if path.is_file() else place + hint
     if files := WEIGHTLESS.get(component):
         return None if any((path / name).is_file() for name in files) else f"{place}{files[0]}"
     if not path.is_dir():

@@ -13,46 +13,58 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from videogen.checkpoints.key_maps import Entry, KeyTable, rename
-from videogen.checkpoints.layouts import Checkpoint, weight_files
+from videogen.checkpoints.layouts import Checkpoint
 from videogen.checkpoints.lora_strength import Strength, read_strength
 from videogen.checkpoints.networks import NETWORKS
+from videogen.checkpoints.stored_tensors import component_shapes
 from videogen.checkpoints.tensor_headers import Shape, tensor_shapes
 from videogen.errors import CheckpointError
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 # Prefixes of layer names, as often as they occur.
-DOTTED = re.compile(r"^(?:(?:base_model\.model|model|transformer|diffusion_model|unet|dit)\.)+")
+DOTTED = re.compile(r"^(?:(?:base_model\.model|model|transformer|diffusion_model|unet|dit|pipe)\.)+")
 UNSCALED = tuple(network.lora_prefix for network in NETWORKS if network.lora_prefix)
 FLAT = (*UNSCALED, "lora_unet_", "lora_transformer_", "lycoris_")  # before names with "_" for "."
 # Words of published layer names that have "_" inside; of two that begin alike the longer counts.
 WORDS = sorted((word for network in NETWORKS for word in network.words), key=len, reverse=True)
 WORD = re.compile(rf"(?:{'|'.join(WORDS)})(?=_|$)|[^_]+")
+NAMED = r"(?:\.[^.]+)?"  # PEFT's name of the adapter
 # Role of a tensor in its layer, by its suffix.
 ROLE = re.compile(
-    r"\.(?:lora(?:_linear_layer)?[._](?:(?P<down>A|down)|(?P<up>B|up))(?:\.[^.]+)?\.weight"
-    r"|(?P<up_bias>lora_B(?:\.[^.]+)?\.bias)"
-    r"|(?P<magnitude>dora_scale|lora_magnitude_vector(?:\.[^.]+)?(?:\.weight)?)"
+    rf"\.(?:lora(?:_linear_layer)?[._](?:(?P<down>A|down)|(?P<up>B|up))(?:{NAMED}\.weight|\.default)?"
+    rf"|(?P<up_bias>lora_B{NAMED}\.bias)"
+    rf"|(?P<magnitude>dora_scale|lora_magnitude_vector{NAMED}(?:\.weight)?)"
     r"|(?P<alpha>alpha)|(?P<whole>diff|w_norm)|(?P<bias>diff_b|b_norm)|(?P<modulation>diff_m)"
-    r"|(?P<left>lokr_w1)|(?P<left_a>lokr_w1_a)|(?P<left_b>lokr_w1_b)"
-    r"|(?P<right>lokr_w2)|(?P<right_a>lokr_w2_a)|(?P<right_b>lokr_w2_b)"
-    r"|(?P<one_a>hada_w1_a)|(?P<one_b>hada_w1_b)|(?P<two_a>hada_w2_a)|(?P<two_b>hada_w2_b))$"
+    rf"|(?P<left>lokr_w1)(?:{NAMED})|(?P<left_a>lokr_w1_a){NAMED}|(?P<left_b>lokr_w1_b){NAMED}"
+    rf"|(?P<right>lokr_w2){NAMED}|(?P<right_a>lokr_w2_a){NAMED}|(?P<right_b>lokr_w2_b){NAMED}"
+    rf"|(?P<one_a>hada_w1_a){NAMED}|(?P<one_b>hada_w1_b){NAMED}"
+    rf"|(?P<two_a>hada_w2_a){NAMED}|(?P<two_b>hada_w2_b){NAMED}"
+    rf"|(?:base_layer\.|modules_to_save\.(?:[^.]+\.)?)?(?P<value>weight|set_weight)"
+    rf"|(?:base_layer\.|modules_to_save\.(?:[^.]+\.)?)?(?P<value_bias>bias))$"
 )
+VALUES = ("value", "value_bias")  # take the place of the model's, as PEFT's modules_to_save do
 # Names of tensors that are no part of what is read here -> what they are, for the warning.
 OTHERS = (
     (r"lora_te|text_encoder|text_model|te\d?_", "text encoder"),
     (r"lokr_t2|hada_t[12]|lora_mid", "Tucker factors"),
     (r"oft_|boft_", "OFT"),
+    (r"lora_E|ranknum", "AdaLoRA"),
+    (r"vera_lambda|vera_[AB]", "VeRA"),
     (r"ia3", "IA3"),
     (r"\b[ab][12]\.weight$", "GLoRA"),
     (r"lora_embedding", "embeddings"),
     (r"norm", "norms"),
 )
+# Tensors without which the others of their layer mean something else.
+UNUSABLE = re.compile(
+    r"^(.+?)\.(?:lora_mid|lokr_t2|hada_t[12]|lora_E|ranknum|b?oft_\w+|[ab][12]|vera_\w+|ia3_\w+)(?:\.|$)"
+)
 HADAMARD = ("one_a", "one_b", "two_a", "two_b")  # LoHa
 LEFT, RIGHT = {"left", "left_a", "left_b"}, {"right", "right_a", "right_b"}  # LoKr
 # What a layer's tensors change -> the roles that do.
 CHANGES = {
-    "weights": {"down", "up", "whole", "magnitude", *LEFT, *RIGHT, *HADAMARD},
-    "biases": {"bias", "up_bias"},
+    "weights": {"down", "up", "whole", "magnitude", "value", *LEFT, *RIGHT, *HADAMARD},
+    "biases": {"bias", "up_bias", "value_bias"},
     "modulation": {"modulation"},
 }
 COMPLETE = (("down", "up"), ("left_a", "left_b"), ("right_a", "right_b"), HADAMARD)  # only together
@@ -107,7 +119,7 @@ def check(path: Path, checkpoint: Checkpoint) -> str | None:
         CheckpointError: it is not for this model.
     """
     place = checkpoint.place("transformer")
-    published = [Entry(name, shape, _unread) for name, shape in tensor_shapes(weight_files(place)).items()]
+    published = [Entry(name, shape, _unread) for name, shape in component_shapes(place).items()]
     if not published:  # a pickle that only torch can read
         return None
     tables = [table for network in NETWORKS for table in (network.published, network.ours)]
@@ -143,7 +155,8 @@ def validate(path: Path, model: Mapping[str, Shape], shapes: Mapping[str, Shape]
         warnings.append(f"{len(known)} of its {len(layers)} layers are this model's")
     warnings += [f"{layer.name} takes fewer channels than the model's and is left out" for layer in narrow]
     seen = {key for layer in layers for key in layer.keys.values()}
-    if rest := Counter(_kind(key) for key in shapes if key not in seen):
+    unusable = _unusable(shapes)
+    if rest := Counter(_kind(key, unusable) for key in shapes if key not in seen):
         kinds = ", ".join(f"{kind} ({count})" for kind, count in rest.most_common())
         warnings.append(f"{rest.total()} of its {len(shapes)} tensors are not used: {kinds}")
     warning = f"--lora {path.name}: {'; '.join(warnings)}" if warnings else None
@@ -176,6 +189,10 @@ def _layers(shapes: Mapping[str, Shape], model: Mapping[str, Shape]) -> list[Lay
     for key in shapes:
         if (match := ROLE.search(key)) and match.lastgroup and not re.search(OTHERS[0][0], key):
             found.setdefault(key[: match.start()], {})[match.lastgroup] = key
+    unusable = _unusable(shapes)
+    found = {name: keys for name, keys in found.items() if name not in unusable}
+    if all(keys.keys() <= {*VALUES} for keys in found.values()):  # a model, and no LoRA
+        return []
     table, flat = _table(model), {name.replace(".", "_"): name for name in model}
     layers = []
     for name, keys in found.items():
@@ -188,6 +205,8 @@ def _layers(shapes: Mapping[str, Shape], model: Mapping[str, Shape]) -> list[Lay
         }
         ours["weights"] = ours["weights"] or _parameters(published, table, flat)
         ours |= {part: () for part, roles in CHANGES.items() if not keys.keys() & roles}
+        if keys.keys() <= {*VALUES} and not any(ours.values()):
+            continue
         swap = bool(re.search(table.swap_halves, f"{published}.weight"))
         layers.append(Layer(name=name, published=published, keys=keys, swap_halves=swap, **ours))
     return layers
@@ -219,15 +238,26 @@ def _table(model: Iterable[str]) -> KeyTable:
     )
 
 
-def _kind(key: str) -> str:
-    """Return what a tensor is that belongs to no layer."""
+def _unusable(shapes: Iterable[str]) -> dict[str, str]:
+    """Return the layers with tensors that cannot be applied -> what these are."""
+    return {match[1]: _kind(key, {}) for key in shapes if (match := UNUSABLE.match(key))}
+
+
+def _kind(key: str, unusable: Mapping[str, str]) -> str:
+    """Return what a tensor is that belongs to no layer that can be used."""
+    if (match := ROLE.search(key)) and key[: match.start()] in unusable:
+        return unusable[key[: match.start()]]
     return next((kind for pattern, kind in OTHERS if re.search(pattern, key)), "unknown names")
 
 
 def _why_nothing_fits(layers: Sequence[Layer], shapes: Mapping[str, Shape]) -> str:
-    kinds = {kind for key in shapes if (kind := _kind(key)) not in ("unknown names", "norms")}
+    unusable = _unusable(shapes)
+    kinds = {kind for key in shapes if (kind := _kind(key, unusable)) not in ("unknown names", "norms")}
     if not layers and kinds:
         return f"holds {', '.join(sorted(kinds))}, which cannot be applied"
+    roles = {match.lastgroup for key in shapes if (match := ROLE.search(key))}
+    if roles and roles <= {*VALUES}:
+        return "holds whole weights and no LoRA"
     asked = f"{len(layers)} layers" if layers else f"{len(shapes)} tensors"
     return f"0 of its {asked} belong to this model; check --model_id"
 
@@ -236,7 +266,7 @@ def _takes_fewer_channels(layer: Layer, shapes: Mapping[str, Shape], model: Mapp
     """Return whether it is the patch embedding of a model without image channels, on a model with them."""
     if "patch_embedding" not in layer.published or not layer.weights:
         return False
-    key = next((layer.keys[role] for role in ("down", "whole") if role in layer.keys), None)
+    key = next((layer.keys[role] for role in ("down", "whole", "value") if role in layer.keys), None)
     return key is not None and math.prod(shapes[key][1:]) < math.prod(model[layer.weights[0]][1:])
 
 
@@ -274,6 +304,7 @@ def _expected(
         "down": (rank.get("down", 0), *columns),
         "up": (rows, rank.get("down", 0)),
         "whole": (rows, *columns),
+        "value": (rows, *columns),
         "one_a": (rows, rank.get("one_b", 0)),
         "one_b": (rank.get("one_b", 0), *columns),
         "two_a": (rows, rank.get("two_b", 0)),
@@ -281,7 +312,7 @@ def _expected(
         "alpha": (),
         "magnitude": columns[:1] if by_columns(given.get("magnitude", ()), columns) else (rows,),
     }
-    for role in ("bias", "up_bias"):
+    for role in ("bias", "up_bias", "value_bias"):
         wanted[role] = (sum(model[name][0] for name in layer.biases),)
     wanted["modulation"] = model[layer.modulation[0]] if layer.modulation else ()
     yield from ((role, wanted[role]) for role in given if role in wanted)

@@ -3,18 +3,22 @@
 import hashlib
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from videogen.checkpoints.layouts import WEIGHTLESS, Checkpoint, files, weight_files
+from videogen.checkpoints.layouts import WEIGHTLESS, Checkpoint, files
 from videogen.checkpoints.networks import NETWORKS
-from videogen.checkpoints.tensor_headers import tensor_shapes
+from videogen.checkpoints.stored_tensors import FORMATS, component_shapes, quantized_weights
+from videogen.checkpoints.tensor_headers import Shape
 from videogen.files import read_json
-from videogen.tasks.memory_model import NetworkSize
+from videogen.results.digest import sha256
+from videogen.tasks.memory_model import NetworkSize, QuantizedWeights
 from videogen.tasks.table import LAYOUTS
-from videogen.tasks.task_spec import DIFFUSERS, NetworkTraits, PublishedWeights, TaskSpec
+from videogen.tasks.task_spec import DIFFUSERS, TRANSFORMERS, NetworkTraits, PublishedWeights, TaskSpec
 
 HEAD_DIM = 128  # of every published transformer
+LINEAR = 0.95  # at least that share of a published transformer's weights can be quantized
 _EDGE = 1 << 16  # bytes read at either end of a file for its fingerprint
 
 
@@ -33,7 +37,11 @@ def read_features(checkpoint: Checkpoint) -> ModelFeatures:
     Raises:
         CheckpointError: a broken or truncated file.
     """
-    shapes = tensor_shapes(weight_files(checkpoint.place("transformer")))
+    return features_of(component_shapes(checkpoint.place("transformer")), 1 + _has_second_expert(checkpoint))
+
+
+def features_of(shapes: Mapping[str, Shape], experts: int = 1) -> ModelFeatures:
+    """Return the features of a transformer from the shapes of its tensors."""
     known = ((network, name) for network in NETWORKS for name in network.patch_embedding if name in shapes)
     network, patches = next(known, (None, ""))
     if network is None:
@@ -46,7 +54,7 @@ def read_features(checkpoint: Checkpoint) -> ModelFeatures:
         traits=NetworkTraits(
             kind=network.kind,
             in_channels=in_channels,
-            experts=1 + _has_second_expert(checkpoint),
+            experts=experts,
             **{"image": False, "audio": False, "fps": False, "guidance": False} | has,
         ),
         size=NetworkSize(
@@ -91,6 +99,9 @@ def fingerprint(checkpoint: Checkpoint, *components: str) -> str | None:
     if checkpoint.folder is None:
         return None
     digest = hashlib.sha256()
+    for name, file in checkpoint.replaced.items():
+        if not components or name in components:
+            digest.update(f"{name}\0{sha256(file)}\0".encode())
     for file in files(checkpoint, *components):
         size = file.stat().st_size
         digest.update(f"{file.relative_to(checkpoint.folder).as_posix()}\0{size}\0".encode())
@@ -105,8 +116,22 @@ def parameters(checkpoint: Checkpoint, task: TaskSpec) -> dict[str, int]:
     """Return parameters per component, counted in headers; the published numbers before the download."""
     if checkpoint.folder is None:
         known = published(checkpoint.name, task).parameters
-        return dict.fromkeys(known, 0) if checkpoint.tiny else dict(known)
+        own = {part: _count(path) for part, path in checkpoint.replaced.items()}
+        return (dict.fromkeys(known, 0) if checkpoint.tiny else dict(known)) | own
     return {c: _count(checkpoint.place(c)) for c in checkpoint.components if c not in WEIGHTLESS}
+
+
+def quantized(checkpoint: Checkpoint, task: TaskSpec, name: str | None) -> dict[str, QuantizedWeights]:
+    """Return what of every transformer's weights is quantized; ``name`` is a format of ``--quantize``."""
+    exact = "|".join(network.float32 for network in NETWORKS)
+    found = {}
+    for part in (part for part in TRANSFORMERS if part in checkpoint.components):
+        if checkpoint.folder is not None or part in checkpoint.replaced:
+            found[part] = quantized_weights(checkpoint.place(part), exact, name)
+        elif name:
+            count = int(LINEAR * parameters(checkpoint, task)[part])
+            found[part] = QuantizedWeights(count=count, bytes=int(FORMATS[name][0] * count))
+    return found
 
 
 def published(name: str, task: TaskSpec) -> PublishedWeights:
@@ -115,4 +140,4 @@ def published(name: str, task: TaskSpec) -> PublishedWeights:
 
 
 def _count(place: Path) -> int:
-    return sum(math.prod(shape) for shape in tensor_shapes(weight_files(place)).values())
+    return sum(math.prod(shape) for shape in component_shapes(place).values())

@@ -6,14 +6,14 @@ places; ``models/weight_loader.py`` reads the files.
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 from videogen.checkpoints import tiny_files
 from videogen.checkpoints.layouts import (
     KINDS,
-    WEIGHTS,
     Checkpoint,
     component_sizes,
     detect,
@@ -23,8 +23,9 @@ from videogen.checkpoints.layouts import (
 )
 from videogen.checkpoints.model_features import published, read_features
 from videogen.checkpoints.tensor_headers import check as check_header
+from videogen.checkpoints.weight_files import SUFFIXES
 from videogen.errors import SIMILAR, CheckpointError, InputError, nearest, reported_as
-from videogen.files import cache_root
+from videogen.files import cache_root, other_content
 from videogen.tasks import config
 from videogen.tasks.table import ROWS, TASKS, VARIANTS
 from videogen.tasks.task_spec import DIFFUSERS, TaskSpec
@@ -37,19 +38,29 @@ FEATURES = {
     "fps": "frame rate embedding",
     "experts": "{} experts",
 }
+MOST_FOLDERS = 100  # looked into for a model
+BELOW = ("*", "snapshots/*", "*/*", "*/snapshots/*")  # where a model may be in the folder that was given
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
-def locate(model_id: str, revision: str | None, task: TaskSpec) -> Checkpoint:
+def locate(
+    model_id: str, revision: str | None, task: TaskSpec, replaced: Mapping[str, Path] | None = None
+) -> Checkpoint:
     """Find a model without network: by path, in the Hugging Face cache, or as a tiny model.
+
+    Args:
+        model_id: what was asked for.
+        revision: branch, tag or commit, of a hub id.
+        task: any row of the task.
+        replaced: component -> file in its place.
 
     Raises:
         CheckpointError: a path without folder, an incomplete folder, a word that is neither path nor hub id.
     """
     if model_id.partition(":")[0] == "tiny":
-        return _locate_tiny(model_id, task)
+        return _locate_tiny(model_id, task, replaced or {})
     if path := local_path(model_id):
-        return inspect(path, task, name=path.resolve().name)
+        return inspect(path, task, name=path.resolve().name, replaced=replaced)
     if not HUB_ID.fullmatch(model_id):
         near = "nearest 'tiny'" if nearest(model_id.lower(), ["tiny"]) else f"default {task.default_model()}"
         what = "neither a folder nor a hub id; give a path, owner/name or 'tiny'"
@@ -60,9 +71,10 @@ def locate(model_id: str, revision: str | None, task: TaskSpec) -> Checkpoint:
     from videogen.checkpoints import hub  # noqa: PLC0415 - 0.2 s, only for hub ids
 
     for name in repository_names(model_id, task):
-        if snapshot := hub.cached_snapshot(name, revision or row_of(name, task).revision(), patterns(task)):
+        known_revision = revision or row_of(name, task).revision()
+        if snapshot := hub.cached_snapshot(name, known_revision, patterns(task, replaced)):
             try:
-                found = inspect(snapshot, task, name=name)
+                found = inspect(snapshot, task, name=name, replaced=replaced)
             except CheckpointError:
                 continue  # interrupted or partial download; fetch completes it
             if row_of(name, task).model(name) is None or found.family == row_of(name, task).family:
@@ -70,7 +82,8 @@ def locate(model_id: str, revision: str | None, task: TaskSpec) -> Checkpoint:
     row = row_of(model_id, task)
     known = any(model_id in model.names for model in row.models())
     sizes = published(model_id, row).bytes if known else {}
-    return replace(_checkpoint(row, model_id, row.layouts[0]), revision=revision, sizes=sizes)
+    found = _checkpoint(row, model_id, row.layouts[0])
+    return replace(found, revision=revision, sizes=sizes, replaced=replaced or {})
 
 
 def _checkpoint(row: TaskSpec, name: str, layout: str, folder: Path | None = None) -> Checkpoint:
@@ -119,25 +132,33 @@ def licence_note(model_id: str, task: TaskSpec) -> str:
     return f"its weights are under the {licence['name']}{limits}, {page}"
 
 
-def patterns(task: TaskSpec) -> list[str]:
-    """Return patterns of the files that the task needs, of every layout it can read."""
+def patterns(task: TaskSpec, replaced: Collection[str] | None = None) -> list[str]:
+    """Return patterns of the files that the task needs, of every layout it can read.
+
+    Of ``replaced`` components that is their config alone.
+    """
     wanted = ["model_index.json", "tiny_arch.json"]
     every = [(layout, row) for row in VARIANTS[task.name] for layout in row.layouts]
     for layout, row in every:
-        for place in places_of(layout, row.components).values():
+        places = places_of(layout, row.components)
+        needed = {place for name, place in places.items() if name not in (replaced or ())}
+        for place in places.values():
             inside = "" if place == "./" else place
-            wanted += [inside + kind for kind in KINDS] if place.endswith("/") else [place]
+            kinds = KINDS if place in needed else ("*.json",)
+            wanted += [inside + kind for kind in kinds] if place.endswith("/") else {place} & needed
     return list(dict.fromkeys(wanted))
 
 
-def inspect(folder: Path, task: TaskSpec, *, name: str) -> Checkpoint:
+def inspect(
+    folder: Path, task: TaskSpec, *, name: str, replaced: Mapping[str, Path] | None = None
+) -> Checkpoint:
     """Return the model in a folder (see ``_inspect``); whatever its files do to the reader is their fault."""
     fix = "its files do not describe a model"
     with reported_as(lambda why: CheckpointError(f"--model_id {folder}: {fix} ({why}); download it again")):
-        return _inspect(folder, task, name)
+        return _inspect(folder, task, name, replaced or {})
 
 
-def _inspect(folder: Path, task: TaskSpec, name: str) -> Checkpoint:
+def _inspect(folder: Path, task: TaskSpec, name: str, replaced: Mapping[str, Path]) -> Checkpoint:
     """Check that a folder holds every component of a task, by the files present and their headers.
 
     Raises:
@@ -151,7 +172,7 @@ def _inspect(folder: Path, task: TaskSpec, name: str) -> Checkpoint:
     expected = "; ".join(dict.fromkeys(" ".join(places) for places in needed))
     if layout is None:
         state = "is empty" if not any(folder.iterdir()) else "is not a model folder"
-        what = f"{state}; {task.name} needs {expected}{_above(folder, task)}"
+        what = f"{state}; {task.name} needs {expected}{_nearby(folder, task)}"
         raise CheckpointError(f"--model_id {folder}: {what}")
     fitting = [row for row in rows if layout in row.layouts]
     if not fitting:
@@ -162,20 +183,24 @@ def _inspect(folder: Path, task: TaskSpec, name: str) -> Checkpoint:
             f"--model_id {folder}: is a {layout} folder; {use}{task.name} needs a {known} folder"
         )
     # Check the network before missing files, because another task's model lacks other files.
-    row = _fitting(fitting, _checkpoint(fitting[0], name, layout, folder))
-    found = _checkpoint(row, name, layout, folder)
+    candidate = replace(_checkpoint(fitting[0], name, layout, folder), replaced=replaced)
+    row = _fitting(fitting, candidate)
+    found = replace(candidate, family=row.family, components=row.components)
     missing = [
         problem
         for component, place in places_of(layout, row.components).items()
+        if component not in replaced
         if (problem := missing_part(folder, place, row.components[component])) is not None
     ]
     if missing:
         what = f"incomplete {layout} folder; missing {', '.join(dict.fromkeys(missing))}"
-        raise CheckpointError(f"--model_id {folder}: {what}{_above(folder, task)}")
+        raise CheckpointError(f"--model_id {folder}: {what}{_nearby(folder, task, depths=())}")
     for file in files(found):
-        if file.suffix in WEIGHTS:
+        if file.suffix in SUFFIXES:
             check_header(file)
-    return replace(found, sizes=component_sizes(folder, layout, row.components))
+        elif other := other_content(file):
+            raise CheckpointError(f"{file}: {other}")
+    return replace(found, sizes=component_sizes(found))
 
 
 def _layouts(task: TaskSpec) -> list[str]:
@@ -208,7 +233,7 @@ def tiny_folder(name: str) -> Path:
     return cache_root() / "tiny" / f"{Path(name).stem}-{config.tiny_digest(name)}"
 
 
-def _locate_tiny(model_id: str, task: TaskSpec) -> Checkpoint:
+def _locate_tiny(model_id: str, task: TaskSpec, replaced: Mapping[str, Path]) -> Checkpoint:
     """Return the tiny model that 'tiny', 'tiny:NAME' or 'tiny:FILE.yaml' means.
 
     Raises:
@@ -216,7 +241,7 @@ def _locate_tiny(model_id: str, task: TaskSpec) -> Checkpoint:
     """
     if config.is_file(model_id):
         row, file = tiny_files.find_row(model_id, task)
-        return _tiny_model(row, f"tiny:{file.name}", str(file))
+        return _tiny_model(row, f"tiny:{file.name}", str(file), replaced)
     models = {name: row for row in VARIANTS[task.name] for name in row.tiny}
     name = model_id.partition(":")[2] or next(iter(models))
     if name not in models:
@@ -224,22 +249,25 @@ def _locate_tiny(model_id: str, task: TaskSpec) -> Checkpoint:
         raise CheckpointError(
             f"--model_id {model_id}: {task.name} has the tiny models {', '.join(models)}; {near}"
         )
-    return _tiny_model(models[name], f"tiny:{name}", models[name].tiny[name])
+    return _tiny_model(models[name], f"tiny:{name}", models[name].tiny[name], replaced)
 
 
-def _tiny_model(row: TaskSpec, name: str, tiny: str) -> Checkpoint:
+def _tiny_model(row: TaskSpec, name: str, tiny: str, replaced: Mapping[str, Path]) -> Checkpoint:
     """Return a tiny model with its files, if it has been built before."""
     folder = tiny_folder(tiny)
-    found = replace(_checkpoint(row, name, DIFFUSERS.name), tiny=tiny)
+    found = replace(_checkpoint(row, name, DIFFUSERS.name), tiny=tiny, replaced=replaced)
     if not (folder / "model_index.json").is_file():
         return found
-    return replace(found, folder=folder, sizes=component_sizes(folder, found.layout, row.components))
+    found = replace(found, folder=folder)
+    return replace(found, sizes=component_sizes(found))
 
 
-def _above(folder: Path, task: TaskSpec) -> str:
-    """Return a hint to the parent folder if that is the model."""
-    above = folder.resolve().parent
-    return f"; nearest {above}" if detect(above) in _layouts(task) else ""
+def _nearby(folder: Path, task: TaskSpec, depths: Sequence[str] = BELOW) -> str:
+    """Return a hint to a folder above or below that is the model."""
+    above = reversed(list(folder.resolve().parents)[:2])
+    below = (path for depth in depths for path in sorted(islice(folder.glob(depth), MOST_FOLDERS)))
+    near = next((path for path in (*above, *below) if detect(path) in _layouts(task)), None)
+    return f"; nearest {near}" if near else ""
 
 
 def local_path(text: str) -> Path | None:
@@ -256,5 +284,9 @@ def require_folder(named: str, folder: Path, fix: str) -> None:
     """
     if not folder.is_dir():
         what = "is a file, not a model folder" if folder.exists() else "no such folder"
+        if folder.is_file() and (
+            model := next((up for up in reversed(list(folder.parents)[:3]) if detect(up)), None)
+        ):
+            raise CheckpointError(f"{named}: {what}; nearest {model}")
         close = nearest(folder.name, [entry.name for entry in folder.parent.glob("*") if entry.is_dir()])
         raise CheckpointError(f"{named}: {what}; {f'nearest {folder.parent / close}' if close else fix}")

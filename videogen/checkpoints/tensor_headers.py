@@ -1,4 +1,4 @@
-"""Names and shapes of the tensors in weight files, without torch and without reading a tensor.
+"""Names, shapes and dtypes of the tensors in weight files, without torch and without reading a tensor.
 
 A model's features follow from its shapes, so it is validated before any framework is imported.
 """
@@ -8,10 +8,13 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import NamedTuple
 
 from safetensors import safe_open
 
+from videogen.checkpoints import gguf_files
 from videogen.errors import CheckpointError, reported_as
+from videogen.files import other_content, parse_json
 
 Shape = tuple[int, ...]
 LONGEST = 4_000_000  # bytes of a header; a thousand tensors take 0.1 MB
@@ -21,31 +24,76 @@ MOST_PARTS = 100_000  # entries of a zip file; torch.save writes one per tensor
 WRAPPERS = ("module", "state_dict")  # keys under which training code stores weights
 
 
-def tensor_shapes(files: Sequence[Path]) -> dict[str, Shape]:
-    """Return name -> shape over all files; empty for pickles too old to inspect.
+class TensorInfo(NamedTuple):
+    """Shape of a tensor, and its dtype as the file calls it; "" where a pickle does not say."""
+
+    shape: Shape
+    dtype: str
+
+
+def tensor_infos(files: Sequence[Path]) -> dict[str, TensorInfo]:
+    """Return name -> shape and dtype over all files; empty for pickles too old to inspect.
 
     Raises:
-        CheckpointError: a broken or truncated file.
+        CheckpointError: a broken or truncated file, or a tensor that two files hold.
     """
-    shapes: dict[str, Shape] = {}
+    infos: dict[str, TensorInfo] = {}
+    holders: dict[str, Path] = {}
     for file in files:
-        shapes |= _safetensors(file) if file.suffix == ".safetensors" else _pickled(file)
-    return shapes
+        found = _tensors(file)
+        for name in found:
+            check_single(file, holders.setdefault(name, file), name)
+        infos |= found
+    return infos
+
+
+def tensor_shapes(files: Sequence[Path]) -> dict[str, Shape]:
+    """Return name -> shape over all files (see ``tensor_infos``)."""
+    return {name: info.shape for name, info in tensor_infos(files).items()}
+
+
+def check_single(file: Path, holder: Path, name: str) -> None:
+    """Refuse a tensor that another file holds as well.
+
+    Raises:
+        CheckpointError: nobody says which of them counts.
+    """
+    if holder != file:
+        what = f"{holder.name} and {file.name} both hold {name}, and no index says which counts"
+        raise CheckpointError(f"{file.parent}: {what}; move one of them away")
 
 
 def check(file: Path) -> None:
     """Refuse a weight file whose header cannot be read, disagrees with its size, or lost its end.
 
     Raises:
-        CheckpointError: it is broken or truncated.
+        CheckpointError: it is broken or truncated, or something else altogether.
     """
+    _tensors(file)
+
+
+def refuse_other_content(file: Path) -> None:
+    """Refuse a file that is no weight file at all, whatever its name says.
+
+    Raises:
+        CheckpointError: with what it is.
+    """
+    with _reading(file):
+        other = other_content(file)
+    if other:
+        raise CheckpointError(f"{file}: {other}")
+
+
+def _tensors(file: Path) -> dict[str, TensorInfo]:
+    refuse_other_content(file)
     if file.suffix == ".safetensors":
-        _safetensors(file)
-        return
+        return _safetensors(file)
+    if file.suffix == ".gguf":
+        return {tensor.name: TensorInfo(tensor.shape, tensor.dtype) for tensor in gguf_files.tensors(file)}
     with _reading(file), file.open("rb") as opened:
         if opened.read(2) == b"PK" and not zipfile.is_zipfile(file):
             raise ValueError("its end is missing")
-    _pickled(file)
+    return {name: TensorInfo(shape, "") for name, shape in _pickled(file).items()}
 
 
 def unwrapped(content: object) -> object:
@@ -60,14 +108,30 @@ def _reading(file: Path) -> AbstractContextManager[None]:
     return reported_as(lambda why: CheckpointError(f"{file}: broken or truncated ({why}); download it again"))
 
 
-def _safetensors(file: Path) -> dict[str, Shape]:
+def _safetensors(file: Path) -> dict[str, TensorInfo]:
     with _reading(file):
+        size = file.stat().st_size
         with file.open("rb") as opened:
             length = int.from_bytes(opened.read(8), "little")
-        if LONGEST < length < file.stat().st_size:  # a longer one is a damaged file, as the library says
-            raise ValueError(f"its header has {length / 1e6:.0f} MB, more than {LONGEST / 1e6:.0f}")
+            if LONGEST < length < size:  # a longer one is a damaged file, as the library says
+                raise ValueError(f"its header has {length / 1e6:.0f} MB, more than {LONGEST / 1e6:.0f}")
+            header = opened.read(length) if length < size else b""
+        _check_size(header, 8 + length, size)
         with safe_open(file, framework="numpy") as handle:
-            return {key: tuple(handle.get_slice(key).get_shape()) for key in handle.keys()}  # noqa: SIM118
+            slices = {key: handle.get_slice(key) for key in handle.keys()}  # noqa: SIM118
+            return {key: TensorInfo(tuple(one.get_shape()), one.get_dtype()) for key, one in slices.items()}
+
+
+def _check_size(header: bytes, start: int, size: int) -> None:
+    """Refuse a file that is shorter than its header says; the library does not say by how much."""
+    try:
+        tensors = parse_json(header.decode())
+        ends = [about["data_offsets"][1] for name, about in tensors.items() if name != "__metadata__"]
+        whole = start + max(ends, default=0)
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+        return  # the library says what is wrong
+    if whole > size:
+        raise ValueError(f"{size:,} of its {whole:,} bytes are there")
 
 
 def _pickled(file: Path) -> dict[str, Shape]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from videogen import files
-from videogen.checkpoints import layouts, resolve
+from videogen.checkpoints import layouts, replacements, resolve
 from videogen.cli import main as cli
 from videogen.cli.parser import Program
 from videogen.cli.process_end import end
@@ -249,11 +249,13 @@ def _task(options: Options) -> str:
             raise InputError("--task_type", asked, what, f"nearest {next(iter(V2V))}")
         return asked
     model, problems = str(options.model_id), []
+    given = {name: getattr(options, name) for name in ("transformer", "text_encoder", "vae")}
+    replaced = replacements.replaced_files(given)
     layout = layouts.detect(Path(model).expanduser()) if Path(model).expanduser().is_dir() else None
     # The task whose folders look like this one first: what is wrong with it is said about that.
     for name, task in sorted(V2V.items(), key=lambda row: layout not in row[1].layouts):
         try:
-            found = resolve.locate(model, options.revision, task)
+            found = resolve.locate(model, options.revision, task, replaced)
         except (CheckpointError, InputError) as error:
             problems.append(error)
             continue

@@ -36,7 +36,8 @@ class Published:
         needs: another flag, without which it has no effect, or which takes its value.
         no_effect: why it has no effect here.
         instead: what to do instead of it; it is refused.
-        only: the values that ``no_effect`` is said of; any other is refused with ``instead``.
+        only: the values that ``no_effect`` is said of; any other becomes something, or is refused with
+            ``instead``.
     """
 
     flag: str
@@ -151,10 +152,15 @@ ROWS: dict[str, Published] = {row.flag: row for row in (
     Published("load_key", HUNYUAN, values=1, no_effect="the weights in the file are found without it"),
     Published("model_resolution", HUNYUAN, values=1, no_effect="the size is that of --i2v_resolution"),
     *(Published(flag, HUNYUAN, values=values, no_effect="the model folder says it") for flag, values in (
-        ("latent_channels", 1), ("rope_theta", 1), ("vae", 1), ("text_encoder", 1), ("tokenizer", 1),
+        ("latent_channels", 1), ("rope_theta", 1), ("tokenizer", 1),
         ("text_encoder_2", 1), ("tokenizer_2", 1), ("text_states_dim", 1), ("text_states_dim_2", 1),
         ("text_len", 1), ("text_len_2", 1), ("prompt_template", 1), ("prompt_template_video", 1),
         ("hidden_state_skip_layer", 1), ("apply_final_norm", 0))),
+    # Names of the published components; a file is this project's flag.
+    Published("vae", HUNYUAN, values=1, only=("884-16c-hy",), no_effect="the model folder says it",
+        becomes="--vae={}"),
+    Published("text_encoder", HUNYUAN, values=1, only=("llm", "llm-i2v", "clipL"),
+        no_effect="the model folder says it", becomes="--text_encoder={}"),
     # numbers
     Published("precision", HUNYUAN, values=1, becomes="--dtype={}"),
     Published("vae_precision", HUNYUAN, values=1, no_effect="the VAE's dtype is that of --vae_dtype"),
@@ -238,12 +244,12 @@ def translate(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
                     f"--{name}", value, f"is not used without --{row.needs}", f"add --{row.needs}"
                 )
             notes.append(f"--{name} has no effect without --{row.needs}")
+        elif row.no_effect and (not row.only or value in row.only):
+            notes.append(f"--{name} has no effect here: {row.no_effect}")
         elif isinstance(row.becomes, str):
             words.append(row.becomes.format(value))
         elif row.becomes is not None:
             words += row.becomes(given)
-        elif row.no_effect and (not row.only or value in row.only):
-            notes.append(f"--{name} has no effect here: {row.no_effect}")
         elif row.instead:
             raise InputError(f"--{name}", value or None, f"of {row.source}, cannot be done here", row.instead)
     return words, notes

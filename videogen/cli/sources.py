@@ -80,7 +80,7 @@ def fetched_for(values: Mapping[str, object]) -> Iterator[str]:
             yield f"the model {brief(value)}"
     loras = values.get("lora")
     yield from (
-        f"the LoRA {brief(lora.path, LONGEST_SHOWN)}" for lora in (loras if isinstance(loras, tuple) else ())
+        f"the LoRA {brief(lora.name, LONGEST_SHOWN)}" for lora in (loras if isinstance(loras, tuple) else ())
     )
     yield from (f"the URL {brief(url, LONGEST_SHOWN)}" for _, url in urls(values))
 

@@ -17,18 +17,22 @@ from tqdm import tqdm
 
 from videogen import __version__, files
 from videogen.checkpoints import model_features
+from videogen.checkpoints.lora import file_of
 from videogen.errors import VideoGenError
 from videogen.files import Record
 from videogen.media import audio, video_writer
+from videogen.media.download import display_name
 from videogen.media.output_formats import Encoding
 from videogen.pipelines.base import Part, VideoPipeline
 from videogen.pipelines.pixels import frames_tensor
 from videogen.planning.plan import Plan
 from videogen.results import publishing, sidecar
+from videogen.results.digest import digest, sha256
 from videogen.results.output_paths import OutputPaths
 from videogen.results.resume_store import ResumeStore, SegmentWriter
 from videogen.runtime import device as devices
 from videogen.runtime.parallel import SINGLE_PROCESS, Communicator
+from videogen.tasks.option_types import Lora
 from videogen.tasks.options import Options
 
 logger = logging.getLogger(__name__)
@@ -324,9 +328,27 @@ def _prompts(plan: Plan) -> Record:
     return {"given": given, "models": models, **plan.written}
 
 
+def _replaced(plan: Plan) -> Record:
+    """Return names and digests of the files in place of components."""
+    files = plan.checkpoint.replaced
+    return {name: {"name": path.name, "sha256": sha256(path)} for name, path in files.items()}
+
+
+def _lora(lora: Lora) -> Record:
+    file = file_of(lora.path)
+    return {
+        "name": display_name(lora.name),
+        "sha256": digest(file)["sha256"],
+        "scale": lora.scale,
+        "expert": lora.expert,
+    }
+
+
 def _record(plan: Plan, pipeline: VideoPipeline) -> Record:
     """Return the content of the sidecar, except for what is known only at the end."""
-    checkpoint, shape = plan.checkpoint, plan.shape
+    checkpoint, shape, late = plan.checkpoint, plan.shape, plan.notes_of_written if plan.written else []
+    for note in late:
+        logger.warning(note)
     return {
         "schema": sidecar.SCHEMA,
         "videogen": __version__,
@@ -337,6 +359,7 @@ def _record(plan: Plan, pipeline: VideoPipeline) -> Record:
             "revision": checkpoint.revision,
             "layout": checkpoint.layout,
             "fingerprint": model_features.fingerprint(checkpoint),
+            **({"replaced": _replaced(plan)} if checkpoint.replaced else {}),
         },
         **({"prompts": _prompts(plan)} if plan.written else {}),
         "seed": plan.seed,
@@ -349,7 +372,8 @@ def _record(plan: Plan, pipeline: VideoPipeline) -> Record:
             name: [{"name": item.name, "sha256": item.sha256} for item in items]
             for name, items in plan.inputs.items()
         },
-        "notes": list(plan.warnings),
+        "loras": [_lora(lora) for lora in plan.options.lora],
+        "warnings": [*plan.warnings, *late],
         "device": devices.device_name(pipeline._execution_device),
         "dtype": plan.options.dtype,
         **({"ranks": asdict(plan.facts.degrees)} if plan.facts.degrees.size > 1 else {}),

@@ -7,9 +7,9 @@ from importlib import import_module
 
 import torch
 
-from videogen.checkpoints import lora as lora_files
-from videogen.checkpoints import resolve
+from videogen.checkpoints import lora_source, resolve
 from videogen.checkpoints.layouts import Checkpoint, component_sizes
+from videogen.checkpoints.model_features import features_of
 from videogen.checkpoints.resolve import (
     inspect,
     licence_note,
@@ -18,12 +18,14 @@ from videogen.checkpoints.resolve import (
     row_of,
     tiny_folder,
 )
+from videogen.checkpoints.stored_tensors import component_shapes
 from videogen.errors import CheckpointError, InputError, first_line
 from videogen.files import read_json
 from videogen.models.components import plan_component
 from videogen.pipelines.base import VideoPipeline
 from videogen.planning.plan import Outline, Plan
-from videogen.runtime import apply, float8, memory, parallel
+from videogen.planning.request_checks import check_lora
+from videogen.runtime import apply, float8, memory, parallel, weight_formats
 from videogen.runtime import device as devices
 from videogen.runtime.cross_attention_cache import cache_cross_attention
 from videogen.runtime.device import choose_device
@@ -31,8 +33,9 @@ from videogen.runtime.kernels import enable_fused_kernels
 from videogen.runtime.precision import set_precision
 from videogen.runtime.vae import prepare_vae
 from videogen.tasks import kernels
+from videogen.tasks.config import Config
 from videogen.tasks.option_types import Lora
-from videogen.tasks.options import OPTIONS
+from videogen.tasks.options import OPTIONS, Options
 from videogen.tasks.table import find, variant
 from videogen.tasks.task_spec import TaskSpec
 
@@ -98,7 +101,7 @@ def load_pipeline(
     encoders = pipeline_class.encoder_names()
     # All that can be wrong with the files is found out before the first weight is read.
     component_plans = {
-        name: plan_component(component, checkpoint.place(name), arch.get(ARCH_NAMES.get(name, name)))
+        name: plan_component(component, checkpoint.place(name), _arch(checkpoint, name, arch))
         for name, component in spec.components.items()
     }
     components = {
@@ -108,6 +111,22 @@ def load_pipeline(
     pipeline = pipeline_class(**components)
     pipeline.checkpoint, pipeline.spec = checkpoint, spec
     return pipeline
+
+
+def _arch(checkpoint: Checkpoint, name: str, arch: Config) -> Config | None:
+    """Return what tensor shapes do not tell of a component.
+
+    A file in its place has the folder's config, unless its width is another.
+    """
+    own = arch.get(ARCH_NAMES.get(name, name))
+    if name not in checkpoint.replaced:
+        return own
+    config = checkpoint.component_config(name)
+    width = features_of(component_shapes(checkpoint.replaced[name])).size.width
+    heads, head_dim = (config.get(size, 0) for size in ("num_attention_heads", "attention_head_dim"))
+    if width and config.get("dim", heads * head_dim) not in (0, width):
+        return own
+    return {**config, **(own if isinstance(own, dict) else {})}
 
 
 def fetch(checkpoint: Checkpoint, task: TaskSpec, timeout: float | None = None) -> Checkpoint:
@@ -122,16 +141,32 @@ def fetch(checkpoint: Checkpoint, task: TaskSpec, timeout: float | None = None) 
         from videogen.models import tiny  # noqa: PLC0415 - needs torch
 
         folder = tiny.build(checkpoint.tiny, tiny_folder(checkpoint.tiny))
-        return replace(
-            checkpoint, folder=folder, sizes=component_sizes(folder, checkpoint.layout, checkpoint.components)
-        )
+        found = replace(checkpoint, folder=folder)
+        return replace(found, sizes=component_sizes(found))
     from videogen.checkpoints import hub  # noqa: PLC0415
 
     logger.info("downloading %s: %s", checkpoint.name, licence_note(checkpoint.name, task))
     names = list(repository_names(checkpoint.name, task))
     revision = checkpoint.revision or row_of(checkpoint.name, task).revision()
-    snapshot, name = hub.download(names, revision, patterns(task), sum(checkpoint.sizes.values()), timeout)
-    return replace(inspect(snapshot, task, name=name), revision=snapshot.name)
+    replaced = checkpoint.replaced
+    size = sum(size for name, size in checkpoint.sizes.items() if name not in replaced)
+    snapshot, name = hub.download(names, revision, patterns(task, replaced), size, timeout)
+    return replace(inspect(snapshot, task, name=name, replaced=replaced), revision=snapshot.name)
+
+
+def fetch_loras(options: Options) -> tuple[Lora, ...]:
+    """Return the LoRAs, each with its file on this machine.
+
+    Raises:
+        CheckpointError, InputError: one cannot be downloaded, or is no LoRA.
+    """
+    made = []
+    for lora in options.lora:
+        if lora.source is not None:
+            lora = lora._replace(path=lora_source.fetch(lora.source, options.download_timeout))  # noqa: PLW2901
+            check_lora(lora.path)
+        made.append(lora)
+    return tuple(made)
 
 
 def set_up(plan: Plan) -> VideoPipeline:
@@ -144,18 +179,17 @@ def set_up(plan: Plan) -> VideoPipeline:
         logger.warning("%s; --dry_run shows what other options take", about)
     check_device(plan)
     logger.info("loading %s", plan.checkpoint.name)
-    for lora in options.lora:  # again, for models that were not here
-        note = lora_files.check(lora.path, plan.checkpoint)
-        if note and note not in plan.warnings:
-            logger.warning(note)
     set_precision(device, dtype)
     enable_fused_kernels(device, dtype, DTYPES[options.vae_dtype])
-    whole = not (options.offload or options.low_vram)
+    whole = not (options.offload or options.low_vram or options.quantize)
     pipeline = load_pipeline(plan.task, plan.checkpoint, dtype, device if whole else memory.CPU)
     load_loras(pipeline, options.lora)
     if options.float8_matmul:
         for transformer in pipeline.transformers:
             float8.quantize(transformer, device)
+    if options.quantize:
+        for transformer in pipeline.transformers:
+            weight_formats.quantize(transformer, device, options.quantize)
     memory.place(pipeline, device, offload=options.offload, low_vram=options.low_vram)
     prepare_vae(pipeline.vae, device, DTYPES[options.vae_dtype])
     if not options.low_vram:

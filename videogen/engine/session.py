@@ -16,7 +16,7 @@ import torch
 from videogen.checkpoints.layouts import Checkpoint
 from videogen.engine.generate import Result, run_worker, write
 from videogen.engine.inputs import refuse_changed_inputs
-from videogen.engine.load import check_device, fetch, set_up
+from videogen.engine.load import check_device, fetch, fetch_loras, set_up
 from videogen.engine.out_of_memory import advise_when_out_of_memory
 from videogen.engine.prompt_writer import PromptWriters, shares_device, write_prompts
 from videogen.errors import CheckpointError, InputError, OutOfMemoryError, VideoGenError
@@ -55,10 +55,12 @@ class Session:
         self.offloaded = False
 
     def fetch(self, plan: Outline) -> Plan:
-        """Return the plan with its model on this machine."""
+        """Return the plan with its model and its LoRAs on this machine."""
         if isinstance(plan, Plan):
             return plan
-        key = (plan.checkpoint.name, plan.checkpoint.revision, plan.task.name, plan.task.family)
+        loras = fetch_loras(plan.options)
+        found, task = plan.checkpoint, plan.task
+        key = (found.name, found.revision, task.name, task.family, *sorted(found.replaced.items()))
         if key not in self.fetched:
             timeout = plan.options.download_timeout
             self.fetched[key] = fetch(plan.checkpoint, plan.task, timeout)
@@ -68,7 +70,10 @@ class Session:
             raise InputError(
                 "--model_id", fetched.name, what, "it is here now: the same command again uses them"
             )
-        return plan.fetched(fetched)
+        made = plan.fetched(fetched, loras)
+        for note in made.warnings[len(plan.warnings) :]:  # about files that were not here
+            logger.warning(note)
+        return made
 
     def ensure_downloaded(self, plan: Outline) -> Plan:
         """Return the plan with its model on every rank's machine."""

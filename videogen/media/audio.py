@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 SAMPLE_RATE = 16000  # of the audio encoder
 SHORTEST = 0.4  # seconds: one block of the loudness meter
 AVATAR_FPS = 25  # video frames for every second of sound
-MAX_FRAMES = 5000
+MAX_FRAMES = 5000  # published; --max_frames_num allows more
 LONGEST = MAX_FRAMES / AVATAR_FPS
+MOST_FRAMES = 2 * 60 * 60 * AVATAR_FPS  # all of a sound is in memory
 HIGHEST_RATE = 384_000  # Hz
 LOUDNESS = -23.0  # LUFS, EBU R 128's target
 SILENCE = 10 ** (-70 / 20)  # peak; -70 LUFS is the meter's gate, below which nothing is counted
@@ -85,17 +86,17 @@ class _Decoded:
     start: float = 0.0
 
 
-def read_audio(flag: str, source: str, fetcher: Fetcher) -> InputAudio:
+def read_audio(flag: str, source: str, fetcher: Fetcher, longest: float = LONGEST) -> InputAudio:
     """Fetch a file and decode all of its audio.
 
     Raises:
-        InputError: no such file, no sound in it, damaged, shorter than 0.4 s or longer than 200 s.
+        InputError: no such file, no sound in it, damaged, shorter than 0.4 s or longer than ``longest``.
     """
     path = fetcher.local(flag, source)
-    decoded = _decode(flag, source, path)
+    decoded = _decode(flag, source, path, longest)
     count = _resampled_length(len(decoded.samples), decoded.rate)
-    if count < SHORTEST * SAMPLE_RATE or count > LONGEST * SAMPLE_RATE:
-        raise _wrong_length(flag, source, count / SAMPLE_RATE)
+    if count < SHORTEST * SAMPLE_RATE or count > longest * SAMPLE_RATE:
+        raise _wrong_length(flag, source, count / SAMPLE_RATE, longest)
     return InputAudio(
         path=path,
         name=display_name(source),
@@ -122,7 +123,7 @@ def resampled(audio: InputAudio) -> "np.ndarray":
     import numpy as np  # noqa: PLC0415 - this module is loaded at start-up
     import soxr  # noqa: PLC0415
 
-    decoded = _decode("input audio", audio.name, audio.path)
+    decoded = _decode("input audio", audio.name, audio.path, MOST_FRAMES / AVATAR_FPS)
     if decoded.rate == SAMPLE_RATE:
         return decoded.samples
     samples = soxr.resample(decoded.samples, decoded.rate, SAMPLE_RATE, quality="HQ")
@@ -152,23 +153,25 @@ def _resampled_length(count: int, rate: int) -> int:
     return count if rate == SAMPLE_RATE else math.ceil(count * (SAMPLE_RATE / rate))
 
 
-def _wrong_length(flag: str, source: str, seconds: float) -> InputError:
+def _wrong_length(flag: str, source: str, seconds: float, longest: float) -> InputError:
     few = seconds < SHORTEST
-    what = f"lasts {seconds:.7g} s, {'less' if few else 'more'} than {SHORTEST if few else LONGEST:g} s"
-    return InputError(flag, source, what, f"give {SHORTEST:g} to {LONGEST:g} s of sound")
+    what = f"lasts {seconds:.7g} s, {'less' if few else 'more'} than {SHORTEST if few else longest:g} s"
+    fix, frames = f"give {SHORTEST:g} to {longest:g} s of sound", math.ceil(seconds * AVATAR_FPS)
+    more = "" if few or frames > MOST_FRAMES else f", or --max_frames_num {frames} for all of it"
+    return InputError(flag, source, what, fix + more)
 
 
-def _decode(flag: str, source: str, path: Path) -> _Decoded:
+def _decode(flag: str, source: str, path: Path, longest: float) -> _Decoded:
     """Decode a file with soundfile if it can read it, else with PyAV."""
     import numpy as np  # noqa: PLC0415 - this module is loaded at start-up
 
-    decoded = _with_soundfile(flag, source, path) or _with_av(flag, source, path)
+    decoded = _with_soundfile(flag, source, path, longest) or _with_av(flag, source, path, longest)
     if not np.isfinite(decoded.samples).all():
         raise InputError(flag, source, "holds samples that are not finite numbers", ANOTHER_COPY)
     return decoded
 
 
-def _with_soundfile(flag: str, source: str, path: Path) -> _Decoded | None:
+def _with_soundfile(flag: str, source: str, path: Path, longest: float) -> _Decoded | None:
     """Decode a file with soundfile; None if it does not know the format, or how long the file is."""
     import soundfile  # noqa: PLC0415 - this module is loaded at start-up
 
@@ -185,8 +188,8 @@ def _with_soundfile(flag: str, source: str, path: Path) -> _Decoded | None:
         if sound.format == "MP3" and not _lasts(path, sound.frames / rate):
             return None
         _check_rate(flag, source, rate)
-        if sound.frames > LONGEST * rate:
-            raise _wrong_length(flag, source, sound.frames / rate)
+        if sound.frames > longest * rate:
+            raise _wrong_length(flag, source, sound.frames / rate, longest)
         count = max(1, BLOCK // sound.channels)
         while len(block := sound.read(count, dtype="float32", always_2d=True)):
             blocks.append(block.mean(axis=1))
@@ -238,7 +241,7 @@ def _open_audio(
         yield container, container.streams.audio[0]
 
 
-def _with_av(flag: str, source: str, path: Path) -> _Decoded:
+def _with_av(flag: str, source: str, path: Path, longest: float = LONGEST) -> _Decoded:
     import av  # noqa: PLC0415 - this module is loaded at start-up
 
     blocks: list[np.ndarray] = []
@@ -252,9 +255,9 @@ def _with_av(flag: str, source: str, path: Path) -> _Decoded:
                 blocks.append(part.to_ndarray().mean(axis=0))
                 count, rate, channels = count + part.samples, part.sample_rate, part.layout.nb_channels
                 _check_rate(flag, source, rate)
-                if count > LONGEST * rate:
+                if count > longest * rate:
                     declared = float((stream.duration or 0) * (stream.time_base or 0))
-                    raise _wrong_length(flag, source, max(declared, count / rate))
+                    raise _wrong_length(flag, source, max(declared, count / rate), longest)
     return _Decoded(samples=_joined(blocks), rate=rate, channels=channels, start=start)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from videogen.checkpoints.key_maps import Entry, KeyTable, Shape
 from videogen.errors import CheckpointError
@@ -49,7 +49,7 @@ class Component:
         make: arguments -> module.
         float32: pattern of parameter names kept in float32 whatever the precision.
         instead: dtypes that it cannot compute in, or not well -> the ones it uses.
-        use_scale: installs the scale of a layer with float8 weights, where files may hold such weights.
+        keeps_quantized: its linear layers can compute with weights in the format of their file.
     """
 
     tables: tuple[KeyTable, ...]
@@ -57,7 +57,7 @@ class Component:
     make: Callable[[Arguments], nn.Module]
     float32: str = r"(?!)"
     instead: Mapping[torch.dtype, torch.dtype] = field(default_factory=dict)
-    use_scale: Callable[[nn.Module, Tensor], None] | None = None
+    keeps_quantized: bool = False
 
 
 # For components that do not overflow in float16, their published dtype, which is eight times as precise.

@@ -21,6 +21,7 @@ from videogen.errors import CheckpointError, first_line, reported_as
 from videogen.files import read_json
 from videogen.models import weight_loader
 from videogen.models.component import Component, Shapes
+from videogen.models.quantized_linear import use_scale
 from videogen.models.wan.transformer import WanDiT
 from videogen.tasks.config import Config
 from videogen.tasks.table import NETWORKS
@@ -54,10 +55,12 @@ class ComponentPlan:
         def dtype_of(key: str) -> torch.dtype:
             return torch.float32 if re.search(component.float32, key) else dtype
 
-        module = weight_loader.load_weights(self.module, self.found, dtype_of, device)
+        def keeps_quantized(name: str) -> bool:
+            return component.keeps_quantized and not re.search(component.float32, name)
+
+        module = weight_loader.load_weights(self.module, self.found, dtype_of, device, keeps_quantized)
         for name, scale in self.scales.items():
-            assert component.use_scale is not None
-            component.use_scale(module.get_submodule(name), scale)
+            use_scale(module.get_submodule(name), scale)
         return module
 
 

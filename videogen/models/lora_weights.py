@@ -4,6 +4,7 @@ With scale s, and alpha and rank r of the file, a weight W becomes (in float32)
 
     LoRA    W + s alpha/r B A            LoKr    W + s alpha/r (w1 x w2), Kronecker
     LoHa    W + s alpha/r (w1 * w2)      diff    W + s D
+    values  W + s (V - W)
     DoRA    m V / |V| with V any of the first three, and |V| per row, or per column where m is stored so
 
 Sources: the PEFT and LyCORIS papers (arXiv 2106.09685, 2309.14859, 2402.09353).
@@ -20,7 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from videogen.checkpoints import lora
-from videogen.checkpoints.lora import LEFT, Layer, LoraFile, by_columns
+from videogen.checkpoints.lora import LEFT, VALUES, Layer, LoraFile, by_columns
 from videogen.checkpoints.tensor_headers import unwrapped
 from videogen.errors import CheckpointError, first_line
 
@@ -72,6 +73,9 @@ class WeightChange:
         for role in ("whole", "bias", "modulation"):
             if role in tensors:
                 change += scale * tensors[role].reshape(weight.shape)
+        for role in VALUES:
+            if role in tensors:
+                change += scale * (tensors[role].reshape(weight.shape) - weight)
         return change
 
 

@@ -22,19 +22,24 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from videogen.checkpoints import gguf_files
 from videogen.checkpoints.key_maps import Entry, KeyTable, Shape, rename
-from videogen.checkpoints.layouts import SCALES, weight_files
-from videogen.checkpoints.tensor_headers import unwrapped
+from videogen.checkpoints.layouts import FLOAT8, SCALES
+from videogen.checkpoints.stored_tensors import check_scales, is_quantized, with_scales
+from videogen.checkpoints.tensor_headers import check_single, refuse_other_content, unwrapped
+from videogen.checkpoints.weight_files import weight_files
 from videogen.errors import CheckpointError, first_line
+from videogen.models import quantized_linear
 from videogen.models.device_copies import Uploader
 
-FLOAT8 = torch.float8_e4m3fn
-STORED = {  # dtypes of safetensors that are mapped; the library reads the others
+STORED = {  # dtypes of files that are mapped; of safetensors the library reads the others
     "F32": torch.float32,
     "BF16": torch.bfloat16,
     "F16": torch.float16,
-    "F8_E4M3": FLOAT8,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
 }
+NAMES = {dtype: name for name, dtype in STORED.items()}
 LISTED = 5  # problems named in one error
 COUNT = re.compile(r"layers|blocks|depth")  # names of numbers of layers in configs
 FEW_LAYERS = 100  # that may be asked for whatever the tensors are called
@@ -49,30 +54,56 @@ def read_entries(place: Path, tables: Iterable[KeyTable]) -> dict[str, Entry]:
     Raises:
         CheckpointError: an unreadable, truncated or unsafe file, or names that no table knows.
     """
-    return rename(place, [entry for file in weight_files(place) for entry in _headers(file)], tables)
+    entries: dict[str, Entry] = {}
+    holders: dict[str, Path] = {}
+    for file in weight_files(place):
+        for entry in _headers(file):
+            check_single(file, holders.setdefault(entry.key, file), entry.key)
+            entries[entry.key] = entry
+    check_scales(place, entries)
+    return rename(place, with_scales(entries.values()), tables)
 
 
 def _headers(file: Path) -> Iterator[Entry]:
     """Yield an entry for every tensor of a file without reading it."""
+    refuse_other_content(file)
+    if file.suffix == ".gguf":
+        yield from _gguf_headers(file)
+        return
     if file.suffix != ".safetensors":
         for key, tensor in _load_pickle(file).items():
             if isinstance(tensor, Tensor):
-                yield Entry(key, tuple(tensor.shape), partial(_identity, tensor), tensor.dtype == FLOAT8)
+                yield Entry(key, tuple(tensor.shape), partial(_identity, tensor), NAMES.get(tensor.dtype, ""))
         return
     try:
         handle, places = safe_open(file, framework="pt"), _places(file)
-        size = file.stat().st_size
-        content = torch.from_file(str(file), shared=False, size=size, dtype=torch.uint8)  # mapped, not read
+        content = _content(file)
         for key in handle.keys():  # noqa: SIM118 - not a dict
             view, place = handle.get_slice(key), places[key]
-            shape, float8 = tuple(view.get_shape()), view.get_dtype() == "F8_E4M3"
+            shape = tuple(view.get_shape())
             dtype = STORED.get(view.get_dtype())
             read: Callable[[], Tensor] = partial(handle.get_tensor, key)
             if dtype is not None and place % dtype.itemsize == 0:
                 read = partial(_mapped, content, place, dtype, shape)
-            yield Entry(key, shape, read, float8)
+            yield Entry(key, shape, read, view.get_dtype())
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{file}: broken or truncated ({error}); download it again") from None
+
+
+def _gguf_headers(file: Path) -> Iterator[Entry]:
+    """Yield an entry for every tensor of a GGUF file; quantized ones are read as bytes, row by row."""
+    content = _content(file)
+    for tensor in gguf_files.tensors(file):
+        dtype, shape = STORED.get(tensor.dtype, torch.uint8), tensor.shape
+        if is_quantized(tensor.dtype):
+            shape = (*shape[:-1], tensor.size // max(1, math.prod(shape[:-1])))
+        read = partial(_mapped, content, tensor.offset, dtype, shape)
+        yield Entry(tensor.name, tensor.shape, read, tensor.dtype)
+
+
+def _content(file: Path) -> Tensor:
+    """Return the bytes of a file: mapped, not read."""
+    return torch.from_file(str(file), shared=False, size=file.stat().st_size, dtype=torch.uint8)
 
 
 def _identity(tensor: Tensor) -> Tensor:
@@ -117,19 +148,18 @@ def _load_pickle(file: Path) -> Mapping[str, object]:
 
 
 def read_scales(place: Path, table: KeyTable, found: Mapping[str, Entry]) -> dict[str, Tensor]:
-    """Return the scale of every layer with float8 weights, from the map file beside the weights.
+    """Return the scale of every layer with HunyuanVideo's published float8 weights, from the map beside them.
 
     Raises:
         CheckpointError: a layer without a scale, or a scale without a layer.
     """
-    layers = {name.removesuffix(".weight") for name, entry in found.items() if entry.float8}
-    if not layers:
+    file, folder = weight_files(place)[0], place if place.is_dir() else place.parent
+    maps = [] if file.suffix == ".safetensors" else sorted(folder.glob(SCALES))
+    layers = {name.removesuffix(".weight") for name, entry in found.items() if is_quantized(entry.dtype)}
+    if not layers or not (maps or file.name.endswith(FLOAT8)):
         return {}
-    folder = place if place.is_dir() else place.parent
-    maps = sorted(folder.glob(SCALES))
     if not maps:
-        name = f"{weight_files(place)[0].stem}_map.pt"
-        raise CheckpointError(f"{place}: float8 weights without scales; {name} is missing")
+        raise CheckpointError(f"{place}: float8 weights without scales; {file.stem}_map.pt is missing")
     scales = {
         ours.removesuffix(".weight"): torch.as_tensor(scale)
         for name, scale in _load_pickle(maps[0]).items()
@@ -203,6 +233,7 @@ def load_weights(
     found: Mapping[str, Entry],
     dtype_of: Callable[[str], torch.dtype],
     device: torch.device | None = None,
+    keeps_quantized: Callable[[str], bool] = lambda _: False,
 ) -> nn.Module:
     """Assign tensors to a meta module: memory-mapped if the dtype fits, else moved and cast.
 
@@ -211,15 +242,33 @@ def load_weights(
         found: entries of the weight files, by our names.
         dtype_of: name -> dtype.
         device: target; None is the CPU. Tensors are cast there, after the move.
+        keeps_quantized: name of a linear layer's weight -> whether it stays in the format of its file.
     """
     move = _mover(device)
+    kept = {
+        name
+        for name, entry in found.items()
+        if is_quantized(entry.dtype) and name.endswith(".weight") and keeps_quantized(name)
+        if isinstance(module.get_submodule(name.removesuffix(".weight")), nn.Linear)
+    }
 
     def converted(item: tuple[str, Tensor]) -> tuple[str, Tensor]:
         name, tensor = item
-        return name, _convert(found[name].read().view(tensor.shape), dtype_of(name), move)
+        entry = found[name]
+        stored = entry.read()
+        if name in kept:
+            return name, move(stored)
+        if is_quantized(entry.dtype):
+            scale = None if entry.scale is None else move(entry.scale.read())
+            stored = quantized_linear.dequantize(move(stored), entry.dtype, scale)
+        return name, _convert(stored.view(tensor.shape), dtype_of(name), move)
 
     with ThreadPoolExecutor(READERS) as pool:  # parallel reads are faster
         state = dict(pool.map(converted, _weights(module)))
+    for name in kept:
+        entry, layer = found[name], module.get_submodule(name.removesuffix(".weight"))
+        scale = None if entry.scale is None else entry.scale.read()
+        quantized_linear.install(layer, state.pop(name), entry.dtype, scale)
     module.load_state_dict(state, strict=False, assign=True)  # meta_module() has checked; tied names follow
     if hasattr(module, "tie_weights"):
         cast(PreTrainedModel, module).tie_weights()
@@ -242,7 +291,6 @@ def _mover(device: torch.device | None) -> Callable[[Tensor], Tensor]:
 
 
 def _convert(tensor: Tensor, dtype: torch.dtype, move: Callable[[Tensor], Tensor]) -> Tensor:
-    """Move and cast a tensor; float8 tensors keep their dtype, since they need their scale."""
-    keeps = tensor.dtype == FLOAT8 or not tensor.is_floating_point()
+    """Move and cast a tensor."""
     moved = move(tensor)
-    return moved if keeps else moved.to(dtype)
+    return moved.to(dtype) if tensor.is_floating_point() else moved

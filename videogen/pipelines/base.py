@@ -30,6 +30,7 @@ from videogen.models.interface import ContextCache, OffloadedComponents, StepCac
 from videogen.pipelines.embedding_cache import get_or_compute
 from videogen.pipelines.pixels import Frames, VideoOutput, collect, rounded
 from videogen.planning.python_call import ACCEPT
+from videogen.prompts.length import cut_notes
 from videogen.tasks.options import OPTIONS, Options, Size, defaults, merge
 from videogen.tasks.table import TASKS, variant
 from videogen.tasks.task_spec import TRANSFORMERS, TaskSpec, check_prompt_count, check_scales
@@ -139,7 +140,10 @@ class VideoPipeline(DiffusionPipeline):
         if unknown := set(callback_on_step_end_tensor_inputs) - set(self._callback_tensor_inputs):
             raise ValueError(f"callback_on_step_end_tensor_inputs: no {', '.join(unknown)}; only latents")
         self._interrupt = False
-        parts = self.parts(**self.complete({**arguments, "prompt": prompt}))
+        complete = self.complete({**arguments, "prompt": prompt})
+        for note in self._cut_notes(complete):
+            logger.warning(note)
+        parts = self.parts(**complete)
         if output_type == "latent":
             frames: Frames = torch.cat([part.latents for part in parts], dim=2)
         else:
@@ -178,6 +182,18 @@ class VideoPipeline(DiffusionPipeline):
         if isinstance(prompt := given.get("prompt"), list | tuple):
             check_prompt_count("prompt=", len(prompt), len(shape.rolls))
         return {**others, **spec.pick(options, shape), **spec.inputs_of(inputs)}
+
+    def _cut_notes(self, given: Mapping[str, object]) -> Iterator[str]:
+        """Yield a line for every prompt of which an encoder sees only the beginning."""
+        texts: dict[str, str] = {}
+        for name in ("prompt", "negative_prompt", "connection_prompt"):
+            value = given.get(name)
+            if isinstance(value, str):
+                texts[f"{name}="] = value
+            elif isinstance(value, list | tuple):
+                texts |= {f"{name}[{index}]=": text for index, text in enumerate(value)}
+        if self.checkpoint is not None:
+            yield from cut_notes(self.row.text, self.checkpoint, texts)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: object) -> Self:

@@ -4,7 +4,6 @@ import hashlib
 import logging
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
 
 import torch
 from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoTransformer3DModel
@@ -130,11 +129,6 @@ class HunyuanImageToVideoPipeline(VideoPipeline, LoraMixin, HunyuanVideoLoraLoad
         """Encode an RGB image to a latent frame [1, 16, 1, h, w]."""
         with self.stage("vae encode"):
             return hunyuan.encode_image(self.vae, image_tensor(image)[None, :, None], onload)
-
-    def load_lora_weights(self, *given: Any, **options: Any) -> None:
-        """Load LoRA weights like the other pipelines, also onto float8 weights."""
-        with hunyuan.pretend_dtype(self.transformer):
-            super().load_lora_weights(*given, **options)
 
     def encode(self, prompt: str, image: Image.Image) -> Tensor:
         """Return rows [1, T, dim] of an image and a prompt."""

@@ -1,21 +1,26 @@
 """LoRA on pipelines: diffusers' methods, with every kind of file and exact ways back."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
 import torch
 from diffusers.loaders.lora_base import LoraBaseMixin
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch._dynamo import OptimizedModule
 
+from videogen.checkpoints import lora_source
+from videogen.files import work_folder
 from videogen.models import lora_weights
 from videogen.models.lora_weights import PREFIX, MergedChanges
+from videogen.models.quantized_linear import pretend_dtype
 
 logger = logging.getLogger(__name__)
 
+HUB_TIMEOUT = 30.0  # seconds without progress
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -66,19 +71,26 @@ class LoraMixin(LoraBaseMixin):
             CheckpointError: a file that holds no LoRA for this model.
         """
         given = pretrained_model_name_or_path_or_dict
-        if not isinstance(given, str | Path):
-            return super().load_lora_weights(given, adapter_name=adapter_name, **options)
-        file = Path(given, *(options.get(part) or "" for part in ("subfolder", "weight_name")))
-        if not file.exists():
+        if isinstance(given, Mapping):
+            with work_folder() as folder:
+                file = folder / "lora.safetensors"
+                save_file({name: tensor.contiguous().clone() for name, tensor in given.items()}, file)
+                return self.load_lora_weights(file, adapter_name, quiet=quiet, **options)
+        place = "/".join(filter(None, (options.get("subfolder"), options.get("weight_name"))))
+        file = Path(given, place)
+        if not file.exists() and place and not (options.get("revision") or options.get("token")):
+            file = lora_source.fetch(f"{given}:{place}", HUB_TIMEOUT)
+        if not file.exists():  # a repository whose file diffusers looks for
             return super().load_lora_weights(given, adapter_name=adapter_name, **options)
         name = "transformer_2" if options.get("load_into_transformer_2") else "transformer"
         transformer = getattr(self, name)
-        weights = lora_weights.read(file, transformer)
-        if weights.warning and not quiet:
-            logger.warning(weights.warning)
-        adapter_name = adapter_name or _free_name(transformer)
-        pairs = weights.pairs or _empty_pair(transformer)
-        super().load_lora_weights(pairs, adapter_name=adapter_name, **options)
+        with pretend_dtype(transformer):
+            weights = lora_weights.read(file, transformer)
+            if weights.warning and not quiet:
+                logger.warning(weights.warning)
+            adapter_name = adapter_name or _free_name(transformer)
+            pairs = weights.pairs or _empty_pair(transformer)
+            super().load_lora_weights(pairs, adapter_name=adapter_name, **options)
         self._merged_changes(name).add(adapter_name, weights.changes)
         return None
 

@@ -23,7 +23,8 @@ from videogen.tasks.geometry import latent_frames
 class Wan22A14BPipeline(WanPipeline):
     """Wan2.2 A14B with an expert for high noise (``transformer``) and one for low (``transformer_2``).
 
-    A first frame (the image, or the last frame of a video) is passed as channels beside the noise.
+    A first frame (the image, or the last frame of a video) is passed as channels beside the noise, and so is
+    a last frame, which the published command line does not have; diffusers' pipeline encodes both alike.
     """
 
     task, family = "image_to_video", "Wan2.2 A14B"
@@ -56,6 +57,7 @@ class Wan22A14BPipeline(WanPipeline):
         negative_prompt: str,
         boundary: float,
         input_image: Image.Image | None = None,
+        end_image: Image.Image | None = None,
         input_video: InputVideo | None = None,
         color_match: bool = False,
         generator: torch.Generator | None = None,
@@ -66,14 +68,12 @@ class Wan22A14BPipeline(WanPipeline):
         Draws from the generator: the noise [1, 16, F, h, w], and with lcm as much in every step; normal,
         float32.
         """
-        # 1. Noise; first frame, stretched to size (bicubic, no antialiasing, no clamping); text.
+        # 1. Noise; first frame, last frame, text.
         noise = self.draw_noise(latent_frames(num_frames), height, width, generator)
         beside = None
         if (image := first_frame(input_image, input_video)) is not None:
-            pixels = functional.interpolate(
-                image_tensor(image)[None], size=(height, width), mode="bicubic", align_corners=False
-            )
-            beside = self.encode_ends(pixels[:, :, None], None, num_frames)
+            last = None if end_image is None else stretched(end_image.convert("RGB"), height, width)
+            beside = self.encode_ends(stretched(image, height, width), last, num_frames)
         contexts = {
             "cond": Context(text=self.encode_prompt(prompt)),
             "uncond": Context(text=self.encode_prompt(negative_prompt)),
@@ -89,9 +89,19 @@ class Wan22A14BPipeline(WanPipeline):
             video = Segment(latents=latents, timestep=timestep, extra=beside)
             return self.guided_velocity([video], (guidance, contexts), model=expert)
 
-        solver = make_solver(sample_solver, num_inference_steps, shift, generator)
+        # Euler is for distilled weights, which know the levels 1, 3/4, 1/2 and 1/4 of four steps.
+        levels = {"sigma_min": 1 / num_inference_steps} if sample_solver == "euler" else {}
+        solver = make_solver(sample_solver, num_inference_steps, shift, generator, **levels)
         latents = self.denoise(noise, solver, predict, callback_on_step_end)
 
         # 3. Decode as the frames are read.
         reference = image_tensor(image)[None, :, None] if color_match and image is not None else None
         yield Part(latents, self.decode(latents, reference))
+
+
+def stretched(image: Image.Image, height: int, width: int) -> Tensor:
+    """Return an RGB image [1, 3, 1, height, width], stretched (bicubic, no antialiasing, no clamping)."""
+    pixels = image_tensor(image)[None]
+    return functional.interpolate(pixels, size=(height, width), mode="bicubic", align_corners=False)[
+        :, :, None
+    ]

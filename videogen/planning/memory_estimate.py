@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from videogen.distributed import Degrees
 from videogen.tasks.geometry import Shape
 from videogen.tasks.kernels import DTYPES
-from videogen.tasks.memory_model import FamilyMemory, NetworkMemory, VaeMemory
+from videogen.tasks.memory_model import FamilyMemory, NetworkMemory, QuantizedWeights, VaeMemory
 from videogen.tasks.options import Runtime
 from videogen.tasks.task_spec import TRANSFORMERS
 
@@ -87,19 +87,34 @@ class Video:
 
 
 def estimate(
-    video: Video, parameters: Mapping[str, int], network: NetworkMemory, family: FamilyMemory
+    video: Video,
+    parameters: Mapping[str, int],
+    quantized: Mapping[str, QuantizedWeights],
+    network: NetworkMemory,
+    family: FamilyMemory,
 ) -> Memory:
-    """Return the memory of one generation; ``parameters`` are the weights of every component."""
+    """Return the memory of one generation.
+
+    Args:
+        video: what is made, and how.
+        parameters: weights of every component.
+        quantized: what of a transformer's stays in the format of its file.
+        network: figures of the transformer.
+        family: figures of the family.
+    """
     size = video.dtype_bytes
     weights = {
         name: count * (FLOAT32 if name in family.float32 else size) for name, count in parameters.items()
     }
+    for name, stored in quantized.items():
+        weights[name] += stored.bytes - stored.count * size
     experts = [name for name in TRANSFORMERS if name in parameters]
     encoders = [name for name in family.encoders if name in parameters]
     shape, (decode, tiled) = video.shape, _decode(video, family.vae)
     encoded = {0: 0.0, 1: family.vae.picture}.get(shape.encoded_frames, family.vae.video)
     block = parameters["transformer"] // max(1, network.layers)
     kept = _token_bytes(video) + video.residuals * video.tokens_per_rank * network.width * size
+    kept += max((stored.scratch for stored in quantized.values()), default=0)
     return Memory(
         vae=weights["vae"],
         transformers=tuple(weights[name] + (FLOAT32 - size) * network.float32 for name in experts),

@@ -17,6 +17,7 @@ from videogen.planning.memory_estimate import Memory, Video, estimate
 from videogen.planning.parallelism import choose_degrees
 from videogen.tasks.geometry import PATCH, Shape
 from videogen.tasks.option import typed
+from videogen.tasks.option_types import Lora
 from videogen.tasks.options import OPTIONS, Options
 from videogen.tasks.step_caches import KINDS, Ratios, ratios_name, read_cache, read_ratios
 from videogen.tasks.task_spec import TaskSpec
@@ -66,7 +67,7 @@ def model_facts(task: TaskSpec, options: Options, shape: Shape, checkpoint: Chec
         CheckpointError: a broken or truncated file.
         InputError: ranks that cannot share the video, a cache without coefficients for the model.
     """
-    loras = tuple((_lora_digest(lora.path), lora.scale, lora.expert) for lora in options.lora)
+    loras = tuple((_content_of(lora), lora.scale, lora.expert) for lora in options.lora)
     known = checkpoint.folder is not None or checkpoint.sizes or checkpoint.tiny
     teacache = _teacache(task, options, checkpoint) if known else None
     degrees = _degrees(task, options, shape, checkpoint)
@@ -179,7 +180,11 @@ def _memory(
         residuals=_residuals(options, shape, task.memory.cached_outputs(transformer)),
     )
     network = task.memory.network(size)
-    return estimate(video, model_features.parameters(checkpoint, task), network, task.memory)
+    weights = (
+        model_features.parameters(checkpoint, task),
+        model_features.quantized(checkpoint, task, options.quantize),
+    )
+    return estimate(video, *weights, network, task.memory)
 
 
 def _residuals(options: Options, shape: Shape, outputs: int) -> int:
@@ -191,6 +196,11 @@ def _residuals(options: Options, shape: Shape, outputs: int) -> int:
         return 0
     kind = KINDS[read_cache(options.cache)[0]]
     return branches * (kind.kept + kind.per_output * outputs)
+
+
+def _content_of(lora: Lora) -> str:
+    """Return the digest of a LoRA, or its name while it is not on this machine."""
+    return _lora_digest(lora.path) if lora.path.exists() else lora.name
 
 
 def _lora_digest(path: Path) -> str:

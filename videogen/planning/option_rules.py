@@ -48,6 +48,8 @@ def check(options: Options) -> None:
         _check_cache(options.cache, options)
     if options.float8_matmul:
         _check_float8(options)
+    if options.quantize:
+        _check_package("--quantize", options.quantize, TORCHAO)
 
 
 def _check_backend(name: str, device: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from videogen.checkpoints.layouts import Checkpoint
 from videogen.errors import InputError
+from videogen.planning.file_notes import file_notes
 from videogen.planning.model_facts import (
     FileFacts,
     ModelFacts,
@@ -24,6 +25,7 @@ from videogen.results import sidecar
 from videogen.results.output_paths import OutputPaths
 from videogen.results.resume_store import ResumeStore
 from videogen.tasks.geometry import Shape
+from videogen.tasks.option_types import Lora
 from videogen.tasks.options import OPTIONS, Options
 from videogen.tasks.sizes import Inputs
 from videogen.tasks.task_spec import TaskSpec
@@ -95,6 +97,12 @@ class Outline(Draft):
         peak = self.facts.memory.peak
         modes = {"plain": peak(tiled=self.tiled), "offload": peak(offload=True, tiled=self.tiled)}
         return modes if self.facts.degrees.size > 1 else modes | {"low_vram": peak(low_vram=True)}
+
+    @property
+    def notes_of_written(self) -> list[str]:
+        """Return the warnings about the prompts that models wrote."""
+        options = self.options.replace(**self._written_prompts, prompt_enhancer=None)
+        return [note for note in file_notes(self.task, options, self.checkpoint) if note not in self.warnings]
 
     @property
     def _written_prompts(self) -> dict[str, object]:
@@ -171,8 +179,8 @@ class Outline(Draft):
         """Return the plan, with what the files of its model say."""
         return Plan(**_fields(self, Outline), files=files)
 
-    def fetched(self, checkpoint: Checkpoint) -> "Plan":
-        """Return the plan, with its model on this machine now.
+    def fetched(self, checkpoint: Checkpoint, loras: tuple[Lora, ...] | None = None) -> "Plan":
+        """Return the plan, with its model and its LoRAs on this machine now.
 
         Raises:
             CheckpointError, InputError: a model that the options do not fit.
@@ -183,9 +191,11 @@ class Outline(Draft):
             for name in (*self.task.fixed_options, *self.task.requires)
             if (value := getattr(options, name)) not in (None, usual.get(name))
         }
+        options = options.replace(lora=self.options.lora if loras is None else loras)
         options = options.replace(**options_of_weights(self.task, checkpoint, asked))
         facts = model_facts(self.task, options, self.shape, checkpoint)
-        outline = replace(self, checkpoint=checkpoint, options=options, facts=facts)
+        notes = dict.fromkeys([*self.warnings, *file_notes(self.task, options, checkpoint)])
+        outline = replace(self, checkpoint=checkpoint, options=options, facts=facts, warnings=tuple(notes))
         return outline.with_files(read_files(options, facts, checkpoint))
 
 

@@ -5,12 +5,13 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from videogen.checkpoints import resolve
+from videogen.checkpoints import lora_source, replacements, resolve
 from videogen.errors import InputError, VideoGenError
-from videogen.media.audio import InputAudio, read_audio
+from videogen.media.audio import AVATAR_FPS, MAX_FRAMES, InputAudio, read_audio
 from videogen.media.download import Fetcher
 from videogen.media.image import InputImage, read_image
 from videogen.media.stored_frames import StoredFrames
@@ -39,10 +40,11 @@ from videogen.results.output_paths import (
 )
 from videogen.results.publishing import finish_interrupted
 from videogen.tasks.option import typed
-from videogen.tasks.option_types import DRAWN_SEEDS, MAX_SEED
+from videogen.tasks.option_types import DRAWN_SEEDS, MAX_SEED, Lora
 from videogen.tasks.options import OPTIONS, Options, defaults, merge
+from videogen.tasks.presets import preset_values
 from videogen.tasks.table import check_used, find, variant
-from videogen.tasks.task_spec import Files
+from videogen.tasks.task_spec import Files, TaskSpec
 
 InputFile = InputAudio | InputImage | InputVideo | StoredFrames
 Reader = Callable[[str, str, Fetcher], InputFile]
@@ -90,7 +92,9 @@ def make_plans(
     for item in items:
         with labelled(item.label):
             draft = decide(item, workdir)
-            here = draft.checkpoint.folder is not None
+            here = draft.checkpoint.folder is not None and all(
+                lora.path.exists() for lora in draft.options.lora
+            )
             files = read_files(draft.options, draft.facts, draft.checkpoint) if here else None
             videos += [(item.label, draft, files, seed) for seed in _seeds(draft.options, drawn)]
     plans: list[Outline] = []
@@ -130,14 +134,19 @@ def decide(item: Item, workdir: Path) -> Draft:
     task = find(asked.get("task_type"))
     check_used(task.name, asked)
     option_rules.check_combination(asked)
-    checkpoint = resolve.locate(asked.get("model_id", task.default_model()), asked.get("revision"), task)
+    model, replaced = asked.get("model_id", task.default_model()), replacements.replaced_files(asked)
+    checkpoint = resolve.locate(model, asked.get("revision"), task, replaced)
     task = variant(task.name, checkpoint.family)
     check_unused(task, asked)
+    replacements.check(task, checkpoint, asked.get("transformer", ()))
 
     # 2. The options, complete.
+    given, asked = asked, _with_preset(task, item)
     usual = merge(defaults(), task.defaults(checkpoint))
     options = task.resolve_defaults(Options.of(merge(usual, asked)))
-    options = options.replace(**options_of_weights(task, checkpoint, asked))
+    options = options.replace(
+        lora=tuple(_as_here(lora) for lora in options.lora), **options_of_weights(task, checkpoint, asked)
+    )
     check_experts(task, options)
     check_prompt(task, options)
     check_runtime(options)
@@ -145,17 +154,21 @@ def decide(item: Item, workdir: Path) -> Draft:
 
     # 3. The inputs, and with them what the video will be.
     fetcher = Fetcher(folder=workdir, timeout=options.download_timeout)
-    inputs = {
-        name: _read(task.name, name, getattr(options, name), files, fetcher)
-        for name, files in task.inputs.items()
-    }
+    inputs = {name: _read(task.name, options, name, files, fetcher) for name, files in task.inputs.items()}
     shape = task.shape(options, inputs, task.size_tables(checkpoint))
 
     # 4. What the user should know, and who writes the prompt.
-    explicit = {k for k, v in asked.items() if not (k in item.recorded and v == usual.get(k))}
+    explicit = {k for k, v in given.items() if not (k in item.recorded and v == usual.get(k))}
     notes = [note for files in inputs.values() for file in files for note in getattr(file, "notes", ())]
     notes += warnings(task, options, explicit, inputs, shape, checkpoint)
     notes += file_format_warnings(options, shape.file_frames)
+    if options.preset and "lora" in explicit:
+        notes.append(f"--lora takes the place of the LoRAs of --preset {options.preset}")
+    notes += [
+        f"--lora {lora.name} is to be downloaded, and was not looked at yet"
+        for lora in options.lora
+        if not lora.path.exists()
+    ]
     if options.input_image or options.end_image:
         options = options.replace(prompt_enhancer=None)
     described = task.describes and options.prompt is None
@@ -171,6 +184,22 @@ def decide(item: Item, workdir: Path) -> Draft:
         prompt_writers=prompt_writers,
         warnings=tuple(notes),
     )
+
+
+def _with_preset(task: TaskSpec, item: Item) -> Mapping[str, Any]:
+    """Return what was asked for, with what a preset sets; an earlier result does not know of a new preset."""
+    asked = item.values
+    if (name := asked.get("preset")) is None:
+        return asked
+    earlier = {} if "preset" in item.recorded else {k: v for k, v in asked.items() if k in item.recorded}
+    own = {k: v for k, v in asked.items() if k not in earlier}
+    return merge(earlier, preset_values(name, task), own)
+
+
+def _as_here(lora: Lora) -> Lora:
+    """Return a LoRA with the path of its file, if that was fetched before."""
+    found = lora_source.find(lora.source) if lora.source else None
+    return lora if found is None else lora._replace(path=found)
 
 
 def _seeds(asked: Options, drawn: int) -> Sequence[int]:
@@ -189,13 +218,15 @@ def _seeds(asked: Options, drawn: int) -> Sequence[int]:
     return made
 
 
-def _read(
-    task: str, name: str, given: str | Sequence[str] | None, files: Files, fetcher: Fetcher
-) -> list[InputFile]:
+def _read(task: str, options: Options, name: str, files: Files, fetcher: Fetcher) -> list[InputFile]:
     """Open and check the files of one input flag."""
+    given = getattr(options, name)
     flag, sources = OPTIONS[name].flag, [given] if isinstance(given, str) else list(given or ())
     files.check(flag, task, len(sources))
-    return [READERS[files.kind](flag, source, fetcher) for source in sources]
+    read = READERS[files.kind]
+    if files.kind == "audio":  # what is longer than the published limit is cut, where a flag allows more
+        read = partial(read_audio, longest=max(MAX_FRAMES, options.max_frames_num) / AVATAR_FPS)
+    return [read(flag, source, fetcher) for source in sources]
 
 
 @contextmanager

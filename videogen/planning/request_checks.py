@@ -9,13 +9,14 @@ from videogen.checkpoints.layouts import Checkpoint
 from videogen.checkpoints.resolve import is_published, known_ids_like
 from videogen.errors import CheckpointError, InputError
 from videogen.planning import option_rules
+from videogen.planning.file_notes import file_notes
 from videogen.planning.parallelism import check_launch
 from videogen.results.output_paths import check_writable
 from videogen.tasks.geometry import Shape
 from videogen.tasks.option import typed
 from videogen.tasks.options import OPTIONS, Options
 from videogen.tasks.sizes import Inputs
-from videogen.tasks.table import VARIANTS
+from videogen.tasks.table import VARIANTS, users_of
 from videogen.tasks.task_spec import TaskSpec, check_prompt_count, check_scales
 
 
@@ -28,7 +29,15 @@ def check_unused(task: TaskSpec, asked: Mapping[str, object]) -> None:
     for name in asked:
         if not task.uses(name):
             what = f"not used by {task.name} with {task.family} models"
-            raise InputError(OPTIONS[name].flag, typed(asked[name]), what, "leave it out")
+            raise InputError(OPTIONS[name].flag, typed(asked[name]), what, _who_uses(name, task))
+
+
+def _who_uses(option: str, task: TaskSpec) -> str:
+    """Name the models and tasks that an option is for."""
+    families = [row.family for row in VARIANTS[task.name] if row.uses(option)]
+    others = [name for name in users_of(option) if name != task.name]
+    users = [f"{task.name} with {', '.join(families)} models"] if families else []
+    return f"leave it out; used by {', '.join([*users, *others])}"
 
 
 def check_experts(task: TaskSpec, options: Options) -> None:
@@ -41,7 +50,7 @@ def check_experts(task: TaskSpec, options: Options) -> None:
     for lora in options.lora:
         if lora.expert is not None and task.network.experts != 2:
             what = f"':{lora.expert}' is for models with two experts"
-            raise InputError("--lora", lora.path, what, "leave it out")
+            raise InputError("--lora", lora.name, what, "leave it out")
 
 
 def check_prompt(task: TaskSpec, options: Options) -> None:
@@ -70,13 +79,19 @@ def check_runtime(options: Options) -> None:
     if options.embedding_cache is not None:
         check_writable("--embedding_cache", Path(options.embedding_cache))
     for lora in options.lora:
-        _check_lora(lora.path)
+        if lora.path.exists() or lora.source is None:
+            check_lora(lora.path)
 
 
-def _check_lora(path: Path) -> None:
+def check_lora(path: Path) -> None:
+    """Refuse what is no LoRA file, or none that is whole.
+
+    Raises:
+        InputError: it is so.
+    """
     if not (path.is_dir() or (path.is_file() and path.suffix in lora_files.SUFFIXES)):
         kinds = ", ".join(lora_files.SUFFIXES)
-        fix = f"give the file ({kinds}), or the folder it is in"
+        fix = f"give the file ({kinds}), the folder it is in, a URL, or OWNER/REPO:FILE"
         raise InputError("--lora", path, "no such .safetensors file", fix)
     try:
         tensor_headers.check(lora_files.file_of(path))
@@ -110,8 +125,7 @@ def warnings(
     if "prompt_enhancer" in asked and options.prompt_enhancer and (options.input_image or options.end_image):
         yield "--prompt_enhancer is not used with an image, which it does not see"
     yield from _without_effect(task, options, asked)
-    if checkpoint.folder is not None:
-        yield from (note for lora in options.lora if (note := lora_files.check(lora.path, checkpoint)))
+    yield from file_notes(task, options, checkpoint)
 
 
 def _without_effect(task: TaskSpec, options: Options, asked: Collection[str]) -> Iterator[str]:

@@ -6,9 +6,10 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from videogen.checkpoints.layouts import KINDS, missing_shards
+from videogen.checkpoints.layouts import KINDS
 from videogen.checkpoints.resolve import HUB_ID, local_path, require_folder
 from videogen.checkpoints.tensor_headers import check as check_header
+from videogen.checkpoints.weight_files import missing_shards
 from videogen.errors import CheckpointError, brief
 from videogen.files import read_json
 
@@ -164,7 +165,7 @@ def _check_kind(what: str, folder: Path, kind: ModelKind) -> None:
 
 
 def _check_files(what: str, folder: Path) -> None:
-    weights = list(folder.glob("*.safetensors"))
+    weights = [file for file in folder.glob("*.safetensors") if not file.name.startswith(".")]
     missing = missing_shards(folder) or (None if weights else "*.safetensors")
     if missing is None and not any((folder / name).is_file() for name in TOKENIZERS):
         missing = TOKENIZERS[0]

@@ -2,6 +2,7 @@
 
 import hashlib
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 
@@ -17,8 +18,19 @@ def digest(path: Path) -> dict[str, int | str]:
     return {"bytes": total, "sha256": content.hexdigest()}
 
 
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file; every state of a large file is read once."""
+    about = path.stat()
+    return _sha256(path, about.st_size, about.st_mtime_ns)
+
+
+@cache
+def _sha256(path: Path, *_: int) -> str:
+    return str(digest(path)["sha256"])
+
+
 def digest_if_readable(path: Path) -> dict[str, int | str] | None:
     """Return the digest, or None of what is not there or cannot be read."""
-    with suppress(OSError):
+    with suppress(OSError, ValueError):  # a damaged record may name what no file can be called
         return digest(path)
     return None

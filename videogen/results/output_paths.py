@@ -252,15 +252,24 @@ def earlier_record(outputs: OutputPaths) -> Record | None:
 def earlier_seed(options: OutputOptions, task: str, index: int) -> int | None:
     """Return the seed that an earlier run drew for this video, from its record; None without one."""
     outputs = choose_output_paths(options, task=task, index=index, seed="*", stamp="")
-    pattern = "*".join(glob.escape(piece) for piece in outputs.path.name.split("*"))
-    for path in sorted(outputs.path.parent.glob(pattern)):
-        if (record := earlier_record(replace(outputs, path=path))) is not None:
-            return record["seed"]
-    unfinished = f"{'*'.join(glob.escape(piece) for piece in outputs.name.split('*'))}.parts"
-    for folder in sorted(outputs.path.parent.glob(unfinished)):
-        if (state := metadata.read_record(folder / "state.json")) is not None:
-            return state["seed"]
+    folder = outputs.path.parent
+    for path in sorted(folder.glob(_escaped(outputs.path.name))):
+        if (seed := _seed_of(earlier_record(replace(outputs, path=path)))) is not None:
+            return seed
+    for stored in sorted(folder.glob(_escaped(outputs.resume_folder.name))):
+        if (seed := _seed_of(metadata.read_record(stored / "state.json"))) is not None:
+            return seed
     return None
+
+
+def _escaped(name: str) -> str:
+    """Return the glob pattern of a name in which only ``*`` is special."""
+    return "*".join(glob.escape(piece) for piece in name.split("*"))
+
+
+def _seed_of(record: Record | None) -> int | None:
+    seed = None if record is None else record.get("seed")
+    return seed if isinstance(seed, int) else None
 
 
 def _next_free(outputs: OutputPaths, taken: set[Path], locks: OutputLocks | None) -> OutputPaths:

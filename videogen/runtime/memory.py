@@ -1,6 +1,7 @@
 """Memory options applied to a built pipeline: offloading, float8 weights, tiled decoding."""
 
 import logging
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -45,23 +46,29 @@ def place(pipeline: Pipeline, device: torch.device, *, offload: bool, low_vram: 
 
 
 def quantize(transformer: nn.Module, device: torch.device) -> None:
-    """Quantize every Linear to float8 (e4m3) with one scale per output row; activations keep their dtype.
-
-    Blocks are converted one at a time on the device and moved back to RAM.
-    """
+    """Quantize every Linear to float8 (e4m3) with one scale per output row; activations keep their dtype."""
     from torchao.quantization import Float8WeightOnlyConfig, quantize_  # noqa: PLC0415 - slow, and noisy
 
     def suits(layer: nn.Module, name: str) -> bool:  # LoRA layers are not quantized
         return type(layer) is nn.Linear and "lora_" not in name and not is_quantized(layer.weight)
 
+    convert_blocks(
+        transformer, device, lambda module: quantize_(module, Float8WeightOnlyConfig(), filter_fn=suits)
+    )
+
+
+def convert_blocks(
+    transformer: nn.Module, device: torch.device, convert: Callable[[nn.Module], object]
+) -> None:
+    """Convert blocks one at a time on the device, and then what is no block; all of it ends in RAM."""
     copier = Copier(device)
     for block in blocks(transformer):
         upload = Upload(block, copier)
         upload.wait()
-        quantize_(block, Float8WeightOnlyConfig(), filter_fn=suits)
+        convert(block)
         upload.evict()  # weights that were not converted return to RAM
         block.to(CPU)
-    quantize_(transformer, Float8WeightOnlyConfig(), filter_fn=suits)
+    convert(transformer)
 
 
 def blocks(transformer: nn.Module) -> list[nn.Module]:

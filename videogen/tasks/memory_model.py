@@ -59,6 +59,19 @@ class NetworkMemory:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class QuantizedWeights:
+    """Weights of a transformer that stay in the format of their file: how many, and what they take.
+
+    Args:
+        scratch: bytes for the product of the largest layer, whose weights are dequantized for it.
+    """
+
+    count: int = 0
+    bytes: int = 0
+    scratch: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class FamilyMemory:
     """What the estimate asks about the models of a family.
 

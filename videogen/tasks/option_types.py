@@ -3,6 +3,7 @@
 import errno
 import math
 import os
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -223,42 +224,104 @@ def recorded_rate(value: float) -> float | str:
 
 
 class Lora(NamedTuple):
-    """LoRA weights: file or folder, strength, and the expert they are for ('high', 'low' or None)."""
+    """LoRA weights: file or folder, strength, and the expert they are for ('high', 'low' or None).
+
+    ``source`` is where the file comes from, if not from this machine: a URL, or OWNER/REPOSITORY:FILE. As
+    long as it was not fetched, ``path`` is only its name.
+    """
 
     path: Path
     scale: float
     expert: str | None
+    source: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Return what messages call it."""
+        return display_name(self.source) if self.source else str(self.path)
 
     @property
     def recorded(self) -> str:
         """Return it as ``lora`` reads it, without a private path."""
-        return ":".join(
-            [display_name(str(self.path)), str(self.scale), *([self.expert] if self.expert else [])]
-        )
+        name = display_name(self.source or str(self.path))
+        return ":".join([name, str(self.scale), *([self.expert] if self.expert else [])])
+
+
+LORA_FORM = "must be PATH, URL or OWNER/REPOSITORY:FILE, then [:scale[:high|low]]"
+HUB_FILE = re.compile(r"[\w.-]+/[\w.-]+:[^:]+\.(?:safetensors|pt|pth|bin|ckpt)")
 
 
 def lora(value: str) -> Lora:
-    """Parse PATH[:scale[:high|low]]."""
+    """Parse PATH[:scale[:high|low]], where a URL or OWNER/REPOSITORY:FILE may stand for the path."""
+    if "://" not in value and local_path(value).exists():
+        return Lora(local_path(value), 1.0, None)
     file, expert, strength = value, None, 1.0
-    if local_path(value).exists():
-        return Lora(local_path(value), strength, expert)
     head, _, tail = file.rpartition(":")
     if head and tail in ("high", "low"):
         file, expert = head, tail
+    if not (HUB_FILE.fullmatch(file) or _is_whole_url(file)):
         head, _, tail = file.rpartition(":")
-    if head:
-        try:
-            file, strength = head, float(tail)
-        except ValueError:
-            raise Reject("must be PATH[:scale[:high|low]]", f"'{tail}' is not a number") from None
+        if head:
+            try:
+                file, strength = head, float(tail)
+            except ValueError:
+                raise Reject(LORA_FORM, f"'{tail}' is not a number") from None
     if not math.isfinite(strength):
-        raise Reject("must be PATH[:scale[:high|low]]", "the scale must be a finite number")
+        raise Reject(LORA_FORM, "the scale must be a finite number")
+    if "://" in file and not file.lower().startswith(("https://", "http://")):
+        raise Reject("URLs must be http or https", "download it and give the path")
+    if "://" in file or (HUB_FILE.fullmatch(file) and not local_path(file).exists()):
+        return Lora(Path(file), strength, expert, file)
     return Lora(local_path(file), strength, expert)
+
+
+def _is_whole_url(value: str) -> bool:
+    """Return whether a value is a URL without a scale behind it."""
+    try:
+        float(value.rpartition(":")[2])
+    except ValueError:
+        return "://" in value
+    return False
 
 
 def recorded_loras(loras: Iterable[Lora]) -> list[str]:
     """Return LoRAs as ``lora`` reads them."""
     return [item.recorded for item in loras]
+
+
+class WeightFile(NamedTuple):
+    """A file in place of a component, and the expert that it is ('high', 'low' or None)."""
+
+    path: Path
+    expert: str | None = None
+
+    @property
+    def recorded(self) -> str:
+        """Return it as it is given, without a private path."""
+        return ":".join([self.path.name, *([self.expert] if self.expert else [])])
+
+
+def weight_file(value: str) -> WeightFile:
+    """Parse FILE."""
+    return WeightFile(local_path(word(value)))
+
+
+def expert_file(value: str) -> WeightFile:
+    """Parse FILE[:high|low]."""
+    head, _, tail = value.rpartition(":")
+    if head and tail in ("high", "low") and not local_path(value).exists():
+        return WeightFile(local_path(word(head)), tail)
+    return weight_file(value)
+
+
+def recorded_file(file: WeightFile) -> str:
+    """Return a weight file as ``weight_file`` reads it."""
+    return file.recorded
+
+
+def recorded_files(files: Iterable[WeightFile]) -> list[str]:
+    """Return weight files as ``expert_file`` reads them."""
+    return [file.recorded for file in files]
 
 
 def one_of(*choices: str, **synonyms: str) -> Callable[[str], str]:

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
-from videogen.media.audio import MAX_FRAMES
+from videogen.media.audio import MOST_FRAMES
 from videogen.media.download import display_name
 from videogen.tasks import option_types as types
+from videogen.tasks.adapter_options import Adapters
 from videogen.tasks.kernels import BACKENDS
 from videogen.tasks.option import Needs, Option, row, switch
 from videogen.tasks.output_options import Output
@@ -34,6 +35,15 @@ class Model:
         aliases=("ckpt_dir",), common=True, hashed=False, names_model=True)
     revision: str | None = row(types.word, "branch, tag or commit of the hub repository", metavar="REV",
         common=True, hashed=False)
+    transformer: tuple[types.WeightFile, ...] = row(types.expert_file,
+        "one file in place of the model's transformer, also float8 or GGUF; repeatable for two experts",
+        metavar="FILE[:high|low]", common=True, repeat=True, default=(), hashed=False, reloads=True,
+        record_as=types.recorded_files)
+    text_encoder: types.WeightFile | None = row(types.weight_file,
+        "one file in place of the model's text encoder", metavar="FILE", common=True, hashed=False,
+        reloads=True, record_as=types.recorded_file)
+    vae: types.WeightFile | None = row(types.weight_file, "one file in place of the model's VAE",
+        metavar="FILE", common=True, hashed=False, reloads=True, record_as=types.recorded_file)
     download_timeout: float = row(types.real(above=True, example=30),
         "seconds without progress before a download is given up", metavar="SECONDS", common=True,
         default=30.0, hashed=False, recorded=False)
@@ -97,11 +107,11 @@ class InputFiles:
     input_image: str | None = row(types.path,
         "first frame (v2v: the input video's last, where it is at hand without loss)", metavar="FILE|URL",
         aliases=("image", "i2v_image_path"), set_by_chain=True)
-    end_image: str | None = row(types.path, "what comes right after the last frame (with --input_image)",
-        metavar="FILE|URL")
+    end_image: str | None = row(types.path, "last frame (diffusion_forcing: what comes right "
+        "after it), with --input_image", metavar="FILE|URL")
     input_video: str | None = row(types.path, "video to continue", metavar="FILE|URL",
         aliases=("video", "video_path"))
-    input_audio: str | None = row(types.path, "speech, 0.4 to 200 s: a sound file, or a video's sound",
+    input_audio: str | None = row(types.path, "speech, 0.4 s to --max_frames_num: a sound file, or a video's",
         metavar="FILE|URL", aliases=("audio",))
     source_fps: float | None = row(types.rate,
         "resample the input video from this rate, or from its own ('auto')", metavar="FPS|auto",
@@ -175,7 +185,7 @@ class Avatar:
         "prompt of what is seen (--prompt is for a hidden first clip); 'same' takes --prompt", metavar="TEXT")
     motion_frame: int = row(types.whole(1), "frames carried to the next clip", metavar="N", in_schedule=True)
     drop_frame: int = row(types.whole(0), "frames cut at the end of a clip", metavar="N")
-    max_frames_num: int = row(types.whole(1, MAX_FRAMES), "longest video in frames", metavar="N")
+    max_frames_num: int = row(types.whole(1, MOST_FRAMES), "longest video in frames", metavar="N")
     audio_track: str = row(types.one_of("original", "normalized"),
         "sound of the file: the input's own, or the 16 kHz mono that drives the lips, as published",
         metavar="WHICH")
@@ -255,6 +265,9 @@ class Runtime:
     float8_matmul: bool = switch(
         "multiply in float8 in all transformer blocks but the first and the last; not exact; with "
         "--compile, on a GPU of compute capability 8.9 or more", common=True, reloads=True)
+    quantize: str | None = row(types.one_of("int8", "int4", "float8"),
+        "transformer weights in 8 or 4 bits, for less memory on any GPU; not exact", metavar="FORMAT",
+        common=True, reloads=True, excludes=("low_vram", "float8_matmul"))
     vae_tiling: str = row(types.one_of("auto", "on", "off"), "tiled decode for small GPUs", metavar="MODE",
         common=True, default="auto")
     vae_dtype: str = row(types.dtype_of("float32", "bfloat16"),
@@ -263,9 +276,6 @@ class Runtime:
     embedding_cache: str | None = row(types.folder,
         "keep encoded prompts here; known ones need no text encoder", metavar="DIR", common=True,
         hashed=False, recorded=False)
-    lora: tuple[types.Lora, ...] = row(types.lora, "LoRA weights, repeatable",
-        metavar="PATH[:scale[:high|low]]", common=True, repeat=True, default=(), hashed=False, reloads=True,
-        record_as=types.recorded_loras)
 
 
 @dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
@@ -307,7 +317,7 @@ GROUPS: dict[str, tuple[type, ...]] = {
     "task and model": (Model,), "prompt": (Prompt,), "size and length": (Size,),
     "inputs": (InputFiles,), "sampling": (Sampling,), "diffusion forcing": (Forcing,),
     "avatar": (Avatar,), "chain": (Chain,), "stability": (FirstFrame,), "caching": (Caching,),
-    "memory and speed": (Runtime,), "output": (Output, Existing), "about": (About,),
+    "memory and speed": (Runtime,), "weights": (Adapters,), "output": (Output, Existing), "about": (About,),
 }
 # fmt: on
 
@@ -339,9 +349,11 @@ def merge(*sources: Mapping[str, object]) -> dict[str, Any]:
     return merged
 
 
+# fmt: off
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Options(
-    Model, Prompt, Size, InputFiles, Sampling, Forcing, Avatar, Chain, FirstFrame, Caching, Runtime, Output
+    Model, Prompt, Size, InputFiles, Sampling, Forcing, Avatar, Chain, FirstFrame, Caching, Runtime, Output,
+    Adapters
 ):
     """The options of one video, complete; what a task does not use has its default value."""
 
@@ -355,6 +367,7 @@ class Options(
         return replace(self, **changes)
 
 
+# fmt: on
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class RunSettings(Existing, About):
     """The options that speak about the whole run."""

@@ -11,6 +11,7 @@ from videogen.tasks.config import Config
 from videogen.tasks.geometry import Bucket, Shape
 from videogen.tasks.memory_model import FamilyMemory, NetworkSize
 from videogen.tasks.options import OPTIONS, Options, Scale, merge
+from videogen.tasks.prompt_text import TextLimits
 from videogen.tasks.sizes import Inputs, SizeTables
 
 
@@ -161,6 +162,7 @@ class TaskSpec:
         describes: without a prompt, a model describes the input video.
         size_class: an entry of configs/sizes.yaml -> its sizes.
         memory: how much memory the models take.
+        text: how much of a prompt its encoders see.
         resolve_defaults: options -> the same with those that depend on others.
         fixed_options: option -> the only value that these models allow.
         requires: option -> trait that the transformer must have for it to mean something.
@@ -180,6 +182,7 @@ class TaskSpec:
     network: NetworkTraits
     warnings: Callable[[Options, Collection[str], Inputs], Iterator[str]]
     memory: FamilyMemory
+    text: TextLimits
     brand: str
     summary: str = ""
     describes: bool = False

@@ -2,6 +2,22 @@
 
 from videogen.checkpoints.key_maps import KeyTable, NetworkNames
 
+# ComfyUI's names -> the published ones.
+_COMFY = (
+    (r"_attn\.(qkv|proj)\.", r"_attn_\1."),
+    (r"_attn\.norm\.query_norm\.(?:scale|weight)$", "_attn_q_norm.weight"),
+    (r"_attn\.norm\.key_norm\.(?:scale|weight)$", "_attn_k_norm.weight"),
+    (r"\.norm\.query_norm\.(?:scale|weight)$", ".q_norm.weight"),
+    (r"\.norm\.key_norm\.(?:scale|weight)$", ".k_norm.weight"),
+    (r"_mod\.lin\.", "_mod.linear."),
+    (r"\.modulation\.lin\.", ".modulation.linear."),
+    (r"(_mlp|_refiner\.blocks\.\d+\.mlp)\.0\.", r"\1.fc1."),
+    (r"(_mlp|_refiner\.blocks\.\d+\.mlp)\.2\.", r"\1.fc2."),
+    (r"^(time_in|guidance_in|txt_in\.t_embedder)\.in_layer\.", r"\1.mlp.0."),
+    (r"^(time_in|guidance_in|txt_in\.t_embedder)\.out_layer\.", r"\1.mlp.2."),
+    (r"^txt_in\.c_embedder\.in_layer\.", "txt_in.c_embedder.linear_1."),
+    (r"^txt_in\.c_embedder\.out_layer\.", "txt_in.c_embedder.linear_2."),
+)
 # Spec hunyuan section 6. Feed-forwards are "ff", or "mlp" in the text refiner.
 _STREAM = (
     (r"\.img_attn_qkv\.", ".attn.to_{}."),
@@ -16,8 +32,9 @@ _STREAM = (
     (r"\.txt_mlp\.", ".ff_context."),
 )
 DIT = KeyTable(
-    fingerprint=r"^double_blocks\.\d+\.img_attn_qkv\.",
+    fingerprint=r"^double_blocks\.\d+\.img_attn[._]qkv\.",
     rules=(
+        *_COMFY,
         (r"^img_in\.proj\.", "x_embedder.proj."),
         (r"^txt_in\.input_embedder\.", "context_embedder.proj_in."),
         (r"^txt_in\.c_embedder\.", "context_embedder.time_text_embed.text_embedder."),
@@ -84,7 +101,10 @@ NETWORK = NetworkNames(
     patch_embedding=("img_in.proj.weight", "x_embedder.proj.weight"),
     layers=r"(transformer_|single_transformer_|double_|single_)blocks\.\d+\.",
     traits={"guidance": r"(guidance_in|time_text_embed\.guidance_embedder)\."},
-    head_norms=("img_attn_q_norm.weight", "transformer_blocks.0.attn.norm_q.weight"),
+    head_norms=(
+        *("img_attn_q_norm.weight", "img_attn.norm.query_norm.scale"),
+        "transformer_blocks.0.attn.norm_q.weight",
+    ),
     words=(
         *("double_blocks", "single_blocks", "final_layer", "adaLN_modulation", "individual_token_refiner"),
         *("img_attn_qkv", "img_attn_proj", "img_mod", "img_mlp", "txt_attn_qkv", "txt_attn_proj", "txt_mod"),

@@ -100,6 +100,25 @@ DIFFUSERS_UMT5 = KeyTable(
     rules=((r"^encoder\.embed_tokens\.", "shared."),),
 )
 
+# llama.cpp's names, in GGUF files.
+GGUF_UMT5 = KeyTable(
+    fingerprint=r"^enc\.blk\.\d+\.attn_q\.",
+    rules=(
+        (r"^token_embd\.", "shared."),
+        (r"^enc\.output_norm\.", "encoder.final_layer_norm."),
+        (r"^enc\.blk\.(\d+)\.attn_([qkvo])\.", r"encoder.block.\1.layer.0.SelfAttention.\2."),
+        (
+            r"^enc\.blk\.(\d+)\.attn_rel_b\.",
+            r"encoder.block.\1.layer.0.SelfAttention.relative_attention_bias.",
+        ),
+        (r"^enc\.blk\.(\d+)\.attn_norm\.", r"encoder.block.\1.layer.0.layer_norm."),
+        (r"^enc\.blk\.(\d+)\.ffn_norm\.", r"encoder.block.\1.layer.1.layer_norm."),
+        (r"^enc\.blk\.(\d+)\.ffn_gate\.", r"encoder.block.\1.layer.1.DenseReluDense.wi_0."),
+        (r"^enc\.blk\.(\d+)\.ffn_up\.", r"encoder.block.\1.layer.1.DenseReluDense.wi_1."),
+        (r"^enc\.blk\.(\d+)\.ffn_down\.", r"encoder.block.\1.layer.1.DenseReluDense.wo."),
+    ),
+)
+
 CLIP = KeyTable(
     fingerprint=r"^visual\.transformer\.",
     ignored=r"^(textual\.|log_scale$|visual\.head$)",
@@ -151,6 +170,7 @@ NETWORK = NetworkNames(
         "fps": r"fps_embedding\.weight$",
     },
     feed_forward=("blocks.0.ffn.0.weight", "blocks.0.ffn.net.0.proj.weight"),
+    float32=r"\b(time_embedding|time_projection|time_embedder|time_proj)\b",
     words=(
         *("self_attn", "cross_attn", "k_img", "v_img", "time_embedding", "text_embedding", "time_projection"),
         *("img_emb", "fps_embedding", "fps_projection", "patch_embedding", "audio_proj", "proj1_vf"),

@@ -4,7 +4,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, LlavaConfig, LlavaModel
 
 from videogen.checkpoints.networks import hunyuan as names
 from videogen.models.component import NOT_BFLOAT16, Arguments, Component, Shapes
-from videogen.models.hunyuan.transformer import make_dit, make_vae, use_scale
+from videogen.models.hunyuan.transformer import make_dit, make_vae
 from videogen.tasks.config import Config
 
 # Input channels -> how the first frame conditions the network.
@@ -61,7 +61,7 @@ def vae_config(config: Config, shapes: Shapes) -> Arguments:
 
 COMPONENTS = {
     "hunyuan_transformer": Component(
-        tables=(names.DIT, names.DIFFUSERS_DIT), config=dit_config, make=make_dit, use_scale=use_scale
+        tables=(names.DIT, names.DIFFUSERS_DIT), config=dit_config, make=make_dit, keeps_quantized=True
     ),
     "hunyuan_vae": Component(
         tables=(names.VAE,),

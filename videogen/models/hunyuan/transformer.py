@@ -1,11 +1,10 @@
 """HunyuanVideo's networks: diffusers' classes, and streamed VAE decoding.
 
 The classes are diffusers', verified against the published code (spec hunyuan section 0). Added here: RIFLEx
-positions, a decode whose memory does not grow with the length of the video, and scaled float8 weights.
+positions, and a decode whose memory does not grow with the length of the video.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from functools import partial
 from typing import ClassVar
 
@@ -16,7 +15,6 @@ from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from diffusers.models.transformers.transformer_hunyuan_video import HunyuanVideoAttnProcessor2_0
 from einops import rearrange
 from torch import Tensor, nn
-from torch.nn import functional
 
 from videogen.models.attention import AttentionProcessor
 from videogen.models.component import Arguments
@@ -266,35 +264,3 @@ def blend_edge(before: Tensor, after: Tensor, extent: int, *, dim: int) -> None:
     ramp = (torch.arange(extent, dtype=torch.float64, device=after.device) / extent).view(shape)
     end, begin = before.narrow(dim, before.shape[dim] - extent, extent), after.narrow(dim, 0, extent)
     begin.copy_(end * (1 - ramp).float() + begin * ramp.float())
-
-
-def use_scale(layer: nn.Module, scale: Tensor) -> None:
-    """Install the scale of a layer with float8 weights."""
-    layer.__class__ = ScaledLinear
-    layer.register_buffer("scale", scale.to(layer.get_parameter("weight").device, copy=True))
-
-
-@contextmanager
-def pretend_dtype(transformer: HunyuanVideoTransformer3DModel) -> Iterator[None]:
-    """Report the compute dtype as the dtype of float8 layers while adapters, which copy it, are created."""
-    dtype = transformer.x_embedder.proj.weight.dtype
-    layers = [module for module in transformer.modules() if isinstance(module, ScaledLinear)]
-    weights = [layer.weight for layer in layers]
-    try:
-        for layer in layers:
-            shown = torch.empty(1, dtype=dtype, device=layer.weight.device).expand_as(layer.weight)
-            layer.weight = nn.Parameter(shown, requires_grad=False)
-        yield
-    finally:
-        for layer, weight in zip(layers, weights, strict=True):
-            layer.weight = weight
-
-
-class ScaledLinear(nn.Linear):
-    """Linear layer with scaled float8 weights; computes in its input's dtype (spec section 12)."""
-
-    scale: Tensor
-
-    def forward(self, hidden_states: Tensor) -> Tensor:
-        weight = self.weight.to(hidden_states.dtype) * self.scale.to(hidden_states.dtype)
-        return functional.linear(hidden_states, weight, self.bias)

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import Wav2Vec2Model
 
+from videogen.media.audio import MAX_FRAMES
+
 
 class ConvLayer(Protocol):
     """One of wav2vec2's convolutions; ``layer_norm`` is missing from most."""
@@ -33,6 +35,7 @@ class ConvLayers(Protocol):
 
 REACH = 2  # audio feature frames before and after each video frame
 STRETCH = 500  # convolution steps per chunk, 10 s
+NEIGHBOURS = 500  # video frames seen on either side of a stretch, 20 s
 
 
 def audio_features(encoder: Wav2Vec2Model, samples: np.ndarray, num_frames: int) -> Tensor:
@@ -41,24 +44,41 @@ def audio_features(encoder: Wav2Vec2Model, samples: np.ndarray, num_frames: int)
     After its convolutions (about 49.9 steps per second) the features are interpolated to the video's frames,
     the first step to the first frame and the last to the last. ``encoder`` comes from
     ``components.load_component("audio_encoder")``.
+
+    Up to 200 s, the published limit, every frame sees all others. Longer sound goes through the layers in
+    stretches, with neighbours on both sides, so that memory on the device does not grow; the states are on
+    the CPU then.
     """
     speech = torch.from_numpy(samples).float()[None]
     if encoder.config.do_normalize:  # as Wav2Vec2FeatureExtractor
         speech = (speech - speech.mean()) / torch.sqrt(speech.var(unbiased=False) + 1e-7)
+    layers: Sequence[ConvLayer] = encoder.feature_extractor.conv_layers
+    beginning = speech[:, : _reach(layers)[1]].to(encoder.device)  # only for its shape and device
+    made = []
+    with torch.no_grad(), _exact_float32():
+        steps = speech_steps(layers, speech.to(encoder.device))
+        steps = functional.interpolate(steps, size=num_frames, mode="linear", align_corners=True)
+        for low, start, stop, high in stretches_of(num_frames):
+            hook = encoder.feature_extractor.register_forward_hook(lambda *_, part=steps[..., low:high]: part)
+            try:
+                states = encoder(beginning, output_hidden_states=True).hidden_states[1:]
+            finally:
+                hook.remove()
+            made.append(torch.stack(states, dim=2)[0, start - low : stop - low])
+            if (low, high) != (0, num_frames):
+                made[-1] = made[-1].cpu()
+    return torch.cat(made) if len(made) > 1 else made[0]
 
-    def at_frames(extractor: ConvLayers, arguments: tuple[Tensor], _: Tensor) -> Tensor:
-        steps = speech_steps(extractor.conv_layers, speech.to(arguments[0].device))
-        return functional.interpolate(steps, size=num_frames, mode="linear", align_corners=True)
 
-    hook = encoder.feature_extractor.register_forward_hook(at_frames)
-    try:
-        # The argument only gives the device.
-        with torch.no_grad(), _exact_float32():
-            beginning = speech[:, : _reach(encoder.feature_extractor.conv_layers)[1]]
-            states = encoder(beginning.to(encoder.device), output_hidden_states=True).hidden_states
-    finally:
-        hook.remove()
-    return torch.stack(states[1:], dim=2)[0]
+def stretches_of(num_frames: int) -> Iterator[tuple[int, int, int, int]]:
+    """Yield (first frame seen, first, end, end of those seen) of the stretches of a sound."""
+    if num_frames <= MAX_FRAMES:
+        yield 0, 0, num_frames, num_frames
+        return
+    step = MAX_FRAMES - 2 * NEIGHBOURS
+    for start in range(0, num_frames, step):
+        stop = min(start + step, num_frames)
+        yield max(0, start - NEIGHBOURS), start, stop, min(num_frames, stop + NEIGHBOURS)
 
 
 @contextmanager

@@ -172,6 +172,7 @@ _TRANSFORMER = Component(
     config=wan_config,
     make=lambda values: WanDiT(**values),
     float32=rf"\b({'|'.join(FLOAT32_PARTS)})\b",
+    keeps_quantized=True,
 )
 COMPONENTS = {
     "transformer": _TRANSFORMER,
@@ -184,7 +185,7 @@ COMPONENTS = {
         float32="",  # all of it
     ),
     "text_encoder": Component(
-        tables=(names.UMT5, names.DIFFUSERS_UMT5),
+        tables=(names.UMT5, names.DIFFUSERS_UMT5, names.GGUF_UMT5),
         config=umt5_config,
         make=lambda values: UMT5EncoderModel(UMT5Config(**values)),
         instead={torch.float16: torch.bfloat16},  # it overflows in float16

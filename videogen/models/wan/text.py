@@ -1,20 +1,12 @@
 """Prompt encoding: cleaning, tokenization, UMT5. Spec skyreels_v3 section 3."""
 
-import html
-import re
-
-import ftfy
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from videogen.tasks.prompt_text import clean_prompt
+
 TEXT_ROWS = 512
-
-
-def clean_prompt(prompt: str) -> str:
-    """Repair encoding errors, resolve HTML entities (twice), collapse whitespace."""
-    repaired = html.unescape(html.unescape(ftfy.fix_text(prompt)))
-    return re.sub(r"\s+", " ", repaired.strip()).strip()
 
 
 def encode_prompt(

@@ -8,6 +8,7 @@ from videogen.tasks.families.wan import check_unit
 from videogen.tasks.geometry import TIME_STRIDE, Bucket, Grid, Roll, Shape, latent_frames
 from videogen.tasks.memory_model import FamilyMemory, NetworkMemory, NetworkSize, VaeMemory
 from videogen.tasks.options import Options
+from videogen.tasks.prompt_text import TextLimits
 from videogen.tasks.sizes import Inputs, SizeTables, choose_num_frames, choose_size
 from videogen.tasks.task_spec import Files, Layout, NetworkTraits, TaskSpec
 from videogen.tasks.warnings import guidance_warnings
@@ -183,6 +184,7 @@ TOKEN_REPLACE = TaskSpec(
         network=hunyuan_network,
         cached_outputs=_cached_outputs,
     ),
+    text=TextLimits(tokens={"tokenizer": 256, "tokenizer_2": 75}),  # of llava, and of CLIP without its ends
     size_class=size_class,
     resolve_defaults=resolve_stability,
     requires={"embedded_cfg_scale": "guidance"},

@@ -14,6 +14,7 @@ from videogen.tasks.families.wan import (
     WAN_COMPONENTS,
     WAN_MEMORY,
     WAN_PLACES,
+    WAN_TEXT,
     WITH_IMAGE,
     one_roll,
     orientation_of,
@@ -193,6 +194,7 @@ TEXT_TO_VIDEO = TaskSpec(
     network=replace(TEXT_ONLY, fps=False),
     warnings=unguided_warnings,
     memory=WAN_MEMORY,
+    text=WAN_TEXT,
 )
 TASKS = (
     TEXT_TO_VIDEO,

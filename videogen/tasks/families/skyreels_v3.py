@@ -15,6 +15,7 @@ from videogen.tasks.families.wan import (
     WAN_COMPONENTS,
     WAN_MEMORY,
     WAN_PLACES,
+    WAN_TEXT,
     WITH_IMAGE,
 )
 from videogen.tasks.geometry import SIZE_UNIT, TIME_STRIDE, Roll, Shape, floor_frames, latent_frames
@@ -237,6 +238,7 @@ REFERENCE = TaskSpec(
     network=TEXT_ONLY,
     warnings=guidance_warnings,
     memory=WAN_MEMORY,
+    text=WAN_TEXT,
 )
 EXTENSION_ARGUMENTS = (
     *("prompt", "negative_prompt", "height", "width", "rolls", "num_inference_steps", "shift"),

@@ -8,6 +8,7 @@ from videogen.tasks.config import Config
 from videogen.tasks.geometry import MAX_POSITIONS, WAN21_GRID, Grid, Roll, Shape, latent_frames
 from videogen.tasks.memory_model import FamilyMemory, NetworkMemory, NetworkSize, VaeMemory
 from videogen.tasks.options import Options
+from videogen.tasks.prompt_text import TextLimits, clean_prompt
 from videogen.tasks.sizes import Inputs, Picture, SizeTables, choose_num_frames, choose_size
 from videogen.tasks.task_spec import NetworkTraits
 
@@ -29,6 +30,9 @@ WAN_PLACES = {
     "tokenizer": "google/umt5-xxl/",
     "image_encoder": "models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth",
 }
+WAN_TEXT = TextLimits(
+    tokens={"tokenizer": 511}, clean=clean_prompt
+)  # a 512th ends it (spec skyreels_v3 section 3)
 WAN_ARGUMENTS = (
     *("prompt", "negative_prompt", "height", "width", "num_frames", "num_inference_steps", "shift"),
     *("sample_solver", "guidance_scale"),

@@ -12,6 +12,7 @@ from videogen.tasks.families.wan import (
     WAN_COMPONENTS,
     WAN_MEMORY,
     WAN_PLACES,
+    WAN_TEXT,
     first_frame_of,
     one_roll,
     text_to_video,
@@ -31,7 +32,14 @@ WAN22_VAE = VaeMemory(decode=209.5, picture=15.4, video=64.2)
 
 def wan22_image_to_video(options: Options, inputs: Inputs, tables: SizeTables) -> Shape:
     """Return the A14B's shape: --size is an area, and the ratio is the image's (spec wan22 section 4)."""
-    shape = one_roll(options, tables, LANDSCAPE, fit=area_size, source=first_frame_of(inputs))
+    shape = one_roll(
+        options,
+        tables,
+        LANDSCAPE,
+        fit=area_size,
+        source=first_frame_of(inputs),
+        after_image=bool(inputs.get("end_image")),
+    )
     return replace(shape, encoded_frames=shape.num_frames)
 
 
@@ -88,6 +96,7 @@ LAYOUTS = (
     ),
 )
 IMAGE = {"input_image": Files("image", 1, 1)}
+IMAGES = {**IMAGE, "end_image": Files("image", 0, 1)}
 VIDEO = {"input_video": Files("video", 1, 1), "input_image": Files("image", 0, 1)}
 FRESH_OPTIONS = (*SIZE_AND_LENGTH, "prompt_enhancer", "vlm_device")
 VIDEO_OPTIONS = (*SIZE_AND_LENGTH, "vlm_path", "vlm_device", "custom_prompt", "save_last_frame")
@@ -107,13 +116,14 @@ A14B = TaskSpec(
     network=replace(TEXT_ONLY, experts=2),
     warnings=unguided_warnings,
     memory=WAN_MEMORY,
+    text=WAN_TEXT,
 )
 A14B_FROM_IMAGE = replace(
     A14B,
     name="image_to_video",
     config_name="wan22-i2v-a14b",
     tiny={"wan22-a14b": "wan22-i2v-a14b"},
-    inputs=IMAGE,
+    inputs=IMAGES,
     shape=wan22_image_to_video,
     network=replace(TEXT_ONLY, experts=2, in_channels=36),
 )
@@ -133,6 +143,7 @@ TI2V_5B = TaskSpec(
     network=replace(TEXT_ONLY, in_channels=48),
     warnings=unguided_warnings,
     memory=replace(WAN_MEMORY, vae=WAN22_VAE, vae_width=_vae_width),
+    text=WAN_TEXT,
 )
 TI2V_5B_FROM_IMAGE = replace(TI2V_5B, name="image_to_video", inputs=IMAGE, shape=wan22_5b_image_to_video)
 TASKS = (

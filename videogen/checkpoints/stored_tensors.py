@@ -1,0 +1,138 @@
+"""Tensors as checkpoints store them: names under a prefix, float8 with scales beside the weights.
+
+ComfyUI's files call the scale of ``X.weight`` ``X.scale_weight`` or ``X.weight_scale``: one number, or one
+per row. Without any, float8 weights are plain casts.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+from videogen.checkpoints import gguf_files
+from videogen.checkpoints.key_maps import TRANSFORMER_PREFIXES, Entry
+from videogen.checkpoints.tensor_headers import Shape, TensorInfo, tensor_infos
+from videogen.checkpoints.weight_files import weight_files
+from videogen.errors import CheckpointError
+from videogen.tasks.memory_model import QuantizedWeights
+
+FLOAT8 = ("F8_E4M3", "F8_E5M2")
+# Bytes per weight of a layer at work: the number in float32, and in the compute dtype or as parts of a sum.
+FLOAT8_SCRATCH, GGUF_SCRATCH = 6, 10
+# Format of --quantize -> bytes per weight, and those of a layer at work; in 4 bits 32 weights share a scale.
+FORMATS = {"int8": (1, 6), "float8": (1, 6), "int4": (0.5 + 2 / 32, 14)}
+SCALE = re.compile(r"\.(scale_weight|weight_scale)$")
+MARKER = re.compile(r"(^|\.)scaled_fp8$")
+# Not needed: the format is known, activations are not quantized, tokenizers are files of their own.
+UNUSED = re.compile(r"(^|\.)scaled_fp8$|\.(scale_input|input_scale|comfy_quant)$|^spiece_model$")
+
+
+class Described(Protocol):
+    """What has a shape and a dtype."""
+
+    @property
+    def shape(self) -> Shape: ...
+
+    @property
+    def dtype(self) -> str: ...
+
+
+def is_quantized(dtype: str) -> bool:
+    """Return whether a tensor of a dtype stands for other numbers than it holds."""
+    return dtype in FLOAT8 or dtype in gguf_files.QUANTIZED
+
+
+def component_tensors(place: Path) -> dict[str, TensorInfo]:
+    """Return the tensors of a component from the headers of its files, without prefix and scales.
+
+    Raises:
+        CheckpointError: a broken or truncated file, or float8 weights without the scales that they need.
+    """
+    found = tensor_infos(weight_files(place))
+    check_scales(place, found)
+    prefix = next((one for one in TRANSFORMER_PREFIXES if any(name.startswith(one) for name in found)), "")
+    return {
+        name.removeprefix(prefix): info
+        for name, info in found.items()
+        if name.startswith(prefix) and not SCALE.search(name) and not UNUSED.search(name)
+    }
+
+
+def quantized_weights(place: Path, exact: str, name: str | None = None) -> QuantizedWeights:
+    """Return what of a transformer's weights is quantized, in its files or for ``--quantize``.
+
+    Args:
+        place: folder or file.
+        exact: pattern of the names that are float32 always.
+        name: format of ``--quantize``.
+    """
+    sizes: dict[str, tuple[int, float, int]] = {}  # count, bytes, scratch
+    for key, info in component_tensors(place).items():
+        count, kept = math.prod(info.shape), is_quantized(info.dtype)
+        if len(info.shape) != 2 or re.search(exact, key):
+            continue
+        if info.dtype in gguf_files.QUANTIZED:
+            sizes[key] = (count, gguf_files.stored_bytes(info.dtype, count), count * GGUF_SCRATCH)
+        elif kept or (name and key.endswith(".weight")):
+            each, scratch = (1, FLOAT8_SCRATCH) if kept or name is None else FORMATS[name]
+            sizes[key] = (count, count * each, count * scratch)
+    counts, stored, scratches = zip((0, 0, 0), *sizes.values(), strict=True)
+    return QuantizedWeights(count=sum(counts), bytes=int(sum(stored)), scratch=max(scratches))
+
+
+def component_shapes(place: Path) -> dict[str, Shape]:
+    """Return the shapes of ``component_tensors``."""
+    return {name: info.shape for name, info in component_tensors(place).items()}
+
+
+def check_scales(place: Path, tensors: Mapping[str, Described]) -> None:
+    """Refuse float8 weights that lack the scales which the others have, and scales of other shapes.
+
+    Raises:
+        CheckpointError: the first ones.
+    """
+    scales = {weight_of(name): name for name in tensors if SCALE.search(name)}
+    if not scales and not any(MARKER.search(name) for name in tensors):
+        return
+    for weight, name in scales.items():
+        if weight not in tensors or tensors[weight].dtype not in FLOAT8:
+            raise CheckpointError(f"{place}: {name} belongs to no float8 weight; is it whole?")
+        shape, rows = tensors[name].shape, tensors[weight].shape[0]
+        if math.prod(shape) != 1 and (math.prod(shape) != rows or shape[0] != rows):
+            wanted = f"one number, or one for each of {rows} rows"
+            raise CheckpointError(f"{place}: {name} is {list(shape)}, expected {wanted}")
+    lost = [name for name, one in tensors.items() if one.dtype in FLOAT8 and len(one.shape) == 2]
+    lost = [name for name in lost if name not in scales and not UNUSED.search(name)]
+    if lost:
+        more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
+        what = f"float8 weights without scales: {lost[0]}{more}"
+        raise CheckpointError(f"{place}: {what}; download a whole file")
+
+
+def weight_of(scale: str) -> str:
+    """Return the name of the weight that a scale belongs to."""
+    return SCALE.sub(".weight", scale)
+
+
+def with_scales(entries: Iterable[Entry]) -> list[Entry]:
+    """Return entries with their scales, and without what is not needed."""
+    found = list(entries)
+    scales = {weight_of(entry.key): entry for entry in found if SCALE.search(entry.key)}
+    return [
+        replace(entry, scale=scales.get(entry.key))
+        for entry in found
+        if not SCALE.search(entry.key) and not UNUSED.search(entry.key)
+    ]
+
+
+def unused_note(files: Sequence[Path]) -> str | None:
+    """Return a line about the tensors of other networks in a transformer's files; None if there are none."""
+    names = list(tensor_infos(files))
+    prefix = next((one for one in TRANSFORMER_PREFIXES if any(name.startswith(one) for name in names)), "")
+    others = [name for name in names if not name.startswith(prefix) and not UNUSED.search(name)]
+    if not others:
+        return None
+    kinds = ", ".join(dict.fromkeys(name.split(".")[0] for name in others))
+    return f"{len(others)} of its {len(names)} tensors belong to other networks ({kinds}) and are not used"
