@@ -283,28 +283,6 @@ def test_without_locks_age_decides(tmp_path, refuse):
     assert [path.name for path in files.stale_temporaries(tmp_path, "x")] == [".x.1-a.part"]
 
 
-@pytest.mark.parametrize("folder", [False, True])
-@pytest.mark.parametrize("may_replace", [False, True])
-def test_publishing(tmp_path, folder, may_replace):
-    def make(path, text):
-        if folder:
-            path.mkdir()
-        (path / "f" if folder else path).write_text(text)
-        return path
-
-    def text(path):
-        return (path / "f" if folder else path).read_text()
-
-    target = make(tmp_path / "a.x", "old")
-    if not may_replace:
-        make(tmp_path / "a_2.x", "second")
-    path = files.publish(make(tmp_path / ".new", "new"), target, may_replace=may_replace)
-    assert path.name == ("a.x" if may_replace else "a_3.x")
-    assert text(path) == "new"
-    assert text(target) == ("new" if may_replace else "old")
-    assert names(tmp_path) == (["a.x"] if may_replace else ["a.x", "a_2.x", "a_3.x"])
-
-
 def test_numbers():
     found = files.numbered(Path("b/a.mp4"))
     assert [str(next(found)) for _ in range(3)] == ["b/a.mp4", "b/a_2.mp4", "b/a_3.mp4"]

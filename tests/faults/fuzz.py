@@ -23,7 +23,7 @@ from pathlib import Path
 
 from tests.faults import hostile, samples
 from videogen.checkpoints import lora, model_features, resolve, tensor_headers
-from videogen.cli import sources
+from videogen.cli import jobs, sources
 from videogen.errors import VideoGenError
 from videogen.media.audio import read_audio
 from videogen.media.download import Fetcher
@@ -122,8 +122,8 @@ KINDS = {
     **{f"video {name}": Kind(name, _video) for name in ("video_hdr.mov", "video_fields.mp4", "frames.npy")},
     "comment": Kind("video.mp4", lambda path: (read_comment(path), sidecar.read_record(path))),
     "config": Kind("config.yaml", lambda path: sources.from_config(str(path)), text=True),
-    "prompts of jobs": Kind("jobs.txt", lambda path: sources.read_jobs(str(path), {}, ()), text=True),
-    "jobs": Kind("jobs.jsonl", lambda path: sources.read_jobs(str(path), {}, ()), text=True),
+    "prompts of jobs": Kind("jobs.txt", lambda path: jobs.read_jobs(str(path), {}, ()), text=True),
+    "jobs": Kind("jobs.jsonl", lambda path: jobs.read_jobs(str(path), {}, ()), text=True),
     "prompts": Kind("prompts.txt", lambda path: prompts(str(path)), text=True),
     "record": Kind("record.json", _record, text=True),
     "ratios": Kind("ratios.json", read_ratios, text=True),

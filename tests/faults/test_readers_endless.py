@@ -6,7 +6,7 @@ import time
 import pytest
 
 from videogen.checkpoints.layouts import detect
-from videogen.cli import sources
+from videogen.cli import jobs, sources
 from videogen.errors import CheckpointError, InputError
 from videogen.files import read_json
 from videogen.media.audio import read_audio
@@ -19,7 +19,7 @@ from videogen.tasks.options import OPTIONS
 FETCHER = Fetcher(folder=None)
 READERS = {
     "--config": sources.from_config,
-    "--jobs": lambda file: sources.read_jobs(file, {}, ()),
+    "--jobs": lambda file: jobs.read_jobs(file, {}, ()),
     "--roll_prompts": OPTIONS["roll_prompts"].value,
     "--from_metadata": lambda file: sources.from_metadata(file, {}),
     "--input_image": lambda file: read_image("--input_image", file, FETCHER),
