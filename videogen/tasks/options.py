@@ -54,12 +54,12 @@ class Prompt:
     """What the video shows, and who writes that."""
 
     prompt: str | None = row(types.text, "what the video shows", metavar="TEXT", common=True, is_prompt=True,
-        excludes=("roll_prompts",), instead_of=("roll_prompts", "captioner"))
+        excludes=("roll_prompts",), instead_of=("roll_prompts", "captioner"), encoded=True)
     negative_prompt: str = row(types.text, "what it should not show; used when guidance is on",
-        metavar="TEXT", aliases=("neg_prompt",), common=True, needs_guidance=True)
+        metavar="TEXT", aliases=("neg_prompt",), common=True, needs_guidance=True, encoded=True)
     roll_prompts: tuple[str, ...] | None = row(types.prompts,
         "a text file with a prompt per line, one for every roll", metavar="FILE", is_prompt=True,
-        instead_of=("prompt", "captioner"))
+        encoded=True, instead_of=("prompt", "captioner"))
     prompt_enhancer: str | None = row(types.path, "let a chat model make the prompt longer first",
         metavar="[PATH|ID]", bare="Qwen/Qwen2.5-32B-Instruct", by_name=True, record_as=display_name,
         names_model=True, writes_prompt=True)
@@ -182,7 +182,8 @@ class Avatar:
     """The talking avatar's clips and sound."""
 
     connection_prompt: str = row(types.text,
-        "prompt of what is seen (--prompt is for a hidden first clip); 'same' takes --prompt", metavar="TEXT")
+        "prompt of what is seen (--prompt is for a hidden first clip); 'same' takes --prompt", metavar="TEXT",
+        encoded=True)
     motion_frame: int = row(types.whole(1), "frames carried to the next clip", metavar="N", in_schedule=True)
     drop_frame: int = row(types.whole(0), "frames cut at the end of a clip", metavar="N")
     max_frames_num: int = row(types.whole(1, MOST_FRAMES), "longest video in frames", metavar="N")
