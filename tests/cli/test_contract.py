@@ -35,6 +35,7 @@ source_fps handover color_match prepend_input keep_audio keep_parts
 new_frames_only captioner caption_only teacache_fixed cache float8_matmul
 vae_dtype embedding_cache save_last_frame num_videos no_vlm concat audio_track i2v_condition_type no_riflex
 neg_prompt i2v_resolution i2v_image_path use_cpu_offload save_path
+codec crf video_colors
 transformer text_encoder vae quantize
 """
 

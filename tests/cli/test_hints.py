@@ -11,7 +11,8 @@ from videogen.tasks.options import FLAG_NAMES
 MEANT = {
     "--steps": "--num_inference_steps",
     "--cfg": "--guidance_scale",
-    "--quantize": "--low_vram",
+    "--quantization": "--quantize",
+    "--gguf": "--transformer",
     "--fp8": "--low_vram",
     "--attention": "--attention_backend",
     "--prompt_file": "--jobs",

@@ -100,7 +100,7 @@ def test_a_page_instead_of_a_file(cli, r2v, tmp_path, server):
     (folder / "login.safetensors").write_text("<html>log in</html>" * 100)
     finished = cli(*r2v, "--output", tmp_path / "a.npy", "--lora", f"{url}/login.safetensors")
     assert finished.code == 2
-    assert "login.safetensors" in finished.complaint
+    assert "is a web page, not the file itself" in finished.complaint
     finished = cli(*r2v, "--output", tmp_path / "a.npy", "--lora", f"{url}/nowhere.safetensors")
     assert finished.code == 2
     assert "the server answered 404" in finished.complaint

@@ -115,6 +115,11 @@ KINDS = {
         f"image {s}": Kind(f"image.{s}", lambda path: read_image("--input_image", str(path), FETCHER))
         for s in samples.IMAGES
     },
+    **{
+        f"image {name}": Kind(name, lambda path: read_image("--input_image", str(path), FETCHER))
+        for name in ("image.heic", "image_16.png", "image_float.tiff", "image_profile.png")
+    },
+    **{f"video {name}": Kind(name, _video) for name in ("video_hdr.mov", "video_fields.mp4", "frames.npy")},
     "comment": Kind("video.mp4", lambda path: (read_comment(path), sidecar.read_record(path))),
     "config": Kind("config.yaml", lambda path: sources.from_config(str(path)), text=True),
     "prompts of jobs": Kind("jobs.txt", lambda path: jobs.read_jobs(str(path), {}, ()), text=True),

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import imageio_ffmpeg
 import numpy as np
+import pillow_heif
 import soundfile
-from PIL import Image
+from PIL import Image, ImageCms
 from safetensors.numpy import save_file
 
 from videogen.checkpoints.tensor_headers import tensor_shapes
@@ -96,6 +97,7 @@ def make(folder: Path, model: Path) -> None:
     for kind in IMAGES:
         options = {"exif": exif} if kind in ("jpeg", "png", "webp", "tiff", "avif") else {}
         Image.fromarray(pixels).save(folder / f"image.{kind}", **options)
+    pictures_as_people_have_them(folder, pixels)
     texts(folder)
     shutil.copytree(model, folder / "model")
     chat = folder / "chat"
@@ -123,6 +125,23 @@ def make(folder: Path, model: Path) -> None:
     np.save(parts / "001.npy", np.zeros((3, 4, 5, 3), np.uint8))
     save_file({"latents": np.zeros((1, 2, 1, 2, 2), np.float32)}, parts / "001.safetensors")
     ResumeStore(parts, "h", {"seed": 1}).mark_finished(0, {})
+
+
+def pictures_as_people_have_them(folder: Path, pixels: np.ndarray) -> None:
+    """Write pictures and videos whose pixels are not 8-bit sRGB."""
+    pillow_heif.register_heif_opener()
+    Image.fromarray(pixels).save(folder / "image.heic")
+    Image.fromarray(pixels[..., 0].astype(np.uint16) * 257).save(folder / "image_16.png")
+    Image.fromarray(pixels[..., 0].astype(np.float32)).save(folder / "image_float.tiff")
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    palette = Image.fromarray(pixels).quantize(8)
+    palette.save(folder / "image_profile.png", icc_profile=profile, transparency=bytes(range(8)))
+    np.save(folder / "frames.npy", pixels[None].repeat(5, 0))
+    hdr = "setparams=color_primaries=bt2020:color_trc=smpte2084:colorspace=bt2020nc,setsar=4/3"
+    hevc = ("-c:v", "libx265", "-pix_fmt", "yuv420p10le", "-x265-params", "log-level=error")
+    ffmpeg(folder / "video_hdr.mov", *PICTURE, "-vf", hdr, *hevc)
+    fields = ("-flags", "+ilme+ildct", "-x264-params", "tff=1")
+    ffmpeg(folder / "video_fields.mp4", *PICTURE, "-c:v", "libx264", *fields)
 
 
 def texts(folder: Path) -> None:

@@ -104,6 +104,7 @@ def test_an_incomplete_or_broken_folder_is_refused(tmp_path):
     folder = tiny_chat_model(tmp_path / "model")
     (folder / "tokenizer.json").unlink()
     assert "missing tokenizer.json; download it again" in refusal(folder)
+    (folder / "model.safetensors").unlink()
     index = folder / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}))
     assert "missing model-1.safetensors and 1 more shards" in refusal(folder)

@@ -27,6 +27,8 @@ from videogen.results.output_paths import (
 
 FAIL, OVERWRITE, RESUME = OverwritePolicy(), OverwritePolicy(overwrite=True), OverwritePolicy(resume=True)
 
+KINDS = "must be .mp4, .mov, .webm, .mkv, .gif, .npy, .png or a folder"
+
 
 @dataclass
 class Options:
@@ -34,6 +36,7 @@ class Options:
     output_dir: str | None = None
     save_latents: str | None = None
     save_last_frame: str | None = None
+    codec: str | None = None
 
 
 @pytest.fixture
@@ -77,7 +80,7 @@ def names(folder):
             (".mp4", None),
             ("b/.NPY", None),
             (".gif", None),
-            ("a.png", None),
+            ("a.png", "still"),
             (".hidden", "png"),
         ),
     ],
@@ -124,8 +127,8 @@ def test_chosen_names(monkeypatch):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"output": "b/a.x.avi"}, "--output b/a.x.avi: must be .mp4, .gif, .npy or a folder; try b/a.mp4"),
-        ({"output": ".mp4"}, "--output .mp4: must be .mp4, .gif, .npy or a folder; try video.mp4"),
+        ({"output": "b/a.x.avi"}, f"--output b/a.x.avi: {KINDS}; try b/a.mp4"),
+        ({"output": ".mp4"}, f"--output .mp4: {KINDS}; try video.mp4"),
         ({"save_latents": "b/a.pt"}, "--save_latents b/a.pt: must end in .safetensors; try a.safetensors"),
         ({"save_last_frame": "b/a.jpg"}, "--save_last_frame b/a.jpg: must end in .png; try a.png"),
     ],
@@ -136,18 +139,18 @@ def test_suffixes(options, said):
 
 @pytest.mark.parametrize("name", ["output", "save_latents", "save_last_frame"])
 def test_several_videos_need_several_names(name):
-    said = complaint(check_pattern, Options(**{name: "a"}), many=True, resume=False)
+    said = complaint(check_pattern, Options(**{name: "a"}), shared={"a"}, resume=False)
     assert said == f"--{name} a: several videos need {{seed}} or {{index}} in it; or give --output_dir"
     for pattern in ("{seed}", "a{index}"):
-        check_pattern(Options(**{name: pattern}), many=True, resume=False)
-    check_pattern(Options(**{name: "a"}), many=False, resume=False)
+        check_pattern(Options(**{name: pattern}), shared={pattern}, resume=False)
+    check_pattern(Options(**{name: "a"}), shared=(), resume=False)
 
 
 def test_resume_needs_a_name():
-    said = complaint(check_pattern, Options(save_latents="a"), many=False, resume=True)
+    said = complaint(check_pattern, Options(save_latents="a"), shared=(), resume=True)
     assert said == "--resume: needs names that stay the same; give --output or --output_dir"
     for options in (Options(output="a"), Options(output_dir="a")):
-        check_pattern(options, many=False, resume=True)
+        check_pattern(options, shared=(), resume=True)
 
 
 def test_default_names_are_the_next_free_ones(inside):

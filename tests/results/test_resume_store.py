@@ -4,6 +4,7 @@ import json
 import pickle
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,8 +19,9 @@ SIZE = (32, 16)  # width, height
 
 
 @pytest.fixture
-def store(tmp_path):
-    return ResumeStore(tmp_path / "a.parts", "hash", REQUEST)
+def store(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # a short name, which messages show whole
+    return ResumeStore(Path("a.parts"), "hash", REQUEST)
 
 
 def frames(number, count=3):

@@ -62,10 +62,14 @@ def test_what_is_asked_for_comes_first(asked):
 
 
 @pytest.mark.parametrize(
-    ("asked", "near"), [("I2V", "I2V"), ("T2V-1.4B", "T2V-1"), ("x", "T2V"), ("", "T2V")]
+    ("asked", "fix"),
+    [
+        *(("I2V", "for example T2V-14B"), ("T2V-1.4B", "nearest T2V-1")),
+        *(("x", "for example T2V-14B"), ("", "for example T2V-14B")),
+    ],
 )
-def test_nothing_fits_what_is_asked_for(asked, near):
-    with pytest.raises(InputError, match=f"^--teacache_model .*must be one of .*; nearest {near}"):
+def test_nothing_fits_what_is_asked_for(asked, fix):
+    with pytest.raises(InputError, match=f"^--teacache_model .*must be one of .*; {fix}"):
         choose_table(asked, "SkyReels-V2-DF-14B-540P", 5120, image=False)
 
 

@@ -28,6 +28,8 @@ def caption(options: Options, workdir: Path, *, dry_run: bool) -> str:
     prompt_writers = find_prompt_writers(options, needed=() if given is None else (role,))
     fetcher = Fetcher(folder=workdir, timeout=options.download_timeout)
     video = None if given is None else read_video("--input_video", given, fetcher)
+    for note in video.notes if video is not None else ():
+        logger.warning(note)
     for found in prompt_writers.values():
         if found.note:
             logger.warning(found.note)

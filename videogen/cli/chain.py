@@ -366,14 +366,15 @@ def _save_log(folder: Path) -> None:
 
 def _join(chain: Chain, done: "Sequence[Result]") -> Path:
     """Join all links to one film, without the first frame of a link, which repeats the last before it."""
-    from videogen.engine.generate import fit  # noqa: PLC0415
+    from videogen.engine.generate import encoding_of, fit  # noqa: PLC0415
     from videogen.media.video_writer import open_writer  # noqa: PLC0415
 
     videos = [read_video("video", str(result.outputs.path), Fetcher(folder=chain.workdir)) for result in done]
     size = (videos[0].width, videos[0].height)
     frames = sum(video.num_frames for video in videos) - len(videos) + 1
     target = chain.folder / FILM
-    with open_writer(target, "mp4", size=size, fps=round(videos[0].fps), num_frames=frames) as film:
+    encoding, fps = encoding_of(chain.options), round(videos[0].fps)
+    with open_writer(target, "mp4", size=size, fps=fps, num_frames=frames, encoding=encoding) as film:
         for number, video in enumerate(videos):
             for index, frame in enumerate(video.frames()):
                 if number == 0 or index > 0:

@@ -11,9 +11,9 @@ SYNONYMS: dict[str, str] = {
             "steps num_steps sampling_steps inference_step denoising_steps nfe iterations",
         "--guidance_scale":
             "cfg guidance cfg_value cfg_weight scale guide_scale text_cfg_scale guidance_strength",
-        "--low_vram (float8 weights), or --float8_matmul":
-            "quantize quantization quant fp8 float8 int8 int4 q8 nf4 gguf load_in_8bit load_in_4bit "
-            "torchao bitsandbytes",
+        "--quantize int8, int4 or float8, or --low_vram":
+            "quantization quant fp8 float8 int8 int4 q8 nf4 load_in_8bit load_in_4bit torchao bitsandbytes",
+        "--transformer FILE": "gguf unet dit checkpoint transformer_path diffusion_model",
         "--low_vram, or --offload":
             "vram lowvram medvram memory max_memory low_memory save_memory blocks_to_swap block_swap",
         "--offload": "cpu_offload model_offload enable_model_cpu_offload sequential_offload offload_to_cpu",

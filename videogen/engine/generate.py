@@ -22,6 +22,7 @@ from videogen.errors import VideoGenError
 from videogen.files import Record
 from videogen.media import audio, video_writer
 from videogen.media.download import display_name
+from videogen.media.output_formats import Encoding
 from videogen.pipelines.base import Part, VideoPipeline
 from videogen.pipelines.pixels import frames_tensor
 from videogen.planning.plan import Plan
@@ -32,6 +33,7 @@ from videogen.results.resume_store import ResumeStore, SegmentWriter
 from videogen.runtime import device as devices
 from videogen.runtime.parallel import SINGLE_PROCESS, Communicator
 from videogen.tasks.option_types import Lora
+from videogen.tasks.options import Options
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +88,7 @@ def write(
             num_frames=shape.file_frames,
             comment=sidecar.comment(record),
             audio=stack.enter_context(_audio_file(plan)),
+            encoding=encoding_of(plan.options),
         ) as output,
     ):
         for frames in _source_frames(plan, pipeline):
@@ -108,6 +111,12 @@ def write(
         with files.writing(plan.resume_store.folder):
             plan.resume_store.remove()
     return Result(outputs=outputs, record=record)
+
+
+def encoding_of(options: Options) -> Encoding:
+    """Return how the options want a video encoded."""
+    published = options.video_colors == "published"
+    return Encoding(codec=options.codec, crf=options.crf, published=published)
 
 
 def _replay(

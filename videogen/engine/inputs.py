@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from videogen.distributed import get_ranks
 from videogen.errors import InputError, is_out_of_memory
-from videogen.media.download import sha256_of
+from videogen.media.stored_frames import content_digest
 from videogen.planning.plan import Outline
 from videogen.tasks.options import OPTIONS
 
@@ -34,7 +34,7 @@ def _check(plan: Outline) -> None:
         for source in sources:
             what = None
             try:
-                if sha256_of(source.path) != source.sha256:
+                if content_digest(source.path) != source.sha256:
                     what = "was replaced during the run"
             except OSError as error:
                 what = f"cannot be read any more ({error.strerror})"

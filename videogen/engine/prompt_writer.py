@@ -17,6 +17,7 @@ from videogen.tasks.options import Options
 if TYPE_CHECKING:
     import torch
 
+    from videogen.media.stored_frames import StoredFrames
     from videogen.media.video_reader import InputVideo
     from videogen.planning.plan import Plan
     from videogen.prompts.chat import Chat
@@ -152,19 +153,21 @@ def _prompt(plan: "Plan", written: Mapping[str, object], model: "Chat") -> dict[
     return {**written, **({"roll_prompts": texts} if several else {"prompt": texts[0]})}
 
 
-def describe_video(source: "InputVideo", model: "Chat") -> dict[str, object]:
+def describe_video(source: "InputVideo | StoredFrames", model: "Chat") -> dict[str, object]:
     """Return the structural caption of a video (``caption.parse``), from 16 of its frames."""
     import numpy as np  # noqa: PLC0415 - this module is loaded at start-up
 
     from videogen.media.frames import frames_at  # noqa: PLC0415
-    from videogen.media.video_reader import scaled  # noqa: PLC0415
+    from videogen.media.shown import scaled  # noqa: PLC0415
     from videogen.prompts import caption  # noqa: PLC0415 - not before a prompt is written
 
     frames = frames_at(source, caption.sample_indices(source.count()))
     return caption.describe(np.stack([scaled(frame, CAPTION_SIZE) for frame in frames]), model, seed=SEED)
 
 
-def write_captions(options: Options, source: "InputVideo | None", role: str) -> dict[str, object]:
+def write_captions(
+    options: Options, source: "InputVideo | StoredFrames | None", role: str
+) -> dict[str, object]:
     """Return what --caption_only prints: captions of a video, or an enhanced prompt.
 
     Args:

@@ -10,7 +10,10 @@ from PIL import Image
 
 from videogen.errors import InputError
 from videogen.media.download import Fetcher
-from videogen.media.video_reader import InputVideo, read_video, read_with_decord, scaled
+from videogen.media.picture import to_srgb
+from videogen.media.shown import scaled
+from videogen.media.stored_frames import StoredFrames
+from videogen.media.video_reader import InputVideo, read_video, read_with_decord
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +53,13 @@ class FrameArray:
         return np.stack([scaled(picture, size) for picture in last])
 
 
-def as_video(name: str, given: object) -> InputVideo | FrameArray:
+def as_video(name: str, given: object) -> InputVideo | StoredFrames | FrameArray:
     """Return a video for what a Python caller passed: a path, uint8 [F, H, W, 3], or a sequence of images.
 
     Raises:
         InputError: none of these, or a file that is not a video.
     """
-    if isinstance(given, InputVideo | FrameArray):
+    if isinstance(given, InputVideo | StoredFrames | FrameArray):
         return given
     if isinstance(given, str | Path):
         if "://" in str(given):
@@ -65,7 +68,7 @@ def as_video(name: str, given: object) -> InputVideo | FrameArray:
     if isinstance(given, Sequence) and given and isinstance(given[0], Image.Image):
         if len({image.size for image in given}) > 1:
             raise InputError(f"{name}=", "images", "must be of one size", "resize them first")
-        given = np.stack([np.asarray(image.convert("RGB")) for image in given])
+        given = np.stack([np.asarray(to_srgb(image)[0]) for image in given])
     if not (
         isinstance(given, np.ndarray) and given.dtype == np.uint8 and given.ndim == 4 and given.shape[3] == 3
     ):
@@ -75,7 +78,7 @@ def as_video(name: str, given: object) -> InputVideo | FrameArray:
 
 
 def frames_at(
-    video: InputVideo | FrameArray, indices: Sequence[int], *, prefer_decord: bool = False
+    video: InputVideo | StoredFrames | FrameArray, indices: Sequence[int], *, prefer_decord: bool = False
 ) -> Iterator[np.ndarray]:
     """Yield the frames at ascending ``indices``, uint8 RGB [H, W, 3].
 

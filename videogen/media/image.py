@@ -1,38 +1,48 @@
-"""Still images: opening them safely, and each task's resize rule. PIL only."""
+"""Still images: opening them safely, and each task's resize rule. What their pixels mean: picture.py."""
 
 import math
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from videogen.errors import InputError, reported_as
 from videogen.media.download import Fetcher, display_name, sha256_of
+from videogen.media.picture import to_srgb
 
 # Formats PIL decodes by itself; others (EPS, say) would start helper programs.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "MPO", "AVIF")
+HEIF = "HEIF"  # through pillow-heif
+# Brands in the first box of a HEIC or HEIF file (ISO 23008-12, annexes B to D), AVIF's not among them.
+HEIF_BRANDS = (*(b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"), b"mif1", b"msf1")
+AVIF_BRANDS = (b"avif", b"avis")
 LARGEST = 500_000_000  # bytes
 WHITE = (255, 255, 255)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InputImage:
-    """An image file that was opened and decoded once; ``width`` and ``height`` are upright (EXIF applied)."""
+    """An image file that was opened and decoded once; ``width`` and ``height`` are upright (EXIF applied).
+
+    ``notes`` say what of it is not used as it stands, one line each.
+    """
 
     path: Path
     name: str
     width: int
     height: int
     sha256: str
+    notes: tuple[str, ...] = ()
 
     def load(self) -> Image.Image:
-        """Load the image upright, in RGB (as diffusers' load_image)."""
-        return _open("input image", self.name, self.path)
+        """Load the image upright, in sRGB, on white where it is transparent."""
+        return _open("input image", self.name, self.path)[0]
 
 
-def _open(flag: str, source: str, path: Path) -> Image.Image:
-    """Decode an image; of an animation, the first frame."""
+def _open(flag: str, source: str, path: Path) -> tuple[Image.Image, list[str]]:
+    """Decode an image, of an animation the first frame; return it with what there is to say about it."""
     fix = "the file is damaged; save it again"
     with (
         reported_as(lambda why: InputError(flag, source, f"cannot be decoded ({why})", fix)),
@@ -40,14 +50,45 @@ def _open(flag: str, source: str, path: Path) -> Image.Image:
     ):
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         Image.init()
+        formats = [name for name in FORMATS if name in Image.OPEN]
+        if _is_heif(path):
+            _pillow_heif(flag, source).register_heif_opener()
+            formats = [HEIF]
         try:
-            with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
-                return ImageOps.exif_transpose(image).convert("RGB")
+            with Image.open(path, formats=formats) as image:
+                count = getattr(image, "n_frames", 1)
+                notes = [f"holds {count} pictures; the first is used"] if count > 1 else []
+                shown, more = to_srgb(image, turned=True)
+                return shown, notes + more
         except UnidentifiedImageError:
-            raise InputError(flag, source, "is not an image", f"give one of {', '.join(FORMATS)}") from None
+            known = ", ".join((*FORMATS, "HEIC"))
+            what = "is not a whole HEIC image" if formats == [HEIF] else "is not an image"
+            raise InputError(flag, source, what, f"give one of {known}") from None
         except (Image.DecompressionBombWarning, Image.DecompressionBombError):
             limit = (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000
             raise InputError(flag, source, f"more than {limit} megapixels", "scale it down") from None
+
+
+def _is_heif(path: Path) -> bool:
+    """Return whether a file says that it is HEIC or HEIF: its first box lists its brands."""
+    with path.open("rb") as file:
+        head = file.read(64)
+    size = int.from_bytes(head[:4], "big")
+    if head[4:8] != b"ftyp":
+        return False
+    brands = [head[start : start + 4] for start in (8, *range(16, min(size, 64), 4))]
+    if any(brand in AVIF_BRANDS for brand in brands):
+        return False
+    return any(brand in HEIF_BRANDS for brand in brands)
+
+
+def _pillow_heif(flag: str, source: str) -> ModuleType:
+    try:
+        import pillow_heif  # noqa: PLC0415 - only for HEIC files
+    except ImportError:
+        what, fix = "is a HEIC image, which needs the package pillow-heif", "pip install pillow-heif"
+        raise InputError(flag, source, what, f"{fix}, or save it as PNG or JPEG") from None
+    return pillow_heif
 
 
 def read_image(flag: str, source: str, fetcher: Fetcher) -> InputImage:
@@ -59,13 +100,15 @@ def read_image(flag: str, source: str, fetcher: Fetcher) -> InputImage:
     path = fetcher.local(flag, source)
     if path.stat().st_size > LARGEST:  # some decoders read the whole file first
         raise InputError(flag, source, f"larger than {LARGEST / 1e6:.0f} MB", "scale it down")
-    image = _open(flag, source, path)
+    image, notes = _open(flag, source, path)
+    name = display_name(source)
     return InputImage(
         path=path,
-        name=display_name(source),
+        name=name,
         width=image.width,
         height=image.height,
         sha256=sha256_of(path),
+        notes=tuple(f"{name} {note}" for note in notes),
     )
 
 

@@ -2,14 +2,13 @@
 
 import math
 import os
-import struct
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from videogen.errors import InputError, first_line, reported_as
 
@@ -98,14 +97,6 @@ def exact(rate: float) -> Fraction:
     return Fraction(rate).limit_denominator(1_000_000) or Fraction(rate)
 
 
-class Orientation(NamedTuple):
-    """Operations that make a decoded frame upright, in this order."""
-
-    transposed: bool = False
-    mirrored: bool = False
-    flipped: bool = False
-
-
 class MediaKind(NamedTuple):
     """A kind of input file: the demuxers that may open it, and words for error messages."""
 
@@ -153,12 +144,8 @@ def open_video(
     flag: str, source: str, path: Path, **options: str
 ) -> "Iterator[tuple[av.container.InputContainer, av.video.stream.VideoStream]]":
     """Open a video file: its container and its first video stream."""
-    import av  # noqa: PLC0415 - this module is loaded at start-up
-
     with open_container(flag, source, path, VIDEO, **options) as container:
-        # Covers of music files are video streams too.
-        attached = av.stream.Disposition.attached_pic
-        streams = [stream for stream in container.streams.video if not stream.disposition & attached]
+        streams = shown_streams(container)
         if not streams:
             raise InputError(flag, source, "has no video stream", "give a video file")
         if streams[0].codec_context is None:
@@ -168,6 +155,14 @@ def open_video(
             raise InputError(flag, source, what, "scale it down")
         streams[0].codec_context.options = LIMITS  # also for frames of another size than the first
         yield container, streams[0]
+
+
+def shown_streams(container: "av.container.InputContainer") -> "list[av.video.stream.VideoStream]":
+    """Return the video streams but for pictures: covers of music files are video streams too."""
+    import av  # noqa: PLC0415 - this module is loaded at start-up
+
+    attached = av.stream.Disposition.attached_pic
+    return [stream for stream in container.streams.video if not stream.disposition & attached]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -285,20 +280,6 @@ def decode_timeline(flag: str, source: str, path: Path, rate: Fraction) -> Timel
     if not count:
         raise InputError(flag, source, "has no frames", "give another video")
     return Timeline(moments=range(count), end=count, tick=1 / rate)
-
-
-def orientation_of(picture: "av.VideoFrame") -> Orientation:
-    """Return the orientation that a frame's display matrix asks for, to the nearest right angle.
-
-    The matrix's rows are (a, b, u), (c, d, v), (x, y, w); a pixel at (x, y) is shown at (ax + cy, bx + dy).
-    """
-    matrix: Any = picture.side_data.get("DISPLAYMATRIX")
-    if matrix is None:
-        return Orientation()
-    a, b, _, c, d = struct.unpack_from("=5i", bytes(matrix))
-    if abs(b) > abs(a):
-        return Orientation(transposed=True, mirrored=c < 0, flipped=b < 0)
-    return Orientation(mirrored=a < 0, flipped=d < 0)
 
 
 def use_threads(stream: "av.video.stream.VideoStream") -> None:

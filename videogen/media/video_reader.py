@@ -16,7 +16,6 @@ from videogen.media.download import Fetcher, display_name, sha256_of
 from videogen.media.probe import (
     VIDEO,
     Keyframe,
-    Orientation,
     Resampling,
     Timeline,
     decode_packets,
@@ -25,11 +24,13 @@ from videogen.media.probe import (
     find_truncation,
     open_container,
     open_video,
-    orientation_of,
     probe_stream,
     regular,
+    shown_streams,
     use_threads,
 )
+from videogen.media.shown import Look, deinterlaced, look_of, to_rgb
+from videogen.media.stored_frames import StoredFrames, is_stored, read_stored
 
 if TYPE_CHECKING:
     import av
@@ -41,16 +42,15 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LONGEST = 24 * 60 * 60  # seconds; a damaged time would mean any number of frames to resample
-# swscale's SWS_BICUBIC | SWS_FULL_CHR_H_INP; without the second, every other pixel may give no chroma.
-SCALING = 0x4 | 0x2000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InputVideo:
     """A video file whose packets were all read and whose first frame was decoded.
 
-    ``width`` and ``height`` are upright (display matrix applied), ``fps`` is the average rate,
-    ``start`` the seconds from the file's start to the first frame.
+    ``width`` and ``height`` are upright (display matrix applied) and with square pixels, ``fps`` is the
+    average rate, ``start`` the seconds from the file's start to the first frame. ``notes`` say what is not
+    shown as it is stored, one line each.
     """
 
     path: Path
@@ -64,7 +64,8 @@ class InputVideo:
     has_audio: bool
     start: float
     timeline: Timeline = field(repr=False, compare=False)
-    orientation: Orientation = field(repr=False, compare=False)
+    look: Look = field(repr=False, compare=False)
+    notes: tuple[str, ...] = ()
 
     def load(self) -> "InputVideo":
         """Return the video itself: frames are decoded when they are asked for."""
@@ -158,8 +159,8 @@ class Tail:
             self.images[slots] = _upright(self.video, picture, self.size)
 
 
-def read_video(flag: str, source: str, fetcher: Fetcher) -> InputVideo:
-    """Fetch a video, read all of its packets and decode its first frame.
+def read_video(flag: str, source: str, fetcher: Fetcher) -> InputVideo | StoredFrames:
+    """Fetch a video, read all of its packets and decode its first frame; or check stored frames.
 
     Only where timestamps are missing or the decoder leaves out frames at the start (raw streams, some cut
     files) are all frames decoded to count them.
@@ -167,7 +168,10 @@ def read_video(flag: str, source: str, fetcher: Fetcher) -> InputVideo:
     Raises:
         InputError: no such file, not a video, truncated, without a video stream or frames.
     """
-    path = fetcher.local(flag, source)
+    path = Path(source).expanduser()
+    path = path if path.is_dir() else fetcher.local(flag, source)
+    if is_stored(path):
+        return read_stored(flag, source, path)
     with open_video(flag, source, path) as (container, stream):
         probe = probe_stream(container, stream)
         if missing := find_truncation(flag, source, path, (container, stream), probe):
@@ -179,15 +183,16 @@ def read_video(flag: str, source: str, fetcher: Fetcher) -> InputVideo:
         start = max(0.0, float(timeline.moments[0] * timeline.tick) - (container.start_time or 0) / 1e6)
         has_audio = bool(container.streams.audio)
         probe.first.reformat(format="rgb24")  # or an error
-        size, orientation = (probe.first.width, probe.first.height), orientation_of(probe.first)
-        width, height = reversed(size) if orientation.transposed else size
+        look, notes = look_of(probe.first, stream.sample_aspect_ratio)
+        notes += _unused_streams(container)
         num_frames, rate = len(timeline.moments), timeline.rate(declared)
         if num_frames / rate > LONGEST:
             what = f"lasts {float(num_frames / rate):.0f} s, more than {LONGEST}"
             raise InputError(flag, source, what, "cut a part out")
+    name, (width, height) = display_name(source), look.size
     return InputVideo(
         path=path,
-        name=display_name(source),
+        name=name,
         width=width,
         height=height,
         num_frames=num_frames,
@@ -197,36 +202,24 @@ def read_video(flag: str, source: str, fetcher: Fetcher) -> InputVideo:
         has_audio=has_audio,
         start=start,
         timeline=timeline,
-        orientation=orientation,
+        look=look,
+        notes=tuple(f"{name} {note}" for note in notes),
     )
 
 
+def _unused_streams(container: "av.container.InputContainer") -> list[str]:
+    count = len(shown_streams(container))
+    return [f"has {count} video streams; the first is used"] if count > 1 else []
+
+
 def _upright(video: InputVideo, picture: "av.VideoFrame", size: tuple[int, int] | None) -> "np.ndarray":
-    """Convert a frame to upright uint8 RGB [H, W, 3] of ``size``, by way of the first frame's size."""
-    import numpy as np  # noqa: PLC0415 - this module is loaded at start-up
-
-    orientation = video.orientation
-    width, height = (video.height, video.width) if orientation.transposed else (video.width, video.height)
+    """Convert a frame to upright uint8 RGB [H, W, 3] of ``size``."""
     with reported_as(lambda why: InputError("input video", video.name, why, VIDEO.convert)):
-        image = picture.to_ndarray(format="rgb24", width=width, height=height)
-    if orientation.transposed:
-        image = image.transpose(1, 0, 2)
-    if orientation.mirrored:
-        image = image[:, ::-1]
-    if orientation.flipped:
-        image = image[::-1]
-    return scaled(np.ascontiguousarray(image), size)
+        return to_rgb(picture, video.look, size)
 
 
-def scaled(image: "np.ndarray", size: tuple[int, int] | None) -> "np.ndarray":
-    """Scale uint8 RGB [H, W, 3] to ``size`` (width, height) with swscale's bicubic filter."""
-    import av  # noqa: PLC0415 - this module is loaded at start-up
-    import numpy as np  # noqa: PLC0415
-
-    if size in (None, (image.shape[1], image.shape[0])):
-        return image
-    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image))
-    return frame.reformat(*size, interpolation=SCALING).to_ndarray()
+def _shown(video: InputVideo, pictures: "Iterable[av.VideoFrame]") -> "Iterable[av.VideoFrame]":
+    return deinterlaced(pictures) if video.look.interlaced else pictures
 
 
 def _pictures(video: InputVideo) -> "Iterator[tuple[int, av.VideoFrame]]":
@@ -234,7 +227,7 @@ def _pictures(video: InputVideo) -> "Iterator[tuple[int, av.VideoFrame]]":
     index = -1
     with open_video("input video", video.name, video.path) as (container, stream):
         use_threads(stream)
-        for index, picture in enumerate(decode_packets(container.demux(stream))):
+        for index, picture in enumerate(_shown(video, decode_packets(container.demux(stream)))):
             yield index, picture
     if index + 1 != video.num_frames:
         what = f"{index + 1} frames can be decoded, {video.num_frames} should be there"
@@ -244,15 +237,16 @@ def _pictures(video: InputVideo) -> "Iterator[tuple[int, av.VideoFrame]]":
 def fill_from_keyframe(video: InputVideo, tail: Tail) -> bool:
     """Decode from the last keyframe before the tail; return whether that gives the expected frames."""
     moments, keyframes = video.timeline.moments, video.timeline.keyframes
-    place = bisect_right(keyframes, moments[tail.first], key=lambda keyframe: keyframe.pts) - 1
+    needed = max(0, tail.first - 1) if video.look.interlaced else tail.first  # fields are compared
+    place = bisect_right(keyframes, moments[needed], key=lambda keyframe: keyframe.pts) - 1
     if place < 0:
         return False
     start = keyframes[place]
     try:
         with open_video("input video", video.name, video.path) as (container, stream):
             use_threads(stream)
-            pictures = decode_packets(_packets_from(container, stream, start))
-            return _fill(tail, pictures, moments, start.pts)
+            pictures = _from(start.pts, decode_packets(_packets_from(container, stream, start)))
+            return _fill(tail, _shown(video, pictures), moments, start.pts)
     except InputError as error:
         logger.debug("decoding %s from its start: %s", video.name, error)
         return False
@@ -279,15 +273,21 @@ def _packets_from(
                 break
 
 
+def _from(start: int, pictures: "Iterable[av.VideoFrame]") -> "Iterator[av.VideoFrame]":
+    """Leave out frames before ``start``, which may refer to others before the keyframe."""
+    return (picture for picture in pictures if picture.pts is None or picture.pts >= start)
+
+
 def _fill(tail: Tail, pictures: "Iterable[av.VideoFrame]", moments: Sequence[int], start: int) -> bool:
     """Collect the frames from ``start`` on; return whether they are those of the timeline, all intact."""
     index = bisect_left(moments, start)
     for picture in pictures:
-        if picture.pts is None:
-            return False
-        if picture.pts < start:  # it may refer to frames before the keyframe
-            continue
-        if index == len(moments) or picture.pts != moments[index] or picture.is_corrupt:
+        if (
+            picture.pts is None
+            or index == len(moments)
+            or picture.pts != moments[index]
+            or picture.is_corrupt
+        ):
             return False
         tail.take(index, picture)
         index += 1
@@ -295,7 +295,9 @@ def _fill(tail: Tail, pictures: "Iterable[av.VideoFrame]", moments: Sequence[int
 
 
 def read_with_decord(video: InputVideo, indices: Sequence[int]) -> "list[np.ndarray] | None":
-    """Return the frames at ``indices``; None if decord is not installed or cannot read the file."""
+    """Return the frames at ``indices``; None if decord is not installed or cannot read or show the file."""
+    if not video.look.is_plain:
+        return None
     try:
         import decord  # noqa: PLC0415 - this module is loaded at start-up, and there are no wheels for ARM
 
@@ -317,4 +319,5 @@ def read_comment(path: Path) -> str | None:
         InputError: the file cannot be read as a video.
     """
     with open_container("", path.name, path) as container:
-        return container.metadata.get("comment")
+        # Matroska's names are in capitals.
+        return next((text for name, text in container.metadata.items() if name.lower() == "comment"), None)

@@ -1,4 +1,4 @@
-"""Streaming video writers: MP4, GIF, NPY or a folder of PNGs, written atomically.
+"""Streaming video writers: video files, GIF, NPY, a PNG or a folder of them, written atomically.
 
 Every writer writes to a temporary sibling of the target, which is renamed when it is complete and has been
 checked, and removed after any error before that.
@@ -19,11 +19,13 @@ from PIL import Image
 
 from videogen.errors import InputError
 from videogen.files import WritingError, replace, temporary_sibling, writing
+from videogen.media.output_formats import CODECS, CONTAINERS, FOLDER, STILL, Encoding, color_options
 from videogen.media.probe import open_container
 
-QUALITY = 8  # imageio's scale; x264 at CRF 10, as published (spec skyreels_v3 section 1)
+PLAIN = Encoding()
 PNG_NAME = "{:06d}.png"
 ENCODER_TIMEOUT = 120.0  # seconds that ffmpeg may take for a few frames, or for the end of the file
+OPUS_LAYOUTS = "mono|stereo|5.1|7.1"
 QUEUE_SIZE = 2  # chunks of frames between the one being written and the one being computed
 
 
@@ -33,6 +35,14 @@ class Audio(NamedTuple):
     path: Path
     start: float
     seconds: float
+
+
+class _About(NamedTuple):
+    """What a video file holds besides frames, and how those are encoded."""
+
+    comment: str
+    audio: Audio | None
+    encoding: Encoding
 
 
 class FrameWriter(Protocol):
@@ -51,9 +61,9 @@ class FrameWriter(Protocol):
 
 
 class _FfmpegWriter:
-    """Writer of MP4 and GIF with the ffmpeg of imageio-ffmpeg.
+    """Writer of video files and GIF with the ffmpeg of imageio-ffmpeg.
 
-    imageio's own streaming writer is the same for MP4, but its ffmpeg plugin refuses GIF.
+    imageio's own streaming writer is the same, but its ffmpeg plugin refuses GIF.
     """
 
     def __init__(self, path: Path, size: tuple[int, int], fps: int, options: dict) -> None:
@@ -121,16 +131,23 @@ class _FfmpegWriter:
         return WritingError("the video encoder failed", "try another suffix (.npy, .gif) or free some space")
 
 
-def _mp4(path: Path, size: tuple[int, int], fps: int, comment: str, audio: "Audio | None") -> FrameWriter:
-    options: dict = {"quality": QUALITY, "codec": "libx264"}
-    params: list[str] = []
-    if audio is not None:
-        options |= {"audio_path": f"file:{audio.path.absolute()}", "audio_codec": "aac"}
+def _encoder(path: Path, kind: str, rate: tuple[tuple[int, int], int], about: "_About") -> FrameWriter:
+    """Return the writer of a video file with a ``CONTAINERS`` suffix; ``rate`` is its size and its fps."""
+    container, encoding = CONTAINERS[kind], about.encoding
+    codec = CODECS[encoding.codec or container.codecs[0]]
+    params = [*container.options, *codec.options]
+    params += [] if encoding.published else color_options(codec)
+    if codec.crf is not None:
+        params += ["-crf", str(codec.crf if encoding.crf is None else encoding.crf)]
+    options: dict = {"quality": None, "codec": codec.encoder, "pix_fmt_out": codec.pixels}
+    if (audio := about.audio) is not None:
+        options |= {"audio_path": f"file:{audio.path.absolute()}", "audio_codec": container.audio}
         trim = f"atrim=start={audio.start:.6f}:end={audio.start + audio.seconds:.6f}"
-        params += ["-af", f"{trim},asetpts=PTS-{audio.start:.6f}/TB"]
+        layouts = f",aformat=channel_layouts={OPUS_LAYOUTS}" if container.audio == "libopus" else ""
+        params += ["-af", f"{trim},asetpts=PTS-{audio.start:.6f}/TB{layouts}"]
         params += ["-map_chapters", "-1", "-map_metadata", "-1", "-map_metadata:s:a", "-1"]
-    params += ["-metadata", f"comment={comment}"]
-    return _FfmpegWriter(path, size, fps, {**options, "output_params": params})
+    params += ["-metadata", f"comment={about.comment}"]
+    return _FfmpegWriter(path, *rate, {**options, "output_params": params})
 
 
 def _gif(path: Path, size: tuple[int, int], fps: int) -> FrameWriter:
@@ -144,6 +161,26 @@ def _gif(path: Path, size: tuple[int, int], fps: int) -> FrameWriter:
         "output_params": ["-filter_complex", palette],
     }
     return _FfmpegWriter(path, size, fps, options)
+
+
+class _StillWriter:
+    """Writer of one PNG."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.count = path, 0
+
+    def write(self, frames: np.ndarray) -> None:
+        for frame in frames:
+            Image.fromarray(frame).save(self.path, "PNG")
+            self.count += 1
+
+    def finish(self) -> None:
+        if self.count != 1:
+            what = f"{self.count} frames instead of 1"
+            raise WritingError(what, "please report it with the output of --env")
+
+    def abort(self) -> None:
+        pass
 
 
 class _NpyWriter:
@@ -251,16 +288,18 @@ def open_writer(
     num_frames: int,
     comment: str = "",
     audio: "Audio | None" = None,
+    encoding: Encoding = PLAIN,
 ) -> Iterator["PendingFile"]:
     """Yield a writer for ``target``: ``write()`` frames, ``finish()``, then ``publish()``.
 
     Args:
         target: final path; its folder must exist.
-        kind: 'mp4', 'gif', 'npy' or 'png' (a folder).
+        kind: one of ``FILES``, 'still' (one .png) or 'png' (a folder of them).
         size: (width, height) in pixels.
         num_frames: frames that will be written.
         comment: stored in the file where the format has a place for it.
-        audio: sound for an MP4.
+        audio: sound, for the kinds that hold it.
+        encoding: for the kinds that are encoded by a codec.
 
     The temporary file is removed if it is not published when the block ends.
 
@@ -270,15 +309,17 @@ def open_writer(
     with ExitStack() as stack:
         writer: FrameWriter
         with writing(target):
-            temporary = stack.enter_context(temporary_sibling(target, folder=kind == "png"))
+            temporary = stack.enter_context(temporary_sibling(target, folder=kind == FOLDER))
             if kind == "npy":
                 writer = _NpyWriter(temporary, size, num_frames)
-            elif kind == "png":
+            elif kind == FOLDER:
                 writer = _PngWriter(temporary)
+            elif kind == STILL:
+                writer = _StillWriter(temporary)
             elif kind == "gif":
                 writer = _gif(temporary, size, fps)
             else:
-                writer = _mp4(temporary, size, fps, comment, audio)
+                writer = _encoder(temporary, kind, (size, fps), _About(comment, audio, encoding))
         handle = PendingFile(temporary, target, _Background(writer))
         try:
             yield handle

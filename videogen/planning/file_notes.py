@@ -9,7 +9,7 @@ from videogen.prompts.length import cut_notes
 from videogen.tasks.options import OPTIONS, Options
 from videogen.tasks.task_spec import TaskSpec
 
-PROMPTS = ("prompt", "roll_prompts", "negative_prompt", "connection_prompt")  # options
+PROMPTS = [option.name for option in OPTIONS.values() if option.encoded]
 
 
 def file_notes(task: TaskSpec, options: Options, checkpoint: Checkpoint) -> Iterator[str]:
@@ -25,17 +25,21 @@ def file_notes(task: TaskSpec, options: Options, checkpoint: Checkpoint) -> Iter
     for lora in options.lora:
         if lora.path.exists() and (note := lora_files.check(lora.path, checkpoint)):
             yield note
-    yield from cut_notes(task.text, checkpoint, _texts(task, options))
+    yield from cut_notes(task.text, checkpoint, _texts(task, options, checkpoint))
 
 
-def _texts(task: TaskSpec, options: Options) -> Mapping[str, str]:
-    """Return all texts that the text encoders read, each by what a message calls it."""
+def _texts(task: TaskSpec, options: Options, checkpoint: Checkpoint) -> Mapping[str, str]:
+    """Return all texts that the text encoders read, each by what a message calls it.
+
+    Published defaults are left out: they are nobody's words.
+    """
     texts: dict[str, str] = {}
+    published = task.defaults(checkpoint)
     for name in PROMPTS:
         given = getattr(options, name) if task.uses(name) else None
         if isinstance(given, tuple):
             texts |= {f"{OPTIONS[name].flag} line {line}": text for line, text in enumerate(given, start=1)}
-        elif given:
+        elif given and given != published.get(name):
             texts[OPTIONS[name].flag] = given
     rewritten = options.prompt_enhancer and not (options.input_image or options.end_image)
     if options.roll_prompts or rewritten:

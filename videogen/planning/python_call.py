@@ -1,5 +1,6 @@
 """What Python callers give, made into the arguments of a pipeline."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,18 @@ from videogen.errors import InputError
 from videogen.media.audio import InputAudio, read_audio
 from videogen.media.download import Fetcher
 from videogen.media.frames import as_video
+from videogen.media.picture import to_srgb
+
+logger = logging.getLogger(__name__)
 
 
 def _as_image(name: str, given: object) -> Image.Image:
     if not isinstance(given, Image.Image):
         raise InputError(f"{name}=", type(given).__name__, "must be PIL images", "use load_image(path)")
-    return given
+    shown, notes = to_srgb(given)
+    for note in notes:
+        logger.warning("%s: a picture %s", name, note)
+    return shown
 
 
 def _as_audio(name: str, given: object) -> InputAudio:

@@ -14,8 +14,10 @@ from videogen.errors import InputError, VideoGenError
 from videogen.media.audio import AVATAR_FPS, MAX_FRAMES, InputAudio, read_audio
 from videogen.media.download import Fetcher
 from videogen.media.image import InputImage, read_image
+from videogen.media.stored_frames import StoredFrames
 from videogen.media.video_reader import InputVideo, read_video
 from videogen.planning import option_rules, output_names
+from videogen.planning.file_format import file_format_warnings
 from videogen.planning.model_facts import FileFacts, model_facts, options_of_weights, read_files
 from videogen.planning.plan import Draft, Outline, Plan
 from videogen.planning.request_checks import (
@@ -44,7 +46,7 @@ from videogen.tasks.presets import preset_values
 from videogen.tasks.table import check_used, find, variant
 from videogen.tasks.task_spec import Files, TaskSpec
 
-InputFile = InputAudio | InputImage | InputVideo
+InputFile = InputAudio | InputImage | InputVideo | StoredFrames
 Reader = Callable[[str, str, Fetcher], InputFile]
 READERS: Mapping[str, Reader] = {"image": read_image, "video": read_video, "audio": read_audio}
 
@@ -157,7 +159,9 @@ def decide(item: Item, workdir: Path) -> Draft:
 
     # 4. What the user should know, and who writes the prompt.
     explicit = {k for k, v in given.items() if not (k in item.recorded and v == usual.get(k))}
-    notes = list(warnings(task, options, explicit, inputs, shape, checkpoint))
+    notes = [note for files in inputs.values() for file in files for note in getattr(file, "notes", ())]
+    notes += warnings(task, options, explicit, inputs, shape, checkpoint)
+    notes += file_format_warnings(options, shape.file_frames)
     if options.preset and "lora" in explicit:
         notes.append(f"--lora takes the place of the LoRAs of --preset {options.preset}")
     notes += [

@@ -15,6 +15,7 @@ from transformers import InternVLConfig
 
 from videogen.errors import CheckpointError, VideoGenError
 from videogen.media.frames import FrameArray, frames_at
+from videogen.media.stored_frames import StoredFrames
 from videogen.media.video_reader import InputVideo
 from videogen.prompts.chat import Chat
 
@@ -29,7 +30,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 THOUGHTS = re.compile(r"\A\s*<think>.*?(</think>|\Z)", re.DOTALL)  # cut short, they are all of the reply
 
 
-def describe(source: InputVideo | FrameArray, model: Chat, *, seed: int) -> str:
+def describe(source: InputVideo | StoredFrames | FrameArray, model: Chat, *, seed: int) -> str:
     """Return a description of a video in one line, by a model of the kind ``FRAMES_CHAT``.
 
     Decoding is greedy, so ``seed`` does not matter to the published models.
@@ -61,7 +62,7 @@ def segment_indices(count: int, k: int = NUM_FRAMES) -> list[int]:
     return [int(segment / 2 + round(segment * i)) for i in range(k)]
 
 
-def frame_pixels(source: InputVideo | FrameArray, size: int) -> Tensor:
+def frame_pixels(source: InputVideo | StoredFrames | FrameArray, size: int) -> Tensor:
     """Return the chosen frames of a video as the model's input, float32 [8, 3, size, size]."""
     frames = frames_at(source, segment_indices(source.count()), prefer_decord=True)
     return torch.cat([*map(partial(pixel_values, size=size), frames)])  # map keeps no frame for the next one

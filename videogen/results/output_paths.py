@@ -12,10 +12,10 @@ from typing import Protocol
 
 from videogen.errors import InputError
 from videogen.files import Record, numbered, writing
+from videogen.media import output_formats
 from videogen.results import sidecar as metadata
 from videogen.results.output_locks import OutputLocks
 
-SUFFIXES = (".mp4", ".gif", ".npy")  # a name without one is a folder of PNGs
 PNG_FILE = re.compile(r"\d{6,}\.png")
 LONGEST_NAME = 200  # bytes; file systems allow 255, and temporary names are longer
 SEED_MARK, INDEX_MARK = "{seed}", "{index}"
@@ -30,6 +30,9 @@ class OutputOptions(Protocol):
 
     @property
     def output_dir(self) -> str | None: ...
+
+    @property
+    def codec(self) -> str | None: ...
 
     @property
     def save_latents(self) -> str | None: ...
@@ -87,13 +90,18 @@ class OutputPaths:
 
 
 def kind_of(path: str) -> str | None:
-    """Return 'mp4', 'gif', 'npy' or 'png' (a folder: no suffix, or a trailing slash); else None."""
-    if Path(path).name.lower() in SUFFIXES:
+    """Return the kind of a result by its suffix; without one, or with a slash at the end, it is a folder.
+
+    None for any other suffix.
+    """
+    if Path(path).name.lower() in output_formats.SUFFIXES:
         return None  # a suffix without a name
-    suffix = Path(path).suffix.lower()
-    if path.endswith("/") or not suffix:
-        return "png"
-    return suffix.removeprefix(".") if suffix in SUFFIXES else None
+    if path.endswith("/") or not Path(path).suffix:
+        return output_formats.FOLDER
+    suffix = Path(path).suffix.lower().removeprefix(".")
+    if suffix == "png":
+        return output_formats.STILL
+    return suffix if suffix in output_formats.FILES else None
 
 
 def choose_output_paths(
@@ -124,11 +132,12 @@ def choose_output_paths(
         kind, path = kind_of(output), filled(output)
         if kind is None:
             name = f"{path.name.partition('.')[0] or 'video'}.mp4"
-            what = f"must be {', '.join(SUFFIXES)} or a folder"
+            what = f"must be {', '.join(output_formats.SUFFIXES)} or a folder"
             raise InputError("--output", output, what, f"try {path.with_name(name)}")
     else:
-        name = f"{index}_{seed}.mp4" if folder else f"{seed}_{stamp}.mp4"
-        kind, path = "mp4", filled(folder or f"result/{task}") / name
+        kind = output_formats.container_of(options.codec)
+        name = f"{index}_{seed}.{kind}" if folder else f"{seed}_{stamp}.{kind}"
+        path = filled(folder or f"result/{task}") / name
     if last and Path(last).suffix != ".png":
         raise InputError("--save_last_frame", last, "must end in .png", f"try {Path(last).stem}.png")
     return OutputPaths(
@@ -236,7 +245,7 @@ def earlier_record(outputs: OutputPaths) -> Record | None:
     """Return the record of an earlier result: of its sidecar, its MP4, or its stored segments."""
     if outputs.sidecar.exists():
         return metadata.read_record(outputs.sidecar)
-    own = metadata.read_record(outputs.path) if outputs.kind == "mp4" else None
+    own = metadata.read_record(outputs.path) if outputs.kind in output_formats.CONTAINERS else None
     return own or metadata.read_record(outputs.resume_folder / "state.json")
 
 

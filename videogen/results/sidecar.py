@@ -10,6 +10,7 @@ from typing import Any
 
 from videogen.errors import InputError
 from videogen.files import Record, TextError, parse_json, read_text
+from videogen.media.output_formats import WITH_SOUND
 from videogen.media.video_reader import read_comment
 
 SCHEMA = 1
@@ -30,10 +31,10 @@ def comment(content: Record) -> str:
 
 
 def beside(path: Path) -> Path:
-    """Return the sidecar of a result that cannot hold metadata (a folder, .gif, .npy); else the path."""
+    """Return the sidecar of a result without metadata in it (a folder, .gif, .npy, .png); else the path."""
     if path.is_dir():
         return path.with_name(f"{path.name}.json")
-    return path.with_suffix(".json") if path.suffix.lower() in (".gif", ".npy") else path
+    return path.with_suffix(".json") if path.suffix.lower() in (".gif", ".npy", ".png") else path
 
 
 def read_record(path: Path) -> Record | None:
@@ -77,7 +78,7 @@ def read_request(flag: str, file: str) -> Record:
 def changed_inputs(file: str, inputs: Mapping[str, Sequence[Any]]) -> list[str]:
     """Return the names of input files whose content differs from what the earlier run recorded."""
     path = beside(Path(file).expanduser())
-    record = read_record(path.with_suffix(".json") if path.suffix.lower() == ".mp4" else path) or {}
+    record = read_record(path.with_suffix(".json") if _is_video(path) else path) or {}
     try:
         earlier = {item["name"]: item["sha256"] for items in record["inputs"].values() for item in items}
     except (KeyError, TypeError, AttributeError):  # not as this version writes it
@@ -86,8 +87,12 @@ def changed_inputs(file: str, inputs: Mapping[str, Sequence[Any]]) -> list[str]:
     return [item.name for item in now if earlier.get(item.name, item.sha256) != item.sha256]
 
 
+def _is_video(path: Path) -> bool:
+    return path.suffix.lower() in WITH_SOUND
+
+
 def _text(flag: str, file: str, path: Path) -> str:
-    if path.suffix.lower() != ".mp4":
+    if not _is_video(path):
         try:
             return read_text(path)
         except TextError:

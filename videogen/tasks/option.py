@@ -42,6 +42,7 @@ class Option:
         reloads: another value needs the model loaded again.
         in_schedule: it decides which noise levels the forwards see; MagCache's ratios depend on it.
         is_prompt: it is what the video shows; a model may write it instead.
+        encoded: text encoders read it.
         writes_prompt: it says how a model writes the prompt; without effect where the prompt is there.
         needs: an option without which it is an error.
         excludes: options that it contradicts.
@@ -75,6 +76,7 @@ class Option:
     reloads: bool = False
     in_schedule: bool = False
     is_prompt: bool = False
+    encoded: bool = False
     writes_prompt: bool = False
     needs: Needs | None = None
     excludes: tuple[str, ...] = ()

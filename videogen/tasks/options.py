@@ -14,6 +14,7 @@ from videogen.tasks import option_types as types
 from videogen.tasks.adapter_options import Adapters
 from videogen.tasks.kernels import BACKENDS
 from videogen.tasks.option import Needs, Option, row, switch
+from videogen.tasks.output_options import Output
 from videogen.tasks.step_caches import step_cache
 
 Scale = float | tuple[float, float]
@@ -53,12 +54,12 @@ class Prompt:
     """What the video shows, and who writes that."""
 
     prompt: str | None = row(types.text, "what the video shows", metavar="TEXT", common=True, is_prompt=True,
-        excludes=("roll_prompts",), instead_of=("roll_prompts", "captioner"))
+        excludes=("roll_prompts",), instead_of=("roll_prompts", "captioner"), encoded=True)
     negative_prompt: str = row(types.text, "what it should not show; used when guidance is on",
-        metavar="TEXT", aliases=("neg_prompt",), common=True, needs_guidance=True)
+        metavar="TEXT", aliases=("neg_prompt",), common=True, needs_guidance=True, encoded=True)
     roll_prompts: tuple[str, ...] | None = row(types.prompts,
         "a text file with a prompt per line, one for every roll", metavar="FILE", is_prompt=True,
-        instead_of=("prompt", "captioner"))
+        encoded=True, instead_of=("prompt", "captioner"))
     prompt_enhancer: str | None = row(types.path, "let a chat model make the prompt longer first",
         metavar="[PATH|ID]", bare="Qwen/Qwen2.5-32B-Instruct", by_name=True, record_as=display_name,
         names_model=True, writes_prompt=True)
@@ -181,7 +182,8 @@ class Avatar:
     """The talking avatar's clips and sound."""
 
     connection_prompt: str = row(types.text,
-        "prompt of what is seen (--prompt is for a hidden first clip); 'same' takes --prompt", metavar="TEXT")
+        "prompt of what is seen (--prompt is for a hidden first clip); 'same' takes --prompt", metavar="TEXT",
+        encoded=True)
     motion_frame: int = row(types.whole(1), "frames carried to the next clip", metavar="N", in_schedule=True)
     drop_frame: int = row(types.whole(0), "frames cut at the end of a clip", metavar="N")
     max_frames_num: int = row(types.whole(1, MOST_FRAMES), "longest video in frames", metavar="N")
@@ -275,28 +277,6 @@ class Runtime:
     embedding_cache: str | None = row(types.folder,
         "keep encoded prompts here; known ones need no text encoder", metavar="DIR", common=True,
         hashed=False, recorded=False)
-
-
-@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
-class Output:
-    """Where results go, and what they hold."""
-
-    output: str | None = row(types.file_path, ".mp4, .gif, .npy, a folder of PNGs; {any_option} is filled in",
-        metavar="PATH", aliases=("save_file",), common=True, hashed=False, recorded=False,
-        excludes=("output_dir",), instead_of=("output_dir",), set_by_chain=True)
-    output_dir: str | None = row(types.path, "folder for <index>_<seed>.mp4", metavar="DIR",
-        aliases=("save_path",), common=True, hashed=False, recorded=False, instead_of=("output",),
-        chain_default="./continuous_outputs")
-    save_latents: str | None = row(types.file_path, "also keep the denoised latents",
-        metavar="FILE.safetensors", common=True, hashed=False, recorded=False, set_by_chain=True)
-    prepend_input: bool = switch("put the input video before the new frames, at its size")
-    keep_audio: bool = switch("with --prepend_input: also the input's sound",
-        needs=Needs("prepend_input", "the new frames have no sound"))
-    save_last_frame: str | None = row(types.file_path, "also keep the last frame, lossless",
-        metavar="FILE.png", hashed=False, recorded=False, set_by_chain=True)
-    new_frames_only: bool = switch("leave the input video out of the file",
-        needs=Needs("input_video", "needs --input_video"))
-    keep_parts: bool = switch("keep the finished rolls (<name>.parts/) after success", hashed=False)
 
 
 @dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)

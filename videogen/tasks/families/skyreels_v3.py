@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from videogen.errors import InputError
 from videogen.media.audio import AVATAR_FPS
+from videogen.media.output_formats import WITH_SOUND, has_sound
 from videogen.tasks.avatar_clips import TARGET_FRAMES, plan_clips
 from videogen.tasks.families.wan import (
     SIZE_AND_LENGTH,
@@ -175,8 +176,9 @@ def extension_warnings(options: Options, asked: Collection[str], inputs: Inputs)
 def _check_audio(options: Options, source: "InputVideo") -> None:
     if not source.has_audio:
         raise InputError("--keep_audio", None, f"{source.name} has no sound", "leave it out")
-    if options.output and not options.output.lower().endswith(".mp4"):
-        raise InputError("--keep_audio", None, "only an .mp4 has sound", "give --output an .mp4")
+    if options.output and not has_sound(options.output):
+        what = f"only {', '.join(WITH_SOUND)} hold sound"
+        raise InputError("--keep_audio", None, what, "give --output an .mp4")
     given = options.source_fps
     played = EXTENSION_FPS if given is None else given or source.fps
     if abs(source.fps - played) > RATE_TOLERANCE:
@@ -194,8 +196,8 @@ def avatar_warnings(options: Options, asked: Collection[str], inputs: Inputs) ->
         yield f"{audio.name} is silent{cancelled}; the portrait will hardly speak"
     if audio.num_frames > options.max_frames_num:
         yield f"{audio.name} lasts {audio.num_frames} frames, cut to {options.max_frames_num}"
-    if (output := options.output) and not output.lower().endswith(".mp4"):
-        yield "only an .mp4 has sound"
+    if options.output and not has_sound(options.output):
+        yield f"only {', '.join(WITH_SOUND)} hold sound"
     if min(audio.num_frames, options.max_frames_num) < (options.num_frames or 0):
         if "connection_prompt" in asked:
             yield "--connection_prompt has no effect: there is but one clip, which follows --prompt"

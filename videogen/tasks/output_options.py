@@ -1,0 +1,40 @@
+"""The options of results: where they go, what they hold, how videos are encoded."""
+
+from dataclasses import dataclass
+
+from videogen.media.output_formats import CODECS
+from videogen.tasks import option_types as types
+from videogen.tasks.option import Needs, row, switch
+
+
+# fmt: off
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
+class Output:
+    """Where results go, and what they hold."""
+
+    output: str | None = row(types.file_path,
+        ".mp4, .mov, .webm, .mkv, .gif, .npy, .png of one frame, a folder of PNGs; {any_option} is filled in",
+        metavar="PATH", aliases=("save_file",), common=True, hashed=False, recorded=False,
+        excludes=("output_dir",), instead_of=("output_dir",), set_by_chain=True)
+    output_dir: str | None = row(types.path, "folder for <index>_<seed>.mp4", metavar="DIR",
+        aliases=("save_path",), common=True, hashed=False, recorded=False, instead_of=("output",),
+        chain_default="./continuous_outputs")
+    save_latents: str | None = row(types.file_path, "also keep the denoised latents",
+        metavar="FILE.safetensors", common=True, hashed=False, recorded=False, set_by_chain=True)
+    codec: str | None = row(types.one_of(*CODECS, libx264="h264", prores_ks="prores", libvpx_vp9="vp9"),
+        "how a video file is encoded: prores (.mov), vp9 (.webm), ffv1 (.mkv) is lossless; the suffix "
+        "decides unless given", metavar="NAME", common=True)
+    crf: int | None = row(types.whole(0, 63), "quality of h264 (default 10) and vp9 (15); lower is better",
+        metavar="N", common=True)
+    video_colors: str = row(types.one_of("bt709", "published"),
+        "bt709 with tags, which every player shows right, or the published files' BT.601 without",
+        metavar="HOW", common=True, default="bt709")
+    prepend_input: bool = switch("put the input video before the new frames, at its size")
+    keep_audio: bool = switch("with --prepend_input: also the input's sound",
+        needs=Needs("prepend_input", "the new frames have no sound"))
+    save_last_frame: str | None = row(types.file_path, "also keep the last frame, lossless",
+        metavar="FILE.png", hashed=False, recorded=False, set_by_chain=True)
+    new_frames_only: bool = switch("leave the input video out of the file",
+        needs=Needs("input_video", "needs --input_video"))
+    keep_parts: bool = switch("keep the finished rolls (<name>.parts/) after success", hashed=False)
+# fmt: on
