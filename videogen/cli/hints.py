@@ -80,7 +80,7 @@ SYNONYMS: dict[str, str] = {
         "--quiet": "silent q no_progress",
         "--list_tasks": "list tasks list_models models show_tasks",
         "--env": "info environment sysinfo doctor",
-        "--config FILE.yaml": "cfg_file settings yaml config_file conf preset params",
+        "--config FILE.yaml": "cfg_file settings yaml config_file conf params",
         "--seed": "random_seed manual_seed rng noise_seed s",
         "--overlap_history": "overlap overlap_frames",
     }.items()
