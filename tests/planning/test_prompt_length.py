@@ -74,7 +74,7 @@ def test_every_prompt_of_a_file(cli, tmp_path):
     assert finished.code == 0, finished.err
     names = [re.match(r"warning: (--\w+(?: line \d)?) is too long", line) for line in warnings(finished.err)]
     assert [name[1] for name in names if name] == [
-        "--roll_prompts line 2", "--roll_prompts line 4", "--negative_prompt"
+        "--negative_prompt", "--roll_prompts line 2", "--roll_prompts line 4"
     ]  # fmt: skip
     assert sum("is too long" in note for note in json.loads(finished.out)["notes"]) == 3
 

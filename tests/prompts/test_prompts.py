@@ -111,7 +111,7 @@ def test_an_incomplete_or_broken_folder_is_refused(tmp_path):
     index.unlink()
     tiny_chat_model(folder)
     (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
-    assert "model.safetensors: broken or truncated" in refusal(folder)
+    assert "model.safetensors: is a Git LFS pointer" in refusal(folder)
     (folder / "model.safetensors").unlink()
     assert "missing *.safetensors" in refusal(folder)
 

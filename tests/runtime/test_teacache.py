@@ -64,7 +64,7 @@ def test_what_is_asked_for_comes_first(asked):
 @pytest.mark.parametrize(
     ("asked", "fix"),
     [
-        *(("I2V", "for example T2V-14B"), ("T2V-1.4B", "nearest T2V-1")),
+        *(("I2V", "for example I2V"), ("T2V-1.4B", "nearest T2V-1")),
         *(("x", "for example T2V-14B"), ("", "for example T2V-14B")),
     ],
 )
