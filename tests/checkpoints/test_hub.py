@@ -145,7 +145,7 @@ def test_a_model_is_downloaded_once_with_only_what_is_needed(serve, repository, 
     ("more", "message"),
     [
         (("--revision", "v9"), "v9"),
-        ((), "no such repository"),
+        pytest.param((), "no such repository", marks=pytest.mark.slow),
     ],
 )
 def test_what_the_hub_does_not_have(serve, tmp_path, more, message):

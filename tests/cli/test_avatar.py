@@ -261,6 +261,7 @@ def test_a_stop_in_the_hidden_clip_shows_what_there_is(speech):
     assert frames.shape == (1, 21, 32, 32, 3)
 
 
+@pytest.mark.slow
 def test_a_killed_avatar_goes_on_after_its_last_clip(cli, avatar, tmp_path):
     def words(name):
         return [

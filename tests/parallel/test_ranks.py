@@ -298,6 +298,7 @@ def test_interrupted_ranks_leave_nothing(long_run):
     assert not list(folder.iterdir())
 
 
+@pytest.mark.slow
 def test_a_failure_of_one_rank_is_told_once(r2v, tmp_path):
     """Rank 0 cannot write; the other would wait for it for ever."""
     folder = tmp_path / "out"

@@ -25,7 +25,7 @@ FRAMES = 9  # the third latent frame takes what every later one does
 @pytest.mark.parametrize(
     ("task", "options", "mode"),
     [
-        pytest.param(*R2V, "offload", id="r2v-offload"),
+        pytest.param(*R2V, "offload", id="r2v-offload", marks=pytest.mark.slow),
         pytest.param(*R2V, "plain", id="r2v-plain", marks=pytest.mark.slow),
         pytest.param(*WAN22_5B, "plain", id="wan22-5b-plain", marks=pytest.mark.slow),
         pytest.param(*WAN22_5B, "offload", id="wan22-5b-offload", marks=pytest.mark.slow),

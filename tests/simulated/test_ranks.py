@@ -26,12 +26,9 @@ LAYOUTS = {
 }
 
 
-FAST = "ulysses 8"
-
-
 @pytest.fixture(
     scope="module",
-    params=[pytest.param(name, marks=() if name == FAST else pytest.mark.slow) for name in LAYOUTS],
+    params=[pytest.param(name, marks=pytest.mark.slow) for name in LAYOUTS],
 )
 def made(request):
     """Give the job of rank 0 and what --dry_run said of the memory of each rank."""

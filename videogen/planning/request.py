@@ -162,13 +162,7 @@ def decide(item: Item, workdir: Path) -> Draft:
     notes = [note for files in inputs.values() for file in files for note in getattr(file, "notes", ())]
     notes += warnings(task, options, explicit, inputs, shape, checkpoint)
     notes += file_format_warnings(options, shape.file_frames)
-    if options.preset and "lora" in explicit:
-        notes.append(f"--lora takes the place of the LoRAs of --preset {options.preset}")
-    notes += [
-        f"--lora {lora.name} is to be downloaded, and was not looked at yet"
-        for lora in options.lora
-        if not lora.path.exists()
-    ]
+    notes += _about_loras(options, explicit)
     if options.input_image or options.end_image:
         options = options.replace(prompt_enhancer=None)
     described = task.describes and options.prompt is None
@@ -184,6 +178,15 @@ def decide(item: Item, workdir: Path) -> Draft:
         prompt_writers=prompt_writers,
         warnings=tuple(notes),
     )
+
+
+def _about_loras(options: Options, explicit: Collection[str]) -> Iterator[str]:
+    """Yield what a user should know of the LoRAs before their files are looked at."""
+    if options.preset and "lora" in explicit:
+        yield f"--lora takes the place of the LoRAs of --preset {options.preset}"
+    for lora in options.lora:
+        if not lora.path.exists():
+            yield f"--lora {lora.name} is to be downloaded, and was not looked at yet"
 
 
 def _with_preset(task: TaskSpec, item: Item) -> Mapping[str, Any]:
