@@ -72,6 +72,17 @@ FILES: dict[str, tuple[str, ...]] = {
     "cut_open_gop.mkv": ("-ss", "0.8", "-i", "{hevc.mp4}", "-c", "copy"),
     "still.gif": (*PICTURE, "-frames:v", "1"),
 }
+SCALED = (
+    "b_frames.mp4",
+    "uneven.mkv",
+    "10bit.mp4",
+    "vp9_odd.webm",
+    "rgb.mkv",
+    "turned.mp4",
+    "cut.mp4",
+    "still.gif",
+)
+"""Files that are scaled in the fast tests; the others are in the slow ones."""
 SAME_WITH_DECORD = {
     *("b_frames.mp4", "b_frames.mkv", "b_frames.mov", "fragments.mp4", "444.mp4", "vp9.webm", "422.mp4"),
     *("bt709.mp4", "bt601.mp4", "full_range.mp4", "bt709_full_range.mp4", "bt709_422.mp4", "vp9_444.webm"),
@@ -170,7 +181,9 @@ def test_files_that_decord_cannot_read_are_left_to_pyav(read, monkeypatch):
     assert read_with_decord(read("b_frames.mp4"), [35]) is None
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in SCALED else pytest.mark.slow) for name in FILES]
+)
 def test_scaled_frames_and_tail(read, name):
     video = read(name)
     own = (video.width, video.height)
