@@ -56,7 +56,7 @@ def shows_what_it_hears(monkeypatch):
     """
     silence = []
 
-    def velocity(self, segments, context, *_):
+    def velocity(self, segments, context, *_, **__):
         latents = segments[0].latents
         rows = context.audio[0, :, 2].flatten(1)  # of every frame, the middle of its window
         silence[:] = silence or [rows[0]]

@@ -132,7 +132,8 @@ def apply_parallelism(pipeline: Pipeline, degrees: Degrees, device: torch.device
         config = ParallelConfig(context_parallel_config=cp)
         config.setup(dist.get_rank(), dist.get_world_size(), device, mesh=mesh)
         exchanges = [shard_tokens(transformer, config) for transformer in pipeline.transformers]
-        pipeline.sync_scalar = partial(broadcast_scalar, exchanges[0].group)
+        if exchanges:
+            pipeline.sync_scalar = partial(broadcast_scalar, exchanges[0].group)
     shard_decoder(pipeline.vae, mesh._flatten("all").get_group())
 
 

@@ -53,13 +53,23 @@ def audio_features(encoder: Wav2Vec2Model, samples: np.ndarray, num_frames: int)
     if encoder.config.do_normalize:  # as Wav2Vec2FeatureExtractor
         speech = (speech - speech.mean()) / torch.sqrt(speech.var(unbiased=False) + 1e-7)
     layers: Sequence[ConvLayer] = encoder.feature_extractor.conv_layers
-    beginning = speech[:, : _reach(layers)[1]].to(encoder.device)  # only for its shape and device
+    beginning = speech[:, : _reach(layers)[1]].to(encoder.device)  # the encoder may move when it is called
+    at_frames: list[Tensor] = []
     made = []
     with torch.no_grad(), _exact_float32():
-        steps = speech_steps(layers, speech.to(encoder.device))
-        steps = functional.interpolate(steps, size=num_frames, mode="linear", align_corners=True)
         for low, start, stop, high in stretches_of(num_frames):
-            hook = encoder.feature_extractor.register_forward_hook(lambda *_, part=steps[..., low:high]: part)
+
+            def seen(
+                _: nn.Module, given: tuple[Tensor], __: Tensor, low: int = low, high: int = high
+            ) -> Tensor:
+                if not at_frames:
+                    steps = speech_steps(layers, speech.to(given[0].device))
+                    at_frames.append(
+                        functional.interpolate(steps, size=num_frames, mode="linear", align_corners=True)
+                    )
+                return at_frames[0][..., low:high].to(given[0].device)
+
+            hook = encoder.feature_extractor.register_forward_hook(seen)
             try:
                 states = encoder(beginning, output_hidden_states=True).hidden_states[1:]
             finally:
