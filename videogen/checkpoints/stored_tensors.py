@@ -26,6 +26,7 @@ FORMATS = {"int8": (1, 6), "float8": (1, 6), "int4": (0.5 + 2 / 32, 14)}
 SCALE = re.compile(r"\.(scale_weight|weight_scale)$")
 MARKER = re.compile(r"(^|\.)scaled_fp8$")
 # Not needed: the format is known, activations are not quantized, tokenizers are files of their own.
+IN_BLOCK = re.compile(r"^(\w+_)?blocks\.\d+\.")  # names of transformers' blocks, published or ours
 UNUSED = re.compile(r"(^|\.)scaled_fp8$|\.(scale_input|input_scale|comfy_quant)$|^spiece_model$")
 
 
@@ -66,7 +67,7 @@ def quantized_weights(place: Path, exact: str, name: str | None = None) -> Quant
     Args:
         place: folder or file.
         exact: pattern of the names that are float32 always.
-        name: format of ``--quantize``.
+        name: format of ``--quantize``, which is for the blocks.
     """
     sizes: dict[str, tuple[int, float, int]] = {}  # count, bytes, scratch
     for key, info in component_tensors(place).items():
@@ -75,7 +76,7 @@ def quantized_weights(place: Path, exact: str, name: str | None = None) -> Quant
             continue
         if info.dtype in gguf_files.QUANTIZED:
             sizes[key] = (count, gguf_files.stored_bytes(info.dtype, count), count * GGUF_SCRATCH)
-        elif kept or (name and key.endswith(".weight")):
+        elif kept or (name and IN_BLOCK.search(key) and key.endswith(".weight")):
             each, scratch = (1, FLOAT8_SCRATCH) if kept or name is None else FORMATS[name]
             sizes[key] = (count, count * each, count * scratch)
     counts, stored, scratches = zip((0, 0, 0), *sizes.values(), strict=True)

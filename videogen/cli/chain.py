@@ -237,6 +237,8 @@ def _of_links(values: Mapping[str, object], options: Options) -> dict[str, objec
         links = {name: value for name, value in links.items() if name not in unused} | {"prompt": prompt}
     elif options.prompt is None:
         links.setdefault("custom_prompt", PREFIX)
+    if options.handover == "mp4":  # as published, with the colours of published files
+        links.setdefault("video_colors", "published")
     return {**links, "task_type": task}
 
 

@@ -41,7 +41,7 @@ class Colours(NamedTuple):
 
     @property
     def note(self) -> str:
-        """What the user is told."""
+        """Return what the user is told."""
         gamut = NAMES.get(self.primaries, "")
         if not self.is_hdr:
             return f"has {gamut} colours, which are converted to BT.709"

@@ -152,4 +152,4 @@ class Pipeline(Protocol):
 
     @property
     def components(self) -> Mapping[str, nn.Module | Any]:
-        """All components by name."""
+        """Return all components by name."""

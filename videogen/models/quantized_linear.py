@@ -66,7 +66,7 @@ def dequantize_float8(stored: Tensor, scale: Tensor | None) -> Tensor:
 
 def dequantize_gguf(stored: Tensor, name: str) -> Tensor:
     """Return the numbers of GGUF blocks [..., bytes] in float32, with diffusers' functions."""
-    import gguf  # noqa: PLC0415 - optional
+    import gguf  # noqa: PLC0415 - for these files alone
     from diffusers.quantizers.gguf import utils  # noqa: PLC0415 - needs gguf
 
     kind = gguf.GGMLQuantizationType[name]

@@ -79,13 +79,13 @@ class OutputPaths:
 
     @property
     def files(self) -> dict[str, Path]:
-        """All files that will be written but the sidecar, which names them so."""
+        """Return all files that will be written but the sidecar, by the names that it has for them."""
         named = {"video": self.path, "latents": self.latents, "last_frame": self.last_frame}
         return {role: path for role, path in named.items() if path is not None}
 
     @property
     def paths(self) -> list[Path]:
-        """All files that will be written."""
+        """Return all files that will be written."""
         return [*self.files.values(), self.sidecar]
 
 

@@ -58,9 +58,13 @@ def quantize(transformer: nn.Module, device: torch.device) -> None:
 
 
 def convert_blocks(
-    transformer: nn.Module, device: torch.device, convert: Callable[[nn.Module], object]
+    transformer: nn.Module,
+    device: torch.device,
+    convert: Callable[[nn.Module], object],
+    *,
+    rest: bool = True,
 ) -> None:
-    """Convert blocks one at a time on the device, and then what is no block; all of it ends in RAM."""
+    """Convert blocks one at a time on the device, and then what is no block (``rest``); all ends in RAM."""
     copier = Copier(device)
     for block in blocks(transformer):
         upload = Upload(block, copier)
@@ -68,7 +72,8 @@ def convert_blocks(
         convert(block)
         upload.evict()  # weights that were not converted return to RAM
         block.to(CPU)
-    convert(transformer)
+    if rest:
+        convert(transformer)
 
 
 def blocks(transformer: nn.Module) -> list[nn.Module]:

@@ -1,7 +1,7 @@
 """Formats of --quantize: transformer weights in 8 or 4 bits, made with torchao when they are loaded.
 
-Activations keep their dtype. Layers that are float32 whatever the dtype, and those that a file holds
-quantized already, stay as they are.
+Activations keep their dtype. Layers outside of the blocks (few weights, and much of the error), layers that
+are float32 whatever the dtype, and those that a file holds quantized already, stay as they are.
 """
 
 from collections.abc import Iterable
@@ -18,13 +18,13 @@ GROUPS = (32, 16)  # weights of a row that share a scale in 4 bits; the first th
 
 
 def quantize(transformer: nn.Module, device: torch.device, name: str) -> None:
-    """Quantize the linear layers of a transformer, block by block on the device; they end in RAM."""
+    """Quantize the linear layers of a transformer's blocks, one at a time on the device."""
     exact = tuple(getattr(transformer, "_keep_in_fp32_modules", None) or ())
 
-    def convert(module: nn.Module) -> None:
+    def convert(block: nn.Module) -> None:
         layers = [
             layer
-            for place, layer in module.named_modules()
+            for place, layer in block.named_modules()
             if type(layer) is nn.Linear
             and not is_quantized(layer.weight)
             and "lora_" not in place
@@ -35,7 +35,7 @@ def quantize(transformer: nn.Module, device: torch.device, name: str) -> None:
         else:
             _to_8_bits(layers, name)
 
-    convert_blocks(transformer, device, convert)
+    convert_blocks(transformer, device, convert, rest=False)
 
 
 def _to_8_bits(layers: Iterable[nn.Linear], name: str) -> None:
