@@ -132,7 +132,7 @@ def _lines(lines: Sequence[tuple[int, str]], file: str) -> Iterator[Entry]:
     """Yield the entries of numbered lines; blank ones, and those that begin with #, are none."""
     written = [(number, line.strip()) for number, line in lines if line.strip()]
     used = [(number, line) for number, line in written if not line.startswith("#")]
-    if len(used) < len(written) and file != STDIN:
+    if len(used) < len(written):
         logger.info("--jobs %s: lines that begin with # are comments (%d)", file, len(written) - len(used))
     by_name = file.lower().endswith((".jsonl", ".json"))
     is_json = by_name or (bool(used) and used[0][1].startswith("{"))

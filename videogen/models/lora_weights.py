@@ -246,7 +246,7 @@ def _with_magnitude(weight: Tensor, magnitude: Tensor) -> Tensor:
         kept, shape = [dim for dim in range(weight.ndim) if dim != 1], (1, -1)
     else:
         kept, shape = list(range(1, weight.ndim)), (-1, 1)
-    lengths = torch.linalg.vector_norm(weight, dim=kept, keepdim=True)
+    lengths = torch.linalg.vector_norm(weight, dim=kept, keepdim=True).clamp_min(1e-12)  # a row may be zero
     return weight * (magnitude.reshape(*shape, *[1] * (weight.ndim - 2)) / lengths)
 
 
