@@ -179,10 +179,10 @@ def _command(arguments: list[str], work: Callable[[Asked, Path], int], about: Pr
 
         say([script(shell, about)])
     elif given.get("env"):
-        quieten_libraries(verbose=bool(given.get("verbose")))
-        from videogen.runtime.device import environment  # noqa: PLC0415 - needs torch
+        from videogen.cli.environment import environment  # noqa: PLC0415 - only for this
 
-        say(environment())
+        found = environment(imports=bool(given.get("verbose")))
+        say([json.dumps(found.to_json())] if given.get("json") else found.lines())
     else:
         asked = gather(given)
         set_up_logging(asked.settings)
