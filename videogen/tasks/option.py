@@ -43,6 +43,7 @@ class Option:
         reloads: another value needs the model loaded again.
         in_schedule: it decides which noise levels the forwards see; MagCache's ratios depend on it.
         is_prompt: it is what the video shows; a model may write it instead.
+        shows: with it a video needs no prompt of its own: it is one, or a model describes what it names.
         encoded: text encoders read it.
         writes_prompt: it says how a model writes the prompt; without effect where the prompt is there.
         needs: an option without which it is an error.
@@ -78,6 +79,7 @@ class Option:
     reloads: bool = False
     in_schedule: bool = False
     is_prompt: bool = False
+    shows: bool = False
     encoded: bool = False
     writes_prompt: bool = False
     needs: Needs | None = None

@@ -60,17 +60,19 @@ class Prompt:
     """What the video shows, and who writes that."""
 
     prompt: str | None = row(types.text, "what the video shows", metavar="TEXT", usual=True, common=True,
-        is_prompt=True, excludes=("roll_prompts",), instead_of=("roll_prompts", "captioner"), encoded=True)
+        is_prompt=True, shows=True, excludes=("roll_prompts",), instead_of=("roll_prompts", "captioner"),
+        encoded=True)
     negative_prompt: str = row(types.text, "what it should not show; used when guidance is on",
         metavar="TEXT", aliases=("neg_prompt",), common=True, needs_guidance=True, encoded=True)
     roll_prompts: tuple[str, ...] | None = row(types.prompts,
-        "a text file with a prompt per line, one for every roll", metavar="FILE", is_prompt=True,
+        "a text file with a prompt per line, one for every roll", metavar="FILE", is_prompt=True, shows=True,
         encoded=True, instead_of=("prompt", "captioner"))
     prompt_enhancer: str | None = row(types.path, "let a chat model make the prompt longer first",
         metavar="[PATH|ID]", bare="Qwen/Qwen2.5-32B-Instruct", by_name=True, record_as=display_name,
         names_model=True, writes_prompt=True)
-    captioner: bool = switch("let models write the prompt from the input video", writes_prompt=True,
-        needs=Needs("input_video", "needs --input_video"), instead_of=("prompt", "roll_prompts"))
+    captioner: bool = switch("let models write the prompt from the input video", shows=True,
+        writes_prompt=True, needs=Needs("input_video", "needs --input_video"),
+        instead_of=("prompt", "roll_prompts"))
     vlm_path: str | None = row(types.path,
         "model that describes the input video", metavar="PATH|ID", recorded=False, by_name=True,
         names_model=True, writes_prompt=True, useless_without="captioner")
@@ -112,7 +114,7 @@ class InputFiles:
         aliases=("image", "i2v_image_path"), usual=True, set_by_chain=True)
     end_image: str | None = row(types.path, "last frame, with --input_image", metavar="FILE|URL")
     input_video: str | None = row(types.path, "video to continue", metavar="FILE|URL",
-        aliases=("video", "video_path"), usual=True)
+        aliases=("video", "video_path"), usual=True, shows=True)
     input_audio: str | None = row(types.path, "speech, 0.4 s to --max_frames_num: a sound file, or a video's",
         metavar="FILE|URL", aliases=("audio",))
     source_fps: float | None = row(types.rate,
