@@ -79,6 +79,17 @@ def test_a_topic_that_is_none(cli):
     assert "--boundary" in cli("--help", "t2v-A14B").out  # a published name
 
 
+def test_the_installed_commands_call_themselves_by_their_names(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["/usr/bin/videogen"])
+    for topic in (None, ALL, "text_to_video"):
+        assert help_text(topic).startswith("usage: videogen --task_type ")
+    monkeypatch.setattr("sys.argv", ["/usr/bin/videogen-continuous"])
+    assert continuous(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("usage: videogen-continuous --video")
+    assert ".py" not in text
+
+
 def test_a_chain(capsys):
     assert continuous(["--help"]) == 0
     first = capsys.readouterr().out

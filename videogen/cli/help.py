@@ -33,6 +33,7 @@ MORE = {
     "--list_tasks": "the tasks with their default models",
     "README.md, docs/": "recipes, memory, speed, lists of videos, several GPUs, errors",
 }
+INSTALLED = {"generate_video.py": "videogen", "generate_continuous.py": "videogen-continuous"}
 Sections = Sequence[tuple[str, Sequence[Option]]]
 """Titles, and the options below them."""
 
@@ -81,7 +82,8 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 
 def help_text(topic: str | None, program: Program | None = None) -> str:
     """Return the help text of a task, of ``ALL``, or what everybody needs first."""
-    return (help_parser(topic, program) if topic is not None else _first_page(program)).format_help()
+    parser = help_parser(topic, program) if topic is not None else _first_page(program)
+    return _as_started(parser.format_help())
 
 
 def help_parser(topic: str, program: Program | None = None) -> argparse.ArgumentParser:
@@ -106,14 +108,23 @@ def help_parser(topic: str, program: Program | None = None) -> argparse.Argument
 
 
 def _videos() -> Program:
-    """Return the command that makes videos, by the name that it was started under."""
-    name = "videogen" if Path(sys.argv[0]).name == "videogen" else "generate_video.py"
+    """Return the command that makes videos."""
+    name = "generate_video.py"
     return Program(
         name=name,
         usage=f"{name} --task_type TASK --prompt TEXT [flags]",
         description="Generate video from text, images, video and sound.",
         epilog=EPILOG.format(name=name),
     )
+
+
+def _as_started(text: str) -> str:
+    """Return a text with the names of commands as they are when installed, if one of those was started."""
+    if Path(sys.argv[0]).name not in INSTALLED.values():
+        return text
+    for script, command in INSTALLED.items():
+        text = text.replace(script, command)
+    return text
 
 
 def _first_page(program: Program | None) -> argparse.ArgumentParser:

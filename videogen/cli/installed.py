@@ -21,7 +21,6 @@ from videogen.planning.local_gpus import TorchBuild
 from videogen.tasks.kernels import ATTENTION_KERNELS
 
 ROOT = Path(videogen.__file__).parent.parent
-INSTALL = "pip install -r requirements.txt"
 # Packages that are found on many machines and break others where they were built for another torch.
 UNNEEDED = ("torchaudio", "torchvision")
 MEND = "install it anew, or uninstall it if it is not needed"
@@ -70,9 +69,9 @@ def _applies(needed: str) -> bool:
 
 
 def _dependency(name: str, needed: str) -> Package:
-    version = _version(name)
+    version, install = _version(name), f"pip install '{needed.partition(';')[0].strip()}'"
     if version is None:
-        return Package(problem=f"needed; {INSTALL}")
+        return Package(problem=f"needed; {install}")
     try:
         from packaging.requirements import Requirement  # noqa: PLC0415 - may be missing
     except ImportError:
@@ -81,7 +80,7 @@ def _dependency(name: str, needed: str) -> Package:
         )
     wanted = Requirement(needed).specifier
     if not wanted.contains(version, prereleases=True):
-        return Package(version=version, problem=f"{wanted} is needed; {INSTALL}")
+        return Package(version=version, problem=f"{wanted} is needed; {install}")
     return Package(version=version)
 
 
