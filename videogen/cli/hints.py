@@ -22,7 +22,7 @@ SYNONYMS: dict[str, str] = {
         "--attention_backend":
             "attention attn attn_mode attn_implementation attention_mode sdpa flash_attn flash_attention "
             "sage sage_attention sageattn xformers use_flash_attn",
-        "--jobs FILE (--roll_prompts FILE has a prompt for every roll of one video)":
+        "--jobs FILE (--roll_prompts FILE has a prompt for every segment of one video)":
             "prompt_file prompts_file prompts prompt_list prompt_path input_file csv batch_file from_file "
             "job batch_prompts",
         "--seed 1,2,3 for several videos of a prompt, or --jobs FILE for a list":

@@ -65,8 +65,8 @@ class Prompt:
     negative_prompt: str = row(types.text, "what it should not show; used when guidance is on",
         metavar="TEXT", aliases=("neg_prompt",), common=True, needs_guidance=True, encoded=True)
     roll_prompts: tuple[str, ...] | None = row(types.prompts,
-        "a text file with a prompt per line, one for every roll", metavar="FILE", is_prompt=True, shows=True,
-        encoded=True, instead_of=("prompt", "captioner"))
+        "a text file with a prompt per line, one for every segment", metavar="FILE", is_prompt=True,
+        shows=True, encoded=True, instead_of=("prompt", "captioner"))
     prompt_enhancer: str | None = row(types.path, "let a chat model make the prompt longer first",
         metavar="[PATH|ID]", bare="Qwen/Qwen2.5-32B-Instruct", by_name=True, record_as=display_name,
         names_model=True, writes_prompt=True)
@@ -147,7 +147,7 @@ class Sampling:
         "noise level from which the high-noise expert works, if there are two", metavar="0..1",
         in_schedule=True)
     handover: str = row(types.one_of("frames", "latents", "mp4"),
-        "what one roll passes to the next: 8-bit frames, as published, or latents", metavar="WHAT",
+        "what one segment passes to the next: 8-bit frames, as published, or latents", metavar="WHAT",
         chain=True, chain_default="frames")
     color_match: bool = switch("match the colours of new frames to the input's last")
     noise_device: str = row(types.one_of("cpu", "cuda"),

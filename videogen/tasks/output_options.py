@@ -36,5 +36,5 @@ class Output:
         metavar="FILE.png", hashed=False, recorded=False, set_by_chain=True)
     new_frames_only: bool = switch("leave the input video out of the file",
         needs=Needs("input_video", "needs --input_video"))
-    keep_parts: bool = switch("keep the finished rolls (<name>.parts/) after success", hashed=False)
+    keep_parts: bool = switch("keep the finished segments (<name>.parts/) after success", hashed=False)
 # fmt: on

@@ -254,7 +254,7 @@ EXTENSION = replace(
     tiny={"skyreels-v3-v2v": "skyreels-v3-v2v"},
     inputs={"input_video": Files("video", 1, 1)},
     helps={
-        "handover": "what one roll passes to the next: 8-bit frames, as published, or latents "
+        "handover": "what one segment passes to the next: 8-bit frames, as published, or latents "
         "(frames, latents)"
     },
     arguments=(*EXTENSION_ARGUMENTS, "handover"),
