@@ -105,6 +105,13 @@ def bare(*words):
     return subprocess.run(command, cwd=ROOT, env={"PATH": ""}, capture_output=True, text=True, check=False)
 
 
+def test_an_older_python():
+    code = "import sys; sys.version_info = (3, 9, 2); from videogen.cli.start import videos; videos()"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: Python 3.9: 3.11 or newer is needed")
+
+
 def test_nothing_is_installed():
     done = bare("--env")
     assert done.returncode == 1

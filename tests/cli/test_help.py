@@ -44,6 +44,7 @@ def test_everything_is_everything(cli):
     assert "[not talking_avatar]" in text
     assert cli("--help=all").out == text
     assert cli("-h", "all").out == text
+    assert cli("-help", "all").out == text
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -77,6 +78,11 @@ def test_a_topic_that_is_none(cli):
     assert "--help texttovideo: must be one of" in refused.complaint
     assert "nearest text_to_video" in refused.complaint
     assert "--boundary" in cli("--help", "t2v-A14B").out  # a published name
+
+
+def test_words_that_are_meant_as_flags(cli):
+    assert cli("help").complaint == "error: help: not a flag; --help"
+    assert cli("text_to_video").complaint == "error: text_to_video: not a flag; --task_type text_to_video"
 
 
 def test_the_installed_commands_call_themselves_by_their_names(monkeypatch, capsys):

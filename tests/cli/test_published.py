@@ -261,7 +261,7 @@ def test_a_lora_of_three_flags_is_one_here():
 
 def test_weights_are_found_by_their_published_place():
     weights = "ckpts/hunyuan-video-i2v-720p/transformers/mp_rank_00_model_states.pt"
-    assert translate(["--i2v-dit-weight", weights])[0] == ["--model_id=ckpts"]
+    assert translate(["--i2v-dit-weight", weights])[0] == ["--model_id=./ckpts"]
     assert translate(["--i2v-dit-weight", weights, "--model-base", "mine"])[0] == ["--model_id=mine"]
 
 

@@ -9,6 +9,9 @@ from videogen.cli.published import is_flag, switch_of
 from videogen.errors import InputError
 from videogen.tasks.option_types import paths, seeds
 from videogen.tasks.options import FLAG_NAMES, OPTIONS, Option
+from videogen.tasks.table import TASKS
+
+SHORT = {"-v": "--verbose", "-help": "--help"}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -38,7 +41,9 @@ def parse(arguments: Sequence[str]) -> tuple[dict[str, Any], str | None]:
     if unknown:
         word = unknown[0].partition("=")[0]
         if not word.startswith("-"):
-            raise InputError(word, None, "not a flag", "quote texts with spaces; lists have commas: a,b")
+            meant = {"help": "--help", **{task: f"--task_type {task}" for task in TASKS}}
+            fix = meant.get(word, "quote texts with spaces; lists have commas: a,b")
+            raise InputError(word, None, "not a flag", fix)
         raise InputError(word, None, "unknown flag", hint(word) or "see --help")
     raw = {name: value for name, value in vars(namespace).items() if name != "help" and value is not None}
     return {name: _checked(OPTIONS[name], value) for name, value in raw.items()}, namespace.help
@@ -68,11 +73,11 @@ def normalized(arguments: Sequence[str]) -> list[str]:
     rest = list(arguments)[::-1]
     while rest:
         word = rest.pop()
-        flag, equals, value = ("--verbose" if word == "-v" else word).partition("=")
+        flag, equals, value = SHORT.get(word, word).partition("=")
         spelling = flag[2:].replace("-", "_")
         option = OPTIONS.get(FLAG_NAMES.get(spelling, "")) if flag.startswith("--") else None
         if option is None:
-            joined.append(word)
+            joined.append(SHORT.get(word, word))
         elif option.parse is None:
             if not equals and rest and rest[-1].lower() in ("true", "false"):
                 value = rest.pop()

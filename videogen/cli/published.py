@@ -101,7 +101,9 @@ def _weights(given: Given) -> Sequence[str]:
     if [parent.name for parent in file.parents][:2] != ["transformers", "hunyuan-video-i2v-720p"]:
         what = "is not in hunyuan-video-i2v-720p/transformers/"
         raise InputError("--i2v_dit_weight", file, what, "give the model's folder with --model_id")
-    return [] if {"model_base", "model_id"} & given.keys() else [f"--model_id={file.parents[2]}"]
+    folder = str(file.parents[2])
+    named = folder if folder.startswith(("/", ".", "~")) else f"./{folder}"  # never a hub id
+    return [] if {"model_base", "model_id"} & given.keys() else [f"--model_id={named}"]
 
 
 def _lora(given: Given) -> Sequence[str]:

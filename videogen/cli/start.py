@@ -4,6 +4,8 @@ import importlib
 import sys
 from typing import NoReturn
 
+OLDEST = (3, 11)  # as pyproject.toml says; an older one cannot read the other modules
+
 
 def videos() -> NoReturn:
     """Make videos."""
@@ -16,6 +18,9 @@ def chain() -> NoReturn:
 
 
 def _start(module: str) -> NoReturn:
+    if sys.version_info < OLDEST:
+        here, oldest = (".".join(map(str, version)) for version in (sys.version_info[:2], OLDEST))
+        sys.exit(f"error: Python {here}: {oldest} or newer is needed; make the environment with that one")
     try:
         program = importlib.import_module(module).program
     except ModuleNotFoundError as error:
