@@ -72,6 +72,20 @@ def test_texts_that_a_task_has_of_its_own():
     assert "…)" in help_text("talking_avatar")  # a long negative prompt
 
 
+def test_defaults_of_the_model_that_is_named(cli):
+    def text(*words):
+        return " ".join(cli("--task_type", "text_to_video", *words, "--help").out.split())
+
+    assert "denoising steps (default 30)" in text()
+    named = text("--model_id", "Wan-AI/Wan2.2-T2V-A14B")
+    assert "denoising steps (default 40)" in named
+    assert "'tiny' (default Wan-AI/Wan2.2-T2V-A14B)" in named
+    assert "Defaults are those of Wan-AI/Wan2.2-T2V-A14B" in named
+    assert text("--model_id", "somebody/else") == text()
+    longer = cli("--help", "diffusion_forcing", "--model_id", "Skywork/SkyReels-V2-DF-14B-720P").out
+    assert "made of several (default 121)" in " ".join(longer.split())
+
+
 def test_a_topic_that_is_none(cli):
     refused = cli("--help", "texttovideo")
     assert refused.code == 2
@@ -109,3 +123,7 @@ def test_a_chain(capsys):
     for strange in ("--captioner", "SkyCaptioner", "latents", "DF", "--jobs", "--input_image"):
         assert strange not in text
     assert {"--compile", "--vlm_path", "--custom_prompt"} <= {*shown(text)}
+    assert continuous(["--task_type", "v2v-5B", "--help"]) == 0
+    assert "(default 24)" in capsys.readouterr().out  # its frames per second
+    assert continuous(["--task_type", "text_to_video", "--help"]) == 2
+    assert "--help text_to_video: makes no chains; nearest v2v-14B" in capsys.readouterr().err

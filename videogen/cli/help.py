@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from videogen.cli.parser import spellings
-from videogen.errors import brief
+from videogen.errors import InputError, brief
 from videogen.tasks.option_types import size
 from videogen.tasks.options import GROUPS, OPTIONS, Option, defaults
 from videogen.tasks.table import TASKS, VARIANTS, find, summary, users_of
@@ -80,31 +80,53 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
         return names if action.nargs == 0 else f"{names} {action.metavar}"
 
 
-def help_text(topic: str | None, program: Program | None = None) -> str:
-    """Return the help text of a task, of ``ALL``, or what everybody needs first."""
-    parser = help_parser(topic, program) if topic is not None else _first_page(program)
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """A published model that is meant, whether it is here or not."""
+
+    name: str
+    tiny: str | None = None
+
+
+def help_text(topic: str | None, program: Program | None = None, model: str | None = None) -> str:
+    """Return the help text of a task, of ``ALL``, or what everybody needs first.
+
+    Args:
+        model: whose defaults are shown, if it is a published model of the task.
+    """
+    parser = help_parser(topic, program, model) if topic is not None else _first_page(program)
     return _as_started(parser.format_help())
 
 
-def help_parser(topic: str, program: Program | None = None) -> argparse.ArgumentParser:
+def help_parser(
+    topic: str, program: Program | None = None, model: str | None = None
+) -> argparse.ArgumentParser:
     """Return a parser that knows what ``help_text`` says; each action's ``dest`` is an option's name."""
     if program is not None:
         task = find(program.chain if topic == ALL else topic, "--help")
-        return _parser(program, _by_use(program, task), task)
+        if program.chain and not task.describes:
+            raise InputError("--help", topic, "makes no chains", f"nearest {program.chain}")
+        return _parser(program, _by_use(program, task), task, model=model)
     program = _videos()
     if topic == ALL:
         return _parser(program, _by_group(program.options([*TASKS])), None)
     task = find(topic, "--help")
+    task = next((row for row in VARIANTS[task.name] if model and row.model(model)), task)
     flags = " ".join(f"--{name} {OPTIONS[name].metavar}" for name in task.required())
     of_task = Program(
         name=program.name,
         usage=f"{program.name} --task_type {task.name} {flags} [flags]",
         description=f"{task.name}: {summary(task.name)}.",
-        epilog=f"Defaults are those of {task.default_model()}; --dry_run shows those of a run.\n"
+        epilog=f"Defaults are those of {_model_of(task, model)}; --dry_run shows those of a run.\n"
         f"{program.name} --help: all tasks, an example, exit codes",
         required=task.required(),
     )
-    return _parser(of_task, _by_use(of_task, task), task)
+    return _parser(of_task, _by_use(of_task, task), task, model=model)
+
+
+def _model_of(task: TaskSpec, model: str | None) -> str:
+    """Return the model whose defaults are shown."""
+    return model if model and task.model(model) else task.default_model()
 
 
 def _videos() -> Program:
@@ -165,7 +187,12 @@ def _by_group(options: Sequence[Option]) -> Sections:
 
 
 def _parser(
-    program: Program, sections: Sections, task: TaskSpec | None, *, users: bool = True
+    program: Program,
+    sections: Sections,
+    task: TaskSpec | None,
+    *,
+    users: bool = True,
+    model: str | None = None,
 ) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=program.name,
@@ -175,10 +202,14 @@ def _parser(
         formatter_class=_Formatter,
         add_help=False,
     )
+    given: dict[str, object] = {}
+    if task is not None:
+        meant = _Named(_model_of(task, model))
+        given = {**defaults(), **task.defaults(meant), "model_id": meant.name, "revision": task.revision()}
     for title, options in sections:
         group = parser.add_argument_group(title)
         for option in options:
-            text = program.helps.get(option.name) or _described(option, task)
+            text = program.helps.get(option.name) or _described(option, task, given)
             if users and task is None and not (option.common or option.about_run):
                 text += f" [{_users(option)}]"
             text = text.replace("%", "%%")
@@ -191,7 +222,7 @@ def _parser(
     return parser
 
 
-def _described(option: Option, task: TaskSpec | None) -> str:
+def _described(option: Option, task: TaskSpec | None, given: Mapping[str, object]) -> str:
     """Return what is said of an option: by the task, if it has its own text, else by its row."""
     rows = VARIANTS[task.name] if task else ()
     text = next((row.helps[option.name] for row in rows if option.name in row.helps), None)
@@ -202,8 +233,7 @@ def _described(option: Option, task: TaskSpec | None) -> str:
         return text
     if option.name == "resolution":
         text += f" ({', '.join(task.size_tables())})"
-    model = {"model_id": task.default_model(), "revision": task.revision()}
-    default = {**defaults(), **task.defaults(), **model}.get(option.name)
+    default = given.get(option.name)
     if default is True or default in (None, (), False):
         return text
     if isinstance(default, tuple):

@@ -169,7 +169,7 @@ def _command(arguments: list[str], work: Callable[[Asked, Path], int], about: Pr
     if topic is not None:
         topic = topic or given.get("task_type")
         topic = topic and published_task(topic, has_image="input_image" in given)[0]
-        say([help_text(topic or None, about).rstrip()])
+        say([help_text(topic or None, about, given.get("model_id")).rstrip()])
     elif given.get("version"):
         say([__version__])
     elif given.get("list_tasks"):
