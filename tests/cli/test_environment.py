@@ -56,6 +56,11 @@ def test_the_commit_of_a_checkout():
     assert environment().source.removesuffix(", changed") == f"commit {done.stdout.strip()}"
 
 
+def test_no_git(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert environment().source in ("commit unknown (no git)", "installed as a package")
+
+
 @pytest.fixture
 def site(tmp_path, monkeypatch):
     """Return what adds a package with metadata and code to those that Python finds first."""

@@ -21,6 +21,7 @@ from videogen.files import cache_root
 from videogen.planning.local_gpus import Driver, DriverError, TorchBuild, limits, read_driver, torch_build
 
 PATIENCE = 1.0  # seconds for git
+DESCRIBE = ("describe", "--always", "--exclude=*", "--abbrev=12", "--dirty=, changed")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,24 +120,18 @@ def _source() -> str:
     if (ROOT / ".git").exists():
         try:
             done = subprocess.run(
-                [
-                    "git",
-                    "-C",
-                    str(ROOT),
-                    "describe",
-                    "--always",
-                    "--dirty=, changed",
-                    "--abbrev=12",
-                    "--exclude=*",
-                ],
+                ["git", "-C", str(ROOT), *DESCRIBE],
+                env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},  # leaves the checkout as it is
                 capture_output=True,
                 text=True,
                 timeout=PATIENCE,
-                check=True,
+                check=False,
             )
-        except (OSError, subprocess.SubprocessError) as error:
-            said = getattr(error, "stderr", None) or first_line(error)
-            return f"commit unknown ({' '.join(str(said).split())})"
+        except (OSError, subprocess.TimeoutExpired) as error:
+            why = "no git" if isinstance(error, OSError) else "git takes long"
+            return f"commit unknown ({why})"
+        if done.returncode:
+            return f"commit unknown ({' '.join(done.stderr.split())})"
         return f"commit {done.stdout.strip()}"
     try:
         origin = metadata.distribution("videogen").read_text("direct_url.json") or ""
