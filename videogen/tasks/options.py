@@ -87,8 +87,8 @@ class Prompt:
 class Size:
     """Size and length."""
 
-    resolution: str = row(types.upper, "size class; the shape follows the input", metavar="CLASS",
-        aliases=("i2v_resolution",), usual=True, common=True, hashed=False,
+    resolution: str = row(types.upper, "size class, such as 720P; the shape follows the input",
+        metavar="CLASS", aliases=("i2v_resolution",), usual=True, common=True, hashed=False,
         excludes=("size", "height", "width"), instead_of=("size", "height", "width"))
     size: tuple[int, int] | None = row(types.size, "one of the model's supported sizes", metavar="W*H",
         common=True, hashed=False, excludes=("height", "width"), instead_of=("resolution", "height", "width"))
