@@ -11,6 +11,7 @@ import psutil
 import torch
 
 from videogen.errors import InputError, first_line
+from videogen.planning.local_devices import available_ram
 
 OPTIONAL = (
     *("decord", "flash_attn", "peft", "sageattention"),
@@ -42,7 +43,7 @@ def free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         reserve = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + reserve
-    return psutil.virtual_memory().available
+    return available_ram() or psutil.virtual_memory().available
 
 
 def total_memory(device: torch.device) -> int:
