@@ -90,7 +90,7 @@ def available_ram() -> int | None:
 def _left_in_groups() -> Iterator[int]:
     """Yield what each control group around this process has left; what it keeps of files can be dropped."""
     for line in _text(PROC / "self/cgroup").splitlines():
-        _, controllers, place = line.split(":", 2)
+        _, controllers, place = (*line.split(":", 2), "", "")[:3]
         if controllers not in ("", "memory"):
             continue
         top = CGROUPS / controllers

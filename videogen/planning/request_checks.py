@@ -119,7 +119,7 @@ def warnings(
     prompts, rolls = len(options.roll_prompts or ()), len(shape.rolls)
     check_prompt_count("--roll_prompts", prompts, rolls)
     if 0 < prompts < rolls:
-        yield f"--roll_prompts has {prompts} prompts for {rolls} rolls; the last one is used to the end"
+        yield f"--roll_prompts has {prompts} prompts for {rolls} segments; the last one is used to the end"
     if options.revision and checkpoint.folder is not None and not checkpoint.revision:
         yield "--revision has no effect on a folder or a tiny model"
     if "prompt_enhancer" in asked and options.prompt_enhancer and (options.input_image or options.end_image):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from videogen.planning.local_devices import available_ram, is_on_cpu
 from videogen.planning.measured_rates import ExpectedTime, expected_time
+from videogen.planning.memory_estimate import LIBRARIES
 from videogen.planning.plan import Outline
 from videogen.results.run_summary import amount
 
@@ -93,8 +94,8 @@ def _download(plan: Outline) -> Download | None:
 
 
 def ram_warning(plan: Outline, *, on_cpu: bool) -> str | None:
-    """Return what to say where RAM is short, with what to try; None where it is not."""
-    needed, free = plan.ram_bytes(on_cpu=on_cpu), available_ram()
+    """Return what to say where RAM is short for loading, with what to try; None where it is not."""
+    needed, free = plan.ram_bytes(on_cpu=on_cpu) - LIBRARIES, available_ram()  # they are loaded already
     if free is None or needed <= free:
         return None
     what = f"this takes about {amount(needed)} of RAM, and {amount(free)} are free"

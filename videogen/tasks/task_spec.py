@@ -284,5 +284,5 @@ def check_prompt_count(flag: str, prompts: int, rolls: int) -> None:
         InputError: there are more.
     """
     if prompts > rolls:
-        what = f"has {prompts} prompts, and there are {rolls} rolls"
+        what = f"has {prompts} prompts, and there are {rolls} segments"
         raise InputError(flag, None, what, f"leave out {prompts - rolls}")
