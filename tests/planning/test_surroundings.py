@@ -86,8 +86,8 @@ def test_a_disk_that_is_too_small_is_said_before_the_download(cli, monkeypatch, 
     monkeypatch.setitem(sys.modules, "videogen.engine.session", None)  # nothing of the run is imported
     finished = cli(*T2V, "--output", tmp_path / "a.mp4")
     assert finished.code == 3
-    assert "--model_id Skywork/SkyReels-V2-T2V-14B-540P: the download takes 69 GB and " in finished.complaint
-    assert finished.complaint.endswith(" has 50 GB free; set HF_HOME to a larger disk")
+    assert "--model_id Skywork/SkyReels-V2-T2V-14B-540P: the download takes 69.0 GB and " in finished.complaint
+    assert finished.complaint.endswith(" has 50.0 GB free; set HF_HOME to a larger disk")
     said = cli(*T2V, "--dry_run")
     assert said.code == 0
     assert "69.0 GB to download, 50.0 GB free in " in said.out
@@ -101,7 +101,7 @@ def test_the_downloads_of_a_list_are_added_up(cli, monkeypatch, tmp_path):
     listed.write_text("\n".join(json.dumps({"prompt": "x", "model_id": model}) for model in models * 2))
     finished = cli(*T2V[:2], "--device", "cpu", "--jobs", listed, "--output_dir", tmp_path)
     assert finished.code == 3
-    assert f"--model_id {', '.join(models)}: the download takes 103 GB" in finished.complaint
+    assert f"--model_id {', '.join(models)}: the download takes 103." in finished.complaint
 
 
 def test_a_model_of_unknown_size(cli):

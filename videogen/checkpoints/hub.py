@@ -19,6 +19,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.file_download import DryRunFileInfo, repo_folder_name
 
 from videogen.errors import CheckpointError, first_line
+from videogen.results.run_summary import amount
 
 
 def cached_snapshot(name: str, revision: str, patterns: Sequence[str]) -> Path | None:
@@ -117,6 +118,6 @@ def check_space(sizes: Mapping[str, int]) -> None:
     needed, free = sum(max(0, size - downloaded(name)) for name, size in sizes.items()), free_space()
     if free is not None and needed > free:
         raise CheckpointError(
-            f"--model_id {', '.join(sizes)}: the download takes {needed / 1e9:.0f} GB and {cache_folder()} "
-            f"has {free / 1e9:.0f} GB free; set HF_HOME to a larger disk"
+            f"--model_id {', '.join(sizes)}: the download takes {amount(needed)} and {cache_folder()} "
+            f"has {amount(free)} free; set HF_HOME to a larger disk"
         )
