@@ -86,7 +86,9 @@ def test_a_disk_that_is_too_small_is_said_before_the_download(cli, monkeypatch, 
     monkeypatch.setitem(sys.modules, "videogen.engine.session", None)  # nothing of the run is imported
     finished = cli(*T2V, "--output", tmp_path / "a.mp4")
     assert finished.code == 3
-    assert "--model_id Skywork/SkyReels-V2-T2V-14B-540P: the download takes 69.0 GB and " in finished.complaint
+    assert (
+        "--model_id Skywork/SkyReels-V2-T2V-14B-540P: the download takes 69.0 GB and " in finished.complaint
+    )
     assert finished.complaint.endswith(" has 50.0 GB free; set HF_HOME to a larger disk")
     said = cli(*T2V, "--dry_run")
     assert said.code == 0
@@ -101,7 +103,21 @@ def test_the_downloads_of_a_list_are_added_up(cli, monkeypatch, tmp_path):
     listed.write_text("\n".join(json.dumps({"prompt": "x", "model_id": model}) for model in models * 2))
     finished = cli(*T2V[:2], "--device", "cpu", "--jobs", listed, "--output_dir", tmp_path)
     assert finished.code == 3
-    assert f"--model_id {', '.join(models)}: the download takes 103." in finished.complaint
+    assert f"--model_id {', --model_id '.join(models)}: the download takes 103." in finished.complaint
+
+
+def test_models_that_write_prompts_count(cli, monkeypatch, make_video, tmp_path):
+    a_small_disk(monkeypatch, 10**9)
+    words = ("--task_type", "v2v-5B", "--input_video", make_video(), "--device", "cpu")
+    finished = cli(*words, "--output", tmp_path / "a.mp4")
+    assert finished.code == 3
+    models = "--model_id Wan-AI/Wan2.2-TI2V-5B, --vlm_path OpenGVLab/InternVL3_5-8B-HF"
+    assert f"{models}: the download takes 51.3 GB and " in finished.complaint
+    out = cli(*words, "--dry_run").out
+    assert "files     51.3 GB to download, " in out
+    assert ", OpenGVLab/InternVL3_5-8B-HF 17.1 GB\n" in out
+    tiny = cli(*words, "--model_id", "tiny", "--dry_run").out
+    assert "files     17.1 GB to download, " in tiny
 
 
 def test_a_model_of_unknown_size(cli):

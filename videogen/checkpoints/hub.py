@@ -49,7 +49,7 @@ def download(
     Raises:
         CheckpointError: offline, unreachable, no such repository or revision, no access, no space.
     """
-    check_space({names[0]: expected_bytes})
+    check_space(f"--model_id {names[0]}", {names[0]: expected_bytes})
     patience = constants.DEFAULT_ETAG_TIMEOUT if timeout is None else max(1, round(timeout))
     constants.HF_HUB_DOWNLOAD_TIMEOUT = patience
     for name in names:
@@ -64,7 +64,7 @@ def download(
             if not expected_bytes:
                 found = cast("list[DryRunFileInfo]", fetch(dry_run=True))
                 missing = sum(file.file_size or 0 for file in found if file.will_download)
-                check_space({name: downloaded(name) + missing})
+                check_space(f"--model_id {name}", {name: downloaded(name) + missing})
             folder = fetch()
         except GatedRepoError as error:  # a kind of RepositoryNotFoundError
             raise CheckpointError(_error_message(name, revision, error)) from None
@@ -109,8 +109,12 @@ def free_space() -> int | None:
         return None
 
 
-def check_space(sizes: Mapping[str, int]) -> None:
-    """Refuse repositories (name -> bytes) that the disk has no room for, as far as they are not here.
+def check_space(what: str, sizes: Mapping[str, int]) -> None:
+    """Refuse repositories that the disk has no room for, as far as they are not here.
+
+    Args:
+        what: flags and names, for the message.
+        sizes: name -> bytes.
 
     Raises:
         CheckpointError: there is too little.
@@ -118,6 +122,6 @@ def check_space(sizes: Mapping[str, int]) -> None:
     needed, free = sum(max(0, size - downloaded(name)) for name, size in sizes.items()), free_space()
     if free is not None and needed > free:
         raise CheckpointError(
-            f"--model_id {', '.join(sizes)}: the download takes {amount(needed)} and {cache_folder()} "
+            f"{what}: the download takes {amount(needed)} and {cache_folder()} "
             f"has {amount(free)} free; set HF_HOME to a larger disk"
         )

@@ -144,7 +144,8 @@ def _model(plan: Outline) -> str:
 
 def _files(plan: Outline, download: Download | None) -> str:
     """Say what the model takes on disk, and whether there is room for what is not here yet."""
-    sizes = ", ".join(f"{part} {amount(size)}" for part, size in plan.checkpoint.sizes.items())
+    parts = {**plan.checkpoint.sizes, **(download.prompt_models if download else {})}
+    sizes = ", ".join(f"{part} {amount(size)}" for part, size in parts.items() if size)
     if download is None:
         return sizes or "tiny"
     free = "" if download.free is None else f"{amount(download.free)} free in "

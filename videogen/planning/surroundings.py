@@ -13,9 +13,16 @@ from videogen.results.run_summary import amount
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Download:
-    """A model that is yet to be fetched: bytes (None: not known), and the disk that they go to."""
+    """Models that are yet to be fetched, for the video and for its prompt, and the disk that they go to.
+
+    Args:
+        size: bytes that are missing; None where that is not known.
+        prompt_models: hub id -> bytes, of those that write the prompt; 0 where that is not known.
+        free: bytes on the disk of ``folder``; None where it does not say.
+    """
 
     size: int | None
+    prompt_models: Mapping[str, int]
     folder: Path
     free: int | None
 
@@ -46,17 +53,17 @@ class Surroundings:
 def look_around(plans: Sequence[Outline]) -> list[Surroundings]:
     """Return what this machine has for each plan."""
     free, found = available_ram(), []
-    downloads: dict[str, Download | None] = {}
+    downloads: dict[tuple[str, ...], Download | None] = {}
     for plan in plans:
-        name, on_cpu = plan.checkpoint.name, is_on_cpu(plan.options.device)
-        if name not in downloads:
-            downloads[name] = _download(plan)
+        wanted, on_cpu = tuple(_wanted(plan)), is_on_cpu(plan.options.device)
+        if wanted not in downloads:
+            downloads[wanted] = _download(plan)
         found.append(
             Surroundings(
                 on_cpu=on_cpu,
                 ram=plan.ram_bytes(on_cpu=on_cpu),
                 ram_free=free,
-                download=downloads[name],
+                download=downloads[wanted],
                 time=expected_time(plan),
             )
         )
@@ -69,28 +76,38 @@ def check_disk(plans: Sequence[Outline]) -> None:
     Raises:
         CheckpointError: they are.
     """
-    sizes = {plan.checkpoint.name: size for plan in plans if (size := _size(plan)) is not None}
-    if sizes:
+    wanted = {label: size for plan in plans for label, size in _wanted(plan).items()}
+    if wanted:
         from videogen.checkpoints import hub  # noqa: PLC0415 - 0.2 s, and only for models of the hub
 
-        hub.check_space(sizes)
+        sizes = {label.split()[1]: size for label, size in wanted.items()}
+        hub.check_space(", ".join(wanted), sizes)
 
 
-def _size(plan: Outline) -> int | None:
-    """Return the bytes of a model that is not here, 0 where they are not known; None of one that is."""
-    model = plan.checkpoint
-    if model.folder is not None or model.tiny:
-        return None
-    return sum(size for name, size in model.sizes.items() if name not in model.replaced)
+def _wanted(plan: Outline) -> dict[str, int]:
+    """Return flag and hub id -> bytes (0: not known) of the models that are not here."""
+    model, wanted = plan.checkpoint, {}
+    if model.folder is None and not model.tiny:
+        size = sum(size for name, size in model.sizes.items() if name not in model.replaced)
+        wanted[f"--model_id {model.name}"] = size
+    writers = [writer for writer in plan.prompt_writers.values() if writer.folder is None]
+    return wanted | {writer.label: writer.download for writer in writers}
 
 
 def _download(plan: Outline) -> Download | None:
-    if (size := _size(plan)) is None:
+    if not (wanted := _wanted(plan)):
         return None
     from videogen.checkpoints import hub  # noqa: PLC0415 - 0.2 s, and only for models of the hub
 
-    left = max(0, size - hub.downloaded(plan.checkpoint.name)) if size else None
-    return Download(size=left, folder=hub.cache_folder(), free=hub.free_space())
+    sizes = {label.split()[1]: size for label, size in wanted.items()}
+    return Download(
+        size=sum(max(0, size - hub.downloaded(name)) for name, size in sizes.items())
+        if all(sizes.values())
+        else None,
+        prompt_models={name: size for name, size in sizes.items() if name != plan.checkpoint.name},
+        folder=hub.cache_folder(),
+        free=hub.free_space(),
+    )
 
 
 def ram_warning(plan: Outline, *, on_cpu: bool) -> str | None:
