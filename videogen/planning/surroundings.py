@@ -100,10 +100,9 @@ def _download(plan: Outline) -> Download | None:
     from videogen.checkpoints import hub  # noqa: PLC0415 - 0.2 s, and only for models of the hub
 
     sizes = {label.split()[1]: size for label, size in wanted.items()}
+    missing = sum(max(0, size - hub.downloaded(name)) for name, size in sizes.items())
     return Download(
-        size=sum(max(0, size - hub.downloaded(name)) for name, size in sizes.items())
-        if all(sizes.values())
-        else None,
+        size=missing if all(sizes.values()) else None,
         prompt_models={name: size for name, size in sizes.items() if name != plan.checkpoint.name},
         folder=hub.cache_folder(),
         free=hub.free_space(),
@@ -128,11 +127,14 @@ def _smaller(plan: Outline, *, on_cpu: bool) -> Iterator[str]:
     options, memory, needed = plan.options, plan.facts.memory, plan.ram_bytes(on_cpu=on_cpu)
     if options.dtype == "float32":
         yield "--dtype bfloat16"
-    modes: Mapping[str, dict[str, bool]] = {"--low_vram": {"low_vram": True}, "without --offload": {}}
-    for words, mode in modes.items():
-        possible = options.offload if not mode else not (options.low_vram or options.quantize)
-        if possible and (size := memory.ram(on_cpu=on_cpu, **mode)) < needed:
-            yield f"{words} (about {amount(size)})"
+    compressed = options.low_vram or options.quantize or options.float8_matmul or options.use_usp
+    ways = (
+        ("--low_vram", not compressed, memory.ram(on_cpu=on_cpu, low_vram=True)),
+        ("without --offload", options.offload, memory.ram(on_cpu=on_cpu)),
+    )
+    yield from (
+        f"{words} (about {amount(size)})" for words, possible, size in ways if possible and size < needed
+    )
     if not options.transformer:
         yield "a float8 or GGUF file with --transformer"
     yield "a smaller model with --model_id" if on_cpu else "closing other programs"
