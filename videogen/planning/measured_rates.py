@@ -176,6 +176,11 @@ def read_rates() -> list[Rate]:
 
 @cache
 def _parsed(file: Path, *_state: int) -> list[Rate]:
+    return parse_rates(file)
+
+
+def parse_rates(file: Path) -> list[Rate]:
+    """Return the speeds in a file, as far as they can be read."""
     try:
         content = parse_json(read_text(file, LARGEST_FILE))
     except ValueError:  # TextError is one
