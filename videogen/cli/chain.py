@@ -7,7 +7,7 @@ joined film.
 import json
 import re
 import secrets
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -110,12 +110,12 @@ def _make_chain(asked: Asked, workdir: Path) -> int:
 class Chain:
     """A chain, checked.
 
-    ``values`` are those of every link but for its input, seed and names; ``recorded``: as in ``Item``.
+    ``values`` are those of every link but for its input, seed and names; ``origins``: as in ``Item``.
     ``options`` are those of the chain itself.
     """
 
     values: Mapping[str, object]
-    recorded: Collection[str]
+    origins: Mapping[str, str]
     options: Options
     folder: Path
     base_seed: int
@@ -138,7 +138,7 @@ class Chain:
             own["input_video"] = str(previous.outputs.path)
             if previous.outputs.last_frame is not None:
                 own["input_image"] = str(previous.outputs.last_frame)
-        item = Item(values={**self.values, **own}, recorded=self.recorded)
+        item = Item(values={**self.values, **own}, origins=self.origins)
         (plan,) = make_plans([item], self.policy, self.workdir)
         return replace(plan, index=index)
 
@@ -195,7 +195,7 @@ def plan_chain(asked: Asked, workdir: Path, locks: OutputLocks | None = None) ->
     state = _check_folder(folder, policy, locks)
     chain = Chain(
         values=_of_links(asked.values, options),
-        recorded=asked.recorded,
+        origins=asked.origins,
         options=options,
         folder=folder,
         base_seed=_base_seed(options, state if policy.resume else None),

@@ -38,6 +38,7 @@ from videogen.planning import plan_report
 from videogen.planning.local_devices import check_device_exists
 from videogen.planning.plan import Outline
 from videogen.planning.request import Item, make_plans
+from videogen.planning.surroundings import check_disk
 from videogen.results.output_locks import OutputLocks
 from videogen.results.output_paths import OverwritePolicy
 from videogen.results.sidecar import changed_inputs
@@ -208,9 +209,9 @@ def _generate(asked: Asked, workdir: Path) -> int:
     if settings.jobs == STDIN:
         return _stream(asked, policy, workdir)
     if settings.jobs is not None:
-        items = read_jobs(settings.jobs, asked.values, asked.recorded)
+        items = read_jobs(settings.jobs, asked.values, asked.origins)
     else:
-        items = [Item(values=with_task(asked.values), recorded=asked.recorded)]
+        items = [Item(values=with_task(asked.values), origins=asked.origins)]
     with OutputLocks() as locks:
         plans = make_plans(items, policy, workdir, None if settings.dry_run else locks)
         return _carry_out(plans, settings)
@@ -224,6 +225,7 @@ def _carry_out(plans: list[Outline], settings: RunSettings) -> int:
     if settings.dry_run:
         say(_described(plans, as_json=settings.json))
         return 0
+    check_disk(plans)
     for plan in plans:
         _announce(plan)
     logger.info("loading libraries")
@@ -239,7 +241,7 @@ def _stream(asked: Asked, policy: OverwritePolicy, workdir: Path) -> int:
 
     def planned() -> Iterator[list[Outline]]:
         nonlocal count, refused
-        for items in stream(iter(sys.stdin.readline, ""), asked.values, asked.recorded):
+        for items in stream(iter(sys.stdin.readline, ""), asked.values, asked.origins):
             with OutputLocks() as locks:
                 try:
                     if isinstance(items, VideoGenError):
@@ -300,7 +302,7 @@ def _described(plans: Sequence[Outline], *, as_json: bool) -> Iterator[str]:
     if as_json:
         yield from (json.dumps(plan_report.to_json(plan)) for plan in plans)
     else:
-        yield "\n\n".join(plan_report.describe(plan) for plan in plans)
+        yield plan_report.describe(*plans)
 
 
 def _say_outcomes(outcomes: "Iterator[Result | Failure]", of_all: str, settings: RunSettings) -> int:
