@@ -58,11 +58,7 @@ def quantize(transformer: nn.Module, device: torch.device) -> None:
 
 
 def convert_blocks(
-    transformer: nn.Module,
-    device: torch.device,
-    convert: Callable[[nn.Module], object],
-    *,
-    rest: bool = True,
+    transformer: nn.Module, device: torch.device, convert: Callable[[nn.Module], object], *, rest: bool = True
 ) -> None:
     """Convert blocks one at a time on the device, and then what is no block (``rest``); all ends in RAM."""
     copier = Copier(device)

@@ -52,10 +52,7 @@ def find(name: str | None, flag: str = "--task_type") -> TaskSpec:
         raise InputError(flag, None, "none given", f"choose one of {available}")
     close = nearest(name, TASKS)
     raise InputError(
-        flag,
-        name,
-        f"must be one of {available}",
-        f"nearest {close}" if close else "see --list_tasks",
+        flag, name, f"must be one of {available}", f"nearest {close}" if close else "see --list_tasks"
     )
 
 

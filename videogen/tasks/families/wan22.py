@@ -89,11 +89,7 @@ LAYOUTS = (
         markers=("high_noise_model", "low_noise_model"),
         places={**WAN_PLACES, "transformer": "high_noise_model/", "transformer_2": "low_noise_model/"},
     ),
-    Layout(
-        name="Wan2.2 5B",
-        markers=("Wan2.2_VAE.pth",),
-        places={**WAN_PLACES, "vae": "Wan2.2_VAE.pth"},
-    ),
+    Layout(name="Wan2.2 5B", markers=("Wan2.2_VAE.pth",), places={**WAN_PLACES, "vae": "Wan2.2_VAE.pth"}),
 )
 IMAGE = {"input_image": Files("image", 1, 1)}
 IMAGES = {**IMAGE, "end_image": Files("image", 0, 1)}
@@ -131,23 +127,19 @@ A14B_FROM_IMAGE = replace(
     shape=wan22_image_to_video,
     network=replace(TEXT_ONLY, experts=2, in_channels=36),
 )
-TI2V_5B = TaskSpec(
-    name="text_to_video",
+TI2V_5B = replace(
+    A14B,
     family="Wan2.2 5B",
-    brand="Wan2.2",
     config_name="wan22-5b",
+    helps={},
     pipeline="videogen.pipelines.wan22_5b:Wan22TI2V5BPipeline",
     layouts=("Wan2.2 5B", "diffusers"),
     components=WAN_COMPONENTS,
     tiny={"wan22-5b": "wan22-5b"},
-    inputs={},
     arguments=WAN_ARGUMENTS,
-    options=FRESH_OPTIONS,
     shape=wan22_5b_text_to_video,
     network=replace(TEXT_ONLY, in_channels=48),
-    warnings=unguided_warnings,
     memory=replace(WAN_MEMORY, vae=WAN22_VAE, vae_width=_vae_width),
-    text=WAN_TEXT,
 )
 TI2V_5B_FROM_IMAGE = replace(TI2V_5B, name="image_to_video", inputs=IMAGE, shape=wan22_5b_image_to_video)
 TASKS = (
