@@ -29,7 +29,7 @@ TASKS: dict[str, TaskSpec] = {name: rows[0] for name, rows in VARIANTS.items()}
 
 def summary(name: str) -> str:
     """Return what a task makes, and with which models."""
-    brands = dict.fromkeys(row.brand for row in VARIANTS[name])
+    brands = dict.fromkeys(row.brand or row.family for row in VARIANTS[name])
     return f"{TASKS[name].summary} ({', '.join(brands)})"
 
 

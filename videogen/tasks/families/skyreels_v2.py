@@ -180,14 +180,11 @@ V2_OPTIONS = (*SIZE_AND_LENGTH, *TEACACHE, "teacache_fixed", "prompt_enhancer", 
 TEXT_TO_VIDEO = TaskSpec(
     name="text_to_video",
     family="SkyReels-V2",
-    brand="SkyReels-V2",
-    config_name="text_to_video",
     summary="a video from a text",
     pipeline="videogen.pipelines.text_to_video:TextToVideoPipeline",
     layouts=("SkyReels-V2", "diffusers"),
     components=WAN_COMPONENTS,
     tiny={"skyreels-v2-t2v": "skyreels-v2-t2v"},
-    inputs={},
     arguments=WAN_ARGUMENTS,
     options=V2_OPTIONS,
     shape=text_to_video,
@@ -201,7 +198,6 @@ TASKS = (
     replace(
         TEXT_TO_VIDEO,
         name="image_to_video",
-        config_name="image_to_video",
         summary="a video that begins with an image",
         pipeline="videogen.pipelines.image_to_video:ImageToVideoPipeline",
         components=WAN_COMPONENTS | {"image_encoder": "image_encoder"},
@@ -213,7 +209,6 @@ TASKS = (
     replace(
         TEXT_TO_VIDEO,
         name="diffusion_forcing",
-        config_name="diffusion_forcing",
         summary="a long video from a text, an image, two images or a video",
         helps={
             "prompt": "what the video shows; not needed with --roll_prompts or --captioner",

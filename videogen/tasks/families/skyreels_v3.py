@@ -221,8 +221,6 @@ LAYOUTS = (
 REFERENCE = TaskSpec(
     name="reference_to_video",
     family="SkyReels-V3",
-    brand="SkyReels-V3",
-    config_name="reference_to_video",
     summary="a video of the subjects in 1-4 reference images",
     pipeline="videogen.pipelines.reference_to_video:ReferenceToVideoPipeline",
     layouts=("diffusers",),
@@ -247,7 +245,6 @@ EXTENSION_ARGUMENTS = (
 EXTENSION = replace(
     REFERENCE,
     name="single_shot_extension",
-    config_name="single_shot_extension",
     summary="a video goes on in the same shot, 1-30 s",
     pipeline="videogen.pipelines.single_shot_extension:SingleShotExtensionPipeline",
     layouts=("SkyReels-V3 extension", "diffusers"),
@@ -268,7 +265,6 @@ TASKS = (
     replace(
         EXTENSION,
         name="shot_switching_extension",
-        config_name="shot_switching_extension",
         summary="a video goes on with a cut to another shot, 2-5 s",
         pipeline="videogen.pipelines.shot_switching_extension:ShotSwitchingExtensionPipeline",
         components=WAN_COMPONENTS | {"transformer": "shot_transformer"},
@@ -279,7 +275,6 @@ TASKS = (
     replace(
         REFERENCE,
         name="talking_avatar",
-        config_name="talking_avatar",
         summary="a portrait speaks",
         helps={
             "prompt": "what a hidden first clip shows, and the only one of a short video",

@@ -67,7 +67,7 @@ def one_roll(
     """
     height, width = choose_size(options, tables, orientation, grid)
     if options.height is not None:
-        check_unit(height, width, grid)
+        _check_unit(height, width, grid)
     elif fit is not None and source is not None:
         height, width = _fitted(fit, height * width, source, grid)
     frames = choose_num_frames(options, options.fps, after_image=after_image)
@@ -80,7 +80,7 @@ def one_roll(
     )
 
 
-def check_unit(height: int, width: int, grid: Grid) -> None:
+def _check_unit(height: int, width: int, grid: Grid) -> None:
     """Refuse exact sizes that are no multiples of a grid's unit."""
     for flag, pixels in (("--height", height), ("--width", width)):
         if pixels % grid.unit:

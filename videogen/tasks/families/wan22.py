@@ -109,7 +109,6 @@ A14B = TaskSpec(
     layouts=("Wan2.2 A14B", "diffusers"),
     components=WAN_COMPONENTS | {"transformer_2": "transformer_2"},
     tiny={"wan22-a14b": "wan22-t2v-a14b"},
-    inputs={},
     arguments=(*WAN_ARGUMENTS, "boundary"),
     options=FRESH_OPTIONS,
     shape=text_to_video,
