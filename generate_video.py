@@ -1,6 +1,6 @@
 """Generate a video; see ``generate_video.py --help``."""
 
-from videogen.cli.main import program
+from videogen.cli.start import generate
 
 if __name__ == "__main__":
-    program()
+    generate()

@@ -1,7 +1,9 @@
 """Access to the Hugging Face cache and hub."""
 
 import shutil
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from huggingface_hub import constants, snapshot_download
@@ -18,6 +20,8 @@ from huggingface_hub.file_download import repo_folder_name
 
 from videogen.errors import CheckpointError, first_line
 
+WATCH_EVERY = 1.0  # seconds
+
 
 def cached_snapshot(name: str, revision: str, patterns: Sequence[str]) -> Path | None:
     """Return the snapshot folder of a repository in the cache; None if any wanted file is missing."""
@@ -30,7 +34,12 @@ def cached_snapshot(name: str, revision: str, patterns: Sequence[str]) -> Path |
 
 
 def download(
-    names: Sequence[str], revision: str, patterns: Sequence[str], expected_bytes: int, timeout: float | None
+    names: Sequence[str],
+    revision: str,
+    patterns: Sequence[str],
+    expected_bytes: int,
+    timeout: float | None,
+    on_bytes: Callable[[float], None] = lambda _: None,
 ) -> tuple[Path, str]:
     """Download a repository and return (snapshot folder, name it was found under).
 
@@ -42,6 +51,7 @@ def download(
         patterns: file name patterns of the wanted files.
         expected_bytes: size of the download, 0 if not known; the disk must have it free.
         timeout: seconds without progress after which the download is given up.
+        on_bytes: called with what has come since the last call, first with what was there.
 
     Raises:
         CheckpointError: offline, unreachable, no such repository or revision, no access, no space.
@@ -51,9 +61,10 @@ def download(
     constants.HF_HUB_DOWNLOAD_TIMEOUT = patience
     for name in names:
         try:
-            folder = snapshot_download(
-                name, revision=revision, allow_patterns=list(patterns), etag_timeout=patience
-            )
+            with _watched(name, on_bytes):
+                folder = snapshot_download(
+                    name, revision=revision, allow_patterns=list(patterns), etag_timeout=patience
+                )
         except GatedRepoError as error:  # a kind of RepositoryNotFoundError
             raise CheckpointError(_error_message(name, revision, error)) from None
         except RepositoryNotFoundError:
@@ -62,6 +73,41 @@ def download(
             raise CheckpointError(_error_message(name, revision, error)) from None
         return Path(folder), name
     raise CheckpointError(f"--model_id {names[0]}: no such repository (if it is private: 'hf auth login')")
+
+
+@contextmanager
+def _watched(name: str, on_bytes: Callable[[float], None]) -> Iterator[None]:
+    """Call ``on_bytes`` every second with what has been added to a repository's files."""
+    ended = threading.Event()
+
+    def watch() -> None:
+        known = 0
+        while True:
+            is_last = ended.wait(WATCH_EVERY)
+            now = _downloaded_bytes(name)
+            if now > known:
+                on_bytes(now - known)
+                known = now
+            if is_last:
+                return
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
+
+
+def _downloaded_bytes(name: str) -> int:
+    """Return the size of a repository's files in the cache, those that are not complete included."""
+    blobs = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type="model") / "blobs"
+    total = 0
+    for file in blobs.glob("*"):
+        with suppress(OSError):  # renamed meanwhile
+            total += file.stat().st_size
+    return total
 
 
 def _error_message(name: str, revision: str, error: Exception) -> str:
@@ -80,8 +126,7 @@ def _check_space(name: str, needed: int) -> None:
     cache = Path(constants.HF_HUB_CACHE)
     there = next(parent for parent in (cache, *cache.parents) if parent.exists())
     free = shutil.disk_usage(there).free
-    blobs = cache / repo_folder_name(repo_id=name, repo_type="model") / "blobs"
-    needed -= sum(file.stat().st_size for file in blobs.glob("*"))  # already downloaded
+    needed -= _downloaded_bytes(name)
     if needed > free:
         raise CheckpointError(
             f"--model_id {name}: the download takes {needed / 1e9:.0f} GB and {there} has "
