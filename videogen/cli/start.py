@@ -1,35 +1,34 @@
-"""The first thing that runs: Ctrl-C is one line from the beginning, while the program itself is loaded."""
+"""The first thing that runs: Ctrl-C is one line from the beginning, while the program itself is loaded.
 
+Imports nothing that the interpreter has not loaded by then, as that is when it would be a traceback.
+"""
+
+import _signal  # what ``signal`` wraps in enums
 import os
-import signal
 import sys
-from importlib import import_module
-from typing import NoReturn
-
-INTERRUPTED = 130
 
 
-def _stop(*_: object) -> NoReturn:
+def _stop(*_: object) -> None:
     """End the process; nothing has been begun that would have to be undone."""
     as_json = any(word in ("--json", "json", "--progress=json") for word in sys.argv)
     line = '{"event": "error", "exit_code": 130, "message": "interrupted"}' if as_json else "interrupted"
     os.write(2, f"{line}\n".encode())
-    os._exit(INTERRUPTED)
+    os._exit(130)
 
 
-def run(module: str) -> NoReturn:
-    """Run the ``program`` of a module."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, _stop)
-    import_module(module).program()
-    raise AssertionError("a program ends the process")
+if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+    _signal.signal(_signal.SIGINT, _stop)
 
 
-def generate() -> NoReturn:
+def generate() -> None:
     """Run generate_video.py."""
-    run("videogen.cli.main")
+    from videogen.cli.main import program  # noqa: PLC0415
+
+    program()
 
 
-def chain() -> NoReturn:
+def chain() -> None:
     """Run generate_continuous.py."""
-    run("videogen.cli.chain")
+    from videogen.cli.chain import program  # noqa: PLC0415
+
+    program()
