@@ -150,7 +150,7 @@ def test_warnings_that_nobody_has_listed_are_passed_on(cli, r2v, tmp_path, monke
 
     def talkative(*arguments):
         warnings.warn("something is odd", stacklevel=1)
-        print("a stray line", file=sys.stderr)
+        sys.stderr.write("a stray line\n")
         return velocity(*arguments)
 
     monkeypatch.setattr(WanPipeline, "velocity", talkative)
