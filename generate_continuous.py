@@ -4,7 +4,7 @@ import sys
 
 try:
     from videogen.cli.start import chain
-except KeyboardInterrupt:  # start.py hears it from then on
+except KeyboardInterrupt:  # early_interrupt.py hears it from then on
     sys.stderr.write("interrupted\n")
     sys.exit(130)
 

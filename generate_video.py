@@ -3,10 +3,10 @@
 import sys
 
 try:
-    from videogen.cli.start import generate
-except KeyboardInterrupt:  # start.py hears it from then on
+    from videogen.cli.start import videos
+except KeyboardInterrupt:  # early_interrupt.py hears it from then on
     sys.stderr.write("interrupted\n")
     sys.exit(130)
 
 if __name__ == "__main__":
-    generate()
+    videos()

@@ -96,7 +96,12 @@ runpy.run_path(script, run_name="__main__")
 @pytest.mark.parametrize(
     ("module", "as_json"),
     [
-        *(("videogen.cli.start", False), ("videogen.cli.main", False), ("argparse", True), ("torch", False)),
+        *(
+            ("videogen.cli.early_interrupt", False),
+            ("videogen.cli.main", False),
+            ("argparse", True),
+            ("torch", False),
+        ),
         pytest.param("diffusers", True, marks=pytest.mark.slow),
     ],
 )

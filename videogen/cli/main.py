@@ -13,7 +13,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, cast
+from typing import NoReturn
 
 from videogen import __version__, distributed
 from videogen.cli import own_folders, third_party
@@ -27,7 +27,7 @@ from videogen.cli.published import translate
 from videogen.cli.renderers import INTERRUPTED
 from videogen.cli.sources import Asked, gather
 from videogen.cli.task_choice import published_task, with_task
-from videogen.engine.outcome import finished_results, skipped
+from videogen.engine.outcome import Failure, Result, finished_results, skipped
 from videogen.errors import (
     FolderError,
     OutOfMemoryError,
@@ -45,9 +45,6 @@ from videogen.results.output_paths import OverwritePolicy
 from videogen.results.sidecar import changed_inputs
 from videogen.tasks.options import Options, RunSettings, defaults, merge
 from videogen.tasks.table import TASKS, summary
-
-if TYPE_CHECKING:
-    from videogen.engine.outcome import Failure, Result
 
 logger = logging.getLogger("videogen")
 
@@ -297,23 +294,21 @@ def _described(plans: Sequence[Outline], *, as_json: bool) -> Iterator[str]:
         yield "\n\n".join(plan_report.describe(plan) for plan in plans)
 
 
-def _say_outcomes(outcomes: "Iterator[Result | Failure]", settings: RunSettings, reporter: Reporter) -> int:
+def _say_outcomes(outcomes: Iterator[Result | Failure], settings: RunSettings, reporter: Reporter) -> int:
     """Say one path or JSON object per result, and what failed; returns the exit code."""
 
     def lines() -> Iterator[str]:
         for outcome in outcomes:
-            if (error := getattr(outcome, "error", None)) is None:
-                result = cast("Result", outcome)
-                path = str(result.outputs.path)
-                record = {"path": path, "sidecar": str(result.outputs.sidecar), **result.record}
+            if isinstance(outcome, Result):
+                path = str(outcome.outputs.path)
+                record = {"path": path, "sidecar": str(outcome.outputs.sidecar), **outcome.record}
                 yield json.dumps(record) if settings.json else path
                 continue
-            failure = cast("Failure", outcome)
-            plan = failure.plan
-            logger.debug(failure.trace)
+            plan = outcome.plan
+            logger.debug(outcome.trace)
             if settings.json:
                 about = {"index": plan.index, "seed": plan.seed, "request": plan.request}
-                yield json.dumps({"error": one_line(error), **about})
+                yield json.dumps({"error": one_line(outcome.error), **about})
 
     say(lines())
     reporter.end_run()

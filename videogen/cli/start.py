@@ -1,34 +1,17 @@
-"""The first thing that runs: Ctrl-C is one line from the beginning, while the program itself is loaded.
+"""The commands as processes."""
 
-Imports nothing that the interpreter has not loaded by then, as that is when it would be a traceback.
-"""
-
-import _signal  # what ``signal`` wraps in enums
-import os
-import sys
+from videogen.cli import early_interrupt  # noqa: F401 - first; listens from then on
 
 
-def _stop(*_: object) -> None:
-    """End the process; nothing has been begun that would have to be undone."""
-    as_json = any(word in ("--json", "json", "--progress=json") for word in sys.argv)
-    line = '{"event": "error", "exit_code": 130, "message": "interrupted"}' if as_json else "interrupted"
-    os.write(2, f"{line}\n".encode())
-    os._exit(130)
-
-
-if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
-    _signal.signal(_signal.SIGINT, _stop)
-
-
-def generate() -> None:
-    """Run generate_video.py."""
+def videos() -> None:
+    """Make videos."""
     from videogen.cli.main import program  # noqa: PLC0415
 
     program()
 
 
 def chain() -> None:
-    """Run generate_continuous.py."""
+    """Make a chain of videos."""
     from videogen.cli.chain import program  # noqa: PLC0415
 
     program()
