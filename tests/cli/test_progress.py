@@ -1,10 +1,10 @@
 """--progress, errors as JSON, resuming without libraries, and what other libraries say."""
 
 import json
+import os
 import re
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -101,14 +101,16 @@ def test_a_list_that_is_finished_loads_no_library(cli, r2v, tmp_path):
         "import sys; from videogen.cli.main import main; code = main(sys.argv[1:]); "
         "assert not {'torch', 'diffusers', 'transformers'} & set(sys.modules), 'heavy'; sys.exit(code)"
     )
-    began = time.process_time()
+    before = os.times()
     done = subprocess.run(
         [sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == first.out
     assert done.stderr.count("is complete, skipped") == 3
-    assert time.process_time() - began < 1
+    after = os.times()
+    used = after.children_user + after.children_system - before.children_user - before.children_system
+    assert used < 1  # seconds of a core
     (tmp_path / "2_2.mp4").unlink()
     again = cli(*words)
     assert (again.code, again.out) == (0, first.out)
@@ -118,9 +120,7 @@ def test_a_list_that_is_finished_loads_no_library(cli, r2v, tmp_path):
 OURS = re.compile(r"warning: --|\d\d:\d\d:\d\d |warning: what is (seen|heard)|prompt: |using |description: ")
 NOISY = [  # what makes other libraries talk
     ("hunyuan_image_to_video", ("--quantize", "int8")),
-    pytest.param(
-        "text_to_video", ("--low_vram", "--prompt_enhancer", "--vlm_path", "tiny"), marks=pytest.mark.slow
-    ),
+    pytest.param("text_to_video", ("--low_vram",), marks=pytest.mark.slow),
     pytest.param("reference_to_video", ("--quantize", "int4"), marks=pytest.mark.slow),
     pytest.param("reference_to_video", ("--compile", "--offload"), marks=pytest.mark.slow),
     pytest.param(
