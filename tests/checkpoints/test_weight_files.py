@@ -1,12 +1,13 @@
 """Which files of a folder are read, and what files are that hold something else than their name says."""
 
+import argparse
 import json
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from videogen.checkpoints.tensor_headers import check, tensor_infos
+from videogen.checkpoints.tensor_headers import check, tensor_infos, tensor_shapes
 from videogen.checkpoints.weight_files import find
 from videogen.errors import CheckpointError
 from videogen.files import other_content, read_json
@@ -136,3 +137,25 @@ def test_a_download_of_aria2_is_not_finished(tmp_path):
     assert other_content(tmp_path / "w.safetensors") is None
     (tmp_path / "w.safetensors.aria2").write_bytes(b"x")
     assert "did not finish" in other_content(tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("wrapper", ["state_dict", "model", None])
+def test_headers_of_pickles(tmp_path, zipped, wrapper):
+    tensors = {
+        "w": torch.zeros(2, 3),
+        "half": torch.zeros(4, dtype=torch.float16),
+        "p": torch.nn.Parameter(torch.ones(1)),
+    }
+    content = {wrapper: tensors, "epoch": 3, "optimizer": {"state": {}}} if wrapper else tensors
+    torch.save(content, tmp_path / "w.pt", _use_new_zipfile_serialization=zipped)
+    assert tensor_shapes([tmp_path / "w.pt"]) == {"w": (2, 3), "half": (4,), "p": (1,)}
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickle_with_code_is_refused_by_its_header(tmp_path, zipped):
+    """As the reader of its tensors does, which comes later."""
+    content = {"w": torch.zeros(2), "args": argparse.Namespace(lr=1)}
+    torch.save(content, tmp_path / "w.pt", _use_new_zipfile_serialization=zipped)
+    with pytest.raises(CheckpointError, match="refused, because reading this pickle would run code"):
+        tensor_shapes([tmp_path / "w.pt"])

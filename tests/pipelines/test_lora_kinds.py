@@ -20,6 +20,8 @@ NAMES = (
     ),
     *("lycoris_blocks_0_self_attn_q", "lycoris_blocks_0_attn1_to_q", "transformer.blocks.0.attn1.to_q"),
     *("base_model.model.blocks.0.self_attn.q", "base_model.model.base_model.model.blocks.0.attn1.to_q"),
+    *("module.blocks.0.self_attn.q", "transformer._orig_mod.blocks.0.attn1.to_q", "net.blocks.0.self_attn.q"),
+    *("lora_unet_diffusion_model_blocks_0_self_attn_q", "lora_dit_blocks_0_self_attn_q"),
     *(
         "model.diffusion_model.blocks.0.self_attn.q",
         "blocks.0.self_attn.q",
@@ -108,6 +110,9 @@ STRENGTHS = {
     ),
     "kohya's header": ({}, {"ss_network_alpha": "2", "ss_network_dim": "4"}, None, 0.5),
     "alpha in the header": ({}, {"lora_alpha": "12"}, None, 3.0),
+    "alpha and rank in the header": ({}, {"alpha": "8", "rank": "4"}, None, 2.0),
+    "no alpha in kohya's header": ({}, {"ss_network_alpha": "None"}, None, 1.0),
+    "PEFT's config in the header": ({}, {"lora_config": '{"r": 4, "lora_alpha": 16}'}, None, 4.0),
     "nothing": ({}, None, None, 1.0),
 }  # fmt: skip
 
@@ -233,6 +238,34 @@ def test_pickles_of_tensors(applied, suffix):
     torch.testing.assert_close(after[f"{LAYER}.weight"], before[f"{LAYER}.weight"] + PRODUCT / 2)
 
 
+def test_a_pickle_of_training_code(applied):
+    tensors = {f"blocks.0.self_attn.q.{part}": value for part, value in PAIR.items()}
+    content = {"lora": tensors, "optimizer": {"state": {0: {"exp_avg": DOWN}}}, "step": 7}
+    before, after = applied(content, suffix=".pt")
+    torch.testing.assert_close(after[f"{LAYER}.weight"], before[f"{LAYER}.weight"] + PRODUCT)
+
+
+def test_a_layer_in_two_namings_is_refused(tiny_pipeline, tmp_path):
+    file = {f"{name}.{part}": value.clone() for name in NAMES[:2] for part, value in PAIR.items()}
+    save_file(file, tmp_path / "lora.safetensors")
+    with pytest.raises(CheckpointError, match=f"{NAMES[0]} and {NAMES[1]} both change {LAYER}.weight"):
+        tiny_pipeline.load_lora_weights(tmp_path / "lora.safetensors")
+
+
+@pytest.mark.parametrize("name", [NAMES[0], NAMES[1]])
+def test_unknown_kinds_do_not_blame_the_model(tiny_pipeline, tmp_path, name):
+    save_file({f"{name}.fourierft_spectrum": torch.ones(9)}, tmp_path / "lora.safetensors")
+    with pytest.raises(CheckpointError, match="holds fourierft_spectrum of this model's layers, a kind"):
+        tiny_pipeline.load_lora_weights(tmp_path / "lora.safetensors")
+
+
+def test_metadata_of_macos_is_no_second_file(tiny_pipeline, tmp_path):
+    save_file({f"{NAMES[0]}.{part}": value for part, value in PAIR.items()}, tmp_path / "lora.safetensors")
+    (tmp_path / "._lora.safetensors").write_bytes(b"\0\5\x16\7")
+    tiny_pipeline.load_lora_weights(tmp_path)
+    tiny_pipeline.unload_lora_weights()
+
+
 def test_what_is_not_used_is_counted(applied, caplog):
     tensors = {f"diffusion_model.blocks.0.self_attn.q.{part}": value for part, value in PAIR.items()}
     tensors |= {"lora_te_layers_0_q.lora_down.weight": DOWN.clone(), "strange": torch.ones(1)}
@@ -315,6 +348,8 @@ BROKEN = {
     ),
     "no JSON": (PAIR, "<html>", "adapter_config.json: does not hold JSON"),
     "no number": (PAIR, '{"r": 4, "lora_alpha": "a lot"}', "is no number"),
+    "not a number": (PAIR, '{"r": 4, "lora_alpha": NaN}', "is no number"),
+    "nothing": ({}, None, "holds no table of tensors"),
 }
 
 

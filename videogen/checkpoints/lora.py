@@ -22,9 +22,12 @@ from videogen.errors import CheckpointError
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 # Prefixes of layer names, as often as they occur.
-DOTTED = re.compile(r"^(?:(?:base_model\.model|model|transformer|diffusion_model|unet|dit|pipe)\.)+")
+DOTTED = re.compile(
+    r"^(?:(?:base_model\.model|model|module|_orig_mod|transformer|diffusion_model|unet|dit|net|pipe)\.)+"
+)
 UNSCALED = tuple(network.lora_prefix for network in NETWORKS if network.lora_prefix)
-FLAT = (*UNSCALED, "lora_unet_", "lora_transformer_", "lycoris_")  # before names with "_" for "."
+# Before names with "_" for ".".
+FLAT = (*UNSCALED, "lora_unet_diffusion_model_", "lora_unet_", "lora_transformer_", "lora_dit_", "lycoris_")
 # Words of published layer names that have "_" inside; of two that begin alike the longer counts.
 WORDS = sorted((word for network in NETWORKS for word in network.words), key=len, reverse=True)
 WORD = re.compile(rf"(?:{'|'.join(WORDS)})(?=_|$)|[^_]+")
@@ -143,10 +146,11 @@ def validate(path: Path, model: Mapping[str, Shape], shapes: Mapping[str, Shape]
     layers = _layers(shapes, model)
     known = [layer for layer in layers if layer.weights or layer.biases or layer.modulation]
     if not known:
-        raise CheckpointError(f"--lora {path}: {_why_nothing_fits(layers, shapes)}")
+        raise CheckpointError(f"--lora {path}: {_why_nothing_fits(layers, shapes, model)}")
     narrow = [layer for layer in known if _takes_fewer_channels(layer, shapes, model)]
     fitting = tuple(layer for layer in known if layer not in narrow)
     problems = [problem for layer in fitting for problem in _problems(layer, shapes, model)]
+    problems += _changed_twice(fitting)
     if problems:
         more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
         raise CheckpointError(f"--lora {path}: {problems[0]}{more}; is it whole, and for this model?")
@@ -171,11 +175,11 @@ def file_of(path: Path) -> Path:
     """
     if path.is_file():
         return path
-    by_suffix = [sorted(path.glob(f"*{suffix}")) for suffix in SUFFIXES]
+    by_suffix = [sorted(path.glob(f"[!.]*{suffix}")) for suffix in SUFFIXES]
     files = next((files for files in by_suffix if files), [])
     if len(files) != 1:
-        kind = files[0].suffix if files else SUFFIXES[0]
-        raise CheckpointError(f"--lora {path}: holds {len(files)} {kind} files; name the one")
+        what = f"{len(files)} {files[0].suffix} files" if files else "no LoRA file"
+        raise CheckpointError(f"--lora {path}: holds {what}; name the one")
     return files[0]
 
 
@@ -250,7 +254,9 @@ def _kind(key: str, unusable: Mapping[str, str]) -> str:
     return next((kind for pattern, kind in OTHERS if re.search(pattern, key)), "unknown names")
 
 
-def _why_nothing_fits(layers: Sequence[Layer], shapes: Mapping[str, Shape]) -> str:
+def _why_nothing_fits(
+    layers: Sequence[Layer], shapes: Mapping[str, Shape], model: Mapping[str, Shape]
+) -> str:
     unusable = _unusable(shapes)
     kinds = {kind for key in shapes if (kind := _kind(key, unusable)) not in ("unknown names", "norms")}
     if not layers and kinds:
@@ -258,8 +264,33 @@ def _why_nothing_fits(layers: Sequence[Layer], shapes: Mapping[str, Shape]) -> s
     roles = {match.lastgroup for key in shapes if (match := ROLE.search(key))}
     if roles and roles <= {*VALUES}:
         return "holds whole weights and no LoRA"
+    if not layers and (roles := _unknown_roles(shapes, model)):
+        return f"holds {', '.join(roles[:3])} of this model's layers, a kind that cannot be applied"
     asked = f"{len(layers)} layers" if layers else f"{len(shapes)} tensors"
-    return f"0 of its {asked} belong to this model; check --model_id"
+    return (
+        f"0 of its {asked} belong to this model; check --model_id" if shapes else "holds no table of tensors"
+    )
+
+
+def _unknown_roles(shapes: Iterable[str], model: Mapping[str, Shape]) -> list[str]:
+    """Return the ends of names that begin with a layer of the model."""
+    table, flat = _table(model), {name.replace(".", "_"): name for name in model}
+    ends: dict[str, None] = {}
+    for key in shapes:
+        words = key.split(".")
+        for count in range(1, len(words)):
+            if _parameters(f"{dotted_name('.'.join(words[:count]))}.weight", table, flat):
+                ends[".".join(words[count:])] = None
+    return list(ends)
+
+
+def _changed_twice(layers: Iterable[Layer]) -> Iterator[str]:
+    """Yield the parameters that two layers change, as when a file holds the same ones in two namings."""
+    owners: dict[str, str] = {}
+    for layer in layers:
+        for name in (*layer.weights, *layer.biases, *layer.modulation):
+            if (owner := owners.setdefault(name, layer.name)) != layer.name:
+                yield f"{owner} and {layer.name} both change {name}"
 
 
 def _takes_fewer_channels(layer: Layer, shapes: Mapping[str, Shape], model: Mapping[str, Shape]) -> bool:
