@@ -106,6 +106,8 @@ CONTENTS = {
     "macOS": (b"\x00\x05\x16\x07" + bytes(40), "macOS metadata"),
     "zeros": (bytes(1000), "begins with zeros"),
     "empty": (b"", "is empty"),
+    "text": (b"Invalid username or password.\r\n", "is a text .'Invalid username or password"),
+    "JSON": (b'{"error": "Entry not found"}', "is a text .*Entry not found.*download it again"),
 }
 
 
@@ -116,6 +118,19 @@ def test_a_file_is_called_what_it_is(tmp_path, kind, name):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(CheckpointError, match=message):
         check(tmp_path / name)
+
+
+def test_weights_under_the_suffix_of_others(tmp_path):
+    save_file({"w": torch.zeros(2)}, tmp_path / "w.safetensors")
+    torch.save({"w": torch.zeros(2)}, tmp_path / "w.pt")
+    (tmp_path / "w.gguf").write_bytes(b"GGUF\3\0\0\0" + bytes(40))
+    for kind, other in (("safetensors", "bin"), ("pt", "safetensors"), ("gguf", "safetensors")):
+        file = tmp_path / f"renamed.{other}"
+        file.write_bytes((tmp_path / f"w.{kind}").read_bytes())
+        with pytest.raises(CheckpointError, match=rf"holds what belongs in a \.{kind} file; rename it"):
+            check(file)
+    (tmp_path / "w.pt").rename(tmp_path / "w.bin")
+    check(tmp_path / "w.bin")
 
 
 def test_a_config_that_is_a_pointer(tmp_path):

@@ -203,6 +203,52 @@ def test_a_folder_one_level_off_names_the_right_one(make, folder, place):
     assert f"nearest {folder}" in finished.err
 
 
+def test_the_transformer_of_another_task(make, folder, tmp_path):
+    tensors = load_file(MODEL / EXPERT)
+    tensors["patch_embedding.weight"] = torch.zeros(48, 36, 1, 2, 2)
+    save_file(tensors, tmp_path / "i2v.safetensors")
+    finished = make(folder, "--transformer", f"{tmp_path / 'i2v.safetensors'}:high", "--dry_run")
+    assert finished.code == 2
+    assert re.search(r"--transformer .*: is for another task \(36 input channels\)", finished.complaint)
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_lora_is_no_transformer(make, folder, tmp_path, beside):
+    """In place of one, and forgotten beside one."""
+    file = (folder / EXPERT).with_name("style.safetensors") if beside else tmp_path / "style.safetensors"
+    save_file({"lora_unet_blocks_0_self_attn_q.lokr_w1": torch.ones(2, 2)}, file)
+    given = () if beside else ("--transformer", f"{file}:high")
+    finished = make(folder, *given, "--dry_run")
+    assert finished.code == 3
+    assert "self_attn_q.lokr_w1 is of a LoRA and not of a model; give its file with --lora" in finished.err
+
+
+def test_quantize_leaves_what_is_quantized(make, folder):
+    stored, _ = scaled(folder / EXPERT)
+    save_file(stored, folder / EXPERT)
+    finished = make(folder, "--quantize", "int8", "--dry_run")
+    assert finished.code == 0
+    assert "--quantize int8: what the model's files hold quantized stays as it is" in finished.out
+
+
+def test_a_tokenizer_that_lost_its_end(make, folder):
+    tokenizer = folder / "google/umt5-xxl/tokenizer.json"
+    content = tokenizer.read_bytes()
+    tokenizer.unlink()
+    tokenizer.write_bytes(content[:-2000])
+    finished = make(folder, "--dry_run")
+    assert finished.code == 3
+    assert "tokenizer.json: is no JSON, or not all of it; download it again" in finished.complaint
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "transformer.", "model."])
+def test_prefixes_of_training_code(make, folder, tmp_path, prefix):
+    named = {f"{prefix}{name}": tensor for name, tensor in load_file(MODEL / EXPERT).items()}
+    save_file(named, tmp_path / "file.safetensors")
+    given = ("--transformer", f"{tmp_path / 'file.safetensors'}:high")
+    assert np.array_equal(make.frames(folder, *given), make.frames(folder))
+
+
 def test_lora_on_float8_weights(make, folder, tmp_path):
     stored, plain = scaled(folder / EXPERT)
     for name, tensors in (("stored", stored), ("plain", plain)):

@@ -126,6 +126,14 @@ def test_wide_gamuts(coded, matrix, primaries, name):
     assert np.abs(shown(video) - COLOURS).max() <= 4
 
 
+def test_primaries_that_only_the_matrix_tells(ffmpeg, coded):
+    whole = coded(bt709(from_bt709(COLOURS) @ TO_BT2020.T), "bt709")
+    bare = "hevc_metadata=colour_primaries=2:transfer_characteristics=2"
+    video = ffmpeg("bare.ts", "-i", str(whole.path), "-c", "copy", "-bsf:v", bare)
+    assert video.notes == ("bare.ts has BT.2020 colours, which are converted to BT.709",)
+    assert np.abs(shown(video) - COLOURS).max() <= 4
+
+
 def test_plain_videos_are_left_alone(coded):
     video = coded(COLOURS / 255, "bt709", "bt709", "bt709", "a.mp4", "libx264")
     assert not video.notes
@@ -198,6 +206,12 @@ def test_transparent_videos_are_on_white(ffmpeg):
     assert (image[:, :48] == 255).all()
     assert (image[:, 48:] == (200, 0, 0)).all()
     assert video.notes == ("a.mov has transparent pixels, which are shown on white",)
+
+
+def test_transparency_in_a_stream_of_its_own_is_told(ffmpeg):
+    source = ("-f", "lavfi", "-i", "color=red@0:size=64x64:rate=24:duration=0.2,format=yuva420p")
+    video = ffmpeg("a.webm", *source, "-c:v", "libvpx-vp9", "-auto-alt-ref", "0")
+    assert video.notes == ("a.webm has transparency beside its colours, which is not used",)
 
 
 def test_of_several_streams_the_first_is_used_and_that_is_said(ffmpeg):

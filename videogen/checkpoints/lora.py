@@ -264,8 +264,8 @@ def _why_nothing_fits(
     roles = {match.lastgroup for key in shapes if (match := ROLE.search(key))}
     if roles and roles <= {*VALUES}:
         return "holds whole weights and no LoRA"
-    if not layers and (roles := _unknown_roles(shapes, model)):
-        return f"holds {', '.join(roles[:3])} of this model's layers, a kind that cannot be applied"
+    if not layers and (ends := _unknown_roles(shapes, model)):
+        return f"holds {', '.join(ends[:3])} of this model's layers, a kind that cannot be applied"
     asked = f"{len(layers)} layers" if layers else f"{len(shapes)} tensors"
     return (
         f"0 of its {asked} belong to this model; check --model_id" if shapes else "holds no table of tensors"

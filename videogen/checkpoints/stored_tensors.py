@@ -40,6 +40,9 @@ class Described(Protocol):
     def dtype(self) -> str: ...
 
 
+LORA = re.compile(r"[._](lora_[AB]|lora_(down|up)|lora\.(down|up)|lokr_w[12]\w*|hada_w[12]\w*)(\.|$)")
+
+
 def is_quantized(dtype: str) -> bool:
     """Return whether a tensor of a dtype stands for other numbers than it holds."""
     return dtype in FLOAT8 or dtype in gguf_files.QUANTIZED
@@ -52,6 +55,8 @@ def component_tensors(place: Path) -> dict[str, TensorInfo]:
         CheckpointError: a broken or truncated file, or float8 weights without the scales that they need.
     """
     found = tensor_infos(weight_files(place))
+    if lora := next(filter(LORA.search, found), None):
+        raise CheckpointError(f"{place}: {lora} is of a LoRA and not of a model; give its file with --lora")
     check_scales(place, found)
     prefix = next((one for one in TRANSFORMER_PREFIXES if any(name.startswith(one) for name in found)), "")
     return {

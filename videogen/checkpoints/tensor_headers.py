@@ -15,8 +15,8 @@ from typing import NamedTuple
 from safetensors import safe_open
 
 from videogen.checkpoints import gguf_files
-from videogen.errors import CheckpointError, reported_as
-from videogen.files import other_content, parse_json
+from videogen.errors import CheckpointError, brief, reported_as
+from videogen.files import EDGE, other_content, parse_json
 
 Shape = tuple[int, ...]
 LONGEST = 4_000_000  # bytes of a header; a thousand tensors take 0.1 MB
@@ -25,6 +25,13 @@ MOST_AXES = 8
 MOST_PARTS = 100_000  # entries of a zip file; torch.save writes one per tensor
 WRAPPERS = ("module", "state_dict")  # keys under which training code stores weights
 RUNS_CODE = "refused, because reading this pickle would run code; convert it to safetensors"
+PICKLES = {".pt", ".pth", ".bin", ".ckpt"}
+# How files begin -> the suffix that says so.
+FORMATS = (
+    (re.compile(rb"GGUF"), ".gguf"),
+    (re.compile(rb"PK\x03\x04"), ".pt"),
+    (re.compile(rb".{5}\0{3}\s*\{", re.DOTALL), ".safetensors"),
+)
 LEGACY = 0x1950A86A20F9469CFC6C  # begins what torch.save wrote before its files were zip files
 NAMING = ("GLOBAL", "STACK_GLOBAL", "INST")  # instructions that name what is called
 # What a pickle of tensors names; torch refuses to call anything else.
@@ -89,9 +96,20 @@ def refuse_other_content(file: Path) -> None:
         CheckpointError: with what it is.
     """
     with _reading(file):
-        other = other_content(file)
+        other = other_content(file) or _odd_format(file)
     if other:
         raise CheckpointError(f"{file}: {other}")
+
+
+def _odd_format(file: Path) -> str | None:
+    """Return what a file is that begins like no weights, or like those of another suffix."""
+    with file.open("rb") as opened:
+        start = opened.read(EDGE)
+    if start.isascii() and (text := start.decode()).replace("\n", " ").replace("\r", " ").isprintable():
+        return f"is a text ({brief(repr(text), 60)}), not the file itself; download it again"
+    kind = next((kind for begin, kind in FORMATS if begin.match(start)), file.suffix)
+    same = {file.suffix, kind} <= PICKLES or file.suffix == kind
+    return None if same else f"holds what belongs in a {kind} file; rename it"
 
 
 def _tensors(file: Path) -> dict[str, TensorInfo]:
