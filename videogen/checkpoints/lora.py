@@ -178,8 +178,8 @@ def file_of(path: Path) -> Path:
     by_suffix = [sorted(path.glob(f"[!.]*{suffix}")) for suffix in SUFFIXES]
     files = next((files for files in by_suffix if files), [])
     if len(files) != 1:
-        what = f"{len(files)} {files[0].suffix} files; name the one" if files else "no LoRA file; give the file"
-        raise CheckpointError(f"--lora {path}: holds {what}")
+        what = f"{len(files)} {files[0].suffix} files" if files else "no LoRA file"
+        raise CheckpointError(f"--lora {path}: holds {what}; give the one file")
     return files[0]
 
 
