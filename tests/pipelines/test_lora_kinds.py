@@ -306,6 +306,7 @@ def test_after_compiling(tiny_pipeline, tmp_path, monkeypatch):
 BROKEN = {
     "alpha of the wrong shape": (PAIR | {"alpha": torch.ones(3)}, None, r"q\.alpha is \[3\], expected \[\]"),
     "DoRA of the wrong size": (PAIR | {"dora_scale": torch.ones(7)}, None, r"dora_scale is \[7\]"),
+    "alpha that is no number": (PAIR | {"alpha": torch.tensor(math.nan)}, None, "q.alpha is nan"),
     "half of LoHa": ({"hada_w1_a": ONE[0]}, None, "has a hada_w1_a and no hada_w1_b"),
     "half of LoKr": ({"lokr_w1": W1}, None, "has one factor of LoKr and not the other"),
     "LoKr of another size": (
@@ -315,6 +316,7 @@ BROKEN = {
     ),
     "no JSON": (PAIR, "<html>", "adapter_config.json: does not hold JSON"),
     "no number": (PAIR, '{"r": 4, "lora_alpha": "a lot"}', "is no number"),
+    "NaN": (PAIR, '{"r": 4, "lora_alpha": "nan"}', "is no number"),
 }
 
 

@@ -134,7 +134,7 @@ def _strength(file: Path, stated: Mapping[str, object]) -> Strength:
 
 
 def _number(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
+    if isinstance(value, bool) or not isinstance(value, int | float | str) or not math.isfinite(float(value)):
         raise ValueError(repr(value))
     return float(value)
 

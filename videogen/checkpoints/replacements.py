@@ -1,6 +1,7 @@
 """Single files in place of components of a model: --transformer, --text_encoder and --vae."""
 
 import re
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -96,10 +97,12 @@ def _check_networks(row: TaskSpec, checkpoint: Checkpoint) -> None:
     """
     for component, path in checkpoint.replaced.items():
         shapes = component_shapes(path)
+        named = f"{flag_of(component)} {path}"
+        if not shapes and zipfile.is_zipfile(path):
+            raise CheckpointError(f"{named}: holds no table of tensors; is this the right file?")
         if not shapes:  # a pickle too old to be inspected
             continue
         features = features_of(shapes)
-        named = f"{flag_of(component)} {path}"
         if component in NAMES:
             known = any(re.search(NAMES[component], name) for name in shapes)
             if not known or features.traits.in_channels:

@@ -5,9 +5,10 @@ from collections.abc import Iterator, Mapping
 from videogen.checkpoints import lora as lora_files
 from videogen.checkpoints import replacements
 from videogen.checkpoints.layouts import Checkpoint, passed_over
+from videogen.checkpoints.replacements import EXPERTS
 from videogen.prompts.length import cut_notes
 from videogen.tasks.options import OPTIONS, Options
-from videogen.tasks.task_spec import TaskSpec
+from videogen.tasks.task_spec import TRANSFORMERS, TaskSpec
 
 PROMPTS = [option.name for option in OPTIONS.values() if option.encoded]
 
@@ -23,7 +24,9 @@ def file_notes(task: TaskSpec, options: Options, checkpoint: Checkpoint) -> Iter
     yield from passed_over(checkpoint)
     yield from replacements.notes(checkpoint)
     for lora in options.lora:
-        if lora.path.exists() and (note := lora_files.check(lora.path, checkpoint)):
+        experts = TRANSFORMERS if lora.expert is None else (EXPERTS[lora.expert],)
+        parts = [part for part in experts if part in checkpoint.components]
+        if lora.path.exists() and (note := lora_files.check(lora.path, checkpoint, parts)):
             yield note
     yield from cut_notes(task.text, checkpoint, _texts(task, options, checkpoint))
 
