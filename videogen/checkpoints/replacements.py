@@ -81,12 +81,11 @@ def _check_experts(row: TaskSpec, files: tuple[WeightFile, ...]) -> None:
     Raises:
         InputError: the first one.
     """
-    for file in files:
-        if row.network.experts == 2 and file.expert is None:
-            raise InputError("--transformer", file.path, "the model has two experts", "add ':high' or ':low'")
-        if row.network.experts != 2 and file.expert is not None:
-            what = f"':{file.expert}' is for models with two experts"
-            raise InputError("--transformer", file.path, what, "leave it out")
+    two = row.network.experts == 2
+    if wrong := next((file for file in files if two == (file.expert is None)), None):
+        what = "the model has two experts" if two else f"':{wrong.expert}' is for models with two experts"
+        fix = "add ':high' or ':low'" if two else "leave it out"
+        raise InputError("--transformer", wrong.path, what, fix)
 
 
 def _check_networks(row: TaskSpec, checkpoint: Checkpoint) -> None:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from videogen.checkpoints import gguf_files
 from videogen.checkpoints.key_maps import TRANSFORMER_PREFIXES, Entry
@@ -45,16 +45,6 @@ FORMATS = {
     "float8": WeightFormat(1, 6, copies=True),
     "int4": WeightFormat(0.5 + 2 / 32, 14),
 }
-
-
-class Described(Protocol):
-    """What has a shape and a dtype."""
-
-    @property
-    def shape(self) -> Shape: ...
-
-    @property
-    def dtype(self) -> str: ...
 
 
 def is_quantized(dtype: str) -> bool:
@@ -113,7 +103,7 @@ def component_shapes(place: Path) -> dict[str, Shape]:
     return {name: info.shape for name, info in component_tensors(place).items()}
 
 
-def check_scales(place: Path, tensors: Mapping[str, Described]) -> None:
+def check_scales(place: Path, tensors: Mapping[str, TensorInfo | Entry]) -> None:
     """Refuse float8 weights that lack the scales which the others have, and scales of other shapes.
 
     Raises:
