@@ -83,6 +83,16 @@ def test_two_files_with_one_tensor(tmp_path):
         tensor_infos(find(tmp_path).files)
 
 
+def test_files_of_another_kind_are_named(tmp_path):
+    write(tmp_path, "a.safetensors")
+    (tmp_path / "b.gguf").write_bytes(b"GGUF")
+    torch.save({"w": torch.zeros(1)}, tmp_path / "pytorch_model.bin")
+    found = find(tmp_path)
+    assert names(found) == ["a.safetensors"]
+    assert found.passed_over == ("b.gguf, pytorch_model.bin are not read: a.safetensors is",)
+    assert found.strays == {tmp_path / "b.gguf", tmp_path / "pytorch_model.bin"}
+
+
 def test_metadata_of_macos_is_passed_over(tmp_path):
     write(tmp_path, "a.safetensors")
     (tmp_path / "._a.safetensors").write_bytes(b"\x00\x05\x16\x07" + bytes(100))

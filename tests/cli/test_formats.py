@@ -140,6 +140,13 @@ def test_files_that_cannot_be_the_transformer(make, folder, kind):
     assert re.search(message, finished.complaint)
 
 
+def test_a_pickle_without_tensors(make, folder, tmp_path):
+    torch.save({"model": "none", "epoch": 3}, tmp_path / "vae.pt")
+    finished = make(folder, "--vae", tmp_path / "vae.pt", "--dry_run")
+    assert finished.code == 3
+    assert "holds no table of tensors" in finished.complaint
+
+
 @pytest.mark.parametrize(("flag", "file"), [("--vae", MODEL / EXPERT), ("--text_encoder", VAE)])
 def test_files_that_cannot_be_another_component(make, folder, flag, file):
     finished = make(folder, flag, file, "--dry_run")
@@ -256,6 +263,7 @@ def test_lora_on_float8_weights(make, folder, tmp_path):
     layer, generator = "diffusion_model.blocks.0.self_attn.q", torch.Generator().manual_seed(0)
     pair = {"lora_down": (2, 48), "lora_up": (48, 2)}
     lora = {f"{layer}.{key}.weight": torch.randn(shape, generator=generator) for key, shape in pair.items()}
+    lora |= {f"{layer}.diff_b": torch.randn(48, generator=generator)}  # biases are not quantized
     save_file(lora, tmp_path / "lora.safetensors")
     frames = {
         name: make.frames(
@@ -267,6 +275,30 @@ def test_lora_on_float8_weights(make, folder, tmp_path):
     }
     assert np.abs(frames["stored"] - frames["plain"]).max() <= 1
     assert np.abs(frames["stored"] - make.frames(folder).astype(int)).max() > 1
+
+
+@pytest.mark.parametrize("expert", ["", ":1:high", ":1:low"])
+def test_a_lora_that_does_not_fit_onto_quantized_weights(make, folder, tmp_path, expert):
+    stored, _ = scaled(folder / EXPERT)
+    save_file(stored, tmp_path / "stored.safetensors")
+    layer = "diffusion_model.blocks.0.self_attn"
+    lora = {f"{layer}.q.lokr_w1": torch.ones(4, 6), f"{layer}.q.lokr_w2": torch.ones(12, 8)}
+    save_file(lora | {f"{layer}.norm_q.diff": torch.ones(48)}, tmp_path / "lora.safetensors")
+    given = ("--transformer", f"{tmp_path / 'stored.safetensors'}:high")
+    finished = make(folder, *given, "--lora", f"{tmp_path / 'lora.safetensors'}{expert}", "--dry_run")
+    if expert == ":1:low":
+        assert finished.code == 0
+        return
+    assert finished.code == 3
+    what = f"1 of its 2 layers are not low-rank pairs ({layer}.q), which alone fit onto F8_E4M3 weights"
+    assert what in finished.complaint
+
+
+def test_a_component_of_a_folder_in_another_format(make, folder):
+    wanted, old = make.frames(folder), folder / VAE.name
+    save_file(torch.load(old, weights_only=True), old.with_suffix(".safetensors"))
+    old.unlink()
+    assert np.array_equal(make.frames(folder), wanted)
 
 
 def test_low_vram_with_float8_weights(make, folder, tmp_path):

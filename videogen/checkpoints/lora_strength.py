@@ -138,11 +138,9 @@ def _strength(file: Path, stated: Mapping[str, object]) -> Strength:
 
 
 def _number(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
+    if isinstance(value, bool) or not isinstance(value, int | float | str) or not math.isfinite(float(value)):
         raise ValueError(repr(value))
-    if not math.isfinite(number := float(value)):
-        raise ValueError(repr(value))
-    return number
+    return float(value)
 
 
 def _numbers(value: object) -> dict[str, float]:

@@ -6,9 +6,10 @@ from videogen.checkpoints import lora as lora_files
 from videogen.checkpoints import replacements
 from videogen.checkpoints.layouts import Checkpoint, passed_over
 from videogen.checkpoints.model_features import quantized
+from videogen.checkpoints.replacements import EXPERTS
 from videogen.prompts.length import cut_notes
 from videogen.tasks.options import OPTIONS, Options
-from videogen.tasks.task_spec import TaskSpec
+from videogen.tasks.task_spec import TRANSFORMERS, TaskSpec
 
 PROMPTS = [option.name for option in OPTIONS.values() if option.encoded]
 
@@ -27,7 +28,9 @@ def file_notes(task: TaskSpec, options: Options, checkpoint: Checkpoint) -> Iter
     if any(weights.count for weights in stored.values()):
         yield f"--quantize {options.quantize}: what the model's files hold quantized stays as it is"
     for lora in options.lora:
-        if lora.path.exists() and (note := lora_files.check(lora.path, checkpoint)):
+        experts = TRANSFORMERS if lora.expert is None else (EXPERTS[lora.expert],)
+        parts = [part for part in experts if part in checkpoint.components]
+        if lora.path.exists() and (note := lora_files.check(lora.path, checkpoint, parts)):
             yield note
     yield from cut_notes(task.text, checkpoint, _texts(task, options, checkpoint))
 
