@@ -80,11 +80,11 @@ def check_runtime(options: Options) -> None:
         check_writable("--embedding_cache", Path(options.embedding_cache))
     for lora in options.lora:
         if lora.path.exists() or lora.source is None:
-            check_lora(lora.path)
+            check_lora(lora.path, lora.name)
 
 
-def check_lora(path: Path) -> None:
-    """Refuse what is no LoRA file, or none that is whole.
+def check_lora(path: Path, name: str) -> None:
+    """Refuse what is no LoRA file, or none that is whole; messages call it by its name.
 
     Raises:
         InputError: it is so.
@@ -93,12 +93,12 @@ def check_lora(path: Path) -> None:
         kinds = ", ".join(lora_files.SUFFIXES)
         fix = f"give the file ({kinds}), the folder it is in, a URL, or OWNER/REPO:FILE"
         what = "is no LoRA file" if path.is_file() else "no such .safetensors file"
-        raise InputError("--lora", path, what, fix)
+        raise InputError("--lora", name, what, fix)
     try:
         tensor_headers.check(lora_files.file_of(path))
     except CheckpointError as error:
         what, _, fix = str(error).partition(": ")[2].rpartition("; ")
-        raise InputError("--lora", path, what, fix) from None
+        raise InputError("--lora", name, what, fix) from None
 
 
 def warnings(
@@ -121,7 +121,7 @@ def warnings(
     prompts, rolls = len(options.roll_prompts or ()), len(shape.rolls)
     check_prompt_count("--roll_prompts", prompts, rolls)
     if 0 < prompts < rolls:
-        yield f"--roll_prompts has {prompts} prompts for {rolls} rolls; the last one is used to the end"
+        yield f"--roll_prompts has {prompts} prompts for {rolls} segments; the last one is used to the end"
     if options.revision and checkpoint.folder is not None and not checkpoint.revision:
         yield "--revision has no effect on a folder or a tiny model"
     if "prompt_enhancer" in asked and options.prompt_enhancer and (options.input_image or options.end_image):
