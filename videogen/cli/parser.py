@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
-from videogen.cli.hints import hint
 from videogen.cli.published import is_flag, switch_of
 from videogen.errors import InputError
+from videogen.tasks.hints import hint
 from videogen.tasks.option_types import guidance, paths, seeds, size
 from videogen.tasks.options import FLAG_NAMES, GROUPS, OPTIONS, Option, defaults
 from videogen.tasks.table import TASKS, find, summary, users_of

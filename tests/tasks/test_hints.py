@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from videogen.cli.hints import SYNONYMS, hint
 from videogen.errors import nearest
+from videogen.tasks.hints import SYNONYMS, hint
 from videogen.tasks.options import FLAG_NAMES
 
 MEANT = {
