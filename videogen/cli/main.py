@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from videogen import __version__, distributed
-from videogen.cli import own_folders, third_party
+from videogen.cli import own_folders
 from videogen.cli.captions import caption
 from videogen.cli.help import Program, help_text
 from videogen.cli.interrupts import Interrupts
@@ -28,6 +28,7 @@ from videogen.cli.published import translate
 from videogen.cli.renderers import INTERRUPTED
 from videogen.cli.sources import Asked, gather
 from videogen.cli.task_choice import published_task, with_task
+from videogen.engine import third_party
 from videogen.engine.outcome import Failure, Result, finished_results, skipped
 from videogen.errors import (
     FolderError,

@@ -6,22 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from videogen.errors import one_line
-from videogen.files import Record
 from videogen.planning.plan import Outline, Plan
 from videogen.progress import Failed, Reporter, Saved, Skipped
 from videogen.results import publishing
-from videogen.results.output_paths import OutputPaths
+from videogen.results.result import Result
 from videogen.results.run_summary import seconds_per_step
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Result:
-    """A finished video: its files, and ``record``, the content of its sidecar."""
-
-    outputs: OutputPaths
-    record: Record
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -205,7 +205,8 @@ class VideoPipeline(DiffusionPipeline):
         dtype = options.pop("torch_dtype", options.pop("dtype", torch.bfloat16))
         import videogen  # noqa: PLC0415 - the package root loads models; pipelines import no loader
 
-        pipeline = videogen.load(cls.task, model=str(pretrained_model_name_or_path), dtype=dtype, **options)
+        load: Callable[..., VideoPipeline] = videogen.load
+        pipeline = load(cls.task, model=str(pretrained_model_name_or_path), dtype=dtype, **options)
         if not isinstance(pipeline, cls):
             kind, other = cls.__name__, type(pipeline).__name__
             what = f"is a model for {other}, not for {kind}"

@@ -7,6 +7,8 @@ passed on as a warning of ours.
 import logging
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 # Libraries whose advice is about their own versions and platforms; what a user must know of a model, a file
@@ -50,3 +52,20 @@ def quieten(*, verbose: bool) -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     for category, module, message in IGNORED:
         warnings.filterwarnings("ignore", message, category, module)
+
+
+@contextmanager
+def quiet_imports() -> Iterator[None]:
+    """Leave out what libraries say while they are imported; afterwards their logs are as they were."""
+    loggers = [logging.getLogger(name) for name in ADVISORY_LOGGERS]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        for category, module, message in IGNORED:
+            warnings.filterwarnings("ignore", message, category, module)
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
