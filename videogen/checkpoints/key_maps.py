@@ -20,13 +20,8 @@ TRANSFORMER_PREFIXES = (
 )
 PREFIXES = (
     *TRANSFORMER_PREFIXES,
-    *(
-        "first_stage_model.",
-        "vae.",
-        "text_encoders.umt5xxl.transformer.",
-        "cond_stage_model.",
-        "text_encoder.",
-    ),
+    *("first_stage_model.", "vae."),
+    *("text_encoders.umt5xxl.transformer.", "cond_stage_model.", "text_encoder."),
 )
 
 
