@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 from videogen import files
 from videogen.checkpoints import layouts, replacements, resolve
 from videogen.cli import main as cli
-from videogen.cli.parser import Program
+from videogen.cli.help import Program
 from videogen.cli.process_end import end
 from videogen.cli.sources import Asked
 from videogen.errors import CheckpointError, InputError
@@ -63,19 +63,20 @@ prompts_log.txt with the prompt of every video. The model decides the task:
 
 example:
   generate_continuous.py --video first.mp4 --ckpt_dir {DEFAULT_MODELS[0]} --num_videos 12 \\
-      --base_seed 42 --custom_prompt "{PREFIX}" --sample_steps 40 --sample_guide_scale 5.0 --vlm_device cuda:1
+      --base_seed 42 --custom_prompt "{PREFIX}" --sample_steps 40 --vlm_device cuda:1
 """,
     chain=next(iter(V2V)),
+    required=("input_video", "model_id"),
     helps={
         "task_type": f"{CHOICE}; follows from the model unless given",
         "model_id": f"a folder, a hub id like {MODELS}, or 'tiny'",
-        "output_dir": f"folder of the chain (default {DEFAULTS['output_dir']!r})",
+        "output_dir": f"folder of the chain (default {DEFAULTS['output_dir']})",
         "seed": "video i has the seed N + i (default: drawn once and kept)",
-        "custom_prompt": f"put in front of every description (default {PREFIX!r})",
+        "custom_prompt": f"put in front of every description (default {PREFIX})",
         "num_frames": f"length of each video in frames, 4k+1; the default follows from the task: {LENGTHS}",
         "num_videos": f"how many videos, each with the next seed (default {DEFAULTS['num_videos']})",
         "handover": "what a video begins with: the lossless last frame of the one before, or what its mp4 "
-        f"holds, as published (frames, mp4) (default {DEFAULTS['handover']!r})",
+        f"holds, as published (frames, mp4) (default {DEFAULTS['handover']})",
         "color_match": "match the colours of every video to the frame it begins with",
     },
 )

@@ -15,7 +15,7 @@ from videogen.cli.task_choice import with_task
 from videogen.errors import InputError, brief
 from videogen.files import parse_json
 from videogen.planning.request import Item, labelled
-from videogen.tasks.option_types import paths, prompts, seeds
+from videogen.tasks.option_types import guidance, paths, prompts, seeds
 from videogen.tasks.options import FLAG_NAMES, OPTIONS, Option, merge
 from videogen.tasks.table import find, variant
 
@@ -25,8 +25,6 @@ STDIN = "-"
 MOST = 10_000  # videos of one line
 LISTS = (paths, prompts, seeds)  # types whose value is a list itself
 EXAMPLE = 'for example {"prompt": "a cat", "seed": 1}'
-# One of these says what a video shows, or lets a model say it.
-SHOWN_BY = ("prompt", "roll_prompts", "captioner", "input_video")
 
 Entry = tuple[str, Mapping[str, object]]
 """Where it stands, for messages, and the values there by spelling of their option."""
@@ -100,7 +98,7 @@ def _choices(
     nested = all(isinstance(value, list) for value in given)
     if (option.repeat or option.parse in LISTS) and not nested:
         return [given]
-    if option.name == "guidance_scale" and len(given) == 2 and not nested and _has_two_experts(content, base):
+    if option.parse is guidance and len(given) == 2 and not nested and _has_two_experts(content, base):
         return [given]  # low and high noise
     return given
 
@@ -217,7 +215,8 @@ def _check_columns(columns: Sequence[str], source: str, base: Mapping[str, objec
         name = named(column, source).name
         if known.count(name) > 1:
             raise InputError(source, column, f"is there twice ({OPTIONS[name].flag})", "leave one out")
-    if not any(name in known or base.get(name) for name in SHOWN_BY):
+    shown_by = [name for name, option in OPTIONS.items() if option.shows]
+    if not any(name in known or base.get(name) for name in shown_by):
         what = f"has no column 'prompt' (it has {', '.join(columns)})"
         raise InputError(source, None, what, "add one, or give --prompt")
 

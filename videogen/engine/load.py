@@ -164,7 +164,7 @@ def fetch_loras(options: Options) -> tuple[Lora, ...]:
     for lora in options.lora:
         if lora.source is not None:
             lora = lora._replace(path=lora_source.fetch(lora.source, options.download_timeout))  # noqa: PLW2901
-            check_lora(lora.path)
+            check_lora(lora.path, lora.name)
         made.append(lora)
     return tuple(made)
 
