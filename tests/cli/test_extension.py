@@ -33,7 +33,7 @@ def decoded(path):
 def test_the_plan_lists_the_rolls(cli, extend):
     finished = cli(*extend("--dry_run", duration=11))
     assert finished.code == 0, finished.err
-    assert "rolls     132, 132, 4 frames" in finished.out
+    assert "segments  132, 132, 4 frames" in finished.out
     plan = json.loads(cli(*extend("--dry_run", "--json", duration=11)).out)
     assert [roll["latent_frames"] for roll in plan["rolls"]] == [33, 33, 1]
     assert plan["forwards"] == 3

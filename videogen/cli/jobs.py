@@ -5,7 +5,7 @@ import io
 import itertools
 import logging
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from videogen.checkpoints import resolve
@@ -30,10 +30,10 @@ Entry = tuple[str, Mapping[str, object]]
 """Where it stands, for messages, and the values there by spelling of their option."""
 
 
-def read_jobs(file: str, base: Mapping[str, object], recorded: Collection[str]) -> list[Item]:
+def read_jobs(file: str, base: Mapping[str, object], origins: Mapping[str, str]) -> list[Item]:
     """Read a --jobs file; its suffix or its first line says what kind it is.
 
-    Of the ``base`` values, those ``recorded`` come from an earlier result.
+    ``origins`` says where the ``base`` values come from.
 
     Raises:
         InputError: unreadable, empty, or a broken line, with its number.
@@ -48,11 +48,11 @@ def read_jobs(file: str, base: Mapping[str, object], recorded: Collection[str]) 
         entries = list(_text(file, read_text("--jobs", file)))
     if not entries:
         raise InputError("--jobs", file, "is empty", "one prompt per line, or one JSON object per line")
-    return [item for source, content in entries for item in items_of(content, source, base, recorded)]
+    return [item for source, content in entries for item in items_of(content, source, base, origins)]
 
 
 def items_of(
-    content: Mapping[str, object], source: str, base: Mapping[str, object], recorded: Collection[str]
+    content: Mapping[str, object], source: str, base: Mapping[str, object], origins: Mapping[str, str]
 ) -> Iterator[Item]:
     """Yield the videos of one entry: one, or one for each combination of the values in its lists.
 
@@ -74,17 +74,18 @@ def items_of(
     for values in itertools.product(*choices.values()):
         own = from_mapping(dict(zip(choices, values, strict=True)), source, one_video=True)
         with labelled(source):
-            yield Item(values=with_task(merge(base, own)), label=source, recorded=set(recorded) - own.keys())
+            known = {**origins, **dict.fromkeys(own, "job list")}
+            yield Item(values=with_task(merge(base, own)), label=source, origins=known)
 
 
 def stream(
-    lines: Iterator[str], base: Mapping[str, object], recorded: Collection[str]
+    lines: Iterator[str], base: Mapping[str, object], origins: Mapping[str, str]
 ) -> Iterator[list[Item] | InputError]:
     """Yield the videos of every line as it comes; for a line that cannot be used, what is wrong with it."""
     for number, line in enumerate(lines, start=1):
         try:
             entries = list(_lines([(number, line)], STDIN))
-            yield [item for source, content in entries for item in items_of(content, source, base, recorded)]
+            yield [item for source, content in entries for item in items_of(content, source, base, origins)]
         except InputError as error:
             yield error
 

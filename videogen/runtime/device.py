@@ -9,6 +9,7 @@ import psutil
 import torch
 
 from videogen.errors import InputError
+from videogen.planning.local_devices import available_ram
 
 
 def choose_device(name: str, flag: str = "--device") -> torch.device:
@@ -35,7 +36,8 @@ def free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         reserve = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + reserve
-    return psutil.virtual_memory().available
+    left = available_ram()
+    return psutil.virtual_memory().available if left is None else left
 
 
 def total_memory(device: torch.device) -> int:

@@ -52,6 +52,8 @@ class Option:
         useless_without: an option without which it has no effect, for tasks that use both.
         useless_with: options beside which it has no effect.
         needs_guidance: it has no effect without text guidance.
+        plan_row: line of --dry_run that says its value and where that comes from.
+        sets_pace: it changes how long a step takes; a measured speed is for one value.
     """
 
     name: str
@@ -88,6 +90,8 @@ class Option:
     useless_without: str | None = None
     useless_with: tuple[str, ...] = ()
     needs_guidance: bool = False
+    plan_row: str = ""
+    sets_pace: bool = False
 
     @property
     def flag(self) -> str:

@@ -44,7 +44,7 @@ class ModelFiles:
     transformer: tuple[types.WeightFile, ...] = row(types.expert_file,
         "one file in place of the model's transformer, also float8 or GGUF; repeatable for two experts",
         metavar="FILE[:high|low]", common=True, repeat=True, default=(), hashed=False, reloads=True,
-        record_as=types.recorded_files)
+        record_as=types.recorded_files, sets_pace=True)
     text_encoder: types.WeightFile | None = row(types.weight_file,
         "one file in place of the model's text encoder", metavar="FILE", common=True, hashed=False,
         reloads=True, record_as=types.recorded_file)
@@ -89,19 +89,20 @@ class Size:
 
     resolution: str = row(types.upper, "size class, such as 720P; the shape follows the input",
         metavar="CLASS", aliases=("i2v_resolution",), usual=True, common=True, hashed=False,
-        excludes=("size", "height", "width"), instead_of=("size", "height", "width"))
+        excludes=("size", "height", "width"), instead_of=("size", "height", "width"), plan_row="video")
     size: tuple[int, int] | None = row(types.size, "one of the model's supported sizes", metavar="W*H",
-        common=True, hashed=False, excludes=("height", "width"), instead_of=("resolution", "height", "width"))
+        common=True, hashed=False, excludes=("height", "width"), instead_of=("resolution", "height", "width"),
+        plan_row="video")
     height: int | None = row(types.pixels, "exact height in pixels (with --width)", metavar="PIXELS",
-        common=True, hashed=False, instead_of=("resolution", "size"))
+        common=True, hashed=False, instead_of=("resolution", "size"), plan_row="video")
     width: int | None = row(types.pixels, "exact width in pixels (with --height)", metavar="PIXELS",
-        common=True, hashed=False, instead_of=("resolution", "size"))
+        common=True, hashed=False, instead_of=("resolution", "size"), plan_row="video")
     duration: float | None = row(types.real(above=True, example=5), "length in seconds", metavar="SECONDS",
-        usual=True, hashed=False, instead_of=("num_frames",))
+        usual=True, hashed=False, instead_of=("num_frames",), plan_row="video")
     num_frames: int | None = row(types.whole(1, example=5),
         "length in frames, 4k+1; overrides --duration", metavar="FRAMES",
-        aliases=("frame_num", "video_length"), hashed=False, instead_of=("duration",))
-    fps: int = row(types.whole(1, 240), "frames per second of the file", metavar="FPS")
+        aliases=("frame_num", "video_length"), hashed=False, instead_of=("duration",), plan_row="video")
+    fps: int = row(types.whole(1, 240), "frames per second of the file", metavar="FPS", plan_row="video")
 
 
 @dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
@@ -130,22 +131,25 @@ class Sampling:
         "0 .. 2^63-1, or random; several, as in 1,2,3, make one video each", metavar="N[,N...]",
         aliases=("base_seed",), usual=True, common=True, default=(), hashed=False)
     num_inference_steps: int = row(types.whole(1, 1000), "denoising steps", metavar="N",
-        aliases=("sample_steps", "inference_steps", "infer_steps"), common=True, in_schedule=True)
+        aliases=("sample_steps", "inference_steps", "infer_steps"), common=True, in_schedule=True,
+        plan_row="sampling")
     guidance_scale: Scale = row(types.guidance,
         "text guidance; 1 is off and costs one forward per step", metavar="S[,HIGH]",
-        aliases=("sample_guide_scale", "text_guide_scale", "cfg_scale"), common=True)
+        aliases=("sample_guide_scale", "text_guide_scale", "cfg_scale"), common=True, plan_row="sampling")
     guidance_scale_img: float = row(types.real(0, 1000), "reference image guidance", metavar="S",
-        needs_guidance=True)
+        needs_guidance=True, plan_row="sampling")
     guidance_scale_audio: float = row(types.real(0, 1000), "audio guidance", metavar="S",
-        aliases=("audio_guide_scale",))
-    embedded_cfg_scale: float = row(types.real(0, 1000), "distilled guidance", metavar="S")
+        aliases=("audio_guide_scale",), plan_row="sampling")
+    embedded_cfg_scale: float = row(types.real(0, 1000), "distilled guidance", metavar="S",
+        plan_row="sampling")
     shift: float = row(types.real(0, 1000, above=True, example=5), "shift of the noise schedule", metavar="S",
-        aliases=("flow_shift", "sample_shift"), common=True, in_schedule=True)
+        aliases=("flow_shift", "sample_shift"), common=True, in_schedule=True, plan_row="sampling")
     sample_solver: str = row(types.one_of("unipc", "dpm++", "euler", "lcm"),
-        "how a step is taken; lcm: for weights distilled to a few steps", metavar="NAME", in_schedule=True)
+        "how a step is taken; lcm: for weights distilled to a few steps", metavar="NAME", in_schedule=True,
+        plan_row="sampling")
     boundary: float = row(types.real(0, 1),
         "noise level from which the high-noise expert works, if there are two", metavar="0..1",
-        in_schedule=True)
+        in_schedule=True, plan_row="sampling")
     handover: str = row(types.one_of("frames", "latents", "mp4"),
         "what one segment passes to the next: 8-bit frames, as published, or latents", metavar="WHAT",
         chain=True, chain_default="frames")
@@ -167,16 +171,17 @@ class Forcing:
 
     ar_step: int = row(types.whole(0),
         "steps a block of frames is ahead of the next; 0 denoises all together, published: 5", metavar="N",
-        in_schedule=True)
+        in_schedule=True, plan_row="sampling")
     causal_block_size: int = row(types.whole(1),
         "latent frames of a block; must divide those of a segment, 5 is published with --ar_step",
         metavar="N", in_schedule=True)
-    causal_attention: bool = switch("blocks see only earlier ones; the released weights cannot")
+    causal_attention: bool = switch("blocks see only earlier ones; the released weights cannot",
+        sets_pace=True)
     base_num_frames: int = row(types.whole(1), "frames of a segment, 4k+1; longer videos are made of several",
-        metavar="FRAMES", in_schedule=True)
+        metavar="FRAMES", in_schedule=True, plan_row="sampling")
     overlap_history: int | None = row(types.whole(1),
         "frames, 4k+1, that a segment knows of what comes before it; 17 or 37 are published",
-        metavar="FRAMES", in_schedule=True)
+        metavar="FRAMES", in_schedule=True, plan_row="sampling")
     addnoise_condition: int = row(types.whole(0, 1000),
         "noise level 0..1000 on those frames; 20 makes smoother transitions", metavar="N")
 
@@ -223,12 +228,12 @@ class Caching:
     """Forwards that are left out."""
 
     teacache: bool = switch("TeaCache: skip forwards that would change little; faster, not exact",
-        excludes=("cache",))
+        excludes=("cache",), plan_row="sampling", sets_pace=True)
     teacache_thresh: float = row(types.real(above=True, example=0.2),
         "higher skips more: 0.1 is about twice, 0.2 about three times as fast", metavar="X", default=0.2,
-        useless_without="teacache")
+        useless_without="teacache", sets_pace=True)
     use_ret_steps: bool = switch("TeaCache's other variant: the first five steps are always computed",
-        useless_without="teacache")
+        useless_without="teacache", sets_pace=True)
     teacache_model: str | None = row(types.word,
         "TeaCache coefficients where the model's name does not say: I2V-540P, I2V-720P, T2V-1.3B or T2V-14B",
         metavar="NAME", useless_without="teacache")
@@ -237,7 +242,8 @@ class Caching:
     cache: str | None = row(step_cache,
         "skip forwards with first_block[:0.05], magcache[:0.06] (measured first with magcache:calibrate), "
         "or extrapolate them with taylorseer[:5] or taylorseer_lite[:5], the number being diffusers' "
-        "threshold or interval; faster, not exact", metavar="NAME[:threshold]", common=True)
+        "threshold or interval; faster, not exact", metavar="NAME[:threshold]", common=True,
+        plan_row="sampling", sets_pace=True)
 
 
 @dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
@@ -247,11 +253,12 @@ class Runtime:
     device: str = row(types.device, "auto, cpu, cuda, cuda:N or mps", metavar="DEVICE", common=True,
         default="auto", hashed=False, recorded=False, reloads=True)
     dtype: str = row(types.dtype_of("bfloat16", "float16", "float32"), "dtype of the large weights",
-        metavar="DTYPE", common=True, default="bfloat16", reloads=True)
+        metavar="DTYPE", common=True, default="bfloat16", reloads=True, sets_pace=True)
     offload: bool = switch("keep only the component at work on the GPU", aliases=("use_cpu_offload",),
-        common=True, hashed=False, reloads=True, excludes=("float8_matmul",), useless_with=("low_vram",))
+        common=True, hashed=False, reloads=True, excludes=("float8_matmul",), useless_with=("low_vram",),
+        sets_pace=True)
     low_vram: bool = switch("for small GPUs: float8 weights, blocks streamed to the GPU, tiled decode",
-        usual=True, common=True, reloads=True, excludes=("float8_matmul", "use_usp"))
+        usual=True, common=True, reloads=True, excludes=("float8_matmul", "use_usp"), sets_pace=True)
     use_usp: bool = switch("several GPUs at one video: torchrun --nproc_per_node=N ... --use_usp",
         common=True, hashed=False, recorded=False)
     ulysses_degree: int | None = row(types.whole(1),
@@ -264,20 +271,20 @@ class Runtime:
         hashed=False, recorded=False, needs=SEVERAL_GPUS)
     attention_backend: str = row(types.one_of("auto", *BACKENDS),
         "attention kernel; auto never takes sage, which is not exact", metavar="NAME", common=True,
-        default="auto", reloads=True)
+        default="auto", reloads=True, sets_pace=True)
     compile: bool = switch("compile the transformer blocks (the first step takes minutes)", common=True,
-        hashed=False, reloads=True)
+        hashed=False, reloads=True, sets_pace=True)
     float8_matmul: bool = switch(
         "multiply in float8 in all transformer blocks but the first and the last; not exact; with "
-        "--compile, on a GPU of compute capability 8.9 or more", common=True, reloads=True)
+        "--compile, on a GPU of compute capability 8.9 or more", common=True, reloads=True, sets_pace=True)
     quantize: str | None = row(types.one_of("int8", "int4", "float8"),
         "transformer weights in 8 or 4 bits, for less memory on any GPU; not exact", metavar="FORMAT",
-        common=True, reloads=True, excludes=("low_vram", "float8_matmul"))
+        common=True, reloads=True, excludes=("low_vram", "float8_matmul"), sets_pace=True)
     vae_tiling: str = row(types.one_of("auto", "on", "off"), "tiled decode for small GPUs", metavar="MODE",
         common=True, default="auto")
     vae_dtype: str = row(types.dtype_of("float32", "bfloat16"),
         "dtype of the decode; bfloat16 is faster and takes less memory, and is not exact", metavar="DTYPE",
-        common=True, default="float32", reloads=True)
+        common=True, default="float32", reloads=True, sets_pace=True)
     embedding_cache: str | None = row(types.folder,
         "keep encoded prompts here; known ones need no text encoder", metavar="DIR", common=True,
         hashed=False, recorded=False)
@@ -313,6 +320,9 @@ class About:
     completion: str | None = row(types.one_of("bash", "zsh"), "print a completion script", metavar="SHELL",
         about_run=True, answers=True, command_line_only=True)
     json: bool = switch("print one JSON object per result", about_run=True)
+    progress: str = row(types.one_of("auto", "bars", "lines", "json", "none"),
+        "on stderr: bars, stamped lines, or a JSON object per event; auto is bars on a terminal, else lines",
+        metavar="HOW", about_run=True, default="auto")
     quiet: bool = switch("errors only", about_run=True)
     verbose: bool = switch("more messages, and tracebacks (-v)", about_run=True)
     version: bool = switch("print the version", about_run=True, answers=True, command_line_only=True)

@@ -230,12 +230,15 @@ class TaskSpec:
 
     def defaults(self, checkpoint: NamedModel | None = None) -> dict[str, Any]:
         """Return published defaults for the checkpoint found; a tiny model has its own size and length."""
-        model = self.model(checkpoint.name) if checkpoint is not None else None
-        own = model.defaults if model is not None else {}
-        values = merge(self.config()["defaults"], own, _tiny(checkpoint).get("defaults", {}))
+        values = merge(self.config()["defaults"], self.checkpoint_defaults(checkpoint))
         return {
             name: value if value is None else OPTIONS[name].value(value) for name, value in values.items()
         }
+
+    def checkpoint_defaults(self, checkpoint: NamedModel | None) -> dict[str, Any]:
+        """Return the defaults that only this checkpoint has, as they are written."""
+        model = self.model(checkpoint.name) if checkpoint is not None else None
+        return merge(model.defaults if model is not None else {}, _tiny(checkpoint).get("defaults", {}))
 
     def pick(self, options: Options, shape: Shape) -> dict[str, object]:
         """Return the arguments of the pipeline."""
