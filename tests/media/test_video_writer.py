@@ -13,7 +13,7 @@ from PIL import Image
 
 from videogen.files import OutputError, remove, stale_temporaries, temporary_sibling
 from videogen.media import video_writer
-from videogen.media.video_reader import read_comment
+from videogen.media.probe import read_comment
 from videogen.media.video_writer import _Background, _PngWriter, open_writer
 
 FRAMES = np.random.default_rng(0).integers(0, 255, (9, 32, 48, 3), dtype=np.uint8)

@@ -20,7 +20,6 @@ from videogen.cli.process_end import end
 from videogen.cli.sources import Asked
 from videogen.errors import CheckpointError, InputError
 from videogen.media.download import Fetcher
-from videogen.media.video_reader import read_video
 from videogen.planning import plan_report
 from videogen.planning.plan import Outline
 from videogen.planning.request import Item, make_plans
@@ -369,6 +368,7 @@ def _save_log(folder: Path) -> None:
 def _join(chain: Chain, done: "Sequence[Result]") -> Path:
     """Join all links to one film, without the first frame of a link, which repeats the last before it."""
     from videogen.engine.generate import encoding_of, fit  # noqa: PLC0415
+    from videogen.media.video_reader import read_video  # noqa: PLC0415
     from videogen.media.video_writer import open_writer  # noqa: PLC0415
 
     videos = [read_video("video", str(result.outputs.path), Fetcher(folder=chain.workdir)) for result in done]

@@ -19,6 +19,7 @@ from PIL import Image
 
 from videogen.errors import InputError
 from videogen.files import WritingError, replace, temporary_sibling, writing
+from videogen.media.inputs import Source
 from videogen.media.output_formats import CODECS, CONTAINERS, FOLDER, STILL, Encoding, color_options
 from videogen.media.probe import open_container
 
@@ -89,7 +90,7 @@ class _FfmpegWriter:
         with self._watched():
             self.pipe.close()  # waits for ffmpeg, but does not tell whether it failed
         try:
-            with open_container("", self.path.name, self.path) as container:
+            with open_container(Source("", self.path.name, self.path)) as container:
                 stored = sum(1 for packet in container.demux(video=0) if packet.size)
         except InputError:
             stored = -1

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import Wav2Vec2Model
 
-from videogen.media.audio import MAX_FRAMES
+from videogen.media.inputs import MAX_FRAMES
 
 
 class ConvLayer(Protocol):

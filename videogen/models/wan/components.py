@@ -16,7 +16,7 @@ from transformers import (
 from videogen.checkpoints.model_features import HEAD_DIM
 from videogen.checkpoints.networks import wan as names
 from videogen.files import read_json
-from videogen.media.audio import SAMPLE_RATE
+from videogen.media.inputs import SAMPLE_RATE
 from videogen.models.component import NOT_BFLOAT16, Arguments, Component, Shapes
 from videogen.models.wan.transformer import FLOAT32_PARTS, WanDiT
 from videogen.models.wan.vae import RESIDUAL_LATENTS_MEAN, RESIDUAL_LATENTS_STD
