@@ -14,6 +14,7 @@ from torch import Tensor
 
 from videogen.errors import VideoGenError, brief
 from videogen.prompts.chat import Chat
+from videogen.tasks import config
 
 NUM_FRAMES = 16
 MAX_TOKENS = 2048
@@ -27,48 +28,9 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 FPS = 2.0  # assumed by Qwen2.5-VL's processor where a video comes without its rate, as from vLLM
 
-SHOTS = {
-    "shot_type": "long_shot full_shot medium_shot close_up extreme_close_up other",
-    "shot_angle": "eye_level high_angle low_angle other",
-    "shot_position": "front_view back_view side_view over_the_shoulder overhead_view point_of_view "
-    "aerial_view overlooking_view other",
-}
+SHOTS = ("shot_type", "shot_angle", "shot_position")
 SCENE = ("camera_motion", "environment", "lighting")
 SUBJECT = ("appearance", "action", "expression", "position")
-QUESTION = f"""\
-Watch the video and describe it as one JSON object, in English, with exactly these fields:
-
-"subjects": a list with an object for each subject that matters, each with
-  "appearance": how it looks: build, clothing, colours, materials;
-  "action": what it does in the course of the video, in order;
-  "expression": facial expression and mood, for humans and animals only, else "";
-  "position": where it is in the picture, and in relation to the other subjects;
-  "TYPES": an object with "type", its broad class (Human, Animal, Vehicle, Plant, Food, Building ...), and
-    "sub_type", the narrower one (Woman, Dog, Accessory ...);
-  "is_main_subject": true or false;
-"shot_type": one of {", ".join(SHOTS["shot_type"].split())};
-"shot_angle": one of {", ".join(SHOTS["shot_angle"].split())};
-"shot_position": one of {", ".join(SHOTS["shot_position"].split())};
-"camera_motion": how the camera moves, or that it does not;
-"environment": the place and what is in it;
-"lighting": the light, its source and its mood.
-
-Reply with the JSON object alone."""
-
-FUSION = {
-    "t2v": """\
-Write one fluent English caption of a video from the JSON below. Begin with the shot type, the angle and the
-position of the camera; go on with each subject by its name: action, appearance, expression and position; end
-with the environment and the lighting. Take over what the JSON says and add nothing; pass over what is empty,
-missing or "other", and do not mention the JSON or how the camera moves. Output one paragraph and no more.
-""",
-    "i2v": """\
-Write one short English caption from the JSON below for a video whose first picture is known. Tell only what
-the subjects, by their names, do and what their faces express, in the order in which it happens. Remove every
-static detail: looks, clothing, places, background and light. Add nothing; pass over what is empty, and do not
-mention the JSON. Output one paragraph and no more.
-""",
-}
 
 Facts = dict[str, object]
 """A caption, or what it says of a subject: JSON."""
@@ -90,7 +52,7 @@ def describe(frames: np.ndarray, model: Chat, *, seed: int) -> Facts:
     Raises:
         VideoGenError: the reply is not the JSON that was asked for.
     """
-    content = [{"type": "video"}, {"type": "text", "text": QUESTION}]
+    content = [{"type": "video"}, {"type": "text", "text": config.read("prompts")["caption"]}]
     reply = model.reply(
         [{"role": "user", "content": content}],
         max_new_tokens=MAX_TOKENS,
@@ -233,7 +195,7 @@ def fuse(caption: Facts, variant: Variant, model: Chat, *, seed: int) -> str:
     facts = clean(caption, variant, random.Random(seed))
     if facts is None:
         return "-"
-    system = f"{FUSION[variant]}\n{json.dumps(facts, ensure_ascii=False, indent=2)}"
+    system = f"{config.read('prompts')[variant]}\n{json.dumps(facts, ensure_ascii=False, indent=2)}"
     message = {"role": "system", "content": system}
     text = model.reply([message], max_new_tokens=MAX_FUSED_TOKENS, temperature=0.1, seed=seed, stop="\n\n")
     if not text:
