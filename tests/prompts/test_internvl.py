@@ -100,7 +100,7 @@ def test_the_model_hears_what_the_published_one_heard(chat, video, prompt):
     }
     logits = chat.model(**inputs).logits[0, -1]
     torch.testing.assert_close(logits, prompt.outputs["last_logits"], atol=1e-4, rtol=0)
-    reply = chat.complete(inputs, max_new_tokens=24, temperature=0, seed=0)
+    reply = chat.reply(inputs, max_new_tokens=24, temperature=0, seed=0)
     generated = chat.tokenizer.decode(prompt.outputs["generated_ids"], skip_special_tokens=True)
     assert reply == generated.strip() == prompt.about["decoded"].strip()
 
@@ -167,11 +167,11 @@ def test_replies_are_tidied(chat, video, monkeypatch):
     assert internvl.tidy("<think></think>A cat.") == "A cat."
     asked = []
 
-    def complete(inputs, **options):
+    def reply(inputs, **options):
         asked.append(options)
         return " <think>a cat runs, and so on without an end"
 
-    monkeypatch.setattr(chat, "complete", complete)
+    monkeypatch.setattr(chat, "reply", reply)
     with pytest.raises(VideoGenError, match=f"^{FLAG} {CHECKPOINT}: described the video with nothing; give"):
         internvl.describe(video, chat, seed=3)
     assert asked == [{"max_new_tokens": 1024, "temperature": 0, "seed": 3}]

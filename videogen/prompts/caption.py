@@ -53,14 +53,8 @@ def describe(frames: np.ndarray, model: Chat, *, seed: int) -> Facts:
         VideoGenError: the reply is not the JSON that was asked for.
     """
     content = [{"type": "video"}, {"type": "text", "text": config.read("prompts")["caption"]}]
-    reply = model.reply(
-        [{"role": "user", "content": content}],
-        max_new_tokens=MAX_TOKENS,
-        temperature=0.05,
-        seed=seed,
-        video=video_inputs(frames),
-    )
-    return parse(reply)
+    inputs = model.inputs([{"role": "user", "content": content}], video_inputs(frames))
+    return parse(model.reply(inputs, max_new_tokens=MAX_TOKENS, temperature=0.05, seed=seed))
 
 
 def parse(reply: str) -> Facts:
@@ -196,8 +190,8 @@ def fuse(caption: Facts, variant: Variant, model: Chat, *, seed: int) -> str:
     if facts is None:
         return "-"
     system = f"{config.read('prompts')[variant]}\n{json.dumps(facts, ensure_ascii=False, indent=2)}"
-    message = {"role": "system", "content": system}
-    text = model.reply([message], max_new_tokens=MAX_FUSED_TOKENS, temperature=0.1, seed=seed, stop="\n\n")
+    inputs = model.inputs([{"role": "system", "content": system}])
+    text = model.reply(inputs, max_new_tokens=MAX_FUSED_TOKENS, temperature=0.1, seed=seed, stop="\n\n")
     if not text:
         raise VideoGenError(f"{model.found.label}: replied with nothing; try another seed")
     motion = str(caption["camera_motion"]).rstrip(". ").capitalize()

@@ -18,7 +18,7 @@ def enhance(prompt: str, model: Chat, *, seed: int = 0) -> str:
         {"role": "system", "content": texts["enhance_system"]},
         {"role": "user", "content": texts["enhance"].format(prompt=prompt.strip())},
     ]
-    reply = model.reply(messages, max_new_tokens=MAX_TOKENS, temperature=None, seed=seed)
+    reply = model.reply(model.inputs(messages), max_new_tokens=MAX_TOKENS, temperature=None, seed=seed)
     caption = " ".join(reply.split())
     if not caption:
         raise VideoGenError(f"{model.found.label}: replied with nothing; try another seed")

@@ -43,7 +43,7 @@ def describe(source: InputVideo | StoredFrames | FrameArray, model: Chat, *, see
     """
     pixels = frame_pixels(source, image_size(model.model.config))
     inputs = {"input_ids": prompt_tokens(model, len(pixels)), "pixel_values": pixels}
-    reply = model.complete(inputs, max_new_tokens=MAX_TOKENS, temperature=0, seed=seed)
+    reply = model.reply(inputs, max_new_tokens=MAX_TOKENS, temperature=0, seed=seed)
     if text := tidy(reply):
         return text
     what = "described the video with nothing; give another model, or a prompt"
@@ -85,7 +85,7 @@ def prompt_tokens(model: Chat, num_frames: int) -> Tensor:
     config = model.model.config
     token, count = model.tokenizer.convert_ids_to_tokens(config.image_token_id), tokens_per_frame(config)
     frames = [f"Frame{index + 1}: {BEFORE}{token * count}{AFTER}\n" for index in range(num_frames)]
-    ids = model.tokens([{"role": "user", "content": "".join(frames) + QUESTION}])
+    ids = model.inputs([{"role": "user", "content": "".join(frames) + QUESTION}])["input_ids"]
     wanted, found = count * num_frames, int((ids == config.image_token_id).sum())
     if found != wanted:
         what = f"its tokenizer and chat template leave {found} of {wanted} picture tokens; download it again"

@@ -27,12 +27,6 @@ class ConvLayer(Protocol):
     def activation(self, steps: Tensor) -> Tensor: ...
 
 
-class ConvLayers(Protocol):
-    """wav2vec2's feature extractor."""
-
-    conv_layers: Sequence[ConvLayer]
-
-
 REACH = 2  # audio feature frames before and after each video frame
 STRETCH = 500  # convolution steps per chunk, 10 s
 NEIGHBOURS = 500  # video frames seen on either side of a stretch, 20 s
