@@ -24,7 +24,7 @@ FLAG = "--vlm_path"
 CHECKPOINT = GOLDEN / "wan22/checkpoint-internvl-hf"
 INSTEAD = "use one in the transformers format: OpenGVLab/InternVL3_5-8B-HF"
 ORIGINAL = {"architectures": ["InternVLChatModel"], "model_type": "internvl_chat"}
-STEP = 1 / 255 / min(internvl.IMAGENET_STD)  # one grey level in pixel values
+STEP = 1 / 255 / min(internvl.IMAGENET_DEFAULT_STD)  # one grey level in pixel values
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +155,7 @@ def test_frames_are_read_one_at_a_time_and_no_more_than_needed():
                 yield picture
 
     pixels = internvl.frame_pixels(Source(), 28)
-    grey = pixels[:, 0, 0, 0] * internvl.IMAGENET_STD[0] + internvl.IMAGENET_MEAN[0]
+    grey = pixels[:, 0, 0, 0] * internvl.IMAGENET_DEFAULT_STD[0] + internvl.IMAGENET_DEFAULT_MEAN[0]
     assert (grey * 255).round().int().tolist() == [5, 15, 25, 35, 45, 55, 65, 75]
     assert read[-1] == 75
 

@@ -1,7 +1,6 @@
 """Structural captions of videos, field by field, and captions in prose. Spec skyreels_v2 section 11."""
 
 import json
-import math
 import random
 from collections.abc import Sequence
 from typing import Literal, cast
@@ -11,6 +10,8 @@ import torch
 from einops import rearrange
 from PIL import Image
 from torch import Tensor
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
 from videogen.errors import VideoGenError, brief
 from videogen.prompts.chat import Chat
@@ -24,8 +25,6 @@ DROP = 0.1  # the chance that a detail is left out of a fused caption
 # Video input of Qwen2.5-VL, as in transformers' Qwen2VLVideoProcessor.
 PATCH, MERGE, STEP = 14, 2, 2  # pixels, patches per side that share a token, frames that share a patch
 MIN_PIXELS, MAX_PIXELS = 128 * 28 * 28, 768 * 28 * 28
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 FPS = 2.0  # assumed by Qwen2.5-VL's processor where a video comes without its rate, as from vLLM
 
 SHOTS = ("shot_type", "shot_angle", "shot_position")
@@ -108,20 +107,6 @@ def _bad_reply(what: str, reply: str) -> VideoGenError:
     return VideoGenError(f"--vlm_path: the reply {what} ({brief(reply, 200)}); give another model")
 
 
-def smart_resize(height: int, width: int) -> tuple[int, int]:
-    """Return the nearest (height, width) in whole tokens (28 pixels) with an area in the published limits."""
-    unit = PATCH * MERGE
-    rows, columns = round(height / unit), round(width / unit)
-    if rows * columns * unit**2 > MAX_PIXELS:
-        scale = math.sqrt(height * width / MAX_PIXELS)
-        rows = max(1, math.floor(height / scale / unit))
-        columns = max(1, math.floor(width / scale / unit))
-    elif rows * columns * unit**2 < MIN_PIXELS:
-        scale = math.sqrt(MIN_PIXELS / (height * width))
-        rows, columns = math.ceil(height * scale / unit), math.ceil(width * scale / unit)
-    return rows * unit, columns * unit
-
-
 def video_inputs(frames: np.ndarray) -> dict[str, Tensor]:
     """Return Qwen2.5-VL's patches of a video, without the processor that needs torchvision.
 
@@ -133,10 +118,10 @@ def video_inputs(frames: np.ndarray) -> dict[str, Tensor]:
         ``second_per_grid_ts`` float32 [1], the seconds of one step of t.
     """
     assert frames.dtype == np.uint8 and frames.ndim == 4 and len(frames) % STEP == 0
-    height, width = smart_resize(*frames.shape[1:3])
+    height, width = smart_resize(*frames.shape[1:3], PATCH * MERGE, MIN_PIXELS, MAX_PIXELS)
     images = [Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC) for frame in frames]
     pixels = torch.from_numpy(np.stack([np.asarray(image) for image in images])).float() / 255
-    pixels = (pixels - torch.tensor(CLIP_MEAN)) / torch.tensor(CLIP_STD)
+    pixels = (pixels - torch.tensor(OPENAI_CLIP_MEAN)) / torch.tensor(OPENAI_CLIP_STD)
     patches = rearrange(  # the patches of one token one after another
         pixels,
         "(t step) (h my py) (w mx px) c -> (t h w my mx) (c step py px)",

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 from transformers import InternVLConfig
+from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from videogen.errors import CheckpointError, VideoGenError
 from videogen.media.frames import FrameArray, frames_at
@@ -23,9 +24,6 @@ NUM_FRAMES = 8
 MAX_TOKENS = 1024
 QUESTION = "Describe this video in detail."
 BEFORE, AFTER = "<img>", "</img>"  # around the tokens of a picture
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 THOUGHTS = re.compile(r"\A\s*<think>.*?(</think>|\Z)", re.DOTALL)  # cut short, they are all of the reply
 
@@ -72,7 +70,7 @@ def pixel_values(frame: np.ndarray, size: int) -> Tensor:
     """Return a frame [H, W, 3], stretched to a square, as the model's input, float32 [1, 3, size, size]."""
     square = Image.fromarray(frame).resize((size, size), Image.Resampling.BICUBIC)
     pixels = torch.from_numpy(np.array(square)).float() / 255
-    pixels = (pixels - torch.tensor(IMAGENET_MEAN)) / torch.tensor(IMAGENET_STD)
+    pixels = (pixels - torch.tensor(IMAGENET_DEFAULT_MEAN)) / torch.tensor(IMAGENET_DEFAULT_STD)
     return pixels.permute(2, 0, 1)[None].contiguous()
 
 
