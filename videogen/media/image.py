@@ -146,16 +146,17 @@ def crop_bilinear(image: Image.Image, width: int, height: int) -> Image.Image:
         size = (int(short * image.width / image.height), short)
     if size[0] < width or size[1] < height:
         return cover_bilinear(image, width, height)
-    scaled = image.resize(size, Image.Resampling.BILINEAR)
-    left, top = round((size[0] - width) / 2), round((size[1] - height) / 2)
-    return scaled.crop((left, top, left + width, top + height))
+    return _centre(image.resize(size, Image.Resampling.BILINEAR), width, height)
 
 
 def cover_bilinear(image: Image.Image, width: int, height: int) -> Image.Image:
     """Scale to cover width x height (bilinear) and cut the centre out (spec talking_avatar section 4)."""
     scale = max(height / image.height, width / image.width)
-    scaled = image.resize(
-        (math.ceil(scale * image.width), math.ceil(scale * image.height)), Image.Resampling.BILINEAR
-    )
-    left, top = round((scaled.width - width) / 2), round((scaled.height - height) / 2)
-    return scaled.crop((left, top, left + width, top + height))
+    size = (math.ceil(scale * image.width), math.ceil(scale * image.height))
+    return _centre(image.resize(size, Image.Resampling.BILINEAR), width, height)
+
+
+def _centre(image: Image.Image, width: int, height: int) -> Image.Image:
+    """Cut out the centre; halves of pixels are rounded to even numbers."""
+    left, top = round((image.width - width) / 2), round((image.height - height) / 2)
+    return image.crop((left, top, left + width, top + height))
