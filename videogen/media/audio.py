@@ -34,6 +34,7 @@ AUDIO = MediaKind(
     expected="give a wav, mp3, flac or m4a file, or a video with sound",
     convert="convert it to wav",
 )
+NOTHING = np.zeros(0, np.float32)
 BLOCK = 1 << 18  # samples of all channels decoded at a time
 ANOTHER_COPY = f"download or save it again, or {AUDIO.convert}"
 
@@ -172,7 +173,7 @@ def _with_soundfile(source: Source, longest: float) -> _Decoded | None:
         count = max(1, BLOCK // sound.channels)
         while len(block := sound.read(count, dtype="float32", always_2d=True)):
             blocks.append(block.mean(axis=1))
-        return _Decoded(samples=_joined(blocks), rate=rate, channels=sound.channels)
+        return _Decoded(samples=np.concatenate([NOTHING, *blocks]), rate=rate, channels=sound.channels)
 
 
 def _check_rate(source: Source, rate: int) -> None:
@@ -233,8 +234,4 @@ def _with_av(source: Source, longest: float = LONGEST) -> _Decoded:
                 if count > longest * rate:
                     declared = float((stream.duration or 0) * (stream.time_base or 0))
                     raise _wrong_length(source, max(declared, count / rate), longest)
-    return _Decoded(samples=_joined(blocks), rate=rate, channels=channels, start=start)
-
-
-def _joined(blocks: list[np.ndarray]) -> np.ndarray:
-    return np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
+    return _Decoded(samples=np.concatenate([NOTHING, *blocks]), rate=rate, channels=channels, start=start)

@@ -105,7 +105,9 @@ def to_rgb(picture: VideoFrame, look: Look, size: tuple[int, int] | None) -> np.
             picture.colorspace = BT2020_MATRIX
         image = to_sdr(picture.to_ndarray(format="rgb48le", width=width, height=height), look.colours)
     elif look.transparent:
-        image = _on_white(picture.to_ndarray(format="rgba", width=width, height=height))
+        image = picture.to_ndarray(format="rgba", width=width, height=height)
+        colour, alpha = image[..., :3].astype(np.uint16), image[..., 3:].astype(np.uint16)
+        image = ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)  # on white
     else:
         image = picture.to_ndarray(format="rgb24", width=width, height=height)
     if orientation.transposed:
@@ -115,12 +117,6 @@ def to_rgb(picture: VideoFrame, look: Look, size: tuple[int, int] | None) -> np.
     if orientation.flipped:
         image = image[::-1]
     return scaled(np.ascontiguousarray(image), size or look.size)
-
-
-def _on_white(image: np.ndarray) -> np.ndarray:
-    """Show uint8 RGBA [H, W, 4] on white."""
-    colour, alpha = image[..., :3].astype(np.uint16), image[..., 3:].astype(np.uint16)
-    return ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
 
 
 def scaled(image: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:

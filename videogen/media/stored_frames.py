@@ -124,20 +124,16 @@ def _check_frames(source: Source, files: list[Path]) -> tuple[int, int]:
             raise source.error(f"lacks frame {number:06d}.png", "copy the whole folder")
     sizes: dict[tuple[int, int], str] = {}
     for file in files:
-        sizes.setdefault(_png_size(source, file), file.name)
+        with (
+            source.reported("copy the whole folder", f"{file.name} is no whole PNG"),
+            Image.open(file, formats=["PNG"]) as image,
+        ):
+            sizes.setdefault(image.size, file.name)
     if len(sizes) > 1:
         (one, first), (other, second) = list(sizes.items())[:2]
         what = f"{first} is {one[0]}x{one[1]} and {second} {other[0]}x{other[1]}"
         raise source.error(what, "give frames of one size")
     return next(iter(sizes))
-
-
-def _png_size(source: Source, file: Path) -> tuple[int, int]:
-    with (
-        source.reported("copy the whole folder", f"{file.name} is no whole PNG"),
-        Image.open(file, formats=["PNG"]) as image,
-    ):
-        return image.size
 
 
 def _read_png(source: Source, file: Path) -> np.ndarray:

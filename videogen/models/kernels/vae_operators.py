@@ -48,16 +48,6 @@ def _norm_silu_append(
     return append(functional.silu(normed, inplace=True).type_as(x), before, rows)
 
 
-def _norm_silu_append_fake(
-    x: Tensor, _bias: Tensor | None, _gamma: Tensor, _before: Tensor | None, rows: int
-) -> Tensor:
-    return empty_frames(x, BEFORE + x.shape[2], x.shape[3] + 2 * rows)
-
-
-def _add_biased(x: Tensor, bias: Tensor, other: Tensor) -> Tensor:
-    return (_with_bias(x, bias) + other).type_as(x)
-
-
 def _frames(seed: int, count: int) -> Draw:
     return Draw(seed, (2, count, 5, 7, 24), channels_second=True)
 
@@ -70,7 +60,7 @@ norm_silu_append = register(
     "norm_silu_append",
     "(Tensor x, Tensor? bias, Tensor gamma, Tensor(a!)? before, int rows) -> Tensor",
     plain=_norm_silu_append,
-    fake=_norm_silu_append_fake,
+    fake=lambda x, _bias, _gamma, _before, rows: empty_frames(x, BEFORE + x.shape[2], x.shape[3] + 2 * rows),
     samples=(
         (_frames(0, 1), None, GAMMA, None, 0),
         (_frames(0, 1), BIAS, GAMMA, BEFORE_X, 0),
@@ -84,7 +74,7 @@ norm_silu_append = register(
 add_biased = register(
     "add_biased",
     "(Tensor x, Tensor bias, Tensor other) -> Tensor",
-    plain=_add_biased,
+    plain=lambda x, bias, other: (_with_bias(x, bias) + other).type_as(x),
     fake=lambda x, *_: torch.empty_like(x),
     samples=((_frames(0, 3), BIAS, _frames(1, 3)),),
     kernels=KERNELS,

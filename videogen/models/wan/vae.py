@@ -148,13 +148,6 @@ def _decode_tiles(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
     return video
 
 
-def _whole_decoder(vae: AutoencoderKLWan, height: int) -> Callable[[Tensor], Tensor]:
-    """Return a decoder of whole frames, sharded over ranks if configured (see runtime/vae_parallel.py)."""
-    sharding = getattr(vae, "spatial_sharding", None)
-    decoder = _CausalDecoder(vae)
-    return decoder if sharding is None or sharding.ranks > height else sharding.shard(decoder)
-
-
 @torch.no_grad()
 def decode_stream(vae: AutoencoderKLWan, latents: Tensor) -> Iterator[Tensor]:
     """Decode normalized latents [B, C, F, h, w] to video, one latent frame at a time.
@@ -178,7 +171,10 @@ def decode_stream(vae: AutoencoderKLWan, latents: Tensor) -> Iterator[Tensor]:
         for end in range(1, video.shape[2] + 1, 4):
             yield video[:, :, max(0, end - 4) : end].to(vae.device).contiguous()
         return
-    decoder = _whole_decoder(vae, height)
+    sharding = getattr(vae, "spatial_sharding", None)  # over ranks; see runtime/vae_parallel.py
+    decoder: Callable[[Tensor], Tensor] = _CausalDecoder(vae)
+    if sharding is not None and sharding.ranks <= height:
+        decoder = sharding.shard(decoder)
     for frame in latents.split(1, dim=2):
         yield decoder(frame)
 
