@@ -94,13 +94,7 @@ class WanAttnProcessor(AttentionProcessor):
     """Attention over prepared queries, keys and values."""
 
     def __call__(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        *,
-        sharded: bool = False,
-        spans: Spans | None = None,
+        self, query: Tensor, key: Tensor, value: Tensor, *, sharded: bool = False, spans: Spans | None = None
     ) -> Tensor:
         """Attend and merge the heads: returns [B, L, D]."""
         return self.attend(query, key, value, sharded=sharded, spans=spans).flatten(2).type_as(query)
