@@ -30,7 +30,7 @@ motion_frame drop_frame max_frames_num i2v_stability no_i2v_stability teacache t
 use_ret_steps teacache_model device dtype offload low_vram use_usp ulysses_degree ring_degree cfg_parallel
 attention_backend compile vae_tiling
 lora preset output save_file output_dir save_latents overwrite resume jobs dry_run config from_metadata
-list_tasks env completion json quiet verbose version
+list_tasks env completion json progress quiet verbose version
 source_fps handover color_match prepend_input keep_audio keep_parts
 new_frames_only captioner caption_only teacache_fixed cache float8_matmul
 vae_dtype embedding_cache save_last_frame num_videos no_vlm concat audio_track i2v_condition_type no_riflex
@@ -88,7 +88,7 @@ def test_help_of_a_task_shows_its_flags_and_defaults(cli):
     assert "Skywork/SkyReels-V3-R2V-14B" in text
     assert "480P, 540P, 720P" in text
     assert "--ar_step" not in text
-    assert "--i2v_stability" in cli("--help").out
+    assert "--i2v_stability" in cli("--help", "all").out
 
 
 def test_list_tasks_version_and_env(cli):

@@ -234,6 +234,7 @@ def load_weights(
     dtype_of: Callable[[str], torch.dtype],
     device: torch.device | None = None,
     keeps_quantized: Callable[[str], bool] = lambda _: False,
+    on_read: Callable[[int], None] = lambda _: None,
 ) -> nn.Module:
     """Assign tensors to a meta module: memory-mapped if the dtype fits, else moved and cast.
 
@@ -243,6 +244,7 @@ def load_weights(
         dtype_of: name -> dtype.
         device: target; None is the CPU. Tensors are cast there, after the move.
         keeps_quantized: name of a linear layer's weight -> whether it stays in the format of its file.
+        on_read: called with the number of elements of every tensor that has been read.
     """
     move = _mover(device)
     kept = {
@@ -263,8 +265,11 @@ def load_weights(
             stored = quantized_linear.dequantize(move(stored), entry.dtype, scale)
         return name, _convert(stored.view(tensor.shape), dtype_of(name), move)
 
+    state = {}
     with ThreadPoolExecutor(READERS) as pool:  # parallel reads are faster
-        state = dict(pool.map(converted, _weights(module)))
+        for name, tensor in pool.map(converted, _weights(module)):
+            state[name] = tensor
+            on_read(math.prod(found[name].shape))
     for name in kept:
         entry, layer = found[name], module.get_submodule(name.removesuffix(".weight"))
         scale = None if entry.scale is None else entry.scale.read()
