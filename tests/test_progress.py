@@ -8,7 +8,13 @@ import pytest
 from videogen import progress
 from videogen.progress import Failed, Reporter, Saved, Skipped
 
-SAVED = Saved(path="a.mp4", sidecar="a.json", seconds={})
+SAVED = Saved(
+    path="a.mp4",
+    sidecar="a.json",
+    seconds={"total": 1.0},
+    seconds_per_step=0.5,
+    peak_memory={"ram": 2_000_000_000},
+)
 
 
 def event_types():

@@ -84,12 +84,14 @@ class SegmentFinished(Event):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Saved(Event):
-    """A video is complete; ``seconds`` are those of its stages."""
+    """A video is complete; ``seconds`` are those of its stages, ``peak_memory`` bytes by place."""
 
     name: ClassVar[str] = "saved"
     path: str
     sidecar: str
     seconds: Mapping[str, float]
+    seconds_per_step: float
+    peak_memory: Mapping[str, int]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -129,8 +129,16 @@ def quantized(checkpoint: Checkpoint, task: TaskSpec, name: str | None) -> dict[
         if checkpoint.folder is not None or part in checkpoint.replaced:
             found[part] = quantized_weights(checkpoint.place(part), exact, name)
         elif name:
-            count = int(LINEAR * parameters(checkpoint, task)[part])
-            found[part] = QuantizedWeights(count=count, bytes=int(FORMATS[name][0] * count))
+            count, form = int(LINEAR * parameters(checkpoint, task)[part]), FORMATS[name]
+            size = published(checkpoint.name, task).size
+            largest = size.width * size.ffn
+            found[part] = QuantizedWeights(
+                count=count,
+                bytes=int(form.bytes * count),
+                largest=largest,
+                scratch=form.scratch * largest,
+                copies=form.copies,
+            )
     return found
 
 

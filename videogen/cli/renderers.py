@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from videogen import progress
 from videogen.errors import brief
 from videogen.progress import Report
+from videogen.results.run_summary import closing_line, span
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -34,13 +35,6 @@ STAGES = {
     "denoise": "denoising",
     "decode": "decoding",
 }
-
-
-def rough(seconds: float) -> str:
-    """Return a length of time as people say it."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
 
 
 def stage_title(report: Report, stage: str, about: str) -> str:
@@ -67,7 +61,7 @@ def video_title(report: Report, event: progress.VideoStarted) -> str:
     """Return the line of a video that begins."""
     words = [f"video {number_of(report.index, event.videos)}"]
     words += [f"{event.failed} failed"] if event.failed else []
-    words += [f"about {rough(event.seconds_left)} left"] if event.seconds_left else []
+    words += [f"about {span(event.seconds_left)} left"] if event.seconds_left else []
     return f"{', '.join(words)}: seed {event.seed}, {event.width}x{event.height}, {event.num_frames} frames"
 
 
@@ -79,6 +73,8 @@ def message_of(report: Report) -> str:
             line = video_title(report, event)
         case progress.SegmentFinished():
             line = f"segment {report.segment} of {report.segments} is finished"
+        case progress.Saved() as event:
+            line = closing_line(event)
         case progress.Skipped(path=path):
             line = f"{path} is complete, skipped"
         case progress.Stopping(after=after):
@@ -143,7 +139,7 @@ class Lines(Errors):
                     self._stamped(report, self._how_far(report, event))
             case progress.VideoStarted() | progress.SegmentFinished() | progress.Skipped():
                 self._stamped(report, message_of(report))
-            case progress.Stopping():
+            case progress.Stopping() | progress.Saved():
                 self.say(message_of(report))
             case _:
                 super().__call__(report)
@@ -158,7 +154,7 @@ class Lines(Errors):
 
     @staticmethod
     def _how_far(report: Report, event: progress.Progress) -> str:
-        left = f", about {rough(event.seconds_left)} left" if event.seconds_left else ""
+        left = f", about {span(event.seconds_left)} left" if event.seconds_left else ""
         far = amount(event.done, event.total, event.unit)
         return f"{stage_title(report, event.stage, event.about)}: {far}{left}"
 
@@ -192,7 +188,7 @@ class Bars(Errors):
                 self._open.pop(stage).close()
             case progress.SegmentFinished():
                 pass
-            case progress.Skipped() | progress.Stopping():
+            case progress.Skipped() | progress.Stopping() | progress.Saved():
                 self.say(message_of(report))
             case _:
                 super().__call__(report)

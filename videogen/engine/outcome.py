@@ -11,6 +11,7 @@ from videogen.planning.plan import Outline, Plan
 from videogen.progress import Failed, Reporter, Saved, Skipped
 from videogen.results import publishing
 from videogen.results.output_paths import OutputPaths
+from videogen.results.run_summary import seconds_per_step
 
 logger = logging.getLogger(__name__)
 
@@ -73,9 +74,15 @@ def start_video(plan: Outline, reporter: Reporter) -> None:
 
 def saved(result: Result, reporter: Reporter) -> Result:
     """Report a finished video, and return its result."""
-    seconds = {name: float(value) for name, value in dict(result.record.get("seconds", {})).items()}
-    path, sidecar = str(result.outputs.path), str(result.outputs.sidecar)
-    reporter.end_video(Saved(path=path, sidecar=sidecar, seconds=seconds))
+    record = result.record
+    event = Saved(
+        path=str(result.outputs.path),
+        sidecar=str(result.outputs.sidecar),
+        seconds=record["seconds"],
+        seconds_per_step=round(seconds_per_step(record["step_seconds"]), 4),
+        peak_memory=record["peak_memory"],
+    )
+    reporter.end_video(event)
     return result
 
 

@@ -24,7 +24,6 @@ from videogen.pipelines.base import VideoPipeline
 from videogen.planning import measured_rates
 from videogen.planning.plan import Outline, Plan
 from videogen.progress import Reporter
-from videogen.results.run_summary import closing_line
 from videogen.runtime import apply, memory, parallel
 from videogen.runtime import device as devices
 from videogen.runtime.parallel import SINGLE_PROCESS, Communicator
@@ -257,7 +256,6 @@ def _make(outline: Outline, session: Session, *, resume: bool) -> Result:
             result = write(plan, pipeline, generator, started, communicator=communicator, resume=resume)
             apply.keep_ratios(pipeline, plan.files.ratios_file, plan.facts.schedule)
             measured_rates.keep(plan, result.record, loaded=loaded)
-            logger.info(closing_line(result.outputs.path, result.record))
             return result
         finally:  # also after a failure: offloading must begin with everything in RAM
             pipeline.maybe_free_model_hooks()

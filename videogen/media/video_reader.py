@@ -87,6 +87,8 @@ def read_video(flag: str, source: str, fetcher: Fetcher) -> InputVideo | StoredF
         look, notes = look_of(probe.first, stream.sample_aspect_ratio)
         if (count := len(shown_streams(container))) > 1:
             notes.append(f"has {count} video streams; the first is used")
+        if stream.metadata.get("alpha_mode") == "1":  # VP8 and VP9 in WebM: a stream beside the colours
+            notes.append("has transparency beside its colours, which is not used")
     rate = timeline.rate(declared)
     seconds = float(len(timeline.moments) / rate)
     if seconds > LONGEST:

@@ -26,7 +26,7 @@ from videogen.checkpoints import gguf_files
 from videogen.checkpoints.key_maps import Entry, KeyTable, Shape, rename
 from videogen.checkpoints.layouts import FLOAT8, SCALES
 from videogen.checkpoints.stored_tensors import check_scales, is_quantized, with_scales
-from videogen.checkpoints.tensor_headers import check_single, refuse_other_content, unwrapped
+from videogen.checkpoints.tensor_headers import RUNS_CODE, check_single, refuse_other_content, unwrapped
 from videogen.checkpoints.weight_files import weight_files
 from videogen.errors import CheckpointError, first_line
 from videogen.models import quantized_linear
@@ -135,9 +135,7 @@ def _load_pickle(file: Path) -> Mapping[str, object]:
         content = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
     except Exception as error:
         if isinstance(error, pickle.UnpicklingError) and "unsupported" in str(error).lower():
-            raise CheckpointError(
-                f"{file}: refused, because reading this pickle would run code; convert it to safetensors"
-            ) from None
+            raise CheckpointError(f"{file}: {RUNS_CODE}") from None
         raise CheckpointError(
             f"{file}: broken or truncated ({first_line(error)}); download it again"
         ) from None
