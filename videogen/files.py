@@ -31,6 +31,8 @@ except ImportError:  # Windows
 if TYPE_CHECKING:
     from torch import Tensor
 
+    Tensors = Mapping[str, Tensor]
+
 Record = dict[str, Any]
 """Content of a JSON object."""
 
@@ -86,17 +88,13 @@ def writing(target: Path) -> Iterator[None]:
         raise OutputError(f"{target}: {error.strerror or error}; {fix}") from None
 
 
-def save_tensors(
-    target: Path, tensors: Mapping[str, "Tensor"], metadata: dict[str, str] | None = None
-) -> None:
+def save_tensors(target: Path, tensors: "Tensors", metadata: dict[str, str] | None = None) -> None:
     """Write a safetensors file atomically."""
     with atomic_write(target) as temporary:
         write_tensors(temporary, tensors, metadata)
 
 
-def write_tensors(
-    path: Path, tensors: Mapping[str, "Tensor"], metadata: dict[str, str] | None = None
-) -> None:
+def write_tensors(path: Path, tensors: "Tensors", metadata: dict[str, str] | None = None) -> None:
     """Write a safetensors file."""
     from safetensors.torch import save  # noqa: PLC0415 - torch
 

@@ -151,9 +151,7 @@ def replace_files(
     """
     original, planned = load.load_pipeline, load.plan_component
 
-    def load_pipeline(
-        spec: TaskSpec, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device | None = None
-    ) -> Any:
+    def load_pipeline(spec: TaskSpec, checkpoint: Checkpoint, dtype: torch.dtype, *more: Any) -> Any:
         manifests, others = manifests_of(spec, checkpoint), weightless(spec)
 
         def plan_component(name: str, place: Path, arch: Mapping[str, Any] | None = None) -> ComponentPlan:
@@ -165,7 +163,7 @@ def replace_files(
 
         with Patches() as inside:
             inside.set(load, "plan_component", plan_component)
-            pipeline = original(spec, replace(checkpoint, folder=Path()), dtype, device)
+            pipeline = original(spec, replace(checkpoint, folder=Path()), dtype, *more)
         pipeline.checkpoint = checkpoint
         finish(pipeline)
         return pipeline

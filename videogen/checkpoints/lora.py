@@ -184,10 +184,12 @@ def validate(path: Path, model: Mapping[str, Shape], shapes: Mapping[str, Shape]
     """
     file = file_of(path)
     shapes = tensor_shapes([file]) if shapes is None else shapes
-    layers = _layers(shapes, model)
+    unusable = _unusable(shapes)
+    layers = _layers(shapes, model, unusable)
     known = [layer for layer in layers if layer.weights or layer.biases or layer.modulation]
     if not known:
-        raise CheckpointError(f"--lora {path}: {_why_nothing_fits(layers, list(shapes), model)}")
+        why = _why_nothing_fits(layers, shapes, unusable, model)
+        raise CheckpointError(f"--lora {path}: {why}")
     narrow = [layer for layer in known if _takes_fewer_channels(layer, shapes, model)]
     fitting = tuple(layer for layer in known if layer not in narrow)
     problems = [problem for layer in fitting for problem in _problems(layer, shapes, model)]
@@ -200,7 +202,6 @@ def validate(path: Path, model: Mapping[str, Shape], shapes: Mapping[str, Shape]
         warnings.append(f"{len(known)} of its {len(layers)} layers are this model's")
     warnings += [f"{layer.name} takes fewer channels than the model's and is left out" for layer in narrow]
     seen = {key for layer in layers for key in layer.keys.values()}
-    unusable = _unusable(shapes)
     if rest := Counter(_kind(key, unusable) for key in shapes if key not in seen):
         kinds = ", ".join(f"{kind} ({count})" for kind, count in rest.most_common())
         warnings.append(f"{rest.total()} of its {len(shapes)} tensors are not used: {kinds}")
@@ -228,14 +229,17 @@ def _unread() -> None:
     raise AssertionError
 
 
-def _layers(shapes: Mapping[str, Shape], model: Mapping[str, Shape]) -> list[Layer]:
+def _layers(
+    shapes: Mapping[str, Shape], model: Mapping[str, Shape], unusable: Mapping[str, str]
+) -> list[Layer]:
     """Return the layers that a file changes, those of other models too."""
     found: dict[str, dict[str, str]] = {}
     for key in shapes:
-        if (match := ROLE.search(key)) and match.lastgroup and not re.search(OTHERS[0][0], key):
-            found.setdefault(key[: match.start()], {})[match.lastgroup] = key
-    unusable = _unusable(shapes)
-    found = {name: keys for name, keys in found.items() if name not in unusable}
+        match = ROLE.search(key)
+        if match is None or match.lastgroup is None or re.search(OTHERS[0][0], key):
+            continue
+        if (name := key[: match.start()]) not in unusable:
+            found.setdefault(name, {})[match.lastgroup] = key
     if all(keys.keys() <= {*VALUES} for keys in found.values()):  # a model, and no LoRA
         return []
     table, flat = _table(model), {name.replace(".", "_"): name for name in model}
@@ -295,8 +299,12 @@ def _kind(key: str, unusable: Mapping[str, str]) -> str:
     return next((kind for pattern, kind in OTHERS if re.search(pattern, key)), "unknown names")
 
 
-def _why_nothing_fits(layers: Sequence[Layer], shapes: Sequence[str], model: Iterable[str]) -> str:
-    unusable = _unusable(shapes)
+def _why_nothing_fits(
+    layers: Sequence[Layer],
+    shapes: Mapping[str, Shape],
+    unusable: Mapping[str, str],
+    model: Iterable[str],
+) -> str:
     kinds = {kind for key in shapes if (kind := _kind(key, unusable)) not in ("unknown names", "norms")}
     if not layers and kinds:
         return f"holds {', '.join(sorted(kinds))}, which cannot be applied"

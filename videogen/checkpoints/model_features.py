@@ -18,7 +18,7 @@ from videogen.tasks.table import LAYOUTS
 from videogen.tasks.task_spec import DIFFUSERS, TRANSFORMERS, NetworkTraits, PublishedWeights, TaskSpec
 
 HEAD_DIM = 128  # of every published transformer
-LINEAR = 0.95  # at least that share of a published transformer's weights can be quantized
+LINEAR = 0.969  # at least that share of a published transformer's weights can be quantized
 _EDGE = 1 << 16  # bytes read at either end of a file for its fingerprint
 
 

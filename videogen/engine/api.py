@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from PIL import Image
-
 from videogen import files
 from videogen.engine.outcome import Failure, finished_results
 from videogen.engine.third_party import quiet_imports
@@ -216,7 +214,7 @@ def _plain(name: str, value: object, folder: Path) -> object:
     """Return an option's value as a file of options has it; images and arrays are written to ``folder``."""
     if isinstance(value, bool | int | float | str):
         return value
-    if isinstance(value, Image.Image):
+    if hasattr(value, "save"):  # a PIL image
         path = folder / f"{name}.png"
         value.save(path)
         return str(path)

@@ -162,7 +162,7 @@ def estimate(
 
 
 def _forwards(video: Video, network: NetworkMemory, quantized: Iterable[QuantizedWeights]) -> Iterator[int]:
-    """Yield the bytes of a forward at a product, and while a weight is dequantized for it: no result yet."""
+    """Yield the bytes of a forward at a product, and while a weight is dequantized, before the product."""
     yield _activations(video, network, network.tensors)
     for stored in quantized:
         yield _activations(video, network, network.tensors) + stored.largest * video.dtype_bytes
