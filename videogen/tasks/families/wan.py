@@ -66,9 +66,7 @@ def one_roll(
         fit: (area, width, height) -> size in the ratio of ``source``.
     """
     height, width = choose_size(options, tables, orientation, grid)
-    if options.height is not None:
-        _check_unit(height, width, grid)
-    elif fit is not None and source is not None:
+    if options.height is None and fit is not None and source is not None:
         height, width = _fitted(fit, height * width, source, grid)
     frames = choose_num_frames(options, options.fps, after_image=after_image)
     roll = Roll(latent_frames=latent_frames(frames), num_frames=frames)
@@ -78,14 +76,6 @@ def one_roll(
     return Shape(
         height=height, width=width, fps=options.fps, rolls=(roll,), forwards_per_step=forwards, grid=grid
     )
-
-
-def _check_unit(height: int, width: int, grid: Grid) -> None:
-    """Refuse exact sizes that are no multiples of a grid's unit."""
-    for flag, pixels in (("--height", height), ("--width", width)):
-        if pixels % grid.unit:
-            near = max(grid.unit, round(pixels / grid.unit) * grid.unit)
-            raise InputError(flag, pixels, f"must be a multiple of {grid.unit}", f"nearest {near}")
 
 
 def _fitted(
