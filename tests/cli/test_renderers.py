@@ -6,7 +6,7 @@ import time
 from dataclasses import fields
 
 import pytest
-from tests.test_progress import event_types
+from tests.results.test_progress import event_types
 
 from tests.conftest import ROOT
 from videogen.cli import renderers
