@@ -366,6 +366,16 @@ def other_content(file: Path) -> str | None:
     return None
 
 
+def cut_json(file: Path) -> str | None:
+    """Return what is wrong with a JSON file whose end is missing, and what to do."""
+    if file.suffix != ".json":
+        return None
+    with file.open("rb") as opened:
+        opened.seek(-min(EDGE, file.stat().st_size), os.SEEK_END)
+        end = opened.read().rstrip()
+    return None if end.endswith((b"}", b"]")) else "is no JSON, or not all of it; download it again"
+
+
 def unfinished_downloads(folder: Path) -> list[str]:
     """Return the names of files in a folder that a download did not finish."""
     return sorted(path.name for path in folder.glob("*") if path.name.endswith(UNFINISHED))

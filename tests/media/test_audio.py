@@ -189,10 +189,17 @@ def test_not_a_file(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["text.wav", "text.mp3", "text.m4a", "text.raw", "text.txt", "text"])
-@pytest.mark.parametrize("content", [b"", b"These are words.\n" * 500])
-def test_not_audio(tmp_path, name, content):
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", ["is empty; download it again"]),
+        (b"<html>" * 500, ["is a web page"]),
+        (b"These are words.\n" * 500, ["is not audio", "give a wav, mp3, flac or m4a file"]),
+    ],
+)
+def test_not_audio(tmp_path, name, content, words):
     (tmp_path / name).write_bytes(content)
-    refused(tmp_path / name, "is not audio", "give a wav, mp3, flac or m4a file")
+    refused(tmp_path / name, *words)
 
 
 def test_an_image_is_not_audio():

@@ -337,9 +337,7 @@ def test_names_are_data(make, tmp_path, monkeypatch, name):
 @pytest.mark.parametrize(
     "content",
     [
-        b"",
         b"no video\n" * 200,
-        bytes(5000),
         b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nhttp://127.0.0.1:9/x.ts\n#EXT-X-ENDLIST\n",
         b"ffconcat version 1.0\nfile b_frames.mp4\n",
         b"picture",
@@ -352,6 +350,22 @@ def test_what_is_no_video(make, tmp_path, content):
     if content == b"picture":
         Image.new("RGB", (32, 32)).save(path, "png")
     assert "is not a video, or not all of one; download or save it again" in complaint_about(path, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty; download it again"),
+        (bytes(5000), "begins with zeros: its download did not finish; download it again"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\n",
+            "is a Git LFS pointer, not the file itself; run 'git",
+        ),
+    ],
+)
+def test_what_stands_in_place_of_a_video(tmp_path, content, message):
+    (tmp_path / "file.mp4").write_bytes(content)
+    assert message in complaint_about(tmp_path / "file.mp4", tmp_path)
 
 
 def test_sound_alone(make, tmp_path):

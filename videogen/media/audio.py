@@ -131,6 +131,25 @@ def resampled(audio: InputAudio) -> "np.ndarray":
     return np.pad(samples[:count], (0, max(0, count - len(samples))))  # soxr rounds, librosa rounds up
 
 
+def samples(path: Path) -> "tuple[np.ndarray, int] | None":
+    """Return the sound of a video file, float32 [channels, n], and its rate; None if it has none.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    import av  # noqa: PLC0415 - this module is loaded at start-up
+    import numpy as np  # noqa: PLC0415
+
+    with open_container("path=", str(path), path, AUDIO) as container:
+        if not container.streams.audio:
+            return None
+        planar, stream = av.AudioResampler(format="fltp"), container.streams.audio[0]
+        blocks = [
+            part for frame in chain(container.decode(stream), [None]) for part in planar.resample(frame)
+        ]
+        return np.concatenate([part.to_ndarray() for part in blocks], axis=1), blocks[0].sample_rate
+
+
 def normalized(samples: "np.ndarray") -> "np.ndarray":
     """Normalize 16 kHz float32 [n] to -23 LUFS (BS.1770-4), without limiting peaks; silence is unchanged."""
     import pyloudnorm  # noqa: PLC0415 - this module is loaded at start-up

@@ -27,6 +27,7 @@ BRIGHTEST = 1000.0  # nits; what most PQ films are graded for
 KNEE = 0.8  # of SDR white, linear; 91 % of the signal
 LEVELS = 65536
 UNSTATED, BT2020_MATRIX = 2, 9  # matrix coefficients (H.273, table 4)
+BT2020_MATRICES = (BT2020_MATRIX, 10)  # the second has constant luminance
 
 
 class Colours(NamedTuple):
@@ -49,11 +50,14 @@ class Colours(NamedTuple):
         return f"is HDR ({kind}) and is tone-mapped to SDR"
 
 
-def colours_of(transfer: int, primaries: int) -> Colours | None:
+def colours_of(transfer: int, primaries: int, matrix: int = UNSTATED) -> Colours | None:
     """Return what must be converted; None for a video that is shown as it is.
 
-    HDR without a word about its primaries is taken as BT.2020, the only ones of BT.2100.
+    Without a word about its primaries a video has those of its matrix, if that is BT.2020's. HDR is taken as
+    BT.2020 anyway, the only ones of BT.2100.
     """
+    if primaries == UNSTATED and matrix in BT2020_MATRICES:
+        primaries = BT2020
     if transfer in (PQ, HLG):
         return Colours(transfer, primaries if primaries in PRIMARIES else BT2020)
     return Colours(transfer, primaries) if primaries in NAMES else None

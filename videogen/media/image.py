@@ -11,6 +11,7 @@ from PIL import Image, UnidentifiedImageError
 from videogen.errors import InputError, reported_as
 from videogen.media.download import Fetcher, display_name, sha256_of
 from videogen.media.picture import to_srgb
+from videogen.media.picture_hdr import as_sdr, colours_of_picture
 
 # Formats PIL decodes by itself; others (EPS, say) would start helper programs.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "MPO", "AVIF")
@@ -58,7 +59,12 @@ def _open(flag: str, source: str, path: Path) -> tuple[Image.Image, list[str]]:
             with Image.open(path, formats=formats) as image:
                 count = getattr(image, "n_frames", 1)
                 notes = [f"holds {count} pictures; the first is used"] if count > 1 else []
-                shown, more = to_srgb(image, turned=True)
+                colours = colours_of_picture(path)
+                if colours is not None and (colours.is_hdr or not image.info.get("icc_profile")):
+                    notes.append(colours.note)
+                    shown, more = to_srgb(as_sdr(image, path, colours), turned=True)
+                else:
+                    shown, more = to_srgb(image, turned=True)
                 return shown, notes + more
         except UnidentifiedImageError:
             known = ", ".join((*FORMATS, "HEIC"))

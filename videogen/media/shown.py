@@ -64,7 +64,8 @@ def look_of(picture: "av.VideoFrame", pixel: Fraction | None) -> tuple[Look, lis
         pixel = None
     width = round(stored[0] * pixel / 2) * 2 if pixel and abs(pixel - 1) > SQUARE else stored[0]
     orientation = _orientation(picture)
-    colours = colours_of(int(picture.color_trc), int(picture.color_primaries))
+    tags = picture.color_trc, picture.color_primaries, picture.colorspace
+    colours = colours_of(*map(int, tags))
     transparent = any(component.is_alpha for component in picture.format.components)
     if colours is not None:
         notes.append(colours.note)

@@ -208,8 +208,11 @@ def read_video(flag: str, source: str, fetcher: Fetcher) -> InputVideo | StoredF
 
 
 def _unused_streams(container: "av.container.InputContainer") -> list[str]:
-    count = len(shown_streams(container))
-    return [f"has {count} video streams; the first is used"] if count > 1 else []
+    streams = shown_streams(container)
+    notes = [f"has {len(streams)} video streams; the first is used"] if len(streams) > 1 else []
+    if streams[0].metadata.get("alpha_mode") == "1":  # VP8 and VP9 in WebM: a stream beside the colours
+        notes.append("has transparency beside its colours, which is not used")
+    return notes
 
 
 def _upright(video: InputVideo, picture: "av.VideoFrame", size: tuple[int, int] | None) -> "np.ndarray":

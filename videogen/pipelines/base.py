@@ -31,6 +31,7 @@ from videogen.pipelines.embedding_cache import get_or_compute
 from videogen.pipelines.pixels import Frames, VideoOutput, collect, rounded
 from videogen.pipelines.transformers import own_transformer
 from videogen.planning.python_call import ACCEPT
+from videogen.progress import Reporter
 from videogen.prompts.length import cut_notes
 from videogen.tasks.options import OPTIONS, Options, Size, defaults, merge
 from videogen.tasks.table import TASKS, variant
@@ -42,7 +43,6 @@ StepCallback = Callable[["VideoPipeline", int, Tensor, dict[str, Tensor]], Mappi
 logger = logging.getLogger(__name__)
 
 CACHED_EMBEDDINGS = 16
-LOG_EVERY = 30.0  # seconds, where there is no progress bar
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,6 +85,7 @@ class VideoPipeline(DiffusionPipeline):
         self.step_seconds: list[float] = []
         self._embeddings = FifoCache(CACHED_EMBEDDINGS)
         self._interrupt = False
+        self.reporter = Reporter()  # set from outside
 
     def register_modules(self, **modules: object) -> None:
         """Register components, as diffusers does, with transformers that are ours."""
@@ -215,7 +216,8 @@ class VideoPipeline(DiffusionPipeline):
         dtype = options.pop("torch_dtype", options.pop("dtype", torch.bfloat16))
         import videogen  # noqa: PLC0415 - the package root loads models; pipelines import no loader
 
-        pipeline = videogen.load(cls.task, model=str(pretrained_model_name_or_path), dtype=dtype, **options)
+        load: Callable[..., VideoPipeline] = videogen.load
+        pipeline = load(cls.task, model=str(pretrained_model_name_or_path), dtype=dtype, **options)
         if not isinstance(pipeline, cls):
             kind, other = cls.__name__, type(pipeline).__name__
             what = f"is a model for {other}, not for {kind}"
@@ -237,6 +239,12 @@ class VideoPipeline(DiffusionPipeline):
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
+        """Report a stage of the work, and add its time to ``seconds[name]``."""
+        with self.reporter.stage(name), self.measured(name):
+            yield
+
+    @contextmanager
+    def measured(self, name: str) -> Iterator[None]:
         """Add the time spent inside to ``seconds[name]``."""
         started = time.perf_counter()
         try:
@@ -275,7 +283,7 @@ class VideoPipeline(DiffusionPipeline):
     def timed(self, stream: Iterator[Tensor], stage: str) -> Iterator[Tensor]:
         """Yield a stream's chunks; only the time spent producing them counts for a stage."""
         while True:
-            with self.stage(stage):
+            with self.measured(stage):
                 chunk = next(stream, None)
             if chunk is None:
                 return
@@ -300,8 +308,12 @@ class VideoPipeline(DiffusionPipeline):
             self.step_cache.start_loop(total, counted)
         self._clear_contexts()
         try:
-            with self.stage("denoise"), self.progress_bar(total=total) as bar:
-                on_step = self._on_step(bar, total, callback)
+            with (
+                self.measured("denoise"),
+                self.reporter.steps(total) as advance,
+                self.progress_bar(total=total) as bar,
+            ):
+                on_step = self._on_step(bar, advance, callback)
                 return denoise(noise, solver.schedule, predict, solver.step, pin, on_step)
         finally:
             self._clear_contexts()
@@ -309,20 +321,19 @@ class VideoPipeline(DiffusionPipeline):
                 self.step_cache.end_loop()
 
     def _on_step(
-        self, bar: tqdm, total: int, callback: StepCallback | None
+        self, bar: tqdm, advance: Callable[[float], None], callback: StepCallback | None
     ) -> Callable[[int, Tensor, Tensor], Tensor]:
         """Return what a denoising loop calls after every step."""
-        started = last_log = last_step = time.monotonic()
+        last_step = time.monotonic()
 
         def on_step(index: int, timestep: Tensor, latents: Tensor) -> Tensor:
-            nonlocal last_log, last_step
+            nonlocal last_step
             now = time.monotonic()
             self.step_seconds.append(now - last_step)
             last_step = now
             bar.update()
-            if bar.disable and now - last_log > LOG_EVERY:
-                last_log, left = now, (now - started) / (index + 1) * (total - index - 1)
-                logger.info("denoising: step %d of %d, about %.0f s left", index + 1, total, left)
+            advance(1)
+            self.reporter.check_stop()
             if callback is not None:
                 replaced = callback(self, index, timestep, {"latents": latents}) or {}
                 latents = replaced.get("latents", latents)
