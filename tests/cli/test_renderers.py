@@ -6,12 +6,12 @@ import time
 from dataclasses import fields
 
 import pytest
+from tests.test_progress import event_types
 
 from tests.conftest import ROOT
-from tests.test_progress import event_types
-from videogen import progress
 from videogen.cli import renderers
-from videogen.progress import Failed, Message, Reporter, RunFailed, Saved
+from videogen.results import progress
+from videogen.results.progress import Failed, Message, Reporter, RunFailed, Saved
 
 SAVED = Saved(
     path="a.mp4",

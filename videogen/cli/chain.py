@@ -21,14 +21,13 @@ from videogen.cli.sources import Asked
 from videogen.engine.outcome import Result, earlier_result, saved, skipped, start_video
 from videogen.errors import CheckpointError, InputError
 from videogen.media.download import Fetcher
-from videogen.media.video_reader import read_video
 from videogen.planning import plan_report
 from videogen.planning.plan import Outline
 from videogen.planning.request import Item, make_plans
-from videogen.progress import Reporter
 from videogen.results import publishing, sidecar
 from videogen.results.output_locks import OutputLocks
 from videogen.results.output_paths import OutputPaths, OverwritePolicy, check_writable, refuse_if_locked
+from videogen.results.progress import Reporter
 from videogen.tasks.option_types import DRAWN_SEEDS, MAX_SEED
 from videogen.tasks.options import OPTIONS, Options
 from videogen.tasks.table import TASKS, find
@@ -374,6 +373,7 @@ def _save_log(folder: Path) -> None:
 def _join(chain: Chain, done: Sequence[Result]) -> Path:
     """Join all links to one film, without the first frame of a link, which repeats the last before it."""
     from videogen.engine.generate import encoding_of, fit  # noqa: PLC0415
+    from videogen.media.video_reader import read_video  # noqa: PLC0415
     from videogen.media.video_writer import open_writer  # noqa: PLC0415
 
     videos = [read_video("video", str(result.outputs.path), Fetcher(folder=chain.workdir)) for result in done]

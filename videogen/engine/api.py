@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from PIL import Image
-
 from videogen import files
 from videogen.engine.outcome import Failure, finished_results
 from videogen.engine.third_party import quiet_imports
@@ -25,9 +23,9 @@ from videogen.planning.local_devices import check_device_exists
 from videogen.planning.option_mapping import from_mapping, named
 from videogen.planning.plan import Outline
 from videogen.planning.request import Item, make_plans
-from videogen.progress import Report, Reporter, ignore
 from videogen.results.output_locks import OutputLocks
 from videogen.results.output_paths import OverwritePolicy
+from videogen.results.progress import Report, Reporter, ignore
 from videogen.results.result import Result
 from videogen.tasks.table import TASKS
 
@@ -216,7 +214,7 @@ def _plain(name: str, value: object, folder: Path) -> object:
     """Return an option's value as a file of options has it; images and arrays are written to ``folder``."""
     if isinstance(value, bool | int | float | str):
         return value
-    if isinstance(value, Image.Image):
+    if hasattr(value, "save"):  # a PIL image
         path = folder / f"{name}.png"
         value.save(path)
         return str(path)

@@ -2,14 +2,12 @@
 
 import struct
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import av
+import numpy as np
 from PIL import Image
 
 from videogen.media.hdr import Colours, colours_of, to_sdr
-
-if TYPE_CHECKING:
-    import numpy as np
 
 HEAD = 1 << 20  # bytes of a file in which its colours are stated
 
@@ -31,8 +29,6 @@ def colours_of_picture(path: Path) -> Colours | None:
 
 def as_sdr(image: Image.Image, path: Path, colours: Colours) -> Image.Image:
     """Return a picture in 8-bit sRGB with the opacity and orientation of ``image``, which PIL has opened."""
-    import numpy as np  # noqa: PLC0415 - this module is loaded at start-up
-
     deep = _heif(path) if image.format == "HEIF" else _decoded(path)
     if deep is None or deep.shape[1::-1] != image.size:  # of tiles, say: PIL has the upper 8 bits
         deep = np.asarray(image.convert("RGB")).astype(np.uint16) * 257
@@ -43,10 +39,8 @@ def as_sdr(image: Image.Image, path: Path, colours: Colours) -> Image.Image:
     return shown
 
 
-def _decoded(path: Path) -> "np.ndarray | None":
+def _decoded(path: Path) -> np.ndarray | None:
     """Return a PNG's or an AVIF's uint16 RGB [H, W, 3] through PyAV; None if it cannot read it."""
-    import av  # noqa: PLC0415
-
     try:
         with av.open(str(path)) as container:
             return next(container.decode(video=0)).to_ndarray(format="rgb48le")
@@ -54,9 +48,8 @@ def _decoded(path: Path) -> "np.ndarray | None":
         return None
 
 
-def _heif(path: Path) -> "np.ndarray":
+def _heif(path: Path) -> np.ndarray:
     """Return a HEIC's uint16 RGB [H, W, 3], upright."""
-    import numpy as np  # noqa: PLC0415
     import pillow_heif  # noqa: PLC0415 - only for HEIC files
 
     pixels = np.asarray(pillow_heif.open_heif(path, convert_hdr_to_8bit=False))[..., :3]

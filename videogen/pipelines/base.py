@@ -31,8 +31,8 @@ from videogen.pipelines.embedding_cache import get_or_compute
 from videogen.pipelines.pixels import Frames, VideoOutput, collect, rounded
 from videogen.pipelines.transformers import own_transformer
 from videogen.planning.python_call import ACCEPT
-from videogen.progress import Reporter
 from videogen.prompts.length import cut_notes
+from videogen.results.progress import Reporter
 from videogen.tasks.options import OPTIONS, Options, Size, defaults, merge
 from videogen.tasks.table import TASKS, variant
 from videogen.tasks.task_spec import TRANSFORMERS, TaskSpec, check_prompt_count, check_scales

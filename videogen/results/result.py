@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Self
 from videogen import files
 from videogen.errors import InputError
 from videogen.files import Record
-from videogen.media import audio, output_formats
+from videogen.media import output_formats
 from videogen.media.download import Fetcher
 from videogen.media.output_formats import Encoding
-from videogen.media.video_reader import read_video
 from videogen.results import publishing, sidecar
 from videogen.results.output_paths import OutputPaths, kind_of
 
@@ -67,6 +66,8 @@ class Result:
         """Frames, uint8 RGB [F, H, W, 3], as the file has them (lossless in .npy, .png and ffv1)."""
         import numpy as np  # noqa: PLC0415 - this module is loaded at start-up
 
+        from videogen.media.video_reader import read_video  # noqa: PLC0415 - PyAV
+
         if self.outputs.kind == output_formats.STILL:
             from PIL import Image  # noqa: PLC0415
 
@@ -76,6 +77,8 @@ class Result:
     @cached_property
     def audio(self) -> "tuple[np.ndarray, int] | None":
         """Sound, float32 [channels, samples], and its rate; None without."""
+        from videogen.media import audio  # noqa: PLC0415 - PyAV
+
         return audio.samples(self.path) if self.outputs.kind in output_formats.CONTAINERS else None
 
     def save(self, path: str | Path, *, codec: str | None = None, crf: int | None = None) -> "Result":

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
-from videogen.media.audio import MOST_FRAMES
 from videogen.media.download import display_name
+from videogen.media.inputs import MOST_FRAMES
 from videogen.tasks import option_types as types
 from videogen.tasks.adapter_options import Adapters
 from videogen.tasks.kernels import BACKENDS
