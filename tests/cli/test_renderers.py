@@ -6,9 +6,9 @@ import time
 from dataclasses import fields
 
 import pytest
-from tests.test_progress import event_types
 
 from tests.conftest import ROOT
+from tests.results.test_progress import event_types
 from videogen.cli import renderers
 from videogen.results import progress
 from videogen.results.progress import Failed, Message, Reporter, RunFailed, Saved

@@ -29,6 +29,7 @@ from videogen.models.fifo_cache import FifoCache
 from videogen.models.interface import ContextCache, OffloadedComponents, StepCache
 from videogen.pipelines.embedding_cache import get_or_compute
 from videogen.pipelines.pixels import Frames, VideoOutput, collect, rounded
+from videogen.pipelines.transformers import own_transformer
 from videogen.planning.python_call import ACCEPT
 from videogen.prompts.length import cut_notes
 from videogen.results.progress import Reporter
@@ -85,6 +86,16 @@ class VideoPipeline(DiffusionPipeline):
         self._embeddings = FifoCache(CACHED_EMBEDDINGS)
         self._interrupt = False
         self.reporter = Reporter()  # set from outside
+
+    def register_modules(self, **modules: object) -> None:
+        """Register components, as diffusers does, with transformers that are ours."""
+        super().register_modules(**{name: self._own(name, module) for name, module in modules.items()})
+
+    def __setattr__(self, name: str, value: object) -> None:
+        super().__setattr__(name, self._own(name, value))
+
+    def _own(self, name: str, value: object) -> object:
+        return own_transformer(type(self), name, value) if name in TRANSFORMERS else value
 
     @property
     def transformers(self) -> list[ModelMixin]:

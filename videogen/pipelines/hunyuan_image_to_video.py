@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 
 import torch
-from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoTransformer3DModel
+from diffusers import AutoencoderKLHunyuanVideo
 from diffusers.loaders import HunyuanVideoLoraLoaderMixin
 from PIL import Image
 from torch import Tensor
@@ -52,10 +52,9 @@ class HunyuanImageToVideoPipeline(VideoPipeline, LoraMixin, HunyuanVideoLoraLoad
         tokenizer_2: PreTrainedTokenizerBase,
         text_encoder_2: CLIPTextModel,
         vae: AutoencoderKLHunyuanVideo,
-        transformer: HunyuanVideoTransformer3DModel,
+        transformer: hunyuan.HunyuanDiT,
     ) -> None:
         super().__init__()
-        hunyuan.install_layers(transformer)
         self.register_modules(
             tokenizer=tokenizer,
             text_encoder=text_encoder,
@@ -65,6 +64,7 @@ class HunyuanImageToVideoPipeline(VideoPipeline, LoraMixin, HunyuanVideoLoraLoad
             vae=vae,
             transformer=transformer,
         )
+        hunyuan.install_layers(self.transformer)
 
     @torch.no_grad()
     def parts(  # noqa: PLR0913 - the arguments of the task, under diffusers' names

@@ -46,6 +46,11 @@ class HunyuanDiT(Network, HunyuanVideoTransformer3DModel):
     ]
     skipped_layers: ClassVar = [r"single_transformer_blocks\.\d+\.(attn|proj_mlp)"]
 
+    def to_json_string(self) -> str:
+        """Return the config as JSON, under the name of diffusers' class, which can hold the model too."""
+        own, theirs = (f'"{kind.__name__}"' for kind in (type(self), HunyuanVideoTransformer3DModel))
+        return super().to_json_string().replace(own, theirs)
+
     def token_sections(self, inputs: Mapping[str, Tensor]) -> list[tuple[int, int]]:
         """Return those of the image, then those of the text."""
         frames, height, width = inputs["hidden_states"].shape[2:]
@@ -143,12 +148,14 @@ class RiflexRotaryEmbed(nn.Module):
         return f"RIFLEx changes nothing: it needs {slow + 1} temporal frequencies, and the model has {has}"
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        """Return the rotation of latents [B, C, F, h, w], made once per shape.
+        """Return the rotation of latents [B, C, F, h, w], made once per shape (in compiled code, each time).
 
         Cosines and sines of every channel pair [F * h/2 * w/2, 1, K/2, 2], float32.
         """
         frames, height, width = hidden_states.shape[2:]
         sizes, device = (frames, height // 2, width // 2), hidden_states.device
+        if torch.compiler.is_compiling():
+            return self._table(sizes, device)
         return self.tables.get_or_compute((sizes, device, self.riflex), lambda: self._table(sizes, device))
 
     def _table(self, sizes: tuple[int, int, int], device: torch.device) -> Tensor:
