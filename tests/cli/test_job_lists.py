@@ -247,6 +247,7 @@ def test_lines_from_stdin_are_made_as_they_come(cli, tmp_path, monkeypatch):
     assert "--jobs - line 5: is not JSON" in records[2]["error"]
     assert "--jobs - line 6: --seed -1" in records[3]["error"]
     assert finished.code == 1
+    assert "2 of 4 videos failed" in finished.err
     assert there[:2] == [False, True]
     assert len(loads) == 1
     assert np.load(first).shape == np.load(second).shape
