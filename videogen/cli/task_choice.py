@@ -16,8 +16,8 @@ INPUTS = tuple(dict.fromkeys(name for row in ROWS for name in row.inputs))
 def with_task(values: Mapping[str, object]) -> dict[str, object]:
     """Return values with the task under its name here.
 
-    A published task brings its model, unless one is given; 'tiny' is then that of its family. Without a task it is the only one that
-    the model and the inputs leave.
+    A published task brings its model, unless one is given; 'tiny' is then that of its family. Without a
+    task it is the only one that the model and the inputs leave.
 
     Raises:
         InputError: a published task that is not here, or several that are left.
