@@ -104,13 +104,20 @@ def test_a_choice_that_is_like_nothing_names_an_example(cli):
         ("--cache", "teacache", "use --teacache"),
         ("--cache", "foo", "for example first_block"),
         ("--cache", "taylor_seer", "nearest taylorseer"),
+        ("--task_type", "t2v", "nearest text_to_video"),
+        ("--task_type", "img2vid", "nearest image_to_video"),
+        ("--task_type", "Ref-to-Video", "nearest reference_to_video"),
+        ("--task_type", "df", "nearest diffusion_forcing"),
+        ("--task_type", "avatar", "nearest talking_avatar"),
+        ("--task_type", "extension", "see --list_tasks"),
         ("--no_compile", None, "leave --compile out"),
         ("--no-dry-run", None, "leave --dry_run out"),
     ],
 )
 def test_a_value_is_understood_by_its_meaning(cli, flag, value, fix):
     words = [flag] if value is None else [flag, value]
-    assert cli("--task_type", "text_to_video", "--prompt", "x", *words).complaint.endswith(f"; {fix}")
+    task = () if flag == "--task_type" else ("--task_type", "text_to_video")
+    assert cli(*task, "--prompt", "x", *words).complaint.endswith(f"; {fix}")
 
 
 def test_names_of_other_programs_are_values_too(cli):
