@@ -9,12 +9,13 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Self
+from threading import current_thread
+from typing import Any, ClassVar, Self
 
 import torch
-from diffusers import DiffusionPipeline, ModelMixin
+from diffusers import DiffusionPipeline, ModelMixin, SchedulerMixin
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 from tqdm import tqdm
@@ -22,16 +23,19 @@ from tqdm import tqdm
 from videogen.checkpoints.layouts import WEIGHTLESS, Checkpoint
 from videogen.checkpoints.model_features import fingerprint
 from videogen.diffusion.guidance import Guidance, Velocity, evaluate_sequentially, guide
-from videogen.diffusion.sampling import FrameSolver, Solver, StopDenoising, denoise
+from videogen.diffusion.sampling import FrameSolver, Solver, StopDenoising, denoise, make_solver
 from videogen.errors import InputError
 from videogen.models.device_copies import to_device
 from videogen.models.fifo_cache import FifoCache
 from videogen.models.interface import ContextCache, OffloadedComponents, StepCache
+from videogen.pipelines.call import COMMON, EMBEDDINGS, TEXTS, Batch, CallArguments, RunState, RunStates
 from videogen.pipelines.embedding_cache import get_or_compute
-from videogen.pipelines.pixels import Frames, VideoOutput, collect, rounded
-from videogen.planning.python_call import ACCEPT
+from videogen.pipelines.pixels import Frames, VideoOutput, collect, joined, rounded
+from videogen.pipelines.scheduler import PublishedScheduler, scheduler_for, solver_of
+from videogen.pipelines.signature import check_texts, describe_call, embedding_names, named, rows_of, usable
+from videogen.planning.python_call import ACCEPT, is_several
 from videogen.prompts.length import cut_notes
-from videogen.tasks.options import OPTIONS, Options, Size, defaults, merge
+from videogen.tasks.options import OPTIONS, Options, defaults, merge
 from videogen.tasks.table import TASKS, variant
 from videogen.tasks.task_spec import TRANSFORMERS, TaskSpec, check_prompt_count, check_scales
 
@@ -62,14 +66,15 @@ class Part:
         return self.state()
 
 
-class VideoPipeline(DiffusionPipeline):
+class VideoPipeline(RunStates, DiffusionPipeline):
     """Base of all pipelines; ``task`` names the row of TASKS that a pipeline implements."""
 
     task: ClassVar[str]
     family: ClassVar[str | None] = None  # of its models, if not the task's default
     spec: TaskSpec | None = None  # row it was loaded for; None: the row of the task's default model
     checkpoint: Checkpoint | None = None  # where the components came from; sets defaults and sizes
-    _callback_tensor_inputs: ClassVar = ["latents"]
+    embeddings: ClassVar[Sequence[str]] = ("prompt_embeds",)  # what a call may give in place of a prompt
+    _callback_tensor_inputs: ClassVar = ["latents", *EMBEDDINGS]
     embedding_cache: Path | None = None  # folder for encoded prompts
     attention_backend = "native"  # for the metadata; see runtime/apply.py
     step_cache: StepCache | None = None
@@ -78,12 +83,25 @@ class VideoPipeline(DiffusionPipeline):
     cpu_encoders: ClassVar[Sequence[str]] = ()  # small enough to run on the CPU with --low_vram
     always_tiled: ClassVar[bool] = False  # True if the published decode is always tiled
 
-    def __init__(self) -> None:
+    def __init__(self, scheduler: SchedulerMixin | None = None) -> None:
         super().__init__()
         self.seconds: dict[str, float] = defaultdict(float)
         self.step_seconds: list[float] = []
         self._embeddings = FifoCache(CACHED_EMBEDDINGS)
         self._interrupt = False
+        self.register_modules(scheduler=scheduler)
+
+    def __init_subclass__(cls, **options: object) -> None:
+        super().__init_subclass__(**options)
+        if hasattr(cls, "task"):
+            describe_call(cls)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "scheduler":
+            if self._state.running:
+                raise InputError("scheduler", None, "cannot be set while a video is made", "set it before the call")
+            value = scheduler_for(value, lambda: self.row.defaults(self.checkpoint)["shift"])
+        super().__setattr__(name, value)
 
     @property
     def transformers(self) -> list[ModelMixin]:
@@ -113,47 +131,78 @@ class VideoPipeline(DiffusionPipeline):
 
     def guide(self, guidance: Guidance, velocity: Velocity) -> Tensor:
         """Evaluate every branch of a guidance and combine them, in float32."""
-        return guide(guidance, velocity, self.evaluate)
+        return guide(self._state.adjusted(guidance), velocity, self.evaluate)
 
-    def __call__(
-        self,
-        prompt: str,
-        *,
-        output_type: str = "np",
-        return_dict: bool = True,
-        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
-        **arguments: object,
-    ) -> VideoOutput | tuple[Frames]:
-        """Generate one video.
+    def __call__(self, prompt: object = None, **arguments: object) -> VideoOutput | tuple[Frames]:
+        """Make the videos of a call; each pipeline's own has the signature that ``describe_call`` makes."""
+        given = named(type(self), {"prompt": prompt, **arguments})
+        common = CallArguments(**{name: given.pop(name) for name in COMMON & given.keys()})
+        common.check_tensor_inputs(self._callback_tensor_inputs)
+        self._interrupt, made = False, []
+        for own, state in self._batch(given, common).videos():
+            made.append(self._make_video(own, state, common))
+            if self._interrupt:
+                break
+        self.maybe_free_model_hooks()
+        frames = joined(made)
+        return VideoOutput(frames=frames) if common.return_dict else (frames,)
 
-        Args:
-            prompt: description of the video.
-            output_type: 'np' float [1, F, H, W, 3] in [0, 1], 'pt' [1, F, 3, H, W], 'pil', 'uint8' [1, F, H,
-                W, 3], or 'latent' [1, C, F, h, w].
-            return_dict: False returns the tuple (frames,).
-            callback_on_step_end_tensor_inputs: tensors passed to the callback; only 'latents' is possible.
-            arguments: arguments of ``parts``; the others get the task's published defaults, and the size
-                follows the first input as on the command line.
-        """
-        if output_type not in ("np", "pt", "pil", "uint8", "latent"):
-            raise ValueError(f"output_type {output_type!r}: must be one of np, pt, pil, uint8, latent")
-        if unknown := set(callback_on_step_end_tensor_inputs) - set(self._callback_tensor_inputs):
-            raise ValueError(f"callback_on_step_end_tensor_inputs: no {', '.join(unknown)}; only latents")
-        self._interrupt = False
-        complete = self.complete({**arguments, "prompt": prompt})
+    def _batch(self, given: Mapping[str, Any], common: CallArguments) -> Batch:
+        """Return the arguments of a call that differ from video to video."""
+        encoded = {name: given[name] for name in embedding_names(type(self)) if name in given}
+        check_texts(given, encoded)
+        inputs = {name: files for row in rows_of(type(self)) for name, files in row.inputs.items()}
+        listed = {name: value for name, value in given.items() if name not in encoded}
+        for name, value in listed.items():
+            several = is_several(inputs[name], value) if name in inputs else name in TEXTS
+            if isinstance(value, list | tuple):
+                listed[name] = list(value) if several else tuple(value)
+        if isinstance(listed.get("prompt"), list) and self._has_segments(listed, common):
+            listed["prompt"] = tuple(listed["prompt"])
+        return Batch(listed=listed, embeddings=encoded, common=common)
+
+    def _has_segments(self, listed: Mapping[str, Any], common: CallArguments) -> bool:
+        """Return whether a list of prompts is for the segments of one video."""
+        others = any(isinstance(value, list) for name, value in listed.items() if name != "prompt")
+        nested = any(isinstance(prompt, list | tuple) for prompt in listed["prompt"])
+        if others or nested or len(common.generators) > 1:
+            return False
+        return len(self.complete({**listed, "prompt": listed["prompt"][0]}).get("rolls", "1")) > 1
+
+    def _make_video(self, given: dict[str, Any], state: RunState, common: CallArguments) -> Frames:
+        """Make one video of a call."""
+        encoded = {name: given.pop(name) for name in embedding_names(type(self)) if name in given}
+        complete = self.complete(given) | self.encoded_prompts(encoded)
+        state.start(complete["guidance_scale"])
         for note in self._cut_notes(complete):
             logger.warning(note)
-        parts = self.parts(**complete)
-        if output_type == "latent":
-            frames: Frames = torch.cat([part.latents for part in parts], dim=2)
-        else:
-            frames = collect((chunk for part in parts for chunk in part.frames), output_type, self.to_uint8)
-        self.maybe_free_model_hooks()
-        return VideoOutput(frames=frames) if return_dict else (frames,)
+        self._states[current_thread()] = state
+        try:
+            parts = self.parts(**complete, callback_on_step_end=common.callback_on_step_end)
+            if common.output_type == "latent":
+                return torch.cat([part.latents for part in parts], dim=2)
+            chunks = (chunk for part in parts for chunk in part.frames)
+            return collect(chunks, common.output_type, self.to_uint8)
+        finally:
+            self._states[current_thread()] = state.ended()
+
+    def encoded_prompts(self, encoded: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return encoded prompts as the arguments of ``parts`` that they stand for."""
+        return {name.removesuffix("_embeds"): tensor for name, tensor in encoded.items()}
+
+    def row_for(self, given: Mapping[str, object]) -> TaskSpec:
+        """Return the row of the task whose inputs were given: of several that the pipeline runs, with its weights."""
+        wide = {model.config.in_channels for model in self.transformers}
+        for row in (self.row, *(row for row in rows_of(type(self)) if row.family == self.row.family)):
+            needed = {name for name, files in row.inputs.items() if files.fewest}
+            there = {name for row in rows_of(type(self)) for name in row.inputs if given.get(name) is not None}
+            if needed <= there <= row.inputs.keys() and (row is self.row or {row.network.in_channels} == wide):
+                return row
+        return self.row
 
     def complete(self, given: Mapping[str, object]) -> dict[str, object]:
         """Arguments of ``parts`` with the task's defaults and the size rule filled in."""
-        spec = self.row
+        spec = self.row_for(given)
         inputs = {
             name: [ACCEPT[files.kind](name, item) for item in files.listed(given.get(name))]
             for name, files in spec.inputs.items()
@@ -161,20 +210,16 @@ class VideoPipeline(DiffusionPipeline):
         for name, files in spec.inputs.items():
             files.check(f"{name}=", spec.name, len(inputs[name]))
         others = {name: value for name, value in given.items() if name not in OPTIONS}
-        usable = {
-            *spec.arguments,
-            *spec.inputs,
-            *(each.name for each in fields(Size) if spec.uses(each.name)),
-        }
         for name in given:
-            if name in OPTIONS and name not in usable:
-                what = f"is no argument of {spec.name}; it takes {', '.join(sorted(usable))}"
+            if name in OPTIONS and name not in (taken := usable(spec)):
+                what = f"is no argument of {spec.name}; it takes {', '.join(sorted(taken))}"
                 raise InputError(f"{name}=", None, what, "leave it out")
         asked = {
             name: value if name == "prompt" else OPTIONS[name].value(value)
             for name, value in given.items()
             if value is not None and name not in (*others, *inputs)
         }
+        self._check_schedule(asked)
         usual = {**defaults(), **spec.defaults(self.checkpoint)}
         options = spec.resolve_defaults(Options.of(merge(usual, asked)))
         check_scales(spec, options.guidance_scale)
@@ -182,6 +227,15 @@ class VideoPipeline(DiffusionPipeline):
         if isinstance(prompt := given.get("prompt"), list | tuple):
             check_prompt_count("prompt=", len(prompt), len(shape.rolls))
         return {**others, **spec.pick(options, shape), **spec.inputs_of(inputs)}
+
+    def _check_schedule(self, asked: Mapping[str, object]) -> None:
+        """Refuse what chooses a schedule, where a scheduler is set that has its own."""
+        if isinstance(self.scheduler, PublishedScheduler):
+            return
+        for name in ("shift", "sample_solver"):
+            if name in asked:
+                what = f"{type(self.scheduler).__name__} is set as scheduler and has its own"
+                raise InputError(f"{name}=", asked[name], what, "leave it out, or set pipe.scheduler = None")
 
     def _cut_notes(self, given: Mapping[str, object]) -> Iterator[str]:
         """Yield a line for every prompt of which an encoder sees only the beginning."""
@@ -256,10 +310,20 @@ class VideoPipeline(DiffusionPipeline):
         return self._embeddings.get_or_compute((encoder, key), encoded).to(self._execution_device)
 
     def draw(self, shape: Sequence[int], generator: torch.Generator | None) -> Tensor:
-        """Draw normal noise, float32, on the generator's device."""
+        """Draw normal noise, float32, on the generator's device; a call's ``latents`` are the first draw."""
+        if (given := self._state.take_noise(shape)) is not None:
+            return given.to(self._execution_device, torch.float32)
         device = generator.device if generator is not None else self._execution_device
         noise = randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
         return to_device(noise, self._execution_device)
+
+    def make_solver(
+        self, name: str, steps: int, shift: float, generator: torch.Generator | None, **levels: float
+    ) -> Solver:
+        """Return the solver of a run: the task's own, or the scheduler that is set."""
+        if isinstance(self.scheduler, PublishedScheduler):
+            return make_solver(name, steps, shift, generator, **levels)
+        return solver_of(self.scheduler, steps, generator)
 
     def timed(self, stream: Iterator[Tensor], stage: str) -> Iterator[Tensor]:
         """Yield a stream's chunks; only the time spent producing them counts for a stage."""
@@ -284,26 +348,34 @@ class VideoPipeline(DiffusionPipeline):
 
         ``counted``: number of steps passed to a step cache if the published code does not count them all.
         """
-        total = len(solver.schedule)
+        state, total = self._state, len(solver.schedule)
+        state.num_timesteps = total
         if self.step_cache is not None:
             self.step_cache.start_loop(total, counted)
         self._clear_contexts()
         try:
             with self.stage("denoise"), self.progress_bar(total=total) as bar:
-                on_step = self._on_step(bar, total, callback)
-                return denoise(noise, solver.schedule, predict, solver.step, pin, on_step)
+                on_step = self._on_step(bar, solver, callback)
+
+                def watched(latents: Tensor, row: Any) -> Tensor:
+                    state.current_timestep = solver.level(row)
+                    return predict(latents, row)
+
+                return denoise(noise, solver.schedule, watched, solver.step, pin, on_step)
         finally:
+            state.current_timestep = None
             self._clear_contexts()
             if self.step_cache is not None:
                 self.step_cache.end_loop()
 
     def _on_step(
-        self, bar: tqdm, total: int, callback: StepCallback | None
-    ) -> Callable[[int, Tensor, Tensor], Tensor]:
+        self, bar: tqdm, solver: Solver | FrameSolver, callback: StepCallback | None
+    ) -> Callable[[int, Any, Tensor], Tensor]:
         """Return what a denoising loop calls after every step."""
+        state, total = self._state, len(solver.schedule)
         started = last_log = last_step = time.monotonic()
 
-        def on_step(index: int, timestep: Tensor, latents: Tensor) -> Tensor:
+        def on_step(index: int, row: Any, latents: Tensor) -> Tensor:
             nonlocal last_log, last_step
             now = time.monotonic()
             self.step_seconds.append(now - last_step)
@@ -313,8 +385,9 @@ class VideoPipeline(DiffusionPipeline):
                 last_log, left = now, (now - started) / (index + 1) * (total - index - 1)
                 logger.info("denoising: step %d of %d, about %.0f s left", index + 1, total, left)
             if callback is not None:
-                replaced = callback(self, index, timestep, {"latents": latents}) or {}
+                replaced = callback(self, index, solver.level(row), state.tensors(latents)) or {}
                 latents = replaced.get("latents", latents)
+                state.replace_texts(replaced)
                 self._clear_contexts()  # the callback may have changed weights
             if self._interrupt:
                 raise StopDenoising(latents)

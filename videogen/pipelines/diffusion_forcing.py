@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from videogen.diffusion.conditioning import Segment
-from videogen.diffusion.sampling import NUM_TRAIN_TIMESTEPS, FrameSolver, Solver, make_solver
+from videogen.diffusion.sampling import NUM_TRAIN_TIMESTEPS, FrameSolver, Solver
 from videogen.media.image import crop_to_ratio
 from videogen.media.video_reader import InputVideo
 from videogen.pipelines.base import Part, StepCallback, prompt_of, seeded
@@ -75,7 +75,7 @@ class DiffusionForcingPipeline(WanPipeline):
         """Yield one part per segment, from segment ``first`` on; ``state`` is the previous part's."""
         # 1. Frames that are known before the first segment.
         overlap, size, generator = overlap_history or 0, (height, width), seeded(generator)
-        solver = partial(make_solver, sample_solver, num_inference_steps, shift)
+        solver = partial(self.make_solver, sample_solver, num_inference_steps, shift)
         block, noisy = causal_block_size, addnoise_condition
         forcing = Forcing(solver, num_inference_steps, ar_step, block, causal_attention, noisy)
         start, end = (self.encode_still(image, *size) for image in (input_image, end_image))

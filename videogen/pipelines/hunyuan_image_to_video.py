@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 
 import torch
-from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoTransformer3DModel
+from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoTransformer3DModel, SchedulerMixin
 from diffusers.loaders import HunyuanVideoLoraLoaderMixin
 from PIL import Image
 from torch import Tensor
@@ -14,7 +14,6 @@ from torch.nn import functional
 from transformers import CLIPImageProcessorPil, CLIPTextModel, LlavaModel, PreTrainedTokenizerBase
 
 from videogen.diffusion.guidance import ClassifierFree, SinglePass
-from videogen.diffusion.sampling import euler
 from videogen.media.image import crop_bilinear
 from videogen.models.device_copies import to_device
 from videogen.models.hunyuan import text as hunyuan_text
@@ -53,9 +52,11 @@ class HunyuanImageToVideoPipeline(VideoPipeline, LoraMixin, HunyuanVideoLoraLoad
         text_encoder_2: CLIPTextModel,
         vae: AutoencoderKLHunyuanVideo,
         transformer: HunyuanVideoTransformer3DModel,
+        scheduler: SchedulerMixin | None = None,
     ) -> None:
-        super().__init__()
-        hunyuan.install_layers(transformer)
+        super().__init__(scheduler)
+        if transformer is not None:
+            hunyuan.install_layers(transformer)
         self.register_modules(
             tokenizer=tokenizer,
             text_encoder=text_encoder,
@@ -117,7 +118,9 @@ class HunyuanImageToVideoPipeline(VideoPipeline, LoraMixin, HunyuanVideoLoraLoad
         def pin(latents: Tensor, _: int) -> Tensor:
             return torch.cat([first, latents[:, :, 1:]], dim=2)
 
-        solver = euler(num_inference_steps, shift, sigma_min=1 / num_inference_steps)
+        solver = self.make_solver(
+            "euler", num_inference_steps, shift, generator, sigma_min=1 / num_inference_steps
+        )
         put_back = None if concat else pin
         latents = self.denoise(noise, solver, predict, callback_on_step_end, pin=put_back)
 

@@ -3,13 +3,12 @@
 from collections.abc import Iterator
 
 import torch
-from diffusers import AutoencoderKLWan
+from diffusers import AutoencoderKLWan, SchedulerMixin
 from PIL import Image
 from torch import Tensor
 from transformers import CLIPVisionModel, PreTrainedTokenizerBase, UMT5EncoderModel
 
 from videogen.diffusion.conditioning import Segment
-from videogen.diffusion.sampling import make_solver
 from videogen.media.image import crop_to_ratio
 from videogen.models.wan.transformer import WanDiT
 from videogen.pipelines.base import Part, StepCallback
@@ -32,8 +31,9 @@ class ImageToVideoPipeline(WanPipeline):
         image_encoder: CLIPVisionModel,
         vae: AutoencoderKLWan,
         transformer: WanDiT,
+        scheduler: SchedulerMixin | None = None,
     ) -> None:
-        super().__init__(tokenizer, text_encoder, vae, transformer)
+        super().__init__(tokenizer, text_encoder, vae, transformer, scheduler)
         self.register_modules(image_encoder=image_encoder)
 
     @torch.no_grad()
@@ -74,7 +74,7 @@ class ImageToVideoPipeline(WanPipeline):
             video = Segment(latents=latents, timestep=timestep, extra=beside)
             return self.guided_velocity([video], guided)
 
-        solver = make_solver(sample_solver, num_inference_steps, shift, generator)
+        solver = self.make_solver(sample_solver, num_inference_steps, shift, generator)
         latents = self.denoise(noise, solver, predict, callback_on_step_end)
 
         # 4. Decode as the frames are read.

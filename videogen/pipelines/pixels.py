@@ -1,7 +1,7 @@
 """Conversions between images, frames and tensors, and the output formats."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,3 +68,13 @@ def collect(chunks: Iterator[Tensor], output_type: str, to_uint8: Callable[[Tens
     if output_type == "np":
         return array
     return [[Image.fromarray((frame * 255).round().astype(np.uint8)) for frame in frames] for frames in array]
+
+
+def joined(videos: Sequence[Frames]) -> Frames:
+    """Return videos of one form as one batch."""
+    first = videos[0]
+    if len(videos) == 1:
+        return first
+    if isinstance(first, Tensor):
+        return torch.cat([*videos])
+    return np.concatenate(videos) if isinstance(first, np.ndarray) else [one for each in videos for one in each]

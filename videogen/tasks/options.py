@@ -106,11 +106,11 @@ class InputFiles:
         "1-4 reference images, paths or http(s) URLs; the first fixes the shape", metavar="A,B")
     input_image: str | None = row(types.path,
         "first frame (v2v: the input video's last, where it is at hand without loss)", metavar="FILE|URL",
-        aliases=("image", "i2v_image_path"), set_by_chain=True)
+        aliases=("image", "i2v_image_path"), call_names=("image",), set_by_chain=True)
     end_image: str | None = row(types.path, "last frame (diffusion_forcing: what comes right "
-        "after it), with --input_image", metavar="FILE|URL")
+        "after it), with --input_image", metavar="FILE|URL", call_names=("last_image",))
     input_video: str | None = row(types.path, "video to continue", metavar="FILE|URL",
-        aliases=("video", "video_path"))
+        aliases=("video", "video_path"), call_names=("video",))
     input_audio: str | None = row(types.path, "speech, 0.4 s to --max_frames_num: a sound file, or a video's",
         metavar="FILE|URL", aliases=("audio",))
     source_fps: float | None = row(types.rate,
