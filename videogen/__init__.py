@@ -15,3 +15,10 @@ def load(task: str, model: str | None = None, **options: Any) -> Any:
     from videogen.engine.load import load as load_now  # noqa: PLC0415 - torch, diffusers, transformers
 
     return load_now(task, model, **options)
+
+
+def _from_pretrained(pipeline_class: type, source: str, **options: Any) -> Any:
+    """Open a pipeline as its class is asked to; see ``videogen.engine.pretrained``."""
+    from videogen.engine.pretrained import from_pretrained  # noqa: PLC0415 - torch, diffusers, transformers
+
+    return from_pretrained(pipeline_class, source, **options)

@@ -1,8 +1,12 @@
 """Access to the Hugging Face cache and hub."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import (
@@ -19,11 +23,26 @@ from huggingface_hub.file_download import repo_folder_name
 from videogen.errors import CheckpointError, first_line
 
 
+_access: ContextVar[Mapping[str, Any]] = ContextVar("access", default=MappingProxyType({}))
+
+
+@contextmanager
+def access(**options: Any) -> Iterator[None]:
+    """Reach the hub in the block with ``token``, ``cache_dir`` or ``local_files_only`` of the caller's."""
+    token = _access.set(options)
+    try:
+        yield
+    finally:
+        _access.reset(token)
+
+
 def cached_snapshot(name: str, revision: str, patterns: Sequence[str]) -> Path | None:
     """Return the snapshot folder of a repository in the cache; None if any wanted file is missing."""
     try:
         return Path(
-            snapshot_download(name, revision=revision, allow_patterns=list(patterns), local_files_only=True)
+            snapshot_download(
+                name, revision=revision, allow_patterns=list(patterns), **_access.get() | {"local_files_only": True}
+            )
         )
     except (LocalEntryNotFoundError, HFValidationError, OSError):
         return None
@@ -52,7 +71,11 @@ def download(
     for name in names:
         try:
             folder = snapshot_download(
-                name, revision=revision, allow_patterns=list(patterns), etag_timeout=patience
+                name,
+                revision=revision,
+                allow_patterns=list(patterns),
+                etag_timeout=patience,
+                **_access.get(),
             )
         except GatedRepoError as error:  # a kind of RepositoryNotFoundError
             raise CheckpointError(_error_message(name, revision, error)) from None
@@ -73,11 +96,13 @@ def _error_message(name: str, revision: str, error: Exception) -> str:
     advice = f"run 'hf download {name}' while online, or give a local folder"
     if constants.HF_HUB_OFFLINE:
         return f"--model_id {name}: not in the cache, and HF_HUB_OFFLINE is set; {advice}"
+    if _access.get().get("local_files_only"):
+        return f"--model_id {name}: not in the cache, and local_files_only is set; {advice}"
     return f"--model_id {name}: could not be downloaded ({first_line(error)}); {advice}"
 
 
 def _check_space(name: str, needed: int) -> None:
-    cache = Path(constants.HF_HUB_CACHE)
+    cache = Path(_access.get().get("cache_dir") or constants.HF_HUB_CACHE)
     there = next(parent for parent in (cache, *cache.parents) if parent.exists())
     free = shutil.disk_usage(there).free
     blobs = cache / repo_folder_name(repo_id=name, repo_type="model") / "blobs"

@@ -1,9 +1,11 @@
 """From a model's name to a pipeline, ready to call."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
+from types import MappingProxyType
+from typing import Any
 
 import torch
 
@@ -55,6 +57,7 @@ def load(
     revision: str | None = None,
     dtype: torch.dtype | str = torch.bfloat16,
     device: str = "auto",
+    components: Mapping[str, Any] | None = None,
 ) -> VideoPipeline:
     """Return a task's pipeline, ready to call.
 
@@ -67,6 +70,7 @@ def load(
         revision: branch, tag or commit of the hub repository.
         dtype: of the large weights, also as a word; norms, time embedding and VAE are float32 always.
         device: 'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'.
+        components: name -> component in place of the model's own, whose weights are then not read.
 
     Raises:
         InputError, CheckpointError: an unknown task or device, a model that is missing or does not fit.
@@ -76,19 +80,27 @@ def load(
     checkpoint = fetch(resolve.locate(str(model or spec.default_model()), revision, spec), spec)
     set_precision(place, dtype)
     enable_fused_kernels(place, dtype)
-    pipeline = load_pipeline(variant(spec.name, checkpoint.family), checkpoint, dtype, place).to(place)
+    pipeline = load_pipeline(
+        variant(spec.name, checkpoint.family), checkpoint, dtype, place, components=components or {}
+    ).to(place)
     prepare_vae(pipeline.vae, place, torch.float32)
     return pipeline
 
 
 def load_pipeline(
-    spec: TaskSpec, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device | None = None
+    spec: TaskSpec,
+    checkpoint: Checkpoint,
+    dtype: torch.dtype,
+    device: torch.device | None = None,
+    *,
+    components: Mapping[str, Any] = MappingProxyType({}),
 ) -> VideoPipeline:
     """Build a task's pipeline from a checkpoint that is on this machine.
 
     Args:
         device: where transformers and VAE are put as they are read, without a copy in RAM; encoders, which
             work briefly, stay on the CPU. None is the CPU.
+        components: in place of those of the checkpoint.
 
     Raises:
         CheckpointError: unreadable files, or tensors that do not fit.
@@ -103,13 +115,14 @@ def load_pipeline(
     component_plans = {
         name: plan_component(component, checkpoint.place(name), _arch(checkpoint, name, arch))
         for name, component in spec.components.items()
+        if name not in components
     }
-    components = {
+    loaded = {
         name: component_plan.load_weights(dtype, None if name in encoders else device)
         for name, component_plan in component_plans.items()
     }
-    pipeline = pipeline_class(**components)
-    pipeline.checkpoint, pipeline.spec = checkpoint, spec
+    pipeline = pipeline_class(**{**components, **loaded})
+    pipeline.loaded_from(checkpoint, spec)
     return pipeline
 
 

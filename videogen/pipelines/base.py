@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Self
 
 import torch
 from diffusers import DiffusionPipeline, ModelMixin, SchedulerMixin
+from diffusers.pipelines.pipeline_loading_utils import _unwrap_model
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 from tqdm import tqdm
@@ -77,6 +78,7 @@ class VideoPipeline(RunStates, DiffusionPipeline):
     _callback_tensor_inputs: ClassVar = ["latents", *EMBEDDINGS]
     embedding_cache: Path | None = None  # folder for encoded prompts
     attention_backend = "native"  # for the metadata; see runtime/apply.py
+    transformer_2: ModelMixin | None = None  # of models with two experts
     step_cache: StepCache | None = None
     context_caches: Sequence[ContextCache] = ()
     component_offload: OffloadedComponents | None = None
@@ -102,6 +104,8 @@ class VideoPipeline(RunStates, DiffusionPipeline):
                 raise InputError("scheduler", None, "cannot be set while a video is made", "set it before the call")
             value = scheduler_for(value, lambda: self.row.defaults(self.checkpoint)["shift"])
         super().__setattr__(name, value)
+        if name in getattr(self, "_internal_dict", {}):
+            self._name_own_classes(name)
 
     @property
     def transformers(self) -> list[ModelMixin]:
@@ -123,6 +127,12 @@ class VideoPipeline(RunStates, DiffusionPipeline):
 
     sync_scalar: Callable[[float], float] = staticmethod(float)
     """Broadcast rank 0's value so that all ranks take the same branch; set from outside like ``evaluate``."""
+
+    def loaded_from(self, checkpoint: Checkpoint, spec: TaskSpec) -> None:
+        """Say which model the components are of, which decides the defaults."""
+        self.checkpoint, self.spec = checkpoint, spec
+        if isinstance(self.scheduler, PublishedScheduler):
+            self.scheduler = None
 
     @property
     def row(self) -> TaskSpec:
@@ -250,22 +260,44 @@ class VideoPipeline(RunStates, DiffusionPipeline):
             yield from cut_notes(self.row.text, self.checkpoint, texts)
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: object) -> Self:
-        """Load a pipeline; takes ``torch_dtype``, ``revision`` and ``device``.
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> Self:
+        """Load a pipeline: a folder that ``save_pretrained`` wrote, or any model that ``videogen.load`` takes.
 
-        Same as ``videogen.load`` under diffusers' name.
+        Args:
+            pretrained_model_name_or_path: folder, hub id or 'tiny'.
+            options: ``torch_dtype`` (float32 unless given, as in diffusers; or a dict of component, or
+                'default', to dtype), ``device`` ('cpu' unless given) or ``device_map``; of a hub id
+                ``revision``, ``token``, ``cache_dir``, ``local_files_only``; ``variant``; and components by
+                name, in place of the model's own.
+
+        Raises:
+            InputError, CheckpointError: an unknown option, a model that is missing, or for another class.
         """
-        dtype = options.pop("torch_dtype", options.pop("dtype", torch.bfloat16))
         import videogen  # noqa: PLC0415 - the package root loads models; pipelines import no loader
 
-        pipeline = videogen.load(cls.task, model=str(pretrained_model_name_or_path), dtype=dtype, **options)
-        if not isinstance(pipeline, cls):
-            kind, other = cls.__name__, type(pipeline).__name__
-            what = f"is a model for {other}, not for {kind}"
-            raise InputError(
-                "pretrained_model_name_or_path=", pretrained_model_name_or_path, what, f"use {other}"
-            )
-        return pipeline
+        return videogen._from_pretrained(cls, str(pretrained_model_name_or_path), **options)
+
+    @classmethod
+    def open_saved(cls, folder: str | Path, **options: Any) -> Self:
+        """Open a folder that ``save_pretrained`` wrote, with diffusers' own loader."""
+        return super().from_pretrained(folder, **options)
+
+    @classmethod
+    def _get_signature_keys(cls, obj: Any) -> tuple[list[str], list[str]]:
+        """Return (components, other arguments); the scheduler is a component, though it may be left out."""
+        components, others = super()._get_signature_keys(obj)
+        return sorted({*components, "scheduler"}), [name for name in others if name != "scheduler"]
+
+    def register_modules(self, **modules: Any) -> None:
+        """Register components, our own under the module that they are loaded from again."""
+        super().register_modules(**modules)
+        self._name_own_classes(*modules)
+
+    def _name_own_classes(self, *names: str) -> None:
+        for name in names:
+            kind = type(_unwrap_model(getattr(self, name)))
+            if kind.__module__.startswith("videogen."):
+                self.register_to_config(**{name: (kind.__module__, kind.__name__)})
 
     def maybe_free_model_hooks(self) -> None:
         """Evict offloaded components, in addition to diffusers' own hooks."""

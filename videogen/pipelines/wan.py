@@ -8,7 +8,7 @@ from diffusers import AutoencoderKLWan, SchedulerMixin
 from diffusers.loaders import WanLoraLoaderMixin
 from PIL import Image
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
+from transformers import CLIPVisionModel, PreTrainedTokenizerBase, UMT5EncoderModel
 
 from videogen.diffusion.conditioning import Context, Segment, pack, unpack
 from videogen.diffusion.guidance import ClassifierFree, Guidance, SinglePass
@@ -34,6 +34,8 @@ class WanPipeline(VideoPipeline, LoraMixin, WanLoraLoaderMixin):
     """Base of the Wan family's pipelines."""
 
     model_cpu_offload_seq = "text_encoder->transformer->vae"
+    image_encoder: CLIPVisionModel | None = None  # of models that see the image besides; as in diffusers
+    image_processor = None  # nobody has one, because the published code prepares images in its own way
 
     def __init__(
         self,

@@ -88,7 +88,8 @@ class Wan22A14BPipeline(WanPipeline):
             expert, scale = (self.transformer, high) if noisy else (self.transformer_2, low)
             guidance = SinglePass() if scale == 1 else ClassifierFree(scale)
             video = Segment(latents=latents, timestep=timestep, extra=beside)
-            return self.guided_velocity([video], (guidance, contexts), model=expert)
+            model = expert or self.transformers[0]  # of one expert alone, it takes every step
+            return self.guided_velocity([video], (guidance, contexts), model=model)
 
         # Euler is for distilled weights, which know the levels 1, 3/4, 1/2 and 1/4 of four steps.
         levels = {"sigma_min": 1 / num_inference_steps} if sample_solver == "euler" else {}

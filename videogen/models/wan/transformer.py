@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import torch
+from diffusers import ModelMixin  # noqa: F401 - where diffusers' loader of a saved pipeline looks for it
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockRegistry
 from diffusers.loaders import FromOriginalModelMixin, PeftAdapterMixin
