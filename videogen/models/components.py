@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import TypeAlias
 
 import torch
+from diffusers import ModelMixin
 from torch import nn
 from transformers import AutoTokenizer, CLIPImageProcessorPil, PreTrainedTokenizerBase
 
-from videogen.checkpoints.key_maps import Entry
+from videogen.checkpoints.key_maps import Entry, rename
 from videogen.checkpoints.layouts import WEIGHTLESS
+from videogen.checkpoints.stored_tensors import with_scales
 from videogen.errors import CheckpointError, first_line, reported_as
 from videogen.files import read_json
 from videogen.models import weight_loader
@@ -24,7 +26,7 @@ from videogen.models.component import Component, Shapes
 from videogen.models.quantized_linear import use_scale
 from videogen.models.wan.transformer import WanDiT
 from videogen.tasks.config import Config
-from videogen.tasks.table import NETWORKS
+from videogen.tasks.table import NETWORKS, TAKEN_OVER
 
 COMPONENTS: dict[str, Component] = {
     name: component
@@ -32,6 +34,7 @@ COMPONENTS: dict[str, Component] = {
     for name, component in import_module(f"videogen.models.{network}.components").COMPONENTS.items()
 }
 """The components of all networks, by the names that the rows of the task table have for them."""
+IN_MEMORY = Path("state dict")
 LoadedComponent: TypeAlias = nn.Module | PreTrainedTokenizerBase | CLIPImageProcessorPil
 """What a pipeline is made of."""
 
@@ -99,8 +102,49 @@ def load_component(
     return plan_component(name, place, arch).load_weights(dtype, device)
 
 
-def _read_transformer(file: Path, dtype: torch.dtype) -> WanDiT:
-    loaded = load_component("transformer", file, dtype)
+def plan_tensors(
+    name: str, tensors: Mapping[str, object], config: Config, place: Path = IN_MEMORY
+) -> ComponentPlan:
+    """Check a state dict against the component that it is for, as ``plan_component`` does with files.
+
+    Args:
+        name: component, a key of ``COMPONENTS``.
+        tensors: state dict, under the published names or diffusers'.
+        config: what is known of the component's config.
+        place: what errors call the state dict.
+    """
+    entries = with_scales(weight_loader.tensor_entries(tensors))
+    found = rename(place, entries, COMPONENTS[name].tables)
+    return ComponentPlan(name=name, module=build_meta_module(name, place, found, config), found=found)
+
+
+def take_over(module: ModelMixin) -> nn.Module:
+    """Return our network with the very tensors of a diffusers one that has the same; others as they are.
+
+    Raises:
+        CheckpointError: tensors that do not fit, or hooks, which would be lost.
+    """
+    kind = type(module)
+    if kind.__name__ not in TAKEN_OVER or not kind.__module__.startswith("diffusers."):
+        return module
+    place = Path(kind.__name__)
+    registries = (getattr(each, "_diffusers_hook", None) for each in module.modules())
+    if any(registry is not None and registry.hooks for registry in registries):
+        raise CheckpointError(f"{place}: has hooks of diffusers (offload, casting, caches); add them later")
+    plan = plan_tensors(TAKEN_OVER[kind.__name__], module.state_dict(), module.config, place)
+    assert isinstance(plan.module, nn.Module)
+    plan.module.load_state_dict({name: entry.read() for name, entry in plan.found.items()}, assign=True)
+    return plan.module.train(module.training)
+
+
+def _read_transformer(
+    source: Path | Mapping[str, object], dtype: torch.dtype, device: torch.device | None, config: Config
+) -> WanDiT:
+    if isinstance(source, Path):
+        plan = plan_component("transformer", source, config)
+    else:
+        plan = plan_tensors("transformer", source, config)
+    loaded = plan.load_weights(dtype, device)
     assert isinstance(loaded, WanDiT)
     return loaded
 

@@ -5,10 +5,11 @@ network states with the attributes of ``Network`` what runtime options must know
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
+from diffusers.hooks import TaylorSeerCacheConfig
 from diffusers.models.cache_utils import CacheMixin
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
@@ -49,6 +50,17 @@ class Network(ModelMixin, CacheMixin):
     """Patterns of the layers whose outputs TaylorSeer extrapolates."""
     skipped_layers: ClassVar[list[str]] = []
     """Patterns of the layers that are not needed where others are extrapolated."""
+
+    def enable_cache(self, config: object) -> None:
+        """Enable a cache of diffusers; TaylorSeer gets this network's layers unless it names others."""
+        if isinstance(config, TaylorSeerCacheConfig) and not (
+            config.cache_identifiers or config.use_lite_mode
+        ):
+            skipped = config.skip_predict_identifiers or self.skipped_layers
+            config = replace(
+                config, cache_identifiers=self.extrapolated_layers, skip_predict_identifiers=skipped
+            )
+        super().enable_cache(config)
 
     def token_sections(self, inputs: Mapping[str, Tensor]) -> Sequence[tuple[int, int]]:
         """Return the sections of the token sequence of a forward: (frames, tokens per frame) each.

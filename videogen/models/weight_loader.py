@@ -64,6 +64,15 @@ def read_entries(place: Path, tables: Iterable[KeyTable]) -> dict[str, Entry]:
     return rename(place, with_scales(entries.values()), tables)
 
 
+def tensor_entries(tensors: Mapping[str, object]) -> list[Entry]:
+    """Return an entry for every tensor of a state dict."""
+    return [
+        Entry(key, tuple(tensor.shape), partial(_identity, tensor), NAMES.get(tensor.dtype, ""))
+        for key, tensor in tensors.items()
+        if isinstance(tensor, Tensor)
+    ]
+
+
 def _headers(file: Path) -> Iterator[Entry]:
     """Yield an entry for every tensor of a file without reading it."""
     refuse_other_content(file)
@@ -71,9 +80,7 @@ def _headers(file: Path) -> Iterator[Entry]:
         yield from _gguf_headers(file)
         return
     if file.suffix != ".safetensors":
-        for key, tensor in _load_pickle(file).items():
-            if isinstance(tensor, Tensor):
-                yield Entry(key, tuple(tensor.shape), partial(_identity, tensor), NAMES.get(tensor.dtype, ""))
+        yield from tensor_entries(_load_pickle(file))
         return
     try:
         handle, places = safe_open(file, framework="pt"), _places(file)

@@ -34,6 +34,7 @@ from videogen.pipelines.embedding_cache import get_or_compute
 from videogen.pipelines.pixels import Frames, VideoOutput, collect, joined, rounded
 from videogen.pipelines.scheduler import PublishedScheduler, scheduler_for, solver_of
 from videogen.pipelines.signature import check_texts, describe_call, embedding_names, named, rows_of, usable
+from videogen.pipelines.transformers import own_transformer
 from videogen.planning.python_call import ACCEPT, is_several
 from videogen.prompts.length import cut_notes
 from videogen.tasks.options import OPTIONS, Options, defaults, merge
@@ -103,9 +104,12 @@ class VideoPipeline(RunStates, DiffusionPipeline):
             if self._state.running:
                 raise InputError("scheduler", None, "cannot be set while a video is made", "set it before the call")
             value = scheduler_for(value, lambda: self.row.defaults(self.checkpoint)["shift"])
-        super().__setattr__(name, value)
+        super().__setattr__(name, self._own(name, value))
         if name in getattr(self, "_internal_dict", {}):
             self._name_own_classes(name)
+
+    def _own(self, name: str, value: object) -> object:
+        return own_transformer(type(self), name, value) if name in TRANSFORMERS else value
 
     @property
     def transformers(self) -> list[ModelMixin]:
@@ -289,8 +293,8 @@ class VideoPipeline(RunStates, DiffusionPipeline):
         return sorted({*components, "scheduler"}), [name for name in others if name != "scheduler"]
 
     def register_modules(self, **modules: Any) -> None:
-        """Register components, our own under the module that they are loaded from again."""
-        super().register_modules(**modules)
+        """Register components, with transformers that are ours, under the module they are loaded from again."""
+        super().register_modules(**{name: self._own(name, module) for name, module in modules.items()})
         self._name_own_classes(*modules)
 
     def _name_own_classes(self, *names: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 
 import torch
-from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoTransformer3DModel, SchedulerMixin
+from diffusers import AutoencoderKLHunyuanVideo, SchedulerMixin
 from diffusers.loaders import HunyuanVideoLoraLoaderMixin
 from PIL import Image
 from torch import Tensor
@@ -51,12 +51,10 @@ class HunyuanImageToVideoPipeline(VideoPipeline, LoraMixin, HunyuanVideoLoraLoad
         tokenizer_2: PreTrainedTokenizerBase,
         text_encoder_2: CLIPTextModel,
         vae: AutoencoderKLHunyuanVideo,
-        transformer: HunyuanVideoTransformer3DModel,
+        transformer: hunyuan.HunyuanDiT,
         scheduler: SchedulerMixin | None = None,
     ) -> None:
         super().__init__(scheduler)
-        if transformer is not None:
-            hunyuan.install_layers(transformer)
         self.register_modules(
             tokenizer=tokenizer,
             text_encoder=text_encoder,
@@ -66,6 +64,7 @@ class HunyuanImageToVideoPipeline(VideoPipeline, LoraMixin, HunyuanVideoLoraLoad
             vae=vae,
             transformer=transformer,
         )
+        hunyuan.install_layers(self.transformer)
 
     @torch.no_grad()
     def parts(  # noqa: PLR0913 - the arguments of the task, under diffusers' names

@@ -23,22 +23,19 @@ HOOK = "videogen_counter"
 ENDLESS = 10**9  # steps; diffusers prints and drops the calibrated ratios after the last step
 
 Config: TypeAlias = FirstBlockCacheConfig | MagCacheConfig | TaylorSeerCacheConfig
-CONFIGS: dict[str, Callable[[Network, float, torch.dtype], Config]] = {
-    "first_block": lambda _, threshold, __: FirstBlockCacheConfig(threshold=threshold),
-    "magcache": lambda _, threshold, __: MagCacheConfig(
+CONFIGS: dict[str, Callable[[float, torch.dtype], Config]] = {
+    "first_block": lambda threshold, _: FirstBlockCacheConfig(threshold=threshold),
+    "magcache": lambda threshold, _: MagCacheConfig(
         threshold=threshold, mag_ratios=[1.0], num_inference_steps=1
     ),
-    "taylorseer": lambda network, interval, dtype: TaylorSeerCacheConfig(
-        cache_interval=int(interval),
-        taylor_factors_dtype=dtype,
-        cache_identifiers=network.extrapolated_layers,  # its default patterns match nothing here
-        skip_predict_identifiers=network.skipped_layers,
+    "taylorseer": lambda interval, dtype: TaylorSeerCacheConfig(
+        cache_interval=int(interval), taylor_factors_dtype=dtype
     ),
-    "taylorseer_lite": lambda _, interval, dtype: TaylorSeerCacheConfig(
+    "taylorseer_lite": lambda interval, dtype: TaylorSeerCacheConfig(
         cache_interval=int(interval), taylor_factors_dtype=dtype, use_lite_mode=True
     ),
 }
-"""(network, threshold or interval, dtype) -> diffusers' config, by name."""
+"""(threshold or interval, dtype) -> diffusers' config, by name."""
 
 
 class _Counter(ModelHook):
@@ -140,7 +137,7 @@ class DiffusersCache:
             if threshold is None:
                 config = MagCacheConfig(calibrate=True, num_inference_steps=ENDLESS)
             else:
-                config = CONFIGS[name](network, threshold, dtype)
+                config = CONFIGS[name](threshold, dtype)
             self.cached.append(_Cached(network, config, in_blocks=kind.in_blocks, on_call=self._on_call))
 
     @property

@@ -19,6 +19,10 @@ NETWORKS = ("wan", "hunyuan")
 LAYOUTS: dict[str, Layout] = {
     layout.name: layout for layout in (*(own for family in FAMILIES for own in family.LAYOUTS), DIFFUSERS)
 }
+TAKEN_OVER: dict[str, str] = {
+    name: component for family in FAMILIES for name, component in family.TAKEN_OVER.items()
+}
+"""diffusers' transformers with the same tensors as ours -> our component."""
 ROWS: tuple[TaskSpec, ...] = tuple(row for family in FAMILIES for row in family.TASKS)
 VARIANTS: dict[str, tuple[TaskSpec, ...]] = {
     name: tuple(row for row in ROWS if row.name == name) for name in dict.fromkeys(row.name for row in ROWS)

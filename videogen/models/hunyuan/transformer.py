@@ -9,7 +9,7 @@ from functools import partial
 from typing import ClassVar
 
 import torch
-from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoTransformer3DModel
+from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoTransformer3DModel, ModelMixin  # noqa: F401 - as in Wan
 from diffusers.models.attention_processor import Attention
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from diffusers.models.transformers.transformer_hunyuan_video import HunyuanVideoAttnProcessor2_0
@@ -143,12 +143,14 @@ class RiflexRotaryEmbed(nn.Module):
         return f"RIFLEx changes nothing: it needs {slow + 1} temporal frequencies, and the model has {has}"
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        """Return the rotation of latents [B, C, F, h, w], made once per shape.
+        """Return the rotation of latents [B, C, F, h, w], made once per shape (in compiled code, each time).
 
         Cosines and sines of every channel pair [F * h/2 * w/2, 1, K/2, 2], float32.
         """
         frames, height, width = hidden_states.shape[2:]
         sizes, device = (frames, height // 2, width // 2), hidden_states.device
+        if torch.compiler.is_compiling():
+            return self._table(sizes, device)
         return self.tables.get_or_compute((sizes, device, self.riflex), lambda: self._table(sizes, device))
 
     def _table(self, sizes: tuple[int, int, int], device: torch.device) -> Tensor:

@@ -118,9 +118,17 @@ class WanAttention(AttentionModuleMixin, nn.Module):
     _supports_qkv_fusion = False
     processor: WanAttnProcessor
 
-    def __init__(self, dim: int, heads: int, eps: float, image_dim: int | None = None) -> None:
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        eps: float,
+        image_dim: int | None = None,
+        *,
+        is_cross_attention: bool = False,
+    ) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.is_cross_attention = heads, is_cross_attention  # diffusers' caches read the latter
         self.to_q, self.to_k, self.to_v = (nn.Linear(dim, dim) for _ in range(3))
         self.to_out = nn.ModuleList([nn.Linear(dim, dim)])
         self.norm_q = WanRMSNorm(dim, eps=eps)
@@ -205,6 +213,7 @@ class WanAudioAttention(AttentionModuleMixin, nn.Module):
     _default_processor_cls = WanAttnProcessor
     _available_processors = (WanAttnProcessor,)
     _supports_qkv_fusion = False
+    is_cross_attention = True
     processor: WanAttnProcessor
 
     def __init__(self, dim: int, heads: int, audio_dim: int) -> None:

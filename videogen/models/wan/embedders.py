@@ -26,9 +26,9 @@ def _exact(device: torch.device) -> torch.dtype:
 
 
 class WanRotaryEmbed(nn.Module):
-    """Rotary embedding of the (frame, row, column) position of every token, as unit complex numbers.
+    """Rotary embedding of the (frame, row, column) position of every token, as cosines and sines.
 
-    A head's K/2 complex channels are split over the axes as K/2 - 2c, c, c with c = K // 6.
+    A head's K/2 channel pairs are split over the axes as K/2 - 2c, c, c with c = K // 6.
     """
 
     def __init__(self, head_dim: int) -> None:
@@ -40,32 +40,38 @@ class WanRotaryEmbed(nn.Module):
     def forward(
         self, frame_positions: Tensor, rows: int, columns: int, device: torch.device | None = None
     ) -> Tensor:
-        """Return rotations complex64 [F, S, 1, K/2] of frame positions [F] (any integers) and a grid.
+        """Return rotations [F, S, K/2, 2], float32, of frame positions [F] (any integers) and a grid.
 
-        Recent tables are cached. Positions on the CPU avoid a GPU synchronization.
+        Recent tables are cached; compiled code computes its own. Positions on the CPU avoid a GPU
+        synchronization.
         """
         device = device or frame_positions.device
-        positions = frame_positions.tolist()
-        key = (*positions, rows, columns, device)
-        return self.tables.get_or_compute(key, lambda: self._table(positions, rows, columns, device))
+        if torch.compiler.is_compiling():
+            return self._table(frame_positions.to(device), rows, columns)
+        key = (*frame_positions.tolist(), rows, columns, device)
+        with torch.inference_mode(mode=False):  # tables of inference are also used in training
+            return self.tables.get_or_compute(
+                key, lambda: self._table(to_device(frame_positions, device), rows, columns)
+            )
 
-    def _table(self, positions: list[int], rows: int, columns: int, device: torch.device) -> Tensor:
-        exact = _exact(device)
-        axes = (positions, [*range(rows)], [*range(columns)])
+    def _table(self, frame_positions: Tensor, rows: int, columns: int) -> Tensor:
+        device = frame_positions.device
+        exact, frames = _exact(device), len(frame_positions)
+        axes = [frame_positions.to(exact)]
+        axes += [torch.arange(size, dtype=exact, device=device) for size in (rows, columns)]
         tables = []
-        for places, width in zip(axes, self.widths, strict=True):
-            position = torch.tensor(places, dtype=exact, device=device)
+        for positions, width in zip(axes, self.widths, strict=True):
             frequency = ROPE_THETA ** -(torch.arange(width, dtype=exact, device=device) / width)
-            angle = torch.outer(position, frequency)
-            tables.append(torch.polar(torch.ones_like(angle), angle).to(torch.complex64))
+            angle = torch.outer(positions, frequency)
+            tables.append(torch.stack([angle.cos(), angle.sin()], dim=-1).float())
         frame, row, column = tables
         return torch.cat(
             [
-                repeat(frame, "f k -> f (r c) 1 k", r=rows, c=columns),
-                repeat(row, "r k -> f (r c) 1 k", f=len(frame), c=columns),
-                repeat(column, "c k -> f (r c) 1 k", f=len(frame), r=rows),
+                repeat(frame, "f k two -> f (r c) k two", r=rows, c=columns),
+                repeat(row, "r k two -> f (r c) k two", f=frames, c=columns),
+                repeat(column, "c k two -> f (r c) k two", f=frames, r=rows),
             ],
-            dim=-1,
+            dim=-2,
         )
 
 
@@ -92,11 +98,14 @@ class WanConditionEmbedder(nn.Module):
     def forward(self, timestep: Tensor) -> tuple[Tensor, Tensor]:
         """Embed noise levels [B, F]: (embedding [B, F, D], modulation [B, F, 6, D]).
 
-        Every distinct level is computed once.
+        Every distinct level is computed once; in compiled code, which cannot know how many there are, each.
 
         Levels on the CPU avoid a GPU synchronization.
         """
-        levels, level_of = torch.unique(timestep.cpu(), return_inverse=True)
+        if torch.compiler.is_compiling():
+            levels, level_of = timestep.flatten(), torch.arange(timestep.numel()).view(timestep.shape)
+        else:
+            levels, level_of = torch.unique(timestep.cpu(), return_inverse=True)
         weight = self.time_embedder.linear_1.weight
         waves = to_device(sinusoid(levels, self.freq_dim).to(weight.dtype), weight.device)
         level_of = to_device(level_of, weight.device)

@@ -27,11 +27,13 @@ from diffusers import ModelMixin  # noqa: F401 - where diffusers' loader of a sa
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockRegistry
 from diffusers.loaders import FromOriginalModelMixin, PeftAdapterMixin
+from diffusers.loaders.single_file_utils import _extract_repo_id_and_weights_name
 from diffusers.models._modeling_parallel import ContextParallelInput, ContextParallelOutput
 from diffusers.models.attention import AttentionMixin, FeedForward
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from diffusers.models.normalization import FP32LayerNorm
 from diffusers.utils import apply_lora_scale
+from diffusers.utils.hub_utils import _get_model_file
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
@@ -97,7 +99,7 @@ class WanBlock(nn.Module):
         self.norm1 = WanLayerNorm(dim, eps, elementwise_affine=False)
         self.attn1 = WanAttention(dim, heads, eps)
         self.norm2 = WanLayerNorm(dim, eps)
-        self.attn2 = WanAttention(dim, heads, eps, image_dim)
+        self.attn2 = WanAttention(dim, heads, eps, image_dim, is_cross_attention=True)
         if audio_dim is not None:
             self.norm_x = WanLayerNorm(dim, eps)
             self.audio_cross_attn = WanAudioAttention(dim, heads, audio_dim)
@@ -155,11 +157,16 @@ class WanBlocks(nn.ModuleList):
         image: Tensor | list[KeysValues] | None = None,
         speech: Speech | None = None,
         spans: Spans | None = None,
+        checkpoint: Callable[..., Tensor] | None = None,
     ) -> Tensor:
-        """Run all blocks with ``WanBlock.forward``'s arguments; text and image may be given per block."""
+        """Run all blocks with ``WanBlock.forward``'s arguments; text and image may be given per block.
+
+        ``checkpoint``: (block, its arguments) -> its result, without keeping what is between.
+        """
         for index, block in enumerate(self):
             own = (context[index] if isinstance(context, list) else context for context in (text, image))
-            hidden_states = block(hidden_states, next(own), temb, rotary_emb, next(own), speech, spans)
+            inputs = (hidden_states, next(own), temb, rotary_emb, next(own), speech, spans)
+            hidden_states = block(*inputs) if checkpoint is None else checkpoint(block, *inputs)
         return hidden_states
 
     def text_keys_values(self, text: Tensor) -> list[KeysValues]:
@@ -177,15 +184,19 @@ class WanDiT(Network, ConfigMixin, PeftAdapterMixin, FromOriginalModelMixin, Att
     Args:
         patch_size: (frames, rows, columns) of a token; the family uses (1, 2, 2).
         in_channels: latent channels plus, for image-conditioned models, the 20 mask and image channels.
+        out_channels: latent channels of the prediction; None: ``in_channels``.
         image_dim: width of CLIP image features; adds their embedding.
         added_kv_proj_dim: width of the image tokens (D); adds attention to them.
         inject_sample_info: adds the embedding of the frame-rate class (0: 16 fps, 1: any other).
         audio_dim: width of the audio tokens; adds audio cross-attention. ``audio_window`` windows of
             ``audio_features`` (layers x channels) each become ``audio_tokens`` tokens per latent frame.
+
+    Raises:
+        ValueError: one of ``image_dim`` and ``added_kv_proj_dim`` without the other, or the latter is not D.
     """
 
-    _supports_gradient_checkpointing = False
-    read_file: ClassVar[Callable[[Path, torch.dtype], "WanDiT"]]  # set by models/components.py
+    _supports_gradient_checkpointing = True
+    read_file: ClassVar[Callable[..., "WanDiT"]]  # set by models/components.py
     _skip_layerwise_casting_patterns: ClassVar = ["patch_embedding", "condition_embedder", "norm"]
     _no_split_modules: ClassVar = ["WanBlock"]
     _repeated_blocks: ClassVar = ["WanBlock"]
@@ -209,7 +220,7 @@ class WanDiT(Network, ConfigMixin, PeftAdapterMixin, FromOriginalModelMixin, Att
         num_attention_heads: int = 40,
         attention_head_dim: int = 128,
         in_channels: int = 16,
-        out_channels: int = 16,
+        out_channels: int | None = 16,
         text_dim: int = 4096,
         freq_dim: int = 256,
         ffn_dim: int = 13824,
@@ -227,6 +238,10 @@ class WanDiT(Network, ConfigMixin, PeftAdapterMixin, FromOriginalModelMixin, Att
     ) -> None:
         super().__init__()
         dim = num_attention_heads * attention_head_dim
+        if added_kv_proj_dim != (None if image_dim is None else dim):
+            needed = f"{dim}, the width of the image tokens" if image_dim else "None without image_dim"
+            raise ValueError(f"added_kv_proj_dim={added_kv_proj_dim}: must be {needed}")
+        self.gradient_checkpointing = False
         self.rope = WanRotaryEmbed(attention_head_dim)
         self.patch_embedding = nn.Conv3d(in_channels, dim, kernel_size=patch_size, stride=patch_size)
         self.condition_embedder = WanConditionEmbedder(dim, freq_dim, text_dim, image_dim)
@@ -247,13 +262,46 @@ class WanDiT(Network, ConfigMixin, PeftAdapterMixin, FromOriginalModelMixin, Att
             for _ in range(num_layers)
         )
         self.norm_out = WanLayerNorm(dim, eps, elementwise_affine=False)
-        self.proj_out = nn.Linear(dim, out_channels * math.prod(patch_size))
+        self.proj_out = nn.Linear(dim, (out_channels or in_channels) * math.prod(patch_size))
         self.scale_shift_table = nn.Parameter(torch.randn(1, 2, dim) / dim**0.5)
 
     @classmethod
-    def from_single_file(cls, path: str | Path, torch_dtype: torch.dtype = torch.bfloat16) -> "WanDiT":
-        """Load one weight file (or a folder of shards) under the published or diffusers' names."""
-        return cls.read_file(Path(path), torch_dtype)
+    def from_single_file(
+        cls,
+        pretrained_model_link_or_path_or_dict: str | Path | Mapping[str, Tensor],
+        torch_dtype: torch.dtype = torch.bfloat16,
+        *,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        config: str | Path | None = None,
+        subfolder: str | None = None,
+        **hub: Any,
+    ) -> "WanDiT":
+        """Load a transformer from one weight file, as diffusers does; its config is read off its tensors.
+
+        Args:
+            pretrained_model_link_or_path_or_dict: file, folder of shards, link to a file on the hub, or a
+                state dict; under the published names or diffusers'.
+            torch_dtype: of the large weights; what is always float32 stays so.
+            dtype: diffusers' newer name of ``torch_dtype``.
+            device: None is the CPU, where weights stay mapped if their dtype fits.
+            config: folder or hub id with a ``config.json`` (in ``subfolder``), for heads that are not 128
+                wide.
+            subfolder: folder of ``config``.
+            hub: diffusers' arguments for downloads: ``token``, ``revision``, ``cache_dir``,
+                ``local_files_only``, ``force_download``, ``proxies``.
+
+        Raises:
+            CheckpointError: an unreadable file, or tensors that are none of this network's.
+        """
+        source = pretrained_model_link_or_path_or_dict
+        if isinstance(source, str) and source.startswith("https://"):
+            repository, name = _extract_repo_id_and_weights_name(source)
+            source = _get_model_file(repository, weights_name=name, **hub)
+        said = {} if config is None else cls.load_config(config, subfolder=subfolder, **hub)
+        place = Path(source) if isinstance(source, str) else source
+        target = None if device is None else torch.device(device)
+        return cls.read_file(place, dtype or torch_dtype, target, said)
 
     def context_embedders(self) -> list[nn.Module]:
         """Return the embedders of text and, where there is one, of the image."""
@@ -310,8 +358,9 @@ class WanDiT(Network, ConfigMixin, PeftAdapterMixin, FromOriginalModelMixin, Att
         frames, height, width = hidden_states.shape[2:]
         grid = (height // rows, width // columns)
         positions = torch.arange(frames) if frame_positions is None else frame_positions
-        angles = self.rope(positions, *grid, hidden_states.device)
-        rotary_emb = torch.view_as_real(angles.flatten(0, 1))
+        rotary_emb = rearrange(
+            self.rope(positions, *grid, hidden_states.device), "f s k two -> (f s) 1 k two"
+        )
 
         embedding, temb = self.condition_embedder(timestep if timestep.ndim > 1 else timestep[:, None])
         if fps is not None:
@@ -327,7 +376,9 @@ class WanDiT(Network, ConfigMixin, PeftAdapterMixin, FromOriginalModelMixin, Att
 
         x = rearrange(self.patch_embedding(hidden_states), "b d f r c -> b f (r c) d").contiguous()
         spans = None if visible_frames is None else causal_spans(visible_frames, x.shape[2])
-        x = self.blocks(x, text, temb, rotary_emb, image, speech, spans)
+        keeps_little = self.gradient_checkpointing and torch.is_grad_enabled()
+        checkpoint = self._gradient_checkpointing_func if keeps_little else None
+        x = self.blocks(x, text, temb, rotary_emb, image, speech, spans, checkpoint)
 
         shift, scale = (self.scale_shift_table + embedding.unsqueeze(-2)).chunk(2, dim=-2)
         x = self.proj_out(self.norm_out(x, scale=scale, shift=shift)[1])

@@ -134,6 +134,7 @@ def _cached_outputs(config: Config) -> int:
 
 
 _PLACE = "hunyuan-video-i2v-720p/"
+TAKEN_OVER = {"HunyuanVideoTransformer3DModel": "hunyuan_transformer"}
 LAYOUTS = (
     Layout(
         name="HunyuanVideo-I2V",

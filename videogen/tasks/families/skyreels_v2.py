@@ -175,6 +175,7 @@ def forcing_warnings(options: Options, asked: Collection[str], inputs: Inputs) -
             )
 
 
+TAKEN_OVER = {"SkyReelsV2Transformer3DModel": "transformer"}
 LAYOUTS = (Layout(name="SkyReels-V2", shared_markers=("Wan2.1_VAE.pth", "config.json"), places=WAN_PLACES),)
 V2_OPTIONS = (*SIZE_AND_LENGTH, *TEACACHE, "teacache_fixed", "prompt_enhancer", "vlm_device")
 TEXT_TO_VIDEO = TaskSpec(

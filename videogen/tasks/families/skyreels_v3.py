@@ -205,6 +205,7 @@ def avatar_warnings(options: Options, asked: Collection[str], inputs: Inputs) ->
         yield f"what is seen follows --connection_prompt '{options.connection_prompt}', as published"
 
 
+TAKEN_OVER: dict[str, str] = {}
 LAYOUTS = (
     Layout(
         name="SkyReels-V3 extension",

@@ -83,6 +83,7 @@ def _vae_width(config: Config) -> float:
     return config.get("decoder_base_dim", WAN22_VAE_WIDTH) / 4  # it decodes pictures of half the size
 
 
+TAKEN_OVER = {"WanTransformer3DModel": "transformer"}
 LAYOUTS = (
     Layout(
         name="Wan2.2 A14B",
