@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from videogen.errors import CallError, nearest
-from videogen.pipelines.call import TEXTS, CallArguments
+from videogen.pipelines.call import COMMON, TEXTS, CallArguments
 from videogen.pipelines.pixels import VideoOutput
 from videogen.tasks.options import OPTIONS, Options, Size
 from videogen.tasks.table import ROWS
@@ -22,6 +22,8 @@ KINDS: dict[str, object] = {
     "video": str | np.ndarray | list[Image.Image],
     "audio": str,
 }
+SHAPE = ("rolls", "latent_frames", "clip_frames")  # arguments of ``parts`` that follow from the size and length
+INTERNAL = ("first", "state")  # arguments of ``parts`` for resuming
 PROMPT = "what the video shows; a list makes a video of each, or gives each segment of a long video its own"
 
 
@@ -121,6 +123,10 @@ def describe_call(pipeline: type) -> None:
         kind = kind if "None" in str(kind) else kind | None  # type: ignore[operator] - a type
         parameters.append(inspect.Parameter(name, keyword, default=None, annotation=kind))
         about[name] = OPTIONS[own].help if name == own else f"diffusers' name of {own}"
+    for name, own in inspect.signature(getattr(pipeline, "parts")).parameters.items():  # noqa: B009 - as above
+        if name not in {*about, *OPTIONS, *SHAPE, *INTERNAL, *COMMON, "self"}:
+            parameters.append(own)
+            about[name] = f"as in diffusers, {own.default!s:.40}... unless given"
     for name in embedding_names(pipeline):
         parameters.append(inspect.Parameter(name, keyword, default=None, annotation=Tensor | None))
         about[name] = "the prompt as it was encoded, in place of it, [prompts, ...]"
