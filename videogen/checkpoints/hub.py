@@ -41,7 +41,10 @@ def cached_snapshot(name: str, revision: str, patterns: Sequence[str]) -> Path |
     try:
         return Path(
             snapshot_download(
-                name, revision=revision, allow_patterns=list(patterns), **_access.get() | {"local_files_only": True}
+                name,
+                revision=revision,
+                allow_patterns=list(patterns),
+                **_access.get() | {"local_files_only": True},
             )
         )
     except (LocalEntryNotFoundError, HFValidationError, OSError):

@@ -55,7 +55,9 @@ def _check_names(options: Mapping[str, object], known: list[str]) -> None:
     for name in options:
         if name not in SAVED_ONLY:
             close = nearest(name, known)
-            raise CallError(f"{name}=", None, "is no argument of from_pretrained", f"nearest {close or 'none'}")
+            raise CallError(
+                f"{name}=", None, "is no argument of from_pretrained", f"nearest {close or 'none'}"
+            )
 
 
 def _saved_as(folder: Path, pipeline_class: type) -> bool:
@@ -86,7 +88,12 @@ def _open_saved(pipeline_class: type[PipelineT], folder: str, dtype: Dtypes, **o
 
 
 def _load(
-    pipeline_class: type[PipelineT], source: str, dtype: Dtypes, *, components: Mapping[str, Any], **options: Any
+    pipeline_class: type[PipelineT],
+    source: str,
+    dtype: Dtypes,
+    *,
+    components: Mapping[str, Any],
+    **options: Any,
 ) -> PipelineT:
     """Load a published model for the first task of a class that it fits."""
     several = dtype if isinstance(dtype, Mapping) else {"default": dtype}
@@ -101,7 +108,12 @@ def _load(
             continue
         if not isinstance(pipeline, pipeline_class):
             kind, other = pipeline_class.__name__, type(pipeline).__name__
-            raise CallError("pretrained_model_name_or_path=", source, f"is a model for {other}, not for {kind}", f"use {other}")
+            raise CallError(
+                "pretrained_model_name_or_path=",
+                source,
+                f"is a model for {other}, not for {kind}",
+                f"use {other}",
+            )
         for component in several.keys() - {"default"}:
             getattr(pipeline, component).to(several[component])
         return pipeline

@@ -102,7 +102,9 @@ class VideoPipeline(RunStates, DiffusionPipeline):
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "scheduler":
             if self._state.running:
-                raise InputError("scheduler", None, "cannot be set while a video is made", "set it before the call")
+                raise InputError(
+                    "scheduler", None, "cannot be set while a video is made", "set it before the call"
+                )
             value = scheduler_for(value, lambda: self.row.defaults(self.checkpoint)["shift"])
         super().__setattr__(name, self._own(name, value))
         if name in getattr(self, "_internal_dict", {}):
@@ -209,8 +211,12 @@ class VideoPipeline(RunStates, DiffusionPipeline):
         wide = {model.config.in_channels for model in self.transformers}
         for row in (self.row, *(row for row in rows_of(type(self)) if row.family == self.row.family)):
             needed = {name for name, files in row.inputs.items() if files.fewest}
-            there = {name for row in rows_of(type(self)) for name in row.inputs if given.get(name) is not None}
-            if needed <= there <= row.inputs.keys() and (row is self.row or {row.network.in_channels} == wide):
+            there = {
+                name for row in rows_of(type(self)) for name in row.inputs if given.get(name) is not None
+            }
+            if needed <= there <= row.inputs.keys() and (
+                row is self.row or {row.network.in_channels} == wide
+            ):
                 return row
         return self.row
 

@@ -130,7 +130,8 @@ class CallArguments:
         None, 'handed to the transformer; {"scale": s} scales loaded LoRA layers'
     )
     callback_on_step_end: Callable[..., Mapping[str, Tensor] | None] | None = argument(
-        None, "called as (pipeline, index, timestep, tensors) after every step; may return tensors to go on with"
+        None,
+        "called as (pipeline, index, timestep, tensors) after every step; may return tensors to go on with",
     )
     callback_on_step_end_tensor_inputs: Sequence[str] = argument(
         ("latents",), "tensors that the callback gets; latents, prompt_embeds, negative_prompt_embeds"
@@ -151,7 +152,9 @@ class CallArguments:
         for generator in self.generators:
             if generator is not None and not isinstance(generator, torch.Generator):
                 what = "must be torch.Generators, one for all videos or one for each"
-                raise CallError("generator=", type(generator).__name__, what, "torch.Generator().manual_seed(0)")
+                raise CallError(
+                    "generator=", type(generator).__name__, what, "torch.Generator().manual_seed(0)"
+                )
         if self.latents is not None and not isinstance(self.latents, Tensor):
             what = "must be a tensor [videos, C, F, h, w]"
             raise CallError("latents=", type(self.latents).__name__, what, "or leave them out")
@@ -212,11 +215,14 @@ class Batch:
         for index in range(total):
             which = index // common.num_videos_per_prompt
             own = {name: each[which] for name, each in values.items()}
-            yield {**self.listed, **own, "generator": generators[index]}, RunState(
-                noise=latents[index],
-                max_sequence_length=common.max_sequence_length,
-                attention_kwargs=common.attention_kwargs,
-                tensor_inputs=common.tensor_inputs,
+            yield (
+                {**self.listed, **own, "generator": generators[index]},
+                RunState(
+                    noise=latents[index],
+                    max_sequence_length=common.max_sequence_length,
+                    attention_kwargs=common.attention_kwargs,
+                    tensor_inputs=common.tensor_inputs,
+                ),
             )
 
 

@@ -77,4 +77,6 @@ def joined(videos: Sequence[Frames]) -> Frames:
         return first
     if isinstance(first, Tensor):
         return torch.cat([*videos])
-    return np.concatenate(videos) if isinstance(first, np.ndarray) else [one for each in videos for one in each]
+    return (
+        np.concatenate(videos) if isinstance(first, np.ndarray) else [one for each in videos for one in each]
+    )

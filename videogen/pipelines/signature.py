@@ -22,7 +22,11 @@ KINDS: dict[str, object] = {
     "video": str | np.ndarray | list[Image.Image],
     "audio": str,
 }
-SHAPE = ("rolls", "latent_frames", "clip_frames")  # arguments of ``parts`` that follow from the size and length
+SHAPE = (
+    "rolls",
+    "latent_frames",
+    "clip_frames",
+)  # arguments of ``parts`` that follow from the size and length
 INTERNAL = ("first", "state")  # arguments of ``parts`` for resuming
 PROMPT = "what the video shows; a list makes a video of each, or gives each segment of a long video its own"
 
@@ -89,11 +93,15 @@ def check_texts(given: Mapping[str, Any], encoded: Mapping[str, object]) -> None
     for text in TEXTS:
         value, name = given.get(text), f"{text}_embeds"
         if value is not None and name in encoded:
-            raise CallError(f"{name}=", None, f"stands for {text}=, which is given too", "give one of the two")
+            raise CallError(
+                f"{name}=", None, f"stands for {text}=, which is given too", "give one of the two"
+            )
         items = value if isinstance(value, list | tuple) else [value]
         flat = [one for item in items for one in (item if isinstance(item, list | tuple) else [item])]
         if value is not None and not (flat and all(isinstance(item, str) for item in flat)):
-            raise CallError(f"{text}=", type(value).__name__, "must be a text or a list of texts", "give a str")
+            raise CallError(
+                f"{text}=", type(value).__name__, "must be a text or a list of texts", "give a str"
+            )
     if given.get("prompt") is None and "prompt_embeds" not in encoded:
         raise CallError("prompt=", None, "none given", "give a text, or prompt_embeds=")
 
@@ -135,20 +143,22 @@ def describe_call(pipeline: type) -> None:
         about[each.name] = each.metadata["about"]
     call.__signature__ = inspect.Signature(parameters, return_annotation=VideoOutput | tuple)  # type: ignore[attr-defined]
     lines = [f"    {name}: {text}" for name, text in about.items()]
-    call.__doc__ = "\n".join((
-        f"{_sentence(rows_of(pipeline))}",
-        "",
-        "What is left out, or None, is as published for the model.",
-        "",
-        "Args:",
-        *lines,
-        "",
-        "Returns:",
-        "    VideoOutput: ``frames``, one video after another, in the form that ``output_type`` names.",
-        "",
-        "Raises:",
-        "    CallError: an argument that cannot be used; the message says what is allowed and the nearest fix.",
-    ))
+    call.__doc__ = "\n".join(
+        (
+            f"{_sentence(rows_of(pipeline))}",
+            "",
+            "What is left out, or None, is as published for the model.",
+            "",
+            "Args:",
+            *lines,
+            "",
+            "Returns:",
+            "    VideoOutput: ``frames``, one video after another, in the form that ``output_type`` names.",
+            "",
+            "Raises:",
+            "    CallError: an argument that cannot be used; the message says what is allowed and the nearest fix.",
+        )
+    )
     call.__name__, call.__qualname__ = "__call__", f"{pipeline.__qualname__}.__call__"
     call.__module__ = pipeline.__module__
     setattr(pipeline, "__call__", call)  # noqa: B010 - of the class

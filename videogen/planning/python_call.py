@@ -43,5 +43,7 @@ def is_several(files: Files, given: object) -> bool:
     if not isinstance(given, list | tuple):
         return False
     if files.kind == "video":  # a list of images is one
-        return all(isinstance(item, list | tuple | str | Path) or getattr(item, "ndim", 0) == 4 for item in given)
+        return all(
+            isinstance(item, list | tuple | str | Path) or getattr(item, "ndim", 0) == 4 for item in given
+        )
     return files.most == 1 or all(isinstance(item, list | tuple) for item in given)
