@@ -341,3 +341,27 @@ def test_arguments_a_task_does_not_use_are_refused(tiny_pipeline, robot):
     for name, value in (("teacache", True), ("input_video", "x.mp4"), ("ar_step", 1)):
         with pytest.raises(InputError, match=f"{name}=: is no argument of reference_to_video"):
             tiny_pipeline("x", ref_imgs=[robot], **{name: value})
+
+
+def test_transformers_of_diffusers_become_ours(pipeline, robot):
+    """At construction or later; others are refused before anything runs."""
+    expected, parts = generate(pipeline, robot), dict(pipeline.components)
+    mine = parts["transformer"]
+    theirs = WanTransformer3DModel.from_config(dict(mine.config))
+    theirs.load_state_dict(mine.state_dict())
+    built = ReferenceToVideoPipeline(**parts | {"transformer": theirs})
+    built.set_progress_bar_config(disable=True)
+    assert type(built.transformer) is WanDiT
+    assert built.config.transformer[1] == "WanDiT"
+    torch.testing.assert_close(generate(built, robot), expected)
+    built.transformer = theirs
+    assert type(built.transformer) is WanDiT
+    for wrong, said in (
+        (parts["vae"], "takes a WanDiT; videogen.load"),
+        (
+            WanTransformer3DModel.from_config({**mine.config, "cross_attn_norm": False}),
+            "missing blocks.0.norm2",
+        ),
+    ):
+        with pytest.raises(InputError, match=rf"^transformer= {type(wrong).__name__}: .*{said}"):
+            ReferenceToVideoPipeline(**parts | {"transformer": wrong})

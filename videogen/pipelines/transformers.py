@@ -16,7 +16,7 @@ def own_transformer(pipeline: type[DiffusionPipeline], name: str, given: object)
     Raises:
         InputError: a model of diffusers that cannot be that.
     """
-    wanted = get_type_hints(pipeline.__init__).get(name, object)  # type: ignore[misc]
+    wanted = get_type_hints(pipeline.__init__).get(name, object)
     if not isinstance(given, ModelMixin) or isinstance(given, wanted):
         return given
     if isinstance(wanted, type) and issubclass(wanted, type(given)):  # ours is diffusers' with more facts
