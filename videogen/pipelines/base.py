@@ -455,6 +455,6 @@ def seeded(generator: torch.Generator | None) -> torch.Generator:
     return generator
 
 
-def prompt_of(prompt: str | Sequence[str], roll: int) -> str:
+def prompt_of(prompt: str | Tensor | Sequence[str], roll: int) -> str | Tensor:
     """Return the prompt of a segment: one for all, or one each, the last repeated."""
-    return prompt if isinstance(prompt, str) else prompt[min(roll, len(prompt) - 1)]
+    return prompt if isinstance(prompt, str | Tensor) else prompt[min(roll, len(prompt) - 1)]

@@ -3,6 +3,7 @@
 So a video may start with known frames, and be generated segment after segment.
 """
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,9 @@ from videogen.pipelines.base import Part, StepCallback, prompt_of, seeded
 from videogen.pipelines.pixels import frames_tensor, record_frames, truncated
 from videogen.pipelines.wan import Guided, WanPipeline
 from videogen.tasks.forcing_schedule import Row, forcing_rows
-from videogen.tasks.geometry import Roll, latent_frames
+from videogen.tasks.geometry import Roll, floor_frames, latent_frames
+
+logger = logging.getLogger(__name__)
 
 FPS_CLASS_0 = 16  # frames a second; every other rate is class 1
 STEPS = 1  # sub-stream of a segment's generator, for the solver
@@ -43,6 +46,14 @@ class DiffusionForcingPipeline(WanPipeline):
 
     task = "diffusion_forcing"
     to_uint8 = staticmethod(truncated)
+
+    def complete(self, given: Mapping[str, object]) -> dict[str, object]:
+        """Fill in defaults; an overlap that is not 4k+1 frames is rounded down, as in diffusers."""
+        overlap = given.get("overlap_history")
+        if isinstance(overlap, int) and overlap > (whole := floor_frames(overlap)) > 0:
+            logger.warning("overlap_history=%d: the VAE encodes 4k+1 frames; %d are used", overlap, whole)
+            given = {**given, "overlap_history": whole}
+        return super().complete(given)
 
     @torch.no_grad()
     def parts(  # noqa: PLR0913 - the arguments of the task, under diffusers' names

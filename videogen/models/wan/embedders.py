@@ -86,14 +86,16 @@ def sinusoid(timestep: Tensor, dim: int) -> Tensor:
 class WanConditionEmbedder(nn.Module):
     """MLPs that project noise levels, text and image features to the network's width."""
 
-    def __init__(self, dim: int, freq_dim: int, text_dim: int, image_dim: int | None) -> None:
+    def __init__(
+        self, dim: int, freq_dim: int, text_dim: int, image_dim: int | None, positions: int | None = None
+    ) -> None:
         super().__init__()
         self.freq_dim = freq_dim
         self.time_embedder = TimestepEmbedding(in_channels=freq_dim, time_embed_dim=dim)
         self.time_proj = nn.Linear(dim, 6 * dim)
         self.text_embedder = PixArtAlphaTextProjection(text_dim, dim, act_fn="gelu_tanh")
         if image_dim is not None:
-            self.image_embedder = WanImageEmbedding(image_dim, dim)
+            self.image_embedder = WanImageEmbedding(image_dim, dim, positions)
 
     def forward(self, timestep: Tensor) -> tuple[Tensor, Tensor]:
         """Embed noise levels [B, F]: (embedding [B, F, D], modulation [B, F, 6, D]).
@@ -116,15 +118,21 @@ class WanConditionEmbedder(nn.Module):
 
 
 class WanImageEmbedding(nn.Module):
-    """Projection of CLIP image features [B, I, image_dim] to image tokens [B, I, D]."""
+    """Projection of CLIP image features [B, I, image_dim] to image tokens [B, I, D].
 
-    def __init__(self, image_dim: int, dim: int) -> None:
+    If there are learned ``positions``, the features are those of two images, one after the other.
+    """
+
+    def __init__(self, image_dim: int, dim: int, positions: int | None = None) -> None:
         super().__init__()
+        self.pos_embed = None if positions is None else nn.Parameter(torch.zeros(1, positions, image_dim))
         self.norm1 = FP32LayerNorm(image_dim, IMAGE_TOKEN_EPS)
         self.ff = FeedForward(image_dim, dim, mult=1, activation_fn="gelu")
         self.norm2 = FP32LayerNorm(dim, IMAGE_TOKEN_EPS)
 
     def forward(self, image: Tensor) -> Tensor:
+        if self.pos_embed is not None:
+            image = image.reshape(-1, *self.pos_embed.shape[1:]) + self.pos_embed
         return self.norm2(self.ff(self.norm1(image)))
 
 

@@ -186,13 +186,15 @@ class WanDiT(Network, ConfigMixin, PeftAdapterMixin, FromOriginalModelMixin, Att
         in_channels: latent channels plus, for image-conditioned models, the 20 mask and image channels.
         out_channels: latent channels of the prediction; None: ``in_channels``.
         image_dim: width of CLIP image features; adds their embedding.
-        added_kv_proj_dim: width of the image tokens (D); adds attention to them.
+        added_kv_proj_dim: width of the image tokens (D); adds attention to them. Without it the text's attends
+            to them too.
+        pos_embed_seq_len: tokens of a first and a last image, whose positions are learned.
         inject_sample_info: adds the embedding of the frame-rate class (0: 16 fps, 1: any other).
         audio_dim: width of the audio tokens; adds audio cross-attention. ``audio_window`` windows of
             ``audio_features`` (layers x channels) each become ``audio_tokens`` tokens per latent frame.
 
     Raises:
-        ValueError: one of ``image_dim`` and ``added_kv_proj_dim`` without the other, or the latter is not D.
+        ValueError: ``added_kv_proj_dim`` without ``image_dim``, or another than D.
     """
 
     _supports_gradient_checkpointing = True
@@ -228,6 +230,7 @@ class WanDiT(Network, ConfigMixin, PeftAdapterMixin, FromOriginalModelMixin, Att
         eps: float = 1e-6,
         image_dim: int | None = None,
         added_kv_proj_dim: int | None = None,
+        pos_embed_seq_len: int | None = None,
         inject_sample_info: bool = False,
         audio_dim: int | None = None,
         audio_window: int = 5,
@@ -238,13 +241,13 @@ class WanDiT(Network, ConfigMixin, PeftAdapterMixin, FromOriginalModelMixin, Att
     ) -> None:
         super().__init__()
         dim = num_attention_heads * attention_head_dim
-        if added_kv_proj_dim != (None if image_dim is None else dim):
+        if added_kv_proj_dim not in (None, None if image_dim is None else dim):
             needed = f"{dim}, the width of the image tokens" if image_dim else "None without image_dim"
             raise ValueError(f"added_kv_proj_dim={added_kv_proj_dim}: must be {needed}")
         self.gradient_checkpointing = False
         self.rope = WanRotaryEmbed(attention_head_dim)
         self.patch_embedding = nn.Conv3d(in_channels, dim, kernel_size=patch_size, stride=patch_size)
-        self.condition_embedder = WanConditionEmbedder(dim, freq_dim, text_dim, image_dim)
+        self.condition_embedder = WanConditionEmbedder(dim, freq_dim, text_dim, image_dim, pos_embed_seq_len)
         if inject_sample_info:
             self.fps_embedding = nn.Embedding(2, dim)
             self.fps_projection = FeedForward(dim, dim_out=6 * dim, mult=1, activation_fn="linear-silu")
@@ -370,6 +373,8 @@ class WanDiT(Network, ConfigMixin, PeftAdapterMixin, FromOriginalModelMixin, Att
         image = speech = None
         if encoder_hidden_states_image is not None:
             image = self.condition_embedder.image_embedder(encoder_hidden_states_image)
+            if self.config.added_kv_proj_dim is None:
+                image, text = None, torch.cat([image, text], dim=1)
         if encoder_hidden_states_audio is not None:
             regions = None if speaker_masks is None else speaker_regions(speaker_masks, *grid)
             speech = self._speech(encoder_hidden_states_audio, len(hidden_states), regions)
