@@ -22,7 +22,6 @@ from huggingface_hub.file_download import repo_folder_name
 
 from videogen.errors import CheckpointError, first_line
 
-
 _access: ContextVar[Mapping[str, Any]] = ContextVar("access", default=MappingProxyType({}))
 
 
@@ -44,7 +43,7 @@ def cached_snapshot(name: str, revision: str, patterns: Sequence[str]) -> Path |
                 name,
                 revision=revision,
                 allow_patterns=list(patterns),
-                **_access.get() | {"local_files_only": True},
+                **{**_access.get(), "local_files_only": True},
             )
         )
     except (LocalEntryNotFoundError, HFValidationError, OSError):

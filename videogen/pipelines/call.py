@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from threading import Thread, current_thread
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 import torch
@@ -125,7 +125,7 @@ class CallArguments:
         "'np' float [videos, F, H, W, 3] in [0, 1], 'pt' [videos, F, 3, H, W], 'pil' a list of images for "
         "each video, 'uint8' [videos, F, H, W, 3], or 'latent' [videos, C, F, h, w]",
     )
-    return_dict: bool = argument(True, "False returns the tuple (frames,)")  # noqa: FBT003 - a default
+    return_dict: bool = argument(True, "False returns the tuple (frames,)")
     attention_kwargs: dict[str, object] | None = argument(
         None, 'handed to the transformer; {"scale": s} scales loaded LoRA layers'
     )
@@ -227,7 +227,7 @@ class Batch:
 
 
 def _listed(given: T | Sequence[T]) -> Sequence[T]:
-    return given if isinstance(given, list | tuple) else [given]  # type: ignore[list-item] - no sequence
+    return list(given) if isinstance(given, list | tuple) else [cast(T, given)]
 
 
 def _each(flag: str, given: Sequence[T], count: int, what: str) -> Sequence[T]:

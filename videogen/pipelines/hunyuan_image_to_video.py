@@ -91,7 +91,7 @@ class HunyuanImageToVideoPipeline(VideoPipeline, LoraMixin, HunyuanVideoLoraLoad
         i2v_stability: bool,
         no_riflex: bool,
         negative_prompt: str | Encoded,
-        prompt_template: Mapping[str, Any] = hunyuan_text.TEMPLATE,
+        prompt_template: Mapping[str, Any] | None = None,
         generator: torch.Generator | None = None,
         callback_on_step_end: StepCallback | None = None,
     ) -> Iterator[Part]:
@@ -108,7 +108,10 @@ class HunyuanImageToVideoPipeline(VideoPipeline, LoraMixin, HunyuanVideoLoraLoad
         if guidance_scale > 1:
             branches["uncond"] = (negative_prompt, Image.new("RGB", image.size))
         guidance = ClassifierFree(guidance_scale) if guidance_scale > 1 else SinglePass()
-        rows = {branch: self.encode(*read, prompt_template) for branch, read in branches.items()}
+        rows = {
+            branch: self.encode(*read, prompt_template or hunyuan_text.TEMPLATE)
+            for branch, read in branches.items()
+        }
         summaries = {branch: self.summarize(text) for branch, (text, _) in branches.items()}
 
         # 3. Denoise; the first frame is put back, or the image is concatenated.

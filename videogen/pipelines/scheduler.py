@@ -19,8 +19,8 @@ RECIPE = "UniPCMultistepScheduler.from_config(pipe.scheduler.config, flow_shift=
 class PublishedScheduler(UniPCMultistepScheduler):
     """What a pipeline's ``scheduler`` is until one is set: the solver and the levels are the task's own.
 
-    Its config is UniPC's with the published shift, to make others from; ``shift=`` and ``sample_solver=`` of a
-    call choose the solver that runs.
+    Its config is UniPC's with the published shift, to make others from. The ``shift=`` and ``sample_solver=``
+    of a call choose the solver that runs.
     """
 
 
@@ -46,7 +46,7 @@ def scheduler_for(given: object, published_shift: Callable[[], float]) -> Schedu
 
 
 def solver_of(scheduler: SchedulerMixin, steps: int, generator: torch.Generator | None) -> Solver:
-    """Return a solver that steps as a scheduler does, with its own noise levels; the scheduler stays as it is."""
+    """Return a solver that steps as a scheduler does, with its noise levels; the scheduler stays as it is."""
     own = copy.deepcopy(scheduler)
     own.set_timesteps(steps)
     draws = "generator" in inspect.signature(own.step).parameters

@@ -1,9 +1,8 @@
 """What a pipeline's call takes: its signature and docstring, made from the rows of its tasks."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -28,10 +27,23 @@ SHAPE = (
     "clip_frames",
 )  # arguments of ``parts`` that follow from the size and length
 INTERNAL = ("first", "state")  # arguments of ``parts`` for resuming
+DOCUMENTATION = """Make videos: {tasks}.
+
+What is left out, or None, is as published for the model. Several videos are made one after another; if a
+callback interrupts one, those after it are not made.
+
+Args:
+{about}
+
+Returns:
+    VideoOutput: ``frames``, of one video after another, in the form that ``output_type`` names.
+
+Raises:
+    InputError: an argument that cannot be used; the message says what is allowed and what is near.
+"""
 PROMPT = "what the video shows; a list makes a video of each, or gives each segment of a long video its own"
 
 
-@cache
 def rows_of(pipeline: type) -> tuple[TaskSpec, ...]:
     """Return the rows of the tasks that a pipeline class runs."""
     names = {each.__name__ for each in pipeline.__mro__}
@@ -50,7 +62,6 @@ def embedding_names(pipeline: type) -> list[str]:
     return [f"{sign}{name}" for sign in ("", "negative_") for name in names]
 
 
-@cache
 def accepted(pipeline: type) -> Mapping[str, str]:
     """Return every name that a call takes, diffusers' among them, and which of our arguments it is."""
     options = dict.fromkeys(name for row in rows_of(pipeline) for name in OPTIONS if name in usable(row))
@@ -107,62 +118,50 @@ def check_texts(given: Mapping[str, Any], encoded: Mapping[str, object]) -> None
 
 
 def describe_call(pipeline: type) -> None:
-    """Give a pipeline class a ``__call__`` with the named, typed arguments of its tasks, and what they mean."""
+    """Give a pipeline class a ``__call__`` that names, types and explains the arguments of its tasks."""
     inherited: Callable[..., VideoOutput] = pipeline.__call__
 
     def call(self: object, *given: Any, **arguments: Any) -> Any:
         return inherited(self, *given, **arguments)
 
-    hints = {each.name: each.type for each in fields(Options)}
-    inputs = {name: files for row in rows_of(pipeline) for name, files in row.inputs.items()}
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    parameters = [
-        inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD),
-        inspect.Parameter(
-            "prompt", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None, annotation=str | list[str] | None
-        ),
-    ]
-    about = {"prompt": PROMPT}
-    for name, own in accepted(pipeline).items():
-        if name in ("self", "prompt") or own not in OPTIONS:
-            continue
-        kind = list[KINDS[inputs[own].kind]] if own in inputs and inputs[own].most > 1 else None  # type: ignore[misc]
-        kind = kind or (KINDS[inputs[own].kind] if own in inputs else hints[own])
-        kind = kind if "None" in str(kind) else kind | None  # type: ignore[operator] - a type
-        parameters.append(inspect.Parameter(name, keyword, default=None, annotation=kind))
-        about[name] = OPTIONS[own].help if name == own else f"diffusers' name of {own}"
-    for name, own in inspect.signature(getattr(pipeline, "parts")).parameters.items():  # noqa: B009 - as above
-        if name not in {*about, *OPTIONS, *SHAPE, *INTERNAL, *COMMON, "self"}:
-            parameters.append(own)
-            about[name] = f"as in diffusers, {own.default!s:.40}... unless given"
-    for name in embedding_names(pipeline):
-        parameters.append(inspect.Parameter(name, keyword, default=None, annotation=Tensor | None))
-        about[name] = "the prompt as it was encoded, in place of it, [prompts, ...]"
-    for each in fields(CallArguments):
-        parameters.append(inspect.Parameter(each.name, keyword, default=each.default, annotation=each.type))
-        about[each.name] = each.metadata["about"]
-    call.__signature__ = inspect.Signature(parameters, return_annotation=VideoOutput | tuple)  # type: ignore[attr-defined]
-    lines = [f"    {name}: {text}" for name, text in about.items()]
-    call.__doc__ = "\n".join(
-        (
-            f"{_sentence(rows_of(pipeline))}",
-            "",
-            "What is left out, or None, is as published for the model.",
-            "",
-            "Args:",
-            *lines,
-            "",
-            "Returns:",
-            "    VideoOutput: ``frames``, one video after another, in the form that ``output_type`` names.",
-            "",
-            "Raises:",
-            "    CallError: an argument that cannot be used; the message says what is allowed and the nearest fix.",
-        )
-    )
+    described = list(_arguments(pipeline))
+    first = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = [first, *(parameter for parameter, _ in described)]
+    signature = inspect.Signature(parameters, return_annotation=VideoOutput | tuple)
+    setattr(call, "__signature__", signature)  # noqa: B010 - of the function
+    tasks = ", ".join(dict.fromkeys(row.name for row in rows_of(pipeline)))
+    about = "\n".join(f"    {parameter.name}: {text}" for parameter, text in described)
+    call.__doc__ = DOCUMENTATION.format(tasks=tasks, about=about)
     call.__name__, call.__qualname__ = "__call__", f"{pipeline.__qualname__}.__call__"
     call.__module__ = pipeline.__module__
     setattr(pipeline, "__call__", call)  # noqa: B010 - of the class
 
 
-def _sentence(rows: Sequence[TaskSpec]) -> str:
-    return f"Make videos: {', '.join(dict.fromkeys(row.name for row in rows))}."
+def _arguments(pipeline: type) -> Iterator[tuple[inspect.Parameter, str]]:
+    """Yield the parameters of a pipeline's call, and what they mean."""
+    hints = {each.name: each.type for each in fields(Options)}
+    inputs = {name: files for row in rows_of(pipeline) for name, files in row.inputs.items()}
+    positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    yield _parameter("prompt", str | list[str] | None, None, positional), PROMPT
+    for name, own in accepted(pipeline).items():
+        if own not in OPTIONS or name == "prompt":
+            continue
+        kind: Any = hints[own]
+        if own in inputs:
+            kind = KINDS[inputs[own].kind]
+            kind = list[kind] if inputs[own].most > 1 else kind
+        kind = kind if "None" in str(kind) else kind | None
+        yield _parameter(name, kind, None), OPTIONS[own].help if name == own else f"{own}, in diffusers"
+    for name, parameter in inspect.signature(getattr(pipeline, "parts")).parameters.items():  # noqa: B009 - as above
+        if name not in {*OPTIONS, *SHAPE, *INTERNAL, *COMMON, "self"}:
+            yield parameter, "as in diffusers"
+    for name in embedding_names(pipeline):
+        yield _parameter(name, Tensor | None, None), "what encode_prompt returns, in place of a prompt"
+    for each in fields(CallArguments):
+        yield _parameter(each.name, each.type, each.default), each.metadata["about"]
+
+
+def _parameter(
+    name: str, kind: object, default: object, how: Any = inspect.Parameter.KEYWORD_ONLY
+) -> inspect.Parameter:
+    return inspect.Parameter(name, how, default=default, annotation=kind)

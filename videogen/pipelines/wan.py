@@ -66,11 +66,11 @@ class WanPipeline(VideoPipeline, LoraMixin, WanLoraLoaderMixin):
         return self.cached_embedding("text_encoder", key, make).to(self.model_dtype)
 
     @torch.no_grad()
-    def encode_prompt(  # noqa: PLR0913 - diffusers' arguments
+    def encode_prompt(
         self,
         prompt: str | Sequence[str] | None = None,
         negative_prompt: str | Sequence[str] | None = None,
-        do_classifier_free_guidance: bool = True,  # noqa: FBT001, FBT002 - as in diffusers
+        do_classifier_free_guidance: bool = True,
         num_videos_per_prompt: int = 1,
         prompt_embeds: Tensor | None = None,
         negative_prompt_embeds: Tensor | None = None,
@@ -91,17 +91,16 @@ class WanPipeline(VideoPipeline, LoraMixin, WanLoraLoaderMixin):
         """
         self._state.max_sequence_length = max_sequence_length
 
-        def rows_of(texts: str | Sequence[str] | None) -> Tensor:
-            texts = [texts] if isinstance(texts, str) else texts or [""]
-            rows = torch.cat([self.embed(text) for text in texts])
+        def rows_of(given: str | Sequence[str]) -> Tensor:
+            rows = torch.cat([self.embed(text) for text in ([given] if isinstance(given, str) else given)])
             return rows.repeat_interleave(num_videos_per_prompt, 0).to(device=device, dtype=dtype)
 
         if prompt_embeds is None and prompt is not None:
             prompt_embeds = rows_of(prompt)
         if negative_prompt_embeds is None and do_classifier_free_guidance:
             count = 1 if prompt_embeds is None else len(prompt_embeds) // num_videos_per_prompt
-            several = not isinstance(negative_prompt, str | None)
-            negative_prompt_embeds = rows_of(negative_prompt if several else [negative_prompt or ""] * count)
+            negatives = negative_prompt or ""
+            negative_prompt_embeds = rows_of([negatives] * count if isinstance(negatives, str) else negatives)
         self._state.max_sequence_length = None
         return prompt_embeds, negative_prompt_embeds
 

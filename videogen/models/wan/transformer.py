@@ -186,8 +186,8 @@ class WanDiT(Network, ConfigMixin, PeftAdapterMixin, FromOriginalModelMixin, Att
         in_channels: latent channels plus, for image-conditioned models, the 20 mask and image channels.
         out_channels: latent channels of the prediction; None: ``in_channels``.
         image_dim: width of CLIP image features; adds their embedding.
-        added_kv_proj_dim: width of the image tokens (D); adds attention to them. Without it the text's attends
-            to them too.
+        added_kv_proj_dim: width of the image tokens (D); adds attention to them. Without it, the attention to
+            the text is to them too.
         pos_embed_seq_len: tokens of a first and a last image, whose positions are learned.
         inject_sample_info: adds the embedding of the frame-rate class (0: 16 fps, 1: any other).
         audio_dim: width of the audio tokens; adds audio cross-attention. ``audio_window`` windows of
@@ -372,9 +372,11 @@ class WanDiT(Network, ConfigMixin, PeftAdapterMixin, FromOriginalModelMixin, Att
         text = self.condition_embedder.text_embedder(encoder_hidden_states)
         image = speech = None
         if encoder_hidden_states_image is not None:
-            image = self.condition_embedder.image_embedder(encoder_hidden_states_image)
+            seen = self.condition_embedder.image_embedder(encoder_hidden_states_image)
             if self.config.added_kv_proj_dim is None:
-                image, text = None, torch.cat([image, text], dim=1)
+                text = torch.cat([seen, text], dim=1)
+            else:
+                image = seen
         if encoder_hidden_states_audio is not None:
             regions = None if speaker_masks is None else speaker_regions(speaker_masks, *grid)
             speech = self._speech(encoder_hidden_states_audio, len(hidden_states), regions)
