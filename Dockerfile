@@ -29,7 +29,7 @@ RUN pip install --no-cache-dir --no-deps . && rm -rf /src/build
 
 USER 10001
 # What is installed, in the log of the build; a package that does not import is named.
-RUN videogen --env && videogen --list_tasks
+RUN videogen --env -v && videogen --list_tasks
 
 WORKDIR /work
 VOLUME /models

@@ -1,6 +1,6 @@
 """Chains of videos: each goes on from the last frame of the one before."""
 
-from videogen.cli.chain import program
+from videogen.cli.start import chain
 
 if __name__ == "__main__":
-    program()
+    chain()

@@ -1,6 +1,6 @@
 """Generate a video; see ``generate_video.py --help``."""
 
-from videogen.cli.main import program
+from videogen.cli.start import videos
 
 if __name__ == "__main__":
-    program()
+    videos()

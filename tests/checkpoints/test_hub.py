@@ -121,6 +121,27 @@ def run(tmp_path, endpoint, model, *more):
     )
 
 
+@pytest.mark.parametrize(("free", "fits"), [(1000, False), (10**9, True)])
+def test_what_nobody_knows_the_size_of_is_asked_before_it_is_downloaded(serve, tmp_path, free, fits):
+    endpoint, _ = serve("some/model")
+    code = (
+        "import collections, shutil\n"
+        f"shutil.disk_usage = lambda _: collections.namedtuple('Usage', 'free')({free})\n"
+        "from videogen.checkpoints import hub\n"
+        "print(hub.download(['some/model'], 'main', ['*.json', '*.safetensors'], 0, None)[1])\n"
+    )
+    names = {"HF_ENDPOINT": endpoint, "HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_DISABLE_XET": "1"}
+    env = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"} | names
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, env=env, cwd=ROOT, capture_output=True, text=True, check=False)
+    there = [path for path in (tmp_path / "hub").rglob("*.safetensors") if path.is_file()]
+    if fits:
+        assert (done.stdout, bool(there)) == ("some/model\n", True), done.stderr
+    else:
+        assert "--model_id some/model: the download takes " in done.stderr
+        assert not there
+
+
 @pytest.mark.parametrize("served_as", NAMES)
 @pytest.mark.slow
 def test_a_model_is_downloaded_once_with_only_what_is_needed(serve, repository, tmp_path, served_as):

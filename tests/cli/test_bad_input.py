@@ -234,7 +234,10 @@ CASES: dict[str, tuple[dict[str, object], int, str]] = {
     "lora scale": ({"lora": "a_file:much"}, 2, "--lora a_file:much: .*'much' is not a number"),
     "lora expert": ({"lora": "a_file:1:high"}, 2, "--lora a_file: ':high' is for models with two experts"),
     "missing model": ({"model_id": "/no/such/model"}, 3, "--model_id /no/such/model: no such folder"),
-    "missing relative model": ({"model_id": "./modle"}, 3, "no such folder"),
+    "missing relative model": ({"model_id": "./modle"}, 3, "--model_id ./modle: no such folder"),
+    "missing relative lora": ({"lora": "./nope:0.5"}, 2, "--lora ./nope: no such .safetensors file"),
+    "missing relative transformer": ({"transformer": "./nope:low"}, 2, "--transformer ./nope: no such file"),
+    "missing relative vae": ({"vae": "./nope"}, 2, "--vae ./nope: no such file"),
     "missing published model": (
         {"model_id": "./SkyReels-V3-R2V-14B"},
         3,

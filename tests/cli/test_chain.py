@@ -162,7 +162,7 @@ def test_a_chain_needs_a_video_and_a_model(capsys):
 
 
 def test_help_of_a_chain(capsys, cli):
-    assert continuous(["--help"]) == 0
+    assert continuous(["--help", "all"]) == 0
     text = capsys.readouterr().out
     for flag in ("--num_videos", "--handover", "--concat", "--no_vlm", "--vlm_device", "--color_match"):
         assert flag in text

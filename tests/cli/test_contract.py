@@ -88,7 +88,7 @@ def test_help_of_a_task_shows_its_flags_and_defaults(cli):
     assert "Skywork/SkyReels-V3-R2V-14B" in text
     assert "480P, 540P, 720P" in text
     assert "--ar_step" not in text
-    assert "--i2v_stability" in cli("--help").out
+    assert "--i2v_stability" in cli("--help", "all").out
 
 
 def test_list_tasks_version_and_env(cli):

@@ -33,7 +33,7 @@ def decoded(path):
 def test_the_plan_lists_the_rolls(cli, extend):
     finished = cli(*extend("--dry_run", duration=11))
     assert finished.code == 0, finished.err
-    assert "rolls     132, 132, 4 frames" in finished.out
+    assert "segments  132, 132, 4 frames" in finished.out
     plan = json.loads(cli(*extend("--dry_run", "--json", duration=11)).out)
     assert [roll["latent_frames"] for roll in plan["rolls"]] == [33, 33, 1]
     assert plan["forwards"] == 3
@@ -115,7 +115,7 @@ def test_a_prompt_for_every_roll(cli, extend, tmp_path):
     common = ("--output", tmp_path / "a.npy", "--save_latents", tmp_path / "a.safetensors", "--overwrite")
     prompts = ("--roll_prompts", tmp_path / "prompts.txt")
     assert (
-        "has 3 prompts, and there are 2 rolls; leave out 1"
+        "has 3 prompts, and there are 2 segments; leave out 1"
         in cli(*extend(*prompts, *common, duration=6)).complaint
     )
     (tmp_path / "prompts.txt").write_text("a square moves\na circle stands\n", encoding="utf-8")
@@ -129,7 +129,7 @@ def test_a_prompt_for_every_roll(cli, extend, tmp_path):
     assert not travel["latents_1"].equal(plain["latents_1"])
     (tmp_path / "prompts.txt").write_text("a square moves\n", encoding="utf-8")
     finished = cli(*extend(*prompts, "--dry_run", duration=6))
-    assert "has 1 prompts for 2 rolls; the last one is used to the end" in finished.err
+    assert "has 1 prompts for 2 segments; the last one is used to the end" in finished.err
     both = [*extend(*prompts, "--dry_run"), "--prompt", "x"]
     assert "not together with --roll_prompts" in cli(*both).complaint
 

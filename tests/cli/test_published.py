@@ -220,7 +220,7 @@ def test_a_flag_without_effect_is_said_in_one_line(flag):
         ("--task animate-14B", "--task_type animate-14B: is not supported; reference_to_video"),
         (
             "--pose_video a.mp4",
-            "--pose_video a.mp4: of Wan-Video/Wan2.2, cannot be done here; animate-14B and",
+            "--pose_video a.mp4: of Wan-Video/Wan2.2, cannot be done here; it is for animate-14B and",
         ),
         (
             "--model HYVideo-S/2",
@@ -261,7 +261,7 @@ def test_a_lora_of_three_flags_is_one_here():
 
 def test_weights_are_found_by_their_published_place():
     weights = "ckpts/hunyuan-video-i2v-720p/transformers/mp_rank_00_model_states.pt"
-    assert translate(["--i2v-dit-weight", weights])[0] == ["--model_id=ckpts"]
+    assert translate(["--i2v-dit-weight", weights])[0] == ["--model_id=./ckpts"]
     assert translate(["--i2v-dit-weight", weights, "--model-base", "mine"])[0] == ["--model_id=mine"]
 
 

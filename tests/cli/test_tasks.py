@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import REFS
+from videogen.planning.measured_rates import read_rates
 from videogen.tasks import config
 from videogen.tasks.geometry import bucket_size
 from videogen.tasks.table import TASKS
@@ -67,6 +68,7 @@ def test_task(cli, tmp_path, make_video, speech, task):
     record = json.loads((tmp_path / "out.json").read_text())
     assert (record["width"], record["height"], record["num_frames"]) == (width, height, frames)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.json", "out.mp4"]
+    assert read_rates()[0].task == task  # what is kept of a video with as many steps as were planned
 
 
 @pytest.mark.parametrize("name", ["robot", "balloon", "hills"])

@@ -29,6 +29,7 @@ from videogen.media.audio import read_audio
 from videogen.media.download import Fetcher
 from videogen.media.image import read_image
 from videogen.media.video_reader import read_comment, read_video
+from videogen.planning.measured_rates import parse_rates
 from videogen.prompts.chat_models import find_model
 from videogen.results import sidecar
 from videogen.results.resume_store import ResumeStore
@@ -122,11 +123,12 @@ KINDS = {
     **{f"video {name}": Kind(name, _video) for name in ("video_hdr.mov", "video_fields.mp4", "frames.npy")},
     "comment": Kind("video.mp4", lambda path: (read_comment(path), sidecar.read_record(path))),
     "config": Kind("config.yaml", lambda path: sources.from_config(str(path)), text=True),
-    "prompts of jobs": Kind("jobs.txt", lambda path: jobs.read_jobs(str(path), {}, ()), text=True),
-    "jobs": Kind("jobs.jsonl", lambda path: jobs.read_jobs(str(path), {}, ()), text=True),
+    "prompts of jobs": Kind("jobs.txt", lambda path: jobs.read_jobs(str(path), {}, {}), text=True),
+    "jobs": Kind("jobs.jsonl", lambda path: jobs.read_jobs(str(path), {}, {}), text=True),
     "prompts": Kind("prompts.txt", lambda path: prompts(str(path)), text=True),
     "record": Kind("record.json", _record, text=True),
     "ratios": Kind("ratios.json", read_ratios, text=True),
+    "measured rates": Kind("rates.json", parse_rates, text=True),
     "stored state": Kind("a.parts/state.json", _store, text=True),
     "stored frames": Kind("a.parts/001.npy", _store),
     "stored latents": Kind("a.parts/001.safetensors", _store),

@@ -163,3 +163,7 @@ def texts(folder: Path) -> None:
     (folder / "record.json").write_text(json.dumps(record))
     ratios = {"ratios": {"steps": 4, "transformers": [[1.0, 0.9, 0.8, 0.7]]}, "schedule": {"shift": 8.0}}
     (folder / "ratios.json").write_text(json.dumps(ratios))
+    words = {"device": "cpu", "task": "t", "model": "m", "size": "48x32, 5 frames", "date": "2026-11-30"}
+    numbers = {"forwards_per_step": 2, "tokens": 12, "pixels": 7680, "step": 0.5, "load": 1.0, "other": 2.0}
+    rates = {"rates": [{**words, **numbers, "settings": {"dtype": "float32"}}]}
+    (folder / "rates.json").write_text(json.dumps(rates))

@@ -19,7 +19,7 @@ from videogen.tasks.options import OPTIONS
 FETCHER = Fetcher(folder=None)
 READERS = {
     "--config": sources.from_config,
-    "--jobs": lambda file: jobs.read_jobs(file, {}, ()),
+    "--jobs": lambda file: jobs.read_jobs(file, {}, {}),
     "--roll_prompts": OPTIONS["roll_prompts"].value,
     "--from_metadata": lambda file: sources.from_metadata(file, {}),
     "--input_image": lambda file: read_image("--input_image", file, FETCHER),

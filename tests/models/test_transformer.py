@@ -4,7 +4,12 @@ import json
 
 import pytest
 import torch
-from diffusers import SkyReelsV2Transformer3DModel, WanTransformer3DModel
+from diffusers import (
+    AutoModel,
+    HunyuanVideoTransformer3DModel,
+    SkyReelsV2Transformer3DModel,
+    WanTransformer3DModel,
+)
 from diffusers.hooks import (
     FirstBlockCacheConfig,
     HookRegistry,
@@ -18,6 +23,7 @@ from torch._dynamo.testing import CompileCounter
 
 from videogen.errors import CheckpointError
 from videogen.models.components import take_over
+from videogen.models.hunyuan.transformer import HunyuanDiT, make_dit
 from videogen.models.wan.transformer import WanDiT
 
 SIZES = {
@@ -31,6 +37,17 @@ SIZES = {
 }
 WEIGHTS = "pytorch_lora_weights.safetensors"
 IMAGE = {"image_dim": 8, "added_kv_proj_dim": 24}
+HUNYUAN = {
+    "in_channels": 4,
+    "out_channels": 4,
+    "num_attention_heads": 2,
+    "attention_head_dim": 10,
+    "patch_size": 1,
+    "guidance_embeds": True,
+    "text_embed_dim": 16,
+    "pooled_projection_dim": 8,
+    "rope_axes_dim": (2, 4, 4),
+}
 SPEECH = {"audio_dim": 8, "audio_features": 6, "audio_hidden_dim": 8, "audio_tokens": 4}
 
 
@@ -208,6 +225,8 @@ def test_pyramid_broadcast_knows_self_from_cross_attention(make):
 THEIRS = {
     "Wan": (WanTransformer3DModel, {}),
     "Wan with an image": (WanTransformer3DModel, IMAGE),
+    "image beside the text": (WanTransformer3DModel, {"image_dim": 8}),
+    "first and last image": (WanTransformer3DModel, IMAGE | {"pos_embed_seq_len": 514}),
     "frame rate": (SkyReelsV2Transformer3DModel, {"inject_sample_info": True}),
 }
 
@@ -224,7 +243,8 @@ def test_a_transformer_of_diffusers_is_taken_over(make, case):
     assert {name: tensor.data_ptr() for name, tensor in ours.state_dict().items()} == where  # no copies
     given = inputs()
     if "image_dim" in more:
-        given["encoder_hidden_states_image"] = torch.ones(1, 257, 8)
+        images = 2 if "pos_embed_seq_len" in more else 1
+        given["encoder_hidden_states_image"] = torch.linspace(0, 1, 257 * 8 * images).view(images, 257, 8)
     fps = [{}, {}] if kind is WanTransformer3DModel else [{"fps": torch.tensor([1])}, {"fps": [1]}]
     torch.testing.assert_close(
         ours(**given, **fps[0]).sample, theirs(**given, **fps[1]).sample, atol=2e-5, rtol=2e-5
@@ -235,8 +255,6 @@ def test_a_transformer_of_diffusers_is_taken_over(make, case):
     ("more", "said"),
     [
         ({"cross_attn_norm": False}, r"missing blocks\.0\.norm2\.weight"),
-        ({"image_dim": 8}, "missing blocks.0.attn2.add_k_proj.weight"),
-        (IMAGE | {"pos_embed_seq_len": 514}, "unexpected condition_embedder.image_embedder.pos_embed"),
     ],
 )
 def test_what_ours_cannot_hold_is_not_taken_over(make, more, said):
@@ -270,3 +288,36 @@ def test_one_file_is_read_as_diffusers_reads_it(make, tmp_path):
         WanDiT.from_single_file(state)
     with pytest.raises(TypeError, match="quantization_config"):
         WanDiT.from_single_file("https://huggingface.co/a/b/blob/main/c.safetensors", quantization_config={})
+
+
+def test_diffusers_opens_what_it_can_hold(make, tmp_path):
+    for more, kind in (({}, WanTransformer3DModel), (IMAGE, WanTransformer3DModel)):
+        make(**more).save_pretrained(tmp_path / "saved")
+        assert type(AutoModel.from_pretrained(str(tmp_path / "saved"))) is kind
+        again = WanDiT.from_pretrained(tmp_path / "saved")
+        assert {name: again.config[name] for name in SIZES} == SIZES
+    for more in (SPEECH, {"inject_sample_info": True}):
+        make(**more).save_pretrained(tmp_path / "own")
+        assert json.loads((tmp_path / "own/config.json").read_text())["_class_name"] == "WanDiT"
+    hunyuan = HunyuanDiT(num_layers=1, num_single_layers=1, num_refiner_layers=1, **HUNYUAN)
+    hunyuan.save_pretrained(tmp_path / "hunyuan")
+    assert type(AutoModel.from_pretrained(str(tmp_path / "hunyuan"))) is HunyuanVideoTransformer3DModel
+
+
+@torch.no_grad()
+def test_the_other_network_is_one_graph():
+    torch.compiler.reset()
+    model = make_dit({**HUNYUAN, "num_layers": 1, "num_single_layers": 1, "num_refiner_layers": 1}).eval()
+    given = {
+        "hidden_states": torch.randn(1, 4, 2, 8, 8),
+        "timestep": torch.tensor([500.0]),
+        "encoder_hidden_states": torch.randn(1, 6, 16),
+        "encoder_attention_mask": torch.ones(1, 6),
+        "pooled_projections": torch.randn(1, 8),
+        "guidance": torch.tensor([6000.0]),
+    }
+    expected = model(**given).sample
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(**given).sample, expected, atol=1e-5, rtol=1e-5)
+    exported = torch.export.export(model, args=(), kwargs=given).module()
+    torch.testing.assert_close(exported(**given).sample, expected, atol=1e-5, rtol=1e-5)

@@ -4,9 +4,10 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import (
@@ -18,9 +19,10 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.file_download import repo_folder_name
+from huggingface_hub.file_download import DryRunFileInfo, repo_folder_name
 
 from videogen.errors import CheckpointError, first_line
+from videogen.results.run_summary import amount
 
 _access: ContextVar[Mapping[str, Any]] = ContextVar("access", default=MappingProxyType({}))
 
@@ -61,24 +63,30 @@ def download(
         names: hub ids of one repository.
         revision: branch, tag or commit.
         patterns: file name patterns of the wanted files.
-        expected_bytes: size of the download, 0 if not known; the disk must have it free.
+        expected_bytes: size of the download, 0 to ask for it; the disk must have it free.
         timeout: seconds without progress after which the download is given up.
 
     Raises:
         CheckpointError: offline, unreachable, no such repository or revision, no access, no space.
     """
-    _check_space(names[0], expected_bytes)
+    check_space(f"--model_id {names[0]}", {names[0]: expected_bytes})
     patience = constants.DEFAULT_ETAG_TIMEOUT if timeout is None else max(1, round(timeout))
     constants.HF_HUB_DOWNLOAD_TIMEOUT = patience
     for name in names:
+        fetch = partial(
+            snapshot_download,
+            name,
+            revision=revision,
+            allow_patterns=list(patterns),
+            etag_timeout=patience,
+            **_access.get(),
+        )
         try:
-            folder = snapshot_download(
-                name,
-                revision=revision,
-                allow_patterns=list(patterns),
-                etag_timeout=patience,
-                **_access.get(),
-            )
+            if not expected_bytes:
+                found = cast("list[DryRunFileInfo]", fetch(dry_run=True))
+                missing = sum(file.file_size or 0 for file in found if file.will_download)
+                check_space(f"--model_id {name}", {name: downloaded(name) + missing})
+            folder = fetch()
         except GatedRepoError as error:  # a kind of RepositoryNotFoundError
             raise CheckpointError(_error_message(name, revision, error)) from None
         except RepositoryNotFoundError:
@@ -103,14 +111,40 @@ def _error_message(name: str, revision: str, error: Exception) -> str:
     return f"--model_id {name}: could not be downloaded ({first_line(error)}); {advice}"
 
 
-def _check_space(name: str, needed: int) -> None:
-    cache = Path(_access.get().get("cache_dir") or constants.HF_HUB_CACHE)
+def cache_folder() -> Path:
+    """Return the folder that repositories are downloaded into."""
+    return Path(_access.get().get("cache_dir") or constants.HF_HUB_CACHE)
+
+
+def downloaded(name: str) -> int:
+    """Return the bytes of a repository that are here already."""
+    blobs = cache_folder() / repo_folder_name(repo_id=name, repo_type="model") / "blobs"
+    return sum(file.stat().st_size for file in blobs.glob("*"))
+
+
+def free_space() -> int | None:
+    """Return the bytes that the disk of the folder has free; None where it does not say."""
+    cache = cache_folder().absolute()
     there = next(parent for parent in (cache, *cache.parents) if parent.exists())
-    free = shutil.disk_usage(there).free
-    blobs = cache / repo_folder_name(repo_id=name, repo_type="model") / "blobs"
-    needed -= sum(file.stat().st_size for file in blobs.glob("*"))  # already downloaded
-    if needed > free:
+    try:
+        return shutil.disk_usage(there).free
+    except OSError:
+        return None
+
+
+def check_space(what: str, sizes: Mapping[str, int]) -> None:
+    """Refuse repositories that the disk has no room for, as far as they are not here.
+
+    Args:
+        what: flags and names, for the message.
+        sizes: name -> bytes.
+
+    Raises:
+        CheckpointError: there is too little.
+    """
+    needed, free = sum(max(0, size - downloaded(name)) for name, size in sizes.items()), free_space()
+    if free is not None and needed > free:
         raise CheckpointError(
-            f"--model_id {name}: the download takes {needed / 1e9:.0f} GB and {there} has "
-            f"{free / 1e9:.0f} GB free; set HF_HOME to a larger disk"
+            f"{what}: the download takes {amount(needed)} and {cache_folder()} "
+            f"has {amount(free)} free; set HF_HOME to a larger disk"
         )

@@ -44,20 +44,20 @@ def replaced_files(options: Mapping[str, Any]) -> dict[str, Path]:
             flag = flag_of(component)
             if component in found:
                 fix = "add ':high' to one and ':low' to the other" if name == "transformer" else "name one"
-                raise InputError(flag, one.path, "is the second for one network", fix)
-            _check_file(flag, one.path)
+                raise InputError(flag, one.given or one.path, "is the second for one network", fix)
+            _check_file(flag, one.path, one.given)
             found[component] = one.path
     return found
 
 
-def _check_file(flag: str, path: Path) -> None:
+def _check_file(flag: str, path: Path, given: str) -> None:
     if not path.is_file():
         what = "is a folder, not a weight file" if path.is_dir() else "no such file"
         names = [file.name for file in path.parent.glob("*") if file.suffix in SUFFIXES]
         inside = next((file for file in sorted(path.glob("*")) if file.suffix in SUFFIXES), None)
         close = nearest(path.name, names)
         fix = f"nearest {inside or (path.parent / close if close else '')}" if inside or close else ""
-        raise InputError(flag, path, what, fix or f"give one file ({', '.join(SUFFIXES)})")
+        raise InputError(flag, given or path, what, fix or f"give one file ({', '.join(SUFFIXES)})")
     if path.suffix not in SUFFIXES:
         raise InputError(flag, path, "is no weight file", f"give one file ({', '.join(SUFFIXES)})")
     check_header(path)

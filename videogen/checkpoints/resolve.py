@@ -60,6 +60,9 @@ def locate(
     if model_id.partition(":")[0] == "tiny":
         return _locate_tiny(model_id, task, replaced or {})
     if path := local_path(model_id):
+        meant = next(filter(None, (row.model(path.name) for row in VARIANTS[task.name])), None)
+        instead = f"or the hub id {meant.names[0]}" if meant else "a hub id or 'tiny'"
+        require_folder(f"--model_id {model_id}", path, f"give an existing folder, {instead}")
         return inspect(path, task, name=path.resolve().name, replaced=replaced)
     if not HUB_ID.fullmatch(model_id):
         near = "nearest 'tiny'" if nearest(model_id.lower(), ["tiny"]) else f"default {task.default_model()}"
@@ -165,9 +168,6 @@ def _inspect(folder: Path, task: TaskSpec, name: str, replaced: Mapping[str, Pat
         CheckpointError: what is missing or broken, and what is expected.
         InputError: a model for another task.
     """
-    meant = next(filter(None, (row.model(folder.name) for row in VARIANTS[task.name])), None)
-    instead = f"or the hub id {meant.names[0]}" if meant else "a hub id or 'tiny'"
-    require_folder(f"--model_id {folder}", folder, f"give an existing folder, {instead}")
     layout = detect(folder)
     rows = VARIANTS[task.name]
     needed = [dict.fromkeys(places_of(name, row.components).values()) for row in rows for name in row.layouts]

@@ -7,7 +7,7 @@ joined film.
 import json
 import re
 import secrets
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 from videogen import files
 from videogen.checkpoints import layouts, replacements, resolve
 from videogen.cli import main as cli
-from videogen.cli.parser import Program
+from videogen.cli.help import Program
 from videogen.cli.process_end import end
 from videogen.cli.sources import Asked
 from videogen.errors import CheckpointError, InputError
@@ -63,19 +63,20 @@ prompts_log.txt with the prompt of every video. The model decides the task:
 
 example:
   generate_continuous.py --video first.mp4 --ckpt_dir {DEFAULT_MODELS[0]} --num_videos 12 \\
-      --base_seed 42 --custom_prompt "{PREFIX}" --sample_steps 40 --sample_guide_scale 5.0 --vlm_device cuda:1
+      --base_seed 42 --custom_prompt "{PREFIX}" --sample_steps 40 --vlm_device cuda:1
 """,
     chain=next(iter(V2V)),
+    required=("input_video", "model_id"),
     helps={
         "task_type": f"{CHOICE}; follows from the model unless given",
         "model_id": f"a folder, a hub id like {MODELS}, or 'tiny'",
-        "output_dir": f"folder of the chain (default {DEFAULTS['output_dir']!r})",
+        "output_dir": f"folder of the chain (default {DEFAULTS['output_dir']})",
         "seed": "video i has the seed N + i (default: drawn once and kept)",
-        "custom_prompt": f"put in front of every description (default {PREFIX!r})",
+        "custom_prompt": f"put in front of every description (default {PREFIX})",
         "num_frames": f"length of each video in frames, 4k+1; the default follows from the task: {LENGTHS}",
         "num_videos": f"how many videos, each with the next seed (default {DEFAULTS['num_videos']})",
         "handover": "what a video begins with: the lossless last frame of the one before, or what its mp4 "
-        f"holds, as published (frames, mp4) (default {DEFAULTS['handover']!r})",
+        f"holds, as published (frames, mp4) (default {DEFAULTS['handover']})",
         "color_match": "match the colours of every video to the frame it begins with",
     },
 )
@@ -109,12 +110,12 @@ def _make_chain(asked: Asked, workdir: Path) -> int:
 class Chain:
     """A chain, checked.
 
-    ``values`` are those of every link but for its input, seed and names; ``recorded``: as in ``Item``.
+    ``values`` are those of every link but for its input, seed and names; ``origins``: as in ``Item``.
     ``options`` are those of the chain itself.
     """
 
     values: Mapping[str, object]
-    recorded: Collection[str]
+    origins: Mapping[str, str]
     options: Options
     folder: Path
     base_seed: int
@@ -137,7 +138,7 @@ class Chain:
             own["input_video"] = str(previous.outputs.path)
             if previous.outputs.last_frame is not None:
                 own["input_image"] = str(previous.outputs.last_frame)
-        item = Item(values={**self.values, **own}, recorded=self.recorded)
+        item = Item(values={**self.values, **own}, origins=self.origins)
         (plan,) = make_plans([item], self.policy, self.workdir)
         return replace(plan, index=index)
 
@@ -194,7 +195,7 @@ def plan_chain(asked: Asked, workdir: Path, locks: OutputLocks | None = None) ->
     state = _check_folder(folder, policy, locks)
     chain = Chain(
         values=_of_links(asked.values, options),
-        recorded=asked.recorded,
+        origins=asked.origins,
         options=options,
         folder=folder,
         base_seed=_base_seed(options, state if policy.resume else None),

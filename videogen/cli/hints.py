@@ -8,7 +8,9 @@ SYNONYMS: dict[str, str] = {
     word: advice
     for advice, words in {
         "--num_inference_steps":
-            "steps num_steps sampling_steps inference_step denoising_steps nfe iterations",
+            "step steps num_steps sampling_steps inference_step denoising_steps nfe iterations",
+        "--guidance_scale_img": "cfg_img image_cfg img_cfg image_guidance_scale",
+        "--guidance_scale_audio": "cfg_audio audio_cfg",
         "--guidance_scale":
             "cfg guidance cfg_value cfg_weight scale guide_scale text_cfg_scale guidance_strength",
         "--quantize int8, int4 or float8, or --low_vram":
@@ -20,7 +22,7 @@ SYNONYMS: dict[str, str] = {
         "--attention_backend":
             "attention attn attn_mode attn_implementation attention_mode sdpa flash_attn flash_attention "
             "sage sage_attention sageattn xformers use_flash_attn",
-        "--jobs FILE (--roll_prompts FILE has a prompt for every roll of one video)":
+        "--jobs FILE (--roll_prompts FILE has a prompt for every segment of one video)":
             "prompt_file prompts_file prompts prompt_list prompt_path input_file csv batch_file from_file "
             "job batch_prompts",
         "--seed 1,2,3 for several videos of a prompt, or --jobs FILE for a list":
@@ -49,9 +51,9 @@ SYNONYMS: dict[str, str] = {
         "--fps (there is no interpolation here)": "interpolate interpolation rife frame_interpolation",
         "--fps": "framerate frame_rate rate",
         "--input_image":
-            "img image_path first_frame start_image init_image input_img i2v_image init_img start_frame "
+            "i img image_path first_frame start_image init_image input_img i2v_image init_img start_frame "
             "source_image picture",
-        "--end_image": "last_frame last_image end_frame tail_image",
+        "--end_image": "last_frame last_image end_frame tail_image tail",
         "--input_video": "vid v2v init_video source_video video_file input_vid",
         "--input_audio": "speech wav audio_path audio_file sound voice",
         "--ref_imgs":
@@ -59,8 +61,10 @@ SYNONYMS: dict[str, str] = {
             "references",
         "--model_id":
             "checkpoint ckpt model_path model_name weights pretrained repo repo_id "
-            "pretrained_model_name_or_path model_dir checkpoint_path checkpoint_dir path",
-        "--task_type": "mode t type pipeline task_name",
+            "pretrained_model_name_or_path model_dir checkpoint_path checkpoint_dir path m modle",
+        "--task_type (see --list_tasks)":
+            "mode t type pipeline task_name t2v i2v txt2vid img2vid text2video image2video extend extension "
+            "avatar talking lipsync",
         "--prompt": "text p caption description",
         "--lora": "loras lora_weights adapter lora_name lora_file",
         "--lora PATH:SCALE": "lora_strength lora_weight lora_alpha lora_multiplier",
@@ -68,14 +72,14 @@ SYNONYMS: dict[str, str] = {
         "--shift": "time_shift timestep_shift flow discrete_flow_shift",
         "--compile": "torch_compile compiled use_compile",
         "--cache, or --teacache":
-            "tea_cache magcache mag_cache first_block_cache fbcache taylorseer easycache",
+            "tea_cache teacaching magcache mag_cache first_block_cache fbcache taylorseer easycache",
         "--vae_tiling": "tiling tiled tiled_vae tile vae_tile enable_vae_tiling vae_slicing tile_size",
         "--prompt_enhancer":
             "enhance enhance_prompt rewrite rewrite_prompt prompt_extend extend_prompt upsample_prompt "
             "prompt_rewrite enhancer",
         "--overwrite": "force f yes y replace clobber",
         "--resume": "skip skip_existing continue restart resume_from",
-        "--dry_run": "plan check test validate simulate dryrun estimate",
+        "--dry_run": "dry plan check test validate simulate dryrun estimate",
         "--verbose": "debug log_level loglevel trace",
         "--quiet": "silent q no_progress",
         "--list_tasks": "list tasks list_models models show_tasks",
@@ -83,19 +87,45 @@ SYNONYMS: dict[str, str] = {
         "--config FILE.yaml": "cfg_file settings yaml config_file conf params",
         "--seed": "random_seed manual_seed rng noise_seed s",
         "--overlap_history": "overlap overlap_frames",
+        "--preset lightning": "lightning lightx2v turbo distill distilled fast few_steps",
+        "--output NAME.mp4 (.mov, .webm, .mkv, .gif, .npy, or a folder of PNGs)":
+            "format output_format container gif mp4 webm png extension_name",
+        "--codec": "vcodec encoder prores vp9 h264 ffv1",
+        "--crf (lower is better)": "quality bitrate video_quality",
+        "--height and --width; else the shape follows the input": "portrait landscape vertical orientation",
+        "--ulysses_degree, with --use_usp under torchrun": "ulysses sp_size sp_degree",
+        "--ring_degree, with --use_usp under torchrun": "ring ring_size",
+        "--keep_parts": "keep keep_segments keep_temp",
+        "--help all": "usage help_all full_help",
     }.items()
     for word in words.split()
 }
 # fmt: on
 
 
+SHORTEST = 2  # letters; shorter words are like everything
+# Words behind a name that say no more than the name.
+TAILS = (
+    *("path", "file", "name", "value", "id", "info", "out", "output", "model", "wh", "scale", "strength"),
+    *("weight", "low", "high", "option", "mode"),
+)
+
+
 def hint(flag: str) -> str | None:
     """Return what an unknown flag or key may have meant, as advice; None where nothing is like it."""
     name = flag.lstrip("-").lower().replace("-", "_")
-    if advice := SYNONYMS.get(name):
-        return f"use {advice}"
-    close = nearest(name, FLAG_NAMES) if len(name) > SHORTEST else None
-    return f"nearest {'--' if flag.startswith('-') else ''}{close}" if close else None
-
-
-SHORTEST = 2  # letters; shorter words are like everything
+    dashes = "--" if flag.startswith("-") else ""
+    head, _, tail = name.rpartition("_")
+    for meant in (name, head) if tail in TAILS else (name,):
+        if advice := SYNONYMS.get(meant):
+            return f"use {advice}"
+        if meant in FLAG_NAMES:
+            return f"nearest {dashes}{meant}"
+    if len(name) <= SHORTEST:
+        return None
+    if close := nearest(name, FLAG_NAMES):
+        return f"nearest {dashes}{close}"
+    close = nearest(
+        name, (word for word in SYNONYMS if len(word) > SHORTEST and abs(len(word) - len(name)) < 3)
+    )
+    return f"use {SYNONYMS[close]}" if close else None

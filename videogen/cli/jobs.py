@@ -5,7 +5,7 @@ import io
 import itertools
 import logging
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from videogen.checkpoints import resolve
@@ -15,7 +15,7 @@ from videogen.cli.task_choice import with_task
 from videogen.errors import InputError, brief
 from videogen.files import parse_json
 from videogen.planning.request import Item, labelled
-from videogen.tasks.option_types import paths, prompts, seeds
+from videogen.tasks.option_types import guidance, paths, prompts, seeds
 from videogen.tasks.options import FLAG_NAMES, OPTIONS, Option, merge
 from videogen.tasks.table import find, variant
 
@@ -25,17 +25,15 @@ STDIN = "-"
 MOST = 10_000  # videos of one line
 LISTS = (paths, prompts, seeds)  # types whose value is a list itself
 EXAMPLE = 'for example {"prompt": "a cat", "seed": 1}'
-# One of these says what a video shows, or lets a model say it.
-SHOWN_BY = ("prompt", "roll_prompts", "captioner", "input_video")
 
 Entry = tuple[str, Mapping[str, object]]
 """Where it stands, for messages, and the values there by spelling of their option."""
 
 
-def read_jobs(file: str, base: Mapping[str, object], recorded: Collection[str]) -> list[Item]:
+def read_jobs(file: str, base: Mapping[str, object], origins: Mapping[str, str]) -> list[Item]:
     """Read a --jobs file; its suffix or its first line says what kind it is.
 
-    Of the ``base`` values, those ``recorded`` come from an earlier result.
+    ``origins`` says where the ``base`` values come from.
 
     Raises:
         InputError: unreadable, empty, or a broken line, with its number.
@@ -50,11 +48,11 @@ def read_jobs(file: str, base: Mapping[str, object], recorded: Collection[str]) 
         entries = list(_text(file, read_text("--jobs", file)))
     if not entries:
         raise InputError("--jobs", file, "is empty", "one prompt per line, or one JSON object per line")
-    return [item for source, content in entries for item in items_of(content, source, base, recorded)]
+    return [item for source, content in entries for item in items_of(content, source, base, origins)]
 
 
 def items_of(
-    content: Mapping[str, object], source: str, base: Mapping[str, object], recorded: Collection[str]
+    content: Mapping[str, object], source: str, base: Mapping[str, object], origins: Mapping[str, str]
 ) -> Iterator[Item]:
     """Yield the videos of one entry: one, or one for each combination of the values in its lists.
 
@@ -76,17 +74,18 @@ def items_of(
     for values in itertools.product(*choices.values()):
         own = from_mapping(dict(zip(choices, values, strict=True)), source, one_video=True)
         with labelled(source):
-            yield Item(values=with_task(merge(base, own)), label=source, recorded=set(recorded) - own.keys())
+            known = {**origins, **dict.fromkeys(own, "job list")}
+            yield Item(values=with_task(merge(base, own)), label=source, origins=known)
 
 
 def stream(
-    lines: Iterator[str], base: Mapping[str, object], recorded: Collection[str]
+    lines: Iterator[str], base: Mapping[str, object], origins: Mapping[str, str]
 ) -> Iterator[list[Item] | InputError]:
     """Yield the videos of every line as it comes; for a line that cannot be used, what is wrong with it."""
     for number, line in enumerate(lines, start=1):
         try:
             entries = list(_lines([(number, line)], STDIN))
-            yield [item for source, content in entries for item in items_of(content, source, base, recorded)]
+            yield [item for source, content in entries for item in items_of(content, source, base, origins)]
         except InputError as error:
             yield error
 
@@ -100,7 +99,7 @@ def _choices(
     nested = all(isinstance(value, list) for value in given)
     if (option.repeat or option.parse in LISTS) and not nested:
         return [given]
-    if option.name == "guidance_scale" and len(given) == 2 and not nested and _has_two_experts(content, base):
+    if option.parse is guidance and len(given) == 2 and not nested and _has_two_experts(content, base):
         return [given]  # low and high noise
     return given
 
@@ -217,7 +216,8 @@ def _check_columns(columns: Sequence[str], source: str, base: Mapping[str, objec
         name = named(column, source).name
         if known.count(name) > 1:
             raise InputError(source, column, f"is there twice ({OPTIONS[name].flag})", "leave one out")
-    if not any(name in known or base.get(name) for name in SHOWN_BY):
+    shown_by = [name for name, option in OPTIONS.items() if option.shows]
+    if not any(name in known or base.get(name) for name in shown_by):
         what = f"has no column 'prompt' (it has {', '.join(columns)})"
         raise InputError(source, None, what, "add one, or give --prompt")
 

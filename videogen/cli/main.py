@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, NoReturn, cast
 from videogen import __version__, distributed
 from videogen.cli import own_folders
 from videogen.cli.captions import caption
+from videogen.cli.help import Program, help_text
 from videogen.cli.jobs import STDIN, read_jobs, stream
 from videogen.cli.logs import set_up_logging
-from videogen.cli.parser import Program, help_text, parse
+from videogen.cli.parser import parse
 from videogen.cli.process_end import discard_stdout, end, open_missing_streams
 from videogen.cli.published import translate
 from videogen.cli.sources import Asked, gather
@@ -37,6 +38,7 @@ from videogen.planning import plan_report
 from videogen.planning.local_devices import check_device_exists
 from videogen.planning.plan import Outline
 from videogen.planning.request import Item, make_plans
+from videogen.planning.surroundings import check_disk
 from videogen.results.output_locks import OutputLocks
 from videogen.results.output_paths import OverwritePolicy
 from videogen.results.sidecar import changed_inputs
@@ -148,9 +150,9 @@ def _failed(code: int, message: str, verbose: bool = False) -> int:
 
 def _follow(arguments: list[str]) -> int:
     """Follow rank 0 as every other rank does, without a word."""
-    given, wants_help = parse(translate(arguments)[0])
+    given, topic = parse(translate(arguments)[0])
     asked = gather(given)
-    if wants_help or asked.settings.answers:
+    if topic is not None or asked.settings.answers:
         return 0
     logger.handlers = [logging.NullHandler()]
     quieten_libraries(verbose=asked.settings.verbose)
@@ -164,11 +166,11 @@ def _follow(arguments: list[str]) -> int:
 def _command(arguments: list[str], work: Callable[[Asked, Path], int], about: Program | None) -> int:
     """Answer what needs no work, else do the work."""
     words, notes = translate(arguments)
-    given, wants_help = parse(words)
-    if wants_help:
-        task = given.get("task_type")
-        task = task and published_task(task, has_image="input_image" in given)[0]
-        say([help_text(task, about).rstrip()])
+    given, topic = parse(words)
+    if topic is not None:
+        topic = topic or given.get("task_type")
+        topic = topic and published_task(topic, has_image="input_image" in given)[0]
+        say([help_text(topic or None, about, given.get("model_id")).rstrip()])
     elif given.get("version"):
         say([__version__])
     elif given.get("list_tasks"):
@@ -178,10 +180,10 @@ def _command(arguments: list[str], work: Callable[[Asked, Path], int], about: Pr
 
         say([script(shell, about)])
     elif given.get("env"):
-        quieten_libraries(verbose=bool(given.get("verbose")))
-        from videogen.runtime.device import environment  # noqa: PLC0415 - needs torch
+        from videogen.cli.environment import environment  # noqa: PLC0415 - only for this
 
-        say(environment())
+        found = environment(imports=bool(given.get("verbose")))
+        say([json.dumps(found.to_json())] if given.get("json") else found.lines())
     else:
         asked = gather(given)
         set_up_logging(asked.settings)
@@ -207,9 +209,9 @@ def _generate(asked: Asked, workdir: Path) -> int:
     if settings.jobs == STDIN:
         return _stream(asked, policy, workdir)
     if settings.jobs is not None:
-        items = read_jobs(settings.jobs, asked.values, asked.recorded)
+        items = read_jobs(settings.jobs, asked.values, asked.origins)
     else:
-        items = [Item(values=with_task(asked.values), recorded=asked.recorded)]
+        items = [Item(values=with_task(asked.values), origins=asked.origins)]
     with OutputLocks() as locks:
         plans = make_plans(items, policy, workdir, None if settings.dry_run else locks)
         return _carry_out(plans, settings)
@@ -223,6 +225,7 @@ def _carry_out(plans: list[Outline], settings: RunSettings) -> int:
     if settings.dry_run:
         say(_described(plans, as_json=settings.json))
         return 0
+    check_disk(plans)
     for plan in plans:
         _announce(plan)
     logger.info("loading libraries")
@@ -238,7 +241,7 @@ def _stream(asked: Asked, policy: OverwritePolicy, workdir: Path) -> int:
 
     def planned() -> Iterator[list[Outline]]:
         nonlocal count, refused
-        for items in stream(iter(sys.stdin.readline, ""), asked.values, asked.recorded):
+        for items in stream(iter(sys.stdin.readline, ""), asked.values, asked.origins):
             with OutputLocks() as locks:
                 try:
                     if isinstance(items, VideoGenError):
@@ -299,7 +302,7 @@ def _described(plans: Sequence[Outline], *, as_json: bool) -> Iterator[str]:
     if as_json:
         yield from (json.dumps(plan_report.to_json(plan)) for plan in plans)
     else:
-        yield "\n\n".join(plan_report.describe(plan) for plan in plans)
+        yield plan_report.describe(*plans)
 
 
 def _say_outcomes(outcomes: "Iterator[Result | Failure]", of_all: str, settings: RunSettings) -> int:

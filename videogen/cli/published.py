@@ -101,7 +101,9 @@ def _weights(given: Given) -> Sequence[str]:
     if [parent.name for parent in file.parents][:2] != ["transformers", "hunyuan-video-i2v-720p"]:
         what = "is not in hunyuan-video-i2v-720p/transformers/"
         raise InputError("--i2v_dit_weight", file, what, "give the model's folder with --model_id")
-    return [] if {"model_base", "model_id"} & given.keys() else [f"--model_id={file.parents[2]}"]
+    folder = str(file.parents[2])
+    named = folder if folder.startswith(("/", ".", "~")) else f"./{folder}"  # never a hub id
+    return [] if {"model_base", "model_id"} & given.keys() else [f"--model_id={named}"]
 
 
 def _lora(given: Given) -> Sequence[str]:
@@ -113,7 +115,7 @@ def _suffix(given: Given) -> Sequence[str]:
     return [f"--output_dir={given.get('output_dir', './results')}_{suffix}"] if suffix else []
 
 
-ANOTHER = "animate-14B and s2v-14B are not here; talking_avatar makes a picture speak"
+ANOTHER = "it is for animate-14B and s2v-14B; talking_avatar makes a picture speak"
 TRAINING = "it is for training"
 IGNORED = "the published command ignores it as well"
 ENCODERS = "the text encoders have the dtype of --dtype"
@@ -172,9 +174,9 @@ ROWS: dict[str, Published] = {row.flag: row for row in (
     Published("reproduce", HUNYUAN, no_effect="the same seed gives the same video always"),
     # sampling
     Published("flow_reverse", HUNYUAN, no_effect="the released weights need it, so it is always on"),
-    Published("flow_solver", HUNYUAN, values=1, only=("euler",), no_effect="it is the only one",
+    Published("flow_solver", HUNYUAN, values=1, only=("euler",), no_effect="it is the only solver",
         instead="leave it out"),
-    Published("denoise_type", HUNYUAN, values=1, only=("flow",), no_effect="it is the only one",
+    Published("denoise_type", HUNYUAN, values=1, only=("flow",), no_effect="it is the only type",
         instead="leave it out"),
     Published("use_linear_quadratic_schedule", HUNYUAN, no_effect=IGNORED),
     Published("linear_schedule_end", HUNYUAN, values=1, no_effect=IGNORED),
@@ -251,7 +253,9 @@ def translate(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         elif row.becomes is not None:
             words += row.becomes(given)
         elif row.instead:
-            raise InputError(f"--{name}", value or None, f"of {row.source}, cannot be done here", row.instead)
+            known = f" (only {' or '.join(row.only)})" if row.only else ""
+            what = f"of {row.source}, cannot be done here{known}"
+            raise InputError(f"--{name}", value or None, what, row.instead)
     return words, notes
 
 

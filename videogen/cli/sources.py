@@ -10,6 +10,7 @@ from videogen.cli.hints import hint
 from videogen.errors import InputError, brief
 from videogen.files import LARGEST_TEXT, TextError, check_plain
 from videogen.files import read_text as read_file
+from videogen.planning.request import METADATA
 from videogen.results import sidecar
 from videogen.tasks.option_types import prompts
 from videogen.tasks.options import FLAG_NAMES, OPTIONS, Option, RunSettings, merge
@@ -26,11 +27,11 @@ LONGEST_SHOWN = 300  # characters of a path or URL in a message
 class Asked:
     """All that was asked for: values of the videos by option name, and settings of the run.
 
-    ``recorded``: as in ``Item``. ``notes`` and ``warnings`` are what to say about a --from_metadata file.
+    ``origins``: as in ``Item``. ``notes`` and ``warnings`` are what to say about a --from_metadata file.
     """
 
     values: Mapping[str, object]
-    recorded: Collection[str]
+    origins: Mapping[str, str]
     settings: RunSettings
     notes: Sequence[str] = ()
     warnings: Sequence[str] = ()
@@ -42,7 +43,8 @@ def gather(given: Mapping[str, object]) -> Asked:
     Raises:
         InputError: a file that cannot be used, or one that --dry_run would have to fetch something for.
     """
-    stronger = merge(from_config(str(given["config"])) if "config" in given else {}, given)
+    config = from_config(str(given["config"])) if "config" in given else {}
+    stronger = merge(config, given)
     settings, source = RunSettings.of(stronger), RunSettings.of(given).from_metadata
     earlier, ignored = from_metadata(source, stronger) if source else ({}, [])
     values = merge(earlier, stronger)
@@ -57,7 +59,7 @@ def gather(given: Mapping[str, object]) -> Asked:
     warning = f"{cannot_say}: give them as flags, where they are wanted"
     return Asked(
         values={name: value for name, value in values.items() if not OPTIONS[name].about_run},
-        recorded=taken.keys(),
+        origins={**dict.fromkeys(config.keys() - given.keys(), "config"), **dict.fromkeys(taken, METADATA)},
         settings=settings,
         notes=[f"{brief(source, LONGEST_SHOWN)} names {what}" for what in fetched_for(taken)],
         warnings=[warning] if ignored else [],

@@ -285,6 +285,7 @@ def _measurements(plan: Plan, pipeline: VideoPipeline, started: float) -> Record
     return {
         **forwards,
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
+        "step_seconds": [round(value, 3) for value in pipeline.step_seconds],
         "peak_memory": devices.peak_memory(pipeline._execution_device),
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }

@@ -27,6 +27,7 @@ from videogen.models.components import plan_component
 from videogen.pipelines.base import VideoPipeline
 from videogen.planning.plan import Outline, Plan
 from videogen.planning.request_checks import check_lora
+from videogen.planning.surroundings import ram_warning
 from videogen.runtime import apply, float8, memory, parallel, weight_formats
 from videogen.runtime import device as devices
 from videogen.runtime.cross_attention_cache import cache_cross_attention
@@ -177,7 +178,7 @@ def fetch_loras(options: Options) -> tuple[Lora, ...]:
     for lora in options.lora:
         if lora.source is not None:
             lora = lora._replace(path=lora_source.fetch(lora.source, options.download_timeout))  # noqa: PLW2901
-            check_lora(lora.path)
+            check_lora(lora.path, lora.name)
         made.append(lora)
     return tuple(made)
 
@@ -187,9 +188,11 @@ def set_up(plan: Plan) -> VideoPipeline:
     options, degrees = plan.options, plan.facts.degrees
     device, dtype = devices.choose_device(options.device), DTYPES[options.dtype]
     need = plan.facts.memory.peak(offload=options.offload, low_vram=options.low_vram, tiled=plan.tiled)
-    if need > (free := devices.free_memory(device)):
+    if device.type != "cpu" and need > (free := devices.free_memory(device)):
         about = f"this takes about {need / 1e9:.0f} GB, and {device} has {free / 1e9:.0f} GB free"
         logger.warning("%s; --dry_run shows what other options take", about)
+    if short := ram_warning(plan, on_cpu=device.type == "cpu"):
+        logger.warning(short)
     check_device(plan)
     logger.info("loading %s", plan.checkpoint.name)
     set_precision(device, dtype)

@@ -21,8 +21,10 @@ from videogen.engine.out_of_memory import advise_when_out_of_memory
 from videogen.engine.prompt_writer import PromptWriters, shares_device, write_prompts
 from videogen.errors import CheckpointError, InputError, OutOfMemoryError, VideoGenError
 from videogen.pipelines.base import VideoPipeline
+from videogen.planning import measured_rates
 from videogen.planning.plan import Outline, Plan
 from videogen.results import publishing
+from videogen.results.run_summary import closing_line
 from videogen.runtime import apply, memory, parallel
 from videogen.runtime import device as devices
 from videogen.runtime.parallel import SINGLE_PROCESS, Communicator
@@ -243,6 +245,7 @@ def _make(outline: Outline, session: Session, *, resume: bool, show_progress: bo
     started, communicator = time.perf_counter(), session.communicator
     with advise_when_out_of_memory(outline), refuse_changed_inputs(outline):
         plan = session.ensure_downloaded(outline)
+        loaded = session.key != model_key(plan)
         pipeline = session.load(plan)
         pipeline.seconds.clear()
         pipeline.step_seconds.clear()
@@ -272,6 +275,8 @@ def _make(outline: Outline, session: Session, *, resume: bool, show_progress: bo
                 show_progress=show_progress,
             )
             apply.keep_ratios(pipeline, plan.files.ratios_file, plan.facts.schedule)
+            measured_rates.keep(plan, result.record, loaded=loaded)
+            logger.info(closing_line(result.outputs.path, result.record))
             return result
         finally:  # also after a failure: offloading must begin with everything in RAM
             pipeline.maybe_free_model_hooks()

@@ -25,6 +25,8 @@ LATENT_COPIES = 8
 # Per output pixel: the frames of a latent frame in float32 on their way to 8 bits, four times over.
 PICTURE_BYTES = 192
 MARGIN = 1.015  # for small things that are not counted
+LIBRARIES = 1_200_000_000  # in RAM, with what is loaded of them when a video is made
+ALIKE = 0.2  # share by which a file may differ from its weights in memory and still hold the same dtype
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,6 +45,10 @@ class Memory:
     resident: int = 0  # of a transformer whose blocks are streamed
     streamed: int = 0  # its activations, and two blocks
     largest_layer: int = 0  # of an encoder whose layers are streamed
+    encoder_copies: int = 0  # weights whose files have another dtype, so that they are copied into RAM
+    transformer_copies: int = 0
+    float8: int = 0  # the transformers in one byte a weight
+    quantized: int = 0  # or as --quantize keeps them; 0 without it
 
     def peak(self, *, offload: bool = False, low_vram: bool = False, tiled: bool = False) -> int:
         """Return the highest sum over the phases of a run: encoding, denoising, decoding."""
@@ -57,6 +63,20 @@ class Memory:
         if offload:
             return self.vae + max(encoder, self.encode, max(self.transformers) + denoising, decode)
         return self.vae + sum(self.transformers) + max(encoder, self.encode, denoising, decode)
+
+    def ram(self, *, on_cpu: bool, offload: bool = False, low_vram: bool = False) -> int:
+        """Return the bytes of RAM that cannot be given back.
+
+        Weights that are used in the dtype of their file stay in it: RAM makes them faster, but need not hold
+        them. Only on the CPU, where every step reads them, they count.
+        """
+        held = self.float8 if low_vram else self.quantized
+        if on_cpu:
+            transformers = max(self.transformer_copies, held) or sum(self.transformers)
+            work = max(self.text, self.encode, self.activations + self.contexts, self.decode)
+            return LIBRARIES + int(MARGIN * (self.vae + transformers + sum(self.encoders) + work))
+        through_ram = max(self.transformer_copies, held) if offload or held else 0
+        return LIBRARIES + int(MARGIN * (self.encoder_copies + through_ram))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,6 +109,7 @@ class Video:
 def estimate(
     video: Video,
     parameters: Mapping[str, int],
+    stored: Mapping[str, int],
     quantized: Mapping[str, QuantizedWeights],
     network: NetworkMemory,
     family: FamilyMemory,
@@ -98,6 +119,7 @@ def estimate(
     Args:
         video: what is made, and how.
         parameters: weights of every component.
+        stored: bytes of their files, as far as they are known.
         quantized: what of a transformer's stays in the format of its file.
         network: figures of the transformer.
         family: figures of the family.
@@ -106,15 +128,19 @@ def estimate(
     weights = {
         name: count * (FLOAT32 if name in family.float32 else size) for name, count in parameters.items()
     }
-    for name, stored in quantized.items():
-        weights[name] += stored.bytes - stored.count * size
+    compressed = {name: weights[name] + kept.bytes - kept.count * size for name, kept in quantized.items()}
+    loaded = weights if video.runtime.quantize else weights | compressed
+    copies = {
+        name: made for name, made in loaded.items() if abs(stored.get(name, made) - made) > ALIKE * made
+    }
+    weights |= compressed
     experts = [name for name in TRANSFORMERS if name in parameters]
     encoders = [name for name in family.encoders if name in parameters]
     shape, (decode, tiled) = video.shape, _decode(video, family.vae)
     encoded = {0: 0.0, 1: family.vae.picture}.get(shape.encoded_frames, family.vae.video)
     block = parameters["transformer"] // max(1, network.layers)
     kept = _token_bytes(video) + video.residuals * video.tokens_per_rank * network.width * size
-    kept += max((stored.scratch for stored in quantized.values()), default=0)
+    kept += max((weight.scratch for weight in quantized.values()), default=0)
     return Memory(
         vae=weights["vae"],
         transformers=tuple(weights[name] + (FLOAT32 - size) * network.float32 for name in experts),
@@ -128,6 +154,10 @@ def estimate(
         largest_layer=network.largest_layer,
         decode=decode,
         tiled_decode=tiled,
+        encoder_copies=sum(copies.get(name, 0) for name in encoders),
+        transformer_copies=sum(copies.get(name, 0) for name in experts),
+        float8=sum(parameters[name] for name in experts),
+        quantized=sum(weights[name] for name in experts) if video.runtime.quantize else 0,
     )
 
 

@@ -182,6 +182,7 @@ def _memory(
     network = task.memory.network(size)
     weights = (
         model_features.parameters(checkpoint, task),
+        checkpoint.sizes,
         model_features.quantized(checkpoint, task, options.quantize),
     )
     return estimate(video, *weights, network, task.memory)

@@ -40,6 +40,8 @@ class Draft:
         facts: what follows from options and model.
         prompt_writers: models that write its prompt, by role.
         warnings: for the user.
+        origins: where the values of options come from, in a word; those that are not in it are the task's
+            defaults.
     """
 
     task: TaskSpec
@@ -50,6 +52,7 @@ class Draft:
     facts: ModelFacts
     prompt_writers: Mapping[str, FoundModel]
     warnings: tuple[str, ...]
+    origins: Mapping[str, str]
 
     def outline(self, *, seed: int, index: int, outputs: OutputPaths) -> "Outline":
         """Return one video of it."""
@@ -71,10 +74,14 @@ class Outline(Draft):
     written: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def num_steps(self) -> int:
+        """Denoising steps of all segments."""
+        return sum(roll.steps or self.options.num_inference_steps for roll in self.shape.rolls)
+
+    @property
     def forwards(self) -> int:
         """Calls of the transformer."""
-        steps = sum(roll.steps or self.options.num_inference_steps for roll in self.shape.rolls)
-        return steps * self.shape.forwards_per_step
+        return self.num_steps * self.shape.forwards_per_step
 
     @property
     def arguments(self) -> dict[str, object]:
@@ -97,6 +104,11 @@ class Outline(Draft):
         peak = self.facts.memory.peak
         modes = {"plain": peak(tiled=self.tiled), "offload": peak(offload=True, tiled=self.tiled)}
         return modes if self.facts.degrees.size > 1 else modes | {"low_vram": peak(low_vram=True)}
+
+    def ram_bytes(self, *, on_cpu: bool) -> int:
+        """Return the bytes of RAM, of a GPU those besides its own."""
+        options = self.options
+        return self.facts.memory.ram(on_cpu=on_cpu, offload=options.offload, low_vram=options.low_vram)
 
     @property
     def notes_of_written(self) -> list[str]:

@@ -1,21 +1,29 @@
 """A plan for programs and for people: what --dry_run prints."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
 from videogen.distributed import Degrees
 from videogen.errors import brief
+from videogen.planning.measured_rates import ExpectedTime
 from videogen.planning.plan import Outline, Plan
+from videogen.planning.surroundings import Download, Surroundings, less_ram, look_around
+from videogen.results.run_summary import amount, span
 from videogen.tasks.geometry import Shape
+from videogen.tasks.option import typed
+from videogen.tasks.option_types import size
+from videogen.tasks.options import OPTIONS
 from videogen.tasks.step_caches import read_cache
 from videogen.tasks.warnings import RATE_TOLERANCE
 
 LISTED_SEGMENTS = 12
 LISTED_LETTERS = 200  # of a prompt
+MODES = {"plain": "without --offload", "offload": "with --offload", "low_vram": "with --low_vram"}
 
 
 def to_json(plan: Outline) -> dict[str, object]:
     """Return the plan for programs (--dry_run --json)."""
-    shape, model = plan.shape, plan.checkpoint
+    shape, model, (here,) = plan.shape, plan.checkpoint, look_around([plan])
     width, height = shape.file_size
     return {
         "task_type": plan.task.name,
@@ -26,7 +34,9 @@ def to_json(plan: Outline) -> dict[str, object]:
             "present": model.folder is not None,
             "bytes": dict(model.sizes),
         },
+        "download": here.download and {"bytes": here.download.size, "free_bytes": here.download.free},
         "request": plan.request,
+        "origins": {name: _origin(plan, name) for name in plan.request},
         **{name: getattr(shape, name) for name in ("width", "height", "num_frames", "fps")},
         "file": {
             **{"width": width, "height": height},
@@ -38,56 +48,156 @@ def to_json(plan: Outline) -> dict[str, object]:
         "tokens": shape.tokens,
         "ranks": asdict(plan.facts.degrees),
         "forwards": plan.forwards,
+        "expected": here.time and asdict(here.time),
         "memory_bytes": plan.memory_bytes,
         "memory_mode": plan.memory_mode,
+        "ram_bytes": here.ram,
+        "ram_available_bytes": here.ram_free,
         "output": plan.outputs.path.as_posix(),
         "plan_hash": plan.plan_hash if isinstance(plan, Plan) else None,
         "notes": list(plan.warnings),
     }
 
 
-def describe(plan: Outline) -> str:
-    """Return the plan for people (--dry_run)."""
-    shape, model, degrees = plan.shape, plan.checkpoint, plan.facts.degrees
-    where = "here" if model.folder else "to be built" if model.tiny else "to be downloaded"
-    name = f"{model.name}@{model.revision}" if model.revision else model.name
-    sizes = ", ".join(f"{part} {_amount(size)}" for part, size in model.sizes.items())
+def describe(*plans: Outline) -> str:
+    """Return plans for people (--dry_run): the first whole, of others what is not as there."""
+    surroundings = look_around(plans)
+    rows = [_rows(plan, here) for plan, here in zip(plans, surroundings, strict=True)]
+    blocks = []
+    for number, (plan, own) in enumerate(zip(plans, rows, strict=True), start=1):
+        if number > 1:
+            own = {name: value for name, value in own.items() if value != rows[0][name]}  # noqa: PLW2901
+            blocks.append([f"{number} of {len(plans)}, as the first but for:"])
+        else:
+            blocks.append([])
+        known = plans[0].warnings if number > 1 else ()
+        blocks[-1] += [f"{name:<9} {value or 'none'}" for name, value in own.items() if value or number > 1]
+        blocks[-1] += [f"note      {note}" for note in plan.warnings if note not in known]
+    times = [here.time for here in surroundings if here.time]
+    if len(times) == len(plans) > 1:
+        blocks.append([f"total     {_total(times)}"])
+    return "\n\n".join("\n".join(block) for block in blocks)
+
+
+def _total(times: Sequence[ExpectedTime]) -> str:
+    """Say how long several videos take; every model is loaded once."""
+    loads = sum(time.rate.load for time in times)
+    loads -= sum({time.rate.kind: time.rate.load for time in times}.values())
+    least, most = (span(sum(each) - loads) for each in zip(*((t.least, t.most) for t in times), strict=True))
+    return f"{len(times)} videos, about {least if least == most else f'{least} to {most}'}"
+
+
+def _rows(plan: Outline, here: Surroundings) -> dict[str, str | None]:
+    """Return the lines of a plan by name; None for those that it has no use for."""
+    shape, degrees = plan.shape, plan.facts.degrees
     cache = plan.options.cache
     skips = plan.facts.teacache or (cache is not None and read_cache(cache)[1] is not None)
-    steps = f"{plan.forwards // shape.forwards_per_step} steps x {shape.forwards_per_step}"
-    memory = ", ".join(
-        f"{mode} {_amount(size)}" + " (chosen)" * (mode == plan.memory_mode)
-        for mode, size in plan.memory_bytes.items()
-    )
-    rows = {
+    steps = f"{plan.num_steps} steps x {shape.forwards_per_step}"
+    seconds = f"{shape.num_frames / shape.fps:.3g} s"
+    length = f"{shape.num_frames} frames at {shape.fps} fps, {seconds}"
+    return {
         "task": plan.task.name,
         "prompt": _prompt(plan),
-        "model": f"{name} ({model.layout}, {where})",
-        "files": sizes or ("tiny" if model.tiny else "sizes unknown until downloaded"),
-        "video": f"{shape.width}x{shape.height}, {shape.num_frames} frames at {shape.fps} fps",
+        "model": _model(plan),
+        "files": _files(plan, here.download),
+        "lora": ", ".join(_lora_names(plan)) or None,
+        "video": f"{shape.width}x{shape.height}, {length}; {_values(plan, 'video')}",
         "file": _file(plan) if shape.prepended else None,
-        "rolls": _rolls(shape) if len(shape.rolls) > 1 else None,
-        "latents": "x".join(map(str, shape.latent_shape)),
-        "tokens": f"{shape.tokens} per forward",
-        "ranks": _ranks(degrees) if degrees.size > 1 else None,
+        "segments": _segments(shape) if len(shape.rolls) > 1 else None,
+        "sampling": _values(plan, "sampling"),
+        "seed": f"{plan.seed} ({_origin(plan, 'seed')})",
         "forwards": f"{plan.forwards} ({steps})" + (", fewer with the cache" if skips else ""),
-        "seed": str(plan.seed),
-        "memory": f"about {memory}" + (" on each GPU" if degrees.size > 1 else ""),
+        "tokens": f"{shape.tokens} per forward, latents {'x'.join(map(str, shape.latent_shape))}",
+        "ranks": _ranks(degrees) if degrees.size > 1 else None,
+        "time": _time(here.time) if here.time else None,
+        "memory": _memory(plan),
+        "RAM": _ram(plan, here),
         "output": plan.outputs.path.as_posix(),
     }
-    lines = [f"{name:<9} {value}" for name, value in rows.items() if value is not None]
-    return "\n".join([*lines, *(f"note      {note}" for note in plan.warnings)])
+
+
+def _origin(plan: Outline, name: str) -> str:
+    """Return where the value of an option comes from, in a word or two."""
+    if name == "seed" and not plan.options.seed:
+        return "drawn"
+    return plan.origins.get(name, "task default")
+
+
+def _values(plan: Outline, row: str) -> str:
+    """Return the options of a line with their values, and in brackets where those come from."""
+    said: dict[str, list[str]] = {}
+    for name, option in OPTIONS.items():
+        value = getattr(plan.options, name, None)
+        if option.plan_row == row and plan.task.uses(name) and value is not None and value is not False:
+            text = typed(value) or ""
+            text = text.replace(",", "*") if option.parse is size else text
+            said.setdefault(_origin(plan, name), []).append(f"{name} {text}".rstrip())
+    return "; ".join(f"{', '.join(values)} ({origin})" for origin, values in said.items())
+
+
+def _model(plan: Outline) -> str:
+    model = plan.checkpoint
+    where = "here" if model.folder else "to be built" if model.tiny else "to be downloaded"
+    name = f"{model.name}@{model.revision}" if model.revision else model.name
+    return f"{name} ({model.layout}, {where}; {_origin(plan, 'model_id')})"
+
+
+def _files(plan: Outline, download: Download | None) -> str:
+    """Say what the model takes on disk, and whether there is room for what is not here yet."""
+    parts = {**plan.checkpoint.sizes, **(download.prompt_models if download else {})}
+    sizes = ", ".join(f"{part} {amount(size)}" for part, size in parts.items() if size)
+    if download is None:
+        return sizes or "tiny"
+    free = "" if download.free is None else f"{amount(download.free)} free in "
+    wanted = "sizes unknown" if download.size is None else f"{amount(download.size)}"
+    short = "" if download.fits else " (TOO LITTLE, set HF_HOME to a larger disk)"
+    return f"{wanted} to download, {free}{download.folder}{short}; {sizes}".removesuffix("; ")
+
+
+def _lora_names(plan: Outline) -> Iterator[str]:
+    for lora in plan.options.lora:
+        expert = f", {lora.expert} noise" if lora.expert else ""
+        yield f"{lora.name} (scale {lora.scale:g}{expert})"
 
 
 def _prompt(plan: Outline) -> str:
     """Return what the video shows, cut where it is long, or who will say it."""
     options = plan.options
     if options.roll_prompts:
-        return f"{len(options.roll_prompts)}, the first: {brief(options.roll_prompts[0], LISTED_LETTERS)}"
+        shown = [brief(text, LISTED_LETTERS) for text in options.roll_prompts]
+        more = [f"and {len(shown) - LISTED_SEGMENTS} more"] if len(shown) > LISTED_SEGMENTS else []
+        return f"\n{'':<10}".join([f"{len(shown)}, one for each segment:", *shown[:LISTED_SEGMENTS], *more])
     if options.prompt is None:
         return "written by a model from the input video"
     longer = ", made longer by a model" if options.prompt_enhancer else ""
     return f"{brief(options.prompt, LISTED_LETTERS)}{longer}"
+
+
+def _time(time: ExpectedTime) -> str:
+    """Say how long a video will take, and how that is known."""
+    rate, least, most = time.rate, span(time.least), span(time.most)
+    took = f"{rate.step:.3g} s a step"
+    where = f"measured on {brief(rate.date)} at {brief(rate.size)} on {brief(rate.device)}"
+    return f"about {least if least == most else f'{least} to {most}'}: {took}, {where}"
+
+
+def _memory(plan: Outline) -> str:
+    """Say what the GPU must have free, as the options are and as they could be."""
+    sizes = dict(plan.memory_bytes)
+    mode = plan.memory_mode
+    chosen = amount(sizes.pop(mode, 0)) + ("" if mode == "plain" else f" {MODES[mode]}")
+    each = "each GPU" if plan.facts.degrees.size > 1 else "the GPU"
+    others = ", ".join(f"{amount(size)} {MODES[name]}" for name, size in sizes.items())
+    return f"about {chosen} on {each}; {others}"
+
+
+def _ram(plan: Outline, here: Surroundings) -> str:
+    where = "on the CPU" if here.on_cpu else "beside the GPU's"
+    free = "" if here.ram_free is None else f", {amount(here.ram_free)} free"
+    short = here.ram_free is not None and here.ram > here.ram_free
+    tries = f": TOO LITTLE; try {less_ram(plan, on_cpu=here.on_cpu)}" if short else ""
+    each = " for each rank" if plan.facts.degrees.size > 1 else ""
+    return f"about {amount(here.ram)} {where}{each}{free}{tries}"
 
 
 def _file(plan: Outline) -> str:
@@ -107,13 +217,9 @@ def _ranks(degrees: Degrees) -> str:
     return f"{degrees.size}: " + " x ".join(f"{name} {count}" for name, count in ways.items() if count > 1)
 
 
-def _rolls(shape: Shape) -> str:
+def _segments(shape: Shape) -> str:
     """Return the frames of every segment; of many, the first and the last."""
     frames = [str(roll.num_frames or "0 (not shown)") for roll in shape.rolls]
     if len(frames) > LISTED_SEGMENTS:
         return f"{len(frames)} of {', '.join(frames[: LISTED_SEGMENTS - 2])}, ..., {frames[-1]} frames"
     return f"{', '.join(frames)} frames"
-
-
-def _amount(size: int) -> str:
-    return f"{size / 1e9:.1f} GB" if size > 1e9 else f"{size / 1e6:.1f} MB"

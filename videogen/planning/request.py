@@ -4,7 +4,7 @@ import secrets
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ from videogen.tasks.task_spec import Files, TaskSpec
 
 InputFile = InputAudio | InputImage | InputVideo | StoredFrames
 Reader = Callable[[str, str, Fetcher], InputFile]
+METADATA = "metadata"  # origin of the values of an earlier result
 READERS: Mapping[str, Reader] = {"image": read_image, "video": read_video, "audio": read_audio}
 
 
@@ -55,12 +56,17 @@ READERS: Mapping[str, Reader] = {"image": read_image, "video": read_video, "audi
 class Item:
     """Option values of one video, or of one per seed; ``label`` names it in messages.
 
-    ``recorded``: those of an earlier result; as far as they are defaults, nobody ever asked for them.
+    ``origins`` says in a word where values come from; those that are not in it are flags.
     """
 
     values: Mapping[str, Any]
     label: str = ""
-    recorded: Collection[str] = ()
+    origins: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def recorded(self) -> Collection[str]:
+        """Values of an earlier result; as far as they are defaults, nobody ever asked for them."""
+        return {name for name, origin in self.origins.items() if origin == METADATA}
 
 
 def make_plans(
@@ -144,9 +150,8 @@ def decide(item: Item, workdir: Path) -> Draft:
     given, asked = asked, _with_preset(task, item)
     usual = merge(defaults(), task.defaults(checkpoint))
     options = task.resolve_defaults(Options.of(merge(usual, asked)))
-    options = options.replace(
-        lora=tuple(_as_here(lora) for lora in options.lora), **options_of_weights(task, checkpoint, asked)
-    )
+    decided = options_of_weights(task, checkpoint, asked)
+    options = options.replace(lora=tuple(_as_here(lora) for lora in options.lora), **decided)
     check_experts(task, options)
     check_prompt(task, options)
     check_runtime(options)
@@ -177,6 +182,11 @@ def decide(item: Item, workdir: Path) -> Draft:
         facts=model_facts(task, options, shape, checkpoint),
         prompt_writers=prompt_writers,
         warnings=tuple(notes),
+        origins={
+            **dict.fromkeys([*task.checkpoint_defaults(checkpoint), *decided], "checkpoint"),
+            **dict.fromkeys((name for name in asked if asked[name] != given.get(name)), "preset"),
+            **{name: item.origins.get(name, "flag") for name in given if asked.get(name) == given[name]},
+        },
     )
 
 

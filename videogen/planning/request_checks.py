@@ -80,11 +80,11 @@ def check_runtime(options: Options) -> None:
         check_writable("--embedding_cache", Path(options.embedding_cache))
     for lora in options.lora:
         if lora.path.exists() or lora.source is None:
-            check_lora(lora.path)
+            check_lora(lora.path, lora.name)
 
 
-def check_lora(path: Path) -> None:
-    """Refuse what is no LoRA file, or none that is whole.
+def check_lora(path: Path, name: str) -> None:
+    """Refuse what is no LoRA file, or none that is whole; messages call it by its name.
 
     Raises:
         InputError: it is so.
@@ -92,11 +92,11 @@ def check_lora(path: Path) -> None:
     if not (path.is_dir() or (path.is_file() and path.suffix in lora_files.SUFFIXES)):
         kinds = ", ".join(lora_files.SUFFIXES)
         fix = f"give the file ({kinds}), the folder it is in, a URL, or OWNER/REPO:FILE"
-        raise InputError("--lora", path, "no such .safetensors file", fix)
+        raise InputError("--lora", name, "no such .safetensors file", fix)
     try:
         tensor_headers.check(lora_files.file_of(path))
     except CheckpointError as error:
-        raise InputError("--lora", path, str(error).partition(": ")[2], "give one whole file") from None
+        raise InputError("--lora", name, str(error).partition(": ")[2], "give one whole file") from None
 
 
 def warnings(
@@ -119,7 +119,7 @@ def warnings(
     prompts, rolls = len(options.roll_prompts or ()), len(shape.rolls)
     check_prompt_count("--roll_prompts", prompts, rolls)
     if 0 < prompts < rolls:
-        yield f"--roll_prompts has {prompts} prompts for {rolls} rolls; the last one is used to the end"
+        yield f"--roll_prompts has {prompts} prompts for {rolls} segments; the last one is used to the end"
     if options.revision and checkpoint.folder is not None and not checkpoint.revision:
         yield "--revision has no effect on a folder or a tiny model"
     if "prompt_enhancer" in asked and options.prompt_enhancer and (options.input_image or options.end_image):

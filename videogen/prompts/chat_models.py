@@ -84,9 +84,14 @@ class FoundModel:
         return self.name if self.folder is None or self.revision else self.folder.name
 
     @property
+    def download(self) -> int:
+        """Bytes of its download, 0 if not known."""
+        return self.kind.download if self.name == self.kind.default else 0
+
+    @property
     def note(self) -> str | None:
         """Notice that the model will be downloaded, with its size if known; None if it is here."""
-        size = f" ({self.kind.download / 1e9:.0f} GB)" if self.name == self.kind.default else ""
+        size = f" ({self.download / 1e9:.0f} GB)" if self.download else ""
         return f"{self.flag}: {self.name}{size} will be downloaded" if self.folder is None else None
 
 
@@ -131,8 +136,7 @@ def fetch(found: FoundModel, timeout: float | None = None) -> FoundModel:
     """
     if found.folder is not None:
         return found
-    what, kind = found.label, found.kind
-    size = kind.download if found.name == kind.default else 0
+    what, kind, size = found.label, found.kind, found.download
     if not size:  # check the kind before many gigabytes are downloaded
         _check_kind(what, _download(found, [CONFIG], 0, timeout), kind)
     folder = _download(found, PATTERNS, size, timeout)

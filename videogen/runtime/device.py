@@ -1,21 +1,15 @@
-"""Devices: choice of one, its memory, and the environment report for bug reports."""
+"""Devices: choice of one, and its memory."""
 
-import importlib
 import platform
 import re
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import torch
 
-from videogen.errors import InputError, first_line
-
-OPTIONAL = (
-    *("decord", "flash_attn", "peft", "sageattention"),
-    *("torchao", "torchaudio", "torchvision", "xformers"),
-)
+from videogen.errors import InputError
+from videogen.planning.local_devices import available_ram
 
 
 def choose_device(name: str, flag: str = "--device") -> torch.device:
@@ -42,7 +36,8 @@ def free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         reserve = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + reserve
-    return psutil.virtual_memory().available
+    left = available_ram()
+    return psutil.virtual_memory().available if left is None else left
 
 
 def total_memory(device: torch.device) -> int:
@@ -83,23 +78,6 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: _version(name) for name in names}
 
 
-def environment() -> Iterator[str]:
-    """Yield lines for bug reports: versions, devices, and which optional packages really import."""
-    from videogen import __version__  # noqa: PLC0415
-
-    yield f"videogen {__version__}, python {platform.python_version()}, {platform.platform()}"
-    yield ", ".join(f"{name} {version}" for name, version in versions().items() if name != "python")
-    yield f"cpu: {torch.get_num_threads()} threads, {free_memory(torch.device('cpu')) / 1e9:.0f} GB free"
-    for index in range(torch.cuda.device_count()):
-        free, total = torch.cuda.mem_get_info(index)
-        name = torch.cuda.get_device_name(index)
-        yield f"cuda:{index}: {name}, {free / 1e9:.0f} of {total / 1e9:.0f} GB free"
-    if not torch.cuda.is_available():
-        yield "cuda: not available"
-    for name in OPTIONAL:
-        yield f"{name}: {_import_state(name)}"
-
-
 def _version(name: str) -> str:
     from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415
 
@@ -107,13 +85,3 @@ def _version(name: str) -> str:
         return version(name)
     except PackageNotFoundError:
         return "not installed"
-
-
-def _import_state(name: str) -> str:
-    if (found := _version(name.replace("_", "-"))) == "not installed":
-        return found
-    try:
-        importlib.import_module(name)
-    except Exception as error:
-        return f"{found}, but does not import ({first_line(error)}): uninstall it"
-    return found

@@ -70,6 +70,8 @@ ATTENTION_KERNELS = {
         AttentionKernel(name="_native_math", sdpa="MATH"),
     )
 }
+BFLOAT16_CAPABILITY, FLOAT8_CAPABILITY = (8, 0), (8, 9)
+"""Compute capabilities from which NVIDIA's GPUs calculate in these."""
 BACKENDS = {kernel.option: kernel.name for kernel in ATTENTION_KERNELS.values() if kernel.option}
 """Value of ``--attention_backend`` -> diffusers' name."""
 

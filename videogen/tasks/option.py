@@ -23,6 +23,7 @@ class Option:
         metavar: what stands for the value in the help text.
         aliases: further spellings.
         call_names: further names in Python calls, which are diffusers'.
+        usual: most runs use it; the first page of help shows it.
         common: every task uses it; others are named by the rows of the tasks that do.
         chain: generate_continuous.py takes it, whether its tasks use it or not.
         chain_default: its value in a chain unless given, where that is another.
@@ -43,6 +44,7 @@ class Option:
         reloads: another value needs the model loaded again.
         in_schedule: it decides which noise levels the forwards see; MagCache's ratios depend on it.
         is_prompt: it is what the video shows; a model may write it instead.
+        shows: with it a video needs no prompt of its own: it is one, or a model describes what it names.
         encoded: text encoders read it.
         writes_prompt: it says how a model writes the prompt; without effect where the prompt is there.
         needs: an option without which it is an error.
@@ -51,6 +53,8 @@ class Option:
         useless_without: an option without which it has no effect, for tasks that use both.
         useless_with: options beside which it has no effect.
         needs_guidance: it has no effect without text guidance.
+        plan_row: line of --dry_run that says its value and where that comes from.
+        sets_pace: it changes how long a step takes; a measured speed is for one value.
     """
 
     name: str
@@ -60,6 +64,7 @@ class Option:
     metavar: str = ""
     aliases: tuple[str, ...] = ()
     call_names: tuple[str, ...] = ()
+    usual: bool = False
     common: bool = False
     chain: bool = False
     chain_default: object = None
@@ -78,6 +83,7 @@ class Option:
     reloads: bool = False
     in_schedule: bool = False
     is_prompt: bool = False
+    shows: bool = False
     encoded: bool = False
     writes_prompt: bool = False
     needs: Needs | None = None
@@ -86,6 +92,8 @@ class Option:
     useless_without: str | None = None
     useless_with: tuple[str, ...] = ()
     needs_guidance: bool = False
+    plan_row: str = ""
+    sets_pace: bool = False
 
     @property
     def flag(self) -> str:

@@ -227,18 +227,19 @@ class Lora(NamedTuple):
     """LoRA weights: file or folder, strength, and the expert they are for ('high', 'low' or None).
 
     ``source`` is where the file comes from, if not from this machine: a URL, or OWNER/REPOSITORY:FILE. As
-    long as it was not fetched, ``path`` is only its name.
+    long as it was not fetched, ``path`` is only its name. ``given``: the path as it was written.
     """
 
     path: Path
     scale: float
     expert: str | None
     source: str | None = None
+    given: str = ""
 
     @property
     def name(self) -> str:
         """Return what messages call it."""
-        return display_name(self.source) if self.source else str(self.path)
+        return display_name(self.source) if self.source else self.given or str(self.path)
 
     @property
     def recorded(self) -> str:
@@ -254,7 +255,7 @@ HUB_FILE = re.compile(r"[\w.-]+/[\w.-]+:[^:]+\.(?:safetensors|pt|pth|bin|ckpt)")
 def lora(value: str) -> Lora:
     """Parse PATH[:scale[:high|low]], where a URL or OWNER/REPOSITORY:FILE may stand for the path."""
     if "://" not in value and local_path(value).exists():
-        return Lora(local_path(value), 1.0, None)
+        return Lora(local_path(value), 1.0, None, given=value)
     file, expert, strength = value, None, 1.0
     head, _, tail = file.rpartition(":")
     if head and tail in ("high", "low"):
@@ -272,7 +273,7 @@ def lora(value: str) -> Lora:
         raise Reject("URLs must be http or https", "download it and give the path")
     if "://" in file or (HUB_FILE.fullmatch(file) and not local_path(file).exists()):
         return Lora(Path(file), strength, expert, file)
-    return Lora(local_path(file), strength, expert)
+    return Lora(local_path(file), strength, expert, given=file)
 
 
 def _is_whole_url(value: str) -> bool:
@@ -290,10 +291,11 @@ def recorded_loras(loras: Iterable[Lora]) -> list[str]:
 
 
 class WeightFile(NamedTuple):
-    """A file in place of a component, and the expert that it is ('high', 'low' or None)."""
+    """A file in place of a component, its expert ('high', 'low' or None), and its path as it was written."""
 
     path: Path
     expert: str | None = None
+    given: str = ""
 
     @property
     def recorded(self) -> str:
@@ -303,14 +305,14 @@ class WeightFile(NamedTuple):
 
 def weight_file(value: str) -> WeightFile:
     """Parse FILE."""
-    return WeightFile(local_path(word(value)))
+    return WeightFile(local_path(word(value)), given=value)
 
 
 def expert_file(value: str) -> WeightFile:
     """Parse FILE[:high|low]."""
     head, _, tail = value.rpartition(":")
     if head and tail in ("high", "low") and not local_path(value).exists():
-        return WeightFile(local_path(word(head)), tail)
+        return WeightFile(local_path(word(head)), tail, head)
     return weight_file(value)
 
 

@@ -29,16 +29,22 @@ SEVERAL_GPUS = Needs("use_usp", "is for several GPUs")
 class Model:
     """Which model does what."""
 
-    task_type: str | None = row(types.word, "what to make; see --list_tasks", metavar="TASK",
-        aliases=("task",), common=True, hashed=False)
+    task_type: str | None = row(types.word, "what to make", metavar="TASK", aliases=("task",),
+        usual=True, common=True, hashed=False)
     model_id: str | None = row(types.path, "a model folder, a hub id, or 'tiny'", metavar="PATH|ID|tiny",
-        aliases=("ckpt_dir",), common=True, hashed=False, names_model=True)
+        aliases=("ckpt_dir",), usual=True, common=True, hashed=False, names_model=True)
+
+
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
+class ModelFiles:
+    """Which version of the model, and files in place of its own."""
+
     revision: str | None = row(types.word, "branch, tag or commit of the hub repository", metavar="REV",
         common=True, hashed=False)
     transformer: tuple[types.WeightFile, ...] = row(types.expert_file,
         "one file in place of the model's transformer, also float8 or GGUF; repeatable for two experts",
         metavar="FILE[:high|low]", common=True, repeat=True, default=(), hashed=False, reloads=True,
-        record_as=types.recorded_files)
+        record_as=types.recorded_files, sets_pace=True)
     text_encoder: types.WeightFile | None = row(types.weight_file,
         "one file in place of the model's text encoder", metavar="FILE", common=True, hashed=False,
         reloads=True, record_as=types.recorded_file)
@@ -53,22 +59,23 @@ class Model:
 class Prompt:
     """What the video shows, and who writes that."""
 
-    prompt: str | None = row(types.text, "what the video shows", metavar="TEXT", common=True, is_prompt=True,
-        excludes=("roll_prompts",), instead_of=("roll_prompts", "captioner"), encoded=True)
+    prompt: str | None = row(types.text, "what the video shows", metavar="TEXT", usual=True, common=True,
+        is_prompt=True, shows=True, excludes=("roll_prompts",), instead_of=("roll_prompts", "captioner"),
+        encoded=True)
     negative_prompt: str = row(types.text, "what it should not show; used when guidance is on",
         metavar="TEXT", aliases=("neg_prompt",), common=True, needs_guidance=True, encoded=True)
     roll_prompts: tuple[str, ...] | None = row(types.prompts,
-        "a text file with a prompt per line, one for every roll", metavar="FILE", is_prompt=True,
-        encoded=True, instead_of=("prompt", "captioner"))
+        "a text file with a prompt per line, one for every segment", metavar="FILE", is_prompt=True,
+        shows=True, encoded=True, instead_of=("prompt", "captioner"))
     prompt_enhancer: str | None = row(types.path, "let a chat model make the prompt longer first",
         metavar="[PATH|ID]", bare="Qwen/Qwen2.5-32B-Instruct", by_name=True, record_as=display_name,
         names_model=True, writes_prompt=True)
-    captioner: bool = switch("let models write the prompt from the input video", writes_prompt=True,
-        needs=Needs("input_video", "needs --input_video"), instead_of=("prompt", "roll_prompts"))
+    captioner: bool = switch("let models write the prompt from the input video", shows=True,
+        writes_prompt=True, needs=Needs("input_video", "needs --input_video"),
+        instead_of=("prompt", "roll_prompts"))
     vlm_path: str | None = row(types.path,
-        "model that describes the input video; OpenGVLab/InternVL3_5-8B-HF unless given, with --captioner "
-        "Skywork/SkyCaptioner-V1", metavar="PATH|ID", recorded=False, by_name=True, names_model=True,
-        writes_prompt=True, useless_without="captioner")
+        "model that describes the input video", metavar="PATH|ID", recorded=False, by_name=True,
+        names_model=True, writes_prompt=True, useless_without="captioner")
     vlm_device: str | None = row(types.device,
         "device of the models that write prompts; --device unless given", metavar="DEVICE", hashed=False,
         recorded=False, writes_prompt=True)
@@ -80,22 +87,22 @@ class Prompt:
 class Size:
     """Size and length."""
 
-    resolution: str = row(types.upper, "size class; the shape follows the input", metavar="CLASS",
-        aliases=("i2v_resolution",), common=True, hashed=False, excludes=("size", "height", "width"),
-        instead_of=("size", "height", "width"))
+    resolution: str = row(types.upper, "size class, such as 720P; the shape follows the input",
+        metavar="CLASS", aliases=("i2v_resolution",), usual=True, common=True, hashed=False,
+        excludes=("size", "height", "width"), instead_of=("size", "height", "width"), plan_row="video")
     size: tuple[int, int] | None = row(types.size, "one of the model's supported sizes", metavar="W*H",
-        common=True, hashed=False, excludes=("height", "width"), instead_of=("resolution", "height", "width"))
+        common=True, hashed=False, excludes=("height", "width"), instead_of=("resolution", "height", "width"),
+        plan_row="video")
     height: int | None = row(types.pixels, "exact height in pixels (with --width)", metavar="PIXELS",
-        common=True, hashed=False, instead_of=("resolution", "size"))
+        common=True, hashed=False, instead_of=("resolution", "size"), plan_row="video")
     width: int | None = row(types.pixels, "exact width in pixels (with --height)", metavar="PIXELS",
-        common=True, hashed=False, instead_of=("resolution", "size"))
+        common=True, hashed=False, instead_of=("resolution", "size"), plan_row="video")
     duration: float | None = row(types.real(above=True, example=5), "length in seconds", metavar="SECONDS",
-        hashed=False, instead_of=("num_frames",))
+        usual=True, hashed=False, instead_of=("num_frames",), plan_row="video")
     num_frames: int | None = row(types.whole(1, example=5),
-        "length in frames, 4k+1 (talking_avatar: of a clip); overrides --duration", metavar="FRAMES",
-        aliases=("frame_num", "video_length"), hashed=False, instead_of=("duration",))
-    fps: int = row(types.whole(1, 240), "frames per second of the file; the DF models are told",
-        metavar="FPS")
+        "length in frames, 4k+1; overrides --duration", metavar="FRAMES",
+        aliases=("frame_num", "video_length"), hashed=False, instead_of=("duration",), plan_row="video")
+    fps: int = row(types.whole(1, 240), "frames per second of the file", metavar="FPS", plan_row="video")
 
 
 @dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
@@ -103,14 +110,13 @@ class InputFiles:
     """Files that a video is made from."""
 
     ref_imgs: tuple[str, ...] | None = row(types.paths,
-        "1-4 reference images, paths or http(s) URLs; the first fixes the shape", metavar="A,B")
-    input_image: str | None = row(types.path,
-        "first frame (v2v: the input video's last, where it is at hand without loss)", metavar="FILE|URL",
-        aliases=("image", "i2v_image_path"), call_names=("image",), set_by_chain=True)
-    end_image: str | None = row(types.path, "last frame (diffusion_forcing: what comes right "
-        "after it), with --input_image", metavar="FILE|URL", call_names=("last_image",))
+        "1-4 reference images, paths or http(s) URLs; the first fixes the shape", metavar="A,B", usual=True)
+    input_image: str | None = row(types.path, "first frame", metavar="FILE|URL",
+        aliases=("image", "i2v_image_path"), call_names=("image",), usual=True, set_by_chain=True)
+    end_image: str | None = row(types.path, "last frame, with --input_image", metavar="FILE|URL",
+        call_names=("last_image",))
     input_video: str | None = row(types.path, "video to continue", metavar="FILE|URL",
-        aliases=("video", "video_path"), call_names=("video",))
+        aliases=("video", "video_path"), call_names=("video",), usual=True, shows=True)
     input_audio: str | None = row(types.path, "speech, 0.4 s to --max_frames_num: a sound file, or a video's",
         metavar="FILE|URL", aliases=("audio",))
     source_fps: float | None = row(types.rate,
@@ -124,27 +130,30 @@ class Sampling:
 
     seed: tuple[int, ...] = row(types.seeds,
         "0 .. 2^63-1, or random; several, as in 1,2,3, make one video each", metavar="N[,N...]",
-        aliases=("base_seed",), common=True, default=(), hashed=False)
+        aliases=("base_seed",), usual=True, common=True, default=(), hashed=False)
     num_inference_steps: int = row(types.whole(1, 1000), "denoising steps", metavar="N",
-        aliases=("sample_steps", "inference_steps", "infer_steps"), common=True, in_schedule=True)
+        aliases=("sample_steps", "inference_steps", "infer_steps"), common=True, in_schedule=True,
+        plan_row="sampling")
     guidance_scale: Scale = row(types.guidance,
-        "text guidance; 1 is off and costs one forward per step; LOW,HIGH noise for two experts",
-        metavar="S[,HIGH]", aliases=("sample_guide_scale", "text_guide_scale", "cfg_scale"), common=True)
+        "text guidance; 1 is off and costs one forward per step", metavar="S[,HIGH]",
+        aliases=("sample_guide_scale", "text_guide_scale", "cfg_scale"), common=True, plan_row="sampling")
     guidance_scale_img: float = row(types.real(0, 1000), "reference image guidance", metavar="S",
-        needs_guidance=True)
+        needs_guidance=True, plan_row="sampling")
     guidance_scale_audio: float = row(types.real(0, 1000), "audio guidance", metavar="S",
-        aliases=("audio_guide_scale",))
-    embedded_cfg_scale: float = row(types.real(0, 1000), "distilled guidance", metavar="S")
+        aliases=("audio_guide_scale",), plan_row="sampling")
+    embedded_cfg_scale: float = row(types.real(0, 1000), "distilled guidance", metavar="S",
+        plan_row="sampling")
     shift: float = row(types.real(0, 1000, above=True, example=5), "shift of the noise schedule", metavar="S",
-        aliases=("flow_shift", "sample_shift"), common=True, in_schedule=True)
+        aliases=("flow_shift", "sample_shift"), common=True, in_schedule=True, plan_row="sampling")
     sample_solver: str = row(types.one_of("unipc", "dpm++", "euler", "lcm"),
-        "how a step is taken; lcm: for weights distilled to a few steps", metavar="NAME", in_schedule=True)
+        "how a step is taken; lcm: for weights distilled to a few steps", metavar="NAME", in_schedule=True,
+        plan_row="sampling")
     boundary: float = row(types.real(0, 1),
         "noise level from which the high-noise expert works, if there are two", metavar="0..1",
-        in_schedule=True)
+        in_schedule=True, plan_row="sampling")
     handover: str = row(types.one_of("frames", "latents", "mp4"),
-        "what one roll passes to the next: 8-bit frames, as published, or latents; in a chain frames, or "
-        "what the mp4 holds, as published", metavar="WHAT", chain=True, chain_default="frames")
+        "what one segment passes to the next: 8-bit frames, as published, or latents", metavar="WHAT",
+        chain=True, chain_default="frames")
     color_match: bool = switch("match the colours of new frames to the input's last")
     noise_device: str = row(types.one_of("cpu", "cuda"),
         "where noise is drawn; cpu gives the same noise on every machine", metavar="DEVICE", common=True,
@@ -163,16 +172,17 @@ class Forcing:
 
     ar_step: int = row(types.whole(0),
         "steps a block of frames is ahead of the next; 0 denoises all together, published: 5", metavar="N",
-        in_schedule=True)
+        in_schedule=True, plan_row="sampling")
     causal_block_size: int = row(types.whole(1),
         "latent frames of a block; must divide those of a segment, 5 is published with --ar_step",
         metavar="N", in_schedule=True)
-    causal_attention: bool = switch("blocks see only earlier ones; the released weights cannot")
+    causal_attention: bool = switch("blocks see only earlier ones; the released weights cannot",
+        sets_pace=True)
     base_num_frames: int = row(types.whole(1), "frames of a segment, 4k+1; longer videos are made of several",
-        metavar="FRAMES", in_schedule=True)
+        metavar="FRAMES", in_schedule=True, plan_row="sampling")
     overlap_history: int | None = row(types.whole(1),
         "frames, 4k+1, that a segment knows of what comes before it; 17 or 37 are published",
-        metavar="FRAMES", in_schedule=True)
+        metavar="FRAMES", in_schedule=True, plan_row="sampling")
     addnoise_condition: int = row(types.whole(0, 1000),
         "noise level 0..1000 on those frames; 20 makes smoother transitions", metavar="N")
 
@@ -219,12 +229,12 @@ class Caching:
     """Forwards that are left out."""
 
     teacache: bool = switch("TeaCache: skip forwards that would change little; faster, not exact",
-        excludes=("cache",))
+        excludes=("cache",), plan_row="sampling", sets_pace=True)
     teacache_thresh: float = row(types.real(above=True, example=0.2),
         "higher skips more: 0.1 is about twice, 0.2 about three times as fast", metavar="X", default=0.2,
-        useless_without="teacache")
+        useless_without="teacache", sets_pace=True)
     use_ret_steps: bool = switch("TeaCache's other variant: the first five steps are always computed",
-        useless_without="teacache")
+        useless_without="teacache", sets_pace=True)
     teacache_model: str | None = row(types.word,
         "TeaCache coefficients where the model's name does not say: I2V-540P, I2V-720P, T2V-1.3B or T2V-14B",
         metavar="NAME", useless_without="teacache")
@@ -233,7 +243,8 @@ class Caching:
     cache: str | None = row(step_cache,
         "skip forwards with first_block[:0.05], magcache[:0.06] (measured first with magcache:calibrate), "
         "or extrapolate them with taylorseer[:5] or taylorseer_lite[:5], the number being diffusers' "
-        "threshold or interval; faster, not exact", metavar="NAME[:threshold]", common=True)
+        "threshold or interval; faster, not exact", metavar="NAME[:threshold]", common=True,
+        plan_row="sampling", sets_pace=True)
 
 
 @dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
@@ -243,11 +254,12 @@ class Runtime:
     device: str = row(types.device, "auto, cpu, cuda, cuda:N or mps", metavar="DEVICE", common=True,
         default="auto", hashed=False, recorded=False, reloads=True)
     dtype: str = row(types.dtype_of("bfloat16", "float16", "float32"), "dtype of the large weights",
-        metavar="DTYPE", common=True, default="bfloat16", reloads=True)
+        metavar="DTYPE", common=True, default="bfloat16", reloads=True, sets_pace=True)
     offload: bool = switch("keep only the component at work on the GPU", aliases=("use_cpu_offload",),
-        common=True, hashed=False, reloads=True, excludes=("float8_matmul",), useless_with=("low_vram",))
-    low_vram: bool = switch("float8 weights, blocks streamed to the GPU, tiled decode", common=True,
-        reloads=True, excludes=("float8_matmul", "use_usp"))
+        common=True, hashed=False, reloads=True, excludes=("float8_matmul",), useless_with=("low_vram",),
+        sets_pace=True)
+    low_vram: bool = switch("for small GPUs: float8 weights, blocks streamed to the GPU, tiled decode",
+        usual=True, common=True, reloads=True, excludes=("float8_matmul", "use_usp"), sets_pace=True)
     use_usp: bool = switch("several GPUs at one video: torchrun --nproc_per_node=N ... --use_usp",
         common=True, hashed=False, recorded=False)
     ulysses_degree: int | None = row(types.whole(1),
@@ -260,20 +272,20 @@ class Runtime:
         hashed=False, recorded=False, needs=SEVERAL_GPUS)
     attention_backend: str = row(types.one_of("auto", *BACKENDS),
         "attention kernel; auto never takes sage, which is not exact", metavar="NAME", common=True,
-        default="auto", reloads=True)
+        default="auto", reloads=True, sets_pace=True)
     compile: bool = switch("compile the transformer blocks (the first step takes minutes)", common=True,
-        hashed=False, reloads=True)
+        hashed=False, reloads=True, sets_pace=True)
     float8_matmul: bool = switch(
         "multiply in float8 in all transformer blocks but the first and the last; not exact; with "
-        "--compile, on a GPU of compute capability 8.9 or more", common=True, reloads=True)
+        "--compile, on a GPU of compute capability 8.9 or more", common=True, reloads=True, sets_pace=True)
     quantize: str | None = row(types.one_of("int8", "int4", "float8"),
         "transformer weights in 8 or 4 bits, for less memory on any GPU; not exact", metavar="FORMAT",
-        common=True, reloads=True, excludes=("low_vram", "float8_matmul"))
+        common=True, reloads=True, excludes=("low_vram", "float8_matmul"), sets_pace=True)
     vae_tiling: str = row(types.one_of("auto", "on", "off"), "tiled decode for small GPUs", metavar="MODE",
         common=True, default="auto")
     vae_dtype: str = row(types.dtype_of("float32", "bfloat16"),
         "dtype of the decode; bfloat16 is faster and takes less memory, and is not exact", metavar="DTYPE",
-        common=True, default="float32", reloads=True)
+        common=True, default="float32", reloads=True, sets_pace=True)
     embedding_cache: str | None = row(types.folder,
         "keep encoded prompts here; known ones need no text encoder", metavar="DIR", common=True,
         hashed=False, recorded=False)
@@ -296,8 +308,8 @@ class About:
 
     caption_only: bool = switch(
         "print what the models of --vlm_path (--input_video) and --prompt_enhancer write, as JSON, and stop",
-        about_run=True, answers=True, set_by_chain=True)
-    dry_run: bool = switch("print the plan and load nothing", about_run=True, answers=True)
+        about_run=True, answers=True, set_by_chain=True, writes_prompt=True)
+    dry_run: bool = switch("print the plan and load nothing", usual=True, about_run=True, answers=True)
     config: str | None = row(types.path, "flags from a YAML file", metavar="FILE.yaml", about_run=True,
         command_line_only=True)
     from_metadata: str | None = row(types.file_path, "flags of an earlier result (.json or .mp4)",
@@ -306,8 +318,8 @@ class About:
         command_line_only=True)
     env: bool = switch("print versions and devices, for bug reports", about_run=True, answers=True,
         command_line_only=True)
-    completion: str | None = row(types.one_of("bash", "zsh"), "print a completion script", about_run=True,
-        answers=True, command_line_only=True)
+    completion: str | None = row(types.one_of("bash", "zsh"), "print a completion script", metavar="SHELL",
+        about_run=True, answers=True, command_line_only=True)
     json: bool = switch("print one JSON object per result", about_run=True)
     quiet: bool = switch("errors only", about_run=True)
     verbose: bool = switch("more messages, and tracebacks (-v)", about_run=True)
@@ -315,10 +327,10 @@ class About:
 
 
 GROUPS: dict[str, tuple[type, ...]] = {
-    "task and model": (Model,), "prompt": (Prompt,), "size and length": (Size,),
-    "inputs": (InputFiles,), "sampling": (Sampling,), "diffusion forcing": (Forcing,),
-    "avatar": (Avatar,), "chain": (Chain,), "stability": (FirstFrame,), "caching": (Caching,),
-    "memory and speed": (Runtime,), "weights": (Adapters,), "output": (Output, Existing), "about": (About,),
+    "task and model": (Model,), "prompt": (Prompt,), "inputs": (InputFiles,), "size and length": (Size,),
+    "sampling": (Sampling,), "diffusion forcing": (Forcing,), "avatar": (Avatar,), "chain": (Chain,),
+    "stability": (FirstFrame,), "output": (Output, Existing), "memory and speed": (Runtime,),
+    "caching": (Caching,), "weights": (Adapters, ModelFiles), "about": (About,),
 }
 # fmt: on
 
@@ -353,8 +365,8 @@ def merge(*sources: Mapping[str, object]) -> dict[str, Any]:
 # fmt: off
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Options(
-    Model, Prompt, Size, InputFiles, Sampling, Forcing, Avatar, Chain, FirstFrame, Caching, Runtime, Output,
-    Adapters
+    Model, Prompt, InputFiles, Size, Sampling, Forcing, Avatar, Chain, FirstFrame, Output, Runtime, Caching,
+    Adapters, ModelFiles
 ):
     """The options of one video, complete; what a task does not use has its default value."""
 

@@ -14,7 +14,7 @@ class Output:
 
     output: str | None = row(types.file_path,
         ".mp4, .mov, .webm, .mkv, .gif, .npy, .png of one frame, a folder of PNGs; {any_option} is filled in",
-        metavar="PATH", aliases=("save_file",), common=True, hashed=False, recorded=False,
+        metavar="PATH", aliases=("save_file",), usual=True, common=True, hashed=False, recorded=False,
         excludes=("output_dir",), instead_of=("output_dir",), set_by_chain=True)
     output_dir: str | None = row(types.path, "folder for <index>_<seed>.mp4", metavar="DIR",
         aliases=("save_path",), common=True, hashed=False, recorded=False, instead_of=("output",),
@@ -36,5 +36,5 @@ class Output:
         metavar="FILE.png", hashed=False, recorded=False, set_by_chain=True)
     new_frames_only: bool = switch("leave the input video out of the file",
         needs=Needs("input_video", "needs --input_video"))
-    keep_parts: bool = switch("keep the finished rolls (<name>.parts/) after success", hashed=False)
+    keep_parts: bool = switch("keep the finished segments (<name>.parts/) after success", hashed=False)
 # fmt: on

@@ -43,8 +43,8 @@ def variant(name: str, family: str) -> TaskSpec:
     return row
 
 
-def find(name: str | None) -> TaskSpec:
-    """Return the row of a task.
+def find(name: str | None, flag: str = "--task_type") -> TaskSpec:
+    """Return the row of a task; ``flag`` names it.
 
     Raises:
         InputError: there is none; the message names the nearest.
@@ -53,10 +53,10 @@ def find(name: str | None) -> TaskSpec:
         return TASKS[name]
     available = ", ".join(TASKS)
     if name is None:
-        raise InputError("--task_type", None, "none given", f"choose one of {available}")
+        raise InputError(flag, None, "none given", f"choose one of {available}")
     close = nearest(name, TASKS)
     raise InputError(
-        "--task_type",
+        flag,
         name,
         f"must be one of {available}",
         f"nearest {close}" if close else "see --list_tasks",

@@ -147,6 +147,7 @@ class TaskSpec:
         family: whose models these are; a task may have several rows, and the checkpoint found decides.
         brand: what lists of tasks call these models.
         summary: what the task makes; that of its first row counts.
+        helps: option -> what the help text says of it, where that is not what its row says.
         config_name: of its YAML file.
         pipeline: 'module:class' of its pipeline.
         layouts: names of the checkpoint layouts it can read, the published one first.
@@ -185,6 +186,7 @@ class TaskSpec:
     text: TextLimits
     brand: str
     summary: str = ""
+    helps: Mapping[str, str] = field(default_factory=dict)
     describes: bool = False
     size_class: Callable[[int | Sequence[Bucket]], Sequence[Bucket]] = as_listed
     resolve_defaults: Callable[[Options], Options] = unchanged
@@ -195,6 +197,11 @@ class TaskSpec:
         """Return whether an option means something for this task with these models."""
         own = (*self.options, *self.inputs, *self.arguments)
         return OPTIONS[option].common or option in own
+
+    def required(self) -> tuple[str, ...]:
+        """Return the options without which it makes nothing."""
+        inputs = [name for name, files in self.inputs.items() if files.fewest]
+        return (*([] if self.describes else ["prompt"]), *inputs)
 
     def config(self) -> Config:
         """Return its YAML file."""
@@ -223,12 +230,15 @@ class TaskSpec:
 
     def defaults(self, checkpoint: NamedModel | None = None) -> dict[str, Any]:
         """Return published defaults for the checkpoint found; a tiny model has its own size and length."""
-        model = self.model(checkpoint.name) if checkpoint is not None else None
-        own = model.defaults if model is not None else {}
-        values = merge(self.config()["defaults"], own, _tiny(checkpoint).get("defaults", {}))
+        values = merge(self.config()["defaults"], self.checkpoint_defaults(checkpoint))
         return {
             name: value if value is None else OPTIONS[name].value(value) for name, value in values.items()
         }
+
+    def checkpoint_defaults(self, checkpoint: NamedModel | None) -> dict[str, Any]:
+        """Return the defaults that only this checkpoint has, as they are written."""
+        model = self.model(checkpoint.name) if checkpoint is not None else None
+        return merge(model.defaults if model is not None else {}, _tiny(checkpoint).get("defaults", {}))
 
     def pick(self, options: Options, shape: Shape) -> dict[str, object]:
         """Return the arguments of the pipeline."""
@@ -281,5 +291,5 @@ def check_prompt_count(flag: str, prompts: int, rolls: int) -> None:
         InputError: there are more.
     """
     if prompts > rolls:
-        what = f"has {prompts} prompts, and there are {rolls} rolls"
+        what = f"has {prompts} prompts, and there are {rolls} segments"
         raise InputError(flag, None, what, f"leave out {prompts - rolls}")

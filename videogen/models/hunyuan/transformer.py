@@ -46,6 +46,11 @@ class HunyuanDiT(Network, HunyuanVideoTransformer3DModel):
     ]
     skipped_layers: ClassVar = [r"single_transformer_blocks\.\d+\.(attn|proj_mlp)"]
 
+    def to_json_string(self) -> str:
+        """Return the config as JSON, under the name of diffusers' class, which can hold the model too."""
+        own, theirs = (f'"{kind.__name__}"' for kind in (type(self), HunyuanVideoTransformer3DModel))
+        return super().to_json_string().replace(own, theirs)
+
     def token_sections(self, inputs: Mapping[str, Tensor]) -> list[tuple[int, int]]:
         """Return those of the image, then those of the text."""
         frames, height, width = inputs["hidden_states"].shape[2:]

@@ -306,6 +306,12 @@ class WanDiT(Network, ConfigMixin, PeftAdapterMixin, FromOriginalModelMixin, Att
         target = None if device is None else torch.device(device)
         return cls.read_file(place, dtype or torch_dtype, target, said)
 
+    def to_json_string(self) -> str:
+        """Return the config as JSON, under the name of diffusers' class where that can hold the model too."""
+        added = self.config.audio_dim is not None or self.config.inject_sample_info
+        text = super().to_json_string()
+        return text if added else text.replace(f'"{type(self).__name__}"', '"WanTransformer3DModel"')
+
     def context_embedders(self) -> list[nn.Module]:
         """Return the embedders of text and, where there is one, of the image."""
         embedder = self.condition_embedder

@@ -216,6 +216,13 @@ TASKS = (
         name="diffusion_forcing",
         config_name="diffusion_forcing",
         summary="a long video from a text, an image, two images or a video",
+        helps={
+            "prompt": "what the video shows; not needed with --roll_prompts or --captioner",
+            "fps": "frames per second of the file; the model is told",
+            "end_image": "what comes right after the last frame, with --input_image",
+            "vlm_path": "model that describes the input video, with --captioner "
+            "(default Skywork/SkyCaptioner-V1)",
+        },
         pipeline="videogen.pipelines.diffusion_forcing:DiffusionForcingPipeline",
         tiny={"skyreels-v2-df": "skyreels-v2-df"},
         inputs={

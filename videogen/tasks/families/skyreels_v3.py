@@ -254,6 +254,10 @@ EXTENSION = replace(
     layouts=("SkyReels-V3 extension", "diffusers"),
     tiny={"skyreels-v3-v2v": "skyreels-v3-v2v"},
     inputs={"input_video": Files("video", 1, 1)},
+    helps={
+        "handover": "what one segment passes to the next: 8-bit frames, as published, or latents "
+        "(frames, latents)"
+    },
     arguments=(*EXTENSION_ARGUMENTS, "handover"),
     options=("duration", "roll_prompts", "prepend_input", "keep_audio", "keep_parts", *TEACACHE),
     shape=single_shot_extension,
@@ -269,6 +273,7 @@ TASKS = (
         summary="a video goes on with a cut to another shot, 2-5 s",
         pipeline="videogen.pipelines.shot_switching_extension:ShotSwitchingExtensionPipeline",
         components=WAN_COMPONENTS | {"transformer": "shot_transformer"},
+        helps={},
         arguments=EXTENSION_ARGUMENTS,
         shape=shot_switching_extension,
     ),
@@ -277,6 +282,12 @@ TASKS = (
         name="talking_avatar",
         config_name="talking_avatar",
         summary="a portrait speaks",
+        helps={
+            "prompt": "what a hidden first clip shows, and the only one of a short video",
+            "num_frames": "frames of a clip, 4k+1; the sound decides how many clips there are",
+            "input_image": "the portrait",
+            "input_audio": "the speech, 0.4 s or more: a sound file, or a video's sound",
+        },
         pipeline="videogen.pipelines.talking_avatar:TalkingAvatarPipeline",
         layouts=("SkyReels-V3 avatar", "diffusers"),
         components=WAN_COMPONENTS | {"image_encoder": "image_encoder", "audio_encoder": "audio_encoder"},

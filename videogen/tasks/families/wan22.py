@@ -106,6 +106,10 @@ A14B = TaskSpec(
     family="Wan2.2 A14B",
     brand="Wan2.2",
     config_name="wan22-t2v-a14b",
+    helps={
+        "guidance_scale": "text guidance; 1 is off and costs one forward per step; LOW,HIGH: two scales, for "
+        "the expert of low noise and that of high noise"
+    },
     pipeline="videogen.pipelines.wan22_a14b:Wan22A14BPipeline",
     layouts=("Wan2.2 A14B", "diffusers"),
     components=WAN_COMPONENTS | {"transformer_2": "transformer_2"},
@@ -158,6 +162,12 @@ TASKS = (
             name=name,
             brand=f"Wan2.2 {model}",
             summary="a video goes on from the last frame of another",
+            helps={
+                **row.helps,
+                "prompt": "what the video shows; a model describes the input video unless given",
+                "vlm_path": "model that describes the input video (default OpenGVLab/InternVL3_5-8B-HF)",
+                "input_image": "the last frame of the input video, where it is at hand without loss",
+            },
             inputs=VIDEO,
             arguments=(*row.arguments, "color_match"),
             options=VIDEO_OPTIONS,

@@ -1,0 +1,43 @@
+"""The line that ends a run."""
+
+from pathlib import Path
+
+import pytest
+
+from videogen.results.run_summary import amount, closing_line, seconds_per_step, span
+
+RECORD = {
+    "seconds": {"load": 20.04, "denoise": 60.0, "total": 93.21},
+    "step_seconds": [9.0, 2.0, 2.5],
+    "peak_memory": {"ram": 12_340_000_000, "gpu": 41_200_000_000},
+}
+
+
+def test_all_that_a_run_took_is_in_one_line():
+    assert closing_line(Path("a.mp4"), RECORD) == (
+        "a.mp4: 93.2 s (load 20.0, denoise 60.0); 2.25 s/step; peak 41.2 GB on the GPU, 12.3 GB of RAM"
+    )
+
+
+def test_without_a_gpu_and_without_steps():
+    record = {**RECORD, "step_seconds": [], "peak_memory": {"ram": 5_000_000}}
+    line = closing_line(Path("b.mp4"), record)
+    assert line == "b.mp4: 93.2 s (load 20.0, denoise 60.0); peak 5.0 MB of RAM"
+    assert "total" in record["seconds"]
+
+
+@pytest.mark.parametrize(("steps", "mean"), [([], 0), ([3], 3), ([9, 1], 1), ([9, 1, 2], 1.5)])
+def test_the_first_step_says_nothing_of_the_others(steps, mean):
+    assert seconds_per_step(steps) == mean
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.52, "0.52 s"), (61, "61 s"), (90, "2 min"), (3599, "60 min"), (9000, "2.5 h")]
+)
+def test_times(seconds, text):
+    assert span(seconds) == text
+
+
+@pytest.mark.parametrize(("size", "text"), [(5e5, "0.5 MB"), (9.9e8, "990.0 MB"), (1.26e11, "126.0 GB")])
+def test_amounts(size, text):
+    assert amount(size) == text

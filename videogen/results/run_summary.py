@@ -1,0 +1,40 @@
+"""What a run took, in one line, from the record of its result."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from videogen.files import Record
+
+PLACES = {"gpu": "on the GPU", "ram": "of RAM"}  # in a record's peak_memory
+MINUTES_FROM, HOURS_FROM = 90, 5400  # seconds
+
+
+def seconds_per_step(steps: Sequence[float]) -> float:
+    """Return the mean of the steps after the first, which also warms up and compiles."""
+    return sum(steps[1:]) / len(steps[1:]) if len(steps) > 1 else sum(steps)
+
+
+def closing_line(path: Path, record: Record) -> str:
+    """Return the line that is said when a video is finished: stages, steps, and memory at its peak."""
+    seconds, memory = dict(record["seconds"]), record["peak_memory"]
+    total = seconds.pop("total")
+    stages = ", ".join(f"{name} {value:.1f}" for name, value in seconds.items())
+    peaks = [f"{amount(memory[place])} {words}" for place, words in PLACES.items() if place in memory]
+    facts = [
+        f"{total:.1f} s ({stages})",
+        *([f"{seconds_per_step(steps):.3g} s/step"] if (steps := record["step_seconds"]) else []),
+        f"peak {', '.join(peaks)}",
+    ]
+    return f"{path}: {'; '.join(facts)}"
+
+
+def amount(size: float) -> str:
+    """Return a number of bytes as people read it."""
+    return f"{size / 1e9:.1f} GB" if size > 1e9 else f"{size / 1e6:.1f} MB"
+
+
+def span(seconds: float) -> str:
+    """Return a time as people read it."""
+    if seconds < MINUTES_FROM:
+        return f"{seconds:.2g} s"
+    return f"{seconds / 60:.0f} min" if seconds < HOURS_FROM else f"{seconds / 3600:.1f} h"
