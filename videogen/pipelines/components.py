@@ -28,17 +28,16 @@ class Components(RunStates, DiffusionPipeline):
     component_offload: OffloadedComponents | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name == "scheduler":
-            if self._state.running:
-                raise InputError(
-                    "scheduler", None, "cannot be set while a video is made", "set it before the call"
-                )
-            value = scheduler_for(value, lambda: self.row.defaults(self.checkpoint)["shift"])
+        if name == "scheduler" and self._state.running:
+            raise InputError(name, None, "cannot be set while a video is made", "set it before the call")
         super().__setattr__(name, self._own(name, value))
         if name in getattr(self, "_internal_dict", {}):
             self._name_own_classes(name)
 
-    def _own(self, name: str, value: object) -> object:
+    def _own(self, name: str, value: Any) -> Any:
+        """Return a component as the pipeline uses it."""
+        if name == "scheduler":
+            return scheduler_for(value, lambda: self.row.defaults(self.checkpoint)["shift"])
         return own_transformer(type(self), name, value) if name in TRANSFORMERS else value
 
     @property
