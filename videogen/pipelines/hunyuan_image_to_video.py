@@ -36,7 +36,7 @@ Encoded = tuple[Tensor, Tensor]
 """A prompt's rows [1, T, dim], image rows first, and its summary [1, dim]."""
 
 
-class HunyuanImageToVideoPipeline(VideoPipeline, LoraMixin, HunyuanVideoLoraLoaderMixin):
+class HunyuanImageToVideoPipeline(LoraMixin, VideoPipeline, HunyuanVideoLoraLoaderMixin):
     """Image-to-video by token replacement or latent concatenation.
 
     The image is the first latent frame and stays so, or its latents are channels beside the noise.

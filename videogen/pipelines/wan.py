@@ -30,7 +30,7 @@ Guided = tuple[Guidance, Mapping[str, Context]]
 """Guidance, and a context per branch."""
 
 
-class WanPipeline(VideoPipeline, LoraMixin, WanLoraLoaderMixin):
+class WanPipeline(LoraMixin, VideoPipeline, WanLoraLoaderMixin):
     """Base of the Wan family's pipelines."""
 
     model_cpu_offload_seq = "text_encoder->transformer->vae"
