@@ -206,7 +206,7 @@ def test_the_scheduler_is_the_published_one_until_another_is_set(ours):
     ours.scheduler = None
     published = call(ours, "one").frames
     assert ours.scheduler.config.flow_shift == ours.row.defaults()["shift"]
-    torch.testing.assert_close(ours("a cat", negative_prompt="bad", **SIZE, **LATENT()).frames, published)
+    torch.testing.assert_close(ours("a cat", negative_prompt="bad", **SIZE, **latent()).frames, published)
     ours.scheduler = UniPCMultistepScheduler.from_config(ours.scheduler.config, flow_shift=3)
     assert ours.scheduler.config.flow_shift == 3
     assert (call(ours, "one").frames - published).abs().max() > 1e-3
@@ -214,7 +214,7 @@ def test_the_scheduler_is_the_published_one_until_another_is_set(ours):
         ours("a cat", shift=5, **SIZE)
 
 
-def LATENT():
+def latent():
     return {"output_type": "latent", "generator": seeded()}
 
 
@@ -244,7 +244,7 @@ def test_callbacks_change_the_guidance_and_not_the_scheduler(ours):
     names = ours._callback_tensor_inputs
     given = {"callback_on_step_end": more, "callback_on_step_end_tensor_inputs": names}
     base = call(ours, "one").frames
-    changed = ours("a cat", negative_prompt="bad", **SIZE, **LATENT(), **given).frames
+    changed = ours("a cat", negative_prompt="bad", **SIZE, **latent(), **given).frames
     assert ours.guidance_scale == SIZE["guidance_scale"] + ours.num_timesteps
     assert (changed - base).abs().max() > 1e-4
     assert all(current == timestep and steps == 2 for current, timestep, steps in seen)
@@ -316,7 +316,7 @@ def test_wan22_from_components_needs_no_image(parts, family):
         transformer = randomized(WanTransformer3DModel(**image_model))
         pipeline = Wan22TI2V5BPipeline(**{**parts, "vae": randomized(vae), "transformer": transformer})
     image = Image.new("RGB", (32, 32), (200, 30, 90))
-    made = quiet(pipeline)("a cat", **size, **LATENT()).frames
+    made = quiet(pipeline)("a cat", **size, **latent()).frames
     assert made.shape[2] == 3
     if family == "A14B":
         transformer = randomized(WanTransformer3DModel(**image_model))
@@ -325,7 +325,7 @@ def test_wan22_from_components_needs_no_image(parts, family):
         )
         with pytest.raises(InputError, match="input_image=: none given"):
             pipeline("a cat", **size)
-    assert (pipeline("a cat", image=image, **size, **LATENT()).frames - made).abs().max() > 1e-4
+    assert (pipeline("a cat", image=image, **size, **latent()).frames - made).abs().max() > 1e-4
     with pytest.raises(InputError, match="image=: is input_image= under diffusers' name"):
         pipeline("a cat", image=image, input_image=image, **size)
 
@@ -339,8 +339,8 @@ def test_first_and_last_image_as_in_diffusers(parts):
     theirs = WanImageToVideoPipeline(**given, image_encoder=None, image_processor=None, boundary_ratio=0.9)
     first, last = Image.new("RGB", (16, 16), (200, 30, 90)), Image.new("RGB", (16, 16), (5, 99, 40))
     both = {"image": first, "last_image": last, "prompt": "a cat", "negative_prompt": "bad"}
-    expected = quiet(theirs)(**both, **SIZE, **LATENT()).frames
-    found = quiet(Wan22A14BPipeline(**given))(**both, **SIZE, **LATENT(), boundary=0.9).frames
+    expected = quiet(theirs)(**both, **SIZE, **latent()).frames
+    found = quiet(Wan22A14BPipeline(**given))(**both, **SIZE, **latent(), boundary=0.9).frames
     assert_same(found, expected)
 
 
@@ -349,11 +349,11 @@ def test_a_list_of_prompts_is_for_segments_where_there_are_any(parts):
     texts, embed = [], pipeline.embed
     pipeline.embed = lambda text: (texts.append(text), embed(text))[1]
     long = {**SIZE, "num_frames": 13, "base_num_frames": 9, "overlap_history": 5, "guidance_scale": 1.0}
-    assert pipeline(["a", "b"], **long, **LATENT()).frames.shape[0] == 1
+    assert pipeline(["a", "b"], **long, **latent()).frames.shape[0] == 1
     assert texts == ["a", "b"]
-    assert pipeline([["a", "b"], ["c", "d"]], **long, **LATENT()).frames.shape[0] == 2
+    assert pipeline([["a", "b"], ["c", "d"]], **long, **latent()).frames.shape[0] == 2
     assert texts[2:] == ["a", "b", "c", "d"]
-    assert pipeline(["a", "b"], **{**long, "num_frames": 9}, **LATENT()).frames.shape[0] == 2
+    assert pipeline(["a", "b"], **{**long, "num_frames": 9}, **latent()).frames.shape[0] == 2
 
 
 def test_four_threads_share_a_pipeline(ours):
@@ -361,7 +361,7 @@ def test_four_threads_share_a_pipeline(ours):
 
     def run(scale):
         found[scale] = ours(
-            "a cat", negative_prompt="bad", **{**SIZE, "guidance_scale": scale}, **LATENT()
+            "a cat", negative_prompt="bad", **{**SIZE, "guidance_scale": scale}, **latent()
         ).frames
 
     threads = [threading.Thread(target=run, args=(scale,)) for scale in (3.0, 5.0, 1.0, 2.0)]
