@@ -69,7 +69,7 @@ def make_plan(task: str, model: str, flags: list[str], folder: Path, run: int) -
 def measure(plan: Outline) -> tuple[dict[str, float], list[float], str]:
     """One video, loaded anew: seconds by stage, seconds by step, the device."""
     session = Session()
-    record = generate(plan, session, show_progress=False).record
+    record = generate(plan, session).record
     pipeline = session.pipeline
     assert pipeline is not None
     steps, device = list(pipeline.step_seconds), device_name(pipeline._execution_device)

@@ -253,7 +253,7 @@ def make_video(plan: Any, *, published: bool) -> None:
         counted.take_the_place_of_files(patches)
         try:
             with suppress(EnoughError):
-                session.generate(plan, work, show_progress=False)
+                session.generate(plan, work)
         finally:
             work.close()
 

@@ -61,6 +61,12 @@ class Running:
             assert time.monotonic() < end
             time.sleep(0.005)
 
+    @property
+    def stderr(self) -> str:
+        """What was said on stderr so far."""
+        file = self.said / "2"
+        return file.read_text() if file.exists() else ""
+
     def send(self, number: signal.Signals) -> None:
         os.kill(self.process.pid, number)
 

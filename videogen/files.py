@@ -31,6 +31,8 @@ except ImportError:  # Windows
 if TYPE_CHECKING:
     from torch import Tensor
 
+    Tensors = Mapping[str, Tensor]
+
 Record = dict[str, Any]
 """Content of a JSON object."""
 
@@ -86,17 +88,13 @@ def writing(target: Path) -> Iterator[None]:
         raise OutputError(f"{target}: {error.strerror or error}; {fix}") from None
 
 
-def save_tensors(
-    target: Path, tensors: Mapping[str, "Tensor"], metadata: dict[str, str] | None = None
-) -> None:
+def save_tensors(target: Path, tensors: "Tensors", metadata: dict[str, str] | None = None) -> None:
     """Write a safetensors file atomically."""
     with atomic_write(target) as temporary:
         write_tensors(temporary, tensors, metadata)
 
 
-def write_tensors(
-    path: Path, tensors: Mapping[str, "Tensor"], metadata: dict[str, str] | None = None
-) -> None:
+def write_tensors(path: Path, tensors: "Tensors", metadata: dict[str, str] | None = None) -> None:
     """Write a safetensors file."""
     from safetensors.torch import save  # noqa: PLC0415 - torch
 
@@ -364,6 +362,16 @@ def other_content(file: Path) -> str | None:
     if unfinished := next((end for end in UNFINISHED if Path(f"{file}{end}").exists()), None):
         return f"its download did not finish ({file.name}{unfinished} is beside it); resume it"
     return None
+
+
+def cut_json(file: Path) -> str | None:
+    """Return what is wrong with a JSON file whose end is missing, and what to do."""
+    if file.suffix != ".json":
+        return None
+    with file.open("rb") as opened:
+        opened.seek(-min(EDGE, file.stat().st_size), os.SEEK_END)
+        end = opened.read().rstrip()
+    return None if end.endswith((b"}", b"]")) else "is no JSON, or not all of it; download it again"
 
 
 def unfinished_downloads(folder: Path) -> list[str]:

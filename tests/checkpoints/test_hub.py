@@ -146,9 +146,12 @@ def test_what_nobody_knows_the_size_of_is_asked_before_it_is_downloaded(serve, t
 @pytest.mark.slow
 def test_a_model_is_downloaded_once_with_only_what_is_needed(serve, repository, tmp_path, served_as):
     endpoint, asked = serve(served_as)
-    done = run(tmp_path, endpoint, NAMES[0], "--output", tmp_path / "one.npy")
+    done = run(tmp_path, endpoint, NAMES[0], "--output", tmp_path / "one.npy", "--progress", "json")
     assert done.returncode == 0, done.stderr
-    assert "%|" not in done.stderr  # no bars where stderr is no terminal
+    events = [json.loads(line) for line in done.stderr.splitlines()]
+    come = [event["done"] for event in events if event.get("stage") == "download" and "done" in event]
+    blobs = (tmp_path / "hub").glob("*/blobs/*")
+    assert come[-1] == sum(file.stat().st_size for file in blobs)
     assert f"downloading {NAMES[0]}: its weights are under the Skywork Community License" in done.stderr
     assert asked
     assert not set(asked) & set(NOT_NEEDED)

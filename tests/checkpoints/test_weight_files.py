@@ -1,12 +1,13 @@
 """Which files of a folder are read, and what files are that hold something else than their name says."""
 
+import argparse
 import json
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from videogen.checkpoints.tensor_headers import check, tensor_infos
+from videogen.checkpoints.tensor_headers import check, tensor_infos, tensor_shapes
 from videogen.checkpoints.weight_files import find
 from videogen.errors import CheckpointError
 from videogen.files import other_content, read_json
@@ -82,6 +83,16 @@ def test_two_files_with_one_tensor(tmp_path):
         tensor_infos(find(tmp_path).files)
 
 
+def test_files_of_another_kind_are_named(tmp_path):
+    write(tmp_path, "a.safetensors")
+    (tmp_path / "b.gguf").write_bytes(b"GGUF")
+    torch.save({"w": torch.zeros(1)}, tmp_path / "pytorch_model.bin")
+    found = find(tmp_path)
+    assert names(found) == ["a.safetensors"]
+    assert found.passed_over == ("b.gguf, pytorch_model.bin are not read: a.safetensors is",)
+    assert found.strays == {tmp_path / "b.gguf", tmp_path / "pytorch_model.bin"}
+
+
 def test_metadata_of_macos_is_passed_over(tmp_path):
     write(tmp_path, "a.safetensors")
     (tmp_path / "._a.safetensors").write_bytes(b"\x00\x05\x16\x07" + bytes(100))
@@ -105,6 +116,8 @@ CONTENTS = {
     "macOS": (b"\x00\x05\x16\x07" + bytes(40), "macOS metadata"),
     "zeros": (bytes(1000), "begins with zeros"),
     "empty": (b"", "is empty"),
+    "text": (b"Invalid username or password.\r\n", "is a text .'Invalid username or password"),
+    "JSON": (b'{"error": "Entry not found"}', "is a text .*Entry not found.*download it again"),
 }
 
 
@@ -115,6 +128,19 @@ def test_a_file_is_called_what_it_is(tmp_path, kind, name):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(CheckpointError, match=message):
         check(tmp_path / name)
+
+
+def test_weights_under_the_suffix_of_others(tmp_path):
+    save_file({"w": torch.zeros(2)}, tmp_path / "w.safetensors")
+    torch.save({"w": torch.zeros(2)}, tmp_path / "w.pt")
+    (tmp_path / "w.gguf").write_bytes(b"GGUF\3\0\0\0" + bytes(40))
+    for kind, other in (("safetensors", "bin"), ("pt", "safetensors"), ("gguf", "safetensors")):
+        file = tmp_path / f"renamed.{other}"
+        file.write_bytes((tmp_path / f"w.{kind}").read_bytes())
+        with pytest.raises(CheckpointError, match=rf"holds what belongs in a \.{kind} file; rename it"):
+            check(file)
+    (tmp_path / "w.pt").rename(tmp_path / "w.bin")
+    check(tmp_path / "w.bin")
 
 
 def test_a_config_that_is_a_pointer(tmp_path):
@@ -136,3 +162,25 @@ def test_a_download_of_aria2_is_not_finished(tmp_path):
     assert other_content(tmp_path / "w.safetensors") is None
     (tmp_path / "w.safetensors.aria2").write_bytes(b"x")
     assert "did not finish" in other_content(tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("wrapper", ["state_dict", "model", None])
+def test_headers_of_pickles(tmp_path, zipped, wrapper):
+    tensors = {
+        "w": torch.zeros(2, 3),
+        "half": torch.zeros(4, dtype=torch.float16),
+        "p": torch.nn.Parameter(torch.ones(1)),
+    }
+    content = {wrapper: tensors, "epoch": 3, "optimizer": {"state": {}}} if wrapper else tensors
+    torch.save(content, tmp_path / "w.pt", _use_new_zipfile_serialization=zipped)
+    assert tensor_shapes([tmp_path / "w.pt"]) == {"w": (2, 3), "half": (4,), "p": (1,)}
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickle_with_code_is_refused_by_its_header(tmp_path, zipped):
+    """As the reader of its tensors does, which comes later."""
+    content = {"w": torch.zeros(2), "args": argparse.Namespace(lr=1)}
+    torch.save(content, tmp_path / "w.pt", _use_new_zipfile_serialization=zipped)
+    with pytest.raises(CheckpointError, match="refused, because reading this pickle would run code"):
+        tensor_shapes([tmp_path / "w.pt"])

@@ -43,6 +43,7 @@ def command(changes: dict[str, object]) -> list[str]:
 def setting_up(folder: Path) -> None:
     """Files that the cases below refer to."""
     (folder / "text.png").write_text("I am not a picture")
+    (folder / "page.png").write_text("<!DOCTYPE html><title>Log in</title>")
     (folder / "cut.png").write_bytes((REFS / "robot.png").read_bytes()[:2000])
     (folder / "empty.yaml").write_text("")
     (folder / "broken.yaml").write_text("prompt: [unclosed")
@@ -80,6 +81,7 @@ CASES: dict[str, tuple[dict[str, object], int, str]] = {
     "five references": ({"ref_imgs": MANY}, 2, r"--ref_imgs \(5 images\): .*1 to 4.*leave out 1"),
     "missing file": ({"ref_imgs": str(REFS / "robto.png")}, 2, "no such file; nearest .*robot.png"),
     "text named png": ({"ref_imgs": "text.png"}, 2, "--ref_imgs text.png: is not an image"),
+    "page named png": ({"ref_imgs": "page.png"}, 2, "--ref_imgs page.png: is a web page, not the file"),
     "truncated png": ({"ref_imgs": "cut.png"}, 2, "--ref_imgs cut.png: cannot be decoded"),
     "folder as image": ({"ref_imgs": "empty_model"}, 2, "is a folder"),
     "size not 16": ({"height": 100, "width": 160}, 2, "--height 100: .*multiple of 16; nearest 96 or 112"),
@@ -428,4 +430,4 @@ def test_a_text_file_as_tokenizer(cli, workplace):
     (model / "tokenizer/tokenizer.json").write_text("what?")
     finished = cli(*command({"model_id": model}))
     assert finished.code == 3
-    assert "not a tokenizer" in finished.complaint
+    assert "tokenizer.json: is no JSON, or not all of it; download it again" in finished.complaint

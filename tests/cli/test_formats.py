@@ -140,6 +140,13 @@ def test_files_that_cannot_be_the_transformer(make, folder, kind):
     assert re.search(message, finished.complaint)
 
 
+def test_a_pickle_without_tensors(make, folder, tmp_path):
+    torch.save({"model": "none", "epoch": 3}, tmp_path / "vae.pt")
+    finished = make(folder, "--vae", tmp_path / "vae.pt", "--dry_run")
+    assert finished.code == 3
+    assert "holds no table of tensors" in finished.complaint
+
+
 @pytest.mark.parametrize(("flag", "file"), [("--vae", MODEL / EXPERT), ("--text_encoder", VAE)])
 def test_files_that_cannot_be_another_component(make, folder, flag, file):
     finished = make(folder, flag, file, "--dry_run")
@@ -203,6 +210,52 @@ def test_a_folder_one_level_off_names_the_right_one(make, folder, place):
     assert f"nearest {folder}" in finished.err
 
 
+def test_the_transformer_of_another_task(make, folder, tmp_path):
+    tensors = load_file(MODEL / EXPERT)
+    tensors["patch_embedding.weight"] = torch.zeros(48, 36, 1, 2, 2)
+    save_file(tensors, tmp_path / "i2v.safetensors")
+    finished = make(folder, "--transformer", f"{tmp_path / 'i2v.safetensors'}:high", "--dry_run")
+    assert finished.code == 2
+    assert re.search(r"--transformer .*: is for another task \(36 input channels\)", finished.complaint)
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_lora_is_no_transformer(make, folder, tmp_path, beside):
+    """In place of one, and forgotten beside one."""
+    file = (folder / EXPERT).with_name("style.safetensors") if beside else tmp_path / "style.safetensors"
+    save_file({"lora_unet_blocks_0_self_attn_q.lokr_w1": torch.ones(2, 2)}, file)
+    given = () if beside else ("--transformer", f"{file}:high")
+    finished = make(folder, *given, "--dry_run")
+    assert finished.code == 3
+    assert "self_attn_q.lokr_w1 is of a LoRA and not of a model; give its file with --lora" in finished.err
+
+
+def test_quantize_leaves_what_is_quantized(make, folder):
+    stored, _ = scaled(folder / EXPERT)
+    save_file(stored, folder / EXPERT)
+    finished = make(folder, "--quantize", "int8", "--dry_run")
+    assert finished.code == 0
+    assert "--quantize int8: what the model's files hold quantized stays as it is" in finished.out
+
+
+def test_a_tokenizer_that_lost_its_end(make, folder):
+    tokenizer = folder / "google/umt5-xxl/tokenizer.json"
+    content = tokenizer.read_bytes()
+    tokenizer.unlink()
+    tokenizer.write_bytes(content[:-2000])
+    finished = make(folder, "--dry_run")
+    assert finished.code == 3
+    assert "tokenizer.json: is no JSON, or not all of it; download it again" in finished.complaint
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "transformer.", "model."])
+def test_prefixes_of_training_code(make, folder, tmp_path, prefix):
+    named = {f"{prefix}{name}": tensor for name, tensor in load_file(MODEL / EXPERT).items()}
+    save_file(named, tmp_path / "file.safetensors")
+    given = ("--transformer", f"{tmp_path / 'file.safetensors'}:high")
+    assert np.array_equal(make.frames(folder, *given), make.frames(folder))
+
+
 def test_lora_on_float8_weights(make, folder, tmp_path):
     stored, plain = scaled(folder / EXPERT)
     for name, tensors in (("stored", stored), ("plain", plain)):
@@ -210,6 +263,7 @@ def test_lora_on_float8_weights(make, folder, tmp_path):
     layer, generator = "diffusion_model.blocks.0.self_attn.q", torch.Generator().manual_seed(0)
     pair = {"lora_down": (2, 48), "lora_up": (48, 2)}
     lora = {f"{layer}.{key}.weight": torch.randn(shape, generator=generator) for key, shape in pair.items()}
+    lora |= {f"{layer}.diff_b": torch.randn(48, generator=generator)}  # biases are not quantized
     save_file(lora, tmp_path / "lora.safetensors")
     frames = {
         name: make.frames(
@@ -221,6 +275,30 @@ def test_lora_on_float8_weights(make, folder, tmp_path):
     }
     assert np.abs(frames["stored"] - frames["plain"]).max() <= 1
     assert np.abs(frames["stored"] - make.frames(folder).astype(int)).max() > 1
+
+
+@pytest.mark.parametrize("expert", ["", ":1:high", ":1:low"])
+def test_a_lora_that_does_not_fit_onto_quantized_weights(make, folder, tmp_path, expert):
+    stored, _ = scaled(folder / EXPERT)
+    save_file(stored, tmp_path / "stored.safetensors")
+    layer = "diffusion_model.blocks.0.self_attn"
+    lora = {f"{layer}.q.lokr_w1": torch.ones(4, 6), f"{layer}.q.lokr_w2": torch.ones(12, 8)}
+    save_file(lora | {f"{layer}.norm_q.diff": torch.ones(48)}, tmp_path / "lora.safetensors")
+    given = ("--transformer", f"{tmp_path / 'stored.safetensors'}:high")
+    finished = make(folder, *given, "--lora", f"{tmp_path / 'lora.safetensors'}{expert}", "--dry_run")
+    if expert == ":1:low":
+        assert finished.code == 0
+        return
+    assert finished.code == 3
+    what = f"1 of its 2 layers are not low-rank pairs ({layer}.q), which alone fit onto F8_E4M3 weights"
+    assert what in finished.complaint
+
+
+def test_a_component_of_a_folder_in_another_format(make, folder):
+    wanted, old = make.frames(folder), folder / VAE.name
+    save_file(torch.load(old, weights_only=True), old.with_suffix(".safetensors"))
+    old.unlink()
+    assert np.array_equal(make.frames(folder), wanted)
 
 
 def test_low_vram_with_float8_weights(make, folder, tmp_path):

@@ -380,8 +380,12 @@ def test_the_folder_below_the_model(cli, tmp_path, folder):
     below = folder / "hunyuan-video-i2v-720p"
     refused(cli, tmp_path, 3, f"nearest {folder}$", "--model_id", below)
     refused(
-        cli, tmp_path, 3, "needs hunyuan-video-i2v-720p/transformers/", "--model_id", below / "transformers"
+        cli, tmp_path, 3, f"is not a model folder; nearest {folder}$", "--model_id", below / "transformers"
     )
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "file").touch()
+    refused(cli, tmp_path, 3, "needs hunyuan-video-i2v-720p/transformers/", "--model_id", other)
 
 
 def test_what_has_no_effect_or_is_left_out_is_said(cli, tmp_path):

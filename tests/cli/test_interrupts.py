@@ -1,14 +1,17 @@
 """Ctrl-C, kill -9 and a full disk: nothing half-written under a final name, nothing finished lost."""
 
 import contextlib
+import json
 import os
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import ROOT
 from tests.processes import Running
 
 
@@ -44,6 +47,75 @@ def test_interrupt_while_the_encoder_starts(long_run, tmp_path):
     """Python drops exceptions of the moment in which a process forks."""
     code, out, err = Running(*long_run, "--output", tmp_path / "a.mp4", before=interrupt_at_forks).end()
     assert (code, out) == (130, ""), err
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_first_ctrl_c_waits_for_the_step_and_the_second_does_not(r2v, tmp_path):
+    big = ("--height", "256", "--width", "448", "--num_frames", "81")  # steps that take a while
+    running = Running(*r2v, *big, "--progress", "json", "--output", tmp_path / "a.mp4")
+    running.wait_for(lambda: '"stage": "denoise"' in running.stderr)
+    running.send(signal.SIGINT)
+    running.wait_for(lambda: '"event": "stopping"' in running.stderr)  # at once
+    running.send(signal.SIGINT)
+    code, out, err = running.end(60)
+    assert (code, out) == (130, "")
+    events = [json.loads(line) for line in err.splitlines()]
+    assert not [event for event in events if event["event"] == "progress" and event["stage"] == "denoise"]
+    assert (events[-1]["event"], events[-1]["exit_code"]) == ("error", 130)
+    assert not list(tmp_path.iterdir())
+
+
+def test_ctrl_c_between_segments_says_how_to_go_on(forcing, tmp_path):
+    words = forcing("--num_frames", "29", "--base_num_frames", "17", "--overlap_history", "5")
+    steps = ("--num_inference_steps", "40", "--progress", "json")
+    running = Running(*words, *steps, "--output", tmp_path / "a.mp4")
+    running.wait_for(lambda: '"event": "segment"' in running.stderr)
+    running.send(signal.SIGINT)
+    code, out, err = running.end(60)
+    assert (code, out) == (130, "")
+    assert "re-run with --resume" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["a.parts"]
+
+
+# Interrupts itself when it imports a module, and then runs generate_video.py.
+AT_IMPORT = """
+import os, runpy, signal, sys
+_, module, script, *words = sys.argv
+class Interrupt:
+    def find_spec(self, name, *_):
+        if name == module:
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), signal.SIGINT)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores Ctrl-C
+sys.meta_path.insert(0, Interrupt())
+sys.argv = [script, *words]
+runpy.run_path(script, run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "as_json"),
+    [
+        *(
+            ("videogen.cli.early_interrupt", False),
+            ("videogen.cli.main", False),
+            ("argparse", True),
+            ("torch", False),
+        ),
+        pytest.param("diffusers", True, marks=pytest.mark.slow),
+    ],
+)
+def test_ctrl_c_while_the_program_is_loaded_is_one_line(r2v, tmp_path, module, as_json):
+    words = [*r2v, "--output", tmp_path / "a.mp4", *["--progress", "json"] * as_json]
+    command = [sys.executable, "-c", AT_IMPORT, module, "generate_video.py", *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (130, ""), done.stderr
+    lines = done.stderr.splitlines()
+    if as_json:
+        assert json.loads(lines[-1]).items() >= {"event": "error", "exit_code": 130}.items()
+    else:
+        (line,) = [line for line in lines if not line.endswith("loading libraries")]
+        assert line.startswith("interrupted")
     assert not list(tmp_path.iterdir())
 
 

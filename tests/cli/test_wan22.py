@@ -110,7 +110,7 @@ BAD = {
     ),
     "not a lora": (
         ("v2v-14B", "--model_id", "tiny", "--lora", f"{ROOT / 'README.md'}:1"),
-        *(2, "--lora .*README.md: no such .safetensors file"),
+        *(2, "--lora .*README.md: is no LoRA file"),
     ),
     "vlm in its original format": (
         ("v2v-14B", "--model_id", "tiny", "--vlm_path", "ORIGINAL"),

@@ -90,8 +90,8 @@ def test_a_caption_becomes_the_prompt(cli, forcing, writers, make_video, tmp_pat
     }
     reply = Chat.reply
 
-    def spoken(self, messages, **options):
-        return json.dumps(caption) if options.get("video") else reply(self, messages, **options)
+    def spoken(self, inputs, **options):
+        return json.dumps(caption) if "video_grid_thw" in inputs else reply(self, inputs, **options)
 
     monkeypatch.setattr(Chat, "reply", spoken)
     source = ("--input_video", make_video(), "--overlap_history", 5, "--num_frames", 9)

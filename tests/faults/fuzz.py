@@ -28,7 +28,8 @@ from videogen.errors import VideoGenError
 from videogen.media.audio import read_audio
 from videogen.media.download import Fetcher
 from videogen.media.image import read_image
-from videogen.media.video_reader import read_comment, read_video
+from videogen.media.probe import read_comment
+from videogen.media.video_reader import read_video
 from videogen.planning.measured_rates import parse_rates
 from videogen.prompts.chat_models import find_model
 from videogen.results import sidecar

@@ -100,4 +100,4 @@ def test_odd_chat_templates(tmp_path, monkeypatch):
         for template, message in TEMPLATES.items():
             chat.tokenizer.chat_template = template
             with pytest.raises(CheckpointError, match=message):
-                chat.tokens([{"role": "user", "content": "hi"}])
+                chat.inputs([{"role": "user", "content": "hi"}])

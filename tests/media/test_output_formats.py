@@ -13,7 +13,8 @@ from videogen.errors import InputError
 from videogen.files import OutputError
 from videogen.media.download import Fetcher
 from videogen.media.output_formats import CODECS, CONTAINERS, Encoding, container_of, has_sound
-from videogen.media.video_reader import read_comment, read_video
+from videogen.media.probe import read_comment
+from videogen.media.video_reader import read_video
 from videogen.media.video_writer import Audio, open_writer
 
 COLOURS = np.array([(220, 30, 30), (30, 200, 30), (196, 140, 110), (20, 40, 210)], np.uint8)

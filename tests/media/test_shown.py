@@ -8,43 +8,10 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 
+from tests.colours import COLOURS, TO_BT2020, TO_DISPLAY_P3, bt709, from_bt709, from_srgb, hlg, pq
 from videogen.media.download import Fetcher
 from videogen.media.shown import scaled
-from videogen.media.video_reader import Tail, fill_from_keyframe, read_video, read_with_decord
-
-COLOURS = np.array(
-    [(220, 30, 30), (30, 200, 30), (196, 140, 110), (230, 230, 230), (128, 128, 128), (10, 10, 10)]
-)
-TO_BT2020 = np.array([[0.6274, 0.3293, 0.0433], [0.0691, 0.9195, 0.0114], [0.0164, 0.0880, 0.8956]])
-TO_DISPLAY_P3 = np.array([[0.8225, 0.1774, 0.0], [0.0332, 0.9669, 0.0], [0.0171, 0.0724, 0.9108]])
-
-
-def from_srgb(colours):
-    signal = np.asarray(colours) / 255
-    return np.where(signal <= 0.04045, signal / 12.92, ((signal + 0.055) / 1.055) ** 2.4)
-
-
-def from_bt709(colours):
-    signal = np.asarray(colours) / 255
-    return np.where(signal < 0.081, signal / 4.5, ((signal + 0.099) / 1.099) ** (1 / 0.45))
-
-
-def pq(light):
-    """The inverse EOTF (SMPTE ST 2084); 1 is 203 nits."""
-    power = np.clip(light * 203 / 10000, 0, 1) ** 0.1593017578125
-    return ((0.8359375 + 18.8515625 * power) / (1 + 18.6875 * power)) ** 78.84375
-
-
-def hlg(light):
-    """The OETF (ARIB STD-B67) of scene light; 1 is 75 % of the signal."""
-    scene = np.clip(light, 1e-9, None) * 0.26496256
-    bright = 0.17883277 * np.log(np.maximum(12 * scene, 1) - 0.28466892) + 0.55991073
-    return np.where(scene <= 1 / 12, np.sqrt(3 * scene), bright)
-
-
-def bt709(light):
-    light = np.clip(light, 1e-9, 1)
-    return np.where(light < 0.018, 4.5 * light, 1.099 * light**0.45 - 0.099)
+from videogen.media.video_reader import fill_from_keyframe, read_video, read_with_decord
 
 
 @pytest.fixture
@@ -126,6 +93,14 @@ def test_wide_gamuts(coded, matrix, primaries, name):
     assert np.abs(shown(video) - COLOURS).max() <= 4
 
 
+def test_primaries_that_only_the_matrix_tells(ffmpeg, coded):
+    whole = coded(bt709(from_bt709(COLOURS) @ TO_BT2020.T), "bt709")
+    bare = "hevc_metadata=colour_primaries=2:transfer_characteristics=2"
+    video = ffmpeg("bare.ts", "-i", str(whole.path), "-c", "copy", "-bsf:v", bare)
+    assert video.notes == ("bare.ts has BT.2020 colours, which are converted to BT.709",)
+    assert np.abs(shown(video) - COLOURS).max() <= 4
+
+
 def test_plain_videos_are_left_alone(coded):
     video = coded(COLOURS / 255, "bt709", "bt709", "bt709", "a.mp4", "libx264")
     assert not video.notes
@@ -151,7 +126,7 @@ def test_interlaced_videos(ffmpeg, name, words):
     assert len(frames) == video.num_frames == 36
     for count in (1, 5, 12, 13, 36):
         assert np.array_equal(video.tail(count), frames[-count:]), count
-    assert fill_from_keyframe(video, Tail(video, range(25, 36))) == (name != "a.mpg")
+    assert fill_from_keyframe(video, np.empty_like(frames[25:]), range(25, 36)) == (name != "a.mpg")
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-i", str(video.path)]
     words = ("-vf", "bwdif=send_frame:auto:interlaced", "-f", "rawvideo", "-pix_fmt", "rgb24", "-")
     raw = subprocess.run([*command, *words], check=True, capture_output=True).stdout
@@ -198,6 +173,12 @@ def test_transparent_videos_are_on_white(ffmpeg):
     assert (image[:, :48] == 255).all()
     assert (image[:, 48:] == (200, 0, 0)).all()
     assert video.notes == ("a.mov has transparent pixels, which are shown on white",)
+
+
+def test_transparency_in_a_stream_of_its_own_is_told(ffmpeg):
+    source = ("-f", "lavfi", "-i", "color=red@0:size=64x64:rate=24:duration=0.2,format=yuva420p")
+    video = ffmpeg("a.webm", *source, "-c:v", "libvpx-vp9", "-auto-alt-ref", "0")
+    assert video.notes == ("a.webm has transparency beside its colours, which is not used",)
 
 
 def test_of_several_streams_the_first_is_used_and_that_is_said(ffmpeg):

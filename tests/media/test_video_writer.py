@@ -13,7 +13,7 @@ from PIL import Image
 
 from videogen.files import OutputError, remove, stale_temporaries, temporary_sibling
 from videogen.media import video_writer
-from videogen.media.video_reader import read_comment
+from videogen.media.probe import read_comment
 from videogen.media.video_writer import _Background, _PngWriter, open_writer
 
 FRAMES = np.random.default_rng(0).integers(0, 255, (9, 32, 48, 3), dtype=np.uint8)
@@ -239,7 +239,8 @@ def test_nothing_is_written_after_an_abort():
 
 def test_a_lost_wake_up_does_not_hang(tmp_path):
     """As Ctrl-C may leave it in ``Condition.notify``: a waiter that waits no more is the first to be told."""
-    background = _Background(_PngWriter(tmp_path / "frames"))
+    video = video_writer._Video("still", (4, 4), 24, 1, "", None, video_writer.PLAIN)
+    background = _Background(_PngWriter(tmp_path / "a.png", video))
     background.write(np.zeros((1, 4, 4, 3), np.uint8))
     while not background.queue.not_empty._waiters:
         pass

@@ -1,6 +1,7 @@
 """Weights that stay in the format of their file compute as the numbers that they stand for."""
 
 import functools
+import math
 import re
 
 import numpy as np
@@ -9,6 +10,10 @@ import torch
 from safetensors.torch import save_file
 
 from tests.conftest import GOLDEN
+from tests.manifests import MANIFESTS
+from videogen.checkpoints.model_features import LINEAR
+from videogen.checkpoints.networks import NETWORKS
+from videogen.checkpoints.stored_tensors import IN_BLOCK
 from videogen.errors import CheckpointError
 from videogen.models.components import load_component
 from videogen.models.quantized_linear import Float8Linear, GgufLinear, dequantize_gguf
@@ -235,3 +240,17 @@ def test_a_text_encoder_with_scaled_float8(tmp_path):
     save_file(stored, tmp_path / "umt5_fp8_scaled.safetensors")
     model = load_component("text_encoder", tmp_path / "umt5_fp8_scaled.safetensors").state_dict()
     assert all(torch.equal(model[name], exact[name]) for name in model)
+
+
+def test_the_share_of_published_models_that_can_be_quantized():
+    """What an estimate takes for it before a download is the least of all, within 3 %."""
+    exact = "|".join(network.float32 for network in NETWORKS)
+    shares = []
+    for name, manifest in MANIFESTS.items():
+        counts = {key: math.prod(shape) for key, shape in manifest["tensors"].items()}
+        blocks = [key for key in counts if IN_BLOCK.search(key) and len(manifest["tensors"][key]) == 2]
+        if len(blocks) > 200 and not re.search("t5|clip|vae", name):
+            linear = [key for key in blocks if key.endswith(".weight") and not re.search(exact, key)]
+            shares.append(sum(counts[key] for key in linear) / sum(counts.values()))
+    assert len(shares) == 16
+    assert LINEAR <= min(shares) <= max(shares) <= LINEAR + 0.03

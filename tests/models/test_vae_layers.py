@@ -11,9 +11,8 @@ from benchmarks.live_memory import Watch
 from videogen.models.hunyuan import transformer, vae_layers
 from videogen.models.kernels import operators
 from videogen.models.kernels.convolution import convolve
-from videogen.models.vae_layers import use_fused_layers
+from videogen.models.vae_layers import LAYERS, use_fused_layers
 from videogen.models.wan import vae as vae_io
-from videogen.models.wan.vae_layers import FUSED
 
 CPU = torch.device("cpu")
 WAN21 = {"z_dim": 16}
@@ -48,8 +47,8 @@ def pictures(vae, frames, batch=1):
 
 def test_every_layer_is_replaced(both):
     kinds = {type(module) for module in both[1].modules()}
-    assert not kinds & FUSED.keys()
-    assert kinds & set(FUSED.values())
+    assert not kinds & LAYERS.keys()
+    assert kinds & set(LAYERS.values())
 
 
 @pytest.fixture(params=[False, True], ids=["plain", "kernels"])

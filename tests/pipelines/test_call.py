@@ -198,7 +198,7 @@ def test_prompts_are_encoded_without_a_transformer(parts, theirs):
     for ours, own in zip(alone.encode_prompt(["one", "two"], **given), expected, strict=True):
         torch.testing.assert_close(ours, own)
     assert alone.encode_prompt("one", do_classifier_free_guidance=False)[1] is None
-    with pytest.raises(InputError, match="prompt= a cat: this pipeline has no text encoder; give"):
+    with pytest.raises(InputError, match="prompt= a cat: this pipeline has no text encoder"):
         TextToVideoPipeline(**{**parts, "text_encoder": None})("a cat", **SIZE)
 
 
@@ -210,7 +210,7 @@ def test_the_scheduler_is_the_published_one_until_another_is_set(ours):
     ours.scheduler = UniPCMultistepScheduler.from_config(ours.scheduler.config, flow_shift=3)
     assert ours.scheduler.config.flow_shift == 3
     assert (call(ours, "one").frames - published).abs().max() > 1e-3
-    with pytest.raises(InputError, match="shift= 5.0: UniPCMultistepScheduler is set as scheduler"):
+    with pytest.raises(InputError, match=r"shift= 5.0: UniPCMultistepScheduler is set as scheduler"):
         ours("a cat", shift=5, **SIZE)
 
 

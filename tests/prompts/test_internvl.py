@@ -24,7 +24,7 @@ FLAG = "--vlm_path"
 CHECKPOINT = GOLDEN / "wan22/checkpoint-internvl-hf"
 INSTEAD = "use one in the transformers format: OpenGVLab/InternVL3_5-8B-HF"
 ORIGINAL = {"architectures": ["InternVLChatModel"], "model_type": "internvl_chat"}
-STEP = 1 / 255 / min(internvl.IMAGENET_STD)  # one grey level in pixel values
+STEP = 1 / 255 / min(internvl.IMAGENET_DEFAULT_STD)  # one grey level in pixel values
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def test_the_model_hears_what_the_published_one_heard(chat, video, prompt):
     }
     logits = chat.model(**inputs).logits[0, -1]
     torch.testing.assert_close(logits, prompt.outputs["last_logits"], atol=1e-4, rtol=0)
-    reply = chat.complete(inputs, max_new_tokens=24, temperature=0, seed=0)
+    reply = chat.reply(inputs, max_new_tokens=24, temperature=0, seed=0)
     generated = chat.tokenizer.decode(prompt.outputs["generated_ids"], skip_special_tokens=True)
     assert reply == generated.strip() == prompt.about["decoded"].strip()
 
@@ -155,7 +155,7 @@ def test_frames_are_read_one_at_a_time_and_no_more_than_needed():
                 yield picture
 
     pixels = internvl.frame_pixels(Source(), 28)
-    grey = pixels[:, 0, 0, 0] * internvl.IMAGENET_STD[0] + internvl.IMAGENET_MEAN[0]
+    grey = pixels[:, 0, 0, 0] * internvl.IMAGENET_DEFAULT_STD[0] + internvl.IMAGENET_DEFAULT_MEAN[0]
     assert (grey * 255).round().int().tolist() == [5, 15, 25, 35, 45, 55, 65, 75]
     assert read[-1] == 75
 
@@ -167,11 +167,11 @@ def test_replies_are_tidied(chat, video, monkeypatch):
     assert internvl.tidy("<think></think>A cat.") == "A cat."
     asked = []
 
-    def complete(inputs, **options):
+    def reply(inputs, **options):
         asked.append(options)
         return " <think>a cat runs, and so on without an end"
 
-    monkeypatch.setattr(chat, "complete", complete)
+    monkeypatch.setattr(chat, "reply", reply)
     with pytest.raises(VideoGenError, match=f"^{FLAG} {CHECKPOINT}: described the video with nothing; give"):
         internvl.describe(video, chat, seed=3)
     assert asked == [{"max_new_tokens": 1024, "temperature": 0, "seed": 3}]
@@ -216,7 +216,9 @@ def test_a_download_begins_with_the_config(tmp_path, monkeypatch):
     (snapshot.parent.parent / "refs" / "main").write_text(snapshot.name)
     asked = []
 
-    def snapshot_download(name, *, allow_patterns, local_files_only=False, **_):
+    def snapshot_download(name, *, allow_patterns, local_files_only=False, dry_run=False, **_):
+        if dry_run:  # how much there is to download
+            return []
         if not local_files_only:
             asked.append(allow_patterns)
             for pattern in allow_patterns:

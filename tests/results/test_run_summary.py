@@ -1,29 +1,30 @@
 """The line that ends a run."""
 
-from pathlib import Path
+import dataclasses
 
 import pytest
 
+from videogen.progress import Saved
 from videogen.results.run_summary import amount, closing_line, seconds_per_step, span
 
-RECORD = {
-    "seconds": {"load": 20.04, "denoise": 60.0, "total": 93.21},
-    "step_seconds": [9.0, 2.0, 2.5],
-    "peak_memory": {"ram": 12_340_000_000, "gpu": 41_200_000_000},
-}
+SAVED = Saved(
+    path="a.mp4",
+    sidecar="a.json",
+    seconds={"load": 20.04, "denoise": 60.0, "total": 93.21},
+    seconds_per_step=2.25,
+    peak_memory={"ram": 12_340_000_000, "gpu": 41_200_000_000},
+)
 
 
 def test_all_that_a_run_took_is_in_one_line():
-    assert closing_line(Path("a.mp4"), RECORD) == (
+    assert closing_line(SAVED) == (
         "a.mp4: 93.2 s (load 20.0, denoise 60.0); 2.25 s/step; peak 41.2 GB on the GPU, 12.3 GB of RAM"
     )
 
 
 def test_without_a_gpu_and_without_steps():
-    record = {**RECORD, "step_seconds": [], "peak_memory": {"ram": 5_000_000}}
-    line = closing_line(Path("b.mp4"), record)
-    assert line == "b.mp4: 93.2 s (load 20.0, denoise 60.0); peak 5.0 MB of RAM"
-    assert "total" in record["seconds"]
+    saved = dataclasses.replace(SAVED, seconds_per_step=0.0, peak_memory={"ram": 5_000_000})
+    assert closing_line(saved) == "a.mp4: 93.2 s (load 20.0, denoise 60.0); peak 5.0 MB of RAM"
 
 
 @pytest.mark.parametrize(("steps", "mean"), [([], 0), ([3], 3), ([9, 1], 1), ([9, 1, 2], 1.5)])

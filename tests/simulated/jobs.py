@@ -134,7 +134,7 @@ def run_job(
         for transformer in pipeline.transformers:
             transformer.register_forward_pre_hook(lambda *_: ledger.begin_step())
         with ledger.phase("other"), suppress(EnoughError):
-            run.generate(plan, session, show_progress=False)
+            run.generate(plan, session)
     return Job(sim=sim, plan=plan, pipeline=pipeline, forwards=counted.forwards, frames=counted.frames)
 
 

@@ -113,6 +113,19 @@ def plan_of(make: Maker, component: str, manifest: str) -> ComponentPlan:
     )
 
 
+def without_numbers(make: Maker, plan: ComponentPlan) -> ComponentPlan:
+    """Return a component of a file whose tensors are made by ``make``, stored as they are in the file."""
+
+    def unread(entry: Entry) -> Entry:
+        def read() -> Tensor:
+            stored = entry.read()
+            return make(tuple(stored.shape), stored.dtype)
+
+        return replace(entry, read=read, scale=entry.scale and unread(entry.scale))
+
+    return replace(plan, found={name: unread(entry) for name, entry in plan.found.items()})
+
+
 def weightless(task: TaskSpec) -> dict[str, Any]:
     """Return the tokenizers and image processors of a task's tiny model."""
     if "llava" not in task.components.values():
@@ -136,21 +149,21 @@ def replace_files(
         make: (shape, dtype) -> a tensor in place of one that would be read.
         finish: is handed every pipeline that was loaded.
     """
-    original = load.load_pipeline
+    original, planned = load.load_pipeline, load.plan_component
 
-    def load_pipeline(
-        spec: TaskSpec, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device | None = None
-    ) -> Any:
+    def load_pipeline(spec: TaskSpec, checkpoint: Checkpoint, dtype: torch.dtype, *more: Any) -> Any:
         manifests, others = manifests_of(spec, checkpoint), weightless(spec)
 
-        def plan_component(name: str, _place: Path, _arch: Mapping[str, Any] | None = None) -> ComponentPlan:
+        def plan_component(name: str, place: Path, arch: Mapping[str, Any] | None = None) -> ComponentPlan:
             if name in others:
                 return ComponentPlan(name=name, module=others[name], found={})
+            if place.is_file():  # in place of a component, with holes where its numbers would be
+                return without_numbers(make, planned(name, place, arch))
             return plan_of(make, name, manifests[name])
 
         with Patches() as inside:
             inside.set(load, "plan_component", plan_component)
-            pipeline = original(spec, replace(checkpoint, folder=Path()), dtype, device)
+            pipeline = original(spec, replace(checkpoint, folder=Path()), dtype, *more)
         pipeline.checkpoint = checkpoint
         finish(pipeline)
         return pipeline

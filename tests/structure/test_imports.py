@@ -21,14 +21,14 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
             {"checkpoints", "diffusion"},
             {"tasks", "results"},
             {"media"},
-            {"files", "distributed"},
+            {"files", "distributed", "progress"},
             {"errors"},
         ),
     )
 )
 LEVEL = {folder: level for level, folders in enumerate(LAYERS) for folder in folders}
 # Folders and files that import no framework, and what that is.
-LIGHT = ("tasks", "results", "checkpoints", "planning", "media", "errors", "files", "distributed")
+LIGHT = ("tasks", "results", "checkpoints", "planning", "media", "errors", "files", "distributed", "progress")
 FRAMEWORKS = ("torch", "diffusers", "transformers")
 
 

@@ -64,9 +64,9 @@ def tensors(file: Path) -> list[GgufTensor]:
     return found
 
 
-def stored_bytes(dtype: str, count: int) -> int:
-    """Return the bytes of so many numbers in a format."""
+def bytes_per_weight(dtype: str) -> float:
+    """Return what a number takes in a format, with its share of the scales."""
     import gguf  # noqa: PLC0415 - optional
 
     per_block, size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[dtype]]
-    return count // per_block * size
+    return size / per_block

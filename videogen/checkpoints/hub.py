@@ -1,8 +1,9 @@
 """Access to the Hugging Face cache and hub."""
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from huggingface_hub.file_download import DryRunFileInfo, repo_folder_name
 from videogen.errors import CheckpointError, first_line
 from videogen.results.run_summary import amount
 
+WATCH_EVERY = 1.0  # seconds
 _access: ContextVar[Mapping[str, Any]] = ContextVar("access", default=MappingProxyType({}))
 
 
@@ -53,7 +55,12 @@ def cached_snapshot(name: str, revision: str, patterns: Sequence[str]) -> Path |
 
 
 def download(
-    names: Sequence[str], revision: str, patterns: Sequence[str], expected_bytes: int, timeout: float | None
+    names: Sequence[str],
+    revision: str,
+    patterns: Sequence[str],
+    expected_bytes: int,
+    timeout: float | None,
+    on_bytes: Callable[[float], None] = lambda _: None,
 ) -> tuple[Path, str]:
     """Download a repository and return (snapshot folder, name it was found under).
 
@@ -65,6 +72,7 @@ def download(
         patterns: file name patterns of the wanted files.
         expected_bytes: size of the download, 0 to ask for it; the disk must have it free.
         timeout: seconds without progress after which the download is given up.
+        on_bytes: called with what has come since the last call, first with what was there.
 
     Raises:
         CheckpointError: offline, unreachable, no such repository or revision, no access, no space.
@@ -86,7 +94,8 @@ def download(
                 found = cast("list[DryRunFileInfo]", fetch(dry_run=True))
                 missing = sum(file.file_size or 0 for file in found if file.will_download)
                 check_space(f"--model_id {name}", {name: downloaded(name) + missing})
-            folder = fetch()
+            with _watched(name, on_bytes):
+                folder = fetch()
         except GatedRepoError as error:  # a kind of RepositoryNotFoundError
             raise CheckpointError(_error_message(name, revision, error)) from None
         except RepositoryNotFoundError:
@@ -95,6 +104,31 @@ def download(
             raise CheckpointError(_error_message(name, revision, error)) from None
         return Path(folder), name
     raise CheckpointError(f"--model_id {names[0]}: no such repository (if it is private: 'hf auth login')")
+
+
+@contextmanager
+def _watched(name: str, on_bytes: Callable[[float], None]) -> Iterator[None]:
+    """Call ``on_bytes`` every second with what has been added to a repository's files."""
+    ended = threading.Event()
+
+    def watch() -> None:
+        known = 0
+        while True:
+            is_last = ended.wait(WATCH_EVERY)
+            now = downloaded(name)
+            if now > known:
+                on_bytes(now - known)
+                known = now
+            if is_last:
+                return
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
 
 
 def _error_message(name: str, revision: str, error: Exception) -> str:
@@ -117,9 +151,13 @@ def cache_folder() -> Path:
 
 
 def downloaded(name: str) -> int:
-    """Return the bytes of a repository that are here already."""
+    """Return the size of a repository's files in the cache, those that are not complete included."""
     blobs = cache_folder() / repo_folder_name(repo_id=name, repo_type="model") / "blobs"
-    return sum(file.stat().st_size for file in blobs.glob("*"))
+    total = 0
+    for file in blobs.glob("*"):
+        with suppress(OSError):  # renamed meanwhile
+            total += file.stat().st_size
+    return total
 
 
 def free_space() -> int | None:

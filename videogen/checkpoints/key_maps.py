@@ -13,7 +13,10 @@ from videogen.checkpoints.tensor_headers import Shape
 from videogen.errors import CheckpointError
 
 # In front of the names of one network in files that may hold others as well; the first that there is.
-TRANSFORMER_PREFIXES = ("model.diffusion_model.", "diffusion_model.", "model.model.")
+TRANSFORMER_PREFIXES = (
+    *("model.diffusion_model.", "diffusion_model.", "model.model.", "model."),
+    *("module.", "_orig_mod.", "transformer.", "pipe.dit.", "dit.", "net."),
+)
 PREFIXES = (
     *TRANSFORMER_PREFIXES,
     *(

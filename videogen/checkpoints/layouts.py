@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from videogen.checkpoints.weight_files import PICKLES, find, missing_shards, weight_files
+from videogen.checkpoints.weight_files import PICKLES, SUFFIXES, find, missing_shards, weight_files
 from videogen.errors import CheckpointError, brief
 from videogen.files import UNFINISHED, read_json
 from videogen.tasks.config import Config
@@ -57,7 +57,7 @@ class Checkpoint:
     def own_place(self, component: str) -> Path:
         """Return the place of a component in the model's folder, whatever replaces it."""
         assert self.folder is not None
-        return self.folder / LAYOUTS[self.layout].place(component, self.components[component])
+        return path_of(self.folder, LAYOUTS[self.layout].place(component, self.components[component]))
 
     def component_config(self, component: str) -> Config:
         """Return a component's config.json; empty if there is none or it is not downloaded yet."""
@@ -72,6 +72,14 @@ class Checkpoint:
                 what = f"{name} is {brief(value)}, which is no possible number"
                 raise CheckpointError(f"{file}: {what}; download it again")
         return config
+
+
+def path_of(folder: Path, place: str) -> Path:
+    """Return the path of a place in a folder; a file may have another suffix of weight files."""
+    path = folder / place
+    if place.endswith("/") or path.exists():
+        return path
+    return next(filter(Path.is_file, map(path.with_suffix, SUFFIXES)), path)
 
 
 def detect(folder: Path) -> str | None:
@@ -100,7 +108,7 @@ def places_of(layout: str, components: Mapping[str, str]) -> dict[str, str]:
 
 
 def _files(folder: Path, place: str) -> list[Path]:
-    path = folder / place
+    path = path_of(folder, place)
     if not place.endswith("/"):
         return [path]
     weights = find(path)
@@ -133,7 +141,7 @@ def component_sizes(found: Checkpoint) -> dict[str, int]:
 
 def missing_part(folder: Path, place: str, component: str) -> str | None:
     """Return the path of a component's missing file; None if the component is complete."""
-    path = folder / place
+    path = path_of(folder, place)
     if not place.endswith("/"):
         unfinished = next((end for end in UNFINISHED if path.with_name(path.name + end).exists()), "")
         hint = f" ({path.name}{unfinished} is a download that did not finish)" if unfinished else ""

@@ -16,31 +16,42 @@ from videogen.checkpoints.key_maps import Entry, KeyTable, rename
 from videogen.checkpoints.layouts import Checkpoint
 from videogen.checkpoints.lora_strength import Strength, read_strength
 from videogen.checkpoints.networks import NETWORKS
-from videogen.checkpoints.stored_tensors import component_shapes
+from videogen.checkpoints.stored_tensors import component_tensors, is_quantized
 from videogen.checkpoints.tensor_headers import Shape, tensor_shapes
 from videogen.errors import CheckpointError
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 # Prefixes of layer names, as often as they occur.
-DOTTED = re.compile(r"^(?:(?:base_model\.model|model|transformer|diffusion_model|unet|dit|pipe)\.)+")
+DOTTED = re.compile(
+    r"^(?:(?:base_model\.model|model|module|_orig_mod|transformer|diffusion_model|unet|dit|net|pipe)\.)+"
+)
 UNSCALED = tuple(network.lora_prefix for network in NETWORKS if network.lora_prefix)
-FLAT = (*UNSCALED, "lora_unet_", "lora_transformer_", "lycoris_")  # before names with "_" for "."
+# Before names with "_" for ".".
+FLAT = (*UNSCALED, "lora_unet_diffusion_model_", "lora_unet_", "lora_transformer_", "lora_dit_", "lycoris_")
 # Words of published layer names that have "_" inside; of two that begin alike the longer counts.
 WORDS = sorted((word for network in NETWORKS for word in network.words), key=len, reverse=True)
 WORD = re.compile(rf"(?:{'|'.join(WORDS)})(?=_|$)|[^_]+")
 NAMED = r"(?:\.[^.]+)?"  # PEFT's name of the adapter
+# Factors of LoKr and LoHa -> their names in files; each may be the product of two, _a and _b.
+FACTORS = {"left": "lokr_w1", "right": "lokr_w2", "one": "hada_w1", "two": "hada_w2"}
+HADAMARD = ("one_a", "one_b", "two_a", "two_b")  # LoHa
+LEFT, RIGHT = ({side, f"{side}_a", f"{side}_b"} for side in ("left", "right"))  # LoKr
+
+
+def _name(role: str) -> str:
+    """Return what a matrix is called in files."""
+    first, mark, part = role.partition("_")
+    return {**FACTORS, "down": "lora_down", "up": "lora_up"}[first] + mark + part
+
+
 # Role of a tensor in its layer, by its suffix.
 ROLE = re.compile(
     rf"\.(?:lora(?:_linear_layer)?[._](?:(?P<down>A|down)|(?P<up>B|up))(?:{NAMED}\.weight|\.default)?"
     rf"|(?P<up_bias>lora_B{NAMED}\.bias)"
     rf"|(?P<magnitude>dora_scale|lora_magnitude_vector{NAMED}(?:\.weight)?)"
     r"|(?P<alpha>alpha)|(?P<whole>diff|w_norm)|(?P<bias>diff_b|b_norm)|(?P<modulation>diff_m)"
-    rf"|(?P<left>lokr_w1)(?:{NAMED})|(?P<left_a>lokr_w1_a){NAMED}|(?P<left_b>lokr_w1_b){NAMED}"
-    rf"|(?P<right>lokr_w2){NAMED}|(?P<right_a>lokr_w2_a){NAMED}|(?P<right_b>lokr_w2_b){NAMED}"
-    rf"|(?P<one_a>hada_w1_a){NAMED}|(?P<one_b>hada_w1_b){NAMED}"
-    rf"|(?P<two_a>hada_w2_a){NAMED}|(?P<two_b>hada_w2_b){NAMED}"
-    rf"|(?:base_layer\.|modules_to_save\.(?:[^.]+\.)?)?(?P<value>weight|set_weight)"
-    rf"|(?:base_layer\.|modules_to_save\.(?:[^.]+\.)?)?(?P<value_bias>bias))$"
+    rf"|(?:{'|'.join(f'(?P<{role}>{_name(role)})' for role in (*LEFT, *RIGHT, *HADAMARD))}){NAMED}"
+    r"|(?:base_layer\.|modules_to_save\.(?:[^.]+\.)?)?(?:(?P<value>weight|set_weight)|(?P<value_bias>bias)))$"
 )
 VALUES = ("value", "value_bias")  # take the place of the model's, as PEFT's modules_to_save do
 # Names of tensors that are no part of what is read here -> what they are, for the warning.
@@ -59,8 +70,6 @@ OTHERS = (
 UNUSABLE = re.compile(
     r"^(.+?)\.(?:lora_mid|lokr_t2|hada_t[12]|lora_E|ranknum|b?oft_\w+|[ab][12]|vera_\w+|ia3_\w+)(?:\.|$)"
 )
-HADAMARD = ("one_a", "one_b", "two_a", "two_b")  # LoHa
-LEFT, RIGHT = {"left", "left_a", "left_b"}, {"right", "right_a", "right_b"}  # LoKr
 # What a layer's tensors change -> the roles that do.
 CHANGES = {
     "weights": {"down", "up", "whole", "magnitude", "value", *LEFT, *RIGHT, *HADAMARD},
@@ -98,6 +107,11 @@ class Layer:
         return (self.name, self.published, *(weight.removesuffix(".weight") for weight in self.weights))
 
     @property
+    def is_pair(self) -> bool:
+        """Return whether its weight changes by a low-rank pair alone."""
+        return self.keys.keys() & CHANGES["weights"] == {"down", "up"}
+
+    @property
     def ignores_alpha(self) -> bool:
         return self.name.startswith(UNSCALED)
 
@@ -112,19 +126,49 @@ class LoraFile:
     warning: str | None
 
 
-def check(path: Path, checkpoint: Checkpoint) -> str | None:
-    """Validate a LoRA against a model's transformer by their headers; return a warning if only a part fits.
+def check(path: Path, checkpoint: Checkpoint, parts: Sequence[str] = ("transformer",)) -> str | None:
+    """Validate a LoRA against a model's transformers by their headers; return a warning if only a part fits.
+
+    Args:
+        parts: the transformers that it goes into, which have the same layers.
 
     Raises:
-        CheckpointError: it is not for this model.
+        CheckpointError: it is not for this model, or changes quantized weights as no pair does.
     """
-    place = checkpoint.place("transformer")
-    published = [Entry(name, shape, _unread) for name, shape in component_shapes(place).items()]
-    if not published:  # a pickle that only torch can read
+    model = _stored(checkpoint.place(parts[0]))
+    if not model:  # a pickle that only torch can read
         return None
+    found = validate(path, {name: entry.shape for name, entry in model.items()})
+    merged = [layer for layer in found.layers if layer.weights and not layer.is_pair]
+    for part in parts if merged else ():
+        stored = _stored(checkpoint.place(part))
+        if fixed := [
+            layer for layer in merged if any(_stays_quantized(stored, own) for own in layer.weights)
+        ]:
+            count, dtype = (
+                f"{len(fixed)} of its {len(found.layers)} layers",
+                stored[fixed[0].weights[0]].dtype,
+            )
+            what = f"{count} are not low-rank pairs ({fixed[0].name}), which alone fit onto {dtype} weights"
+            fix = "use a checkpoint in bfloat16, maybe with --quantize"
+            raise CheckpointError(f"--lora {path}: {what}; {fix}")
+    return found.warning
+
+
+def _stored(place: Path) -> dict[str, Entry]:
+    """Return a transformer's tensors under our names, as its files store them."""
+    published = [
+        Entry(name, info.shape, _unread, info.dtype) for name, info in component_tensors(place).items()
+    ]
     tables = [table for network in NETWORKS for table in (network.published, network.ours)]
-    found = rename(place, published, tables)
-    return validate(path, {name: entry.shape for name, entry in found.items()}).warning
+    return rename(place, published, tables) if published else {}
+
+
+def _stays_quantized(stored: Mapping[str, Entry], name: str) -> bool:
+    """Return whether a layer's weight is quantized on the device as well."""
+    if name not in stored or len(stored[name].shape) != 2 or not is_quantized(stored[name].dtype):
+        return False
+    return not any(re.search(network.float32, name) for network in NETWORKS)
 
 
 def validate(path: Path, model: Mapping[str, Shape], shapes: Mapping[str, Shape] | None = None) -> LoraFile:
@@ -140,13 +184,16 @@ def validate(path: Path, model: Mapping[str, Shape], shapes: Mapping[str, Shape]
     """
     file = file_of(path)
     shapes = tensor_shapes([file]) if shapes is None else shapes
-    layers = _layers(shapes, model)
+    unusable = _unusable(shapes)
+    layers = _layers(shapes, model, unusable)
     known = [layer for layer in layers if layer.weights or layer.biases or layer.modulation]
     if not known:
-        raise CheckpointError(f"--lora {path}: {_why_nothing_fits(layers, shapes)}")
+        why = _why_nothing_fits(layers, shapes, unusable, model)
+        raise CheckpointError(f"--lora {path}: {why}")
     narrow = [layer for layer in known if _takes_fewer_channels(layer, shapes, model)]
     fitting = tuple(layer for layer in known if layer not in narrow)
     problems = [problem for layer in fitting for problem in _problems(layer, shapes, model)]
+    problems += _changed_twice(fitting)
     if problems:
         more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
         raise CheckpointError(f"--lora {path}: {problems[0]}{more}; is it whole, and for this model?")
@@ -155,7 +202,6 @@ def validate(path: Path, model: Mapping[str, Shape], shapes: Mapping[str, Shape]
         warnings.append(f"{len(known)} of its {len(layers)} layers are this model's")
     warnings += [f"{layer.name} takes fewer channels than the model's and is left out" for layer in narrow]
     seen = {key for layer in layers for key in layer.keys.values()}
-    unusable = _unusable(shapes)
     if rest := Counter(_kind(key, unusable) for key in shapes if key not in seen):
         kinds = ", ".join(f"{kind} ({count})" for kind, count in rest.most_common())
         warnings.append(f"{rest.total()} of its {len(shapes)} tensors are not used: {kinds}")
@@ -171,11 +217,11 @@ def file_of(path: Path) -> Path:
     """
     if path.is_file():
         return path
-    by_suffix = [sorted(path.glob(f"*{suffix}")) for suffix in SUFFIXES]
+    by_suffix = [sorted(path.glob(f"[!.]*{suffix}")) for suffix in SUFFIXES]
     files = next((files for files in by_suffix if files), [])
     if len(files) != 1:
-        kind = files[0].suffix if files else SUFFIXES[0]
-        raise CheckpointError(f"--lora {path}: holds {len(files)} {kind} files; name the one")
+        what = f"{len(files)} {files[0].suffix} files" if files else "no LoRA file"
+        raise CheckpointError(f"--lora {path}: holds {what}; give the one file")
     return files[0]
 
 
@@ -183,14 +229,17 @@ def _unread() -> None:
     raise AssertionError
 
 
-def _layers(shapes: Mapping[str, Shape], model: Mapping[str, Shape]) -> list[Layer]:
+def _layers(
+    shapes: Mapping[str, Shape], model: Mapping[str, Shape], unusable: Mapping[str, str]
+) -> list[Layer]:
     """Return the layers that a file changes, those of other models too."""
     found: dict[str, dict[str, str]] = {}
     for key in shapes:
-        if (match := ROLE.search(key)) and match.lastgroup and not re.search(OTHERS[0][0], key):
-            found.setdefault(key[: match.start()], {})[match.lastgroup] = key
-    unusable = _unusable(shapes)
-    found = {name: keys for name, keys in found.items() if name not in unusable}
+        match = ROLE.search(key)
+        if match is None or match.lastgroup is None or re.search(OTHERS[0][0], key):
+            continue
+        if (name := key[: match.start()]) not in unusable:
+            found.setdefault(name, {})[match.lastgroup] = key
     if all(keys.keys() <= {*VALUES} for keys in found.values()):  # a model, and no LoRA
         return []
     table, flat = _table(model), {name.replace(".", "_"): name for name in model}
@@ -250,16 +299,41 @@ def _kind(key: str, unusable: Mapping[str, str]) -> str:
     return next((kind for pattern, kind in OTHERS if re.search(pattern, key)), "unknown names")
 
 
-def _why_nothing_fits(layers: Sequence[Layer], shapes: Mapping[str, Shape]) -> str:
-    unusable = _unusable(shapes)
+def _why_nothing_fits(
+    layers: Sequence[Layer],
+    shapes: Mapping[str, Shape],
+    unusable: Mapping[str, str],
+    model: Iterable[str],
+) -> str:
     kinds = {kind for key in shapes if (kind := _kind(key, unusable)) not in ("unknown names", "norms")}
     if not layers and kinds:
         return f"holds {', '.join(sorted(kinds))}, which cannot be applied"
     roles = {match.lastgroup for key in shapes if (match := ROLE.search(key))}
     if roles and roles <= {*VALUES}:
         return "holds whole weights and no LoRA"
+    if not layers and (ends := _unknown_roles(shapes, model)):
+        return f"holds {', '.join(ends[:3])} of this model's layers, a kind that cannot be applied"
+    if not shapes:
+        return "holds no table of tensors"
     asked = f"{len(layers)} layers" if layers else f"{len(shapes)} tensors"
     return f"0 of its {asked} belong to this model; check --model_id"
+
+
+def _unknown_roles(names: Iterable[str], model: Iterable[str]) -> list[str]:
+    """Return the ends of names that begin with a layer of the model."""
+    table, flat = _table(model), {name.replace(".", "_"): name for name in model}
+    parts = ((key[: dot.start()], key[dot.end() :]) for key in names for dot in re.finditer(r"\.", key))
+    own = (end for layer, end in parts if _parameters(f"{dotted_name(layer)}.weight", table, flat))
+    return list(dict.fromkeys(own))
+
+
+def _changed_twice(layers: Iterable[Layer]) -> Iterator[str]:
+    """Yield the parameters that two layers change, as when a file holds the same ones in two namings."""
+    owners: dict[str, str] = {}
+    for layer in layers:
+        for name in (*layer.weights, *layer.biases, *layer.modulation):
+            if (owner := owners.setdefault(name, layer.name)) != layer.name:
+                yield f"{owner} and {layer.name} both change {name}"
 
 
 def _takes_fewer_channels(layer: Layer, shapes: Mapping[str, Shape], model: Mapping[str, Shape]) -> bool:
@@ -326,20 +400,6 @@ def _expected(
         else:
             yield "right_a", (*size[:1], rank["right_b"])
             yield "right_b", (rank["right_b"], *size[1:])
-
-
-def _name(role: str) -> str:
-    """Return what a role is called in files."""
-    names = {
-        "down": "lora_down",
-        "up": "lora_up",
-        "one": "hada_w1",
-        "two": "hada_w2",
-        "left": "lokr_w1",
-        "right": "lokr_w2",
-    }
-    first, mark, part = role.partition("_")
-    return names[first] + mark + part
 
 
 def by_columns(magnitude: Shape, columns: Shape) -> bool:

@@ -14,7 +14,10 @@ from videogen.errors import CheckpointError
 from videogen.files import LARGEST_JSON, parse_json, read_text
 
 T = TypeVar("T")
-HEADER_ALPHAS = ("lora_alpha", "ss_network_alpha", "network_alpha")
+# What a header calls alpha, and what PEFT stores in its adapter_config.json.
+HEADER_ALPHAS = ("lora_alpha", "ss_network_alpha", "network_alpha", "alpha")
+HEADER_CONFIGS = ("lora_adapter_metadata", "adapter_config", "peft_config", "lora_config")
+NOT_STATED = (None, "None", "")
 
 
 class Names(Protocol):
@@ -81,8 +84,8 @@ def read_strength(
 ) -> tuple[Strength, list[str]]:
     """Return the strength that the folder or the header of a LoRA file states, and warnings.
 
-    adapter_config.json goes first (PEFT), then ``lora_adapter_metadata`` in the header (diffusers), then an
-    alpha in the header.
+    adapter_config.json goes first (PEFT), then its content in the header (diffusers'
+    ``lora_adapter_metadata``), then an alpha in the header.
 
     Raises:
         CheckpointError: what states it cannot be read.
@@ -91,10 +94,11 @@ def read_strength(
         (place.name, _json(place)) for place in strength_files(file)
     ]
     header = _header(file)
-    if "lora_adapter_metadata" in header:
-        whole = _json(file, header["lora_adapter_metadata"])
-        sources.append(("its header", {name.rpartition(".")[2]: value for name, value in whole.items()}))
-    alpha = next((header[name] for name in HEADER_ALPHAS if name in header), None)
+    for config in HEADER_CONFIGS:
+        if config in header:
+            whole = _json(file, header[config])
+            sources.append(("its header", {name.rpartition(".")[2]: value for name, value in whole.items()}))
+    alpha = next((header[name] for name in HEADER_ALPHAS if header.get(name) not in NOT_STATED), None)
     sources.append(("its header", {"alpha": alpha}))
     warnings = []
     for source, stated in sources:
@@ -134,7 +138,7 @@ def _strength(file: Path, stated: Mapping[str, object]) -> Strength:
 
 
 def _number(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
+    if isinstance(value, bool) or not isinstance(value, int | float | str) or not math.isfinite(float(value)):
         raise ValueError(repr(value))
     return float(value)
 

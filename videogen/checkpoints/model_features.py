@@ -18,7 +18,7 @@ from videogen.tasks.table import LAYOUTS
 from videogen.tasks.task_spec import DIFFUSERS, TRANSFORMERS, NetworkTraits, PublishedWeights, TaskSpec
 
 HEAD_DIM = 128  # of every published transformer
-LINEAR = 0.95  # at least that share of a published transformer's weights can be quantized
+LINEAR = 0.969  # at least that share of a published transformer's weights can be quantized
 _EDGE = 1 << 16  # bytes read at either end of a file for its fingerprint
 
 
@@ -129,8 +129,16 @@ def quantized(checkpoint: Checkpoint, task: TaskSpec, name: str | None) -> dict[
         if checkpoint.folder is not None or part in checkpoint.replaced:
             found[part] = quantized_weights(checkpoint.place(part), exact, name)
         elif name:
-            count = int(LINEAR * parameters(checkpoint, task)[part])
-            found[part] = QuantizedWeights(count=count, bytes=int(FORMATS[name][0] * count))
+            count, form = int(LINEAR * parameters(checkpoint, task)[part]), FORMATS[name]
+            size = published(checkpoint.name, task).size
+            largest = size.width * size.ffn
+            found[part] = QuantizedWeights(
+                count=count,
+                bytes=int(form.bytes * count),
+                largest=largest,
+                scratch=form.scratch * largest,
+                copies=form.copies,
+            )
     return found
 
 

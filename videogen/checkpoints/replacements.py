@@ -1,6 +1,7 @@
 """Single files in place of components of a model: --transformer, --text_encoder and --vae."""
 
 import re
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -80,12 +81,11 @@ def _check_experts(row: TaskSpec, files: tuple[WeightFile, ...]) -> None:
     Raises:
         InputError: the first one.
     """
-    for file in files:
-        if row.network.experts == 2 and file.expert is None:
-            raise InputError("--transformer", file.path, "the model has two experts", "add ':high' or ':low'")
-        if row.network.experts != 2 and file.expert is not None:
-            what = f"':{file.expert}' is for models with two experts"
-            raise InputError("--transformer", file.path, what, "leave it out")
+    two = row.network.experts == 2
+    if wrong := next((file for file in files if two == (file.expert is None)), None):
+        what = "the model has two experts" if two else f"':{wrong.expert}' is for models with two experts"
+        fix = "add ':high' or ':low'" if two else "leave it out"
+        raise InputError("--transformer", wrong.path, what, fix)
 
 
 def _check_networks(row: TaskSpec, checkpoint: Checkpoint) -> None:
@@ -96,10 +96,12 @@ def _check_networks(row: TaskSpec, checkpoint: Checkpoint) -> None:
     """
     for component, path in checkpoint.replaced.items():
         shapes = component_shapes(path)
+        named = f"{flag_of(component)} {path}"
+        if not shapes and zipfile.is_zipfile(path):
+            raise CheckpointError(f"{named}: holds no table of tensors; is this the right file?")
         if not shapes:  # a pickle too old to be inspected
             continue
         features = features_of(shapes)
-        named = f"{flag_of(component)} {path}"
         if component in NAMES:
             known = any(re.search(NAMES[component], name) for name in shapes)
             if not known or features.traits.in_channels:

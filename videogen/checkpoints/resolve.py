@@ -25,7 +25,7 @@ from videogen.checkpoints.model_features import published, read_features
 from videogen.checkpoints.tensor_headers import check as check_header
 from videogen.checkpoints.weight_files import SUFFIXES
 from videogen.errors import SIMILAR, CheckpointError, InputError, nearest, reported_as
-from videogen.files import cache_root, other_content
+from videogen.files import cache_root, cut_json, other_content
 from videogen.tasks import config
 from videogen.tasks.table import ROWS, TASKS, VARIANTS
 from videogen.tasks.task_spec import DIFFUSERS, TaskSpec
@@ -174,8 +174,8 @@ def _inspect(folder: Path, task: TaskSpec, name: str, replaced: Mapping[str, Pat
     expected = "; ".join(dict.fromkeys(" ".join(places) for places in needed))
     if layout is None:
         state = "is empty" if not any(folder.iterdir()) else "is not a model folder"
-        what = f"{state}; {task.name} needs {expected}{_nearby(folder, task)}"
-        raise CheckpointError(f"--model_id {folder}: {what}")
+        hint = _nearby(folder, task) or f"; {task.name} needs {expected}"
+        raise CheckpointError(f"--model_id {folder}: {state}{hint}")
     fitting = [row for row in rows if layout in row.layouts]
     if not fitting:
         others = [other.name for other in TASKS.values() if layout in _layouts(other)]
@@ -200,7 +200,7 @@ def _inspect(folder: Path, task: TaskSpec, name: str, replaced: Mapping[str, Pat
     for file in files(found):
         if file.suffix in SUFFIXES:
             check_header(file)
-        elif other := other_content(file):
+        elif other := other_content(file) or cut_json(file):
             raise CheckpointError(f"{file}: {other}")
     return replace(found, sizes=component_sizes(found))
 
@@ -223,9 +223,12 @@ def _fitting(rows: Sequence[TaskSpec], candidate: Checkpoint) -> TaskSpec:
     if not differences:
         return row
     given = getattr(found, differences[0])
+    has = f"{'no ' if given is False else ''}{FEATURES[differences[0]].format(given)}"
+    if file := candidate.replaced.get("transformer"):
+        what = f"is for another task ({has}), not for {row.name}"
+        raise InputError("--transformer", file, what, "check --task_type and --model_id")
     says = candidate.component_config("transformer").get("model_type")
     kind = f"model_type {says}, " if says else ""
-    has = f"{'no ' if given is False else ''}{FEATURES[differences[0]].format(given)}"
     what = f"is a model for another task ({kind}{has}), not for {row.name}"
     raise InputError("--model_id", candidate.folder, what, f"use {row.default_model()}")
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple
 
 from videogen.checkpoints import gguf_files
 from videogen.checkpoints.key_maps import TRANSFORMER_PREFIXES, Entry
@@ -19,10 +19,6 @@ from videogen.errors import CheckpointError
 from videogen.tasks.memory_model import QuantizedWeights
 
 FLOAT8 = ("F8_E4M3", "F8_E5M2")
-# Bytes per weight of a layer at work: the number in float32, and in the compute dtype or as parts of a sum.
-FLOAT8_SCRATCH, GGUF_SCRATCH = 6, 10
-# Format of --quantize -> bytes per weight, and those of a layer at work; in 4 bits 32 weights share a scale.
-FORMATS = {"int8": (1, 6), "float8": (1, 6), "int4": (0.5 + 2 / 32, 14)}
 SCALE = re.compile(r"\.(scale_weight|weight_scale)$")
 MARKER = re.compile(r"(^|\.)scaled_fp8$")
 # Not needed: the format is known, activations are not quantized, tokenizers are files of their own.
@@ -30,14 +26,28 @@ IN_BLOCK = re.compile(r"^(\w+_)?blocks\.\d+\.")  # names of transformers' blocks
 UNUSED = re.compile(r"(^|\.)scaled_fp8$|\.(scale_input|input_scale|comfy_quant)$|^spiece_model$")
 
 
-class Described(Protocol):
-    """What has a shape and a dtype."""
+class WeightFormat(NamedTuple):
+    """What a weight takes, and while its layer works: in float32, in the compute dtype, as parts of a sum.
 
-    @property
-    def shape(self) -> Shape: ...
+    Args:
+        copies: torchao's product is scaled, or has its bias added, in a copy.
+    """
 
-    @property
-    def dtype(self) -> str: ...
+    bytes: float
+    scratch: int
+    copies: bool = False
+
+
+FLOAT8_FILE, GGUF_SCRATCH = WeightFormat(1, 6), 10
+# Formats of --quantize; in 4 bits 32 weights share a scale.
+FORMATS = {
+    "int8": WeightFormat(1, 6, copies=True),
+    "float8": WeightFormat(1, 6, copies=True),
+    "int4": WeightFormat(0.5 + 2 / 32, 14),
+}
+
+
+LORA = re.compile(r"[._](lora_[AB]|lora_(down|up)|lora\.(down|up)|lokr_w[12]\w*|hada_w[12]\w*)(\.|$)")
 
 
 def is_quantized(dtype: str) -> bool:
@@ -52,6 +62,8 @@ def component_tensors(place: Path) -> dict[str, TensorInfo]:
         CheckpointError: a broken or truncated file, or float8 weights without the scales that they need.
     """
     found = tensor_infos(weight_files(place))
+    if lora := next(filter(LORA.search, found), None):
+        raise CheckpointError(f"{place}: {lora} is of a LoRA and not of a model; give its file with --lora")
     check_scales(place, found)
     prefix = next((one for one in TRANSFORMER_PREFIXES if any(name.startswith(one) for name in found)), "")
     return {
@@ -69,18 +81,26 @@ def quantized_weights(place: Path, exact: str, name: str | None = None) -> Quant
         exact: pattern of the names that are float32 always.
         name: format of ``--quantize``, which is for the blocks.
     """
-    sizes: dict[str, tuple[int, float, int]] = {}  # count, bytes, scratch
-    for key, info in component_tensors(place).items():
-        count, kept = math.prod(info.shape), is_quantized(info.dtype)
-        if len(info.shape) != 2 or re.search(exact, key):
-            continue
-        if info.dtype in gguf_files.QUANTIZED:
-            sizes[key] = (count, gguf_files.stored_bytes(info.dtype, count), count * GGUF_SCRATCH)
-        elif kept or (name and IN_BLOCK.search(key) and key.endswith(".weight")):
-            each, scratch = (1, FLOAT8_SCRATCH) if kept or name is None else FORMATS[name]
-            sizes[key] = (count, count * each, count * scratch)
-    counts, stored, scratches = zip((0, 0, 0), *sizes.values(), strict=True)
-    return QuantizedWeights(count=sum(counts), bytes=int(sum(stored)), scratch=max(scratches))
+    layers = [
+        (math.prod(info.shape), _format(info.dtype, name if IN_BLOCK.search(key) else None))
+        for key, info in component_tensors(place).items()
+        if len(info.shape) == 2 and key.endswith(".weight") and not re.search(exact, key)
+    ]
+    quantized = [(count, form) for count, form in layers if form is not None]
+    return QuantizedWeights(
+        count=sum(count for count, _ in quantized),
+        bytes=int(sum(count * form.bytes for count, form in quantized)),
+        largest=max((count for count, _ in quantized), default=0),
+        scratch=max((count * form.scratch for count, form in quantized), default=0),
+        copies=any(form.copies for _, form in quantized),
+    )
+
+
+def _format(dtype: str, name: str | None) -> WeightFormat | None:
+    """Return how a weight of a dtype is held, with a format of ``--quantize``; None: in the compute dtype."""
+    if dtype in gguf_files.QUANTIZED:
+        return WeightFormat(gguf_files.bytes_per_weight(dtype), GGUF_SCRATCH)
+    return FLOAT8_FILE if is_quantized(dtype) else FORMATS.get(name or "")
 
 
 def component_shapes(place: Path) -> dict[str, Shape]:
@@ -88,7 +108,7 @@ def component_shapes(place: Path) -> dict[str, Shape]:
     return {name: info.shape for name, info in component_tensors(place).items()}
 
 
-def check_scales(place: Path, tensors: Mapping[str, Described]) -> None:
+def check_scales(place: Path, tensors: Mapping[str, TensorInfo | Entry]) -> None:
     """Refuse float8 weights that lack the scales which the others have, and scales of other shapes.
 
     Raises:

@@ -3,7 +3,9 @@
 A model's features follow from its shapes, so it is validated before any framework is imported.
 """
 
+import io
 import pickletools
+import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -13,8 +15,8 @@ from typing import NamedTuple
 from safetensors import safe_open
 
 from videogen.checkpoints import gguf_files
-from videogen.errors import CheckpointError, reported_as
-from videogen.files import other_content, parse_json
+from videogen.errors import CheckpointError, brief, reported_as
+from videogen.files import EDGE, other_content, parse_json
 
 Shape = tuple[int, ...]
 LONGEST = 4_000_000  # bytes of a header; a thousand tensors take 0.1 MB
@@ -22,6 +24,21 @@ LONGEST_PICKLE = 1_000_000  # bytes; they take 0.1 MB there as well, but more ti
 MOST_AXES = 8
 MOST_PARTS = 100_000  # entries of a zip file; torch.save writes one per tensor
 WRAPPERS = ("module", "state_dict")  # keys under which training code stores weights
+RUNS_CODE = "refused, because reading this pickle would run code; convert it to safetensors"
+PICKLES = {".pt", ".pth", ".bin", ".ckpt"}
+# How files begin -> the suffix that says so.
+FORMATS = (
+    (re.compile(rb"GGUF"), ".gguf"),
+    (re.compile(rb"PK\x03\x04"), ".pt"),
+    (re.compile(rb".{5}\0{3}\s*\{", re.DOTALL), ".safetensors"),
+)
+LEGACY = 0x1950A86A20F9469CFC6C  # begins what torch.save wrote before its files were zip files
+NAMING = ("GLOBAL", "STACK_GLOBAL", "INST")  # instructions that name what is called
+# What a pickle of tensors names; torch refuses to call anything else.
+PLAIN = re.compile(
+    r"torch(\.(_utils|_tensor|storage|serialization|nn\.parameter|sparse|cuda|cuda\.sparse))? \w+"
+    r"|collections (OrderedDict|Counter)|_codecs encode|(builtins|__builtin__) (set|bytearray|complex)"
+)
 
 
 class TensorInfo(NamedTuple):
@@ -79,9 +96,20 @@ def refuse_other_content(file: Path) -> None:
         CheckpointError: with what it is.
     """
     with _reading(file):
-        other = other_content(file)
+        other = other_content(file) or _odd_format(file)
     if other:
         raise CheckpointError(f"{file}: {other}")
+
+
+def _odd_format(file: Path) -> str | None:
+    """Return what a file is that begins like no weights, or like those of another suffix."""
+    with file.open("rb") as opened:
+        start = opened.read(EDGE)
+    if start.isascii() and (text := start.decode()).replace("\n", " ").replace("\r", " ").isprintable():
+        return f"is a text ({brief(repr(text), 60)}), not the file itself; download it again"
+    kind = next((kind for begin, kind in FORMATS if begin.match(start)), file.suffix)
+    same = {file.suffix, kind} <= PICKLES or file.suffix == kind
+    return None if same else f"holds what belongs in a {kind} file; rename it"
 
 
 def _tensors(file: Path) -> dict[str, TensorInfo]:
@@ -97,11 +125,18 @@ def _tensors(file: Path) -> dict[str, TensorInfo]:
 
 
 def unwrapped(content: object) -> object:
-    """Return the table of tensors inside a pickle's content."""
+    """Return the table of tensors inside a pickle's content: its own, or the only one in it."""
     for wrapper in WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
+    if isinstance(content, Mapping) and not _holds_tensors(content):
+        tables = [table for table in content.values() if isinstance(table, Mapping) and _holds_tensors(table)]
+        return tables[0] if len(tables) == 1 else content
     return content
+
+
+def _holds_tensors(table: Mapping[object, object]) -> bool:
+    return any(hasattr(value, "shape") for value in table.values())
 
 
 def _reading(file: Path) -> AbstractContextManager[None]:
@@ -135,18 +170,41 @@ def _check_size(header: bytes, start: int, size: int) -> None:
 
 
 def _pickled(file: Path) -> dict[str, Shape]:
-    """Return names and shapes from a torch.save file, a zip with a pickle in it; {} if older."""
+    """Return names and shapes from a torch.save file, a zip with a pickle in it, or several pickles.
+
+    {} if it is neither.
+    """
     with _reading(file):
-        if not zipfile.is_zipfile(file):
-            return {}
-        with zipfile.ZipFile(file) as archive:
-            entries = archive.infolist()
-            (entry,) = (info for info in entries if info.filename.endswith("/data.pkl"))
-            if any(info.compress_type != zipfile.ZIP_STORED for info in entries):
-                raise ValueError("its entries are compressed")
-            if max(entry.file_size, entry.compress_size) > LONGEST_PICKLE or len(entries) > MOST_PARTS:
-                raise ValueError("its table of tensors is too large")
-            table = unwrapped(_content(archive.read(entry)))
+        try:
+            return _shapes(_zipped(file) if zipfile.is_zipfile(file) else _legacy(file))
+        except _RunsCodeError:
+            raise CheckpointError(f"{file}: {RUNS_CODE}") from None
+
+
+def _zipped(file: Path) -> object:
+    """Return the content of a zip file with a pickle in it."""
+    with zipfile.ZipFile(file) as archive:
+        entries = archive.infolist()
+        (entry,) = (info for info in entries if info.filename.endswith("/data.pkl"))
+        if any(info.compress_type != zipfile.ZIP_STORED for info in entries):
+            raise ValueError("its entries are compressed")
+        if max(entry.file_size, entry.compress_size) > LONGEST_PICKLE or len(entries) > MOST_PARTS:
+            raise ValueError("its table of tensors is too large")
+        return _content(archive.read(entry))
+
+
+def _legacy(file: Path) -> object:
+    """Return the content of a file of pickles: a number, a version, facts of the machine, and the tensors."""
+    with file.open("rb") as opened:
+        pickles = io.BytesIO(opened.read(LONGEST_PICKLE))
+    try:
+        return [_content(pickles) for _ in range(3)][-1] if _content(pickles) == LEGACY else None
+    except (ValueError, LookupError):
+        return None
+
+
+def _shapes(content: object) -> dict[str, Shape]:
+    table = unwrapped(content)
     return {
         name: value.shape
         for name, value in (table.items() if isinstance(table, dict) else ())
@@ -161,11 +219,18 @@ class _Tensor:
         self.shape = shape
 
 
-def _content(pickled: bytes) -> object:
+class _RunsCodeError(Exception):
+    """A pickle that calls something else than what makes tensors."""
+
+
+def _content(pickled: bytes | io.BytesIO) -> object:
     """Return the content of a pickle: dictionaries with names as keys, tuples, numbers, texts and tensors.
 
     Its instructions are followed here and not by ``pickle``, which imports what they name and lets a few
     bytes ask for gigabytes. Anything else becomes None.
+
+    Raises:
+        _RunsCodeError: it would run code.
     """
     stack: list[object] = []
     marks: list[int] = []
@@ -216,6 +281,8 @@ def _made(name: str, value: object, items: list[object], stored: dict[object, ob
             made = _result(*items)
         case "STACK_GLOBAL" if all(isinstance(item, str) for item in items):
             made = " ".join(map(str, items))
+    if name in NAMING and not PLAIN.fullmatch(str(made)):
+        raise _RunsCodeError
     return made
 
 

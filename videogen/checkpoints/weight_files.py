@@ -55,18 +55,25 @@ def find(place: Path) -> WeightFiles:
     hidden = sorted(path.name for kind in KINDS for pattern in kind for path in place.glob(f"._{pattern}"))
     notes = [f"{name} is macOS metadata and not read" for name in hidden]
     for kind in KINDS:
-        found = sorted(
-            path for pattern in kind for path in place.glob(pattern) if not path.name.startswith(".")
-        )
-        indices = sorted(path for pattern in kind for path in place.glob(pattern + INDEX))
-        indices = [index for index in indices if not index.name.startswith(".")]
+        found, indices = _matching(place, kind), _matching(place, kind, INDEX)
         if found or indices:
             chosen = _indexed(place, found, indices) if indices else None
             chosen = chosen or _unindexed(found)
-            return replace(chosen, passed_over=(*notes, *chosen.passed_over))
+            others = {file for other in KINDS for file in _matching(place, other)} - set(found)
+            if others and chosen.files:
+                notes.append(
+                    f"{_are_not_read(sorted(file.name for file in others))}: {chosen.files[0].name} is"
+                )
+            strays = chosen.strays | others
+            return replace(chosen, passed_over=(*notes, *chosen.passed_over), strays=strays)
     if leftovers := unfinished_downloads(place):
         return WeightFiles(missing=f"weights ({leftovers[0]} is a download that did not finish)")
     return WeightFiles(missing=f"weights ({hidden[0]} is macOS metadata)") if hidden else WeightFiles()
+
+
+def _matching(folder: Path, kind: Sequence[str], suffix: str = "") -> list[Path]:
+    found = (path for pattern in kind for path in folder.glob(pattern + suffix))
+    return sorted(path for path in found if not path.name.startswith("."))
 
 
 def missing_shards(folder: Path) -> str | None:

@@ -7,7 +7,6 @@ from pathlib import Path
 from videogen.engine.prompt_writer import write_captions
 from videogen.errors import InputError
 from videogen.media.download import Fetcher
-from videogen.media.video_reader import read_video
 from videogen.planning.request import check_runtime
 from videogen.prompts.roles import find_prompt_writers
 from videogen.tasks.options import Options
@@ -18,6 +17,8 @@ logger = logging.getLogger(__name__)
 
 def caption(options: Options, workdir: Path, *, dry_run: bool) -> str:
     """Return what the models that write prompts say, as JSON."""
+    from videogen.media.video_reader import read_video  # noqa: PLC0415 - PyAV
+
     check_runtime(options)
     given = options.input_video
     if given is None and not (options.prompt and options.prompt_enhancer):

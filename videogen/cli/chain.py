@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from videogen import files
 from videogen.checkpoints import layouts, replacements, resolve
@@ -18,21 +18,19 @@ from videogen.cli import main as cli
 from videogen.cli.help import Program
 from videogen.cli.process_end import end
 from videogen.cli.sources import Asked
+from videogen.engine.outcome import Result, earlier_result, saved, skipped, start_video
 from videogen.errors import CheckpointError, InputError
 from videogen.media.download import Fetcher
-from videogen.media.video_reader import read_video
 from videogen.planning import plan_report
 from videogen.planning.plan import Outline
 from videogen.planning.request import Item, make_plans
+from videogen.progress import Reporter
 from videogen.results import publishing, sidecar
 from videogen.results.output_locks import OutputLocks
 from videogen.results.output_paths import OutputPaths, OverwritePolicy, check_writable, refuse_if_locked
 from videogen.tasks.option_types import DRAWN_SEEDS, MAX_SEED
 from videogen.tasks.options import OPTIONS, Options
 from videogen.tasks.table import TASKS, find
-
-if TYPE_CHECKING:
-    from videogen.engine.generate import Result
 
 # What a chain is made of: tasks in which a model describes the video that goes on.
 V2V = {name: task for name, task in TASKS.items() if task.describes}
@@ -92,7 +90,7 @@ def program() -> NoReturn:
     end(main())
 
 
-def _make_chain(asked: Asked, workdir: Path) -> int:
+def _make_chain(asked: Asked, workdir: Path, reporter: Reporter) -> int:
     """Make a chain, or say what would be made."""
     with OutputLocks() as locks:
         chain, first = plan_chain(asked, workdir, None if asked.settings.dry_run else locks)
@@ -102,7 +100,7 @@ def _make_chain(asked: Asked, workdir: Path) -> int:
             plan = json.dumps(plan_report.to_json(first)) if asked.settings.json else chain.describe(first)
             cli.say([plan])
         else:
-            cli.say(run_chain(chain, first, as_json=asked.settings.json))
+            cli.say(run_chain(chain, first, reporter, as_json=asked.settings.json))
     return 0
 
 
@@ -127,7 +125,7 @@ class Chain:
         assert self.options.num_videos is not None
         return self.options.num_videos
 
-    def link(self, index: int, previous: "Result | None") -> Outline:
+    def link(self, index: int, previous: Result | None) -> Outline:
         """Plan a link (from 1); ``previous`` is the finished link before it."""
         seed = self.base_seed + index
         path = self.folder / f"video_{index:02d}_{seed}.mp4"
@@ -310,16 +308,19 @@ def _base_seed(options: Options, state: State | None) -> int:
     return asked[0]
 
 
-def run_chain(chain: Chain, first: Outline, *, as_json: bool = False) -> Iterator[str]:
+def run_chain(chain: Chain, first: Outline, reporter: Reporter, *, as_json: bool = False) -> Iterator[str]:
     """Make the links one after the other; yields a line for each: its path, or its record as JSON.
 
     Models are loaded once. What is finished is kept; ``--resume`` goes on behind it.
     """
-    from videogen.engine.session import Session, earlier_result, generate  # noqa: PLC0415 - torch, diffusers
-    from videogen.runtime.parallel import init_communicator  # noqa: PLC0415
+    reporter.start_run(chain.num_videos)
+    with reporter.stage("libraries"):
+        from videogen.engine.session import Session, generate  # noqa: PLC0415 - torch, diffusers
+        from videogen.runtime.parallel import init_communicator  # noqa: PLC0415
 
     chain.folder.mkdir(parents=True, exist_ok=True)
-    session = Session(keep_prompt_writers=True, communicator=init_communicator(wanted=first.options.use_usp))
+    communicator = init_communicator(wanted=first.options.use_usp)
+    session = Session(keep_prompt_writers=True, communicator=communicator, reporter=reporter)
     done: list[Result] = []
     try:
         for index in range(1, chain.num_videos + 1):
@@ -327,16 +328,18 @@ def run_chain(chain: Chain, first: Outline, *, as_json: bool = False) -> Iterato
             if index == 1:
                 about = {"base_seed": chain.base_seed, "settings": chain.settings(plan)}
                 files.write_json(chain.folder / STATE, {"schema": sidecar.SCHEMA, **about})
-            result = earlier_result(plan) if chain.policy.resume else None
-            if result is None:
-                cli.logger.info("video %d of %d: seed %d", index, chain.num_videos, plan.seed)
-                result = generate(session.with_prompt(plan), session, show_progress=cli.wants_bars())
+            if chain.policy.resume and (earlier := earlier_result(plan)) is not None:
+                result = skipped(plan, earlier, reporter)
+            else:
+                start_video(plan, reporter)
+                result = saved(generate(session.with_prompt(plan), session), reporter)
             done.append(result)
             if index == 1 and chain.policy.overwrite:
                 _remove_others(chain.folder, result)
             _save_log(chain.folder)
             yield _line(result.outputs.path, result.record, as_json=as_json)
         session.stop_workers()
+        reporter.end_run()
     finally:
         session.close()
     if chain.options.concat:
@@ -347,7 +350,7 @@ def _line(path: Path, record: Mapping[str, object], *, as_json: bool) -> str:
     return json.dumps({"path": str(path), **record}) if as_json else str(path)
 
 
-def _remove_others(folder: Path, first: "Result") -> None:
+def _remove_others(folder: Path, first: Result) -> None:
     """Remove what is left of the chain that is overwritten, once the new one has begun."""
     ours = [path for path in folder.iterdir() if OURS.fullmatch(path.name)]
     others = [path for path in ours if path not in (folder / STATE, *first.outputs.paths)]
@@ -367,9 +370,10 @@ def _save_log(folder: Path) -> None:
     files.write_text(folder / LOG, "".join(lines))
 
 
-def _join(chain: Chain, done: "Sequence[Result]") -> Path:
+def _join(chain: Chain, done: Sequence[Result]) -> Path:
     """Join all links to one film, without the first frame of a link, which repeats the last before it."""
     from videogen.engine.generate import encoding_of, fit  # noqa: PLC0415
+    from videogen.media.video_reader import read_video  # noqa: PLC0415
     from videogen.media.video_writer import open_writer  # noqa: PLC0415
 
     videos = [read_video("video", str(result.outputs.path), Fetcher(folder=chain.workdir)) for result in done]

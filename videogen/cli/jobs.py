@@ -10,10 +10,11 @@ from pathlib import Path
 
 from videogen.checkpoints import resolve
 from videogen.cli.published import switch_of
-from videogen.cli.sources import from_mapping, named, read_text, read_yaml
+from videogen.cli.sources import read_text, read_yaml
 from videogen.cli.task_choice import with_task
 from videogen.errors import InputError, brief
 from videogen.files import parse_json
+from videogen.planning.option_mapping import from_mapping, named
 from videogen.planning.request import Item, labelled
 from videogen.tasks.option_types import guidance, paths, prompts, seeds
 from videogen.tasks.options import FLAG_NAMES, OPTIONS, Option, merge

@@ -3,7 +3,6 @@
 Imports nothing heavy: ``--help`` and every complaint about arguments and inputs come before torch is loaded.
 """
 
-import contextlib
 import json
 import logging
 import os
@@ -14,19 +13,23 @@ import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, cast
+from typing import NoReturn
 
 from videogen import __version__, distributed
 from videogen.cli import own_folders
 from videogen.cli.captions import caption
 from videogen.cli.help import Program, help_text
+from videogen.cli.interrupts import Interrupts
 from videogen.cli.jobs import STDIN, read_jobs, stream
-from videogen.cli.logs import set_up_logging
+from videogen.cli.logs import early_renderer, saying
 from videogen.cli.parser import parse
 from videogen.cli.process_end import discard_stdout, end, open_missing_streams
 from videogen.cli.published import translate
+from videogen.cli.renderers import INTERRUPTED
 from videogen.cli.sources import Asked, gather
 from videogen.cli.task_choice import published_task, with_task
+from videogen.engine import third_party
+from videogen.engine.outcome import Failure, Result, finished_results, skipped
 from videogen.errors import (
     FolderError,
     OutOfMemoryError,
@@ -39,19 +42,17 @@ from videogen.planning.local_devices import check_device_exists
 from videogen.planning.plan import Outline
 from videogen.planning.request import Item, make_plans
 from videogen.planning.surroundings import check_disk
+from videogen.progress import Message, Reporter, RunFailed
 from videogen.results.output_locks import OutputLocks
 from videogen.results.output_paths import OverwritePolicy
 from videogen.results.sidecar import changed_inputs
 from videogen.tasks.options import Options, RunSettings, defaults, merge
 from videogen.tasks.table import TASKS, summary
 
-if TYPE_CHECKING:
-    from videogen.engine.generate import Result
-    from videogen.engine.session import Failure
-
 logger = logging.getLogger("videogen")
 
-INTERRUPTED = 130
+Work = Callable[[Asked, Path, Reporter], int]
+"""What is done with all that was asked for, and a folder for temporary files; returns the exit code."""
 # Signals that end a run as Ctrl-C does; Windows has no SIGHUP, which a closed terminal sends.
 ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 ANOTHER_RANK = (
@@ -70,19 +71,19 @@ class Ended(BaseException):
 def main(
     argv: Sequence[str] | None = None,
     *,
-    work: Callable[[Asked, Path], int] | None = None,
+    work: Work | None = None,
     about: Program | None = None,
 ) -> int:
     """Run the command line and return its exit code.
 
     Args:
         argv: the arguments; those of the process unless given.
-        work: what is done with all that was asked for, and a folder for temporary files; generates unless
-            given.
+        work: generates unless given.
         about: what the help text says of it.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     open_missing_streams()
+    reporter = Reporter(render=early_renderer(arguments))
     use_expandable_segments()
     verbose = any(word in ("-v", "--verbose") for word in arguments)
     in_main_thread = threading.current_thread() is threading.main_thread()
@@ -96,17 +97,20 @@ def main(
     for number, handler in earlier.items():
         if number == signal.SIGTERM or handler != signal.SIG_IGN:  # nohup ignores SIGHUP
             signal.signal(number, ending)
+    interrupts = Interrupts(reporter, enabled=alone and in_main_thread)
     try:
-        return _command(arguments, work or _generate, about) if is_main_process else _follow(arguments)
+        if not is_main_process:
+            return _follow(arguments)
+        with interrupts:
+            return _command(arguments, work or _generate, about, reporter)
     except (KeyboardInterrupt, Ended) as end:
         what = f": {ANOTHER_RANK}" if isinstance(end, Ended) else "; nothing half-written was kept"
-        return _failed(INTERRUPTED, f"interrupted{what}")
+        return _failed(reporter, INTERRUPTED, f"interrupted{what}")
     except BrokenPipeError:  # the reader of stdout went away
         discard_stdout()
-        return _failed(1, "")
+        return _failed(reporter, 1, "")
     except Exception as error:
-        code, told = verdict(error)
-        return _failed(code, f"error: {told}", verbose)
+        return _failed(reporter, *verdict(error), verbose=verbose)
     finally:
         for number, handler in earlier.items():
             signal.signal(number, handler)
@@ -136,14 +140,13 @@ def _ended_by_torchrun(*_: object) -> NoReturn:
     raise Ended
 
 
-def _failed(code: int, message: str, verbose: bool = False) -> int:
+def _failed(reporter: Reporter, code: int, message: str, *, verbose: bool = False) -> int:
     """Say what went wrong; of several ranks, the first that fails does. Returns the exit code."""
     if message and distributed.should_report_error():
         if verbose:
-            traceback.print_exc()
+            reporter.emit(Message(level="debug", message=traceback.format_exc().rstrip()))
         rank = "" if distributed.get_ranks().is_main_process else f" (rank {distributed.get_ranks().rank})"
-        with contextlib.suppress(OSError):  # nobody can be told
-            print(f"{message}{rank}", file=sys.stderr, flush=True)
+        reporter.emit(RunFailed(exit_code=code, message=f"{message}{rank}"))
     distributed.exit_after_failure(code)
     return code
 
@@ -155,7 +158,7 @@ def _follow(arguments: list[str]) -> int:
     if topic is not None or asked.settings.answers:
         return 0
     logger.handlers = [logging.NullHandler()]
-    quieten_libraries(verbose=asked.settings.verbose)
+    third_party.quieten(verbose=asked.settings.verbose)
     if asked.values.get("use_usp") or asked.settings.jobs:  # else rank 0 says what is wrong
         from videogen.engine.session import worker_loop  # noqa: PLC0415 - torch, diffusers, transformers
 
@@ -163,7 +166,7 @@ def _follow(arguments: list[str]) -> int:
     return 0
 
 
-def _command(arguments: list[str], work: Callable[[Asked, Path], int], about: Program | None) -> int:
+def _command(arguments: list[str], work: Work, about: Program | None, reporter: Reporter) -> int:
     """Answer what needs no work, else do the work."""
     words, notes = translate(arguments)
     given, topic = parse(words)
@@ -186,19 +189,19 @@ def _command(arguments: list[str], work: Callable[[Asked, Path], int], about: Pr
         say([json.dumps(found.to_json())] if given.get("json") else found.lines())
     else:
         asked = gather(given)
-        set_up_logging(asked.settings)
-        quieten_libraries(verbose=asked.settings.verbose)  # before any of them is imported
-        for note in [*notes, *asked.notes]:
-            logger.info(note)
-        for warning in asked.warnings:
-            logger.warning(warning)
-        own_folders.check_cache()
-        with own_folders.temporary_folder() as workdir:
-            return work(asked, workdir)
+        third_party.quieten(verbose=asked.settings.verbose)  # before any of them is imported
+        with saying(asked.settings, reporter):
+            for note in [*notes, *asked.notes]:
+                logger.info(note)
+            for warning in asked.warnings:
+                logger.warning(warning)
+            own_folders.check_cache()
+            with own_folders.temporary_folder() as workdir:
+                return work(asked, workdir, reporter)
     return 0
 
 
-def _generate(asked: Asked, workdir: Path) -> int:
+def _generate(asked: Asked, workdir: Path, reporter: Reporter) -> int:
     """Make the videos, or say what would be made."""
     settings = asked.settings
     if settings.caption_only:
@@ -207,17 +210,17 @@ def _generate(asked: Asked, workdir: Path) -> int:
         return 0
     policy = OverwritePolicy(overwrite=settings.overwrite, resume=settings.resume)
     if settings.jobs == STDIN:
-        return _stream(asked, policy, workdir)
+        return _stream(asked, policy, workdir, reporter)
     if settings.jobs is not None:
         items = read_jobs(settings.jobs, asked.values, asked.origins)
     else:
         items = [Item(values=with_task(asked.values), origins=asked.origins)]
     with OutputLocks() as locks:
         plans = make_plans(items, policy, workdir, None if settings.dry_run else locks)
-        return _carry_out(plans, settings)
+        return _carry_out(plans, settings, reporter)
 
 
-def _carry_out(plans: list[Outline], settings: RunSettings) -> int:
+def _carry_out(plans: list[Outline], settings: RunSettings, reporter: Reporter) -> int:
     """Make the videos of plans, or say what would be made."""
     _warn(plans, settings.from_metadata)
     for plan in plans:
@@ -225,17 +228,20 @@ def _carry_out(plans: list[Outline], settings: RunSettings) -> int:
     if settings.dry_run:
         say(_described(plans, as_json=settings.json))
         return 0
+    reporter.start_run(len(plans))
+    finished = finished_results(plans) if settings.resume else {}
+    if len(finished) == len(plans):
+        known = (skipped(plan, finished[plan.index], reporter) for plan in plans)
+        return _say_outcomes(known, settings, reporter)
     check_disk(plans)
-    for plan in plans:
-        _announce(plan)
-    logger.info("loading libraries")
-    from videogen.engine.session import run  # noqa: PLC0415 - torch, diffusers, transformers
+    with reporter.stage("libraries"):
+        from videogen.engine.session import run  # noqa: PLC0415 - torch, diffusers, transformers
 
-    outcomes = run(plans, resume=settings.resume, show_progress=wants_bars())
-    return _say_outcomes(outcomes, f" of {len(plans)}", settings)
+    outcomes = run(plans, resume=settings.resume, finished=finished, reporter=reporter)
+    return _say_outcomes(outcomes, settings, reporter)
 
 
-def _stream(asked: Asked, policy: OverwritePolicy, workdir: Path) -> int:
+def _stream(asked: Asked, policy: OverwritePolicy, workdir: Path, reporter: Reporter) -> int:
     """Make the videos that lines on stdin ask for, each when it comes; a bad line does not stop the rest."""
     settings, taken, count, refused = asked.settings, set[Path](), 0, 0
 
@@ -263,21 +269,14 @@ def _stream(asked: Asked, policy: OverwritePolicy, workdir: Path) -> int:
     if settings.dry_run:
         say(text for plans in planned() for text in _described(plans, as_json=settings.json))
         return 1 if refused else 0
-    from videogen.engine.stream import run_stream  # noqa: PLC0415 - torch, diffusers, transformers
+    reporter.start_run(None)
+    with reporter.stage("libraries"):
+        from videogen.engine.stream import run_stream  # noqa: PLC0415 - torch, diffusers, transformers
 
-    def announced() -> Iterator[Outline]:
-        for plans in planned():
-            for plan in plans:
-                _announce(plan)
-                yield plan
-
-    outcomes = run_stream(
-        announced(),
-        several_gpus=bool(asked.values.get("use_usp")),
-        resume=settings.resume,
-        show_progress=wants_bars(),
-    )
-    code = _say_outcomes(outcomes, "", settings)
+    several_gpus = bool(asked.values.get("use_usp"))
+    outlines = (plan for plans in planned() for plan in plans)
+    outcomes = run_stream(outlines, several_gpus=several_gpus, resume=settings.resume, reporter=reporter)
+    code = _say_outcomes(outcomes, settings, reporter)
     return 1 if refused else code
 
 
@@ -291,12 +290,6 @@ def _warn(plans: Sequence[Outline], earlier: str | None) -> None:
         logger.warning(note)
 
 
-def _announce(plan: Outline) -> None:
-    shape = plan.shape
-    size = f"{shape.width}x{shape.height}, {shape.num_frames} frames"
-    logger.info("video %d: seed %d, %s", plan.index, plan.seed, size)
-
-
 def _described(plans: Sequence[Outline], *, as_json: bool) -> Iterator[str]:
     """Yield the plans as --dry_run prints them."""
     if as_json:
@@ -305,37 +298,29 @@ def _described(plans: Sequence[Outline], *, as_json: bool) -> Iterator[str]:
         yield plan_report.describe(*plans)
 
 
-def _say_outcomes(outcomes: "Iterator[Result | Failure]", of_all: str, settings: RunSettings) -> int:
-    """Say one path or JSON object per result, and what failed; returns the exit code.
-
-    Args:
-        of_all: said behind the number of a video: of how many it is one.
-    """
-    made = failed = 0
+def _say_outcomes(outcomes: Iterator[Result | Failure], settings: RunSettings, reporter: Reporter) -> int:
+    """Say one path or JSON object per result, and what failed; returns the exit code."""
 
     def lines() -> Iterator[str]:
-        nonlocal made, failed
         for outcome in outcomes:
-            made += 1
-            if (error := getattr(outcome, "error", None)) is None:
-                result = cast("Result", outcome)
-                path = str(result.outputs.path)
-                record = {"path": path, "sidecar": str(result.outputs.sidecar), **result.record}
+            if isinstance(outcome, Result):
+                path = str(outcome.outputs.path)
+                record = {"path": path, "sidecar": str(outcome.outputs.sidecar), **outcome.record}
                 yield json.dumps(record) if settings.json else path
                 continue
-            failed += 1
-            failure = cast("Failure", outcome)
-            plan, message = failure.plan, one_line(error)
-            logger.debug(failure.trace)
-            logger.error("video %d%s failed: %s", plan.index, of_all, message)
+            plan = outcome.plan
+            logger.debug(outcome.trace)
             if settings.json:
                 about = {"index": plan.index, "seed": plan.seed, "request": plan.request}
-                yield json.dumps({"error": message, **about})
+                yield json.dumps({"error": one_line(outcome.error), **about})
 
     say(lines())
-    if failed:
-        logger.error("%d of %d videos failed", failed, made)
-    return 1 if failed else 0
+    reporter.end_run()
+    if not reporter.failed:
+        return 0
+    message = f"{reporter.failed} of {reporter.made} videos failed"
+    reporter.emit(RunFailed(exit_code=1, message=message))
+    return 1
 
 
 def say(lines: Iterable[str]) -> None:
@@ -360,11 +345,6 @@ def say(lines: Iterable[str]) -> None:
         raise VideoGenError(f"stdout cannot be written ({why}); what was made is kept") from None
 
 
-def wants_bars() -> bool:
-    """Progress bars are for terminals."""
-    return sys.stderr.isatty() and logger.level < logging.ERROR
-
-
 def use_expandable_segments() -> None:
     """Let torch's allocator grow its segments on a GPU, unless the user has set it up.
 
@@ -374,22 +354,6 @@ def use_expandable_segments() -> None:
     on_linux = sys.platform == "linux" and "microsoft" not in platform.release().lower()
     if on_linux and not any(name in os.environ for name in ALLOCATOR):
         os.environ[ALLOCATOR[0]] = "expandable_segments:True"
-
-
-def quieten_libraries(*, verbose: bool) -> None:
-    """Keep other libraries' start-up chatter out of our output, unless -v asks for it."""
-    if not wants_bars():
-        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
-    if verbose:
-        return
-    import warnings  # noqa: PLC0415
-
-    warnings.filterwarnings("ignore")
-    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("TORCH_LOGS", "-all")
-    for name in ("torchao", "torch.utils._pytree", "transformers", "diffusers", "peft"):
-        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 if __name__ == "__main__":

@@ -4,9 +4,9 @@ import argparse
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from videogen.cli.hints import hint
 from videogen.cli.published import is_flag, switch_of
 from videogen.errors import InputError
+from videogen.tasks.hints import hint
 from videogen.tasks.option_types import paths, seeds
 from videogen.tasks.options import FLAG_NAMES, OPTIONS, Option
 from videogen.tasks.table import TASKS

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import yaml
 
-from videogen.cli.hints import hint
 from videogen.errors import InputError, brief
 from videogen.files import LARGEST_TEXT, TextError, check_plain
 from videogen.files import read_text as read_file
+from videogen.planning.option_mapping import from_mapping, named
 from videogen.planning.request import METADATA
 from videogen.results import sidecar
 from videogen.tasks.option_types import prompts
-from videogen.tasks.options import FLAG_NAMES, OPTIONS, Option, RunSettings, merge
+from videogen.tasks.options import OPTIONS, RunSettings, merge
 from videogen.tasks.table import TASKS
 
 LARGEST_YAML = 500_000  # bytes; PyYAML takes up to five seconds for them
@@ -85,43 +85,6 @@ def fetched_for(values: Mapping[str, object]) -> Iterator[str]:
         f"the LoRA {brief(lora.name, LONGEST_SHOWN)}" for lora in (loras if isinstance(loras, tuple) else ())
     )
     yield from (f"the URL {brief(url, LONGEST_SHOWN)}" for _, url in urls(values))
-
-
-def named(spelling: str, source: str) -> Option:
-    """Return the option of a key in a file; aliases and dashes are understood.
-
-    Raises:
-        InputError: no such option.
-    """
-    name = FLAG_NAMES.get(spelling.lstrip("-").replace("-", "_"))
-    if name is None or OPTIONS[name].command_line_only:
-        raise InputError(source, spelling, "no such option", hint(spelling) or "see --help")
-    return OPTIONS[name]
-
-
-def value_of(option: Option, spelling: str, given: object) -> object:
-    """Check a value; ``base_seed: -1`` (upstream's way of asking for a random seed) means 'random'."""
-    if spelling.lstrip("-").replace("-", "_") == "base_seed" and str(given).strip() == "-1":
-        given = "random"
-    return option.value(given)
-
-
-def from_mapping(content: Mapping[str, object], source: str, *, one_video: bool) -> dict[str, object]:
-    """Check the values of a mapping from a file; ``one_video`` refuses options about the whole run."""
-    values: dict[str, object] = {}
-    for spelling, given in content.items():
-        option = named(str(spelling), source)
-        if one_video and option.about_run:
-            fix = f"give {option.flag} on the command line"
-            raise InputError(source, spelling, "is about the whole run", fix)
-        if isinstance(given, list) and any(isinstance(part, list | dict) for part in given):
-            raise InputError(source, spelling, "holds lists inside a list", "give one value, or a plain list")
-        try:
-            values[option.name] = value_of(option, str(spelling), given)
-        except InputError as error:
-            error.args = (f"{source}: {error}",)
-            raise
-    return values
 
 
 def from_config(file: str) -> dict[str, object]:

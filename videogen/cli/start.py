@@ -4,6 +4,8 @@ import importlib
 import sys
 from typing import NoReturn
 
+from videogen.cli import early_interrupt  # noqa: F401 - listens from here on
+
 OLDEST = (3, 11)  # as pyproject.toml says; an older one cannot read the other modules
 
 

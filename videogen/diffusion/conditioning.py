@@ -58,7 +58,8 @@ class Context:
 
 def pack(segments: Sequence[Segment]) -> Packed:
     """Concatenate segments in time."""
-    latents = torch.cat([_with_extra(segment) for segment in segments], dim=2)
+    with_extra = [s.latents if s.extra is None else torch.cat([s.latents, s.extra], dim=1) for s in segments]
+    latents = torch.cat(with_extra, dim=2)
     positions = [torch.arange(s.frames) + s.temporal_start for s in segments]
     return Packed(
         latents=latents, timestep=_timesteps(segments, len(latents)), positions=torch.cat(positions)
@@ -68,10 +69,6 @@ def pack(segments: Sequence[Segment]) -> Packed:
 def unpack(output: Tensor, segments: Sequence[Segment]) -> list[Tensor]:
     """Split [B, C, F, h, w] back into the frames of each segment."""
     return list(output.split([segment.frames for segment in segments], dim=2))
-
-
-def _with_extra(segment: Segment) -> Tensor:
-    return segment.latents if segment.extra is None else torch.cat([segment.latents, segment.extra], dim=1)
 
 
 def _timesteps(segments: Sequence[Segment], batch: int) -> Tensor:

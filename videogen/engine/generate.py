@@ -6,18 +6,18 @@ import time
 import wave
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
-from tqdm import tqdm
 
 from videogen import __version__, files
 from videogen.checkpoints import model_features
 from videogen.checkpoints.lora import file_of
+from videogen.engine.outcome import Result
 from videogen.errors import VideoGenError
 from videogen.files import Record
 from videogen.media import audio, video_writer
@@ -26,6 +26,7 @@ from videogen.media.output_formats import Encoding
 from videogen.pipelines.base import Part, VideoPipeline
 from videogen.pipelines.pixels import frames_tensor
 from videogen.planning.plan import Plan
+from videogen.progress import SegmentFinished
 from videogen.results import publishing, sidecar
 from videogen.results.digest import digest, sha256
 from videogen.results.output_paths import OutputPaths
@@ -36,14 +37,6 @@ from videogen.tasks.option_types import Lora
 from videogen.tasks.options import Options
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Result:
-    """A finished video: its files, and ``record``, the content of its sidecar."""
-
-    outputs: OutputPaths
-    record: Record
 
 
 class ResumePoint(NamedTuple):
@@ -61,7 +54,6 @@ def write(
     *,
     communicator: Communicator = SINGLE_PROCESS,
     resume: bool,
-    show_progress: bool,
 ) -> Result:
     """Generate a plan's video and write its files; they get their names at the end (results/publishing.py).
 
@@ -97,10 +89,11 @@ def write(
             latents += _replay(plan, store, done, output)
         if done:
             _log_resumed(plan, pipeline, done)
+        pipeline.reporter.segment = done + 1
         for index, segment in enumerate(_segments(plan, pipeline, generator, resumed), start=done):
-            made, last = _write_segment(plan, pipeline, segment, index, output, show_progress=show_progress)
+            made, last = _write_segment(plan, pipeline, segment, index, output)
             latents += [made] if outputs.latents is not None else []
-        with pipeline.stage("write"):
+        with pipeline.measured("write"):
             output.finish()
         pipeline.maybe_free_model_hooks()
         record |= _measurements(plan, pipeline, started)
@@ -135,27 +128,18 @@ def _replay(
 
 
 def _write_segment(
-    plan: Plan,
-    pipeline: VideoPipeline,
-    segment: Part,
-    index: int,
-    output: video_writer.PendingFile,
-    *,
-    show_progress: bool,
+    plan: Plan, pipeline: VideoPipeline, segment: Part, index: int, output: video_writer.PendingFile
 ) -> tuple[torch.Tensor, np.ndarray]:
     """Write a segment's frames to the result, and of a video of several segments to the resume store too.
 
     Returns:
         the segment's latents and its last frame [H, W, 3].
     """
-    shape, count = plan.shape, plan.shape.rolls[index].num_frames
+    shape, count, reporter = plan.shape, plan.shape.rolls[index].num_frames, pipeline.reporter
     _check_finite(segment.latents)
     latents = segment.latents.float().cpu()
     with ExitStack() as stack:
-        several = f" {index + 1} of {len(shape.rolls)}" if len(shape.rolls) > 1 else ""
-        bar = stack.enter_context(
-            tqdm(total=count, desc=f"decoding{several}", unit="frame", disable=not show_progress)
-        )
+        advance = stack.enter_context(reporter.stage("decode", total=count, unit="frame"))
         copy = None
         if len(shape.rolls) > 1:
             size = (shape.width, shape.height)
@@ -163,15 +147,16 @@ def _write_segment(
         frames = np.empty((1, 0, 0, 3), np.uint8)
         for chunk in segment.frames:
             frames = pipeline.to_uint8(chunk)[0].permute(1, 2, 3, 0).cpu().numpy()
-            with pipeline.stage("write"):
+            with pipeline.measured("write"):
                 output.write(fit(frames, shape.file_size))
                 if copy is not None:
                     copy.write(frames)
-            bar.update(len(frames))
+            advance(len(frames))
         if copy is not None:
             copy.finish(latents, segment.state(), _resolved_settings(pipeline))
-            if not show_progress:
-                logger.info("segment%s is finished", several)
+    if len(shape.rolls) > 1:
+        reporter.emit(SegmentFinished())
+        reporter.segment = min(index + 2, len(shape.rolls))
     return latents, frames[-1]
 
 

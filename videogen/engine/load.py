@@ -1,7 +1,8 @@
 """From a model's name to a pipeline, ready to call."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
 from types import MappingProxyType
@@ -21,13 +22,15 @@ from videogen.checkpoints.resolve import (
     tiny_folder,
 )
 from videogen.checkpoints.stored_tensors import component_shapes
+from videogen.checkpoints.weight_files import weight_files
 from videogen.errors import CheckpointError, InputError, first_line
 from videogen.files import read_json
-from videogen.models.components import plan_component
+from videogen.models.components import ComponentPlan, plan_component
 from videogen.pipelines.base import VideoPipeline
 from videogen.planning.plan import Outline, Plan
 from videogen.planning.request_checks import check_lora
 from videogen.planning.surroundings import ram_warning
+from videogen.progress import Reporter
 from videogen.runtime import apply, float8, memory, parallel, weight_formats
 from videogen.runtime import device as devices
 from videogen.runtime.cross_attention_cache import cache_cross_attention
@@ -44,6 +47,7 @@ from videogen.tasks.task_spec import TaskSpec
 
 logger = logging.getLogger(__name__)
 
+REPORT_EVERY = 1.0  # seconds; tensors are read faster than anybody wants to know
 # Of a LoRA's expert: whether it goes into the second transformer; unnamed, into each.
 EXPERTS = {None: (False, True), "high": (False,), "low": (True,)}
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in kernels.DTYPES}
@@ -93,6 +97,7 @@ def load_pipeline(
     checkpoint: Checkpoint,
     dtype: torch.dtype,
     device: torch.device | None = None,
+    reporter: Reporter | None = None,
     *,
     components: Mapping[str, Any] = MappingProxyType({}),
 ) -> VideoPipeline:
@@ -118,13 +123,25 @@ def load_pipeline(
         for name, component in spec.components.items()
         if name not in components
     }
-    loaded = {
-        name: component_plan.load_weights(dtype, None if name in encoders else device)
-        for name, component_plan in component_plans.items()
-    }
-    pipeline = pipeline_class(**{**components, **loaded})
+    reporter, loaded = reporter or Reporter(), dict(components)
+    for name, component_plan in component_plans.items():
+        place = None if name in encoders else device
+        with _reading(reporter, name, checkpoint, component_plan) as on_read:
+            loaded[name] = component_plan.load_weights(dtype, place, on_read)
+    pipeline = pipeline_class(**loaded)
     pipeline.loaded_from(checkpoint, spec)
     return pipeline
+
+
+@contextmanager
+def _reading(
+    reporter: Reporter, name: str, checkpoint: Checkpoint, component_plan: ComponentPlan
+) -> Iterator[Callable[[int], None]]:
+    """Report the bytes of a component's files; yields what takes numbers of elements that were read."""
+    elements = component_plan.num_elements
+    size = sum(file.stat().st_size for file in weight_files(checkpoint.place(name))) if elements else 0
+    with reporter.stage("load", name, total=size, unit="byte", every=REPORT_EVERY) as advance:
+        yield lambda read: advance(read * size / elements)
 
 
 def _arch(checkpoint: Checkpoint, name: str, arch: Config) -> Config | None:
@@ -143,7 +160,9 @@ def _arch(checkpoint: Checkpoint, name: str, arch: Config) -> Config | None:
     return {**config, **(own if isinstance(own, dict) else {})}
 
 
-def fetch(checkpoint: Checkpoint, task: TaskSpec, timeout: float | None = None) -> Checkpoint:
+def fetch(
+    checkpoint: Checkpoint, task: TaskSpec, timeout: float | None = None, reporter: Reporter | None = None
+) -> Checkpoint:
     """Bring a model to this machine, by download or, for a tiny one, by making it.
 
     Raises:
@@ -164,7 +183,8 @@ def fetch(checkpoint: Checkpoint, task: TaskSpec, timeout: float | None = None) 
     revision = checkpoint.revision or row_of(checkpoint.name, task).revision()
     replaced = checkpoint.replaced
     size = sum(size for name, size in checkpoint.sizes.items() if name not in replaced)
-    snapshot, name = hub.download(names, revision, patterns(task, replaced), size, timeout)
+    with (reporter or Reporter()).stage("download", checkpoint.name, total=size, unit="byte") as advance:
+        snapshot, name = hub.download(names, revision, patterns(task, replaced), size, timeout, advance)
     return replace(inspect(snapshot, task, name=name, replaced=replaced), revision=snapshot.name)
 
 
@@ -183,7 +203,7 @@ def fetch_loras(options: Options) -> tuple[Lora, ...]:
     return tuple(made)
 
 
-def set_up(plan: Plan) -> VideoPipeline:
+def set_up(plan: Plan, reporter: Reporter | None = None) -> VideoPipeline:
     """Load a plan's pipeline and apply its runtime options, from outside."""
     options, degrees = plan.options, plan.facts.degrees
     device, dtype = devices.choose_device(options.device), DTYPES[options.dtype]
@@ -194,11 +214,11 @@ def set_up(plan: Plan) -> VideoPipeline:
     if short := ram_warning(plan, on_cpu=device.type == "cpu"):
         logger.warning(short)
     check_device(plan)
-    logger.info("loading %s", plan.checkpoint.name)
     set_precision(device, dtype)
     enable_fused_kernels(device, dtype, DTYPES[options.vae_dtype])
     whole = not (options.offload or options.low_vram or options.quantize)
-    pipeline = load_pipeline(plan.task, plan.checkpoint, dtype, device if whole else memory.CPU)
+    place = device if whole else memory.CPU
+    pipeline = load_pipeline(plan.task, plan.checkpoint, dtype, place, reporter)
     load_loras(pipeline, options.lora)
     if options.float8_matmul:
         for transformer in pipeline.transformers:

@@ -24,7 +24,7 @@ PipelineT = TypeVar("PipelineT", bound=VideoPipeline)
 Dtypes = torch.dtype | Mapping[str, torch.dtype]
 
 
-def from_pretrained(
+def open_pretrained(
     pipeline_class: type[PipelineT],
     source: str,
     *,

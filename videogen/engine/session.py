@@ -6,7 +6,6 @@ The command line, chained generation, job lists and Python users all come throug
 import gc
 import logging
 import time
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,32 +13,23 @@ from pathlib import Path
 import torch
 
 from videogen.checkpoints.layouts import Checkpoint
-from videogen.engine.generate import Result, run_worker, write
+from videogen.engine.generate import run_worker, write
 from videogen.engine.inputs import refuse_changed_inputs
 from videogen.engine.load import check_device, fetch, fetch_loras, set_up
 from videogen.engine.out_of_memory import advise_when_out_of_memory
+from videogen.engine.outcome import Failure, Result, failed, finished_results, saved, skipped, start_video
 from videogen.engine.prompt_writer import PromptWriters, shares_device, write_prompts
 from videogen.errors import CheckpointError, InputError, OutOfMemoryError, VideoGenError
 from videogen.pipelines.base import VideoPipeline
 from videogen.planning import measured_rates
 from videogen.planning.plan import Outline, Plan
-from videogen.results import publishing
-from videogen.results.run_summary import closing_line
+from videogen.progress import Reporter
 from videogen.runtime import apply, memory, parallel
 from videogen.runtime import device as devices
 from videogen.runtime.parallel import SINGLE_PROCESS, Communicator
 from videogen.tasks.options import OPTIONS
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Failure:
-    """One video of several that could not be made; ``trace`` is where it happened, as text."""
-
-    plan: Outline
-    error: Exception
-    trace: str
 
 
 @dataclass
@@ -51,6 +41,7 @@ class Session:
     key: tuple | None = None
     keep_prompt_writers: bool = False
     communicator: Communicator = SINGLE_PROCESS
+    reporter: Reporter = field(default_factory=Reporter)
 
     def __post_init__(self) -> None:
         self.prompt_writers = PromptWriters(keep=self.keep_prompt_writers)
@@ -65,7 +56,7 @@ class Session:
         key = (found.name, found.revision, task.name, task.family, *sorted(found.replaced.items()))
         if key not in self.fetched:
             timeout = plan.options.download_timeout
-            self.fetched[key] = fetch(plan.checkpoint, plan.task, timeout)
+            self.fetched[key] = fetch(plan.checkpoint, plan.task, timeout, self.reporter)
         fetched = self.fetched[key]
         if fetched.family != plan.task.family:  # only for ids that no table knows
             what = f"turned out to be a {fetched.family} model, which has other defaults"
@@ -96,7 +87,7 @@ class Session:
         if self.pipeline is None or self.key != model_key(plan):
             if self.pipeline is not None:
                 self.release()
-            self.pipeline, self.key = set_up(plan), model_key(plan)
+            self.pipeline, self.key = set_up(plan, self.reporter), model_key(plan)
         if self.offloaded:
             assert self.pipeline.component_offload is not None
             self.pipeline.component_offload.place_residents()
@@ -147,12 +138,17 @@ def model_key(plan: Plan) -> tuple:
 
 
 def run(
-    outlines: Sequence[Outline], *, resume: bool = False, show_progress: bool = True
+    outlines: Sequence[Outline],
+    *,
+    resume: bool = False,
+    finished: Mapping[int, Result] | None = None,
+    reporter: Reporter | None = None,
 ) -> Iterator[Result | Failure]:
     """Make every plan's video and yield its outcome; of several, a failing one does not stop the rest.
 
     Args:
         resume: plans whose result is complete yield it at once.
+        finished: results that are known to be complete, by index.
 
     Raises:
         VideoGenError: the only plan failed; or, for all, a model or device that is not to be had.
@@ -160,35 +156,41 @@ def run(
     for outline in outlines:
         check_device(outline)
     wanted = any(outline.options.use_usp for outline in outlines)
-    session = Session(communicator=parallel.init_communicator(wanted=wanted))
+    reporter = reporter or Reporter(videos=len(outlines))
+    session = Session(communicator=parallel.init_communicator(wanted=wanted), reporter=reporter)
     plans = [session.fetch(outline) for outline in outlines]
-    finished = {plan.index: earlier_result(plan) if resume else None for plan in plans}
+    known = _finished(outlines, plans, finished or {}) if resume else {}
     for plan in plans:
-        if resume and finished[plan.index] is None:  # its hash may not have been known before
+        if resume and plan.index not in known:  # its hash may not have been known before
             plan.resume_store.check(resume=True, overwrite=False)
-    plans, unwritten = _with_prompts(plans, finished, resume=resume)
+    plans, unwritten = _with_prompts(plans, known, resume=resume)
     one_model = len({model_key(plan) for plan in plans}) == 1
     for plan in plans:
-        if (earlier := finished[plan.index]) is not None:
-            logger.info("%s is complete, skipped", earlier.outputs.path)
-            yield earlier
+        if plan.index in known:
+            yield skipped(plan, known[plan.index], reporter)
             continue
+        start_video(plan, reporter)
         try:
             if plan.index in unwritten:
                 raise unwritten[plan.index]
-            outcome: Result | Failure = generate(plan, session, resume=resume, show_progress=show_progress)
+            outcome: Result | Failure = saved(generate(plan, session, resume=resume), reporter)
         except Exception as error:
             alone = session.communicator.is_single  # else the other ranks cannot be brought back into step
             if len(plans) == 1 or (one_model and isinstance(error, CheckpointError)) or not alone:
                 raise
-            outcome = Failure(plan=plan, error=error, trace=traceback.format_exc())
-            # Drop the frames that the exception holds on to, and with them the tensors of the failed run.
-            traceback.clear_frames(error.__traceback__)
-            error.__traceback__ = error.__cause__ = error.__context__ = None
+            outcome = failed(plan, error, reporter)
         if isinstance(outcome, Failure) and isinstance(outcome.error, OutOfMemoryError):
             session.release()
         yield outcome
     session.stop_workers()
+
+
+def _finished(
+    outlines: Sequence[Outline], plans: Sequence[Plan], known: Mapping[int, Result]
+) -> dict[int, Result]:
+    """Return what is known to be complete, and the complete results of plans that had no hash before."""
+    late = [plan for outline, plan in zip(outlines, plans, strict=True) if not isinstance(outline, Plan)]
+    return {**known, **finished_results(late)}
 
 
 def worker_loop() -> None:
@@ -196,11 +198,11 @@ def worker_loop() -> None:
     session = Session(communicator=parallel.init_communicator(wanted=True))
     while (order := session.communicator.broadcast(None)) is not None:
         plan, resume = order
-        _make(plan, session, resume=resume, show_progress=False)
+        _make(plan, session, resume=resume)
 
 
 def _with_prompts(
-    plans: Sequence[Plan], finished: Mapping[int, Result | None], *, resume: bool
+    plans: Sequence[Plan], finished: Mapping[int, Result], *, resume: bool
 ) -> tuple[list[Plan], dict[int, VideoGenError]]:
     """Return plans with the prompts that models write, and the errors of those that got none, by index.
 
@@ -209,27 +211,12 @@ def _with_prompts(
     asked = [plan for plan in plans if plan.prompt_writers]
     kept = {plan.index: plan.resume_store.stored_request() for plan in asked if resume}
     known = [plan.with_prompt_of(earlier) if (earlier := kept.get(plan.index)) else plan for plan in plans]
-    written, errors = write_prompts([plan for plan in known if finished[plan.index] is None])
+    written, errors = write_prompts([plan for plan in known if plan.index not in finished])
     by_index = {plan.index: plan for plan in written}
     return [by_index.get(plan.index, plan) for plan in known], errors
 
 
-def earlier_result(plan: Plan) -> Result | None:
-    """Return the complete result of an earlier run of this plan, if there is one."""
-    record, outputs = plan.earlier_record(), plan.outputs
-    if record is None:
-        return None
-    if not publishing.is_whole(record, outputs):
-        logger.warning("%s is damaged, and made again", outputs.path)
-        return None
-    if not record.get("request", {}).get("keep_parts"):
-        plan.resume_store.remove_rest()  # a killed run may have had no time for it
-    return Result(outputs=outputs, record=record)
-
-
-def generate(
-    plan: Outline, session: Session | None = None, *, resume: bool = False, show_progress: bool = True
-) -> Result:
+def generate(plan: Outline, session: Session | None = None, *, resume: bool = False) -> Result:
     """Make one video and write it, its latents if asked for, and its sidecar; see ``engine.generate.write``.
 
     Raises:
@@ -237,10 +224,10 @@ def generate(
     """
     session = session or Session()
     session.communicator.broadcast((plan, resume))
-    return _make(plan, session, resume=resume, show_progress=show_progress)
+    return _make(plan, session, resume=resume)
 
 
-def _make(outline: Outline, session: Session, *, resume: bool, show_progress: bool) -> Result:
+def _make(outline: Outline, session: Session, *, resume: bool) -> Result:
     """Generate a video on this rank; rank 0 writes it."""
     started, communicator = time.perf_counter(), session.communicator
     with advise_when_out_of_memory(outline), refuse_changed_inputs(outline):
@@ -253,7 +240,8 @@ def _make(outline: Outline, session: Session, *, resume: bool, show_progress: bo
         device, options = pipeline._execution_device, plan.options
         devices.reset_peak(device)
         pipeline.embedding_cache = Path(options.embedding_cache) if options.embedding_cache else None
-        pipeline.set_progress_bar_config(disable=not show_progress, desc="denoising", dynamic_ncols=True)
+        pipeline.reporter = session.reporter
+        pipeline.set_progress_bar_config(disable=True)
         tiled = memory.choose_tiling(
             pipeline, options.vae_tiling, plan.facts.memory, device, low_vram=options.low_vram
         )
@@ -265,18 +253,9 @@ def _make(outline: Outline, session: Session, *, resume: bool, show_progress: bo
             if not communicator.is_main_process:
                 run_worker(plan, pipeline, generator, communicator)
                 return Result(outputs=plan.outputs, record={})
-            result = write(
-                plan,
-                pipeline,
-                generator,
-                started,
-                communicator=communicator,
-                resume=resume,
-                show_progress=show_progress,
-            )
+            result = write(plan, pipeline, generator, started, communicator=communicator, resume=resume)
             apply.keep_ratios(pipeline, plan.files.ratios_file, plan.facts.schedule)
             measured_rates.keep(plan, result.record, loaded=loaded)
-            logger.info(closing_line(result.outputs.path, result.record))
             return result
         finally:  # also after a failure: offloading must begin with everything in RAM
             pipeline.maybe_free_model_hooks()

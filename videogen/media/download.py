@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import urlsplit
 
-from videogen.errors import InputError, VideoGenError, brief, nearest
-from videogen.files import atomic_write
+from videogen.errors import InputError, VideoGenError, brief, nearest, reported_as
+from videogen.files import atomic_write, other_content
 
 if TYPE_CHECKING:
     import requests
@@ -35,8 +35,18 @@ class Fetcher:
         """Return the path of an existing file, downloaded if ``source`` is a URL.
 
         Raises:
-            InputError: no such file, another kind of URL, a download that stalls, fails or is too large.
+            InputError: no such file, another kind of URL, a download that stalls, fails or is too large, or
+                something that is no picture, sound or video at all: a web page, a Git LFS pointer ...
         """
+        path = self._find(flag, source)
+        with reported_as(lambda why: InputError(flag, source, f"cannot be read ({why})", "check the file")):
+            other = other_content(path)
+        if other:
+            what, _, fix = other.rpartition("; ")
+            raise InputError(flag, source, what, fix)
+        return path
+
+    def _find(self, flag: str, source: str) -> Path:
         scheme = source.partition("://")[0].lower() if "://" in source else ""
         if scheme in ("http", "https"):
             return self._download(flag, source)

@@ -7,10 +7,9 @@ HLG. Highlights are compressed from ``KNEE`` on, by a hyperbola whose slope begi
 
 from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    import numpy as np
+import numpy as np
 
 PQ, HLG = 16, 18  # transfer characteristics (H.273, table 3)
 BT709, BT2020, DCI_P3, DISPLAY_P3 = 1, 9, 11, 12  # colour primaries (H.273, table 2)
@@ -27,6 +26,7 @@ BRIGHTEST = 1000.0  # nits; what most PQ films are graded for
 KNEE = 0.8  # of SDR white, linear; 91 % of the signal
 LEVELS = 65536
 UNSTATED, BT2020_MATRIX = 2, 9  # matrix coefficients (H.273, table 4)
+BT2020_MATRICES = (BT2020_MATRIX, 10)  # the second has constant luminance
 
 
 class Colours(NamedTuple):
@@ -49,20 +49,21 @@ class Colours(NamedTuple):
         return f"is HDR ({kind}) and is tone-mapped to SDR"
 
 
-def colours_of(transfer: int, primaries: int) -> Colours | None:
+def colours_of(transfer: int, primaries: int, matrix: int = UNSTATED) -> Colours | None:
     """Return what must be converted; None for a video that is shown as it is.
 
-    HDR without a word about its primaries is taken as BT.2020, the only ones of BT.2100.
+    Without a word about its primaries a video has those of its matrix, if that is BT.2020's. HDR is taken as
+    BT.2020 anyway, the only ones of BT.2100.
     """
+    if primaries == UNSTATED and matrix in BT2020_MATRICES:
+        primaries = BT2020
     if transfer in (PQ, HLG):
         return Colours(transfer, primaries if primaries in PRIMARIES else BT2020)
     return Colours(transfer, primaries) if primaries in NAMES else None
 
 
-def to_sdr(image: "np.ndarray", colours: Colours) -> "np.ndarray":
+def to_sdr(image: np.ndarray, colours: Colours) -> np.ndarray:
     """Convert uint16 RGB [H, W, 3], the signal over its whole range, to uint8 with BT.709 primaries."""
-    import numpy as np  # noqa: PLC0415 - this module is loaded at start-up
-
     light = _linear(colours.transfer)[image] @ _matrix(colours.primaries).T
     if colours.is_hdr:
         peak = light.max(axis=2, keepdims=True)
@@ -71,7 +72,7 @@ def to_sdr(image: "np.ndarray", colours: Colours) -> "np.ndarray":
     return _encoded(is_hdr=colours.is_hdr)[index]
 
 
-def _compressed(peak: "np.ndarray", transfer: int) -> "np.ndarray":
+def _compressed(peak: np.ndarray, transfer: int) -> np.ndarray:
     """Return the compressed value for the greatest of a pixel's channels, which is at least ``KNEE``.
 
     (x + a) / (x + b) in the form that is KNEE at KNEE with slope 1, and 1 at the brightest.
@@ -83,49 +84,39 @@ def _compressed(peak: "np.ndarray", transfer: int) -> "np.ndarray":
 
 
 @cache
-def _linear(transfer: int) -> "np.ndarray":
+def _linear(transfer: int) -> np.ndarray:
     """Return linear light for every 16-bit signal, 1 being SDR white."""
-    import numpy as np  # noqa: PLC0415
-
     curves: dict[int, Callable[[np.ndarray], np.ndarray]] = {PQ: _pq_light, HLG: _hlg_table}
     return curves.get(transfer, _bt709_light)(np.arange(LEVELS) / (LEVELS - 1)).astype(np.float32)
 
 
-def _pq_light(signal: "np.ndarray") -> "np.ndarray":
+def _pq_light(signal: np.ndarray) -> np.ndarray:
     """Apply the EOTF of PQ (BT.2100 table 4)."""
-    import numpy as np  # noqa: PLC0415
-
     m1, m2 = 2610 / 16384, 2523 / 4096 * 128
     c1, c2, c3 = 3424 / 4096, 2413 / 4096 * 32, 2392 / 4096 * 32
     root = signal ** (1 / m2)
     return 10000 / REFERENCE_WHITE * (np.maximum(root - c1, 0) / (c2 - c3 * root)) ** (1 / m1)
 
 
-def _hlg_table(signal: "np.ndarray") -> "np.ndarray":
+def _hlg_table(signal: np.ndarray) -> np.ndarray:
     return _hlg_light(signal) / _hlg_light(0.75)
 
 
-def _hlg_light(signal: "np.ndarray | float") -> "np.ndarray":
+def _hlg_light(signal: np.ndarray | float) -> np.ndarray:
     """Apply the inverse OETF of HLG (BT.2100 table 5)."""
-    import numpy as np  # noqa: PLC0415
-
     a, b, c = 0.17883277, 0.28466892, 0.55991073
     signal = np.asarray(signal)
     return np.where(signal <= 0.5, signal**2 / 3, (np.exp((signal - c) / a) + b) / 12)
 
 
-def _bt709_light(signal: "np.ndarray") -> "np.ndarray":
+def _bt709_light(signal: np.ndarray) -> np.ndarray:
     """Apply the inverse OETF of BT.709, which is also that of BT.2020."""
-    import numpy as np  # noqa: PLC0415
-
     return np.where(signal < 0.081, signal / 4.5, ((signal + 0.099) / 1.099) ** (1 / 0.45))
 
 
 @cache
-def _encoded(*, is_hdr: bool) -> "np.ndarray":
+def _encoded(*, is_hdr: bool) -> np.ndarray:
     """Return the 8-bit signal for linear light in 16 bits: sRGB, or of SDR the curve that it came with."""
-    import numpy as np  # noqa: PLC0415
-
     light = np.arange(LEVELS) / (LEVELS - 1)
     if is_hdr:
         signal = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
@@ -135,9 +126,8 @@ def _encoded(*, is_hdr: bool) -> "np.ndarray":
 
 
 @cache
-def _matrix(primaries: int) -> "np.ndarray":
+def _matrix(primaries: int) -> np.ndarray:
     """Return the matrix of linear RGB with these primaries to BT.709's; white stays white."""
-    import numpy as np  # noqa: PLC0415
 
     def to_xyz(name: int) -> np.ndarray:
         *corners, white = [np.array([x / y, 1, (1 - x - y) / y]) for x, y in PRIMARIES[name]]

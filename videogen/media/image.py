@@ -8,9 +8,10 @@ from types import ModuleType
 
 from PIL import Image, UnidentifiedImageError
 
-from videogen.errors import InputError, reported_as
 from videogen.media.download import Fetcher, display_name, sha256_of
+from videogen.media.inputs import InputFile, Source
 from videogen.media.picture import to_srgb
+from videogen.media.picture_hdr import as_sdr, colours_of_picture
 
 # Formats PIL decodes by itself; others (EPS, say) would start helper programs.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "MPO", "AVIF")
@@ -23,50 +24,44 @@ WHITE = (255, 255, 255)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class InputImage:
-    """An image file that was opened and decoded once; ``width`` and ``height`` are upright (EXIF applied).
+class InputImage(InputFile):
+    """An image file that was opened and decoded once; ``width`` and ``height`` are upright (EXIF applied)."""
 
-    ``notes`` say what of it is not used as it stands, one line each.
-    """
-
-    path: Path
-    name: str
     width: int
     height: int
-    sha256: str
-    notes: tuple[str, ...] = ()
 
     def load(self) -> Image.Image:
         """Load the image upright, in sRGB, on white where it is transparent."""
-        return _open("input image", self.name, self.path)[0]
+        return _open(Source("input image", self.name, self.path))[0]
 
 
-def _open(flag: str, source: str, path: Path) -> tuple[Image.Image, list[str]]:
+def _open(source: Source) -> tuple[Image.Image, list[str]]:
     """Decode an image, of an animation the first frame; return it with what there is to say about it."""
-    fix = "the file is damaged; save it again"
-    with (
-        reported_as(lambda why: InputError(flag, source, f"cannot be decoded ({why})", fix)),
-        warnings.catch_warnings(),
-    ):
+    with source.reported("the file is damaged; save it again"), warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         Image.init()
         formats = [name for name in FORMATS if name in Image.OPEN]
-        if _is_heif(path):
-            _pillow_heif(flag, source).register_heif_opener()
+        if _is_heif(source.path):
+            _pillow_heif(source).register_heif_opener()
             formats = [HEIF]
         try:
-            with Image.open(path, formats=formats) as image:
+            with Image.open(source.path, formats=formats) as image:
                 count = getattr(image, "n_frames", 1)
                 notes = [f"holds {count} pictures; the first is used"] if count > 1 else []
-                shown, more = to_srgb(image, turned=True)
+                colours = colours_of_picture(source.path)
+                if colours is not None and (colours.is_hdr or not image.info.get("icc_profile")):
+                    notes.append(colours.note)
+                    shown, more = to_srgb(as_sdr(image, source.path, colours), turned=True)
+                else:
+                    shown, more = to_srgb(image, turned=True)
                 return shown, notes + more
         except UnidentifiedImageError:
             known = ", ".join((*FORMATS, "HEIC"))
             what = "is not a whole HEIC image" if formats == [HEIF] else "is not an image"
-            raise InputError(flag, source, what, f"give one of {known}") from None
+            raise source.error(what, f"give one of {known}") from None
         except (Image.DecompressionBombWarning, Image.DecompressionBombError):
             limit = (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000
-            raise InputError(flag, source, f"more than {limit} megapixels", "scale it down") from None
+            raise source.error(f"more than {limit} megapixels", "scale it down") from None
 
 
 def _is_heif(path: Path) -> bool:
@@ -82,12 +77,12 @@ def _is_heif(path: Path) -> bool:
     return any(brand in HEIF_BRANDS for brand in brands)
 
 
-def _pillow_heif(flag: str, source: str) -> ModuleType:
+def _pillow_heif(source: Source) -> ModuleType:
     try:
         import pillow_heif  # noqa: PLC0415 - only for HEIC files
     except ImportError:
         what, fix = "is a HEIC image, which needs the package pillow-heif", "pip install pillow-heif"
-        raise InputError(flag, source, what, f"{fix}, or save it as PNG or JPEG") from None
+        raise source.error(what, f"{fix}, or save it as PNG or JPEG") from None
     return pillow_heif
 
 
@@ -97,18 +92,18 @@ def read_image(flag: str, source: str, fetcher: Fetcher) -> InputImage:
     Raises:
         InputError: no such file, not an image, a truncated or an absurdly large one.
     """
-    path = fetcher.local(flag, source)
-    if path.stat().st_size > LARGEST:  # some decoders read the whole file first
-        raise InputError(flag, source, f"larger than {LARGEST / 1e6:.0f} MB", "scale it down")
-    image, notes = _open(flag, source, path)
+    file = Source(flag, source, fetcher.local(flag, source))
+    if file.path.stat().st_size > LARGEST:  # some decoders read the whole file first
+        raise file.error(f"larger than {LARGEST / 1e6:.0f} MB", "scale it down")
+    image, notes = _open(file)
     name = display_name(source)
     return InputImage(
-        path=path,
+        path=file.path,
         name=name,
+        sha256=sha256_of(file.path),
+        notes=tuple(f"{name} {note}" for note in notes),
         width=image.width,
         height=image.height,
-        sha256=sha256_of(path),
-        notes=tuple(f"{name} {note}" for note in notes),
     )
 
 
@@ -157,16 +152,17 @@ def crop_bilinear(image: Image.Image, width: int, height: int) -> Image.Image:
         size = (int(short * image.width / image.height), short)
     if size[0] < width or size[1] < height:
         return cover_bilinear(image, width, height)
-    scaled = image.resize(size, Image.Resampling.BILINEAR)
-    left, top = round((size[0] - width) / 2), round((size[1] - height) / 2)
-    return scaled.crop((left, top, left + width, top + height))
+    return _centre(image.resize(size, Image.Resampling.BILINEAR), width, height)
 
 
 def cover_bilinear(image: Image.Image, width: int, height: int) -> Image.Image:
     """Scale to cover width x height (bilinear) and cut the centre out (spec talking_avatar section 4)."""
     scale = max(height / image.height, width / image.width)
-    scaled = image.resize(
-        (math.ceil(scale * image.width), math.ceil(scale * image.height)), Image.Resampling.BILINEAR
-    )
-    left, top = round((scaled.width - width) / 2), round((scaled.height - height) / 2)
-    return scaled.crop((left, top, left + width, top + height))
+    size = (math.ceil(scale * image.width), math.ceil(scale * image.height))
+    return _centre(image.resize(size, Image.Resampling.BILINEAR), width, height)
+
+
+def _centre(image: Image.Image, width: int, height: int) -> Image.Image:
+    """Cut out the centre; halves of pixels are rounded to even numbers."""
+    left, top = round((image.width - width) / 2), round((image.height - height) / 2)
+    return image.crop((left, top, left + width, top + height))

@@ -1,8 +1,9 @@
-"""From what a picture's pixels mean to 8-bit sRGB: depth, colour profile, transparency. PIL only."""
+"""From what a picture's pixels mean to 8-bit sRGB: depth, colour profile, transparency."""
 
 import io
 from collections.abc import Sequence
 
+import numpy as np
 from PIL import Image, ImageCms, ImageOps
 
 WHITE = (255, 255, 255)
@@ -38,8 +39,6 @@ def to_srgb(image: Image.Image, *, turned: bool = False) -> tuple[Image.Image, l
 
 def _alpha(image: Image.Image) -> Image.Image | None:
     """Return the opacity of every pixel, as 8 bits; None if the picture cannot be transparent."""
-    import numpy as np  # noqa: PLC0415 - this module is loaded at start-up
-
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
         return image.getchannel(len(image.getbands()) - 1)
     key = image.info.get("transparency")
@@ -66,8 +65,6 @@ def _whites(image: Image.Image) -> tuple[float, ...]:
 
 def _grey(image: Image.Image, whites: Sequence[float]) -> tuple[Image.Image, str]:
     """Return greys as 8 bits, and how they were taken where there is a choice."""
-    import numpy as np  # noqa: PLC0415 - this module is loaded at start-up
-
     values = np.asarray(image).astype(np.float64)
     if not np.isfinite(values).all():
         raise ValueError("it holds values that are not finite numbers")
@@ -101,8 +98,6 @@ def _with_profile(image: Image.Image) -> tuple[Image.Image, str]:
 
 def _converted(image: Image.Image, profile: ImageCms.ImageCmsProfile) -> Image.Image:
     """Return a picture in sRGB; to the bit as it is if its profile is sRGB."""
-    import numpy as np  # noqa: PLC0415 - this module is loaded at start-up
-
     space = profile.profile.xcolor_space.strip()
     if space in ("RGB", "GRAY") and image.mode in ("RGB", "L"):
         image = image.convert("RGB" if space == "RGB" else "L")
@@ -118,8 +113,6 @@ def _converted(image: Image.Image, profile: ImageCms.ImageCmsProfile) -> Image.I
 
 def _colours(mode: str) -> Image.Image:
     """Return a picture of colours from all over a space."""
-    import numpy as np  # noqa: PLC0415 - this module is loaded at start-up
-
     steps = np.linspace(0, 255, GRID).round().astype(np.uint8)
     if mode == "L":
         return Image.fromarray(steps[None])

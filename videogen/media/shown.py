@@ -5,14 +5,14 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
+
+import av
+import numpy as np
+from av import VideoFrame
+from av.filter import Graph
 
 from videogen.media.hdr import BT2020_MATRIX, UNSTATED, Colours, colours_of, to_sdr
-
-if TYPE_CHECKING:
-    import av
-    import av.filter
-    import numpy as np
 
 # swscale's SWS_BICUBIC | SWS_FULL_CHR_H_INP; without the second, every other pixel may give no chroma.
 SCALING = 0x4 | 0x2000
@@ -55,7 +55,7 @@ class Look:
         return not changed and self.size == (width, height)
 
 
-def look_of(picture: "av.VideoFrame", pixel: Fraction | None) -> tuple[Look, list[str]]:
+def look_of(picture: VideoFrame, pixel: Fraction | None) -> tuple[Look, list[str]]:
     """Return how a video is shown, from its first frame and the shape of its pixels, and what to say."""
     notes, stored = [], (picture.width, picture.height)
     if pixel and not Fraction(1, WIDEST) <= pixel <= WIDEST:
@@ -64,7 +64,8 @@ def look_of(picture: "av.VideoFrame", pixel: Fraction | None) -> tuple[Look, lis
         pixel = None
     width = round(stored[0] * pixel / 2) * 2 if pixel and abs(pixel - 1) > SQUARE else stored[0]
     orientation = _orientation(picture)
-    colours = colours_of(int(picture.color_trc), int(picture.color_primaries))
+    tags = picture.color_trc, picture.color_primaries, picture.colorspace
+    colours = colours_of(*map(int, tags))
     transparent = any(component.is_alpha for component in picture.format.components)
     if colours is not None:
         notes.append(colours.note)
@@ -83,7 +84,7 @@ def look_of(picture: "av.VideoFrame", pixel: Fraction | None) -> tuple[Look, lis
     return look, notes
 
 
-def _orientation(picture: "av.VideoFrame") -> Orientation:
+def _orientation(picture: VideoFrame) -> Orientation:
     """Return the orientation that a frame's display matrix asks for, to the nearest right angle.
 
     The matrix's rows are (a, b, u), (c, d, v), (x, y, w); a pixel at (x, y) is shown at (ax + cy, bx + dy).
@@ -97,17 +98,17 @@ def _orientation(picture: "av.VideoFrame") -> Orientation:
     return Orientation(mirrored=a < 0, flipped=d < 0)
 
 
-def to_rgb(picture: "av.VideoFrame", look: Look, size: tuple[int, int] | None) -> "np.ndarray":
+def to_rgb(picture: VideoFrame, look: Look, size: tuple[int, int] | None) -> np.ndarray:
     """Convert a frame to upright uint8 RGB [H, W, 3] of ``size``, by way of the first frame's size."""
-    import numpy as np  # noqa: PLC0415 - this module is loaded at start-up
-
     (width, height), orientation = look.stored, look.orientation
     if look.colours is not None:
         if look.colours.is_hdr and int(picture.colorspace) == UNSTATED:
             picture.colorspace = BT2020_MATRIX
         image = to_sdr(picture.to_ndarray(format="rgb48le", width=width, height=height), look.colours)
     elif look.transparent:
-        image = _on_white(picture.to_ndarray(format="rgba", width=width, height=height))
+        image = picture.to_ndarray(format="rgba", width=width, height=height)
+        colour, alpha = image[..., :3].astype(np.uint16), image[..., 3:].astype(np.uint16)
+        image = ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)  # on white
     else:
         image = picture.to_ndarray(format="rgb24", width=width, height=height)
     if orientation.transposed:
@@ -119,31 +120,18 @@ def to_rgb(picture: "av.VideoFrame", look: Look, size: tuple[int, int] | None) -
     return scaled(np.ascontiguousarray(image), size or look.size)
 
 
-def _on_white(image: "np.ndarray") -> "np.ndarray":
-    """Show uint8 RGBA [H, W, 4] on white."""
-    import numpy as np  # noqa: PLC0415
-
-    colour, alpha = image[..., :3].astype(np.uint16), image[..., 3:].astype(np.uint16)
-    return ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
-
-
-def scaled(image: "np.ndarray", size: tuple[int, int] | None) -> "np.ndarray":
+def scaled(image: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
     """Scale uint8 RGB [H, W, 3] to ``size`` (width, height) with swscale's bicubic filter."""
-    import av  # noqa: PLC0415 - this module is loaded at start-up
-    import numpy as np  # noqa: PLC0415
-
     if size in (None, (image.shape[1], image.shape[0])):
         return image
-    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image))
+    frame = VideoFrame.from_ndarray(np.ascontiguousarray(image))
     return frame.reformat(*size, interpolation=SCALING).to_ndarray()
 
 
 class _Deinterlacer:
     """A filter that makes one whole frame of the two fields of each; it looks one frame ahead."""
 
-    def __init__(self, picture: "av.VideoFrame") -> None:
-        from av.filter import Graph  # noqa: PLC0415
-
+    def __init__(self, picture: VideoFrame) -> None:
         self.kind = (picture.width, picture.height, picture.format.name)
         self.graph, self.waiting = Graph(), deque[int | None]()
         source = self.graph.add_buffer(
@@ -155,10 +143,8 @@ class _Deinterlacer:
         field_filter = self.graph.add("bwdif", "mode=send_frame:parity=auto:deint=interlaced")
         self.graph.link_nodes(source, field_filter, self.graph.add("buffersink")).configure()
 
-    def frames_of(self, picture: "av.VideoFrame | None") -> "Iterator[av.VideoFrame]":
+    def frames_of(self, picture: VideoFrame | None) -> Iterator[VideoFrame]:
         """Yield what is ready after one more frame, or with None the rest."""
-        import av  # noqa: PLC0415
-
         if picture is not None:
             self.waiting.append(picture.pts)
         self.graph.vpush(picture)
@@ -171,7 +157,7 @@ class _Deinterlacer:
             yield shown
 
 
-def deinterlaced(pictures: "Iterable[av.VideoFrame]") -> "Iterator[av.VideoFrame]":
+def deinterlaced(pictures: Iterable[VideoFrame]) -> Iterator[VideoFrame]:
     """Yield a whole frame for every frame of two fields, with its time."""
     current: _Deinterlacer | None = None
     for picture in pictures:

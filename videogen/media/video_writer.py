@@ -8,7 +8,7 @@ import queue
 import shutil
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -19,6 +19,7 @@ from PIL import Image
 
 from videogen.errors import InputError
 from videogen.files import WritingError, replace, temporary_sibling, writing
+from videogen.media.inputs import Source
 from videogen.media.output_formats import CODECS, CONTAINERS, FOLDER, STILL, Encoding, color_options
 from videogen.media.probe import open_container
 
@@ -37,9 +38,13 @@ class Audio(NamedTuple):
     seconds: float
 
 
-class _About(NamedTuple):
-    """What a video file holds besides frames, and how those are encoded."""
+class _Video(NamedTuple):
+    """What is to be written; see ``open_writer``."""
 
+    kind: str
+    size: tuple[int, int]
+    fps: int
+    num_frames: int
     comment: str
     audio: Audio | None
     encoding: Encoding
@@ -66,12 +71,14 @@ class _FfmpegWriter:
     imageio's own streaming writer is the same, but its ffmpeg plugin refuses GIF.
     """
 
-    def __init__(self, path: Path, size: tuple[int, int], fps: int, options: dict) -> None:
+    def __init__(self, path: Path, video: _Video) -> None:
         self.path, self.count, self.stuck = path, 0, False
         self.process: subprocess.Popen | None = None
+        options = _gif_options() if video.kind == "gif" else _options(video)
         self.pipe = imageio_ffmpeg.write_frames(
-            str(path.absolute()), size, fps=fps, macro_block_size=1, ffmpeg_log_level="quiet", **options
-        )
+            str(path.absolute()), video.size, fps=video.fps, quality=None, macro_block_size=1,
+            ffmpeg_log_level="quiet", **options,
+        )  # fmt: skip
 
     def write(self, frames: np.ndarray) -> None:
         if self.process is None:
@@ -89,7 +96,7 @@ class _FfmpegWriter:
         with self._watched():
             self.pipe.close()  # waits for ffmpeg, but does not tell whether it failed
         try:
-            with open_container("", self.path.name, self.path) as container:
+            with open_container(Source("", self.path.name, self.path)) as container:
                 stored = sum(1 for packet in container.demux(video=0) if packet.size)
         except InputError:
             stored = -1
@@ -131,63 +138,36 @@ class _FfmpegWriter:
         return WritingError("the video encoder failed", "try another suffix (.npy, .gif) or free some space")
 
 
-def _encoder(path: Path, kind: str, rate: tuple[tuple[int, int], int], about: "_About") -> FrameWriter:
-    """Return the writer of a video file with a ``CONTAINERS`` suffix; ``rate`` is its size and its fps."""
-    container, encoding = CONTAINERS[kind], about.encoding
+def _options(video: _Video) -> dict:
+    """Return imageio-ffmpeg's options for a video file with a ``CONTAINERS`` suffix."""
+    container, encoding = CONTAINERS[video.kind], video.encoding
     codec = CODECS[encoding.codec or container.codecs[0]]
     params = [*container.options, *codec.options]
     params += [] if encoding.published else color_options(codec)
     if codec.crf is not None:
         params += ["-crf", str(codec.crf if encoding.crf is None else encoding.crf)]
-    options: dict = {"quality": None, "codec": codec.encoder, "pix_fmt_out": codec.pixels}
-    if (audio := about.audio) is not None:
+    options: dict = {"codec": codec.encoder, "pix_fmt_out": codec.pixels}
+    if (audio := video.audio) is not None:
         options |= {"audio_path": f"file:{audio.path.absolute()}", "audio_codec": container.audio}
         trim = f"atrim=start={audio.start:.6f}:end={audio.start + audio.seconds:.6f}"
         layouts = f",aformat=channel_layouts={OPUS_LAYOUTS}" if container.audio == "libopus" else ""
         params += ["-af", f"{trim},asetpts=PTS-{audio.start:.6f}/TB{layouts}"]
         params += ["-map_chapters", "-1", "-map_metadata", "-1", "-map_metadata:s:a", "-1"]
-    params += ["-metadata", f"comment={about.comment}"]
-    return _FfmpegWriter(path, *rate, {**options, "output_params": params})
+    params += ["-metadata", f"comment={video.comment}"]
+    return {**options, "output_params": params}
 
 
-def _gif(path: Path, size: tuple[int, int], fps: int) -> FrameWriter:
-    palette = (
-        "split[a][b];[a]palettegen=stats_mode=single[p];[b][p]paletteuse=new=1"  # per frame: no look-ahead
-    )
-    options = {
-        "quality": None,
-        "codec": "gif",
-        "pix_fmt_out": "pal8",
-        "output_params": ["-filter_complex", palette],
-    }
-    return _FfmpegWriter(path, size, fps, options)
-
-
-class _StillWriter:
-    """Writer of one PNG."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.count = path, 0
-
-    def write(self, frames: np.ndarray) -> None:
-        for frame in frames:
-            Image.fromarray(frame).save(self.path, "PNG")
-            self.count += 1
-
-    def finish(self) -> None:
-        if self.count != 1:
-            what = f"{self.count} frames instead of 1"
-            raise WritingError(what, "please report it with the output of --env")
-
-    def abort(self) -> None:
-        pass
+def _gif_options() -> dict:
+    """Return imageio-ffmpeg's options for a GIF with a palette per frame, so that there is no look-ahead."""
+    palette = "split[a][b];[a]palettegen=stats_mode=single[p];[b][p]paletteuse=new=1"
+    return {"codec": "gif", "pix_fmt_out": "pal8", "output_params": ["-filter_complex", palette]}
 
 
 class _NpyWriter:
     """Writer of lossless NPY, uint8 [F, H, W, 3]."""
 
-    def __init__(self, path: Path, size: tuple[int, int], num_frames: int) -> None:
-        width, height = size
+    def __init__(self, path: Path, video: _Video) -> None:
+        (width, height), num_frames = video.size, video.num_frames
         self.path, self.expected = path, num_frames * height * width * 3
         self.file = path.open("wb")
         header = {"descr": "|u1", "fortran_order": False, "shape": (num_frames, height, width, 3)}
@@ -211,21 +191,32 @@ class _NpyWriter:
 
 
 class _PngWriter:
-    """Writer of a folder of numbered PNGs."""
+    """Writer of a folder of numbered PNGs, or of one PNG."""
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.count = path, 0
+    def __init__(self, path: Path, video: _Video) -> None:
+        self.path, self.single, self.count = path, video.kind == STILL, 0
 
     def write(self, frames: np.ndarray) -> None:
         for frame in frames:
-            Image.fromarray(frame).save(self.path / PNG_NAME.format(self.count))
+            path = self.path if self.single else self.path / PNG_NAME.format(self.count)
+            Image.fromarray(frame).save(path, "PNG")
             self.count += 1
 
     def finish(self) -> None:
-        pass
+        if self.single and self.count != 1:
+            what = f"{self.count} frames instead of 1"
+            raise WritingError(what, "please report it with the output of --env")
 
     def abort(self) -> None:
         pass
+
+
+WRITERS: dict[str, Callable[[Path, _Video], FrameWriter]] = {
+    "npy": _NpyWriter,
+    FOLDER: _PngWriter,
+    STILL: _PngWriter,
+}
+"""Writers of the kinds that are not written by ffmpeg."""
 
 
 class _Background:
@@ -287,7 +278,7 @@ def open_writer(
     fps: int,
     num_frames: int,
     comment: str = "",
-    audio: "Audio | None" = None,
+    audio: Audio | None = None,
     encoding: Encoding = PLAIN,
 ) -> Iterator["PendingFile"]:
     """Yield a writer for ``target``: ``write()`` frames, ``finish()``, then ``publish()``.
@@ -306,20 +297,11 @@ def open_writer(
     Raises:
         OutputError: the disk is full, or the encoder failed.
     """
+    video = _Video(kind, size, fps, num_frames, comment, audio, encoding)
     with ExitStack() as stack:
-        writer: FrameWriter
         with writing(target):
             temporary = stack.enter_context(temporary_sibling(target, folder=kind == FOLDER))
-            if kind == "npy":
-                writer = _NpyWriter(temporary, size, num_frames)
-            elif kind == FOLDER:
-                writer = _PngWriter(temporary)
-            elif kind == STILL:
-                writer = _StillWriter(temporary)
-            elif kind == "gif":
-                writer = _gif(temporary, size, fps)
-            else:
-                writer = _encoder(temporary, kind, (size, fps), _About(comment, audio, encoding))
+            writer = WRITERS.get(kind, _FfmpegWriter)(temporary, video)
         handle = PendingFile(temporary, target, _Background(writer))
         try:
             yield handle

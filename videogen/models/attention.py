@@ -70,13 +70,7 @@ class AttentionProcessor:
     exchange: Exchange | None = None
 
     def attend(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        *,
-        sharded: bool = False,
-        spans: Spans | None = None,
+        self, query: Tensor, key: Tensor, value: Tensor, *, sharded: bool = False, spans: Spans | None = None
     ) -> Tensor:
         """Compute attention over [B, L, N, K]; ``sharded``: the sequence may be sharded over ranks."""
         if sharded and self.exchange is not None:

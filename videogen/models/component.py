@@ -39,6 +39,11 @@ class Shapes:
         return len(numbers)
 
 
+def stated(config: Config, inferred: Arguments, *others: str) -> Arguments:
+    """Return the inferred arguments and ``others``, as far as the config has them as it says."""
+    return inferred | {name: config[name] for name in (*inferred, *others) if name in config}
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Component:
     """Build recipe of one kind of component.

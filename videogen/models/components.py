@@ -4,8 +4,9 @@ A config comes from the component's config.json where there is one; what it does
 tensor shapes, so tiny and unusual sizes load like the published ones.
 """
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -48,8 +49,21 @@ class ComponentPlan:
     found: Mapping[str, Entry]
     scales: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
-    def load_weights(self, dtype: torch.dtype, device: torch.device | None = None) -> LoadedComponent:
-        """Load the weights to a device (None: the CPU) and return the module; float32 parts stay float32."""
+    @property
+    def num_elements(self) -> int:
+        """Number of elements of all its tensors."""
+        return sum(math.prod(entry.shape) for entry in self.found.values())
+
+    def load_weights(
+        self,
+        dtype: torch.dtype,
+        device: torch.device | None = None,
+        on_read: Callable[[int], None] = lambda _: None,
+    ) -> LoadedComponent:
+        """Load the weights to a device (None: the CPU) and return the module; float32 parts stay float32.
+
+        ``on_read`` is called with the number of elements of every tensor.
+        """
         if not isinstance(self.module, nn.Module):
             return self.module
         component = COMPONENTS[self.name]
@@ -61,7 +75,9 @@ class ComponentPlan:
         def keeps_quantized(name: str) -> bool:
             return component.keeps_quantized and not re.search(component.float32, name)
 
-        module = weight_loader.load_weights(self.module, self.found, dtype_of, device, keeps_quantized)
+        module = weight_loader.load_weights(
+            self.module, self.found, dtype_of, device, keeps_quantized, on_read
+        )
         for name, scale in self.scales.items():
             use_scale(module.get_submodule(name), scale)
         return module

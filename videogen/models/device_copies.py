@@ -3,19 +3,9 @@
 import threading
 from collections.abc import Sequence
 from itertools import cycle
-from typing import Protocol
 
 import torch
 from torch import Tensor
-
-
-class Event(Protocol):
-    """Something that the CPU can wait for; ``torch.cuda.Event`` on a GPU."""
-
-    def record(self) -> None: ...
-
-    def synchronize(self) -> None: ...
-
 
 STAGE = 32 << 20  # bytes of a pinned buffer
 
@@ -74,7 +64,7 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def staged(
-    sources: Sequence[Tensor], targets: Sequence[Tensor], buffers: Sequence[tuple[Tensor, Event]]
+    sources: Sequence[Tensor], targets: Sequence[Tensor], buffers: Sequence[tuple[Tensor, torch.cuda.Event]]
 ) -> None:
     """Copy piece by piece through buffers in turn; an event each says when a buffer's last piece is gone."""
     turns = cycle(buffers)

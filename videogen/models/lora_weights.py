@@ -10,10 +10,11 @@ With scale s, and alpha and rank r of the file, a weight W becomes (in float32)
 Sources: the PEFT and LyCORIS papers (arXiv 2106.09685, 2309.14859, 2402.09353).
 """
 
+import math
 import pickle
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -148,9 +149,8 @@ class MergedChanges:
                 parameter.data = self.originals.pop(name).to(parameter.device)
             return
         if parameter.dtype.itemsize == 1:
-            raise CheckpointError(
-                f"{name}: changes other than low-rank pairs cannot be added to float8 weights"
-            )
+            what = f"{name} is quantized, and the LoRA changes it by more than a low-rank pair"
+            raise CheckpointError(f"{what}; use a checkpoint in bfloat16")
         original = self.originals.setdefault(name, parameter.data.cpu())
         total = original.to(parameter.device, torch.float32)
         for change, scale in active:
@@ -179,10 +179,10 @@ def read(path: Path, transformer: nn.Module) -> LoraWeights:
     for layer in found.layers:
         roles = {role: tensors[key] for role, key in layer.keys.items()}
         factor = _factor_of(found, layer, roles)
-        if roles.keys() <= {"down", "up", "alpha"} and "down" in roles and len(model[layer.weights[0]]) > 1:
+        if layer.is_pair and layer.weights and len(model[layer.weights[0]]) > 1:
             pairs |= _pair(layer, roles, factor, model)
-        else:
-            changes += _changes(layer, roles, factor)
+            layer = replace(layer, weights=())  # noqa: PLW2901 - what is left of it
+        changes += _changes(layer, roles, factor)
     return LoraWeights(pairs=pairs, changes=changes, warning=found.warning)
 
 
@@ -215,6 +215,8 @@ def _load(file: Path) -> dict[str, Tensor]:
 
 def _factor_of(found: LoraFile, layer: Layer, roles: Mapping[str, Tensor]) -> float:
     alpha = roles["alpha"].float().item() if "alpha" in roles else None
+    if alpha is not None and not math.isfinite(alpha):
+        raise CheckpointError(f"--lora {found.path}: {layer.keys['alpha']} is {alpha}; is it whole?")
     matrix = next((roles[role] for role in ("down", "one_b", "left_b", "right_b") if role in roles), None)
     return found.strength.factor(layer, alpha, None if matrix is None else matrix.shape[0])
 

@@ -26,7 +26,7 @@ from videogen.checkpoints import gguf_files
 from videogen.checkpoints.key_maps import Entry, KeyTable, Shape, rename
 from videogen.checkpoints.layouts import FLOAT8, SCALES
 from videogen.checkpoints.stored_tensors import check_scales, is_quantized, with_scales
-from videogen.checkpoints.tensor_headers import check_single, refuse_other_content, unwrapped
+from videogen.checkpoints.tensor_headers import RUNS_CODE, check_single, refuse_other_content, unwrapped
 from videogen.checkpoints.weight_files import weight_files
 from videogen.errors import CheckpointError, first_line
 from videogen.models import quantized_linear
@@ -142,9 +142,7 @@ def _load_pickle(file: Path) -> Mapping[str, object]:
         content = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
     except Exception as error:
         if isinstance(error, pickle.UnpicklingError) and "unsupported" in str(error).lower():
-            raise CheckpointError(
-                f"{file}: refused, because reading this pickle would run code; convert it to safetensors"
-            ) from None
+            raise CheckpointError(f"{file}: {RUNS_CODE}") from None
         raise CheckpointError(
             f"{file}: broken or truncated ({first_line(error)}); download it again"
         ) from None
@@ -241,6 +239,7 @@ def load_weights(
     dtype_of: Callable[[str], torch.dtype],
     device: torch.device | None = None,
     keeps_quantized: Callable[[str], bool] = lambda _: False,
+    on_read: Callable[[int], None] = lambda _: None,
 ) -> nn.Module:
     """Assign tensors to a meta module: memory-mapped if the dtype fits, else moved and cast.
 
@@ -250,6 +249,7 @@ def load_weights(
         dtype_of: name -> dtype.
         device: target; None is the CPU. Tensors are cast there, after the move.
         keeps_quantized: name of a linear layer's weight -> whether it stays in the format of its file.
+        on_read: called with the number of elements of every tensor that has been read.
     """
     move = _mover(device)
     kept = {
@@ -270,8 +270,11 @@ def load_weights(
             stored = quantized_linear.dequantize(move(stored), entry.dtype, scale)
         return name, _convert(stored.view(tensor.shape), dtype_of(name), move)
 
+    state = {}
     with ThreadPoolExecutor(READERS) as pool:  # parallel reads are faster
-        state = dict(pool.map(converted, _weights(module)))
+        for name, tensor in pool.map(converted, _weights(module)):
+            state[name] = tensor
+            on_read(math.prod(found[name].shape))
     for name in kept:
         entry, layer = found[name], module.get_submodule(name.removesuffix(".weight"))
         scale = None if entry.scale is None else entry.scale.read()

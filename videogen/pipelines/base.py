@@ -29,6 +29,7 @@ from videogen.pipelines.calls import Calls
 from videogen.pipelines.embedding_cache import get_or_compute
 from videogen.pipelines.pixels import Part
 from videogen.pipelines.scheduler import PublishedScheduler, solver_of
+from videogen.progress import Reporter
 
 __all__ = ("Part", "StepCallback", "VideoPipeline", "prompt_of", "seeded")
 
@@ -38,7 +39,6 @@ StepCallback = Callable[["VideoPipeline", int, Tensor, dict[str, Any]], Mapping[
 logger = logging.getLogger(__name__)
 
 CACHED_EMBEDDINGS = 16
-LOG_EVERY = 30.0  # seconds, where there is no progress bar
 
 
 class VideoPipeline(Calls):
@@ -58,6 +58,7 @@ class VideoPipeline(Calls):
         self._embeddings = FifoCache(CACHED_EMBEDDINGS)
         self._interrupt = False
         self.register_modules(scheduler=scheduler)
+        self.reporter = Reporter()  # set from outside
 
     evaluate: Callable[[Sequence[str], Velocity], Sequence[Tensor]] = staticmethod(evaluate_sequentially)
     """How the branches of a guidance are evaluated; set from outside, see runtime/parallel.py."""
@@ -76,6 +77,12 @@ class VideoPipeline(Calls):
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
+        """Report a stage of the work, and add its time to ``seconds[name]``."""
+        with self.reporter.stage(name), self.measured(name):
+            yield
+
+    @contextmanager
+    def measured(self, name: str) -> Iterator[None]:
         """Add the time spent inside to ``seconds[name]``."""
         started = time.perf_counter()
         try:
@@ -124,7 +131,7 @@ class VideoPipeline(Calls):
     def timed(self, stream: Iterator[Tensor], stage: str) -> Iterator[Tensor]:
         """Yield a stream's chunks; only the time spent producing them counts for a stage."""
         while True:
-            with self.stage(stage):
+            with self.measured(stage):
                 chunk = next(stream, None)
             if chunk is None:
                 return
@@ -150,8 +157,12 @@ class VideoPipeline(Calls):
             self.step_cache.start_loop(total, counted)
         self._clear_contexts()
         try:
-            with self.stage("denoise"), self.progress_bar(total=total) as bar:
-                on_step = self._on_step(bar, solver, callback)
+            with (
+                self.measured("denoise"),
+                self.reporter.steps(total) as advance,
+                self.progress_bar(total=total) as bar,
+            ):
+                on_step = self._on_step(bar, advance, solver, callback)
 
                 def watched(latents: Tensor, row: Any) -> Tensor:
                     state.current_timestep = solver.level(row)
@@ -165,21 +176,23 @@ class VideoPipeline(Calls):
                 self.step_cache.end_loop()
 
     def _on_step(
-        self, bar: tqdm, solver: Solver | FrameSolver, callback: StepCallback | None
+        self,
+        bar: tqdm,
+        advance: Callable[[float], None],
+        solver: Solver | FrameSolver,
+        callback: StepCallback | None,
     ) -> Callable[[int, Any, Tensor], Tensor]:
         """Return what a denoising loop calls after every step."""
-        state, total = self._state, len(solver.schedule)
-        started = last_log = last_step = time.monotonic()
+        state, last_step = self._state, time.monotonic()
 
         def on_step(index: int, row: Any, latents: Tensor) -> Tensor:
-            nonlocal last_log, last_step
+            nonlocal last_step
             now = time.monotonic()
             self.step_seconds.append(now - last_step)
             last_step = now
             bar.update()
-            if bar.disable and now - last_log > LOG_EVERY:
-                last_log, left = now, (now - started) / (index + 1) * (total - index - 1)
-                logger.info("denoising: step %d of %d, about %.0f s left", index + 1, total, left)
+            advance(1)
+            self.reporter.check_stop()
             if callback is not None:
                 replaced = callback(self, index, solver.level(row), state.tensors(latents)) or {}
                 latents = replaced.get("latents", latents)

@@ -1,7 +1,8 @@
 """What a pipeline is made of: its components, where they come from, and how they are loaded again."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 from diffusers import DiffusionPipeline, ModelMixin, SchedulerMixin
 from diffusers.pipelines.pipeline_loading_utils import _unwrap_model
@@ -77,7 +78,8 @@ class Components(RunStates, DiffusionPipeline):
         """
         import videogen  # noqa: PLC0415 - the package root loads models; pipelines import no loader
 
-        return videogen._from_pretrained(cls, str(pretrained_model_name_or_path), **options)
+        open_pretrained = cast(Callable[..., Self], videogen.open_pretrained)
+        return open_pretrained(cls, str(pretrained_model_name_or_path), **options)
 
     @classmethod
     def open_saved(cls, folder: str | Path, **options: Any) -> Self:

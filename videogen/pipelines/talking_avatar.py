@@ -179,7 +179,7 @@ class TalkingAvatarPipeline(WanPipeline):
         """Yield frames [1, 3, 1, H, W] one by one, in the portrait's colours, on the CPU."""
         for chunk in self.decode(latents):
             for frame in chunk.split(1, dim=2):
-                with self.stage("colours"):
+                with self.measured("colours"):
                     matched = match_color(frame, portrait).cpu()
                 yield matched
 

@@ -5,9 +5,11 @@ from collections.abc import Iterator, Mapping
 from videogen.checkpoints import lora as lora_files
 from videogen.checkpoints import replacements
 from videogen.checkpoints.layouts import Checkpoint, passed_over
+from videogen.checkpoints.model_features import quantized
+from videogen.checkpoints.replacements import EXPERTS
 from videogen.prompts.length import cut_notes
 from videogen.tasks.options import OPTIONS, Options
-from videogen.tasks.task_spec import TaskSpec
+from videogen.tasks.task_spec import TRANSFORMERS, TaskSpec
 
 PROMPTS = [option.name for option in OPTIONS.values() if option.encoded]
 
@@ -22,8 +24,13 @@ def file_notes(task: TaskSpec, options: Options, checkpoint: Checkpoint) -> Iter
         return
     yield from passed_over(checkpoint)
     yield from replacements.notes(checkpoint)
+    stored = quantized(checkpoint, task, None) if options.quantize else {}
+    if any(weights.count for weights in stored.values()):
+        yield f"--quantize {options.quantize}: what the model's files hold quantized stays as it is"
     for lora in options.lora:
-        if lora.path.exists() and (note := lora_files.check(lora.path, checkpoint)):
+        experts = TRANSFORMERS if lora.expert is None else (EXPERTS[lora.expert],)
+        parts = [part for part in experts if part in checkpoint.components]
+        if lora.path.exists() and (note := lora_files.check(lora.path, checkpoint, parts)):
             yield note
     yield from cut_notes(task.text, checkpoint, _texts(task, options, checkpoint))
 

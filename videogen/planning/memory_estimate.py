@@ -7,7 +7,7 @@ cannot see comes on top: the CUDA context (0.5-0.8 GB), workspaces of libraries,
 Units: bytes; b bytes of the compute dtype, D width of the transformer, r width of the feed-forward over D.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from videogen.distributed import Degrees
@@ -140,17 +140,17 @@ def estimate(
     encoded = {0: 0.0, 1: family.vae.picture}.get(shape.encoded_frames, family.vae.video)
     block = parameters["transformer"] // max(1, network.layers)
     kept = _token_bytes(video) + video.residuals * video.tokens_per_rank * network.width * size
-    kept += max((weight.scratch for weight in quantized.values()), default=0)
+    scratch = max((weight.scratch for weight in quantized.values()), default=0)
     return Memory(
         vae=weights["vae"],
         transformers=tuple(weights[name] + (FLOAT32 - size) * network.float32 for name in experts),
         encoders=tuple(weights[name] for name in encoders),
-        activations=_activations(video, network, network.tensors) + kept,
+        activations=kept + max(_forwards(video, network, quantized.values())),
         contexts=len(experts) * _contexts(video, network, sum(family.encoders[name] for name in encoders)),
         encode=int(shape.height * shape.width * video.vae_width * encoded),
         text=network.text_work,
         resident=network.resident * len(experts) + 60_000_000,
-        streamed=_activations(video, network, network.streamed) + kept + 2 * block,
+        streamed=_activations(video, network, network.streamed) + scratch + kept + 2 * block,
         largest_layer=network.largest_layer,
         decode=decode,
         tiled_decode=tiled,
@@ -159,6 +159,16 @@ def estimate(
         float8=sum(parameters[name] for name in experts),
         quantized=sum(weights[name] for name in experts) if video.runtime.quantize else 0,
     )
+
+
+def _forwards(video: Video, network: NetworkMemory, quantized: Iterable[QuantizedWeights]) -> Iterator[int]:
+    """Yield the bytes of a forward at a product, and while a weight is dequantized, before the product."""
+    yield _activations(video, network, network.tensors)
+    for stored in quantized:
+        yield _activations(video, network, network.tensors) + stored.largest * video.dtype_bytes
+        yield _activations(video, network, network.tensors - 1) + stored.scratch
+        if stored.copies:
+            yield _activations(video, network, network.streamed)
 
 
 def _activations(video: Video, network: NetworkMemory, tensors: float) -> int:

@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,11 +11,8 @@ from typing import Any
 
 from videogen.checkpoints import lora_source, replacements, resolve
 from videogen.errors import InputError, VideoGenError
-from videogen.media.audio import AVATAR_FPS, MAX_FRAMES, InputAudio, read_audio
 from videogen.media.download import Fetcher
-from videogen.media.image import InputImage, read_image
-from videogen.media.stored_frames import StoredFrames
-from videogen.media.video_reader import InputVideo, read_video
+from videogen.media.inputs import AVATAR_FPS, MAX_FRAMES, InputFile, reader_of
 from videogen.planning import option_rules, output_names
 from videogen.planning.file_format import file_format_warnings
 from videogen.planning.model_facts import FileFacts, model_facts, options_of_weights, read_files
@@ -46,10 +43,7 @@ from videogen.tasks.presets import preset_values
 from videogen.tasks.table import check_used, find, variant
 from videogen.tasks.task_spec import Files, TaskSpec
 
-InputFile = InputAudio | InputImage | InputVideo | StoredFrames
-Reader = Callable[[str, str, Fetcher], InputFile]
 METADATA = "metadata"  # origin of the values of an earlier result
-READERS: Mapping[str, Reader] = {"image": read_image, "video": read_video, "audio": read_audio}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -236,9 +230,9 @@ def _read(task: str, options: Options, name: str, files: Files, fetcher: Fetcher
     given = getattr(options, name)
     flag, sources = OPTIONS[name].flag, [given] if isinstance(given, str) else list(given or ())
     files.check(flag, task, len(sources))
-    read = READERS[files.kind]
+    read = reader_of(files.kind)
     if files.kind == "audio":  # what is longer than the published limit is cut, where a flag allows more
-        read = partial(read_audio, longest=max(MAX_FRAMES, options.max_frames_num) / AVATAR_FPS)
+        read = partial(read, longest=max(MAX_FRAMES, options.max_frames_num) / AVATAR_FPS)
     return [read(flag, source, fetcher) for source in sources]
 
 

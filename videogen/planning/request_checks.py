@@ -92,11 +92,13 @@ def check_lora(path: Path, name: str) -> None:
     if not (path.is_dir() or (path.is_file() and path.suffix in lora_files.SUFFIXES)):
         kinds = ", ".join(lora_files.SUFFIXES)
         fix = f"give the file ({kinds}), the folder it is in, a URL, or OWNER/REPO:FILE"
-        raise InputError("--lora", name, "no such .safetensors file", fix)
+        what = "is no LoRA file" if path.is_file() else "no such .safetensors file"
+        raise InputError("--lora", name, what, fix)
     try:
         tensor_headers.check(lora_files.file_of(path))
     except CheckpointError as error:
-        raise InputError("--lora", name, str(error).partition(": ")[2], "give one whole file") from None
+        what, _, fix = str(error).partition(": ")[2].rpartition("; ")
+        raise InputError("--lora", name, what, fix) from None
 
 
 def warnings(

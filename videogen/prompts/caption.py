@@ -1,7 +1,6 @@
 """Structural captions of videos, field by field, and captions in prose. Spec skyreels_v2 section 11."""
 
 import json
-import math
 import random
 from collections.abc import Sequence
 from typing import Literal, cast
@@ -11,9 +10,12 @@ import torch
 from einops import rearrange
 from PIL import Image
 from torch import Tensor
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
 from videogen.errors import VideoGenError, brief
 from videogen.prompts.chat import Chat
+from videogen.tasks import config
 
 NUM_FRAMES = 16
 MAX_TOKENS = 2048
@@ -23,52 +25,11 @@ DROP = 0.1  # the chance that a detail is left out of a fused caption
 # Video input of Qwen2.5-VL, as in transformers' Qwen2VLVideoProcessor.
 PATCH, MERGE, STEP = 14, 2, 2  # pixels, patches per side that share a token, frames that share a patch
 MIN_PIXELS, MAX_PIXELS = 128 * 28 * 28, 768 * 28 * 28
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 FPS = 2.0  # assumed by Qwen2.5-VL's processor where a video comes without its rate, as from vLLM
 
-SHOTS = {
-    "shot_type": "long_shot full_shot medium_shot close_up extreme_close_up other",
-    "shot_angle": "eye_level high_angle low_angle other",
-    "shot_position": "front_view back_view side_view over_the_shoulder overhead_view point_of_view "
-    "aerial_view overlooking_view other",
-}
+SHOTS = ("shot_type", "shot_angle", "shot_position")
 SCENE = ("camera_motion", "environment", "lighting")
 SUBJECT = ("appearance", "action", "expression", "position")
-QUESTION = f"""\
-Watch the video and describe it as one JSON object, in English, with exactly these fields:
-
-"subjects": a list with an object for each subject that matters, each with
-  "appearance": how it looks: build, clothing, colours, materials;
-  "action": what it does in the course of the video, in order;
-  "expression": facial expression and mood, for humans and animals only, else "";
-  "position": where it is in the picture, and in relation to the other subjects;
-  "TYPES": an object with "type", its broad class (Human, Animal, Vehicle, Plant, Food, Building ...), and
-    "sub_type", the narrower one (Woman, Dog, Accessory ...);
-  "is_main_subject": true or false;
-"shot_type": one of {", ".join(SHOTS["shot_type"].split())};
-"shot_angle": one of {", ".join(SHOTS["shot_angle"].split())};
-"shot_position": one of {", ".join(SHOTS["shot_position"].split())};
-"camera_motion": how the camera moves, or that it does not;
-"environment": the place and what is in it;
-"lighting": the light, its source and its mood.
-
-Reply with the JSON object alone."""
-
-FUSION = {
-    "t2v": """\
-Write one fluent English caption of a video from the JSON below. Begin with the shot type, the angle and the
-position of the camera; go on with each subject by its name: action, appearance, expression and position; end
-with the environment and the lighting. Take over what the JSON says and add nothing; pass over what is empty,
-missing or "other", and do not mention the JSON or how the camera moves. Output one paragraph and no more.
-""",
-    "i2v": """\
-Write one short English caption from the JSON below for a video whose first picture is known. Tell only what
-the subjects, by their names, do and what their faces express, in the order in which it happens. Remove every
-static detail: looks, clothing, places, background and light. Add nothing; pass over what is empty, and do not
-mention the JSON. Output one paragraph and no more.
-""",
-}
 
 Facts = dict[str, object]
 """A caption, or what it says of a subject: JSON."""
@@ -90,15 +51,9 @@ def describe(frames: np.ndarray, model: Chat, *, seed: int) -> Facts:
     Raises:
         VideoGenError: the reply is not the JSON that was asked for.
     """
-    content = [{"type": "video"}, {"type": "text", "text": QUESTION}]
-    reply = model.reply(
-        [{"role": "user", "content": content}],
-        max_new_tokens=MAX_TOKENS,
-        temperature=0.05,
-        seed=seed,
-        video=video_inputs(frames),
-    )
-    return parse(reply)
+    content = [{"type": "video"}, {"type": "text", "text": config.read("prompts")["caption"]}]
+    inputs = model.inputs([{"role": "user", "content": content}], video_inputs(frames))
+    return parse(model.reply(inputs, max_new_tokens=MAX_TOKENS, temperature=0.05, seed=seed))
 
 
 def parse(reply: str) -> Facts:
@@ -152,20 +107,6 @@ def _bad_reply(what: str, reply: str) -> VideoGenError:
     return VideoGenError(f"--vlm_path: the reply {what} ({brief(reply, 200)}); give another model")
 
 
-def smart_resize(height: int, width: int) -> tuple[int, int]:
-    """Return the nearest (height, width) in whole tokens (28 pixels) with an area in the published limits."""
-    unit = PATCH * MERGE
-    rows, columns = round(height / unit), round(width / unit)
-    if rows * columns * unit**2 > MAX_PIXELS:
-        scale = math.sqrt(height * width / MAX_PIXELS)
-        rows = max(1, math.floor(height / scale / unit))
-        columns = max(1, math.floor(width / scale / unit))
-    elif rows * columns * unit**2 < MIN_PIXELS:
-        scale = math.sqrt(MIN_PIXELS / (height * width))
-        rows, columns = math.ceil(height * scale / unit), math.ceil(width * scale / unit)
-    return rows * unit, columns * unit
-
-
 def video_inputs(frames: np.ndarray) -> dict[str, Tensor]:
     """Return Qwen2.5-VL's patches of a video, without the processor that needs torchvision.
 
@@ -177,10 +118,10 @@ def video_inputs(frames: np.ndarray) -> dict[str, Tensor]:
         ``second_per_grid_ts`` float32 [1], the seconds of one step of t.
     """
     assert frames.dtype == np.uint8 and frames.ndim == 4 and len(frames) % STEP == 0
-    height, width = smart_resize(*frames.shape[1:3])
+    height, width = smart_resize(*frames.shape[1:3], PATCH * MERGE, MIN_PIXELS, MAX_PIXELS)
     images = [Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC) for frame in frames]
     pixels = torch.from_numpy(np.stack([np.asarray(image) for image in images])).float() / 255
-    pixels = (pixels - torch.tensor(CLIP_MEAN)) / torch.tensor(CLIP_STD)
+    pixels = (pixels - torch.tensor(OPENAI_CLIP_MEAN)) / torch.tensor(OPENAI_CLIP_STD)
     patches = rearrange(  # the patches of one token one after another
         pixels,
         "(t step) (h my py) (w mx px) c -> (t h w my mx) (c step py px)",
@@ -233,9 +174,9 @@ def fuse(caption: Facts, variant: Variant, model: Chat, *, seed: int) -> str:
     facts = clean(caption, variant, random.Random(seed))
     if facts is None:
         return "-"
-    system = f"{FUSION[variant]}\n{json.dumps(facts, ensure_ascii=False, indent=2)}"
-    message = {"role": "system", "content": system}
-    text = model.reply([message], max_new_tokens=MAX_FUSED_TOKENS, temperature=0.1, seed=seed, stop="\n\n")
+    system = f"{config.read('prompts')[variant]}\n{json.dumps(facts, ensure_ascii=False, indent=2)}"
+    inputs = model.inputs([{"role": "system", "content": system}])
+    text = model.reply(inputs, max_new_tokens=MAX_FUSED_TOKENS, temperature=0.1, seed=seed, stop="\n\n")
     if not text:
         raise VideoGenError(f"{model.found.label}: replied with nothing; try another seed")
     motion = str(caption["camera_motion"]).rstrip(". ").capitalize()

@@ -78,36 +78,29 @@ class Chat:
         if torch.device(self.device).type == "cuda":
             torch.cuda.empty_cache()
 
-    def reply(
-        self,
-        messages: Sequence[Message],
-        *,
-        max_new_tokens: int,
-        temperature: float | None,
-        seed: int,
-        stop: str | None = None,
-        video: Mapping[str, Tensor] | None = None,
-    ) -> str:
-        """Return the model's reply, without special tokens and surrounding space.
+    def inputs(
+        self, messages: Sequence[Message], video: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Return the inputs of ``reply`` for messages in the model's chat template.
 
         Args:
-            temperature: of plain sampling (nothing cut off, nothing penalised), 0 takes the likeliest token
-                each time; None samples as the model's generation_config.json says.
-            seed: the same seed gives the same reply; the caller's random state is left alone.
-            stop: the reply ends before this text.
             video: ``pixel_values_videos``, ``video_grid_thw`` and ``second_per_grid_ts`` of the one video in
-                the messages.
+                the messages. Its one token is repeated for each merged patch.
 
         Raises:
             CheckpointError: the chat template does not take these messages.
-            OutOfMemoryError: the device is full.
         """
-        inputs = self._inputs(messages, video)
-        return self.complete(
-            inputs, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, stop=stop
-        )
+        text = self._render(messages) if video is None else self._render_video(messages)
+        ids = self.tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
+        if video is None:
+            return {"input_ids": ids}
+        token = self.model.config.video_token_id
+        merged = self.model.config.vision_config.spatial_merge_size**2
+        repeats = torch.where(ids[0] == token, video["video_grid_thw"].prod() // merged, 1)
+        ids = ids.repeat_interleave(repeats, dim=1)
+        return {**video, "mm_token_type_ids": (ids == token).int() * VIDEO, "input_ids": ids}
 
-    def complete(
+    def reply(
         self,
         inputs: Mapping[str, Tensor],
         *,
@@ -116,10 +109,14 @@ class Chat:
         seed: int,
         stop: str | None = None,
     ) -> str:
-        """Return the model's reply, as ``reply`` does, to tokenized inputs.
+        """Return the model's reply, without special tokens and surrounding space.
 
         Args:
-            inputs: ``input_ids`` int64 [1, L] (``tokens``), and all else that the model's class takes.
+            inputs: ``input_ids`` int64 [1, L] up to the reply, and all else that the model's class takes.
+            temperature: of plain sampling (nothing cut off, nothing penalised), 0 takes the likeliest token
+                each time; None samples as the model's generation_config.json says.
+            seed: the same seed gives the same reply; the caller's random state is left alone.
+            stop: the reply ends before this text.
 
         Raises:
             OutOfMemoryError: the device is full.
@@ -138,28 +135,6 @@ class Chat:
             ids = self.model.generate(**on_device, max_new_tokens=max_new_tokens, **options)
         text = self.tokenizer.decode(ids[0, start:], skip_special_tokens=True)
         return (text if stop is None else text.partition(stop)[0]).strip()
-
-    def _inputs(self, messages: Sequence[Message], video: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
-        """Return the inputs of ``generate``; a video's one token is repeated for each merged patch."""
-        if video is None:
-            return {"input_ids": self.tokens(messages)}
-        ids = self._tokens(self._render_video(messages))
-        token = self.model.config.video_token_id
-        merged = self.model.config.vision_config.spatial_merge_size**2
-        repeats = torch.where(ids[0] == token, video["video_grid_thw"].prod() // merged, 1)
-        ids = ids.repeat_interleave(repeats, dim=1)
-        return {**video, "mm_token_type_ids": (ids == token).int() * VIDEO, "input_ids": ids}
-
-    def tokens(self, messages: Sequence[Message]) -> Tensor:
-        """Return the tokens of the messages in the model's chat template, int64 [1, L], up to its reply.
-
-        Raises:
-            CheckpointError: the chat template does not take these messages.
-        """
-        return self._tokens(self._render(messages))
-
-    def _tokens(self, text: str) -> Tensor:
-        return self.tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
 
     def _render(self, messages: Sequence[Message]) -> str:
         what = f"{self.found.label}: its chat template does not take these messages"

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 from transformers import InternVLConfig
+from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from videogen.errors import CheckpointError, VideoGenError
 from videogen.media.frames import FrameArray, frames_at
@@ -23,9 +24,6 @@ NUM_FRAMES = 8
 MAX_TOKENS = 1024
 QUESTION = "Describe this video in detail."
 BEFORE, AFTER = "<img>", "</img>"  # around the tokens of a picture
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 THOUGHTS = re.compile(r"\A\s*<think>.*?(</think>|\Z)", re.DOTALL)  # cut short, they are all of the reply
 
@@ -43,7 +41,7 @@ def describe(source: InputVideo | StoredFrames | FrameArray, model: Chat, *, see
     """
     pixels = frame_pixels(source, image_size(model.model.config))
     inputs = {"input_ids": prompt_tokens(model, len(pixels)), "pixel_values": pixels}
-    reply = model.complete(inputs, max_new_tokens=MAX_TOKENS, temperature=0, seed=seed)
+    reply = model.reply(inputs, max_new_tokens=MAX_TOKENS, temperature=0, seed=seed)
     if text := tidy(reply):
         return text
     what = "described the video with nothing; give another model, or a prompt"
@@ -72,7 +70,7 @@ def pixel_values(frame: np.ndarray, size: int) -> Tensor:
     """Return a frame [H, W, 3], stretched to a square, as the model's input, float32 [1, 3, size, size]."""
     square = Image.fromarray(frame).resize((size, size), Image.Resampling.BICUBIC)
     pixels = torch.from_numpy(np.array(square)).float() / 255
-    pixels = (pixels - torch.tensor(IMAGENET_MEAN)) / torch.tensor(IMAGENET_STD)
+    pixels = (pixels - torch.tensor(IMAGENET_DEFAULT_MEAN)) / torch.tensor(IMAGENET_DEFAULT_STD)
     return pixels.permute(2, 0, 1)[None].contiguous()
 
 
@@ -85,7 +83,7 @@ def prompt_tokens(model: Chat, num_frames: int) -> Tensor:
     config = model.model.config
     token, count = model.tokenizer.convert_ids_to_tokens(config.image_token_id), tokens_per_frame(config)
     frames = [f"Frame{index + 1}: {BEFORE}{token * count}{AFTER}\n" for index in range(num_frames)]
-    ids = model.tokens([{"role": "user", "content": "".join(frames) + QUESTION}])
+    ids = model.inputs([{"role": "user", "content": "".join(frames) + QUESTION}])["input_ids"]
     wanted, found = count * num_frames, int((ids == config.image_token_id).sum())
     if found != wanted:
         what = f"its tokenizer and chat template leave {found} of {wanted} picture tokens; download it again"

@@ -3,13 +3,15 @@
 The tokenizer's own files are read, without torch and transformers, and only for texts long enough to matter.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from videogen.checkpoints.layouts import Checkpoint
 from videogen.errors import brief
+from videogen.tasks import config
 from videogen.tasks.prompt_text import TextLimits
 
 if TYPE_CHECKING:
@@ -59,41 +61,23 @@ def _lost(limits: TextLimits, checkpoint: Checkpoint, part: str, most: int, text
 @cache
 def _tokenizer(place: Path) -> "Tokenizer | None":
     """Read a tokenizer's files; None if there are none that can be read so."""
-    from tokenizers import Tokenizer  # noqa: PLC0415 - only for long texts
+    from tokenizers import Tokenizer, models  # noqa: PLC0415 - only for long texts
 
     try:
         if (place / "tokenizer.json").is_file():
             tokenizer = Tokenizer.from_file(str(place / "tokenizer.json"))
         elif (place / "merges.txt").is_file():
-            tokenizer = _clip_tokenizer(place)
+            tokenizer = Tokenizer.from_str(json.dumps(config.read("clip_tokenizer")))
+            tokenizer.model = models.BPE.from_file(
+                str(place / "vocab.json"),
+                str(place / "merges.txt"),
+                end_of_word_suffix="</w>",
+                unk_token="<|endoftext|>",
+            )
         else:
             return None
     except Exception:  # of the library; loading the model says what is wrong
         return None
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    return tokenizer
-
-
-def _clip_tokenizer(place: Path) -> Any:
-    """Build CLIP's tokenizer from its vocabulary and merges."""
-    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers  # noqa: PLC0415
-
-    words = models.BPE.from_file(
-        str(place / "vocab.json"),
-        str(place / "merges.txt"),
-        end_of_word_suffix="</w>",
-        unk_token="<|endoftext|>",
-    )
-    tokenizer = Tokenizer(words)
-    tokenizer.normalizer = normalizers.Sequence(
-        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
-    )
-    pieces = Regex(r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+")
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(pieces, behavior="removed", invert=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False),
-        ]
-    )
     return tokenizer

@@ -1,9 +1,8 @@
-"""What a run took, in one line, from the record of its result."""
+"""What a run took, in one line."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from videogen.files import Record
+from videogen.progress import Saved
 
 PLACES = {"gpu": "on the GPU", "ram": "of RAM"}  # in a record's peak_memory
 MINUTES_FROM, HOURS_FROM = 90, 5400  # seconds
@@ -14,18 +13,17 @@ def seconds_per_step(steps: Sequence[float]) -> float:
     return sum(steps[1:]) / len(steps[1:]) if len(steps) > 1 else sum(steps)
 
 
-def closing_line(path: Path, record: Record) -> str:
+def closing_line(saved: Saved) -> str:
     """Return the line that is said when a video is finished: stages, steps, and memory at its peak."""
-    seconds, memory = dict(record["seconds"]), record["peak_memory"]
-    total = seconds.pop("total")
-    stages = ", ".join(f"{name} {value:.1f}" for name, value in seconds.items())
+    seconds, memory = saved.seconds, saved.peak_memory
+    stages = ", ".join(f"{name} {value:.1f}" for name, value in seconds.items() if name != "total")
     peaks = [f"{amount(memory[place])} {words}" for place, words in PLACES.items() if place in memory]
     facts = [
-        f"{total:.1f} s ({stages})",
-        *([f"{seconds_per_step(steps):.3g} s/step"] if (steps := record["step_seconds"]) else []),
+        f"{seconds['total']:.1f} s ({stages})",
+        *([f"{saved.seconds_per_step:.3g} s/step"] if saved.seconds_per_step else []),
         f"peak {', '.join(peaks)}",
     ]
-    return f"{path}: {'; '.join(facts)}"
+    return f"{saved.path}: {'; '.join(facts)}"
 
 
 def amount(size: float) -> str:

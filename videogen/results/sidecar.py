@@ -11,11 +11,11 @@ from typing import Any
 from videogen.errors import InputError
 from videogen.files import Record, TextError, parse_json, read_text
 from videogen.media.output_formats import WITH_SOUND
-from videogen.media.video_reader import read_comment
 
 SCHEMA = 1
 COMMENT_LIMIT = 100_000  # bytes; one program argument may have 128 KiB
 LOCAL_MODEL = "local:"
+ANOTHER = "give the .json beside a result, or its .mp4"
 
 
 def comment(content: Record) -> str:
@@ -65,13 +65,10 @@ def read_request(flag: str, file: str) -> Record:
     content = _parse(_text(flag, file, path))
     request = None if content is None else content.get("request")
     if content is None or not isinstance(request, dict) or not request:
-        raise InputError(
-            flag, file, "holds no videogen metadata", "give the .json beside a result, or its .mp4"
-        )
+        raise InputError(flag, file, "holds no videogen metadata", ANOTHER)
     if content.get("schema") != SCHEMA:
-        raise InputError(
-            flag, file, f"has metadata of schema {content.get('schema')}", f"this version reads {SCHEMA}"
-        )
+        what = f"has metadata of schema {content.get('schema')}"
+        raise InputError(flag, file, what, f"this version reads {SCHEMA}")
     return request
 
 
@@ -96,15 +93,13 @@ def _text(flag: str, file: str, path: Path) -> str:
         try:
             return read_text(path)
         except TextError:
-            raise InputError(
-                flag, file, "is not a text file", "give the .json beside a result, or its .mp4"
-            ) from None
+            raise InputError(flag, file, "is not a text file", ANOTHER) from None
+    from videogen.media.probe import read_comment  # noqa: PLC0415 - PyAV
+
     try:
         return read_comment(path) or ""
     except InputError:
-        raise InputError(
-            flag, file, "is not a readable video", "give the .json beside a result, or its .mp4"
-        ) from None
+        raise InputError(flag, file, "is not a readable video", ANOTHER) from None
 
 
 def _parse(text: str) -> Record | None:

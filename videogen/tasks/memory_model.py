@@ -63,12 +63,16 @@ class QuantizedWeights:
     """Weights of a transformer that stay in the format of their file: how many, and what they take.
 
     Args:
-        scratch: bytes for the product of the largest layer, whose weights are dequantized for it.
+        largest: how many the largest layer has.
+        scratch: bytes that it takes to dequantize that layer.
+        copies: products are scaled, or have their bias added, in a copy.
     """
 
     count: int = 0
     bytes: int = 0
+    largest: int = 0
     scratch: int = 0
+    copies: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

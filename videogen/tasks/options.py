@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
-from videogen.media.audio import MOST_FRAMES
 from videogen.media.download import display_name
+from videogen.media.inputs import MOST_FRAMES
 from videogen.tasks import option_types as types
 from videogen.tasks.adapter_options import Adapters
 from videogen.tasks.kernels import BACKENDS
@@ -321,6 +321,9 @@ class About:
     completion: str | None = row(types.one_of("bash", "zsh"), "print a completion script", metavar="SHELL",
         about_run=True, answers=True, command_line_only=True)
     json: bool = switch("print one JSON object per result", about_run=True)
+    progress: str = row(types.one_of("auto", "bars", "lines", "json", "none"),
+        "on stderr: bars, stamped lines, or a JSON object per event; auto is bars on a terminal, else lines",
+        metavar="HOW", about_run=True, default="auto")
     quiet: bool = switch("errors only", about_run=True)
     verbose: bool = switch("more messages, and tracebacks (-v)", about_run=True)
     version: bool = switch("print the version", about_run=True, answers=True, command_line_only=True)

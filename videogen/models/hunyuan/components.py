@@ -3,7 +3,7 @@
 from transformers import CLIPTextConfig, CLIPTextModel, LlavaConfig, LlavaModel
 
 from videogen.checkpoints.networks import hunyuan as names
-from videogen.models.component import NOT_BFLOAT16, Arguments, Component, Shapes
+from videogen.models.component import NOT_BFLOAT16, Arguments, Component, Shapes, stated
 from videogen.models.hunyuan.transformer import make_dit, make_vae
 from videogen.tasks.config import Config
 
@@ -47,15 +47,12 @@ def vae_config(config: Config, shapes: Shapes) -> Arguments:
     """Return AutoencoderKLHunyuanVideo's arguments, and the tile sizes (spec hunyuan section 4)."""
     blocks = shapes.count("encoder.down_blocks.")
     widths = [shapes[f"encoder.down_blocks.{i}.resnets.0.conv1.conv.weight"][0] for i in range(blocks)]
+    inferred = {"sample_size": TILE, "sample_tsize": TILE_FRAMES}
     return {
+        **stated(config, inferred, "norm_num_groups", "scaling_factor", "mid_block_add_attention"),
         "latent_channels": shapes["post_quant_conv.weight"][0],
         "block_out_channels": tuple(widths),
         "layers_per_block": shapes.count("encoder.down_blocks.0.resnets."),
-        "norm_num_groups": config.get("norm_num_groups", 32),
-        "scaling_factor": config.get("scaling_factor", 0.476986),
-        "mid_block_add_attention": config.get("mid_block_add_attention", True),
-        "sample_size": config.get("sample_size", TILE),
-        "sample_tsize": config.get("sample_tsize", TILE_FRAMES),
     }
 
 

@@ -25,7 +25,7 @@ from torch.nn import functional
 
 from videogen.models.kernels.convolution import convolve, has_hooks
 from videogen.models.kernels.vae_operators import BEFORE, empty_frames
-from videogen.models.vae_layers import LAYERS
+from videogen.models.vae_layers import register
 
 PART = 256 << 20  # approximate bytes of a part
 
@@ -234,13 +234,4 @@ class Encoder(HunyuanVideoEncoder3D):
         return self.conv_out.over(activated(x, self.conv_norm_out), like=x, frames=x.shape[2])
 
 
-IN_PARTS: dict[type[nn.Module], type[nn.Module]] = {
-    HunyuanVideoCausalConv3d: CausalConv,
-    HunyuanVideoResnetBlockCausal3D: ResnetBlock,
-    HunyuanVideoUpsampleCausal3D: Upsample,
-    HunyuanVideoMidBlock3D: MidBlock,
-    HunyuanVideoDecoder3D: Decoder,
-    HunyuanVideoEncoder3D: Encoder,
-}
-"""diffusers' layers, and ours for them."""
-LAYERS.update(IN_PARTS)
+register(CausalConv, ResnetBlock, Upsample, MidBlock, Decoder, Encoder)

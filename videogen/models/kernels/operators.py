@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from einops import rearrange
@@ -25,11 +25,36 @@ ENABLED: set[str] = set()  # names of the operators whose kernels are used
 OPS: "dict[str, FusedOp[Any]]" = {}
 
 Result = TypeVar("Result")
-OpArguments = tuple[Tensor | float | None, ...]
 Norm = tuple[Tensor | None, Tensor | None, float, float]
 """Scale, shift, offset and eps of a layer norm."""
-Sample = Callable[[torch.device, torch.dtype], OpArguments]
-"""(device, dtype) -> arguments to compare a kernel with its plain form."""
+
+
+class Draw(NamedTuple):
+    """A random tensor, to compare a kernel with its plain form.
+
+    Args:
+        shape: its shape, the channels last.
+        dtype: its dtype; None is the one that is compared.
+        part: which third of axis -2 it is, as modulation is part of one tensor.
+        channels_second: the channels become axis 1, in the memory format channels_last_3d.
+    """
+
+    seed: int
+    shape: tuple[int, ...]
+    dtype: torch.dtype | None = None
+    part: int | None = None
+    channels_second: bool = False
+
+    def make(self, device: torch.device, dtype: torch.dtype) -> Tensor:
+        """Draw it; the same every time."""
+        drawn = torch.randn(self.shape, generator=torch.Generator().manual_seed(self.seed))
+        drawn = drawn.to(device, self.dtype or dtype)
+        drawn = drawn if self.part is None else drawn.chunk(3, dim=-2)[self.part]
+        return drawn.movedim(-1, 1) if self.channels_second else drawn
+
+
+Sample = tuple[Draw | float | None, ...]
+"""Arguments of an operator."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +77,7 @@ class FusedOp(Generic[Result]):
         self, run: Callable[..., Result], sample: Sample, device: torch.device, dtype: torch.dtype
     ) -> tuple[Tensor, ...]:
         """Return the results of ``run`` for a sample, and the arguments that it has changed."""
-        arguments = sample(device, dtype)
+        arguments = [part.make(device, dtype) if isinstance(part, Draw) else part for part in sample]
         results = run(*arguments)
         changed = (arguments[place] for place in self.changed if arguments[place] is not None)
         return (*(results if isinstance(results, tuple) else (results,)), *changed)
@@ -168,60 +193,19 @@ def _rms_norm_rotary(x: Tensor, weight: Tensor, rotary_emb: Tensor, heads: int, 
 FRAMES, TOKENS, WIDTH, HEADS = 3, 5, 160, 5  # sizes of the samples: odd, or no powers of two
 
 
-def _normal(seed: int, *shape: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def _tokens(seed: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    return _normal(seed, 2, FRAMES, TOKENS, WIDTH).to(device, dtype)
-
-
-def _modulation(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Return scale, shift and gate of every frame, as parts of one tensor."""
-    scale, shift, gate = _normal(2, 2, FRAMES, 3, WIDTH).to(device).chunk(3, dim=-2)
-    return scale, shift, gate
-
-
-def _weights(device: torch.device) -> tuple[Tensor, Tensor]:
-    return _normal(3, WIDTH).to(device), _normal(4, WIDTH).to(device)
-
-
-def _modulated_sample(device: torch.device, dtype: torch.dtype) -> OpArguments:
-    scale, shift, _ = _modulation(device)
-    return _tokens(0, device, dtype), scale, shift, 1.0, 1e-6
-
-
-def _affine_sample(device: torch.device, dtype: torch.dtype) -> OpArguments:
-    return _tokens(0, device, dtype), *_weights(device), 0.0, 1e-6
-
-
-def _add_modulated_sample(device: torch.device, dtype: torch.dtype) -> OpArguments:
-    scale, shift, gate = _modulation(device)
-    return _tokens(0, device, dtype), _tokens(1, device, dtype), gate, scale, shift, 1.0, 1e-6
-
-
-def _add_affine_sample(device: torch.device, dtype: torch.dtype) -> OpArguments:
-    return _tokens(0, device, dtype), _tokens(1, device, dtype), None, *_weights(device), 0.0, 1e-6
-
-
-def _gated_sample(device: torch.device, dtype: torch.dtype) -> OpArguments:
-    return _tokens(0, device, dtype), _tokens(1, device, dtype), _modulation(device)[2]
-
-
-def _rotary_sample(width: int, device: torch.device, dtype: torch.dtype) -> OpArguments:
-    """Return tokens of which half are rotated, with a weight of ``width``."""
-    angles = _normal(5, TOKENS, 1, WIDTH // HEADS // 2)
-    tokens = _tokens(0, device, dtype)[:, :2].flatten(1, 2)
-    rotary_emb = torch.stack([angles.cos(), angles.sin()], dim=-1).to(device)
-    return tokens, _normal(3, width).to(device, dtype), rotary_emb, HEADS, 1e-6
-
+X, UPDATE = (Draw(seed, (2, FRAMES, TOKENS, WIDTH)) for seed in (0, 1))
+SCALE, SHIFT, GATE = (Draw(2, (2, FRAMES, 3, WIDTH), torch.float32, part) for part in range(3))
+WEIGHT, BIAS = (Draw(seed, (WIDTH,), torch.float32) for seed in (3, 4))
+MODULATED, AFFINE = (SCALE, SHIFT, 1.0, 1e-6), (WEIGHT, BIAS, 0.0, 1e-6)
+# Half of the tokens are rotated.
+ROWS, ROTARY = Draw(0, (2, 2 * TOKENS, WIDTH)), Draw(5, (TOKENS, 1, WIDTH // HEADS // 2, 2), torch.float32)
 
 layer_norm = register(
     "layer_norm",
     "(Tensor x, Tensor? scale, Tensor? shift, float offset, float eps) -> Tensor",
     plain=_layer_norm,
     fake=lambda x, *_: torch.empty_like(x),
-    samples=(_modulated_sample, _affine_sample),
+    samples=((X, *MODULATED), (X, *AFFINE)),
 )
 """Layer norm of x [B, F, S, D] in float32, times (offset + scale), plus shift; x's dtype.
 
@@ -234,7 +218,7 @@ add_layer_norm = register(
     " -> (Tensor, Tensor)",
     plain=_add_layer_norm,
     fake=lambda x, *_: (torch.empty_like(x), torch.empty_like(x)),
-    samples=(_add_modulated_sample, _add_affine_sample),
+    samples=((X, UPDATE, GATE, *MODULATED), (X, UPDATE, None, *AFFINE)),
 )
 """x + gate * update as in ``gated_add``, and ``layer_norm`` of that."""
 
@@ -243,7 +227,7 @@ gated_add = register(
     "(Tensor x, Tensor update, Tensor? gate) -> Tensor",
     plain=_gated_add,
     fake=lambda x, *_: torch.empty_like(x),
-    samples=(_gated_sample,),
+    samples=((X, UPDATE, GATE),),
 )
 """x + gate * update for x and update [B, F, S, D], in the dtype of x; gate [B or 1, F or 1, 1, D] or None."""
 
@@ -252,7 +236,7 @@ rms_norm_rotary = register(
     "(Tensor x, Tensor weight, Tensor rotary_emb, int heads, float eps) -> Tensor",
     plain=_rms_norm_rotary,
     fake=lambda x, _weight, _rotary_emb, heads, _eps: x.new_empty(*x.shape[:2], heads, x.shape[2] // heads),
-    samples=(partial(_rotary_sample, WIDTH), partial(_rotary_sample, WIDTH // HEADS)),
+    samples=tuple((ROWS, Draw(3, (width,)), ROTARY, HEADS, 1e-6) for width in (WIDTH, WIDTH // HEADS)),
 )
 """RMS norm of x [B, L, D] over the full width (weight [D]) or over each head (weight [K]), then rotary.
 

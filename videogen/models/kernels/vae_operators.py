@@ -3,13 +3,11 @@
 Tensors are [B, C, F, H, W] in the memory format channels_last_3d.
 """
 
-from functools import partial
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from videogen.models.kernels.operators import OpArguments, register
+from videogen.models.kernels.operators import Draw, register
 
 BEFORE = 2  # frames that a causal convolution sees before its own
 EPS = 1e-12  # of torch's normalize
@@ -50,37 +48,11 @@ def _norm_silu_append(
     return append(functional.silu(normed, inplace=True).type_as(x), before, rows)
 
 
-def _norm_silu_append_fake(
-    x: Tensor, _bias: Tensor | None, _gamma: Tensor, _before: Tensor | None, rows: int
-) -> Tensor:
-    return empty_frames(x, BEFORE + x.shape[2], x.shape[3] + 2 * rows)
+def _frames(seed: int, count: int) -> Draw:
+    return Draw(seed, (2, count, 5, 7, 24), channels_second=True)
 
 
-def _add_biased(x: Tensor, bias: Tensor, other: Tensor) -> Tensor:
-    return (_with_bias(x, bias) + other).type_as(x)
-
-
-def _draw(seed: int, device: torch.device, dtype: torch.dtype, *shape: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(device, dtype)
-
-
-def _frames(seed: int, count: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    return _draw(seed, device, dtype, 2, count, 5, 7, 24).permute(0, 4, 1, 2, 3)
-
-
-def _append_sample(
-    frames: int, rows: int, known: bool, device: torch.device, dtype: torch.dtype
-) -> OpArguments:
-    """Return frames that follow others, with the bias still to come, or that are the first."""
-    before = _frames(1, BEFORE, device, dtype) if known else None
-    bias = _draw(2, device, dtype, 24) if known else None
-    return _frames(0, frames, device, dtype), bias, _draw(3, device, dtype, 24, 1, 1, 1), before, rows
-
-
-def _add_sample(device: torch.device, dtype: torch.dtype) -> OpArguments:
-    return _frames(0, 3, device, dtype), _draw(2, device, dtype, 24), _frames(1, 3, device, dtype)
-
-
+BEFORE_X, BIAS, GAMMA = _frames(1, BEFORE), Draw(2, (24,)), Draw(3, (24, 1, 1, 1))
 KERNELS = "videogen.models.kernels.triton_vae"
 DTYPES = (torch.float32,)  # the VAE's, whatever the transformers' is
 
@@ -88,8 +60,12 @@ norm_silu_append = register(
     "norm_silu_append",
     "(Tensor x, Tensor? bias, Tensor gamma, Tensor(a!)? before, int rows) -> Tensor",
     plain=_norm_silu_append,
-    fake=_norm_silu_append_fake,
-    samples=tuple(partial(_append_sample, *case) for case in ((1, 0, False), (1, 0, True), (4, 1, True))),
+    fake=lambda x, _bias, _gamma, _before, rows: empty_frames(x, BEFORE + x.shape[2], x.shape[3] + 2 * rows),
+    samples=(
+        (_frames(0, 1), None, GAMMA, None, 0),
+        (_frames(0, 1), BIAS, GAMMA, BEFORE_X, 0),
+        (_frames(0, 4), BIAS, GAMMA, BEFORE_X, 1),
+    ),
     kernels=KERNELS,
     dtypes=DTYPES,
 )
@@ -98,9 +74,9 @@ norm_silu_append = register(
 add_biased = register(
     "add_biased",
     "(Tensor x, Tensor bias, Tensor other) -> Tensor",
-    plain=_add_biased,
+    plain=lambda x, bias, other: (_with_bias(x, bias) + other).type_as(x),
     fake=lambda x, *_: torch.empty_like(x),
-    samples=(_add_sample,),
+    samples=((_frames(0, 3), BIAS, _frames(1, 3)),),
     kernels=KERNELS,
     dtypes=DTYPES,
 )

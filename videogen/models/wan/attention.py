@@ -94,13 +94,7 @@ class WanAttnProcessor(AttentionProcessor):
     """Attention over prepared queries, keys and values."""
 
     def __call__(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        *,
-        sharded: bool = False,
-        spans: Spans | None = None,
+        self, query: Tensor, key: Tensor, value: Tensor, *, sharded: bool = False, spans: Spans | None = None
     ) -> Tensor:
         """Attend and merge the heads: returns [B, L, D]."""
         return self.attend(query, key, value, sharded=sharded, spans=spans).flatten(2).type_as(query)
@@ -166,17 +160,6 @@ class WanAttention(AttentionModuleMixin, nn.Module):
         Text and image may be given as their keys and values. ``spans`` restricts self-attention: (first
         query, end of the queries, end of their keys), in tokens.
         """
-        attended = self._attend(hidden_states, encoder_hidden_states, rotary_emb, image_states, spans)
-        return self.to_out[0](attended)  # queries, keys and values are freed by now
-
-    def _attend(
-        self,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | KeysValues | None,
-        rotary_emb: Tensor | None,
-        image_states: Tensor | KeysValues | None,
-        spans: Spans | None,
-    ) -> Tensor:
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         query = self._normalize(self.norm_q, self.to_q(hidden_states), rotary_emb)
         key, value = self.keys_values(context, rotary_emb) if isinstance(context, Tensor) else context
@@ -186,7 +169,9 @@ class WanAttention(AttentionModuleMixin, nn.Module):
                 image_states = self.image_keys_values(image_states)
             seen = self.processor(query, *image_states)
             out = out + seen if torch.is_grad_enabled() else seen.add_(out)
-        return out
+            del seen
+        del query, key, value, image_states  # freed before the projection
+        return self.to_out[0](out)
 
     def shares(self, hidden_states: Tensor, rotary_emb: Tensor, regions: Tensor) -> Tensor:
         """Return how much tokens [B, L, D] attend to each of R regions of the first frame: [B, L, R].

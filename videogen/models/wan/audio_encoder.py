@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import Wav2Vec2Model
 
-from videogen.media.audio import MAX_FRAMES
+from videogen.media.inputs import MAX_FRAMES
 
 
 class ConvLayer(Protocol):
@@ -25,12 +25,6 @@ class ConvLayer(Protocol):
     def __call__(self, steps: Tensor) -> Tensor: ...
 
     def activation(self, steps: Tensor) -> Tensor: ...
-
-
-class ConvLayers(Protocol):
-    """wav2vec2's feature extractor."""
-
-    conv_layers: Sequence[ConvLayer]
 
 
 REACH = 2  # audio feature frames before and after each video frame

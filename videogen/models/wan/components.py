@@ -16,11 +16,10 @@ from transformers import (
 from videogen.checkpoints.model_features import HEAD_DIM
 from videogen.checkpoints.networks import wan as names
 from videogen.files import read_json
-from videogen.media.audio import SAMPLE_RATE
-from videogen.models.component import NOT_BFLOAT16, Arguments, Component, Shapes
+from videogen.media.inputs import SAMPLE_RATE
+from videogen.models.component import NOT_BFLOAT16, Arguments, Component, Shapes, stated
 from videogen.models.wan.transformer import FLOAT32_PARTS, WanDiT
-from videogen.models.wan.vae import RESIDUAL_LATENTS_MEAN, RESIDUAL_LATENTS_STD
-from videogen.tasks.config import Config
+from videogen.tasks.config import Config, read
 
 CLIP_HEADS = 16  # of the published ViT-H/14; tensor shapes do not tell
 UNMASKED = {"mask_time_prob": 0.0, "mask_feature_prob": 0.0}  # masks are for training
@@ -82,17 +81,8 @@ def vae_config(config: Config, shapes: Shapes) -> Arguments:
     }
     if "encoder.down_blocks.0.resnets.0.conv1.weight" in shapes:
         channels = shapes["encoder.conv_in.weight"][1]
-        inferred |= {
-            "is_residual": True,
-            "in_channels": channels,
-            "out_channels": channels,
-            "patch_size": 2,
-            "scale_factor_spatial": 16,
-            "latents_mean": RESIDUAL_LATENTS_MEAN,
-            "latents_std": RESIDUAL_LATENTS_STD,
-        }
-    accepted = inspect.signature(AutoencoderKLWan.__init__).parameters
-    return inferred | {key: value for key, value in config.items() if key in accepted}
+        inferred |= {"in_channels": channels, "out_channels": channels, **read("residual_vae")}
+    return stated(config, inferred, *inspect.signature(AutoencoderKLWan.__init__).parameters)
 
 
 def umt5_config(config: Config, shapes: Shapes) -> Arguments:
@@ -108,11 +98,9 @@ def umt5_config(config: Config, shapes: Shapes) -> Arguments:
         "d_ff": shapes[f"{first}1.DenseReluDense.wi_0.weight"][0],
         "num_layers": shapes.count("encoder.block."),
         "relative_attention_num_buckets": buckets,
-        "relative_attention_max_distance": 128,
-        "layer_norm_epsilon": 1e-6,
-        "feed_forward_proj": "gated-gelu",
     }
-    return inferred | {key: config[key] for key in inferred if key in config}
+    others = ("relative_attention_max_distance", "layer_norm_epsilon", "feed_forward_proj")
+    return stated(config, inferred, *others)
 
 
 def clip_config(config: Config, shapes: Shapes) -> Arguments:
@@ -127,7 +115,6 @@ def clip_config(config: Config, shapes: Shapes) -> Arguments:
         "image_size": round((positions - 1) ** 0.5) * patch,
         "patch_size": patch,
         "hidden_act": "gelu",
-        "layer_norm_eps": 1e-5,
     }
 
 
@@ -144,16 +131,10 @@ def wav2vec2_config(config: Config, shapes: Shapes) -> Arguments:
         "hidden_size": hidden,
         "intermediate_size": shapes["encoder.layers.0.feed_forward.intermediate_dense.weight"][0],
         "num_hidden_layers": shapes.count("encoder.layers."),
-        "num_attention_heads": 12,
         "conv_dim": [shape[0] for shape in weight],
         "conv_kernel": [shape[2] for shape in weight],
-        "conv_stride": [5, 2, 2, 2, 2, 2, 2],
         "conv_bias": f"{convolutions}0.conv.bias" in shapes,
         "feat_extract_norm": "layer" if f"{convolutions}1.layer_norm.weight" in shapes else "group",
-        "feat_extract_activation": "gelu",
-        "hidden_act": "gelu",
-        "layer_norm_eps": 1e-5,
-        "do_stable_layer_norm": False,
         "num_conv_pos_embeddings": position[2],
         "num_conv_pos_embedding_groups": hidden // position[1],
     }
@@ -161,14 +142,14 @@ def wav2vec2_config(config: Config, shapes: Shapes) -> Arguments:
     prepared = read_json(file) if file.is_file() else {}
     if prepared.get("sampling_rate", SAMPLE_RATE) != SAMPLE_RATE:
         raise ValueError(f"{prepared['sampling_rate']} Hz, not {SAMPLE_RATE}")
-    return (
-        {key: config.get(key, value) for key, value in inferred.items()}
-        | {
-            "num_feat_extract_layers": len(weight),
-            "do_normalize": prepared.get("do_normalize", config.get("do_normalize", True)),
-        }
-        | UNMASKED
-    )
+    others = ("num_attention_heads", "conv_stride", "feat_extract_activation", "hidden_act", "layer_norm_eps",
+              "do_stable_layer_norm")  # fmt: skip
+    return {
+        **stated(config, inferred, *others),
+        "num_feat_extract_layers": len(weight),
+        "do_normalize": prepared.get("do_normalize", config.get("do_normalize", True)),
+        **UNMASKED,
+    }
 
 
 _TRANSFORMER = Component(

@@ -4,9 +4,8 @@ Shape letters are those of transformer.py. Source: specs skyreels_v3 section 6, 
 """
 
 import torch
-from diffusers.models.attention import FeedForward
 from diffusers.models.embeddings import PixArtAlphaTextProjection, TimestepEmbedding
-from diffusers.models.normalization import FP32LayerNorm
+from diffusers.models.transformers.transformer_wan import WanImageEmbedding
 from einops import rearrange, repeat
 from torch import Tensor, nn
 from torch.nn import functional
@@ -16,7 +15,6 @@ from videogen.models.fifo_cache import FifoCache
 
 ROPE_THETA = 10000.0
 TIME_THETA = 10000.0
-IMAGE_TOKEN_EPS = 1e-5
 TABLES = 2  # cached tables; guidance branches may have different frames
 
 
@@ -115,25 +113,6 @@ class WanConditionEmbedder(nn.Module):
         modulation = self.time_proj(functional.silu(embedding).to(self.time_proj.weight.dtype))
         modulation = rearrange(modulation.float(), "n (m d) -> n m d", m=6)
         return embedding.float()[level_of], modulation[level_of]
-
-
-class WanImageEmbedding(nn.Module):
-    """Projection of CLIP image features [B, I, image_dim] to image tokens [B, I, D].
-
-    If there are learned ``positions``, the features are those of two images, one after the other.
-    """
-
-    def __init__(self, image_dim: int, dim: int, positions: int | None = None) -> None:
-        super().__init__()
-        self.pos_embed = None if positions is None else nn.Parameter(torch.zeros(1, positions, image_dim))
-        self.norm1 = FP32LayerNorm(image_dim, IMAGE_TOKEN_EPS)
-        self.ff = FeedForward(image_dim, dim, mult=1, activation_fn="gelu")
-        self.norm2 = FP32LayerNorm(dim, IMAGE_TOKEN_EPS)
-
-    def forward(self, image: Tensor) -> Tensor:
-        if self.pos_embed is not None:
-            image = image.reshape(-1, *self.pos_embed.shape[1:]) + self.pos_embed
-        return self.norm2(self.ff(self.norm1(image)))
 
 
 class WanAudioProjection(nn.Module):

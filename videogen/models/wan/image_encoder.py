@@ -3,9 +3,7 @@
 from torch import Tensor
 from torch.nn import functional
 from transformers import CLIPVisionModel
-
-MEAN = (0.48145466, 0.4578275, 0.40821073)
-STD = (0.26862954, 0.26130258, 0.27577711)
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 
 def clip_features(encoder: CLIPVisionModel, image: Tensor) -> Tensor:
@@ -16,6 +14,6 @@ def clip_features(encoder: CLIPVisionModel, image: Tensor) -> Tensor:
     """
     side = encoder.config.image_size
     square = functional.interpolate(image, size=(side, side), mode="bicubic", align_corners=False)
-    mean, std = (square.new_tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
+    mean, std = (square.new_tensor(values).view(1, 3, 1, 1) for values in (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD))
     pixels = (square * 0.5 + 0.5 - mean) / std
     return encoder(pixels.to(encoder.dtype), output_hidden_states=True).hidden_states[-2]

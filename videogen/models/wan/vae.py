@@ -21,20 +21,6 @@ from videogen.models.device_copies import to_device
 from videogen.models.host_copies import HostCopies
 from videogen.models.wan import vae_layers  # noqa: F401 - registers the layers
 
-# Statistics of the residual VAE (Wan2.2's, 48 channels); the other's are defaults of AutoencoderKLWan.
-RESIDUAL_LATENTS_MEAN = (
-    -0.2289, -0.0052, -0.1323, -0.2339, -0.2799, 0.0174, 0.1838, 0.1557, -0.1382, 0.0542, 0.2813, 0.0891,
-    0.1570, -0.0098, 0.0375, -0.1825, -0.2246, -0.1207, -0.0698, 0.5109, 0.2665, -0.2108, -0.2158, 0.2502,
-    -0.2055, -0.0322, 0.1109, 0.1567, -0.0729, 0.0899, -0.2799, -0.1230, -0.0313, -0.1649, 0.0117, 0.0723,
-    -0.2839, -0.2083, -0.0520, 0.3748, 0.0152, 0.1957, 0.1433, -0.2944, 0.3573, -0.0548, -0.1681, -0.0667,
-)  # fmt: skip
-RESIDUAL_LATENTS_STD = (
-    0.4765, 1.0364, 0.4514, 1.1677, 0.5313, 0.4990, 0.4818, 0.5013, 0.8158, 1.0344, 0.5894, 1.0901,
-    0.6885, 0.6165, 0.8454, 0.4978, 0.5759, 0.3523, 0.7135, 0.6804, 0.5833, 1.4146, 0.8986, 0.5659,
-    0.7069, 0.5338, 0.4889, 0.4917, 0.4069, 0.4999, 0.6866, 0.4093, 0.5709, 0.6065, 0.6415, 0.4944,
-    0.5726, 1.2042, 0.5458, 1.6887, 0.3971, 1.0600, 0.3943, 0.5537, 0.5444, 0.4089, 0.7468, 0.7744,
-)  # fmt: skip
-
 
 def _statistics(vae: AutoencoderKLWan, like: Tensor) -> tuple[Tensor, Tensor]:
     shape = (1, -1, 1, 1, 1)
@@ -162,13 +148,6 @@ def _decode_tiles(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
     return video
 
 
-def _whole_decoder(vae: AutoencoderKLWan, height: int) -> Callable[[Tensor], Tensor]:
-    """Return a decoder of whole frames, sharded over ranks if configured (see runtime/vae_parallel.py)."""
-    sharding = getattr(vae, "spatial_sharding", None)
-    decoder = _CausalDecoder(vae)
-    return decoder if sharding is None or sharding.ranks > height else sharding.shard(decoder)
-
-
 @torch.no_grad()
 def decode_stream(vae: AutoencoderKLWan, latents: Tensor) -> Iterator[Tensor]:
     """Decode normalized latents [B, C, F, h, w] to video, one latent frame at a time.
@@ -192,7 +171,10 @@ def decode_stream(vae: AutoencoderKLWan, latents: Tensor) -> Iterator[Tensor]:
         for end in range(1, video.shape[2] + 1, 4):
             yield video[:, :, max(0, end - 4) : end].to(vae.device).contiguous()
         return
-    decoder = _whole_decoder(vae, height)
+    sharding = getattr(vae, "spatial_sharding", None)  # over ranks; see runtime/vae_parallel.py
+    decoder: Callable[[Tensor], Tensor] = _CausalDecoder(vae)
+    if sharding is not None and sharding.ranks <= height:
+        decoder = sharding.shard(decoder)
     for frame in latents.split(1, dim=2):
         yield decoder(frame)
 

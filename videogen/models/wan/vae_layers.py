@@ -5,8 +5,7 @@ pads, and copies frames for the next call, each in a separate pass; here ``norm_
 convolution's input once. Views replace copies if possible, and sums are in place. Activations are channels-
 last, for which convolutions are fastest.
 
-``feat_cache`` and ``feat_idx`` are diffusers': the cache of every causal convolution between calls, and the
-index of the next one. ``runtime/vae.py`` installs these layers. If hooks of an offloaded model must see every
+``runtime/vae.py`` installs these layers. If hooks of an offloaded model must see every
 call of every layer, layers run diffusers' code.
 """
 
@@ -33,9 +32,11 @@ from torch.nn import functional
 
 from videogen.models.kernels.convolution import convolve, has_hooks
 from videogen.models.kernels.vae_operators import BEFORE, add_biased, append, empty_frames, norm_silu_append
-from videogen.models.vae_layers import LAYERS
+from videogen.models.vae_layers import register
 
 AT_ONCE = 2  # full-size frames encoded at once
+Cache = tuple[list | None, list[int]]
+"""diffusers' cache of every causal convolution between calls, and in a list the index of the next one."""
 FIRST = "Rep"  # diffusers' cache mark: the temporal convolution has seen only the first frame
 
 
@@ -63,28 +64,16 @@ class CausalConv(WanCausalConv3d):
         return super().forward(x, cache_x) if any(self._padding) else convolve(self, x, (0, 0, 0))
 
     def stream(
-        self,
-        x: Tensor,
-        feat_cache: list | None,
-        feat_idx: list[int],
-        norm: WanRMS_norm | None = None,
-        *,
-        biased: bool = True,
+        self, x: Tensor, cache: Cache, norm: WanRMS_norm | None = None, *, biased: bool = True
     ) -> Tensor:
         """Convolve frames that follow those of the last call; with ``norm``, normalize and activate first.
 
         Without ``biased`` the caller adds the bias later.
         """
-        return self.over(self.join(x, feat_cache, feat_idx, norm), biased=biased)
+        return self.over(self.join(x, cache, norm), biased=biased)
 
     def join(
-        self,
-        x: Tensor,
-        feat_cache: list | None,
-        feat_idx: list[int],
-        norm: WanRMS_norm | None = None,
-        *,
-        bias: Tensor | None = None,
+        self, x: Tensor, cache: Cache, norm: WanRMS_norm | None = None, *, bias: Tensor | None = None
     ) -> Tensor:
         """Return the input of ``over``: previous frames, then new ones.
 
@@ -92,7 +81,7 @@ class CausalConv(WanCausalConv3d):
 
         ``bias``: bias of the convolution that produced ``x``, if it is still to be added.
         """
-        before = None
+        before, (feat_cache, feat_idx) = None, cache
         if feat_cache is not None:
             before = feat_cache[feat_idx[0]]
             if not isinstance(before, Tensor):
@@ -125,14 +114,12 @@ class ResidualBlock(WanResidualBlock):
 
         cuDNN adds a bias in a separate pass; if there are fused kernels, they add it in the next operator.
         """
-        index = [0] if feat_idx is None else feat_idx
+        cache = (feat_cache, feat_idx or [0])
         if has_hooks(self.conv1):
-            return super().forward(x, feat_cache, index)
+            return super().forward(x, *cache)
         late = norm_silu_append.is_used(x) and add_biased.is_used(x)
-        hidden = self.conv1.stream(x, feat_cache, index, self.norm1, biased=not late)
-        joined = self.conv2.join(
-            hidden, feat_cache, index, self.norm2, bias=self.conv1.bias if late else None
-        )
+        hidden = self.conv1.stream(x, cache, self.norm1, biased=not late)
+        joined = self.conv2.join(hidden, cache, self.norm2, bias=self.conv1.bias if late else None)
         del hidden
         hidden = self.conv2.over(joined, biased=not late)
         del joined
@@ -147,28 +134,30 @@ class Resample(WanResample):
 
     def forward(self, x: Tensor, feat_cache: list | None = None, feat_idx: list[int] | None = None) -> Tensor:
         """Resample frames [B, C, F, H, W]; without a cache only in space."""
-        index = [0] if feat_idx is None else feat_idx
+        cache = (feat_cache, feat_idx or [0])
         if any(has_hooks(layer) for layer in self.modules()):
-            return super().forward(x, feat_cache, index)
+            return super().forward(x, *cache)
         if self.mode.startswith("upsample"):
-            return self._upsample(x, feat_cache, index)
+            return self._upsample(x, cache)
         frames = rearrange(x, "b c f h w -> (b f) c h w")
         x = rearrange(self.resample(frames), "(b f) c h w -> b c f h w", b=len(x))
         if self.mode != "downsample3d" or feat_cache is None:
             return x
+        index = cache[1]
         kept, last = feat_cache[index[0]], x[:, :, -1:].clone()
         feat_cache[index[0]] = last
         index[0] += 1
         return x if kept is None else convolve(self.time_conv, torch.cat([kept, x], dim=2), (0, 0, 0))
 
-    def _upsample(self, x: Tensor, feat_cache: list | None, index: list[int]) -> Tensor:
+    def _upsample(self, x: Tensor, cache: Cache) -> Tensor:
+        feat_cache, index = cache
         batch, channels = x.shape[:2]
         if self.mode == "upsample3d" and feat_cache is not None:
             if feat_cache[index[0]] is None:  # the first frame is not doubled
                 feat_cache[index[0]] = FIRST
                 index[0] += 1
             else:
-                x = self.time_conv.stream(x, feat_cache, index)
+                x = self.time_conv.stream(x, cache)
         pixels = rearrange(x, "b (two c) f h w -> b f two h w c", c=channels)
         x = self._convolve_doubled(pixels)
         return rearrange(x, "(b f) c h w -> b c f h w", b=batch)
@@ -218,12 +207,12 @@ class ResidualUpBlock(WanResidualUpBlock):
         first_chunk: bool = False,
     ) -> Tensor:
         """Upsample frames [B, C, F, h, w]."""
-        index, given = [0] if feat_idx is None else feat_idx, x
+        cache, given = (feat_cache, feat_idx or [0]), x
         for resnet in self.resnets:
-            x = resnet(x, feat_cache, index)
+            x = resnet(x, *cache)
         if self.upsampler is None:
             return x
-        return add_repeated(self.upsampler(x, feat_cache, index), given, self.avg_shortcut, first=first_chunk)
+        return add_repeated(self.upsampler(x, *cache), given, self.avg_shortcut, first=first_chunk)
 
 
 class ResidualDownBlock(WanResidualDownBlock):
@@ -231,11 +220,11 @@ class ResidualDownBlock(WanResidualDownBlock):
 
     def forward(self, x: Tensor, feat_cache: list | None = None, feat_idx: list[int] | None = None) -> Tensor:
         """Downsample frames [B, C, F, H, W]."""
-        index, given = [0] if feat_idx is None else feat_idx, x
+        cache, given = (feat_cache, feat_idx or [0]), x
         for resnet in self.resnets:
-            x = resnet(x, feat_cache, index)
+            x = resnet(x, *cache)
         if self.downsampler is not None:
-            x = self.downsampler(x, feat_cache, index)
+            x = self.downsampler(x, *cache)
         return add_averaged(x, given, self.avg_shortcut)
 
 
@@ -250,18 +239,18 @@ class Decoder(WanDecoder3d):
         first_chunk: bool = False,
     ) -> Tensor:
         """Decode latent frames [B, C, F, h, w] that follow those of the last call."""
-        index = [0] if feat_idx is None else feat_idx
+        cache = (feat_cache, feat_idx or [0])
         if has_hooks(self.conv_in):
-            return super().forward(x, feat_cache, index, first_chunk)
-        x = self.conv_in.stream(x, feat_cache, index)
-        x = self.mid_block(x, feat_cache, index)
+            return super().forward(x, *cache, first_chunk)
+        x = self.conv_in.stream(x, cache)
+        x = self.mid_block(x, *cache)
         for block in self.up_blocks:
             if isinstance(block, WanUpBlock):  # layer by layer, so that the block's input is freed
                 for layer in (*block.resnets, *(block.upsamplers or ())):
-                    x = layer(x, feat_cache, index)
+                    x = layer(x, *cache)
             else:
-                x = block(x, feat_cache, index, first_chunk=first_chunk)
-        return self.conv_out.stream(x, feat_cache, index, self.norm_out)
+                x = block(x, *cache, first_chunk=first_chunk)
+        return self.conv_out.stream(x, cache, self.norm_out)
 
 
 class Encoder(WanEncoder3d):
@@ -272,22 +261,20 @@ class Encoder(WanEncoder3d):
 
         Full-size frames need the most memory, so they are processed a few at a time.
         """
-        index = [0] if feat_idx is None else feat_idx
+        cache = (feat_cache, feat_idx or [0])
         if has_hooks(self.conv_in):
-            return super().forward(x, feat_cache, index)
-        start, first = index[0], self._full_size()
+            return super().forward(x, *cache)
+        start, first = cache[1][0], self._full_size()
         at_once = AT_ONCE if feat_cache is not None and first else x.shape[2]
         parts = []
         for part in x.split(at_once, dim=2):
-            index[0] = start
-            parts.append(
-                self._through(first, self.conv_in.stream(part, feat_cache, index), feat_cache, index)
-            )
+            cache[1][0] = start
+            parts.append(self._through(first, self.conv_in.stream(part, cache), cache))
         x = torch.cat(parts, dim=2) if len(parts) > 1 else parts[0]
         del parts
-        x = self._through(self.down_blocks[len(first) :], x, feat_cache, index)
-        x = self.mid_block(x, feat_cache, index)
-        return self.conv_out.stream(x, feat_cache, index, self.norm_out)
+        x = self._through(self.down_blocks[len(first) :], x, cache)
+        x = self.mid_block(x, *cache)
+        return self.conv_out.stream(x, cache, self.norm_out)
 
     def _full_size(self) -> nn.ModuleList:
         """Return the layers up to the first spatial downsampling; none if it also downsamples in time."""
@@ -298,9 +285,9 @@ class Encoder(WanEncoder3d):
         return self.down_blocks[:0]
 
     @staticmethod
-    def _through(layers: nn.ModuleList, x: Tensor, feat_cache: list | None, index: list[int]) -> Tensor:
+    def _through(layers: nn.ModuleList, x: Tensor, cache: Cache) -> Tensor:
         for layer in layers:
-            x = layer(x, feat_cache, index)
+            x = layer(x, *cache)
         return x
 
 
@@ -339,15 +326,6 @@ def _without(count: int, times: int, sides: int) -> dict[str, int] | None:
     return kept if count == 1 else None
 
 
-FUSED: dict[type[nn.Module], type[nn.Module]] = {
-    WanCausalConv3d: CausalConv,
-    WanResidualBlock: ResidualBlock,
-    WanResample: Resample,
-    WanAttentionBlock: AttentionBlock,
-    WanResidualUpBlock: ResidualUpBlock,
-    WanResidualDownBlock: ResidualDownBlock,
-    WanDecoder3d: Decoder,
-    WanEncoder3d: Encoder,
-}
-"""diffusers' layers, and ours for them."""
-LAYERS.update(FUSED)
+register(
+    CausalConv, ResidualBlock, Resample, AttentionBlock, ResidualUpBlock, ResidualDownBlock, Decoder, Encoder
+)

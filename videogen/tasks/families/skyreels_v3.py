@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from videogen.errors import InputError
-from videogen.media.audio import AVATAR_FPS
+from videogen.media.inputs import AVATAR_FPS
 from videogen.media.output_formats import WITH_SOUND, has_sound
 from videogen.tasks.avatar_clips import TARGET_FRAMES, plan_clips
 from videogen.tasks.families.wan import (

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from videogen.cli.hints import SYNONYMS, hint
 from videogen.errors import nearest
+from videogen.tasks.hints import SYNONYMS, hint
 from videogen.tasks.options import FLAG_NAMES
 
 MEANT = {
@@ -152,7 +152,7 @@ def test_why_there_is_no_cuda_is_known_without_torch(monkeypatch, visible, versi
 
 
 def test_frames_of_720p_name_the_segment_that_takes_them(cli):
-    words = ("--task_type", "diffusion_forcing", "--prompt", "x", "--num_frames", 121, "--dry_run", "--json")
+    words = ("--task_type", "diffusion_forcing", "--prompt", "x", "--num_frames", 121, "--dry_run")
     small = cli(*words, "--model_id", "Skywork/SkyReels-V2-DF-14B-540P", "--resolution", "720P")
     assert small.code == 2
     assert "--base_num_frames 121 (published for 720P), or nearest --num_frames 97" in small.complaint

@@ -1,0 +1,173 @@
+"""videogen.plan, generate and stream: the engine of the command line, called from Python."""
+
+import json
+import logging
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import videogen
+from tests.conftest import ROOT
+from videogen.errors import CheckpointError, InputError
+from videogen.progress import Progress, Saved
+
+SHORT = {"model": "tiny", "num_inference_steps": 2, "num_frames": 5, "device": "cpu"}
+
+
+def test_the_package_shows_its_api_and_imports_no_torch():
+    code = (
+        "import sys, videogen; assert dir(videogen) == "
+        "['Result', '__version__', 'generate', 'load', 'plan', 'stream'], dir(videogen); "
+        "videogen.plan('text_to_video', 'a swan', model='tiny'); "
+        "assert not {'torch', 'diffusers', 'transformers'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_plan_is_the_dry_run():
+    planned = videogen.plan("text_to_video", "a swan", model="tiny", seed=[1, 2])
+    assert [video["request"]["seed"] for video in planned.videos] == [1, 2]
+    assert "a swan" in str(planned)
+    assert "2 of 2, as the first but for:\nseed      2 (argument)" in str(planned)
+    assert {video["width"] for video in planned.videos} == {160}
+
+
+def test_generate_equals_the_command_line(tmp_path, cli):
+    made = videogen.generate(
+        "text_to_video", "a swan", **SHORT, dtype="float32", seed=7, output=tmp_path / "a.npy"
+    )
+    arguments = [
+        *("--task_type", "text_to_video", "--model_id", "tiny", "--prompt", "a swan", "--seed", "7"),
+        *("--num_inference_steps", "2", "--num_frames", "5", "--device", "cpu", "--dtype", "float32"),
+        *("--output", str(tmp_path / "b.npy")),
+    ]
+    assert cli(*arguments).code == 0
+    np.testing.assert_array_equal(made.frames, np.load(tmp_path / "b.npy"))
+    record = json.loads((tmp_path / "b.json").read_text())
+    assert made.metadata["plan_hash"] == record["plan_hash"]
+    assert (made.fps, made.audio, made.path) == (24, None, tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize("as_given", [np.asarray, lambda image: image], ids=["array", "image"])
+def test_inputs_may_be_in_memory(tmp_path, as_given):
+    picture = Image.new("RGB", (64, 64), "red")
+    given = {**SHORT, "seed": 1, "output": tmp_path / "a.npy"}
+    given.pop("num_frames")
+    if as_given is np.asarray:
+        frames = np.stack([np.asarray(picture)] * 30)
+        made = videogen.generate("single_shot_extension", "he walks", **given, duration=5, input_video=frames)
+        assert [item["name"] for item in made.metadata["inputs"]["input_video"]] == ["input_video.npy"]
+    else:
+        made = videogen.generate("reference_to_video", "a robot", **given, ref_imgs=[picture])
+        picture.save(tmp_path / "red.png")
+        again = videogen.generate(
+            "reference_to_video",
+            "a robot",
+            **{**given, "output": tmp_path / "b.npy"},
+            ref_imgs=tmp_path / "red.png",
+        )
+        np.testing.assert_array_equal(made.frames, again.frames)
+
+
+def test_a_result_is_saved_in_other_formats_with_its_record(tmp_path):
+    made = videogen.generate("text_to_video", "a swan", **SHORT, seed=7, output=tmp_path / "a.npy")
+    for name in ("b.mkv", "b.mp4", "pictures", "c.gif"):
+        codec = "ffv1" if name.endswith("mkv") else None
+        saved = made.save(tmp_path / name, codec=codec)
+        assert saved.path == tmp_path / name
+        assert videogen.Result.of(saved.path).metadata["plan_hash"] == made.metadata["plan_hash"]
+        assert saved.frames.shape == made.frames.shape
+        if name in ("b.mkv", "pictures"):
+            np.testing.assert_array_equal(saved.frames, made.frames)
+    assert saved._repr_html_().startswith('<img src="data:image/gif;base64,')
+    with pytest.raises(InputError, match=r"path= .*a\.avi: must be .* or a folder; try .*a\.mp4"):
+        made.save(tmp_path / "a.avi")
+    with pytest.raises(InputError, match=r"codec= vp9: \.mp4 holds h264"):
+        made.save(tmp_path / "a.mp4", codec="vp9")
+    with pytest.raises(InputError, match="is no result of videogen"):
+        videogen.Result.of(tmp_path / "nothing.mp4")
+
+
+def test_sound_is_kept_when_a_result_is_saved(tmp_path, speech):
+    made = videogen.generate(
+        "talking_avatar",
+        "he speaks",
+        model="tiny",
+        num_inference_steps=1,
+        device="cpu",
+        input_image=Image.new("RGB", (64, 64), "red"),
+        input_audio=speech,
+        output=tmp_path / "a.mp4",
+    )
+    samples, rate = made.audio
+    assert samples.dtype == np.float32
+    assert samples.shape[1] / rate == pytest.approx(len(made.frames) / made.fps, abs=0.1)
+    again = made.save(tmp_path / "b.mov")
+    assert again.audio[0].shape[1] / again.audio[1] == pytest.approx(samples.shape[1] / rate, abs=0.1)
+
+
+def test_stream_yields_reports_and_keeps_results(tmp_path):
+    run = videogen.stream("text_to_video", "a swan", **SHORT, seed=[1, 2], output_dir=tmp_path)
+    reports = list(run)
+    saved = [report.event.path for report in reports if isinstance(report.event, Saved)]
+    assert saved == [str(result.path) for result in run.results]
+    assert [result.metadata["seed"] for result in run.results] == [1, 2]
+    assert list(run) == []
+    steps = [r.event.done for r in reports if isinstance(r.event, Progress) and r.event.stage == "denoise"]
+    assert steps == [1, 2, 1, 2]
+
+
+def test_a_stream_can_be_cancelled_and_resumed(tmp_path):
+    call = {**SHORT, "seed": [1, 2], "output_dir": tmp_path}
+    run = videogen.stream("text_to_video", "a swan", **call)
+    for report in run:
+        if report.index == 2 and isinstance(report.event, Progress) and report.event.stage == "denoise":
+            run.cancel()
+    assert [result.metadata["seed"] for result in run.results] == [1]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1_1.json", "1_1.mp4"]
+    again = videogen.stream("text_to_video", "a swan", **call, resume=True)
+    names = [report.event.name for report in again]
+    assert (names.count("skipped"), names.count("saved"), len(again.results)) == (1, 1, 2)
+
+
+def test_a_stream_raises_what_goes_wrong(tmp_path):
+    run = videogen.stream("text_to_video", "a swan", model=tmp_path / "nowhere")
+    with pytest.raises(CheckpointError):
+        list(run)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_inference_step": 3}, "videogen num_inference_step: no such option; nearest num_inference"),
+        ({"json": True}, "videogen json: is for the command line; leave it out"),
+        ({"seed": -4}, "--seed -4: must lie between 0"),
+        ({"seed": [1, 2]}, "makes one video, and this asks for 2; give one seed, or use videogen.stream"),
+        ({"ref_imgs": "a.png"}, "--ref_imgs"),
+    ],
+)
+def test_bad_calls_get_one_line(options, message):
+    with pytest.raises(InputError, match=message.replace("(", r"\(")) as caught:
+        videogen.generate("text_to_video", "a swan", model="tiny", **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_should_be_known_is_logged(tmp_path, caplog):
+    faded = Image.new("RGBA", (64, 64), (255, 0, 0, 100))
+    with caplog.at_level(logging.WARNING):
+        videogen.generate("image_to_video", "a swan", **SHORT, input_image=faded, output=tmp_path / "a.npy")
+    assert "white" in caplog.text
+
+
+def test_an_exception_of_the_callback_ends_the_run(tmp_path):
+    def stop(report):
+        if isinstance(report.event, Progress):
+            raise RuntimeError("enough")
+
+    with pytest.raises(RuntimeError, match="enough"):
+        videogen.generate("text_to_video", "a swan", **SHORT, output=tmp_path / "a.mp4", on_event=stop)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,59 @@
+"""Ctrl-C: answered at once, obeyed after the step that is running; the second time at once."""
+
+import os
+import signal
+import threading
+from types import FrameType
+from typing import Self
+
+from videogen.progress import Reporter, Stopping
+
+PATIENCE = 0.5  # seconds in which a run may end without a word
+
+
+class Interrupts:
+    """Ctrl-C while the block runs, if it is anything to this process.
+
+    Python runs a handler between two instructions of its own, which a long call into torch keeps it from; so
+    the answer comes from a thread that the system wakes.
+    """
+
+    def __init__(self, reporter: Reporter, *, enabled: bool) -> None:
+        self.reporter = reporter
+        self.enabled = enabled and os.name == "posix" and signal.getsignal(signal.SIGINT) != signal.SIG_IGN
+        self.ended = threading.Event()
+
+    def __enter__(self) -> Self:
+        if self.enabled:
+            self.inlet, self.outlet = os.pipe()
+            os.set_blocking(self.outlet, False)
+            self.handler = signal.signal(signal.SIGINT, self._interrupt)
+            self.wakeup = signal.set_wakeup_fd(self.outlet, warn_on_full_buffer=False)
+            self.thread = threading.Thread(target=self._answer, daemon=True)
+            self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.enabled:
+            self.ended.set()
+            signal.set_wakeup_fd(self.wakeup)
+            signal.signal(signal.SIGINT, self.handler)
+            os.close(self.outlet)
+            self.thread.join()
+            os.close(self.inlet)
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - as signals call it
+        if self.reporter.is_stepping and not self.reporter.wants_stop:
+            self.reporter.wants_stop = True
+        else:
+            raise KeyboardInterrupt
+
+    def _answer(self) -> None:
+        """Say that Ctrl-C was heard, once."""
+        while numbers := os.read(self.inlet, 1):
+            if numbers[0] != signal.SIGINT:
+                continue
+            stepping = self.reporter.is_stepping
+            if stepping or not self.ended.wait(PATIENCE):
+                self.reporter.emit(Stopping(after="after this step" if stepping else ""))
+            return

@@ -1,0 +1,237 @@
+"""Videos from Python with the engine of the command line: a dry run, a video, or the events of several.
+
+Options are those of the command line, without dashes (docs/options.md); no torch is imported before a video
+is made.
+"""
+
+import logging
+import queue
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from videogen import files
+from videogen.engine.outcome import Failure, finished_results
+from videogen.engine.third_party import quiet_imports
+from videogen.errors import InputError
+from videogen.files import Record
+from videogen.planning import plan_report
+from videogen.planning.local_devices import check_device_exists
+from videogen.planning.option_mapping import from_mapping, named
+from videogen.planning.plan import Outline
+from videogen.planning.request import Item, make_plans
+from videogen.progress import Report, Reporter, ignore
+from videogen.results.output_locks import OutputLocks
+from videogen.results.output_paths import OverwritePolicy
+from videogen.results.result import Result
+from videogen.tasks.table import TASKS
+
+logger = logging.getLogger(__name__)
+
+VIDEOS = {name for task in TASKS.values() for name, files in task.inputs.items() if files.kind == "video"}
+CALL = "videogen"  # what messages name as the place of an option
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DryRun:
+    """What a call would make: ``videos`` as --dry_run --json has them, as text for people."""
+
+    videos: tuple[Record, ...]
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def plan(
+    task: str, prompt: str | None = None, *, model: str | Path | None = None, **options: object
+) -> DryRun:
+    """Check everything and decide everything, and make nothing.
+
+    Args:
+        task: 'text_to_video', ...
+        prompt: what the video shows.
+        model: a folder, a hub id, or 'tiny'; None is the published default.
+        options: those of the command line (docs/options.md). Paths may be strings or Paths; images and videos
+            may also be in memory: PIL images, or arrays uint8 [F, H, W, 3].
+
+    Raises:
+        InputError, CheckpointError: the first thing that will not work.
+    """
+    with _planned(task, prompt, model, options, OverwritePolicy(), locked=False) as outlines:
+        videos = tuple(plan_report.to_json(outline) for outline in outlines)
+        return DryRun(videos=videos, text=plan_report.describe(*outlines))
+
+
+def generate(
+    task: str,
+    prompt: str | None = None,
+    *,
+    model: str | Path | None = None,
+    on_event: Callable[[Report], None] = ignore,
+    overwrite: bool = False,
+    resume: bool = False,
+    **options: object,
+) -> Result:
+    """Make one video and return it; without ``output=`` it goes where the command line puts it.
+
+    Args:
+        task, prompt, model, options: as for ``plan``.
+        on_event: called with every report (docs/progress.md); an exception that it raises ends the run.
+        overwrite: replace an earlier result.
+        resume: go on behind the finished segments of an earlier run; return its result if it is complete.
+
+    Raises:
+        InputError, CheckpointError: before anything is made.
+        OutOfMemoryError, OutputError: nothing is left under the final names.
+    """
+    policy = OverwritePolicy(overwrite=overwrite, resume=resume)
+    with _planned(task, prompt, model, options, policy) as outlines:
+        if len(outlines) > 1:
+            fix = "give one seed, or use videogen.stream(...)"
+            raise InputError(CALL, "generate", f"makes one video, and this asks for {len(outlines)}", fix)
+        (result,) = _run(outlines, Reporter(on_event, videos=1), resume=resume)
+    return result
+
+
+def stream(
+    task: str,
+    prompt: str | None = None,
+    *,
+    model: str | Path | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    **options: object,
+) -> "Stream":
+    """Make one video, or one per seed with the model loaded once, in a thread; returns its reports.
+
+    Args:
+        task, prompt, model, overwrite, resume, options: as for ``generate``.
+    """
+    policy = OverwritePolicy(overwrite=overwrite, resume=resume)
+
+    def work(reporter: Reporter) -> Iterator[Result]:
+        with _planned(task, prompt, model, options, policy) as outlines:
+            reporter.start_run(len(outlines))
+            yield from _run(outlines, reporter, resume=resume)
+
+    return Stream(work)
+
+
+class Stream:
+    """Iterator over the reports of a run that goes on in a thread.
+
+    ``results`` are the videos that are finished. What goes wrong in the run is raised by the iterator; a
+    video of several that fails is a report of ``progress.Failed``.
+    """
+
+    def __init__(self, work: Callable[[Reporter], Iterator[Result]]) -> None:
+        self.results: list[Result] = []
+        self._reports: queue.SimpleQueue[Report | None] = queue.SimpleQueue()
+        self._reporter = Reporter(self._reports.put)
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, args=(work,), name="videogen", daemon=True)
+        self._thread.start()
+
+    def _run(self, work: Callable[[Reporter], Iterator[Result]]) -> None:
+        try:
+            for result in work(self._reporter):
+                self.results.append(result)
+                self._reporter.check_stop()
+            self._reporter.end_run()
+        except BaseException as error:
+            cancelled = self._reporter.wants_stop and isinstance(error, KeyboardInterrupt)
+            self._error = None if cancelled else error
+        finally:
+            self._reports.put(None)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Report:
+        report = self._reports.get()
+        if report is not None:
+            return report
+        self._reports.put(None)  # for the next call
+        self._thread.join()
+        error, self._error = self._error, None
+        raise StopIteration if error is None else error
+
+    def cancel(self) -> None:
+        """Stop after the step that is running; nothing half-written is kept, and the iterator ends."""
+        self._reporter.wants_stop = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.cancel()
+        self._thread.join()
+
+
+def _run(outlines: list[Outline], reporter: Reporter, *, resume: bool) -> Iterator[Result]:
+    """Make the videos and yield those that could be made."""
+    with quiet_imports():
+        from videogen.engine.session import run  # noqa: PLC0415 - torch, diffusers, transformers
+
+    finished = finished_results(outlines) if resume else {}
+    for outcome in run(outlines, resume=resume, finished=finished, reporter=reporter):
+        if not isinstance(outcome, Failure):
+            yield outcome
+
+
+@contextmanager
+def _planned(
+    task: str,
+    prompt: str | None,
+    model: str | Path | None,
+    options: Mapping[str, object],
+    policy: OverwritePolicy,
+    *,
+    locked: bool = True,
+) -> Iterator[list[Outline]]:
+    """Yield the plans of a call; what they need is there as long as the block lasts."""
+    given = {"task_type": task, "prompt": prompt, "model_id": model, **options}
+    with files.work_folder() as folder, OutputLocks() as locks:
+        plain = {name: _plain(name, value, folder) for name, value in given.items() if value is not None}
+        for name in plain:
+            if named(name, CALL).about_run:
+                raise InputError(CALL, name, "is for the command line", "leave it out")
+        values = from_mapping(plain, CALL, one_video=True)
+        items = [Item(values=values, origins=dict.fromkeys(values, "argument"))]
+        outlines = make_plans(items, policy, folder, locks if locked else None)
+        for outline in outlines:
+            check_device_exists(outline.options)
+        for note in dict.fromkeys(note for outline in outlines for note in outline.warnings):
+            logger.warning(note)
+        yield outlines
+
+
+def _plain(name: str, value: object, folder: Path) -> object:
+    """Return an option's value as a file of options has it; images and arrays are written to ``folder``."""
+    if isinstance(value, bool | int | float | str):
+        return value
+    if hasattr(value, "save"):  # a PIL image
+        path = folder / f"{name}.png"
+        value.save(path)
+        return str(path)
+    several = isinstance(value, list | tuple)
+    if hasattr(value, "shape") or (several and name in VIDEOS):
+        return _as_video_file(name, value, folder)
+    if isinstance(value, list | tuple):
+        return [_plain(f"{name}_{index}", item, folder) for index, item in enumerate(value)]
+    return str(value).removeprefix("torch.")  # paths, dtypes, devices
+
+
+def _as_video_file(name: str, frames: object, folder: Path) -> str:
+    """Write frames, uint8 [F, H, W, 3] or a sequence of images, to a file; returns its path."""
+    import numpy as np  # noqa: PLC0415 - this module is loaded at start-up
+
+    from videogen.media.frames import as_video  # noqa: PLC0415
+
+    path = folder / f"{name}.npy"
+    np.save(path, np.stack(list(as_video(f"{name}=", frames).frames())))
+    return str(path)
