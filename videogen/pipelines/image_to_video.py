@@ -70,7 +70,7 @@ class ImageToVideoPipeline(WanPipeline):
         beside = self.encode_ends(first[:, :, None], None if last is None else last[:, :, None], num_frames)
         features = self.encode_clip(first)
         if last is not None and self.transformer.config.pos_embed_seq_len is not None:
-            features = torch.cat([features, self.encode_clip(last)], dim=1)
+            features = torch.cat([features, self.encode_clip(last)])  # which its embedding joins
 
         # 2. Text and noise.
         guided = self.text_guidance(prompt, negative_prompt, guidance_scale, exactly_one=True, image=features)

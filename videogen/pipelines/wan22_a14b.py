@@ -1,6 +1,7 @@
 """Wan2.2 A14B: text_to_video, image_to_video and v2v-14B with two experts (spec wan22 sections 5, 7, 14)."""
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 import torch
 from diffusers import AutoencoderKLWan, SchedulerMixin
@@ -30,6 +31,7 @@ class Wan22A14BPipeline(WanPipeline):
     task, family = "image_to_video", "Wan2.2 A14B"
     to_uint8 = staticmethod(truncated)
     model_cpu_offload_seq = "text_encoder->transformer->transformer_2->vae"
+    _optional_components: ClassVar = ["transformer", "transformer_2"]  # one is enough
 
     def __init__(
         self,
