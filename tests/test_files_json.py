@@ -5,7 +5,6 @@ import json
 import pytest
 
 from videogen import files
-from videogen.errors import CheckpointError
 
 
 def test_text(tmp_path):
@@ -64,22 +63,3 @@ def test_plain_things_pass():
     for made in ((["\ud800"],), ({"\ud800"},)):
         with pytest.raises(ValueError, match="surrogates"):
             files.check_plain(made)
-
-
-def test_json_of_a_checkpoint(tmp_path):
-    file = tmp_path / "config.json"
-    file.write_text('{"a": 1}')
-    assert files.read_json(file) == {"a": 1}
-    for text, what in (("[1]", "not a JSON object"), ("{", "not readable as JSON (Expecting")):
-        file.write_text(text)
-        with pytest.raises(CheckpointError) as caught:
-            files.read_json(file)
-        assert str(caught.value).startswith(f"{file}: {what}")
-        assert str(caught.value).endswith("; download it again")
-
-
-def test_json_of_a_checkpoint_has_a_limit(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "LARGEST_JSON", 10)
-    (tmp_path / "a").write_text('{"a": 1}   ')
-    with pytest.raises(CheckpointError, match="larger than 1e-05 MB"):
-        files.read_json(tmp_path / "a")

@@ -21,7 +21,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from videogen.errors import CheckpointError, VideoGenError
+from videogen.errors import VideoGenError
 
 try:
     import fcntl
@@ -41,20 +41,6 @@ NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)  # of fi
 LARGEST_TEXT = 50_000_000  # bytes
 LARGEST_JSON = 16_000_000  # bytes of a document; Python needs about twenty times as many for it
 DEEPEST = 64  # lists and mappings inside each other
-EDGE = 512  # bytes that tell what a file holds
-# How files begin that stand in place of others -> what they are, and what to do.
-_PAGE = "is a web page, not the file itself; download it again with its download link"
-CONTENTS = (
-    (
-        b"version https://git-lfs",
-        "is a Git LFS pointer, not the file itself; run 'git lfs pull' in its folder",
-    ),
-    (b"\x00\x05\x16\x07", "is macOS metadata, not the file itself; copy the file without '._' in its name"),
-    (bytes(64), "begins with zeros: its download did not finish; download it again"),
-    *((begin, _PAGE) for begin in (b"<!doctype", b"<html", b"<head", b"<?xml")),
-)
-# Ends of the names that programs give to downloads until they are complete.
-UNFINISHED = (".aria2", ".crdownload", ".incomplete", ".part", ".partial", ".download", ".!qB", ".opdownload")
 
 
 class TextError(ValueError):
@@ -346,54 +332,6 @@ def check_plain(content: object) -> None:
             elif isinstance(item, list | tuple | set):
                 below += item
         level = below
-
-
-def other_content(file: Path) -> str | None:
-    """Return what a file holds in place of what its name says, and what to do; None if nothing is odd."""
-    with file.open("rb") as opened:
-        start = opened.read(EDGE)
-    text = start.lstrip(b"\xef\xbb\xbf \r\n\t").lower()
-    if not start:
-        return "is empty; download it again"
-    if known := next(
-        (what for begin, what in CONTENTS if start.startswith(begin) or text.startswith(begin)), None
-    ):
-        return known
-    if unfinished := next((end for end in UNFINISHED if Path(f"{file}{end}").exists()), None):
-        return f"its download did not finish ({file.name}{unfinished} is beside it); resume it"
-    return None
-
-
-def cut_json(file: Path) -> str | None:
-    """Return what is wrong with a JSON file whose end is missing, and what to do."""
-    if file.suffix != ".json":
-        return None
-    with file.open("rb") as opened:
-        opened.seek(-min(EDGE, file.stat().st_size), os.SEEK_END)
-        end = opened.read().rstrip()
-    return None if end.endswith((b"}", b"]")) else "is no JSON, or not all of it; download it again"
-
-
-def unfinished_downloads(folder: Path) -> list[str]:
-    """Return the names of files in a folder that a download did not finish."""
-    return sorted(path.name for path in folder.glob("*") if path.name.endswith(UNFINISHED))
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """Read a JSON object of a checkpoint.
-
-    Raises:
-        CheckpointError: the file is not readable or not a JSON object.
-    """
-    if file.is_file() and (other := other_content(file)):
-        raise CheckpointError(f"{file}: {other}")
-    try:
-        content = parse_json(read_text(file, LARGEST_JSON))
-    except ValueError as error:
-        raise CheckpointError(f"{file}: not readable as JSON ({error}); download it again") from None
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{file}: not a JSON object; download it again")
-    return content
 
 
 def cache_root() -> Path:

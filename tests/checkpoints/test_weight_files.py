@@ -7,10 +7,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from videogen.checkpoints.json_files import read_json
 from videogen.checkpoints.tensor_headers import check, tensor_infos, tensor_shapes
 from videogen.checkpoints.weight_files import find
 from videogen.errors import CheckpointError
-from videogen.files import other_content, read_json
+from videogen.media.file_contents import other_content
 
 WHOLE = "diffusion_pytorch_model"
 

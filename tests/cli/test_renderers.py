@@ -8,10 +8,10 @@ from dataclasses import fields
 import pytest
 
 from tests.conftest import ROOT
-from tests.test_progress import event_types
-from videogen import progress
+from tests.results.test_progress import event_types
 from videogen.cli import renderers
-from videogen.progress import Failed, Message, Reporter, RunFailed, Saved
+from videogen.results import progress
+from videogen.results.progress import Failed, Message, Reporter, RunFailed, Saved
 
 SAVED = Saved(
     path="a.mp4",

@@ -12,7 +12,7 @@ from PIL import Image
 import videogen
 from tests.conftest import ROOT
 from videogen.errors import CheckpointError, InputError
-from videogen.progress import Progress, Saved
+from videogen.results.progress import Progress, Saved
 
 SHORT = {"model": "tiny", "num_inference_steps": 2, "num_frames": 5, "device": "cpu"}
 

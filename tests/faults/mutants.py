@@ -12,7 +12,7 @@ TESTS = {
     "videogen/results/publishing.py": ("tests/results/test_publishing.py",),
     "videogen/results/output_locks.py": ("tests/results/test_output_locks.py",),
     "videogen/distributed.py": RANKS,
-    "videogen/files.py": ("tests/test_files.py", "tests/test_file_locks.py", "tests/test_file_contents.py"),
+    "videogen/files.py": ("tests/test_files.py", "tests/test_file_locks.py", "tests/test_files_json.py"),
     "videogen/pipelines/color.py": ("tests/pipelines/test_color.py",),
     "videogen/runtime/token_sharding.py": RANKS,
 }

@@ -5,10 +5,10 @@ import time
 
 import pytest
 
+from videogen.checkpoints.json_files import read_json
 from videogen.checkpoints.layouts import detect
 from videogen.cli import jobs, sources
 from videogen.errors import CheckpointError, InputError
-from videogen.files import read_json
 from videogen.media.audio import read_audio
 from videogen.media.download import Fetcher
 from videogen.media.image import read_image

@@ -112,7 +112,7 @@ def test_one_frame_has_no_room_for_two_images(pipeline, images):
 
 
 def test_skyreels_v2_ends_with_an_image(robot):
-    """Its latents are the condition's last; CLIP features of both are seen by models with positions for them."""
+    """The last frame is known to the mask, as the first is."""
     pipeline = videogen.load("image_to_video", "tiny:skyreels-v2-i2v", dtype=torch.float32, device="cpu")
     pipeline.set_progress_bar_config(disable=True)
     size = {"height": 32, "width": 48, "num_frames": 9, "num_inference_steps": 2, "output_type": "latent"}

@@ -134,3 +134,14 @@ def test_a_lora_is_saved_only_if_it_is_fused(pipeline, tmp_path, caplog):
     finally:
         pipeline.unload_lora_weights()
     assert torch.equal(make(pipeline), plain)
+
+
+def test_one_expert_alone_takes_every_step(tmp_path):
+    both = videogen.load("text_to_video", "tiny:wan22-a14b", dtype=torch.float32, device="cpu")
+    alone = Wan22A14BPipeline(**{**both.components, "transformer": None})
+    alone.spec = both.spec
+    alone.save_pretrained(tmp_path)
+    opened = Wan22A14BPipeline.from_pretrained(tmp_path)
+    assert opened.transformer is None
+    assert torch.equal(make(opened), make(alone))
+    assert not torch.equal(make(both), make(alone))

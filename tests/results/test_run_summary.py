@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from videogen.progress import Saved
+from videogen.results.progress import Saved
 from videogen.results.run_summary import amount, closing_line, seconds_per_step, span
 
 SAVED = Saved(

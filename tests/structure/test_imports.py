@@ -21,14 +21,14 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
             {"checkpoints", "diffusion"},
             {"tasks", "results"},
             {"media"},
-            {"files", "distributed", "progress"},
+            {"files", "distributed"},
             {"errors"},
         ),
     )
 )
 LEVEL = {folder: level for level, folders in enumerate(LAYERS) for folder in folders}
 # Folders and files that import no framework, and what that is.
-LIGHT = ("tasks", "results", "checkpoints", "planning", "media", "errors", "files", "distributed", "progress")
+LIGHT = ("tasks", "results", "checkpoints", "planning", "media", "errors", "files", "distributed")
 FRAMEWORKS = ("torch", "diffusers", "transformers")
 
 

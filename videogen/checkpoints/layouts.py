@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from videogen.checkpoints.json_files import read_json
 from videogen.checkpoints.weight_files import PICKLES, SUFFIXES, find, missing_shards, weight_files
 from videogen.errors import CheckpointError, brief
-from videogen.files import UNFINISHED, read_json
+from videogen.media.file_contents import UNFINISHED
 from videogen.tasks.config import Config
 from videogen.tasks.table import LAYOUTS
 

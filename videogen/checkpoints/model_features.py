@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from videogen.checkpoints.json_files import read_json
 from videogen.checkpoints.layouts import WEIGHTLESS, Checkpoint, files
 from videogen.checkpoints.networks import NETWORKS
 from videogen.checkpoints.stored_tensors import FORMATS, component_shapes, quantized_weights
 from videogen.checkpoints.tensor_headers import Shape
-from videogen.files import read_json
 from videogen.results.digest import sha256
 from videogen.tasks.memory_model import NetworkSize, QuantizedWeights
 from videogen.tasks.table import LAYOUTS

@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 
 from videogen.checkpoints import tiny_files
+from videogen.checkpoints.json_files import cut_json
 from videogen.checkpoints.layouts import (
     KINDS,
     Checkpoint,
@@ -25,7 +26,8 @@ from videogen.checkpoints.model_features import published, read_features
 from videogen.checkpoints.tensor_headers import check as check_header
 from videogen.checkpoints.weight_files import SUFFIXES
 from videogen.errors import SIMILAR, CheckpointError, InputError, nearest, reported_as
-from videogen.files import cache_root, cut_json, other_content
+from videogen.files import cache_root
+from videogen.media.file_contents import other_content
 from videogen.tasks import config
 from videogen.tasks.table import ROWS, TASKS, VARIANTS
 from videogen.tasks.task_spec import DIFFUSERS, TaskSpec

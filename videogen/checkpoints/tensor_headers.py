@@ -16,7 +16,8 @@ from safetensors import safe_open
 
 from videogen.checkpoints import gguf_files
 from videogen.errors import CheckpointError, brief, reported_as
-from videogen.files import EDGE, other_content, parse_json
+from videogen.files import parse_json
+from videogen.media.file_contents import EDGE, other_content
 
 Shape = tuple[int, ...]
 LONGEST = 4_000_000  # bytes of a header; a thousand tensors take 0.1 MB

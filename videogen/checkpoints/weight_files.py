@@ -5,8 +5,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from videogen.checkpoints.json_files import read_json
 from videogen.errors import CheckpointError, reported_as
-from videogen.files import read_json, unfinished_downloads
+from videogen.media.file_contents import unfinished_downloads
 
 # Patterns of a folder's weight files; the first kind that exists is read.
 SAFETENSORS = ("*.safetensors",)

@@ -24,10 +24,10 @@ from videogen.media.download import Fetcher
 from videogen.planning import plan_report
 from videogen.planning.plan import Outline
 from videogen.planning.request import Item, make_plans
-from videogen.progress import Reporter
 from videogen.results import publishing, sidecar
 from videogen.results.output_locks import OutputLocks
 from videogen.results.output_paths import OutputPaths, OverwritePolicy, check_writable, refuse_if_locked
+from videogen.results.progress import Reporter
 from videogen.tasks.option_types import DRAWN_SEEDS, MAX_SEED
 from videogen.tasks.options import OPTIONS, Options
 from videogen.tasks.table import TASKS, find

@@ -6,7 +6,7 @@ import threading
 from types import FrameType
 from typing import Self
 
-from videogen.progress import Reporter, Stopping
+from videogen.results.progress import Reporter, Stopping
 
 PATIENCE = 0.5  # seconds in which a run may end without a word
 

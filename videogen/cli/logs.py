@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from itertools import pairwise
 
 from videogen.cli.renderers import RENDERERS, Renderer
-from videogen.progress import Message, Reporter
+from videogen.results.progress import Message, Reporter
 from videogen.tasks.options import RunSettings
 
 logger = logging.getLogger("videogen")

@@ -42,9 +42,9 @@ from videogen.planning.local_devices import check_device_exists
 from videogen.planning.plan import Outline
 from videogen.planning.request import Item, make_plans
 from videogen.planning.surroundings import check_disk
-from videogen.progress import Message, Reporter, RunFailed
 from videogen.results.output_locks import OutputLocks
 from videogen.results.output_paths import OverwritePolicy
+from videogen.results.progress import Message, Reporter, RunFailed
 from videogen.results.sidecar import changed_inputs
 from videogen.tasks.options import Options, RunSettings, defaults, merge
 from videogen.tasks.table import TASKS, summary

@@ -10,9 +10,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from videogen import progress
 from videogen.errors import brief
-from videogen.progress import Report
+from videogen.results import progress
+from videogen.results.progress import Report
 from videogen.results.run_summary import closing_line, span
 
 if TYPE_CHECKING:

@@ -23,9 +23,9 @@ from videogen.planning.local_devices import check_device_exists
 from videogen.planning.option_mapping import from_mapping, named
 from videogen.planning.plan import Outline
 from videogen.planning.request import Item, make_plans
-from videogen.progress import Report, Reporter, ignore
 from videogen.results.output_locks import OutputLocks
 from videogen.results.output_paths import OverwritePolicy
+from videogen.results.progress import Report, Reporter, ignore
 from videogen.results.result import Result
 from videogen.tasks.table import TASKS
 

@@ -26,10 +26,10 @@ from videogen.media.output_formats import Encoding
 from videogen.pipelines.base import Part, VideoPipeline
 from videogen.pipelines.pixels import frames_tensor
 from videogen.planning.plan import Plan
-from videogen.progress import SegmentFinished
 from videogen.results import publishing, sidecar
 from videogen.results.digest import digest, sha256
 from videogen.results.output_paths import OutputPaths
+from videogen.results.progress import SegmentFinished
 from videogen.results.resume_store import ResumeStore, SegmentWriter
 from videogen.runtime import device as devices
 from videogen.runtime.parallel import SINGLE_PROCESS, Communicator

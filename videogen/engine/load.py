@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from videogen.checkpoints import lora_source, resolve
+from videogen.checkpoints.json_files import read_json
 from videogen.checkpoints.layouts import Checkpoint, component_sizes
 from videogen.checkpoints.model_features import features_of
 from videogen.checkpoints.resolve import (
@@ -24,13 +25,12 @@ from videogen.checkpoints.resolve import (
 from videogen.checkpoints.stored_tensors import component_shapes
 from videogen.checkpoints.weight_files import weight_files
 from videogen.errors import CheckpointError, InputError, first_line
-from videogen.files import read_json
 from videogen.models.components import ComponentPlan, plan_component
 from videogen.pipelines.base import VideoPipeline
 from videogen.planning.plan import Outline, Plan
 from videogen.planning.request_checks import check_lora
 from videogen.planning.surroundings import ram_warning
-from videogen.progress import Reporter
+from videogen.results.progress import Reporter
 from videogen.runtime import apply, float8, memory, parallel, weight_formats
 from videogen.runtime import device as devices
 from videogen.runtime.cross_attention_cache import cache_cross_attention

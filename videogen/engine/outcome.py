@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from videogen.errors import one_line
 from videogen.planning.plan import Outline, Plan
-from videogen.progress import Failed, Reporter, Saved, Skipped
 from videogen.results import publishing
+from videogen.results.progress import Failed, Reporter, Saved, Skipped
 from videogen.results.result import Result
 from videogen.results.run_summary import seconds_per_step
 

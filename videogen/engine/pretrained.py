@@ -7,10 +7,10 @@ from typing import Any, TypeVar
 import torch
 
 from videogen.checkpoints import hub
+from videogen.checkpoints.json_files import read_json
 from videogen.checkpoints.resolve import inspect
 from videogen.engine.load import load
 from videogen.errors import CallError, CheckpointError, VideoGenError, nearest
-from videogen.files import read_json
 from videogen.pipelines.base import VideoPipeline
 from videogen.pipelines.signature import rows_of
 from videogen.runtime.vae import prepare_vae

@@ -23,7 +23,7 @@ from videogen.errors import CheckpointError, InputError, OutOfMemoryError, Video
 from videogen.pipelines.base import VideoPipeline
 from videogen.planning import measured_rates
 from videogen.planning.plan import Outline, Plan
-from videogen.progress import Reporter
+from videogen.results.progress import Reporter
 from videogen.runtime import apply, memory, parallel
 from videogen.runtime import device as devices
 from videogen.runtime.parallel import SINGLE_PROCESS, Communicator

@@ -7,7 +7,7 @@ from videogen.engine.outcome import Failure, Result, earlier_result, failed, sav
 from videogen.engine.session import Session, generate
 from videogen.errors import OutOfMemoryError
 from videogen.planning.plan import Outline
-from videogen.progress import Reporter
+from videogen.results.progress import Reporter
 from videogen.runtime import parallel
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import urlsplit
 
 from videogen.errors import InputError, VideoGenError, brief, nearest, reported_as
-from videogen.files import atomic_write, other_content
+from videogen.files import atomic_write
+from videogen.media.file_contents import other_content
 
 if TYPE_CHECKING:
     import requests

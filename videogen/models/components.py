@@ -17,11 +17,11 @@ from diffusers import ModelMixin
 from torch import nn
 from transformers import AutoTokenizer, CLIPImageProcessorPil, PreTrainedTokenizerBase
 
+from videogen.checkpoints.json_files import read_json
 from videogen.checkpoints.key_maps import Entry, rename
 from videogen.checkpoints.layouts import WEIGHTLESS
 from videogen.checkpoints.stored_tensors import with_scales
 from videogen.errors import CheckpointError, first_line, reported_as
-from videogen.files import read_json
 from videogen.models import weight_loader
 from videogen.models.component import Component, Shapes
 from videogen.models.quantized_linear import use_scale

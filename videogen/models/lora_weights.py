@@ -22,7 +22,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from videogen.checkpoints import lora
-from videogen.checkpoints.lora import LEFT, VALUES, Layer, LoraFile, by_columns
+from videogen.checkpoints.lora import LoraFile
+from videogen.checkpoints.lora_layers import CHANGES, LEFT, VALUES, Layer, by_columns
 from videogen.checkpoints.tensor_headers import unwrapped
 from videogen.errors import CheckpointError, first_line
 
@@ -227,7 +228,7 @@ def _changes(layer: Layer, roles: Mapping[str, Tensor], factor: float) -> list[W
     return [
         WeightChange(
             parameters=parameters,
-            tensors={role: tensor for role, tensor in roles.items() if role in lora.CHANGES[part]},
+            tensors={role: tensor for role, tensor in roles.items() if role in CHANGES[part]},
             factor=factor,
             swap_halves=layer.swap_halves,
         )

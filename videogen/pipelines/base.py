@@ -29,7 +29,7 @@ from videogen.pipelines.calls import Calls
 from videogen.pipelines.embedding_cache import get_or_compute
 from videogen.pipelines.pixels import Part
 from videogen.pipelines.scheduler import PublishedScheduler, solver_of
-from videogen.progress import Reporter
+from videogen.results.progress import Reporter
 
 __all__ = ("Part", "StepCallback", "VideoPipeline", "prompt_of", "seeded")
 

@@ -15,6 +15,7 @@ import transformers
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from videogen.checkpoints.json_files import read_json
 from videogen.errors import (
     CheckpointError,
     OutOfMemoryError,
@@ -23,7 +24,6 @@ from videogen.errors import (
     is_out_of_memory,
     reported_as,
 )
-from videogen.files import read_json
 from videogen.prompts.chat_models import TEXT_CHAT, FoundModel, fetch
 
 Message = Mapping[str, str | Sequence[Mapping[str, str]]]

@@ -6,12 +6,12 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from videogen.checkpoints.json_files import read_json
 from videogen.checkpoints.layouts import KINDS
 from videogen.checkpoints.resolve import HUB_ID, local_path, require_folder
 from videogen.checkpoints.tensor_headers import check as check_header
 from videogen.checkpoints.weight_files import missing_shards
 from videogen.errors import CheckpointError, brief
-from videogen.files import read_json
 
 PATTERNS = (*KINDS, "*.jinja")  # of the files that are downloaded
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")

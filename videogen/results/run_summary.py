@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from videogen.progress import Saved
+from videogen.results.progress import Saved
 
 PLACES = {"gpu": "on the GPU", "ram": "of RAM"}  # in a record's peak_memory
 MINUTES_FROM, HOURS_FROM = 90, 5400  # seconds

@@ -13,9 +13,9 @@ from transformers import (
     Wav2Vec2Model,
 )
 
+from videogen.checkpoints.json_files import read_json
 from videogen.checkpoints.model_features import HEAD_DIM
 from videogen.checkpoints.networks import wan as names
-from videogen.files import read_json
 from videogen.media.inputs import SAMPLE_RATE
 from videogen.models.component import NOT_BFLOAT16, Arguments, Component, Shapes, stated
 from videogen.models.wan.transformer import FLOAT32_PARTS, WanDiT

@@ -5,8 +5,8 @@ from dataclasses import fields
 
 import pytest
 
-from videogen import progress
-from videogen.progress import Failed, Reporter, Saved, Skipped
+from videogen.results import progress
+from videogen.results.progress import Failed, Reporter, Saved, Skipped
 
 SAVED = Saved(
     path="a.mp4",
