@@ -75,7 +75,7 @@ def test_every_task_has_a_page_that_names_its_models(task):
 
 
 @pytest.mark.parametrize(
-    "row", [row for rows in VARIANTS.values() for row in rows], ids=lambda row: row.config_name
+    "row", [row for rows in VARIANTS.values() for row in rows], ids=lambda row: f"{row.name} {row.family}"
 )
 def test_every_model_has_a_licence_that_the_manual_names(row):
     licence = config.read("licences")[row.config()["licence"]]

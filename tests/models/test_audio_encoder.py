@@ -15,7 +15,7 @@ from transformers.models.wav2vec2.modeling_wav2vec2 import Wav2Vec2FeatureEncode
 
 from tests.conftest import GOLDEN
 from tests.sounds import CHIRP, SHORT, SILENCE, distance, read, tone
-from videogen.checkpoints.networks.wan import WAV2VEC2
+from videogen.checkpoints.networks.wan import TABLES
 from videogen.errors import CheckpointError
 from videogen.media.audio import waveform
 from videogen.models.components import build_meta_module, load_component
@@ -162,7 +162,7 @@ def test_the_published_names_and_shapes():
     manifests = json.loads(gzip.decompress((GOLDEN / "manifests.json.gz").read_bytes()))
     (name,) = [name for name in manifests if "wav2vec2" in name]
     published = [Entry(key, tuple(shape), torch.Tensor) for key, shape in manifests[name]["tensors"].items()]
-    found = rename(Path(name), published, [WAV2VEC2])
+    found = rename(Path(name), published, [TABLES["WAV2VEC2"]])
     module = build_meta_module("audio_encoder", Path(name), found, {})
     assert all(parameter.is_meta for parameter in module.parameters())
     assert module.config.num_hidden_layers == 12

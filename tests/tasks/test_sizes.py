@@ -90,6 +90,10 @@ def test_the_unit_of_the_grid_is_told():
     grid = Grid(stride=16)
     with pytest.raises(InputError, match="any multiple of 32"):
         choose_size(Size(resolution="480P", size=(17, 17)), TABLES, (1, 1), grid)
+    for flag, sides in (("--height", (16, 64)), ("--width", (64, 16))):
+        with pytest.raises(InputError, match=f"{flag} 16: must be a multiple of 32; nearest 32"):
+            choose_size(Size(height=sides[0], width=sides[1]), TABLES, (1, 1), grid)
+    assert choose_size(Size(height=64, width=32), TABLES, (1, 1), grid) == (64, 32)
 
 
 def test_a_family_may_pick_in_its_own_way():

@@ -13,10 +13,7 @@ from typing import Any, cast
 from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
-    HfHubHTTPError,
     HFValidationError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
@@ -50,7 +47,7 @@ def cached_snapshot(name: str, revision: str, patterns: Sequence[str]) -> Path |
                 **{**_access.get(), "local_files_only": True},
             )
         )
-    except (LocalEntryNotFoundError, HFValidationError, OSError):
+    except (HFValidationError, OSError):
         return None
 
 
@@ -100,7 +97,7 @@ def download(
             raise CheckpointError(_error_message(name, revision, error)) from None
         except RepositoryNotFoundError:
             continue
-        except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+        except OSError as error:  # as are all errors of the hub
             raise CheckpointError(_error_message(name, revision, error)) from None
         return Path(folder), name
     raise CheckpointError(f"--model_id {names[0]}: no such repository (if it is private: 'hf auth login')")

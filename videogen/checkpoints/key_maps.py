@@ -1,16 +1,17 @@
 """Key tables: maps from the tensor names of published checkpoints to ours. Needs no torch.
 
-The tables themselves are in ``checkpoints/networks``.
+The tables themselves are in ``configs/tensor_names``.
 """
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from videogen.checkpoints.tensor_headers import Shape
 from videogen.errors import CheckpointError
+from videogen.tasks import config
 
 # In front of the names of one network in files that may hold others as well; the first that there is.
 TRANSFORMER_PREFIXES = (
@@ -19,13 +20,8 @@ TRANSFORMER_PREFIXES = (
 )
 PREFIXES = (
     *TRANSFORMER_PREFIXES,
-    *(
-        "first_stage_model.",
-        "vae.",
-        "text_encoders.umt5xxl.transformer.",
-        "cond_stage_model.",
-        "text_encoder.",
-    ),
+    *("first_stage_model.", "vae."),
+    *("text_encoders.umt5xxl.transformer.", "cond_stage_model.", "text_encoder."),
 )
 
 
@@ -35,18 +31,18 @@ class KeyTable:
 
     Args:
         fingerprint: pattern that at least one name must match for the table to apply.
-        rules: (pattern, replacement), applied in order to every name.
+        rules: pattern -> replacement, applied in order to every name.
         ignored: names (as published) that the network does not need.
-        fused_qkv: (pattern of renamed names, names for its "{}"): several projections (mostly q, k and v)
+        fused_qkv: pattern of renamed names -> names for its "{}": several projections (mostly q, k and v)
             stored as one tensor, rows one below the other.
         width: published name of a tensor with as many rows as each of them but the last.
         swap_halves: pattern of published names whose two halves of rows are swapped.
     """
 
     fingerprint: str
-    rules: tuple[tuple[str, str], ...] = ()
+    rules: Mapping[str, str] = field(default_factory=dict)
     ignored: str = r"(?!)"
-    fused_qkv: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    fused_qkv: Mapping[str, Sequence[str]] = field(default_factory=dict)
     width: str = ""
     swap_halves: str = r"(?!)"
 
@@ -54,9 +50,9 @@ class KeyTable:
         """Return our names for a published one: none, one, or one per tensor fused in it."""
         if re.search(self.ignored, name):
             return []
-        for pattern, replacement in self.rules:
+        for pattern, replacement in self.rules.items():
             name = re.sub(pattern, replacement, name)
-        for pattern, parts in self.fused_qkv:
+        for pattern, parts in self.fused_qkv.items():
             if re.search(pattern, name):
                 return [name.format(part) for part in parts]
         return [name]
@@ -91,6 +87,16 @@ class NetworkNames:
     float32: str = r"(?!)"
     words: tuple[str, ...]
     lora_prefix: str = ""
+
+
+def read_names(network: str) -> tuple[dict[str, KeyTable], NetworkNames]:
+    """Return the key tables of a network and of what is beside it, and the names of the network itself."""
+    content = config.read(f"tensor_names/{network}")
+    tables = {name: KeyTable(**table) for name, table in content["tables"].items()}
+    names: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in content["network"].items()
+    }
+    return tables, NetworkNames(published=tables["DIT"], ours=tables["DIFFUSERS_DIT"], **names)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,17 +11,9 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
-from videogen.checkpoints import tiny_files
+from videogen.checkpoints import layouts, tiny_files
 from videogen.checkpoints.json_files import cut_json
-from videogen.checkpoints.layouts import (
-    KINDS,
-    Checkpoint,
-    component_sizes,
-    detect,
-    files,
-    missing_part,
-    places_of,
-)
+from videogen.checkpoints.layouts import Checkpoint
 from videogen.checkpoints.model_features import published, read_features
 from videogen.checkpoints.tensor_headers import check as check_header
 from videogen.checkpoints.weight_files import SUFFIXES
@@ -145,11 +137,11 @@ def patterns(task: TaskSpec, replaced: Collection[str] | None = None) -> list[st
     wanted = ["model_index.json", "tiny_arch.json"]
     every = [(layout, row) for row in VARIANTS[task.name] for layout in row.layouts]
     for layout, row in every:
-        places = places_of(layout, row.components)
+        places = layouts.places_of(layout, row.components)
         needed = {place for name, place in places.items() if name not in (replaced or ())}
         for place in places.values():
             inside = "" if place == "./" else place
-            kinds = KINDS if place in needed else ("*.json",)
+            kinds = layouts.KINDS if place in needed else ("*.json",)
             wanted += [inside + kind for kind in kinds] if place.endswith("/") else {place} & needed
     return list(dict.fromkeys(wanted))
 
@@ -170,10 +162,10 @@ def _inspect(folder: Path, task: TaskSpec, name: str, replaced: Mapping[str, Pat
         CheckpointError: what is missing or broken, and what is expected.
         InputError: a model for another task.
     """
-    layout = detect(folder)
+    layout = layouts.detect(folder)
     rows = VARIANTS[task.name]
-    needed = [dict.fromkeys(places_of(name, row.components).values()) for row in rows for name in row.layouts]
-    expected = "; ".join(dict.fromkeys(" ".join(places) for places in needed))
+    needed = [layouts.places_of(name, row.components).values() for row in rows for name in row.layouts]
+    expected = "; ".join(dict.fromkeys(" ".join(dict.fromkeys(places)) for places in needed))
     if layout is None:
         state = "is empty" if not any(folder.iterdir()) else "is not a model folder"
         hint = _nearby(folder, task) or f"; {task.name} needs {expected}"
@@ -192,19 +184,19 @@ def _inspect(folder: Path, task: TaskSpec, name: str, replaced: Mapping[str, Pat
     found = replace(candidate, family=row.family, components=row.components)
     missing = [
         problem
-        for component, place in places_of(layout, row.components).items()
+        for component, place in layouts.places_of(layout, row.components).items()
         if component not in replaced
-        if (problem := missing_part(folder, place, row.components[component])) is not None
+        if (problem := layouts.missing_part(folder, place, row.components[component])) is not None
     ]
     if missing:
         what = f"incomplete {layout} folder; missing {', '.join(dict.fromkeys(missing))}"
         raise CheckpointError(f"--model_id {folder}: {what}{_nearby(folder, task, depths=())}")
-    for file in files(found):
+    for file in layouts.files(found):
         if file.suffix in SUFFIXES:
             check_header(file)
         elif other := other_content(file) or cut_json(file):
             raise CheckpointError(f"{file}: {other}")
-    return replace(found, sizes=component_sizes(found))
+    return replace(found, sizes=layouts.component_sizes(found))
 
 
 def _layouts(task: TaskSpec) -> list[str]:
@@ -266,14 +258,14 @@ def _tiny_model(row: TaskSpec, name: str, tiny: str, replaced: Mapping[str, Path
     if not (folder / "model_index.json").is_file():
         return found
     found = replace(found, folder=folder)
-    return replace(found, sizes=component_sizes(found))
+    return replace(found, sizes=layouts.component_sizes(found))
 
 
 def _nearby(folder: Path, task: TaskSpec, depths: Sequence[str] = BELOW) -> str:
     """Return a hint to a folder above or below that is the model."""
     above = reversed(list(folder.resolve().parents)[:2])
     below = (path for depth in depths for path in sorted(islice(folder.glob(depth), MOST_FOLDERS)))
-    near = next((path for path in (*above, *below) if detect(path) in _layouts(task)), None)
+    near = next((path for path in (*above, *below) if layouts.detect(path) in _layouts(task)), None)
     return f"; nearest {near}" if near else ""
 
 
@@ -292,7 +284,7 @@ def require_folder(named: str, folder: Path, fix: str) -> None:
     if not folder.is_dir():
         what = "is a file, not a model folder" if folder.exists() else "no such folder"
         if folder.is_file() and (
-            model := next((up for up in reversed(list(folder.parents)[:3]) if detect(up)), None)
+            model := next((up for up in reversed(list(folder.parents)[:3]) if layouts.detect(up)), None)
         ):
             raise CheckpointError(f"{named}: {what}; nearest {model}")
         close = nearest(folder.name, [entry.name for entry in folder.parent.glob("*") if entry.is_dir()])

@@ -106,7 +106,9 @@ def _odd_format(file: Path) -> str | None:
     """Return what a file is that begins like no weights, or like those of another suffix."""
     with file.open("rb") as opened:
         start = opened.read(EDGE)
-    if start.isascii() and (text := start.decode()).replace("\n", " ").replace("\r", " ").isprintable():
+    is_cut = bool(start) and gguf_files.MAGIC.startswith(start)  # a GGUF file of three bytes is no text
+    if not is_cut and start.isascii() and start.translate(None, b"\r\n").decode().isprintable():
+        text = start.decode()
         return f"is a text ({brief(repr(text), 60)}), not the file itself; download it again"
     kind = next((kind for begin, kind in FORMATS if begin.match(start)), file.suffix)
     same = {file.suffix, kind} <= PICKLES or file.suffix == kind

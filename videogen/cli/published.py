@@ -1,8 +1,8 @@
 """Commands as the published repositories print them: their flags, tasks and scripts in this project's words.
 
 Flags that this project has under the same name or an alias are not here: they stand in ``tasks/options.py``.
-Every other flag of the four command lines has a row in ``ROWS``: what it becomes, why it has no effect here,
-or what to do instead.
+Every other flag of the four command lines has a row in ``configs/published_flags.yaml``: what it becomes, why
+it has no effect here, or what to do instead.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,9 +11,10 @@ from pathlib import Path
 
 from videogen import distributed
 from videogen.errors import InputError
+from videogen.tasks import config
+from videogen.tasks.config import Config
 from videogen.tasks.options import FLAG_NAMES, OPTIONS
 
-WAN22, SKYREELS_V2, HUNYUAN = "Wan-Video/Wan2.2", "SkyworkAI/SkyReels-V2", "Tencent-Hunyuan/HunyuanVideo-I2V"
 HUNYUAN_TASK = "hunyuan_image_to_video"
 HUNYUAN_FOLDER = "ckpts"  # of the model, unless --model-base says another
 EXTENDER = "Qwen/Qwen2.5-14B-Instruct"  # what Wan2.2 makes prompts longer with
@@ -115,93 +116,24 @@ def _suffix(given: Given) -> Sequence[str]:
     return [f"--output_dir={given.get('output_dir', './results')}_{suffix}"] if suffix else []
 
 
-ANOTHER = "it is for animate-14B and s2v-14B; talking_avatar makes a picture speak"
-TRAINING = "it is for training"
-IGNORED = "the published command ignores it as well"
-ENCODERS = "the text encoders have the dtype of --dtype"
-# fmt: off
-ROWS: dict[str, Published] = {row.flag: row for row in (
-    # Wan2.2, generate.py
-    Published("offload_model", WAN22, values=1, becomes="--offload={}", alone="True"),
-    Published("convert_model_dtype", WAN22,
-        no_effect="the large weights are bfloat16 already, unless --dtype says otherwise"),
-    Published("t5_cpu", WAN22,
-        no_effect="the text encoder works on the GPU before the video model; --offload takes it off again"),
-    Published("t5_fsdp", WAN22, no_effect="every GPU holds the whole text encoder; --offload takes it off"),
-    Published("dit_fsdp", WAN22,
-        no_effect="every GPU holds the whole model; where it does not fit, add --offload"),
-    Published("ulysses_size", WAN22, values=1, becomes=_several_gpus("ulysses_size")),
-    Published("use_prompt_extend", WAN22, becomes=_extend),
-    Published("prompt_extend_method", WAN22, values=1, needs="use_prompt_extend",
-        only=("local_qwen", "dashscope"),
-        no_effect="a model on this machine makes the prompt longer (--prompt_enhancer)",
-        instead="leave it out; --prompt_enhancer names a model"),
-    Published("prompt_extend_model", WAN22, values=1, needs="use_prompt_extend"),
-    Published("prompt_extend_target_lang", WAN22, values=1, needs="use_prompt_extend",
-        only=("zh", "en"), no_effect="prompts are made longer in English", instead="leave it out"),
-    *(Published(flag, WAN22, values=values, instead=ANOTHER) for flag, values in (
-        ("src_root_path", 1), ("refert_num", 1), ("replace_flag", 0), ("use_relighting_lora", 0),
-        ("num_clip", 1), ("enable_tts", 0), ("tts_prompt_audio", 1), ("tts_prompt_text", 1),
-        ("tts_text", 1), ("pose_video", 1), ("start_from_ref", 0), ("infer_frames", 1))),
-    # SkyReels-V2, generate_video.py and generate_video_df.py
-    Published("outdir", SKYREELS_V2, values=1, becomes="--output_dir=result/{}"),
-    # HunyuanVideo-I2V, sample_image2video.py: the model
-    Published("model", HUNYUAN, values=1, becomes=_hunyuan_network),
-    Published("model_base", HUNYUAN, values=1, becomes="--model_id={}"),
-    Published("i2v_mode", HUNYUAN, becomes=_hunyuan),
-    Published("i2v_dit_weight", HUNYUAN, values=1, becomes=_weights),
-    Published("dit_weight", HUNYUAN, values=1, no_effect="those are the text-to-video weights"),
-    Published("load_key", HUNYUAN, values=1, no_effect="the weights in the file are found without it"),
-    Published("model_resolution", HUNYUAN, values=1, no_effect="the size is that of --i2v_resolution"),
-    *(Published(flag, HUNYUAN, values=values, no_effect="the model folder says it") for flag, values in (
-        ("latent_channels", 1), ("rope_theta", 1), ("tokenizer", 1),
-        ("text_encoder_2", 1), ("tokenizer_2", 1), ("text_states_dim", 1), ("text_states_dim_2", 1),
-        ("text_len", 1), ("text_len_2", 1), ("prompt_template", 1), ("prompt_template_video", 1),
-        ("hidden_state_skip_layer", 1), ("apply_final_norm", 0))),
-    # Names of the published components; a file is this project's flag.
-    Published("vae", HUNYUAN, values=1, only=("884-16c-hy",), no_effect="the model folder says it",
-        becomes="--vae={}"),
-    Published("text_encoder", HUNYUAN, values=1, only=("llm", "llm-i2v", "clipL"),
-        no_effect="the model folder says it", becomes="--text_encoder={}"),
-    # numbers
-    Published("precision", HUNYUAN, values=1, becomes="--dtype={}"),
-    Published("vae_precision", HUNYUAN, values=1, no_effect="the VAE's dtype is that of --vae_dtype"),
-    Published("text_encoder_precision", HUNYUAN, values=1, no_effect=ENCODERS),
-    Published("text_encoder_precision_2", HUNYUAN, values=1, no_effect=ENCODERS),
-    Published("disable_autocast", HUNYUAN, no_effect="nothing is cast without being asked; see --dtype"),
-    Published("use_fp8", HUNYUAN,
-        no_effect="float8 weights are recognised by themselves; --low_vram makes float8 of others"),
-    Published("reproduce", HUNYUAN, no_effect="the same seed gives the same video always"),
-    # sampling
-    Published("flow_reverse", HUNYUAN, no_effect="the released weights need it, so it is always on"),
-    Published("flow_solver", HUNYUAN, values=1, only=("euler",), no_effect="it is the only solver",
-        instead="leave it out"),
-    Published("denoise_type", HUNYUAN, values=1, only=("flow",), no_effect="it is the only type",
-        instead="leave it out"),
-    Published("use_linear_quadratic_schedule", HUNYUAN, no_effect=IGNORED),
-    Published("linear_schedule_end", HUNYUAN, values=1, no_effect=IGNORED),
-    Published("seed_type", HUNYUAN, values=1, no_effect="--seed says all; without it one is drawn"),
-    Published("video_size", HUNYUAN, values=2,
-        no_effect="the size follows from the image and --i2v_resolution; --height and --width are exact"),
-    Published("batch_size", HUNYUAN, values=1, only=("1",), no_effect="videos are made one after the other",
-        instead="give several seeds: --seed 1,2, or a list of videos: --jobs FILE"),
-    # LoRA
-    Published("use_lora", HUNYUAN, needs="lora_path"),
-    Published("lora_path", HUNYUAN, values=1, needs="use_lora", becomes=_lora),
-    Published("lora_scale", HUNYUAN, values=1, needs="lora_path"),
-    Published("lora_rank", HUNYUAN, values=1, no_effect="the file says it"),
-    # several GPUs
-    Published("ulysses_degree", HUNYUAN, values=1, becomes=_several_gpus("ulysses_degree")),
-    Published("ring_degree", HUNYUAN, values=1, becomes=_several_gpus("ring_degree")),
-    Published("xdit_adaptive_size", HUNYUAN, no_effect="tokens are padded, so that every size can be shared"),
-    # memory, files
-    Published("vae_tiling", HUNYUAN, values=1, becomes="--vae_tiling={}", alone="auto"),
-    Published("save_path_suffix", HUNYUAN, values=1, becomes=_suffix, alone=""),
-    Published("name_suffix", HUNYUAN, values=1, alone="", no_effect=IGNORED),
-    Published("gradient_checkpoint", HUNYUAN, no_effect=TRAINING),
-    Published("gradient_checkpoint_layers", HUNYUAN, values=1, no_effect=TRAINING),
-)}
-# fmt: on
+BECOMES = {
+    **{flag: _several_gpus(flag) for flag in ("ulysses_size", "ulysses_degree", "ring_degree")},
+    **{"extend": _extend, "hunyuan": _hunyuan, "hunyuan_network": _hunyuan_network},
+    **{"weights": _weights, "lora": _lora, "suffix": _suffix},
+}
+"""Names in the file for what no format string says."""
+
+
+def _row(flag: str, source: str, facts: Config) -> Published:
+    becomes, only = facts.get("becomes"), tuple(facts.get("only", ()))
+    return Published(flag, source, **{**facts, "becomes": BECOMES.get(str(becomes), becomes), "only": only})
+
+
+ROWS: dict[str, Published] = {
+    flag: _row(flag, source, facts)
+    for source, flags in config.read("published_flags").items()
+    for flag, facts in flags.items()
+}
 # Names of tasks and scripts in the published repositories: the task, by whether there is an image, and the
 # family whose model it is made with.
 TASK_NAMES: dict[str, tuple[str, str, str | None]] = {

@@ -12,7 +12,7 @@ from torch import nn
 
 from videogen.errors import InputError
 from videogen.runtime.memory import blocks
-from videogen.runtime.precision import is_quantized
+from videogen.runtime.precision import is_plain_linear
 from videogen.tasks.kernels import FLOAT8_CAPABILITY
 
 FLAG = "--float8_matmul"
@@ -39,15 +39,13 @@ def convertible_layers(transformer: nn.Module) -> Iterator[tuple[nn.Module, list
     The base layer of a LoRA is included, its two low-rank layers are not.
     """
     for block in blocks(transformer)[1:-1]:
-        yield block, [name for name, layer in block.named_modules() if _suits(name, layer)]
+        layers = {name: layer for name, layer in block.named_modules() if is_plain_linear(layer, name)}
+        # Modulation layers belong to a norm.
+        yield block, [name for name, layer in layers.items() if "norm" not in name and _fits(layer)]
 
 
-def _suits(name: str, layer: nn.Module) -> bool:
-    """Return True for a linear layer of attention or feed-forward; modulation layers belong to a norm."""
-    if type(layer) is not nn.Linear or is_quantized(layer.weight):
-        return False
-    kept = "norm" in name or "lora_" in name
-    return not kept and layer.in_features % UNIT == 0 and layer.out_features % UNIT == 0
+def _fits(layer: nn.Linear) -> bool:
+    return layer.in_features % UNIT == 0 and layer.out_features % UNIT == 0
 
 
 def quantize(transformer: nn.Module, device: torch.device) -> None:

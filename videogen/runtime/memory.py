@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import nn
@@ -11,7 +12,7 @@ from videogen.planning.memory_estimate import Memory
 from videogen.runtime.block_streaming import layer_stacks, stream
 from videogen.runtime.component_offload import ComponentOffload, Copier, Upload
 from videogen.runtime.device import free_memory
-from videogen.runtime.precision import is_quantized
+from videogen.runtime.precision import is_plain_linear
 
 logger = logging.getLogger(__name__)
 
@@ -49,20 +50,12 @@ def quantize(transformer: nn.Module, device: torch.device) -> None:
     """Quantize every Linear to float8 (e4m3) with one scale per output row; activations keep their dtype."""
     from torchao.quantization import Float8WeightOnlyConfig, quantize_  # noqa: PLC0415 - slow, and noisy
 
-    def suits(layer: nn.Module, name: str) -> bool:  # LoRA layers are not quantized
-        return type(layer) is nn.Linear and "lora_" not in name and not is_quantized(layer.weight)
-
-    convert_blocks(
-        transformer, device, lambda module: quantize_(module, Float8WeightOnlyConfig(), filter_fn=suits)
-    )
+    convert = partial(quantize_, config=Float8WeightOnlyConfig(), filter_fn=is_plain_linear)
+    convert_blocks(transformer, device, convert)
 
 
 def convert_blocks(
-    transformer: nn.Module,
-    device: torch.device,
-    convert: Callable[[nn.Module], object],
-    *,
-    rest: bool = True,
+    transformer: nn.Module, device: torch.device, convert: Callable[[nn.Module], object], *, rest: bool = True
 ) -> None:
     """Convert blocks one at a time on the device, and then what is no block (``rest``); all ends in RAM."""
     copier = Copier(device)

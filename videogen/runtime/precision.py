@@ -3,8 +3,10 @@
 The table of components gives the dtype of each part.
 """
 
+from typing import TypeGuard
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def set_precision(device: torch.device, dtype: torch.dtype) -> None:
@@ -21,6 +23,11 @@ def set_precision(device: torch.device, dtype: torch.dtype) -> None:
 def is_quantized(tensor: Tensor) -> bool:
     """Return True if a tensor represents numbers in another format, as torchao's do."""
     return hasattr(tensor, "__tensor_flatten__")
+
+
+def is_plain_linear(layer: nn.Module, name: str) -> TypeGuard[nn.Linear]:
+    """Return True for a linear layer that may be quantized: not yet quantized, and no layer of a LoRA."""
+    return type(layer) is nn.Linear and "lora_" not in name and not is_quantized(layer.weight)
 
 
 def inner_tensors(tensor: Tensor) -> list[str]:

@@ -10,7 +10,7 @@ per guidance branch and step. Source: spec skyreels_v2 section 10.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -43,7 +43,7 @@ class Decision:
 class Counting(ABC):
     """Policy that decides call by call from distances alone; computes always before the first ``reset``."""
 
-    def __init__(self, coefficients: tuple[float, ...], *, threshold: float, use_ret_steps: bool) -> None:
+    def __init__(self, coefficients: Sequence[float], *, threshold: float, use_ret_steps: bool) -> None:
         self.coefficients, self.threshold, self.use_ret_steps = coefficients, threshold, use_ret_steps
         self.reset(0)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from videogen.models.quantized_linear import QuantizedLinear
 from videogen.runtime.memory import convert_blocks
-from videogen.runtime.precision import is_quantized
+from videogen.runtime.precision import is_plain_linear
 
 GROUPS = (32, 16)  # weights of a row that share a scale in 4 bits; the first that divides the row
 
@@ -25,10 +25,7 @@ def quantize(transformer: nn.Module, device: torch.device, name: str) -> None:
         layers = [
             layer
             for place, layer in block.named_modules()
-            if type(layer) is nn.Linear
-            and not is_quantized(layer.weight)
-            and "lora_" not in place
-            and not any(part in exact for part in place.split("."))
+            if is_plain_linear(layer, place) and not any(part in exact for part in place.split("."))
         ]
         if name == "int4":
             _to_int4(layers)

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from videogen.tasks import config
+from videogen.tasks.config import Config
+
 
 class Package(NamedTuple):
     """A module that is not always installed, and how to get it."""
@@ -34,42 +37,12 @@ class AttentionKernel:
     largest_error: float = 0.01
 
 
-ATTENTION_KERNELS = {
-    kernel.name: kernel
-    for kernel in (
-        AttentionKernel(option="native", name="native"),  # torch chooses
-        AttentionKernel(option="cudnn", name="_native_cudnn", sdpa="CUDNN_ATTENTION", in_ring=True),
-        AttentionKernel(
-            option="flash",
-            name="flash",
-            package=Package("flash_attn", "pip install flash-attn --no-build-isolation"),
-            in_ring=True,
-        ),
-        AttentionKernel(
-            option="flash3",
-            name="_flash_3",
-            package=Package(
-                "flash_attn_interface",
-                "build flash-attention 3 (hopper/ of github.com/Dao-AILab/flash-attention)",
-            ),
-        ),
-        AttentionKernel(
-            option="sage",
-            name="sage",
-            package=Package(
-                "sageattention", "build sageattention 2.1.1 or newer (github.com/thu-ml/SageAttention)"
-            ),
-            in_ring=True,
-            largest_error=0.15,
-        ),
-        AttentionKernel(
-            option="xformers", name="xformers", package=Package("xformers", "pip install xformers")
-        ),
-        AttentionKernel(name="_native_flash", sdpa="FLASH_ATTENTION", in_ring=True),
-        AttentionKernel(name="_native_efficient", sdpa="EFFICIENT_ATTENTION"),
-        AttentionKernel(name="_native_math", sdpa="MATH"),
-    )
-}
+def _kernel(name: str, facts: Config) -> AttentionKernel:
+    package = Package(*facts["package"]) if "package" in facts else None
+    return AttentionKernel(**{**facts, "name": name, "package": package})
+
+
+ATTENTION_KERNELS = {name: _kernel(name, facts) for name, facts in config.read("attention_kernels").items()}
 BFLOAT16_CAPABILITY, FLOAT8_CAPABILITY = (8, 0), (8, 9)
 """Compute capabilities from which NVIDIA's GPUs calculate in these."""
 BACKENDS = {kernel.option: kernel.name for kernel in ATTENTION_KERNELS.values() if kernel.option}

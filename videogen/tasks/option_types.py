@@ -260,12 +260,12 @@ def lora(value: str) -> Lora:
     head, _, tail = file.rpartition(":")
     if head and tail in ("high", "low"):
         file, expert = head, tail
-    if not (HUB_FILE.fullmatch(file) or _is_whole_url(file)):
-        head, _, tail = file.rpartition(":")
-        if head:
-            try:
-                file, strength = head, float(tail)
-            except ValueError:
+    head, _, tail = file.rpartition(":")
+    if head and not HUB_FILE.fullmatch(file):
+        try:
+            file, strength = head, float(tail)
+        except ValueError:
+            if "://" not in file:  # a URL without a scale behind it
                 raise Reject(LORA_FORM, f"'{tail}' is not a number") from None
     if not math.isfinite(strength):
         raise Reject(LORA_FORM, "the scale must be a finite number")
@@ -274,20 +274,6 @@ def lora(value: str) -> Lora:
     if "://" in file or (HUB_FILE.fullmatch(file) and not local_path(file).exists()):
         return Lora(Path(file), strength, expert, file)
     return Lora(local_path(file), strength, expert, given=file)
-
-
-def _is_whole_url(value: str) -> bool:
-    """Return whether a value is a URL without a scale behind it."""
-    try:
-        float(value.rpartition(":")[2])
-    except ValueError:
-        return "://" in value
-    return False
-
-
-def recorded_loras(loras: Iterable[Lora]) -> list[str]:
-    """Return LoRAs as ``lora`` reads them."""
-    return [item.recorded for item in loras]
 
 
 class WeightFile(NamedTuple):
@@ -321,8 +307,8 @@ def recorded_file(file: WeightFile) -> str:
     return file.recorded
 
 
-def recorded_files(files: Iterable[WeightFile]) -> list[str]:
-    """Return weight files as ``expert_file`` reads them."""
+def recorded_files(files: Iterable[Lora | WeightFile]) -> list[str]:
+    """Return files as ``lora`` or ``expert_file`` reads them."""
     return [file.recorded for file in files]
 
 

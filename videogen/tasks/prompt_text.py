@@ -14,11 +14,6 @@ def clean_prompt(prompt: str) -> str:
     return re.sub(r"\s+", " ", repaired.strip()).strip()
 
 
-def unchanged(prompt: str) -> str:
-    """Return a prompt as it is."""
-    return prompt
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TextLimits:
     """How much of a prompt the encoders of a family see.
@@ -29,4 +24,4 @@ class TextLimits:
     """
 
     tokens: Mapping[str, int]
-    clean: Callable[[str], str] = unchanged
+    clean: Callable[[str], str] = str

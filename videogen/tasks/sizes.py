@@ -52,7 +52,8 @@ def choose_size(
         pick: (rows of the class, width, height of the input) -> size.
 
     Raises:
-        InputError: half a size, two ways of giving one, a size or class the model does not have.
+        InputError: half a size, two ways of giving one, one that is no multiple of the grid's unit, a size or
+            class the model does not have.
     """
     height, width, size = options.height, options.width, options.size
     if (height is None) != (width is None):
@@ -66,6 +67,9 @@ def choose_size(
         for flag, side in (("--height", height), ("--width", width)):
             if side > most:
                 raise InputError(flag, side, f"at most {most}", f"nearest {most}")
+            if side % grid.unit:
+                fit = max(grid.unit, round(side / grid.unit) * grid.unit)
+                raise InputError(flag, side, f"must be a multiple of {grid.unit}", f"nearest {fit}")
         return height, width
     if size is not None:
         return _supported(size, tables, grid)

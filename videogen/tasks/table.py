@@ -33,7 +33,7 @@ TASKS: dict[str, TaskSpec] = {name: rows[0] for name, rows in VARIANTS.items()}
 
 def summary(name: str) -> str:
     """Return what a task makes, and with which models."""
-    brands = dict.fromkeys(row.brand for row in VARIANTS[name])
+    brands = dict.fromkeys(row.brand or row.family for row in VARIANTS[name])
     return f"{TASKS[name].summary} ({', '.join(brands)})"
 
 
@@ -56,10 +56,7 @@ def find(name: str | None, flag: str = "--task_type") -> TaskSpec:
         raise InputError(flag, None, "none given", f"choose one of {available}")
     close = nearest(name, TASKS)
     raise InputError(
-        flag,
-        name,
-        f"must be one of {available}",
-        f"nearest {close}" if close else "see --list_tasks",
+        flag, name, f"must be one of {available}", f"nearest {close}" if close else "see --list_tasks"
     )
 
 

@@ -133,22 +133,16 @@ def unchanged(options: Options) -> Options:
     return options
 
 
-def as_listed(table: int | Sequence[Bucket]) -> Sequence[Bucket]:
-    """Return the sizes of a class as configs/sizes.yaml lists them."""
-    assert not isinstance(table, int)
-    return table
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TaskSpec:
     """One task with the models of one family.
 
     Args:
         family: whose models these are; a task may have several rows, and the checkpoint found decides.
-        brand: what lists of tasks call these models.
+        brand: what lists of tasks call these models, where that is not the family.
         summary: what the task makes; that of its first row counts.
         helps: option -> what the help text says of it, where that is not what its row says.
-        config_name: of its YAML file.
+        config_name: of its YAML file, where that is not the task's.
         pipeline: 'module:class' of its pipeline.
         layouts: names of the checkpoint layouts it can read, the published one first.
         components: what its pipeline needs -> which component of the checkpoint that is.
@@ -161,7 +155,7 @@ class TaskSpec:
         network: what the transformer must be like.
         warnings: see warnings.py.
         describes: without a prompt, a model describes the input video.
-        size_class: an entry of configs/sizes.yaml -> its sizes.
+        sizes_of: the number that configs/sizes.yaml may have in place of a class's sizes -> these sizes.
         memory: how much memory the models take.
         text: how much of a prompt its encoders see.
         resolve_defaults: options -> the same with those that depend on others.
@@ -171,12 +165,10 @@ class TaskSpec:
 
     name: str
     family: str
-    config_name: str
     pipeline: str
     layouts: tuple[str, ...]
     components: Mapping[str, str]
     tiny: Mapping[str, str]
-    inputs: Mapping[str, Files]
     arguments: tuple[str, ...]
     options: tuple[str, ...]
     shape: Callable[[Options, Inputs, SizeTables], Shape]
@@ -184,11 +176,13 @@ class TaskSpec:
     warnings: Callable[[Options, Collection[str], Inputs], Iterator[str]]
     memory: FamilyMemory
     text: TextLimits
-    brand: str
+    config_name: str = ""
+    brand: str = ""
     summary: str = ""
+    inputs: Mapping[str, Files] = field(default_factory=dict)
     helps: Mapping[str, str] = field(default_factory=dict)
     describes: bool = False
-    size_class: Callable[[int | Sequence[Bucket]], Sequence[Bucket]] = as_listed
+    sizes_of: Callable[[int], Sequence[Bucket]] | None = None
     resolve_defaults: Callable[[Options], Options] = unchanged
     requires: Mapping[str, str] = field(default_factory=dict)
     fixed_options: Mapping[str, str] = field(default_factory=dict)
@@ -205,7 +199,7 @@ class TaskSpec:
 
     def config(self) -> Config:
         """Return its YAML file."""
-        return config.read(self.config_name)
+        return config.read(self.config_name or self.name)
 
     def models(self) -> list[Model]:
         """Return the published repositories; the first is the default."""
@@ -261,7 +255,7 @@ class TaskSpec:
         """Return the size classes for the checkpoint found."""
         names = [self.config()["sizes"], *([_tiny(checkpoint)["sizes"]] if _tiny(checkpoint) else [])]
         return {
-            size: self.size_class(table)
+            size: self.sizes_of(table) if self.sizes_of and isinstance(table, int) else table
             for name in names
             for size, table in config.read("sizes")[name].items()
         }

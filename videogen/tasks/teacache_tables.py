@@ -5,10 +5,12 @@ section 10.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
 from videogen.errors import InputError, nearest
+from videogen.tasks import config
 
 FLAG = "--teacache_model"
 SNAPSHOT = re.compile(r"models--[^/\\]+?--([^/\\]+)[/\\]snapshots")  # in a Hugging Face cache
@@ -26,26 +28,15 @@ class Table:
     """
 
     name: str
-    plain: tuple[float, ...]
-    retained: tuple[float, ...]
+    plain: Sequence[float]
+    retained: Sequence[float]
     width: int | None = None
 
-    def coefficients(self, use_ret_steps: bool) -> tuple[float, ...]:
+    def coefficients(self, use_ret_steps: bool) -> Sequence[float]:
         return self.retained if use_ret_steps else self.plain
 
 
-# fmt: off
-TABLES = (
-    Table("I2V-540P", (-302.33167, 223.948934, -52.546397, 5.8734844, -0.201973289),
-          (257151.496, -35422.9917, 1402.86849, -13.5890334, 0.132517977)),
-    Table("I2V-720P", (-114.36346466, 65.26524496, -18.82220707, 4.91518089, -0.23412683),
-          (8107.05460, 2133.93892, -372.934672, 16.6203073, -0.0417769401)),
-    Table("T2V-1.3B", (2396.76752, -1311.10545, 201.331979, -8.29855975, 0.137887774),
-          (-52186.2437, 9230.41404, -528.275948, 13.6987616, -0.0499875664), width=1536),
-    Table("T2V-14B", (-5784.54975374, 5449.50911966, -1811.16591783, 256.27178429, -13.02252404),
-          (-303318.725, 49053.7029, -2655.30556, 58.7365115, -0.315583525), width=5120),
-)
-# fmt: on
+TABLES = tuple(Table(name, **row) for name, row in config.read("teacache").items())
 NAMES = tuple(table.name for table in TABLES)
 
 

@@ -2,7 +2,7 @@
 
 from transformers import CLIPTextConfig, CLIPTextModel, LlavaConfig, LlavaModel
 
-from videogen.checkpoints.networks import hunyuan as names
+from videogen.checkpoints.networks.hunyuan import TABLES
 from videogen.models.component import NOT_BFLOAT16, Arguments, Component, Shapes, stated
 from videogen.models.hunyuan.transformer import make_dit, make_vae
 from videogen.tasks.config import Config
@@ -58,22 +58,25 @@ def vae_config(config: Config, shapes: Shapes) -> Arguments:
 
 COMPONENTS = {
     "hunyuan_transformer": Component(
-        tables=(names.DIT, names.DIFFUSERS_DIT), config=dit_config, make=make_dit, keeps_quantized=True
+        tables=(TABLES["DIT"], TABLES["DIFFUSERS_DIT"]),
+        config=dit_config,
+        make=make_dit,
+        keeps_quantized=True,
     ),
     "hunyuan_vae": Component(
-        tables=(names.VAE,),
+        tables=(TABLES["VAE"],),
         config=vae_config,
         make=make_vae,
         float32="",  # all of it
     ),
     "llava": Component(
-        tables=(names.LLAVA,),
+        tables=(TABLES["LLAVA"],),
         config=lambda config, _: dict(config),
         make=lambda values: LlavaModel(LlavaConfig.from_dict(values)),
         instead=NOT_BFLOAT16,
     ),
     "clip_text": Component(
-        tables=(names.CLIP_TEXT,),
+        tables=(TABLES["CLIP_TEXT"],),
         config=lambda config, _: dict(config.get("text_config") or config),
         make=lambda values: CLIPTextModel(CLIPTextConfig.from_dict(values)),
         instead=NOT_BFLOAT16,

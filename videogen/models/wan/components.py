@@ -15,7 +15,7 @@ from transformers import (
 
 from videogen.checkpoints.json_files import read_json
 from videogen.checkpoints.model_features import HEAD_DIM
-from videogen.checkpoints.networks import wan as names
+from videogen.checkpoints.networks.wan import TABLES
 from videogen.media.inputs import SAMPLE_RATE
 from videogen.models.component import NOT_BFLOAT16, Arguments, Component, Shapes, stated
 from videogen.models.wan.transformer import FLOAT32_PARTS, WanDiT
@@ -153,7 +153,7 @@ def wav2vec2_config(config: Config, shapes: Shapes) -> Arguments:
 
 
 _TRANSFORMER = Component(
-    tables=(names.DIT, names.DIFFUSERS_DIT),
+    tables=(TABLES["DIT"], TABLES["DIFFUSERS_DIT"]),
     config=wan_config,
     make=lambda values: WanDiT(**values),
     float32=rf"\b({'|'.join(FLOAT32_PARTS)})\b",
@@ -164,25 +164,25 @@ COMPONENTS = {
     "transformer_2": _TRANSFORMER,
     "shot_transformer": _TRANSFORMER,
     "vae": Component(
-        tables=(names.VAE, names.RESIDUAL_VAE, names.DIFFUSERS_VAE),
+        tables=(TABLES["VAE"], TABLES["RESIDUAL_VAE"], TABLES["DIFFUSERS_VAE"]),
         config=vae_config,
         make=lambda values: AutoencoderKLWan(**values),
         float32="",  # all of it
     ),
     "text_encoder": Component(
-        tables=(names.UMT5, names.DIFFUSERS_UMT5, names.GGUF_UMT5),
+        tables=(TABLES["UMT5"], TABLES["DIFFUSERS_UMT5"], TABLES["GGUF_UMT5"]),
         config=umt5_config,
         make=lambda values: UMT5EncoderModel(UMT5Config(**values)),
         instead={torch.float16: torch.bfloat16},  # it overflows in float16
     ),
     "image_encoder": Component(
-        tables=(names.CLIP, names.DIFFUSERS_CLIP),
+        tables=(TABLES["CLIP"], TABLES["DIFFUSERS_CLIP"]),
         config=clip_config,
         make=lambda values: CLIPVisionModel(CLIPVisionConfig(**values)),
         instead=NOT_BFLOAT16,
     ),
     "audio_encoder": Component(
-        tables=(names.WAV2VEC2,),
+        tables=(TABLES["WAV2VEC2"],),
         config=wav2vec2_config,
         make=lambda values: Wav2Vec2Model(Wav2Vec2Config(**values)),
         float32="",  # all of it

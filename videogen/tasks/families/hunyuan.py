@@ -4,7 +4,6 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
 from videogen.tasks.config import Config
-from videogen.tasks.families.wan import check_unit
 from videogen.tasks.geometry import TIME_STRIDE, Bucket, Grid, Roll, Shape, latent_frames
 from videogen.tasks.memory_model import FamilyMemory, NetworkMemory, NetworkSize, VaeMemory
 from videogen.tasks.options import Options
@@ -35,7 +34,6 @@ def hunyuan_image_to_video(
     (image,) = inputs["input_image"]
     source = (image.width, image.height)
     height, width = choose_size(options, tables, source, HUNYUAN_GRID, crop_size)
-    check_unit(height, width, HUNYUAN_GRID)
     frames = choose_num_frames(options, options.fps, after_image=True)
     return Shape(
         height=height,
@@ -119,11 +117,6 @@ def crop_size(table: Sequence[Bucket], width: int, height: int) -> tuple[int, in
     return rows, columns
 
 
-def size_class(base: int | Sequence[Bucket]) -> Sequence[Bucket]:
-    """Return the sizes of a class: a table as it is, or those of about ``base`` squared."""
-    return crop_sizes(base) if isinstance(base, int) else base
-
-
 def _vae_width(config: Config) -> float:
     return next(iter(config.get("block_out_channels", ())), HUNYUAN_VAE_WIDTH)
 
@@ -186,7 +179,7 @@ TOKEN_REPLACE = TaskSpec(
         cached_outputs=_cached_outputs,
     ),
     text=TextLimits(tokens={"tokenizer": 256, "tokenizer_2": 75}),  # of llava, and of CLIP without its ends
-    size_class=size_class,
+    sizes_of=crop_sizes,
     resolve_defaults=resolve_stability,
     requires={"embedded_cfg_scale": "guidance"},
     fixed_options={"i2v_condition_type": "token_replace"},

@@ -6,20 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from videogen.errors import InputError
-from videogen.tasks.families.wan import (
-    SIZE_AND_LENGTH,
-    TEACACHE,
-    TEXT_ONLY,
-    WAN_ARGUMENTS,
-    WAN_COMPONENTS,
-    WAN_MEMORY,
-    WAN_PLACES,
-    WAN_TEXT,
-    WITH_IMAGE,
-    one_roll,
-    orientation_of,
-    text_to_video,
-)
+from videogen.tasks.families import wan
 from videogen.tasks.forcing_schedule import count_rows, segment_lengths
 from videogen.tasks.geometry import MAX_POSITIONS, TIME_STRIDE, Roll, Shape, floor_frames, latent_frames
 from videogen.tasks.options import Options
@@ -37,7 +24,7 @@ LONGEST_BASE = 121  # frames of a segment; recommended for 720P
 
 def image_to_video(options: Options, inputs: Inputs, tables: SizeTables) -> Shape:
     """Return a shape that is landscape or portrait as the image is."""
-    shape = one_roll(options, tables, orientation_of(inputs["input_image"]))
+    shape = wan.one_roll(options, tables, wan.orientation_of(inputs["input_image"]))
     return replace(shape, encoded_frames=shape.num_frames)
 
 
@@ -45,7 +32,7 @@ def diffusion_forcing(options: Options, inputs: Inputs, tables: SizeTables) -> S
     """Return a shape of segments of at most --base_num_frames (spec skyreels_v2 section 9)."""
     video, image, end = (inputs[name] for name in ("input_video", "input_image", "end_image"))
     _check_forcing_inputs(options, video, image, end)
-    height, width = choose_size(options, tables, orientation_of(video or image))
+    height, width = choose_size(options, tables, wan.orientation_of(video or image))
     if video and options.num_frames:
         options = options.replace(num_frames=floor_frames(options.num_frames))
     frames = choose_num_frames(options, options.fps, None)
@@ -176,45 +163,40 @@ def forcing_warnings(options: Options, asked: Collection[str], inputs: Inputs) -
 
 
 TAKEN_OVER = {"SkyReelsV2Transformer3DModel": "transformer"}
-LAYOUTS = (Layout(name="SkyReels-V2", shared_markers=("Wan2.1_VAE.pth", "config.json"), places=WAN_PLACES),)
-V2_OPTIONS = (*SIZE_AND_LENGTH, *TEACACHE, "teacache_fixed", "prompt_enhancer", "vlm_device")
+LAYOUTS = (Layout(name="SkyReels-V2", shared_markers=("Wan2.1_VAE.pth", "config.json"), places=wan.PLACES),)
+V2_OPTIONS = (*wan.SIZE_AND_LENGTH, *wan.TEACACHE, "teacache_fixed", "prompt_enhancer", "vlm_device")
 TEXT_TO_VIDEO = TaskSpec(
     name="text_to_video",
     family="SkyReels-V2",
-    brand="SkyReels-V2",
-    config_name="text_to_video",
     summary="a video from a text",
     pipeline="videogen.pipelines.text_to_video:TextToVideoPipeline",
     layouts=("SkyReels-V2", "diffusers"),
-    components=WAN_COMPONENTS,
+    components=wan.COMPONENTS,
     tiny={"skyreels-v2-t2v": "skyreels-v2-t2v"},
-    inputs={},
-    arguments=WAN_ARGUMENTS,
+    arguments=wan.ARGUMENTS,
     options=V2_OPTIONS,
-    shape=text_to_video,
-    network=replace(TEXT_ONLY, fps=False),
+    shape=wan.text_to_video,
+    network=replace(wan.TEXT_ONLY, fps=False),
     warnings=unguided_warnings,
-    memory=WAN_MEMORY,
-    text=WAN_TEXT,
+    memory=wan.MEMORY,
+    text=wan.TEXT,
 )
 TASKS = (
     TEXT_TO_VIDEO,
     replace(
         TEXT_TO_VIDEO,
         name="image_to_video",
-        config_name="image_to_video",
         summary="a video that begins with an image",
         pipeline="videogen.pipelines.image_to_video:ImageToVideoPipeline",
-        components=WAN_COMPONENTS | {"image_encoder": "image_encoder"},
+        components=wan.COMPONENTS | {"image_encoder": "image_encoder"},
         tiny={"skyreels-v2-i2v": "skyreels-v2-i2v"},
         inputs={"input_image": Files("image", 1, 1), "end_image": Files("image", 0, 1)},
         shape=image_to_video,
-        network=WITH_IMAGE,
+        network=wan.WITH_IMAGE,
     ),
     replace(
         TEXT_TO_VIDEO,
         name="diffusion_forcing",
-        config_name="diffusion_forcing",
         summary="a long video from a text, an image, two images or a video",
         helps={
             "prompt": "what the video shows; not needed with --roll_prompts or --captioner",
@@ -240,7 +222,7 @@ TASKS = (
             *("num_frames", "roll_prompts", "captioner", "vlm_path", "new_frames_only", "keep_parts"),
         ),
         shape=diffusion_forcing,
-        network=TEXT_ONLY,
+        network=wan.TEXT_ONLY,
         warnings=forcing_warnings,
     ),
 )

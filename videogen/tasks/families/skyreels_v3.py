@@ -8,16 +8,7 @@ from videogen.errors import InputError
 from videogen.media.inputs import AVATAR_FPS
 from videogen.media.output_formats import WITH_SOUND, has_sound
 from videogen.tasks.avatar_clips import TARGET_FRAMES, plan_clips
-from videogen.tasks.families.wan import (
-    SIZE_AND_LENGTH,
-    TEACACHE,
-    TEXT_ONLY,
-    WAN_COMPONENTS,
-    WAN_MEMORY,
-    WAN_PLACES,
-    WAN_TEXT,
-    WITH_IMAGE,
-)
+from videogen.tasks.families import wan
 from videogen.tasks.geometry import SIZE_UNIT, TIME_STRIDE, Roll, Shape, floor_frames, latent_frames
 from videogen.tasks.options import Options, Size
 from videogen.tasks.sizes import Inputs, Picture, SizeTables, choose_num_frames, choose_size
@@ -211,35 +202,33 @@ LAYOUTS = (
         name="SkyReels-V3 extension",
         markers=("shot_transformer",),
         shared_markers=("transformer",),
-        places={**WAN_PLACES, "transformer": "transformer/", "shot_transformer": "shot_transformer/"},
+        places={**wan.PLACES, "transformer": "transformer/", "shot_transformer": "shot_transformer/"},
     ),
     Layout(
         name="SkyReels-V3 avatar",
         markers=("chinese-wav2vec2-base",),
-        places={**WAN_PLACES, "audio_encoder": "chinese-wav2vec2-base/"},
+        places={**wan.PLACES, "audio_encoder": "chinese-wav2vec2-base/"},
     ),
 )
 REFERENCE = TaskSpec(
     name="reference_to_video",
     family="SkyReels-V3",
-    brand="SkyReels-V3",
-    config_name="reference_to_video",
     summary="a video of the subjects in 1-4 reference images",
     pipeline="videogen.pipelines.reference_to_video:ReferenceToVideoPipeline",
     layouts=("diffusers",),
-    components=WAN_COMPONENTS,
+    components=wan.COMPONENTS,
     tiny={"skyreels-v3-r2v": "skyreels-v3-r2v"},
     inputs={"ref_imgs": Files("image", 1, REFERENCE_SLOTS)},
     arguments=(
         *("prompt", "negative_prompt", "height", "width", "num_frames", "num_inference_steps"),
         *("shift", "sample_solver", "guidance_scale", "guidance_scale_img"),
     ),
-    options=(*SIZE_AND_LENGTH, *TEACACHE),
+    options=(*wan.SIZE_AND_LENGTH, *wan.TEACACHE),
     shape=reference_to_video,
-    network=TEXT_ONLY,
+    network=wan.TEXT_ONLY,
     warnings=guidance_warnings,
-    memory=WAN_MEMORY,
-    text=WAN_TEXT,
+    memory=wan.MEMORY,
+    text=wan.TEXT,
 )
 EXTENSION_ARGUMENTS = (
     *("prompt", "negative_prompt", "height", "width", "rolls", "num_inference_steps", "shift"),
@@ -248,7 +237,6 @@ EXTENSION_ARGUMENTS = (
 EXTENSION = replace(
     REFERENCE,
     name="single_shot_extension",
-    config_name="single_shot_extension",
     summary="a video goes on in the same shot, 1-30 s",
     pipeline="videogen.pipelines.single_shot_extension:SingleShotExtensionPipeline",
     layouts=("SkyReels-V3 extension", "diffusers"),
@@ -259,7 +247,7 @@ EXTENSION = replace(
         "(frames, latents)"
     },
     arguments=(*EXTENSION_ARGUMENTS, "handover"),
-    options=("duration", "roll_prompts", "prepend_input", "keep_audio", "keep_parts", *TEACACHE),
+    options=("duration", "roll_prompts", "prepend_input", "keep_audio", "keep_parts", *wan.TEACACHE),
     shape=single_shot_extension,
     warnings=extension_warnings,
 )
@@ -269,10 +257,9 @@ TASKS = (
     replace(
         EXTENSION,
         name="shot_switching_extension",
-        config_name="shot_switching_extension",
         summary="a video goes on with a cut to another shot, 2-5 s",
         pipeline="videogen.pipelines.shot_switching_extension:ShotSwitchingExtensionPipeline",
-        components=WAN_COMPONENTS | {"transformer": "shot_transformer"},
+        components=wan.COMPONENTS | {"transformer": "shot_transformer"},
         helps={},
         arguments=EXTENSION_ARGUMENTS,
         shape=shot_switching_extension,
@@ -280,7 +267,6 @@ TASKS = (
     replace(
         REFERENCE,
         name="talking_avatar",
-        config_name="talking_avatar",
         summary="a portrait speaks",
         helps={
             "prompt": "what a hidden first clip shows, and the only one of a short video",
@@ -290,7 +276,7 @@ TASKS = (
         },
         pipeline="videogen.pipelines.talking_avatar:TalkingAvatarPipeline",
         layouts=("SkyReels-V3 avatar", "diffusers"),
-        components=WAN_COMPONENTS | {"image_encoder": "image_encoder", "audio_encoder": "audio_encoder"},
+        components=wan.COMPONENTS | {"image_encoder": "image_encoder", "audio_encoder": "audio_encoder"},
         tiny={"skyreels-v3-avatar": "skyreels-v3-avatar"},
         inputs={"input_image": Files("image", 1, 1), "input_audio": Files("audio", 1, 1)},
         arguments=(
@@ -300,7 +286,7 @@ TASKS = (
         ),
         options=("num_frames", "audio_track", "keep_parts"),
         shape=talking_avatar,
-        network=replace(WITH_IMAGE, audio=True),
+        network=replace(wan.WITH_IMAGE, audio=True),
         warnings=avatar_warnings,
     ),
 )

@@ -18,22 +18,22 @@ PUBLISHED_VAE_WIDTH = 96
 WAN21_VAE = VaeMemory(decode=156.0, picture=20.3, video=93.5)
 
 LANDSCAPE = (16, 9)  # width, height
-WAN_COMPONENTS = {name: name for name in ("transformer", "vae", "text_encoder", "tokenizer")}
+COMPONENTS = {name: name for name in ("transformer", "vae", "text_encoder", "tokenizer")}
 # A transformer that sees latents and text, nothing else; and one that sees an image as well.
 TEXT_ONLY = NetworkTraits(kind="Wan", in_channels=16, image=False, audio=False, experts=1)
 WITH_IMAGE = replace(TEXT_ONLY, in_channels=36, image=True)
 # Places in model folders.
-WAN_PLACES = {
+PLACES = {
     "transformer": "./",
     "vae": "Wan2.1_VAE.pth",
     "text_encoder": "models_t5_umt5-xxl-enc-bf16.pth",
     "tokenizer": "google/umt5-xxl/",
     "image_encoder": "models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth",
 }
-WAN_TEXT = TextLimits(
+TEXT = TextLimits(
     tokens={"tokenizer": 511}, clean=clean_prompt
 )  # a 512th ends it (spec skyreels_v3 section 3)
-WAN_ARGUMENTS = (
+ARGUMENTS = (
     *("prompt", "negative_prompt", "height", "width", "num_frames", "num_inference_steps", "shift"),
     *("sample_solver", "guidance_scale"),
 )
@@ -42,7 +42,7 @@ WAN_ARGUMENTS = (
 def text_to_video(options: Options, inputs: Inputs, tables: SizeTables) -> Shape:
     """Return a landscape shape unless --size or --height --width say otherwise."""
     del inputs
-    return one_roll(options, tables, LANDSCAPE)
+    return one_roll(options, tables)
 
 
 def first_frame_of(inputs: Inputs) -> Picture:
@@ -53,7 +53,7 @@ def first_frame_of(inputs: Inputs) -> Picture:
 def one_roll(
     options: Options,
     tables: SizeTables,
-    orientation: tuple[int, int],
+    orientation: tuple[int, int] = LANDSCAPE,
     *,
     fit: Callable[[int, int, int], tuple[int, int]] | None = None,
     source: Picture | None = None,
@@ -66,9 +66,7 @@ def one_roll(
         fit: (area, width, height) -> size in the ratio of ``source``.
     """
     height, width = choose_size(options, tables, orientation, grid)
-    if options.height is not None:
-        check_unit(height, width, grid)
-    elif fit is not None and source is not None:
+    if options.height is None and fit is not None and source is not None:
         height, width = _fitted(fit, height * width, source, grid)
     frames = choose_num_frames(options, options.fps, after_image=after_image)
     roll = Roll(latent_frames=latent_frames(frames), num_frames=frames)
@@ -78,14 +76,6 @@ def one_roll(
     return Shape(
         height=height, width=width, fps=options.fps, rolls=(roll,), forwards_per_step=forwards, grid=grid
     )
-
-
-def check_unit(height: int, width: int, grid: Grid) -> None:
-    """Refuse exact sizes that are no multiples of a grid's unit."""
-    for flag, pixels in (("--height", height), ("--width", width)):
-        if pixels % grid.unit:
-            near = max(grid.unit, round(pixels / grid.unit) * grid.unit)
-            raise InputError(flag, pixels, f"must be a multiple of {grid.unit}", f"nearest {near}")
 
 
 def _fitted(
@@ -133,7 +123,7 @@ def _cached_outputs(config: Config) -> int:
     return 3 * config.get("num_layers", 40)  # attention twice, and feed-forward
 
 
-WAN_MEMORY = FamilyMemory(
+MEMORY = FamilyMemory(
     vae=WAN21_VAE,
     encoders={"text_encoder": 512, "image_encoder": 257, "audio_encoder": 0},
     float32=("vae", "audio_encoder"),

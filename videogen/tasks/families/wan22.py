@@ -4,19 +4,7 @@ import math
 from dataclasses import replace
 
 from videogen.tasks.config import Config
-from videogen.tasks.families.wan import (
-    LANDSCAPE,
-    SIZE_AND_LENGTH,
-    TEXT_ONLY,
-    WAN_ARGUMENTS,
-    WAN_COMPONENTS,
-    WAN_MEMORY,
-    WAN_PLACES,
-    WAN_TEXT,
-    first_frame_of,
-    one_roll,
-    text_to_video,
-)
+from videogen.tasks.families import wan
 from videogen.tasks.geometry import Grid, Shape, area_size
 from videogen.tasks.memory_model import VaeMemory
 from videogen.tasks.options import Options
@@ -32,29 +20,21 @@ WAN22_VAE = VaeMemory(decode=209.5, picture=15.4, video=64.2)
 
 def wan22_image_to_video(options: Options, inputs: Inputs, tables: SizeTables) -> Shape:
     """Return the A14B's shape: --size is an area, and the ratio is the image's (spec wan22 section 4)."""
-    shape = one_roll(
-        options,
-        tables,
-        LANDSCAPE,
-        fit=area_size,
-        source=first_frame_of(inputs),
-        after_image=bool(inputs.get("end_image")),
-    )
+    source, ends = wan.first_frame_of(inputs), bool(inputs.get("end_image"))
+    shape = wan.one_roll(options, tables, fit=area_size, source=source, after_image=ends)
     return replace(shape, encoded_frames=shape.num_frames)
 
 
 def wan22_5b_text_to_video(options: Options, inputs: Inputs, tables: SizeTables) -> Shape:
     """Return the 5B's shape without an image: as --size says."""
     del inputs
-    return one_roll(options, tables, LANDSCAPE, grid=WAN22_GRID)
+    return wan.one_roll(options, tables, grid=WAN22_GRID)
 
 
 def wan22_5b_image_to_video(options: Options, inputs: Inputs, tables: SizeTables) -> Shape:
     """Return the 5B's shape with an image: of its ratio, in the area that --size says."""
-    source = first_frame_of(inputs)
-    shape = one_roll(
-        options, tables, LANDSCAPE, fit=covered_size, source=source, grid=WAN22_GRID, after_image=True
-    )
+    source = wan.first_frame_of(inputs)
+    shape = wan.one_roll(options, tables, fit=covered_size, source=source, grid=WAN22_GRID, after_image=True)
     return replace(shape, encoded_frames=1)
 
 
@@ -88,19 +68,15 @@ LAYOUTS = (
     Layout(
         name="Wan2.2 A14B",
         markers=("high_noise_model", "low_noise_model"),
-        places={**WAN_PLACES, "transformer": "high_noise_model/", "transformer_2": "low_noise_model/"},
+        places={**wan.PLACES, "transformer": "high_noise_model/", "transformer_2": "low_noise_model/"},
     ),
-    Layout(
-        name="Wan2.2 5B",
-        markers=("Wan2.2_VAE.pth",),
-        places={**WAN_PLACES, "vae": "Wan2.2_VAE.pth"},
-    ),
+    Layout(name="Wan2.2 5B", markers=("Wan2.2_VAE.pth",), places={**wan.PLACES, "vae": "Wan2.2_VAE.pth"}),
 )
 IMAGE = {"input_image": Files("image", 1, 1)}
 IMAGES = {**IMAGE, "end_image": Files("image", 0, 1)}
 VIDEO = {"input_video": Files("video", 1, 1), "input_image": Files("image", 0, 1)}
-FRESH_OPTIONS = (*SIZE_AND_LENGTH, "prompt_enhancer", "vlm_device")
-VIDEO_OPTIONS = (*SIZE_AND_LENGTH, "vlm_path", "vlm_device", "custom_prompt", "save_last_frame")
+FRESH_OPTIONS = (*wan.SIZE_AND_LENGTH, "prompt_enhancer", "vlm_device")
+VIDEO_OPTIONS = (*wan.SIZE_AND_LENGTH, "vlm_path", "vlm_device", "custom_prompt", "save_last_frame")
 A14B = TaskSpec(
     name="text_to_video",
     family="Wan2.2 A14B",
@@ -112,16 +88,15 @@ A14B = TaskSpec(
     },
     pipeline="videogen.pipelines.wan22_a14b:Wan22A14BPipeline",
     layouts=("Wan2.2 A14B", "diffusers"),
-    components=WAN_COMPONENTS | {"transformer_2": "transformer_2"},
+    components=wan.COMPONENTS | {"transformer_2": "transformer_2"},
     tiny={"wan22-a14b": "wan22-t2v-a14b"},
-    inputs={},
-    arguments=(*WAN_ARGUMENTS, "boundary"),
+    arguments=(*wan.ARGUMENTS, "boundary"),
     options=FRESH_OPTIONS,
-    shape=text_to_video,
-    network=replace(TEXT_ONLY, experts=2),
+    shape=wan.text_to_video,
+    network=replace(wan.TEXT_ONLY, experts=2),
     warnings=unguided_warnings,
-    memory=WAN_MEMORY,
-    text=WAN_TEXT,
+    memory=wan.MEMORY,
+    text=wan.TEXT,
 )
 A14B_FROM_IMAGE = replace(
     A14B,
@@ -130,25 +105,21 @@ A14B_FROM_IMAGE = replace(
     tiny={"wan22-a14b": "wan22-i2v-a14b"},
     inputs=IMAGES,
     shape=wan22_image_to_video,
-    network=replace(TEXT_ONLY, experts=2, in_channels=36),
+    network=replace(wan.TEXT_ONLY, experts=2, in_channels=36),
 )
-TI2V_5B = TaskSpec(
-    name="text_to_video",
+TI2V_5B = replace(
+    A14B,
     family="Wan2.2 5B",
-    brand="Wan2.2",
     config_name="wan22-5b",
+    helps={},
     pipeline="videogen.pipelines.wan22_5b:Wan22TI2V5BPipeline",
     layouts=("Wan2.2 5B", "diffusers"),
-    components=WAN_COMPONENTS,
+    components=wan.COMPONENTS,
     tiny={"wan22-5b": "wan22-5b"},
-    inputs={},
-    arguments=WAN_ARGUMENTS,
-    options=FRESH_OPTIONS,
+    arguments=wan.ARGUMENTS,
     shape=wan22_5b_text_to_video,
-    network=replace(TEXT_ONLY, in_channels=48),
-    warnings=unguided_warnings,
-    memory=replace(WAN_MEMORY, vae=WAN22_VAE, vae_width=_vae_width),
-    text=WAN_TEXT,
+    network=replace(wan.TEXT_ONLY, in_channels=48),
+    memory=replace(wan.MEMORY, vae=WAN22_VAE, vae_width=_vae_width),
 )
 TI2V_5B_FROM_IMAGE = replace(TI2V_5B, name="image_to_video", inputs=IMAGE, shape=wan22_5b_image_to_video)
 TASKS = (
