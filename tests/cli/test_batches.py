@@ -100,7 +100,7 @@ def test_a_failing_item_is_recorded_and_the_rest_goes_on(cli, r2v, tmp_path, mon
 
 def test_a_batch_survives_a_checkpoint_that_does_not_fit(cli, r2v, tmp_path):
     model = shutil.copytree(GOLDEN / "skyreels_v3/checkpoint-r2v", tmp_path / "model")
-    (model / "tokenizer/tokenizer.json").write_text("what?")
+    (model / "tokenizer/tokenizer.json").write_text("{}")
     jobs = [{}, {"model_id": str(model)}, {"seed": 7}]
     lines = "\n".join(json.dumps({"prompt": "x", **job}) for job in jobs)
     (tmp_path / "jobs.jsonl").write_text(lines)

@@ -129,9 +129,9 @@ def test_an_input_that_changes_during_the_run_is_one_line(cli, r2v, tmp_path, mo
 
     image, plain = tmp_path / "in.png", session.set_up
 
-    def set_up(plan):
+    def set_up(plan, reporter):
         image.unlink() if change == "removed" else image.write_bytes(b"x")
-        return plain(plan)
+        return plain(plan, reporter)
 
     shutil.copy(REFS / "robot.png", image)
     monkeypatch.setattr(session, "set_up", set_up)
