@@ -108,10 +108,8 @@ class HunyuanImageToVideoPipeline(LoraMixin, VideoPipeline, HunyuanVideoLoraLoad
         if guidance_scale > 1:
             branches["uncond"] = (negative_prompt, Image.new("RGB", image.size))
         guidance = ClassifierFree(guidance_scale) if guidance_scale > 1 else SinglePass()
-        rows = {
-            branch: self.encode(*read, prompt_template or hunyuan_text.TEMPLATE)
-            for branch, read in branches.items()
-        }
+        template = prompt_template or hunyuan_text.TEMPLATE
+        rows = {branch: self.encode(*read, template) for branch, read in branches.items()}
         summaries = {branch: self.summarize(text) for branch, (text, _) in branches.items()}
 
         # 3. Denoise; the first frame is put back, or the image is concatenated.
@@ -130,9 +128,8 @@ class HunyuanImageToVideoPipeline(LoraMixin, VideoPipeline, HunyuanVideoLoraLoad
         def pin(latents: Tensor, _: int) -> Tensor:
             return torch.cat([first, latents[:, :, 1:]], dim=2)
 
-        solver = self.make_solver(
-            "euler", num_inference_steps, shift, generator, sigma_min=1 / num_inference_steps
-        )
+        last = 1 / num_inference_steps
+        solver = self.make_solver("euler", num_inference_steps, shift, generator, sigma_min=last)
         put_back = None if concat else pin
         latents = self.denoise(noise, solver, predict, callback_on_step_end, pin=put_back)
 

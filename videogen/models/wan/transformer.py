@@ -297,14 +297,12 @@ class WanDiT(Network, ConfigMixin, PeftAdapterMixin, FromOriginalModelMixin, Att
         Raises:
             CheckpointError: an unreadable file, or tensors that are none of this network's.
         """
-        source = pretrained_model_link_or_path_or_dict
+        source, target = pretrained_model_link_or_path_or_dict, device and torch.device(device)
         if isinstance(source, str) and source.startswith("https://"):
             repository, name = _extract_repo_id_and_weights_name(source)
             source = _get_model_file(repository, weights_name=name, **hub)
         said = {} if config is None else cls.load_config(config, subfolder=subfolder, **hub)
-        place = Path(source) if isinstance(source, str) else source
-        target = None if device is None else torch.device(device)
-        return cls.read_file(place, dtype or torch_dtype, target, said)
+        return cls.read_file(source, dtype or torch_dtype, target, said)
 
     def to_json_string(self) -> str:
         """Return the config as JSON, under the name of diffusers' class where that can hold the model too."""
@@ -328,6 +326,16 @@ class WanDiT(Network, ConfigMixin, PeftAdapterMixin, FromOriginalModelMixin, Att
     def _speech(self, windows: Tensor, batch: int, regions: Tensor | None) -> Speech:
         """Project windows of audio features; the tokens of two speakers come one after the other."""
         return Speech(rearrange(self.audio_proj(windows), "(b p) f a d -> b f (p a) d", b=batch), regions)
+
+    def _context(self, text: Tensor, image: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Embed text and image; without weights of its own the image is read as the beginning of the text."""
+        text = self.condition_embedder.text_embedder(text)
+        if image is None:
+            return text, None
+        image = self.condition_embedder.image_embedder(image)
+        if self.config.added_kv_proj_dim is None:
+            return torch.cat([image, text], dim=1), None
+        return text, image
 
     @apply_lora_scale("attention_kwargs")
     def forward(  # noqa: PLR0913, PLR0917 - the conditions of the whole family, under diffusers' names
@@ -367,25 +375,18 @@ class WanDiT(Network, ConfigMixin, PeftAdapterMixin, FromOriginalModelMixin, Att
         frames, height, width = hidden_states.shape[2:]
         grid = (height // rows, width // columns)
         positions = torch.arange(frames) if frame_positions is None else frame_positions
-        rotary_emb = rearrange(
-            self.rope(positions, *grid, hidden_states.device), "f s k two -> (f s) 1 k two"
-        )
+        rotary_emb = (
+            self.rope(positions, *grid, hidden_states.device).flatten(0, 1).unsqueeze(1)
+        )  # [L, 1, K/2, 2]
 
         embedding, temb = self.condition_embedder(timestep if timestep.ndim > 1 else timestep[:, None])
         if fps is not None:
             rate = self.fps_projection(self.fps_embedding(fps))
             temb = temb + rearrange(rate.float(), "b (m d) -> b 1 m d", m=6)
-        text = self.condition_embedder.text_embedder(encoder_hidden_states)
-        image = speech = None
-        if encoder_hidden_states_image is not None:
-            seen = self.condition_embedder.image_embedder(encoder_hidden_states_image)
-            if self.config.added_kv_proj_dim is None:
-                text = torch.cat([seen, text], dim=1)
-            else:
-                image = seen
-        if encoder_hidden_states_audio is not None:
-            regions = None if speaker_masks is None else speaker_regions(speaker_masks, *grid)
-            speech = self._speech(encoder_hidden_states_audio, len(hidden_states), regions)
+        text, image = self._context(encoder_hidden_states, encoder_hidden_states_image)
+        regions = None if speaker_masks is None else speaker_regions(speaker_masks, *grid)
+        audio = encoder_hidden_states_audio
+        speech = None if audio is None else self._speech(audio, len(hidden_states), regions)
 
         x = rearrange(self.patch_embedding(hidden_states), "b d f r c -> b f (r c) d").contiguous()
         spans = None if visible_frames is None else causal_spans(visible_frames, x.shape[2])
