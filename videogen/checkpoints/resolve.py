@@ -172,7 +172,7 @@ def _inspect(folder: Path, task: TaskSpec, name: str, replaced: Mapping[str, Pat
     layout = layouts.detect(folder)
     rows = VARIANTS[task.name]
     needed = [layouts.places_of(name, row.components).values() for row in rows for name in row.layouts]
-    expected = "; ".join(dict.fromkeys(" ".join(dict.fromkeys(places)) for places in needed))
+    expected = ", or ".join(dict.fromkeys(" ".join(dict.fromkeys(places)) for places in needed))
     if layout is None:
         state = "is empty" if not any(folder.iterdir()) else "is not a model folder"
         hint = _nearby(folder, task) or f"; {task.name} needs {expected}"
