@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib import metadata, util
 from pathlib import Path
@@ -18,7 +19,6 @@ from pathlib import Path
 import videogen
 from videogen.errors import first_line
 from videogen.planning.local_gpus import TorchBuild
-from videogen.tasks.kernels import ATTENTION_KERNELS
 
 ROOT = Path(videogen.__file__).parent.parent
 # Packages that are found on many machines and break others where they were built for another torch.
@@ -86,11 +86,15 @@ def _dependency(name: str, needed: str) -> Package:
 
 def optional(torch: TorchBuild | None) -> Iterator[tuple[str, Package]]:
     """Yield packages that nobody needs: attention kernels, and those that break others if they do not fit."""
-    kernels = {
-        kernel.package.module: f"only for --attention_backend {kernel.option}; {NATIVE}"
-        for kernel in ATTENTION_KERNELS.values()
-        if kernel.package is not None
-    }
+    kernels: dict[str, str] = {}
+    with suppress(ModuleNotFoundError):  # of PyYAML: nothing is installed
+        from videogen.tasks.kernels import ATTENTION_KERNELS  # noqa: PLC0415
+
+        kernels = {
+            kernel.package.module: f"only for --attention_backend {kernel.option}; {NATIVE}"
+            for kernel in ATTENTION_KERNELS.values()
+            if kernel.package is not None
+        }
     for name in (*kernels, *UNNEEDED):
         version = _version(name)
         if version is None and util.find_spec(name) is not None:
