@@ -106,8 +106,11 @@ def temporary_sibling(
     """
     for path in stale_temporaries(target.parent, target.name):
         remove(path)
-    temporary, descriptor = _new_temporary(target, folder=folder)
+    word = f"{os.getpid()}-{secrets.token_hex(4)}"
+    temporary = target.with_name(f".{target.name}.{word}.part{target.suffix}")
+    descriptor = None
     try:
+        descriptor = _create_locked(temporary, folder=folder)  # in here: Ctrl-C may come right after it
         yield temporary
     finally:
         if not kept_if():
@@ -123,11 +126,9 @@ def work_folder() -> Iterator[Path]:
         yield folder
 
 
-def _new_temporary(target: Path, *, folder: bool) -> tuple[Path, int | None]:
-    """Create a temporary of ``target`` and lock it; returns the descriptor that holds the lock."""
+def _create_locked(temporary: Path, *, folder: bool) -> int | None:
+    """Create a temporary and lock it; returns the descriptor that holds the lock."""
     while True:
-        word = f"{os.getpid()}-{secrets.token_hex(4)}"
-        temporary = target.with_name(f".{target.name}.{word}.part{target.suffix}")
         if folder:
             temporary.mkdir()
         else:
@@ -136,7 +137,7 @@ def _new_temporary(target: Path, *, folder: bool) -> tuple[Path, int | None]:
             descriptor = open_to_lock(temporary)
             locked = lock(descriptor)
             if locked is None or (locked and is_file_of(descriptor, temporary)):
-                return temporary, descriptor
+                return descriptor
             close(descriptor)
 
 
