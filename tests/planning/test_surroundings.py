@@ -7,7 +7,7 @@ import pytest
 
 from tests.conftest import REFS
 from videogen.cli.parser import parse
-from videogen.planning import local_devices, surroundings
+from videogen.planning import local_ram, surroundings
 from videogen.planning.request import Item, make_plans
 from videogen.planning.surroundings import ram_warning
 from videogen.results.output_paths import OverwritePolicy
@@ -22,7 +22,7 @@ def with_ram(tmp_path, monkeypatch):
 
     def give(size):
         (tmp_path / "meminfo").write_text(f"MemAvailable: {int(size * 1e9) // 1024} kB\n")
-        monkeypatch.setattr(local_devices, "PROC", tmp_path)
+        monkeypatch.setattr(local_ram, "PROC", tmp_path)
 
     return give
 

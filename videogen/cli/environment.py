@@ -19,6 +19,7 @@ from videogen.cli.installed import ROOT, Package, dependencies, optional, with_p
 from videogen.errors import first_line
 from videogen.files import cache_root
 from videogen.planning.local_gpus import Driver, DriverError, TorchBuild, limits, read_driver, torch_build
+from videogen.planning.local_ram import available_ram, total_ram
 
 PATIENCE = 1.0  # seconds for git
 DESCRIBE = ("describe", "--always", "--exclude=*", "--abbrev=12", "--dirty=, changed")
@@ -90,7 +91,6 @@ def environment(*, imports: bool = False) -> Environment:
     """Look around; ``imports``: also import every package."""
     torch, built = _torch()
     cuda, gpus = _gpus(torch, built)
-    ram = _ram()
     packages, others = dict(dependencies()), dict(optional(torch))
     if imports:
         packages, others = with_problems(packages), with_problems(others)
@@ -102,8 +102,8 @@ def environment(*, imports: bool = False) -> Environment:
         packages=packages,
         optional=others,
         threads=os.cpu_count(),
-        ram_bytes=ram[0],
-        ram_free_bytes=ram[1],
+        ram_bytes=total_ram(),
+        ram_free_bytes=available_ram(),
         disk={
             "models": _space(_hub_cache()),
             "videogen's cache": _space(cache_root()),
@@ -174,16 +174,6 @@ def _report(index: int, driver: Driver, torch: TorchBuild | None) -> GpuReport:
         free_bytes=gpu.free_bytes,
         limits=list(limits(gpu, driver, torch)) if torch is not None else [],
     )
-
-
-def _ram() -> tuple[int | None, int | None]:
-    """Return the bytes of RAM, all and free; None where the package that knows is missing."""
-    try:
-        import psutil  # noqa: PLC0415 - may be missing
-    except ImportError:
-        return None, None
-    memory = psutil.virtual_memory()
-    return memory.total, memory.available
 
 
 def _hub_cache() -> Path:

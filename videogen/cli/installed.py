@@ -18,7 +18,6 @@ from pathlib import Path
 import videogen
 from videogen.errors import first_line
 from videogen.planning.local_gpus import TorchBuild
-from videogen.tasks.kernels import ATTENTION_KERNELS
 
 ROOT = Path(videogen.__file__).parent.parent
 # Packages that are found on many machines and break others where they were built for another torch.
@@ -86,11 +85,7 @@ def _dependency(name: str, needed: str) -> Package:
 
 def optional(torch: TorchBuild | None) -> Iterator[tuple[str, Package]]:
     """Yield packages that nobody needs: attention kernels, and those that break others if they do not fit."""
-    kernels = {
-        kernel.package.module: f"only for --attention_backend {kernel.option}; {NATIVE}"
-        for kernel in ATTENTION_KERNELS.values()
-        if kernel.package is not None
-    }
+    kernels = _kernel_packages()
     for name in (*kernels, *UNNEEDED):
         version = _version(name)
         if version is None and util.find_spec(name) is not None:
@@ -99,6 +94,19 @@ def optional(torch: TorchBuild | None) -> Iterator[tuple[str, Package]]:
             yield name, Package(note=kernels.get(name, "not needed"))
             continue
         yield name, Package(version=version, problem=_other_torch(name, torch))
+
+
+def _kernel_packages() -> dict[str, str]:
+    """Return package -> what it is for, of attention kernels; none where PyYAML is missing."""
+    try:
+        from videogen.tasks.kernels import ATTENTION_KERNELS  # noqa: PLC0415 - reads YAML
+    except ImportError:
+        return {}
+    return {
+        kernel.package.module: f"only for --attention_backend {kernel.option}; {NATIVE}"
+        for kernel in ATTENTION_KERNELS.values()
+        if kernel.package is not None
+    }
 
 
 def _other_torch(name: str, torch: TorchBuild | None) -> str | None:

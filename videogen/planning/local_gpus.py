@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from videogen.tasks.kernels import BFLOAT16_CAPABILITY, FLOAT8_CAPABILITY
-
 NVML = "nvml.dll" if sys.platform == "win32" else "libnvidia-ml.so.1"
 LONGEST_TEXT = 96  # bytes that NVML's texts have at most
+# Compute capabilities from which GPUs calculate in these.
+BFLOAT16_CAPABILITY, FLOAT8_CAPABILITY = (8, 0), (8, 9)
 BUILT_FOR = re.compile(rb"sm_\d+[af]?(?: (?:sm|compute)_\d+[af]?)+")
 
 

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from videogen.planning.local_devices import available_ram, is_on_cpu
+from videogen.planning.local_devices import is_on_cpu
+from videogen.planning.local_ram import available_ram
 from videogen.planning.measured_rates import ExpectedTime, expected_time
 from videogen.planning.memory_estimate import LIBRARIES
 from videogen.planning.plan import Outline

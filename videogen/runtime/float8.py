@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from videogen.errors import InputError
+from videogen.planning.local_gpus import FLOAT8_CAPABILITY
 from videogen.runtime.memory import blocks
 from videogen.runtime.precision import is_plain_linear
-from videogen.tasks.kernels import FLOAT8_CAPABILITY
 
 FLAG = "--float8_matmul"
 UNIT = 16  # sizes of a float8 product must be multiples of it

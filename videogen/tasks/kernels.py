@@ -43,8 +43,6 @@ def _kernel(name: str, facts: Config) -> AttentionKernel:
 
 
 ATTENTION_KERNELS = {name: _kernel(name, facts) for name, facts in config.read("attention_kernels").items()}
-BFLOAT16_CAPABILITY, FLOAT8_CAPABILITY = (8, 0), (8, 9)
-"""Compute capabilities from which NVIDIA's GPUs calculate in these."""
 BACKENDS = {kernel.option: kernel.name for kernel in ATTENTION_KERNELS.values() if kernel.option}
 """Value of ``--attention_backend`` -> diffusers' name."""
 
