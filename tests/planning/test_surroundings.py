@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from tests.conftest import REFS
+from videogen import files
 from videogen.cli.parser import parse
 from videogen.planning import local_ram, surroundings
 from videogen.planning.request import Item, make_plans
@@ -76,9 +77,7 @@ def test_a_run_warns_before_it_loads(cli, r2v, with_ram, tmp_path):
 
 
 def a_small_disk(monkeypatch, free):
-    from videogen.checkpoints import hub
-
-    monkeypatch.setattr(hub.shutil, "disk_usage", lambda _path: type("Usage", (), {"free": free})())
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _path: type("Usage", (), {"free": free})())
 
 
 def test_a_disk_that_is_too_small_is_said_before_the_download(cli, monkeypatch, tmp_path):

@@ -7,7 +7,6 @@ from the driver. With -v every package is imported, which alone shows whether it
 import os
 import platform
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -17,7 +16,8 @@ from pathlib import Path
 import videogen
 from videogen.cli.installed import ROOT, Package, dependencies, optional, with_problems
 from videogen.errors import first_line
-from videogen.files import cache_root
+from videogen.files import cache_root, free_bytes
+from videogen.formatting import format_bytes
 from videogen.planning.local_gpus import Driver, DriverError, TorchBuild, limits, read_driver, torch_build
 from videogen.planning.local_ram import available_ram, total_ram
 
@@ -84,7 +84,7 @@ class Environment:
 
 
 def _size(number: int | None) -> str:
-    return "unknown" if number is None else f"{number / 1e9:.0f} GB"
+    return "unknown" if number is None else format_bytes(number)
 
 
 def environment(*, imports: bool = False) -> Environment:
@@ -187,7 +187,6 @@ def _hub_cache() -> Path:
 def _space(folder: Path) -> Space:
     """Return the free bytes where a folder is or will be."""
     try:
-        there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
-        return Space(folder=str(folder), free_bytes=shutil.disk_usage(there).free)
+        return Space(folder=str(folder), free_bytes=free_bytes(folder))
     except (OSError, RuntimeError):
         return Space(folder=str(folder), free_bytes=None)

@@ -4,12 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from videogen.formatting import format_bytes
 from videogen.planning.local_devices import is_on_cpu
 from videogen.planning.local_ram import available_ram
 from videogen.planning.measured_rates import ExpectedTime, expected_time
 from videogen.planning.memory_estimate import LIBRARIES
 from videogen.planning.plan import Outline
-from videogen.results.run_summary import amount
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,7 +115,7 @@ def ram_warning(plan: Outline, *, on_cpu: bool) -> str | None:
     needed, free = plan.ram_bytes(on_cpu=on_cpu) - LIBRARIES, available_ram()  # they are loaded already
     if free is None or needed <= free:
         return None
-    what = f"this takes about {amount(needed)} of RAM, and {amount(free)} are free"
+    what = f"this takes about {format_bytes(needed)} of RAM, and {format_bytes(free)} are free"
     return f"{what}; try {less_ram(plan, on_cpu=on_cpu)}"
 
 
@@ -134,7 +134,9 @@ def _smaller(plan: Outline, *, on_cpu: bool) -> Iterator[str]:
         ("without --offload", options.offload, memory.ram(on_cpu=on_cpu)),
     )
     yield from (
-        f"{words} (about {amount(size)})" for words, possible, size in ways if possible and size < needed
+        f"{words} (about {format_bytes(size)})"
+        for words, possible, size in ways
+        if possible and size < needed
     )
     if not options.transformer:
         yield "a float8 or GGUF file with --transformer"
