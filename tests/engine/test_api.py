@@ -163,6 +163,21 @@ def test_what_should_be_known_is_logged(tmp_path, caplog):
     assert "white" in caplog.text
 
 
+def test_a_result_that_is_complete_is_returned_and_reported_without_torch(tmp_path):
+    call = {**SHORT, "seed": 7, "output": tmp_path / "a.npy"}
+    made = videogen.generate("text_to_video", "a swan", **call)
+    code = (
+        "import sys, videogen; names = []\n"
+        f"made = videogen.generate('text_to_video', 'a swan', **{SHORT}, seed=7, resume=True,"
+        f"    output={str(tmp_path / 'a.npy')!r},"
+        "    on_event=lambda report: names.append(report.event.name))\n"
+        "print(names, made.metadata['plan_hash'], 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"['start', 'skipped', 'done'] {made.metadata['plan_hash']} False\n"
+
+
 def test_an_exception_of_the_callback_ends_the_run(tmp_path):
     def stop(report):
         if isinstance(report.event, Progress):

@@ -7,14 +7,14 @@ is made.
 import logging
 import queue
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from videogen import files
-from videogen.engine.outcome import Failure, finished_results
+from videogen.engine.outcome import Failure, finished_results, skipped
 from videogen.engine.third_party import quiet_imports
 from videogen.errors import InputError
 from videogen.files import Record
@@ -23,6 +23,7 @@ from videogen.planning.local_devices import check_device_exists
 from videogen.planning.option_mapping import from_mapping, named
 from videogen.planning.plan import Outline
 from videogen.planning.request import Item, make_plans
+from videogen.planning.surroundings import check_disk
 from videogen.results.output_locks import OutputLocks
 from videogen.results.output_paths import OverwritePolicy
 from videogen.results.progress import Report, Reporter, ignore
@@ -93,7 +94,10 @@ def generate(
         if len(outlines) > 1:
             fix = "give one seed, or use videogen.stream(...)"
             raise InputError(CALL, "generate", f"makes one video, and this asks for {len(outlines)}", fix)
-        (result,) = _run(outlines, Reporter(on_event, videos=1), resume=resume)
+        reporter = Reporter(on_event)
+        (result,) = make_videos(outlines, reporter, resume=resume, quiet=True)
+        assert isinstance(result, Result)  # the failure of a single video is raised
+        reporter.end_run()
     return result
 
 
@@ -115,8 +119,8 @@ def stream(
 
     def work(reporter: Reporter) -> Iterator[Result]:
         with _planned(task, prompt, model, options, policy) as outlines:
-            reporter.start_run(len(outlines))
-            yield from _run(outlines, reporter, resume=resume)
+            outcomes = make_videos(outlines, reporter, resume=resume, quiet=True)
+            yield from (outcome for outcome in outcomes if isinstance(outcome, Result))
 
     return Stream(work)
 
@@ -172,15 +176,29 @@ class Stream:
         self._thread.join()
 
 
-def _run(outlines: list[Outline], reporter: Reporter, *, resume: bool) -> Iterator[Result]:
-    """Make the videos and yield those that could be made."""
-    with quiet_imports():
+def make_videos(
+    plans: Sequence[Outline], reporter: Reporter, *, resume: bool, quiet: bool = False
+) -> Iterator[Result | Failure]:
+    """Make the videos of plans and yield their outcomes; if all are complete, no library is loaded.
+
+    Args:
+        resume: plans whose result is complete yield it at once.
+        quiet: import libraries without a word, and leave their logs and warnings as they were.
+
+    Raises:
+        CheckpointError: the downloads are too large for the disk.
+        VideoGenError: as ``session.run``.
+    """
+    reporter.start_run(len(plans))
+    finished = finished_results(plans) if resume else {}
+    if len(finished) == len(plans):
+        yield from (skipped(plan, finished[plan.index], reporter) for plan in plans)
+        return
+    check_disk(plans)
+    with reporter.stage("libraries"), quiet_imports() if quiet else nullcontext():
         from videogen.engine.session import run  # noqa: PLC0415 - torch, diffusers, transformers
 
-    finished = finished_results(outlines) if resume else {}
-    for outcome in run(outlines, resume=resume, finished=finished, reporter=reporter):
-        if not isinstance(outcome, Failure):
-            yield outcome
+    yield from run(plans, resume=resume, finished=finished, reporter=reporter)
 
 
 @contextmanager
