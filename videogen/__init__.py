@@ -20,6 +20,7 @@ _HOMES = {
     "Result": "videogen.results.result",
     "generate": "videogen.engine.api",
     "load": "videogen.engine.load",
+    "open_pretrained": "videogen.engine.pretrained",  # for the pipelines' from_pretrained
     "plan": "videogen.engine.api",
     "stream": "videogen.engine.api",
 }

@@ -39,6 +39,10 @@ class InputError(VideoGenError):
         super().__init__(f"{flag if given is None else f'{flag} {brief(given)}'}: {allowed}; {fix}")
 
 
+class CallError(InputError, ValueError):
+    """An argument of a Python call that cannot be used; a ValueError, as diffusers raises."""
+
+
 class CheckpointError(VideoGenError):
     """A model folder, hub repository or weight file that is missing, incomplete or not what it should be."""
 

@@ -154,7 +154,7 @@ def test_guidance_as_specified(text, sound):
     pipeline = videogen.load("talking_avatar", "tiny", dtype=torch.float32, device="cpu")
     windows, face = torch.randn(1, 5, 5, 2, 16), torch.zeros(1, 3, 1, 32, 32)
     guidance, contexts = pipeline.speech_guidance("yes", "no", (text, sound), face, windows)
-    said = {"yes": pipeline.encode_prompt("yes"), "no": pipeline.encode_prompt("no")}
+    said = {"yes": pipeline.embed("yes"), "no": pipeline.embed("no")}
     # c: prompt and sound, t: negative prompt and sound, a: prompt alone, u: neither.
     value = {("yes", True): 1.0, ("no", True): 10.0, ("yes", False): 100.0, ("no", False): 1000.0}
     c, t, a, u = value.values()

@@ -3,9 +3,11 @@
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
-from typing import cast
+from types import MappingProxyType
+from typing import Any, cast
 
 from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import (
@@ -21,13 +23,29 @@ from videogen.files import free_bytes
 from videogen.formatting import format_bytes
 
 WATCH_EVERY = 1.0  # seconds
+_access: ContextVar[Mapping[str, Any]] = ContextVar("access", default=MappingProxyType({}))
+
+
+@contextmanager
+def access(**options: Any) -> Iterator[None]:
+    """Reach the hub in the block with ``token``, ``cache_dir`` or ``local_files_only`` of the caller's."""
+    token = _access.set(options)
+    try:
+        yield
+    finally:
+        _access.reset(token)
 
 
 def cached_snapshot(name: str, revision: str, patterns: Sequence[str]) -> Path | None:
     """Return the snapshot folder of a repository in the cache; None if any wanted file is missing."""
     try:
         return Path(
-            snapshot_download(name, revision=revision, allow_patterns=list(patterns), local_files_only=True)
+            snapshot_download(
+                name,
+                revision=revision,
+                allow_patterns=list(patterns),
+                **{**_access.get(), "local_files_only": True},
+            )
         )
     except (HFValidationError, OSError):
         return None
@@ -66,6 +84,7 @@ def download(
             revision=revision,
             allow_patterns=list(patterns),
             etag_timeout=patience,
+            **_access.get(),
         )
         try:
             if not expected_bytes:
@@ -118,12 +137,14 @@ def _error_message(name: str, revision: str, error: Exception) -> str:
     advice = f"run 'hf download {name}' while online, or give a local folder"
     if constants.HF_HUB_OFFLINE:
         return f"--model_id {name}: not in the cache, and HF_HUB_OFFLINE is set; {advice}"
+    if _access.get().get("local_files_only"):
+        return f"--model_id {name}: not in the cache, and local_files_only is set; {advice}"
     return f"--model_id {name}: could not be downloaded ({first_line(error)}); {advice}"
 
 
 def cache_folder() -> Path:
     """Return the folder that repositories are downloaded into."""
-    return Path(constants.HF_HUB_CACHE)
+    return Path(_access.get().get("cache_dir") or constants.HF_HUB_CACHE)
 
 
 def downloaded(name: str) -> int:

@@ -19,6 +19,9 @@ class Guidance(Protocol):
     def combine(self, *velocities: Tensor) -> Tensor:
         """Combine the velocities of the branches, in their order."""
 
+    def rescaled(self, scale: float) -> "Guidance":
+        """Return the guidance with another scale of the text; 1 or less is none."""
+
 
 @dataclass(frozen=True, slots=True)
 class SinglePass:
@@ -29,6 +32,9 @@ class SinglePass:
     def combine(self, *velocities: Tensor) -> Tensor:
         (cond,) = velocities
         return cond
+
+    def rescaled(self, scale: float) -> Guidance:
+        return ClassifierFree(scale) if scale > 1 else self
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +47,9 @@ class ClassifierFree:
     def combine(self, *velocities: Tensor) -> Tensor:
         cond, uncond = velocities
         return uncond + self.scale * (cond - uncond)
+
+    def rescaled(self, scale: float) -> Guidance:
+        return ClassifierFree(scale) if scale > 1 else SinglePass()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +66,9 @@ class DualGuidance:
     def combine(self, *velocities: Tensor) -> Tensor:
         cond, no_text, uncond = velocities
         return uncond + self.other_scale * (no_text - uncond) + self.text_scale * (cond - no_text)
+
+    def rescaled(self, scale: float) -> Guidance:
+        return DualGuidance(scale, self.other_scale) if scale > 1 else SinglePass()
 
 
 Velocity = Callable[[str], Tensor]

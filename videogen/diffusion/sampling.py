@@ -64,6 +64,10 @@ class Solver:
         """Rows of the denoising loop: the timesteps."""
         return self.timesteps
 
+    def level(self, row: Tensor) -> Tensor:
+        """Return the timestep of a step."""
+        return row
+
     @property
     def sigmas(self) -> Tensor:
         """Noise levels [N + 1], descending to 0."""
@@ -86,6 +90,16 @@ class LcmSolver(Solver):
             velocity.float(), timestep, latents.float(), generator=self.generator, return_dict=False
         )
         return taken[0]
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduledSolver(Solver):
+    """A scheduler of diffusers as it is, with its own noise levels; ``generator`` is for those that draw."""
+
+    def step(self, velocity: Tensor, timestep: Tensor, latents: Tensor) -> Tensor:
+        draws = {} if self.generator is None else {"generator": self.generator}
+        self.scheduler.sigmas = self.scheduler.sigmas.to(latents.device)
+        return self.scheduler.step(velocity.float(), timestep, latents.float(), return_dict=False, **draws)[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +186,10 @@ class FrameSolver:
         levels = self.levels[list(row.indices)]
         levels[: self.known] = 0
         return levels
+
+    def level(self, row: Row) -> Tensor:
+        """Return the timestep of a step: that of the noisiest frame that it updates."""
+        return self.timesteps(row)[row.window[0] : row.window[1]].max()
 
     def step(self, velocity: Tensor, row: Row, latents: Tensor) -> Tensor:
         """Step the frames of latents [B, C, F, h, w] that the row updates."""

@@ -1,10 +1,12 @@
 """From a model's name to a pipeline, ready to call."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
+from types import MappingProxyType
+from typing import Any
 
 import torch
 
@@ -61,6 +63,7 @@ def load(
     revision: str | None = None,
     dtype: torch.dtype | str = torch.bfloat16,
     device: str = "auto",
+    components: Mapping[str, Any] | None = None,
 ) -> VideoPipeline:
     """Return a task's pipeline, ready to call.
 
@@ -73,6 +76,7 @@ def load(
         revision: branch, tag or commit of the hub repository.
         dtype: of the large weights, also as a word; norms, time embedding and VAE are float32 always.
         device: 'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'.
+        components: name -> component in place of the model's own, whose weights are then not read.
 
     Raises:
         InputError, CheckpointError: an unknown task or device, a model that is missing or does not fit.
@@ -82,7 +86,9 @@ def load(
     checkpoint = fetch(resolve.locate(str(model or spec.default_model()), revision, spec), spec)
     set_precision(place, dtype)
     enable_fused_kernels(place, dtype)
-    pipeline = load_pipeline(variant(spec.name, checkpoint.family), checkpoint, dtype, place).to(place)
+    pipeline = load_pipeline(
+        variant(spec.name, checkpoint.family), checkpoint, dtype, place, components=components or {}
+    ).to(place)
     prepare_vae(pipeline.vae, place, torch.float32)
     return pipeline
 
@@ -93,12 +99,15 @@ def load_pipeline(
     dtype: torch.dtype,
     device: torch.device | None = None,
     reporter: Reporter | None = None,
+    *,
+    components: Mapping[str, Any] = MappingProxyType({}),
 ) -> VideoPipeline:
     """Build a task's pipeline from a checkpoint that is on this machine.
 
     Args:
         device: where transformers and VAE are put as they are read, without a copy in RAM; encoders, which
             work briefly, stay on the CPU. None is the CPU.
+        components: in place of those of the checkpoint.
 
     Raises:
         CheckpointError: unreadable files, or tensors that do not fit.
@@ -113,14 +122,15 @@ def load_pipeline(
     component_plans = {
         name: plan_component(component, checkpoint.place(name), _arch(checkpoint, name, arch))
         for name, component in spec.components.items()
+        if name not in components
     }
-    reporter, components = reporter or Reporter(), {}
+    reporter, loaded = reporter or Reporter(), dict(components)
     for name, component_plan in component_plans.items():
         place = None if name in encoders else device
         with _reading(reporter, name, checkpoint, component_plan) as on_read:
-            components[name] = component_plan.load_weights(dtype, place, on_read)
-    pipeline = pipeline_class(**components)
-    pipeline.checkpoint, pipeline.spec = checkpoint, spec
+            loaded[name] = component_plan.load_weights(dtype, place, on_read)
+    pipeline = pipeline_class(**loaded)
+    pipeline.loaded_from(checkpoint, spec)
     return pipeline
 
 

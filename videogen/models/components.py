@@ -154,10 +154,10 @@ def take_over(module: ModelMixin) -> nn.Module:
 
 
 def _read_transformer(
-    source: Path | Mapping[str, object], dtype: torch.dtype, device: torch.device | None, config: Config
+    source: str | Path | Mapping[str, object], dtype: torch.dtype, device: torch.device | None, config: Config
 ) -> WanDiT:
-    if isinstance(source, Path):
-        plan = plan_component("transformer", source, config)
+    if isinstance(source, str | Path):
+        plan = plan_component("transformer", Path(source), config)
     else:
         plan = plan_tensors("transformer", source, config)
     loaded = plan.load_weights(dtype, device)

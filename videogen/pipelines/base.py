@@ -6,111 +6,59 @@ finished parts (one per segment; most tasks have one). Everything common is here
 
 import logging
 import time
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
-from diffusers import DiffusionPipeline, ModelMixin
+from diffusers import SchedulerMixin
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 from tqdm import tqdm
 
-from videogen.checkpoints.layouts import WEIGHTLESS, Checkpoint
+from videogen.checkpoints.layouts import WEIGHTLESS
 from videogen.checkpoints.model_features import fingerprint
 from videogen.diffusion.guidance import Guidance, Velocity, evaluate_sequentially, guide
-from videogen.diffusion.sampling import FrameSolver, Solver, StopDenoising, denoise
-from videogen.errors import InputError
+from videogen.diffusion.sampling import FrameSolver, Solver, StopDenoising, denoise, make_solver
 from videogen.models.device_copies import to_device
 from videogen.models.fifo_cache import FifoCache
-from videogen.models.interface import ContextCache, OffloadedComponents, StepCache
+from videogen.models.interface import ContextCache, StepCache
+from videogen.pipelines.calls import Calls
 from videogen.pipelines.embedding_cache import get_or_compute
-from videogen.pipelines.pixels import Frames, VideoOutput, collect, rounded
-from videogen.pipelines.transformers import own_transformer
-from videogen.planning.python_call import ACCEPT
-from videogen.prompts.length import cut_notes
+from videogen.pipelines.pixels import Part
+from videogen.pipelines.scheduler import PublishedScheduler, solver_of
 from videogen.results.progress import Reporter
-from videogen.tasks.options import OPTIONS, Options, Size, defaults, merge
-from videogen.tasks.table import TASKS, variant
-from videogen.tasks.task_spec import TRANSFORMERS, TaskSpec, check_prompt_count, check_scales
 
-StepCallback = Callable[["VideoPipeline", int, Tensor, dict[str, Tensor]], Mapping[str, Tensor] | None]
-"""diffusers' callback_on_step_end: (pipeline, index, timestep, {"latents": ...}) -> replacements or None."""
+__all__ = ("Part", "StepCallback", "VideoPipeline", "prompt_of", "seeded")
+
+StepCallback = Callable[["VideoPipeline", int, Tensor, dict[str, Any]], Mapping[str, Tensor] | None]
+"""diffusers' callback_on_step_end: (pipeline, index, timestep, tensors by name) -> replacements or None."""
 
 logger = logging.getLogger(__name__)
 
 CACHED_EMBEDDINGS = 16
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Part:
-    """Finished segment: denoised latents [1, C, F, h, w] (float32, before denormalisation) and its video.
-
-    ``frames`` decodes while it is read: [1, 3, f, H, W] in [-1, 1] per latent frame. After all frames are
-    read, ``state`` returns what ``parts`` needs to continue from here.
-    """
-
-    latents: Tensor
-    frames: Iterator[Tensor]
-    state: Callable[[], dict[str, Tensor]] = dict
-
-    def finish(self) -> dict[str, Tensor]:
-        """Decode the frames that were not read, and return the state."""
-        deque(self.frames, maxlen=0)
-        return self.state()
-
-
-class VideoPipeline(DiffusionPipeline):
+class VideoPipeline(Calls):
     """Base of all pipelines; ``task`` names the row of TASKS that a pipeline implements."""
 
-    task: ClassVar[str]
-    family: ClassVar[str | None] = None  # of its models, if not the task's default
-    spec: TaskSpec | None = None  # row it was loaded for; None: the row of the task's default model
-    checkpoint: Checkpoint | None = None  # where the components came from; sets defaults and sizes
-    _callback_tensor_inputs: ClassVar = ["latents"]
     embedding_cache: Path | None = None  # folder for encoded prompts
     attention_backend = "native"  # for the metadata; see runtime/apply.py
     step_cache: StepCache | None = None
     context_caches: Sequence[ContextCache] = ()
-    component_offload: OffloadedComponents | None = None
     cpu_encoders: ClassVar[Sequence[str]] = ()  # small enough to run on the CPU with --low_vram
     always_tiled: ClassVar[bool] = False  # True if the published decode is always tiled
 
-    def __init__(self) -> None:
+    def __init__(self, scheduler: SchedulerMixin | None = None) -> None:
         super().__init__()
         self.seconds: dict[str, float] = defaultdict(float)
         self.step_seconds: list[float] = []
         self._embeddings = FifoCache(CACHED_EMBEDDINGS)
         self._interrupt = False
+        self.register_modules(scheduler=scheduler)
         self.reporter = Reporter()  # set from outside
-
-    def register_modules(self, **modules: object) -> None:
-        """Register components, as diffusers does, with transformers that are ours."""
-        super().register_modules(**{name: self._own(name, module) for name, module in modules.items()})
-
-    def __setattr__(self, name: str, value: object) -> None:
-        super().__setattr__(name, self._own(name, value))
-
-    def _own(self, name: str, value: object) -> object:
-        return own_transformer(type(self), name, value) if name in TRANSFORMERS else value
-
-    @property
-    def transformers(self) -> list[ModelMixin]:
-        """Denoising networks: one, or two experts."""
-        return [getattr(self, name) for name in TRANSFORMERS if getattr(self, name, None) is not None]
-
-    @classmethod
-    def encoder_names(cls) -> list[str]:
-        """Return the names of the components that run before the transformers, in order of use."""
-        return cls.model_cpu_offload_seq.split("->transformer")[0].split("->")
-
-    parts: Callable[..., Iterator[Part]]
-    """The task itself, a method of each pipeline: yields finished parts in order."""
-
-    to_uint8 = staticmethod(rounded)
 
     evaluate: Callable[[Sequence[str], Velocity], Sequence[Tensor]] = staticmethod(evaluate_sequentially)
     """How the branches of a guidance are evaluated; set from outside, see runtime/parallel.py."""
@@ -118,119 +66,9 @@ class VideoPipeline(DiffusionPipeline):
     sync_scalar: Callable[[float], float] = staticmethod(float)
     """Broadcast rank 0's value so that all ranks take the same branch; set from outside like ``evaluate``."""
 
-    @property
-    def row(self) -> TaskSpec:
-        """Row of the task table that the pipeline was loaded for."""
-        return self.spec or (variant(self.task, self.family) if self.family else TASKS[self.task])
-
     def guide(self, guidance: Guidance, velocity: Velocity) -> Tensor:
         """Evaluate every branch of a guidance and combine them, in float32."""
-        return guide(guidance, velocity, self.evaluate)
-
-    def __call__(
-        self,
-        prompt: str,
-        *,
-        output_type: str = "np",
-        return_dict: bool = True,
-        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
-        **arguments: object,
-    ) -> VideoOutput | tuple[Frames]:
-        """Generate one video.
-
-        Args:
-            prompt: description of the video.
-            output_type: 'np' float [1, F, H, W, 3] in [0, 1], 'pt' [1, F, 3, H, W], 'pil', 'uint8' [1, F, H,
-                W, 3], or 'latent' [1, C, F, h, w].
-            return_dict: False returns the tuple (frames,).
-            callback_on_step_end_tensor_inputs: tensors passed to the callback; only 'latents' is possible.
-            arguments: arguments of ``parts``; the others get the task's published defaults, and the size
-                follows the first input as on the command line.
-        """
-        if output_type not in ("np", "pt", "pil", "uint8", "latent"):
-            raise ValueError(f"output_type {output_type!r}: must be one of np, pt, pil, uint8, latent")
-        if unknown := set(callback_on_step_end_tensor_inputs) - set(self._callback_tensor_inputs):
-            raise ValueError(f"callback_on_step_end_tensor_inputs: no {', '.join(unknown)}; only latents")
-        self._interrupt = False
-        complete = self.complete({**arguments, "prompt": prompt})
-        for note in self._cut_notes(complete):
-            logger.warning(note)
-        parts = self.parts(**complete)
-        if output_type == "latent":
-            frames: Frames = torch.cat([part.latents for part in parts], dim=2)
-        else:
-            frames = collect((chunk for part in parts for chunk in part.frames), output_type, self.to_uint8)
-        self.maybe_free_model_hooks()
-        return VideoOutput(frames=frames) if return_dict else (frames,)
-
-    def complete(self, given: Mapping[str, object]) -> dict[str, object]:
-        """Arguments of ``parts`` with the task's defaults and the size rule filled in."""
-        spec = self.row
-        inputs = {
-            name: [ACCEPT[files.kind](name, item) for item in files.listed(given.get(name))]
-            for name, files in spec.inputs.items()
-        }
-        for name, files in spec.inputs.items():
-            files.check(f"{name}=", spec.name, len(inputs[name]))
-        others = {name: value for name, value in given.items() if name not in OPTIONS}
-        usable = {
-            *spec.arguments,
-            *spec.inputs,
-            *(each.name for each in fields(Size) if spec.uses(each.name)),
-        }
-        for name in given:
-            if name in OPTIONS and name not in usable:
-                what = f"is no argument of {spec.name}; it takes {', '.join(sorted(usable))}"
-                raise InputError(f"{name}=", None, what, "leave it out")
-        asked = {
-            name: value if name == "prompt" else OPTIONS[name].value(value)
-            for name, value in given.items()
-            if value is not None and name not in (*others, *inputs)
-        }
-        usual = {**defaults(), **spec.defaults(self.checkpoint)}
-        options = spec.resolve_defaults(Options.of(merge(usual, asked)))
-        check_scales(spec, options.guidance_scale)
-        shape = spec.shape(options, inputs, spec.size_tables(self.checkpoint))
-        if isinstance(prompt := given.get("prompt"), list | tuple):
-            check_prompt_count("prompt=", len(prompt), len(shape.rolls))
-        return {**others, **spec.pick(options, shape), **spec.inputs_of(inputs)}
-
-    def _cut_notes(self, given: Mapping[str, object]) -> Iterator[str]:
-        """Yield a line for every prompt of which an encoder sees only the beginning."""
-        texts: dict[str, str] = {}
-        for name in ("prompt", "negative_prompt", "connection_prompt"):
-            value = given.get(name)
-            if isinstance(value, str):
-                texts[f"{name}="] = value
-            elif isinstance(value, list | tuple):
-                texts |= {f"{name}[{index}]=": text for index, text in enumerate(value)}
-        if self.checkpoint is not None:
-            yield from cut_notes(self.row.text, self.checkpoint, texts)
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: object) -> Self:
-        """Load a pipeline; takes ``torch_dtype``, ``revision`` and ``device``.
-
-        Same as ``videogen.load`` under diffusers' name.
-        """
-        dtype = options.pop("torch_dtype", options.pop("dtype", torch.bfloat16))
-        import videogen  # noqa: PLC0415 - the package root loads models; pipelines import no loader
-
-        load: Callable[..., VideoPipeline] = videogen.load
-        pipeline = load(cls.task, model=str(pretrained_model_name_or_path), dtype=dtype, **options)
-        if not isinstance(pipeline, cls):
-            kind, other = cls.__name__, type(pipeline).__name__
-            what = f"is a model for {other}, not for {kind}"
-            raise InputError(
-                "pretrained_model_name_or_path=", pretrained_model_name_or_path, what, f"use {other}"
-            )
-        return pipeline
-
-    def maybe_free_model_hooks(self) -> None:
-        """Evict offloaded components, in addition to diffusers' own hooks."""
-        super().maybe_free_model_hooks()
-        if self.component_offload is not None:
-            self.component_offload.evict_all()
+        return guide(self._state.adjusted(guidance), velocity, self.evaluate)
 
     @property
     def interrupt(self) -> bool:
@@ -275,10 +113,20 @@ class VideoPipeline(DiffusionPipeline):
         return self._embeddings.get_or_compute((encoder, key), encoded).to(self._execution_device)
 
     def draw(self, shape: Sequence[int], generator: torch.Generator | None) -> Tensor:
-        """Draw normal noise, float32, on the generator's device."""
+        """Draw normal noise, float32, on the generator's device; a call's ``latents`` are the first draw."""
+        if (given := self._state.take_noise(shape)) is not None:
+            return given.to(self._execution_device, torch.float32)
         device = generator.device if generator is not None else self._execution_device
         noise = randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
         return to_device(noise, self._execution_device)
+
+    def make_solver(
+        self, name: str, steps: int, shift: float, generator: torch.Generator | None, **levels: float
+    ) -> Solver:
+        """Return the solver of a run: the task's own, or the scheduler that is set."""
+        if isinstance(self.scheduler, PublishedScheduler):
+            return make_solver(name, steps, shift, generator, **levels)
+        return solver_of(self.scheduler, steps, generator)
 
     def timed(self, stream: Iterator[Tensor], stage: str) -> Iterator[Tensor]:
         """Yield a stream's chunks; only the time spent producing them counts for a stage."""
@@ -303,7 +151,8 @@ class VideoPipeline(DiffusionPipeline):
 
         ``counted``: number of steps passed to a step cache if the published code does not count them all.
         """
-        total = len(solver.schedule)
+        state, total = self._state, len(solver.schedule)
+        state.num_timesteps = total
         if self.step_cache is not None:
             self.step_cache.start_loop(total, counted)
         self._clear_contexts()
@@ -313,20 +162,30 @@ class VideoPipeline(DiffusionPipeline):
                 self.reporter.steps(total) as advance,
                 self.progress_bar(total=total) as bar,
             ):
-                on_step = self._on_step(bar, advance, callback)
-                return denoise(noise, solver.schedule, predict, solver.step, pin, on_step)
+                on_step = self._on_step(bar, advance, solver, callback)
+
+                def watched(latents: Tensor, row: Any) -> Tensor:
+                    state.current_timestep = solver.level(row)
+                    return predict(latents, row)
+
+                return denoise(noise, solver.schedule, watched, solver.step, pin, on_step)
         finally:
+            state.current_timestep = None
             self._clear_contexts()
             if self.step_cache is not None:
                 self.step_cache.end_loop()
 
     def _on_step(
-        self, bar: tqdm, advance: Callable[[float], None], callback: StepCallback | None
-    ) -> Callable[[int, Tensor, Tensor], Tensor]:
+        self,
+        bar: tqdm,
+        advance: Callable[[float], None],
+        solver: Solver | FrameSolver,
+        callback: StepCallback | None,
+    ) -> Callable[[int, Any, Tensor], Tensor]:
         """Return what a denoising loop calls after every step."""
-        last_step = time.monotonic()
+        state, last_step = self._state, time.monotonic()
 
-        def on_step(index: int, timestep: Tensor, latents: Tensor) -> Tensor:
+        def on_step(index: int, row: Any, latents: Tensor) -> Tensor:
             nonlocal last_step
             now = time.monotonic()
             self.step_seconds.append(now - last_step)
@@ -335,8 +194,9 @@ class VideoPipeline(DiffusionPipeline):
             advance(1)
             self.reporter.check_stop()
             if callback is not None:
-                replaced = callback(self, index, timestep, {"latents": latents}) or {}
+                replaced = callback(self, index, solver.level(row), state.tensors(latents)) or {}
                 latents = replaced.get("latents", latents)
+                state.replace_texts(replaced)
                 self._clear_contexts()  # the callback may have changed weights
             if self._interrupt:
                 raise StopDenoising(latents)
@@ -362,6 +222,6 @@ def seeded(generator: torch.Generator | None) -> torch.Generator:
     return generator
 
 
-def prompt_of(prompt: str | Sequence[str], roll: int) -> str:
+def prompt_of(prompt: str | Tensor | Sequence[str], roll: int) -> str | Tensor:
     """Return the prompt of a segment: one for all, or one each, the last repeated."""
-    return prompt if isinstance(prompt, str) else prompt[min(roll, len(prompt) - 1)]
+    return prompt if isinstance(prompt, str | Tensor) else prompt[min(roll, len(prompt) - 1)]

@@ -3,6 +3,7 @@
 So a video may start with known frames, and be generated segment after segment.
 """
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,14 +18,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from videogen.diffusion.conditioning import Segment
-from videogen.diffusion.sampling import NUM_TRAIN_TIMESTEPS, FrameSolver, Solver, make_solver
+from videogen.diffusion.sampling import NUM_TRAIN_TIMESTEPS, FrameSolver, Solver
 from videogen.media.image import crop_to_ratio
 from videogen.media.video_reader import InputVideo
 from videogen.pipelines.base import Part, StepCallback, prompt_of, seeded
 from videogen.pipelines.pixels import frames_tensor, record_frames, truncated
 from videogen.pipelines.wan import Guided, WanPipeline
 from videogen.tasks.forcing_schedule import Row, forcing_rows
-from videogen.tasks.geometry import Roll, latent_frames
+from videogen.tasks.geometry import Roll, floor_frames, latent_frames
+
+logger = logging.getLogger(__name__)
 
 FPS_CLASS_0 = 16  # frames a second; every other rate is class 1
 STEPS = 1  # sub-stream of a segment's generator, for the solver
@@ -43,6 +46,14 @@ class DiffusionForcingPipeline(WanPipeline):
 
     task = "diffusion_forcing"
     to_uint8 = staticmethod(truncated)
+
+    def complete(self, given: Mapping[str, object]) -> dict[str, object]:
+        """Fill in defaults; an overlap that is not 4k+1 frames is rounded down, as in diffusers."""
+        overlap = given.get("overlap_history")
+        if isinstance(overlap, int) and overlap > (whole := floor_frames(overlap)) > 0:
+            logger.warning("overlap_history=%d: the VAE encodes 4k+1 frames; %d are used", overlap, whole)
+            given = {**given, "overlap_history": whole}
+        return super().complete(given)
 
     @torch.no_grad()
     def parts(  # noqa: PLR0913 - the arguments of the task, under diffusers' names
@@ -75,7 +86,7 @@ class DiffusionForcingPipeline(WanPipeline):
         """Yield one part per segment, from segment ``first`` on; ``state`` is the previous part's."""
         # 1. Frames that are known before the first segment.
         overlap, size, generator = overlap_history or 0, (height, width), seeded(generator)
-        solver = partial(make_solver, sample_solver, num_inference_steps, shift)
+        solver = partial(self.make_solver, sample_solver, num_inference_steps, shift)
         block, noisy = causal_block_size, addnoise_condition
         forcing = Forcing(solver, num_inference_steps, ar_step, block, causal_attention, noisy)
         start, end = (self.encode_still(image, *size) for image in (input_image, end_image))

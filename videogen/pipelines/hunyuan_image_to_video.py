@@ -2,11 +2,12 @@
 
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
+from typing import Any
 
 import torch
-from diffusers import AutoencoderKLHunyuanVideo
+from diffusers import AutoencoderKLHunyuanVideo, SchedulerMixin
 from diffusers.loaders import HunyuanVideoLoraLoaderMixin
 from PIL import Image
 from torch import Tensor
@@ -14,7 +15,7 @@ from torch.nn import functional
 from transformers import CLIPImageProcessorPil, CLIPTextModel, LlavaModel, PreTrainedTokenizerBase
 
 from videogen.diffusion.guidance import ClassifierFree, SinglePass
-from videogen.diffusion.sampling import euler
+from videogen.errors import CallError
 from videogen.media.image import crop_bilinear
 from videogen.models.device_copies import to_device
 from videogen.models.hunyuan import text as hunyuan_text
@@ -31,7 +32,11 @@ STABLE = 0.001  # weight of the image in the noise
 DROPPED = 4  # leading frames that only show the image, dropped
 
 
-class HunyuanImageToVideoPipeline(VideoPipeline, LoraMixin, HunyuanVideoLoraLoaderMixin):
+Encoded = tuple[Tensor, Tensor]
+"""A prompt's rows [1, T, dim], image rows first, and its summary [1, dim]."""
+
+
+class HunyuanImageToVideoPipeline(LoraMixin, VideoPipeline, HunyuanVideoLoraLoaderMixin):
     """Image-to-video by token replacement or latent concatenation.
 
     The image is the first latent frame and stays so, or its latents are channels beside the noise.
@@ -43,6 +48,7 @@ class HunyuanImageToVideoPipeline(VideoPipeline, LoraMixin, HunyuanVideoLoraLoad
     to_uint8 = staticmethod(truncated)
     model_cpu_offload_seq = "text_encoder->text_encoder_2->transformer->vae"
     always_tiled = True
+    embeddings = ("prompt_embeds", "pooled_prompt_embeds", "prompt_attention_mask")
 
     def __init__(  # diffusers reads the component names from its signature
         self,
@@ -53,8 +59,9 @@ class HunyuanImageToVideoPipeline(VideoPipeline, LoraMixin, HunyuanVideoLoraLoad
         text_encoder_2: CLIPTextModel,
         vae: AutoencoderKLHunyuanVideo,
         transformer: hunyuan.HunyuanDiT,
+        scheduler: SchedulerMixin | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(scheduler)
         self.register_modules(
             tokenizer=tokenizer,
             text_encoder=text_encoder,
@@ -64,12 +71,14 @@ class HunyuanImageToVideoPipeline(VideoPipeline, LoraMixin, HunyuanVideoLoraLoad
             vae=vae,
             transformer=transformer,
         )
+        if transformer is not None:
+            hunyuan.install_layers(self.transformer)
         hunyuan.install_layers(self.transformer)
 
     @torch.no_grad()
     def parts(  # noqa: PLR0913 - the arguments of the task, under diffusers' names
         self,
-        prompt: str,
+        prompt: str | Encoded,
         input_image: Image.Image,
         *,
         height: int,
@@ -81,7 +90,8 @@ class HunyuanImageToVideoPipeline(VideoPipeline, LoraMixin, HunyuanVideoLoraLoad
         embedded_cfg_scale: float | None,
         i2v_stability: bool,
         no_riflex: bool,
-        negative_prompt: str,
+        negative_prompt: str | Encoded,
+        prompt_template: Mapping[str, Any] | None = None,
         generator: torch.Generator | None = None,
         callback_on_step_end: StepCallback | None = None,
     ) -> Iterator[Part]:
@@ -94,11 +104,12 @@ class HunyuanImageToVideoPipeline(VideoPipeline, LoraMixin, HunyuanVideoLoraLoad
             noise = noise * (1 - STABLE) + first * STABLE
 
         # 2. Encode text and image for every branch; the negative branch gets a black image.
-        branches = {"cond": (prompt.strip(), image)}
+        branches = {"cond": (prompt, image)}
         if guidance_scale > 1:
-            branches["uncond"] = (negative_prompt.strip(), Image.new("RGB", image.size))
+            branches["uncond"] = (negative_prompt, Image.new("RGB", image.size))
         guidance = ClassifierFree(guidance_scale) if guidance_scale > 1 else SinglePass()
-        rows = {branch: self.encode(*read) for branch, read in branches.items()}
+        template = prompt_template or hunyuan_text.TEMPLATE
+        rows = {branch: self.encode(*read, template) for branch, read in branches.items()}
         summaries = {branch: self.summarize(text) for branch, (text, _) in branches.items()}
 
         # 3. Denoise; the first frame is put back, or the image is concatenated.
@@ -117,7 +128,8 @@ class HunyuanImageToVideoPipeline(VideoPipeline, LoraMixin, HunyuanVideoLoraLoad
         def pin(latents: Tensor, _: int) -> Tensor:
             return torch.cat([first, latents[:, :, 1:]], dim=2)
 
-        solver = euler(num_inference_steps, shift, sigma_min=1 / num_inference_steps)
+        last = 1 / num_inference_steps
+        solver = self.make_solver("euler", num_inference_steps, shift, generator, sigma_min=last)
         put_back = None if concat else pin
         latents = self.denoise(noise, solver, predict, callback_on_step_end, pin=put_back)
 
@@ -130,19 +142,53 @@ class HunyuanImageToVideoPipeline(VideoPipeline, LoraMixin, HunyuanVideoLoraLoad
         with self.stage("vae encode"):
             return hunyuan.encode_image(self.vae, image_tensor(image)[None, :, None], onload)
 
-    def encode(self, prompt: str, image: Image.Image) -> Tensor:
+    def encoded_prompts(self, encoded: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Return encoded prompts as ``prompt`` and ``negative_prompt`` of ``parts``: rows, and their summary.
+
+        Raises:
+            InputError: one without the other.
+        """
+        found: dict[str, Any] = {}
+        for sign in ("", "negative_"):
+            rows, summary = (encoded.get(f"{sign}{name}") for name in self.embeddings[:2])
+            if (rows is None) != (summary is None):
+                names = " and ".join(f"{sign}{name}=" for name in self.embeddings[:2])
+                raise CallError(names, None, "belong together", "give both")
+            if rows is not None and summary is not None:
+                mask = encoded.get(f"{sign}prompt_attention_mask")
+                found[f"{sign}prompt"] = (rows if mask is None else rows[:, mask[0].bool()], summary)
+        return found
+
+    def encode(
+        self, prompt: str | Encoded, image: Image.Image, template: Mapping[str, Any] = hunyuan_text.TEMPLATE
+    ) -> Tensor:
         """Return rows [1, T, dim] of an image and a prompt."""
+        if not isinstance(prompt, str):
+            return prompt[0].to(self._execution_device)
+        prompt, limit = prompt.strip(), self._state.max_sequence_length or hunyuan_text.TEXT_TOKENS
         interleave = INTERLEAVE[self.transformer.config.image_condition_type]
         components = self.tokenizer, self.image_processor, self.text_encoder
         device = self._execution_device
         rows = partial(
-            hunyuan_text.encode_prompt, *components, prompt, image, interleave=interleave, device=device
+            hunyuan_text.encode_prompt,
+            *components,
+            prompt,
+            image,
+            interleave=interleave,
+            device=device,
+            template=template,
+            rows=limit,
         )
+        published = template == hunyuan_text.TEMPLATE and limit == hunyuan_text.TEXT_TOKENS
+        said = prompt if published else f"{limit} {dict(template)} {prompt}"
         seen = hashlib.sha256(f"{image.mode} {image.size}".encode() + image.tobytes()).hexdigest()
-        return self.cached_embedding("text_encoder", f"{interleave} {seen} {prompt}", rows)
+        return self.cached_embedding("text_encoder", f"{interleave} {seen} {said}", rows)
 
-    def summarize(self, prompt: str) -> Tensor:
+    def summarize(self, prompt: str | Encoded) -> Tensor:
         """Return the pooled embedding of a prompt [1, dim]."""
+        if not isinstance(prompt, str):
+            return prompt[1].to(self._execution_device)
+        prompt = prompt.strip()
         components = self.tokenizer_2, self.text_encoder_2
         summary = partial(hunyuan_text.encode_summary, *components, prompt, device=self._execution_device)
         return self.cached_embedding("text_encoder_2", prompt, summary)
@@ -157,7 +203,7 @@ class HunyuanImageToVideoPipeline(VideoPipeline, LoraMixin, HunyuanVideoLoraLoad
         summary: Tensor,
     ) -> Tensor:
         """Return the transformer's prediction [1, 16, F, h, w]."""
-        model = self.transformer
+        model, rows = self.transformer, self._state.text(branch, rows)
         dtype, device = model.x_embedder.proj.weight.dtype, latents.device
         scale = None
         if model.config.guidance_embeds:
@@ -170,6 +216,7 @@ class HunyuanImageToVideoPipeline(VideoPipeline, LoraMixin, HunyuanVideoLoraLoad
                 encoder_attention_mask=torch.ones(rows.shape[:2], dtype=torch.long, device=device),
                 pooled_projections=summary.to(dtype),
                 guidance=scale,
+                attention_kwargs=self.attention_kwargs,
                 return_dict=False,
             )
         return velocity

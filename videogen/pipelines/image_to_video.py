@@ -3,13 +3,12 @@
 from collections.abc import Iterator
 
 import torch
-from diffusers import AutoencoderKLWan
+from diffusers import AutoencoderKLWan, SchedulerMixin
 from PIL import Image
 from torch import Tensor
 from transformers import CLIPVisionModel, PreTrainedTokenizerBase, UMT5EncoderModel
 
 from videogen.diffusion.conditioning import Segment
-from videogen.diffusion.sampling import make_solver
 from videogen.media.image import crop_to_ratio
 from videogen.models.wan.transformer import WanDiT
 from videogen.pipelines.base import Part, StepCallback
@@ -19,7 +18,11 @@ from videogen.tasks.geometry import latent_frames
 
 
 class ImageToVideoPipeline(WanPipeline):
-    """Image conditioning in two ways: channels beside the noise, and CLIP features beside the text."""
+    """Image conditioning in two ways: channels beside the noise, and CLIP features beside the text.
+
+    A last frame, which the published command line does not have, is passed as the first is; its CLIP features
+    are seen by models that have positions for them.
+    """
 
     task = "image_to_video"
     to_uint8 = staticmethod(truncated)
@@ -32,8 +35,9 @@ class ImageToVideoPipeline(WanPipeline):
         image_encoder: CLIPVisionModel,
         vae: AutoencoderKLWan,
         transformer: WanDiT,
+        scheduler: SchedulerMixin | None = None,
     ) -> None:
-        super().__init__(tokenizer, text_encoder, vae, transformer)
+        super().__init__(tokenizer, text_encoder, vae, transformer, scheduler)
         self.register_modules(image_encoder=image_encoder)
 
     @torch.no_grad()
@@ -50,6 +54,7 @@ class ImageToVideoPipeline(WanPipeline):
         sample_solver: str,
         guidance_scale: float,
         negative_prompt: str,
+        end_image: Image.Image | None = None,
         generator: torch.Generator | None = None,
         callback_on_step_end: StepCallback | None = None,
     ) -> Iterator[Part]:
@@ -58,12 +63,14 @@ class ImageToVideoPipeline(WanPipeline):
         Draws from the generator: the noise [1, 16, F, h, w], and with lcm as much in every step; normal,
         float32.
         """
-        # 1. The image: cropped to the video's ratio, scaled (Lanczos), encoded twice.
+        # 1. The images: cropped to the video's ratio, scaled (Lanczos); the first is encoded twice.
         self.reset_cache(num_inference_steps)
-        image = crop_to_ratio(input_image.convert("RGB"), width, height)
-        first = image_tensor(image.resize((width, height), Image.Resampling.LANCZOS))[None]
-        beside = self.encode_ends(first[:, :, None], None, num_frames)
+        first = fitted(input_image, height, width)
+        last = None if end_image is None else fitted(end_image, height, width)
+        beside = self.encode_ends(first[:, :, None], None if last is None else last[:, :, None], num_frames)
         features = self.encode_clip(first)
+        if last is not None and self.transformer.config.pos_embed_seq_len is not None:
+            features = torch.cat([features, self.encode_clip(last)])  # which its embedding joins
 
         # 2. Text and noise.
         guided = self.text_guidance(prompt, negative_prompt, guidance_scale, exactly_one=True, image=features)
@@ -74,8 +81,14 @@ class ImageToVideoPipeline(WanPipeline):
             video = Segment(latents=latents, timestep=timestep, extra=beside)
             return self.guided_velocity([video], guided)
 
-        solver = make_solver(sample_solver, num_inference_steps, shift, generator)
+        solver = self.make_solver(sample_solver, num_inference_steps, shift, generator)
         latents = self.denoise(noise, solver, predict, callback_on_step_end)
 
         # 4. Decode as the frames are read.
         yield Part(latents, self.decode(latents))
+
+
+def fitted(image: Image.Image, height: int, width: int) -> Tensor:
+    """Return an image [1, 3, height, width], cropped to the video's ratio and scaled."""
+    cropped = crop_to_ratio(image.convert("RGB"), width, height)
+    return image_tensor(cropped.resize((width, height), Image.Resampling.LANCZOS))[None]

@@ -133,7 +133,7 @@ class LoraMixin(LoraBaseMixin):
         self._fused = {
             (part, name): weight.detach().cpu().clone()
             for part in components
-            for name, weight in _adapted_weights(getattr(self, part))
+            for name, weight in _adapted_weights(getattr(self, part, None))
         } | getattr(self, "_fused", {})
         super().fuse_lora(components=list(components), **options)
 
@@ -144,7 +144,7 @@ class LoraMixin(LoraBaseMixin):
         fused: dict[tuple[str, str], Tensor] = getattr(self, "_fused", {})
         with torch.no_grad():
             for part in components:
-                for name, weight in _adapted_weights(getattr(self, part)):
+                for name, weight in _adapted_weights(getattr(self, part, None)):
                     if (part, name) in fused:
                         weight.copy_(fused.pop((part, name)))
 
@@ -157,6 +157,37 @@ class LoraMixin(LoraBaseMixin):
             for name in list(merged.changes):
                 merged.remove(name)
         super().unload_lora_weights()
+
+    @on_plain_modules
+    def save_pretrained(self, save_directory: str | Path, **options: Any) -> None:
+        """Save the pipeline so that it can be loaded again; a LoRA is saved only if it is fused.
+
+        What is said of one that is not: ``save_lora_weights`` saves it by itself.
+        """
+        pipeline = cast(Any, self)
+        adapted = {
+            name: getattr(pipeline, name)
+            for name in self._lora_loadable_modules
+            if getattr(getattr(pipeline, name, None), "peft_config", None)
+        }
+        if adapted and not getattr(self, "_fused", {}):
+            logger.warning(
+                "save_pretrained leaves out the LoRA %s; fuse_lora() first saves it in the weights, and "
+                "save_lora_weights() by itself",
+                ", ".join(sorted({adapter for model in adapted.values() for adapter in model.peft_config})),
+            )
+        enabled = {part: merged.enabled for part, merged in self._all_merged()}
+        for _, merged in self._all_merged():
+            merged.set_enabled(enabled=merged.enabled and bool(getattr(self, "_fused", {})))
+        try:
+            for name, model in adapted.items():
+                setattr(pipeline, name, _without_adapters(model))
+            cast(Any, super()).save_pretrained(save_directory, **options)
+        finally:
+            for name, model in adapted.items():
+                setattr(pipeline, name, model)
+            for part, merged in self._all_merged():
+                merged.set_enabled(enabled=enabled[part])
 
     @on_plain_modules
     def get_list_adapters(self) -> dict[str, list[str]]:
@@ -199,8 +230,21 @@ def _empty_pair(transformer: nn.Module) -> dict[str, Tensor]:
     return {f"{place}.lora_A.weight": torch.zeros(1, columns), f"{place}.lora_B.weight": torch.zeros(rows, 1)}
 
 
-def _adapted_weights(transformer: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Yield the weights of the layers that carry adapters."""
-    for name, parameter in transformer.named_parameters():
+def _adapted_weights(transformer: nn.Module | None) -> Iterator[tuple[str, Tensor]]:
+    """Yield the weights of the layers that carry adapters; a pipeline may have no second transformer."""
+    for name, parameter in () if transformer is None else transformer.named_parameters():
         if name.endswith(".base_layer.weight"):
             yield name, parameter
+
+
+def _without_adapters(transformer: nn.Module) -> nn.Module:
+    """Return a transformer with the very weights of another, without the layers of its adapters."""
+    with torch.device("meta"):
+        plain = cast(Any, type(transformer)).from_config(transformer.config)
+    weights = {
+        name.replace(".base_layer.", "."): tensor
+        for name, tensor in transformer.state_dict().items()
+        if ".lora_" not in name
+    }
+    plain.load_state_dict(weights, assign=True)
+    return plain

@@ -1,8 +1,9 @@
 """Conversions between images, frames and tensors, and the output formats."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +20,24 @@ class VideoOutput(BaseOutput):
     """Output of a pipeline call: ``frames``, one video per batch entry, in the requested form."""
 
     frames: Frames
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """Finished segment: denoised latents [1, C, F, h, w] (float32, before denormalisation) and its video.
+
+    ``frames`` decodes while it is read: [1, 3, f, H, W] in [-1, 1] per latent frame. After all frames are
+    read, ``state`` returns what ``parts`` needs to continue from here.
+    """
+
+    latents: Tensor
+    frames: Iterator[Tensor]
+    state: Callable[[], dict[str, Tensor]] = dict
+
+    def finish(self) -> dict[str, Tensor]:
+        """Decode the frames that were not read, and return the state."""
+        deque(self.frames, maxlen=0)
+        return self.state()
 
 
 def rounded(frames: Tensor) -> Tensor:
@@ -68,3 +87,10 @@ def collect(chunks: Iterator[Tensor], output_type: str, to_uint8: Callable[[Tens
     if output_type == "np":
         return array
     return [[Image.fromarray((frame * 255).round().astype(np.uint8)) for frame in frames] for frames in array]
+
+
+def joined(videos: Sequence[Any]) -> Frames:
+    """Return videos of one form as one batch."""
+    if len(videos) == 1 or isinstance(videos[0], list):
+        return videos[0] if len(videos) == 1 else [one for each in videos for one in each]
+    return torch.cat([*videos]) if isinstance(videos[0], Tensor) else np.concatenate(videos)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from videogen.diffusion.conditioning import Context, Segment
 from videogen.diffusion.guidance import DualGuidance, SinglePass
-from videogen.diffusion.sampling import SIGMA_MAX_DOUBLE, make_solver
+from videogen.diffusion.sampling import SIGMA_MAX_DOUBLE
 from videogen.media.image import fit_on_white
 from videogen.pipelines.base import Part, StepCallback
 from videogen.pipelines.wan import WanPipeline
@@ -51,9 +51,9 @@ class ReferenceToVideoPipeline(WanPipeline):
         # 2. Choose the guidance and encode the text of every branch.
         guided = guidance_scale > 1
         guidance = DualGuidance(guidance_scale, guidance_scale_img) if guided else SinglePass()
-        contexts = {"cond": Context(text=self.encode_prompt(prompt))}
+        contexts = {"cond": Context(text=self.embed(prompt))}
         if guided:
-            contexts["no_text"] = contexts["uncond"] = Context(text=self.encode_prompt(negative_prompt))
+            contexts["no_text"] = contexts["uncond"] = Context(text=self.embed(negative_prompt))
 
         # 3. Denoise [video, references] as one stack of frames; only the video is updated.
         def predict(latents: Tensor, timestep: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ class ReferenceToVideoPipeline(WanPipeline):
             return self.guide(guidance, velocity)
 
         start = {"sigma_max": SIGMA_MAX_DOUBLE} if sample_solver == "unipc" else {}  # as published
-        solver = make_solver(sample_solver, num_inference_steps, shift, generator, **start)
+        solver = self.make_solver(sample_solver, num_inference_steps, shift, generator, **start)
         latents = self.denoise(noise, solver, predict, callback_on_step_end)
 
         # 4. Decode as the frames are read.

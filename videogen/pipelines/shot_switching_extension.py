@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from videogen.diffusion.conditioning import Segment
-from videogen.diffusion.sampling import make_solver
 from videogen.media.video_reader import InputVideo
 from videogen.pipelines.base import Part, StepCallback, prompt_of
 from videogen.pipelines.pixels import frames_tensor, truncated
@@ -65,7 +64,7 @@ class ShotSwitchingExtensionPipeline(WanPipeline):
             context = Segment(latents=shot, timestep=torch.zeros_like(timestep), temporal_start=SHOT_POSITION)
             return self.guided_velocity([video, context], guided)
 
-        solver = make_solver(sample_solver, num_inference_steps, shift, generator)
+        solver = self.make_solver(sample_solver, num_inference_steps, shift, generator)
         latents = self.denoise(noise, solver, predict, callback_on_step_end)
 
         # 4. Decode only the new shot.

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from videogen.diffusion.conditioning import Segment
-from videogen.diffusion.sampling import make_solver
 from videogen.media.video_reader import InputVideo
 from videogen.pipelines.base import Part, StepCallback, prompt_of, seeded
 from videogen.pipelines.pixels import frames_tensor, record_frames, truncated
@@ -67,7 +66,7 @@ class SingleShotExtensionPipeline(WanPipeline):
             guided = self.text_guidance(prompt_of(prompt, index), negative_prompt, guidance_scale)
 
             # 3. Denoise [condition, video]; only the video is updated.
-            solver = make_solver(sample_solver, num_inference_steps, shift, generator)
+            solver = self.make_solver(sample_solver, num_inference_steps, shift, generator)
             predict = partial(self.predict, before, guided)
             latents = self.denoise(noise, solver, predict, callback_on_step_end)
 

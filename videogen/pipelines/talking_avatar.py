@@ -7,14 +7,14 @@ from functools import partial
 from itertools import islice
 
 import torch
-from diffusers import AutoencoderKLWan
+from diffusers import AutoencoderKLWan, SchedulerMixin
 from PIL import Image
 from torch import Tensor
 from transformers import CLIPVisionModel, PreTrainedTokenizerBase, UMT5EncoderModel, Wav2Vec2Model
 
 from videogen.diffusion.conditioning import Context, Segment
 from videogen.diffusion.guidance import ClassifierFree, DualGuidance, Guidance, SinglePass
-from videogen.diffusion.sampling import Solver, euler
+from videogen.diffusion.sampling import Solver
 from videogen.media.audio import InputAudio, waveform
 from videogen.media.image import cover_bilinear
 from videogen.models.wan.audio_encoder import audio_features, audio_windows
@@ -62,8 +62,9 @@ class TalkingAvatarPipeline(WanPipeline):
         audio_encoder: Wav2Vec2Model,
         vae: AutoencoderKLWan,
         transformer: WanDiT,
+        scheduler: SchedulerMixin | None = None,
     ) -> None:
-        super().__init__(tokenizer, text_encoder, vae, transformer)
+        super().__init__(tokenizer, text_encoder, vae, transformer, scheduler)
         self.register_modules(image_encoder=image_encoder, audio_encoder=audio_encoder)
 
     @torch.no_grad()
@@ -114,7 +115,7 @@ class TalkingAvatarPipeline(WanPipeline):
             # 3. Denoise; the frames carried over from the previous segment are put back after every step.
             carried = latent_frames(motion_frame) if "tail" in state else 0
             scene = Scene(guided, beside, carried)
-            solver = euler(num_inference_steps, shift)
+            solver = self.make_solver("euler", num_inference_steps, shift, generator)
             predict = partial(self.predict, scene)
             pin = partial(self.pin, scene, solver, generator) if carried else None
             latents = self.denoise(noise, solver, predict, callback_on_step_end, pin=pin)
@@ -144,8 +145,8 @@ class TalkingAvatarPipeline(WanPipeline):
     ) -> Guided:
         """Return guidance by text, audio, both or none, and a context per branch (spec section 7)."""
         by_text, by_sound = scales[0] > 1, scales[1] > 1
-        positive = self.encode_prompt(text)
-        negative = self.encode_prompt(negative_prompt) if by_text else positive
+        positive = self.embed(text)
+        negative = self.embed(negative_prompt) if by_text else positive
         image, silence = self.encode_clip(known[:, :, 0]), torch.zeros_like(windows)
         guidance: Guidance = SinglePass()
         branches = {"cond": (positive, windows)}

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from videogen.diffusion.conditioning import Segment
-from videogen.diffusion.sampling import make_solver
 from videogen.pipelines.base import Part, StepCallback
 from videogen.pipelines.pixels import truncated
 from videogen.pipelines.wan import WanPipeline
@@ -50,7 +49,7 @@ class TextToVideoPipeline(WanPipeline):
             video = Segment(latents=latents, timestep=timestep)
             return self.guided_velocity([video], guided)
 
-        solver = make_solver(sample_solver, num_inference_steps, shift, generator)
+        solver = self.make_solver(sample_solver, num_inference_steps, shift, generator)
         latents = self.denoise(noise, solver, predict, callback_on_step_end)
 
         # 3. Decode as the frames are read.

@@ -19,6 +19,9 @@ def own_transformer(pipeline: type[DiffusionPipeline], name: str, given: object)
     wanted = get_type_hints(pipeline.__init__).get(name, object)
     if not isinstance(given, ModelMixin) or isinstance(given, wanted):
         return given
+    if isinstance(wanted, type) and issubclass(wanted, type(given)):  # ours is diffusers' with more facts
+        given.__class__ = wanted
+        return given
     kind, fix = type(given).__name__, ADVICE.format(wanted.__name__)
     try:
         ours = take_over(given)

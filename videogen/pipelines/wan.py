@@ -4,18 +4,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 import torch
-from diffusers import AutoencoderKLWan
+from diffusers import AutoencoderKLWan, SchedulerMixin
 from diffusers.loaders import WanLoraLoaderMixin
 from PIL import Image
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
+from transformers import CLIPVisionModel, PreTrainedTokenizerBase, UMT5EncoderModel
 
 from videogen.diffusion.conditioning import Context, Segment, pack, unpack
 from videogen.diffusion.guidance import ClassifierFree, Guidance, SinglePass
+from videogen.errors import InputError
 from videogen.media.video_reader import InputVideo
 from videogen.models.wan import vae as vae_io
 from videogen.models.wan.image_encoder import clip_features
-from videogen.models.wan.text import encode_prompt
+from videogen.models.wan.text import TEXT_ROWS, encode_prompt
 from videogen.models.wan.transformer import WanDiT
 from videogen.pipelines.base import VideoPipeline
 from videogen.pipelines.color import match_color
@@ -29,10 +30,12 @@ Guided = tuple[Guidance, Mapping[str, Context]]
 """Guidance, and a context per branch."""
 
 
-class WanPipeline(VideoPipeline, LoraMixin, WanLoraLoaderMixin):
+class WanPipeline(LoraMixin, VideoPipeline, WanLoraLoaderMixin):
     """Base of the Wan family's pipelines."""
 
     model_cpu_offload_seq = "text_encoder->transformer->vae"
+    image_encoder: CLIPVisionModel | None = None  # of models that see the image besides; as in diffusers
+    image_processor = None  # nobody has one, because the published code prepares images in its own way
 
     def __init__(
         self,
@@ -40,21 +43,71 @@ class WanPipeline(VideoPipeline, LoraMixin, WanLoraLoaderMixin):
         text_encoder: UMT5EncoderModel,
         vae: AutoencoderKLWan,
         transformer: WanDiT,
+        scheduler: SchedulerMixin | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(scheduler)
         self.register_modules(
             tokenizer=tokenizer, text_encoder=text_encoder, vae=vae, transformer=transformer
         )
 
-    def encode_prompt(self, prompt: str) -> Tensor:
-        """Return a prompt's embedding [1, 512, text_dim] on the device; recent prompts are cached."""
-        make = partial(encode_prompt, self.tokenizer, self.text_encoder, prompt, self._execution_device)
-        return self.cached_embedding("text_encoder", prompt, make).to(self.model_dtype)
+    def embed(self, prompt: str | Tensor) -> Tensor:
+        """Return a prompt's embedding [1, 512, text_dim] on the device; recent prompts are cached.
+
+        Raises:
+            InputError: there is no text encoder.
+        """
+        if isinstance(prompt, Tensor):
+            return prompt.to(self._execution_device, self.model_dtype)
+        if self.text_encoder is None:
+            raise InputError("prompt=", prompt, "this pipeline has no text encoder", "give *prompt_embeds=")
+        rows = self._state.max_sequence_length or TEXT_ROWS
+        make = partial(encode_prompt, self.tokenizer, self.text_encoder, prompt, self._execution_device, rows)
+        key = prompt if rows == TEXT_ROWS else f"{rows} rows {prompt}"
+        return self.cached_embedding("text_encoder", key, make).to(self.model_dtype)
+
+    @torch.no_grad()
+    def encode_prompt(
+        self,
+        prompt: str | Sequence[str] | None = None,
+        negative_prompt: str | Sequence[str] | None = None,
+        do_classifier_free_guidance: bool = True,
+        num_videos_per_prompt: int = 1,
+        prompt_embeds: Tensor | None = None,
+        negative_prompt_embeds: Tensor | None = None,
+        max_sequence_length: int | None = None,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Return prompts as the calls' ``prompt_embeds`` and ``negative_prompt_embeds``, as diffusers does.
+
+        Args:
+            prompt: one or several.
+            negative_prompt: one or several; none is the empty text.
+            do_classifier_free_guidance: False makes no negative ones.
+            num_videos_per_prompt: copies of each, in a row.
+            prompt_embeds: returned as they are, in place of encoded prompts; likewise negative ones.
+            max_sequence_length: rows of each, 512 as published unless given.
+            device: of what is returned; dtype likewise.
+        """
+        self._state.max_sequence_length = max_sequence_length
+
+        def rows_of(given: str | Sequence[str]) -> Tensor:
+            rows = torch.cat([self.embed(text) for text in ([given] if isinstance(given, str) else given)])
+            return rows.repeat_interleave(num_videos_per_prompt, 0).to(device=device, dtype=dtype)
+
+        if prompt_embeds is None and prompt is not None:
+            prompt_embeds = rows_of(prompt)
+        if negative_prompt_embeds is None and do_classifier_free_guidance:
+            count = 1 if prompt_embeds is None else len(prompt_embeds) // num_videos_per_prompt
+            negatives = negative_prompt or ""
+            negative_prompt_embeds = rows_of([negatives] * count if isinstance(negatives, str) else negatives)
+        self._state.max_sequence_length = None
+        return prompt_embeds, negative_prompt_embeds
 
     def text_guidance(
         self,
-        prompt: str,
-        negative_prompt: str,
+        prompt: str | Tensor,
+        negative_prompt: str | Tensor,
         scale: float,
         *,
         exactly_one: bool = False,
@@ -69,11 +122,11 @@ class WanPipeline(VideoPipeline, LoraMixin, WanLoraLoaderMixin):
             exactly_one: only a scale of 1 is a single pass, and not with a step cache that counts pairs.
             beside: inputs of both contexts besides the text.
         """
-        contexts = {"cond": Context(text=self.encode_prompt(prompt), **beside)}
+        contexts = {"cond": Context(text=self.embed(prompt), **beside)}
         paired = self.step_cache is not None and self.step_cache.needs_pairs
         if (scale == 1 and not paired) if exactly_one else scale <= 1:
             return SinglePass(), contexts
-        contexts["uncond"] = Context(text=self.encode_prompt(negative_prompt), **beside)
+        contexts["uncond"] = Context(text=self.embed(negative_prompt), **beside)
         return ClassifierFree(scale), contexts
 
     def draw_noise(
@@ -120,7 +173,8 @@ class WanPipeline(VideoPipeline, LoraMixin, WanLoraLoaderMixin):
     @property
     def model_dtype(self) -> torch.dtype:
         """Dtype in which the transformer computes."""
-        return self.transformer.patch_embedding.weight.dtype
+        models = self.transformers
+        return models[0].patch_embedding.weight.dtype if models else self.text_encoder.dtype
 
     def velocity(
         self,
@@ -139,12 +193,13 @@ class WanPipeline(VideoPipeline, LoraMixin, WanLoraLoaderMixin):
             (output,) = model(
                 hidden_states=packed.latents.to(dtype),
                 timestep=packed.timestep,
-                encoder_hidden_states=context.text.to(dtype),
+                encoder_hidden_states=self._state.text(branch, context.text).to(dtype),
                 encoder_hidden_states_image=None if context.image is None else context.image.to(dtype),
                 encoder_hidden_states_audio=None if context.audio is None else context.audio.to(dtype),
                 fps=context.fps,
                 frame_positions=packed.positions,
                 visible_frames=visible_frames,
+                attention_kwargs=self.attention_kwargs,
                 return_dict=False,
             )
         return unpack(output, segments)[which]

@@ -7,7 +7,6 @@ from PIL import Image
 from torch import Tensor
 
 from videogen.diffusion.conditioning import Segment
-from videogen.diffusion.sampling import make_solver
 from videogen.media.image import cover
 from videogen.media.video_reader import InputVideo
 from videogen.pipelines.base import Part, StepCallback
@@ -61,7 +60,7 @@ class Wan22TI2V5BPipeline(WanPipeline):
             segments = [first, video] if start else [video]
             return self.guided_velocity(segments, guided, which=-1)
 
-        solver = make_solver(sample_solver, num_inference_steps, shift, generator)
+        solver = self.make_solver(sample_solver, num_inference_steps, shift, generator)
         latents = self.denoise(noise[:, :, start:], solver, predict, callback_on_step_end)
 
         # 3. Decode as the frames are read.

@@ -1,9 +1,10 @@
 """Wan2.2 A14B: text_to_video, image_to_video and v2v-14B with two experts (spec wan22 sections 5, 7, 14)."""
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 import torch
-from diffusers import AutoencoderKLWan
+from diffusers import AutoencoderKLWan, SchedulerMixin
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional
@@ -11,7 +12,7 @@ from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 
 from videogen.diffusion.conditioning import Context, Segment
 from videogen.diffusion.guidance import ClassifierFree, SinglePass
-from videogen.diffusion.sampling import NUM_TRAIN_TIMESTEPS, make_solver
+from videogen.diffusion.sampling import NUM_TRAIN_TIMESTEPS
 from videogen.media.video_reader import InputVideo
 from videogen.models.wan.transformer import WanDiT
 from videogen.pipelines.base import Part, StepCallback
@@ -30,6 +31,7 @@ class Wan22A14BPipeline(WanPipeline):
     task, family = "image_to_video", "Wan2.2 A14B"
     to_uint8 = staticmethod(truncated)
     model_cpu_offload_seq = "text_encoder->transformer->transformer_2->vae"
+    _optional_components: ClassVar = ["transformer", "transformer_2"]  # one is enough
 
     def __init__(
         self,
@@ -38,8 +40,9 @@ class Wan22A14BPipeline(WanPipeline):
         vae: AutoencoderKLWan,
         transformer: WanDiT,
         transformer_2: WanDiT,
+        scheduler: SchedulerMixin | None = None,
     ) -> None:
-        super().__init__(tokenizer, text_encoder, vae, transformer)
+        super().__init__(tokenizer, text_encoder, vae, transformer, scheduler)
         self.register_modules(transformer_2=transformer_2)
 
     @torch.no_grad()
@@ -75,8 +78,8 @@ class Wan22A14BPipeline(WanPipeline):
             last = None if end_image is None else stretched(end_image.convert("RGB"), height, width)
             beside = self.encode_ends(stretched(image, height, width), last, num_frames)
         contexts = {
-            "cond": Context(text=self.encode_prompt(prompt)),
-            "uncond": Context(text=self.encode_prompt(negative_prompt)),
+            "cond": Context(text=self.embed(prompt)),
+            "uncond": Context(text=self.embed(negative_prompt)),
         }
 
         # 2. Denoise; the noise level selects the expert, and both share the solver's history.
@@ -87,11 +90,12 @@ class Wan22A14BPipeline(WanPipeline):
             expert, scale = (self.transformer, high) if noisy else (self.transformer_2, low)
             guidance = SinglePass() if scale == 1 else ClassifierFree(scale)
             video = Segment(latents=latents, timestep=timestep, extra=beside)
-            return self.guided_velocity([video], (guidance, contexts), model=expert)
+            model = expert or self.transformers[0]  # of one expert alone, it takes every step
+            return self.guided_velocity([video], (guidance, contexts), model=model)
 
         # Euler is for distilled weights, which know the levels 1, 3/4, 1/2 and 1/4 of four steps.
         levels = {"sigma_min": 1 / num_inference_steps} if sample_solver == "euler" else {}
-        solver = make_solver(sample_solver, num_inference_steps, shift, generator, **levels)
+        solver = self.make_solver(sample_solver, num_inference_steps, shift, generator, **levels)
         latents = self.denoise(noise, solver, predict, callback_on_step_end)
 
         # 3. Decode as the frames are read.

@@ -12,6 +12,7 @@ from videogen.media.audio import InputAudio, read_audio
 from videogen.media.download import Fetcher
 from videogen.media.frames import as_video
 from videogen.media.picture import to_srgb
+from videogen.tasks.task_spec import Files
 
 logger = logging.getLogger(__name__)
 
@@ -35,3 +36,14 @@ def _as_audio(name: str, given: object) -> InputAudio:
 
 ACCEPT: dict[str, Callable[[str, Any], Any]] = {"image": _as_image, "video": as_video, "audio": _as_audio}
 """What Python callers may give for an input of a kind: (name, given) -> what the pipeline takes."""
+
+
+def is_several(files: Files, given: object) -> bool:
+    """Return whether what was given for an input is a list with one for each video."""
+    if not isinstance(given, list | tuple):
+        return False
+    if files.kind == "video":  # a list of images is one
+        return all(
+            isinstance(item, list | tuple | str | Path) or getattr(item, "ndim", 0) == 4 for item in given
+        )
+    return files.most == 1 or all(isinstance(item, list | tuple) for item in given)

@@ -22,6 +22,7 @@ class Option:
     Args:
         metavar: what stands for the value in the help text.
         aliases: further spellings.
+        call_names: further names in Python calls, which are diffusers'.
         usual: most runs use it; the first page of help shows it.
         common: every task uses it; others are named by the rows of the tasks that do.
         chain: generate_continuous.py takes it, whether its tasks use it or not.
@@ -62,6 +63,7 @@ class Option:
     _: KW_ONLY
     metavar: str = ""
     aliases: tuple[str, ...] = ()
+    call_names: tuple[str, ...] = ()
     usual: bool = False
     common: bool = False
     chain: bool = False

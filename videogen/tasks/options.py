@@ -112,10 +112,11 @@ class InputFiles:
     ref_imgs: tuple[str, ...] | None = row(types.paths,
         "1-4 reference images, paths or http(s) URLs; the first fixes the shape", metavar="A,B", usual=True)
     input_image: str | None = row(types.path, "first frame", metavar="FILE|URL",
-        aliases=("image", "i2v_image_path"), usual=True, set_by_chain=True)
-    end_image: str | None = row(types.path, "last frame, with --input_image", metavar="FILE|URL")
+        aliases=("image", "i2v_image_path"), call_names=("image",), usual=True, set_by_chain=True)
+    end_image: str | None = row(types.path, "last frame, with --input_image", metavar="FILE|URL",
+        call_names=("last_image",))
     input_video: str | None = row(types.path, "video to continue", metavar="FILE|URL",
-        aliases=("video", "video_path"), usual=True, shows=True)
+        aliases=("video", "video_path"), call_names=("video",), usual=True, shows=True)
     input_audio: str | None = row(types.path, "speech, 0.4 s to --max_frames_num: a sound file, or a video's",
         metavar="FILE|URL", aliases=("audio",))
     source_fps: float | None = row(types.rate,

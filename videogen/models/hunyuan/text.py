@@ -3,6 +3,9 @@
 Spec hunyuan section 7; the template and the expansion of image tokens are diffusers'.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video_image2video import (
     DEFAULT_PROMPT_TEMPLATE as TEMPLATE,
@@ -12,6 +15,7 @@ from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video_image2video import
 )
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional
 from transformers import (
     CLIPImageProcessorPil,
     CLIPTextModel,
@@ -20,9 +24,6 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-BEFORE = TEMPLATE["crop_start"]  # tokens of the template before the prompt
-IMAGE = slice(TEMPLATE["image_emb_start"], TEMPLATE["image_emb_end"])
-IMAGE_TOKENS = TEMPLATE["image_emb_len"]
 TEXT_TOKENS = 256
 CLIP_TOKENS = 77
 ENDING = 4  # tokens that end the user's turn and begin the assistant's
@@ -38,21 +39,28 @@ def encode_prompt(
     *,
     interleave: int,
     device: torch.device,
+    template: Mapping[str, Any] = TEMPLATE,
+    rows: int = TEXT_TOKENS,
 ) -> Tensor:
     """Return rows [1, T, dim]: every ``interleave``-th image row, then the text rows.
 
     ``device`` is where llava computes; its weights may be elsewhere before. Padding rows are left out,
-    because no result depends on them.
+    because no result depends on them. A ``template`` without ``crop_start`` gives all rows as they are.
     """
-    ids, start = prompt_ids(tokenizer, prompt)
+    before, count = template["crop_start"], template["image_emb_len"]
+    place = slice(template["image_emb_start"], template["image_emb_end"])
+    ids, start = prompt_ids(tokenizer, prompt, template, rows)
+    told = ids.shape[1]
+    if not before:
+        ids = functional.pad(ids, (0, rows - told), value=tokenizer.pad_token_id)
     expanded = _expand_input_ids_with_image_tokens(
         ids,
         torch.ones_like(ids),
         ids.shape[1],
         llava.config.image_token_id,
-        IMAGE_TOKENS,
-        IMAGE.start,
-        IMAGE.stop,
+        count,
+        place.start,
+        place.stop,
         pad_id(llava.config),
     )
     pixels = processor(image, return_tensors="pt").pixel_values
@@ -61,12 +69,19 @@ def encode_prompt(
         pixel_values=pixels.to(device, llava.dtype),
         output_hidden_states=True,
     ).hidden_states[LAYER]
-    kept = torch.cat([torch.arange(BEFORE, start - ENDING), torch.arange(start, ids.shape[1])])
-    text = states[:, (kept + IMAGE_TOKENS - 1).to(states.device)]
-    return torch.cat([states[:, IMAGE][:, ::interleave], text], dim=1)
+    if not before:
+        return states[:, :told]
+    kept = torch.cat([torch.arange(before, start - ENDING), torch.arange(start, ids.shape[1])])
+    text = states[:, (kept + count - 1).to(states.device)]
+    return torch.cat([states[:, place][:, ::interleave], text], dim=1)
 
 
-def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str) -> tuple[Tensor, int]:
+def prompt_ids(
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: str,
+    template: Mapping[str, Any] = TEMPLATE,
+    rows: int = TEXT_TOKENS,
+) -> tuple[Tensor, int]:
     """Return the tokens [1, n] of a prompt in its template, and the start of the template's last part.
 
     Too long prompts are truncated as published.
@@ -74,10 +89,11 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str) -> tuple[Tensor,
     Special tokens such as "<image>" are plain text inside the prompt. A truncated prompt has no last part;
     its end is where the assistant's turn would start.
     """
-    before, after = TEMPLATE["template"].split("{}")
+    before, after = template["template"].split("{}")
     said = tokenizer(prompt, add_special_tokens=False, split_special_tokens=True).input_ids
-    ids = [*tokenizer(before).input_ids, *said, *tokenizer(after, add_special_tokens=False).input_ids]
-    length = BEFORE + TEXT_TOKENS
+    first = tokenizer(before).input_ids if before else []
+    ids = [*first, *said, *tokenizer(after, add_special_tokens=False).input_ids]
+    length = template["crop_start"] + rows
     whole = len(ids) <= length
     return torch.tensor([ids[:length]]), (len(ids) - 1 if whole else length)
 

@@ -43,7 +43,11 @@ def wan_config(config: Config, shapes: Shapes) -> Arguments:
         "inject_sample_info": "fps_embedding.weight" in shapes,
     }
     norm = "condition_embedder.image_embedder.norm1.weight"
-    image = {"image_dim": shapes[norm][0], "added_kv_proj_dim": dim} if norm in shapes else {}
+    image = {"image_dim": shapes[norm][0]} if norm in shapes else {}
+    if "blocks.0.attn2.add_k_proj.weight" in shapes:
+        image["added_kv_proj_dim"] = dim
+    if (positions := "condition_embedder.image_embedder.pos_embed") in shapes:
+        image["pos_embed_seq_len"] = shapes[positions][1]
     published = {"in_channels": "in_dim", "out_channels": "out_dim"}
     values = {
         name: config.get(name, config.get(published.get(name, name), value))

@@ -84,14 +84,16 @@ def sinusoid(timestep: Tensor, dim: int) -> Tensor:
 class WanConditionEmbedder(nn.Module):
     """MLPs that project noise levels, text and image features to the network's width."""
 
-    def __init__(self, dim: int, freq_dim: int, text_dim: int, image_dim: int | None) -> None:
+    def __init__(
+        self, dim: int, freq_dim: int, text_dim: int, image_dim: int | None, positions: int | None = None
+    ) -> None:
         super().__init__()
         self.freq_dim = freq_dim
         self.time_embedder = TimestepEmbedding(in_channels=freq_dim, time_embed_dim=dim)
         self.time_proj = nn.Linear(dim, 6 * dim)
         self.text_embedder = PixArtAlphaTextProjection(text_dim, dim, act_fn="gelu_tanh")
         if image_dim is not None:
-            self.image_embedder = WanImageEmbedding(image_dim, dim)
+            self.image_embedder = WanImageEmbedding(image_dim, dim, positions)
 
     def forward(self, timestep: Tensor) -> tuple[Tensor, Tensor]:
         """Embed noise levels [B, F]: (embedding [B, F, D], modulation [B, F, 6, D]).

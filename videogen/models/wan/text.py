@@ -10,16 +10,20 @@ TEXT_ROWS = 512
 
 
 def encode_prompt(
-    tokenizer: PreTrainedTokenizerBase, text_encoder: nn.Module, prompt: str, device: torch.device
+    tokenizer: PreTrainedTokenizerBase,
+    text_encoder: nn.Module,
+    prompt: str,
+    device: torch.device,
+    rows: int = TEXT_ROWS,
 ) -> Tensor:
-    """Encode one prompt to [1, 512, text_dim]; padding rows are exactly zero, and are attended to as well.
+    """Encode one prompt to [1, rows, text_dim]; padding rows are exactly zero, and are attended to as well.
 
-    Prompts of more than 511 tokens are truncated (the last row is the end-of-sequence token).
+    Prompts of more than ``rows - 1`` tokens are truncated (the last row is the end-of-sequence token).
     """
     tokens = tokenizer(
         [clean_prompt(prompt)],
         padding="max_length",
-        max_length=TEXT_ROWS,
+        max_length=rows,
         truncation=True,
         add_special_tokens=True,
         return_attention_mask=True,

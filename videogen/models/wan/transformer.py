@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import torch
+from diffusers import ModelMixin  # noqa: F401 - where diffusers' loader of a saved pipeline looks for it
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockRegistry
 from diffusers.loaders import FromOriginalModelMixin, PeftAdapterMixin
@@ -185,13 +186,15 @@ class WanDiT(Network, ConfigMixin, PeftAdapterMixin, FromOriginalModelMixin, Att
         in_channels: latent channels plus, for image-conditioned models, the 20 mask and image channels.
         out_channels: latent channels of the prediction; None: ``in_channels``.
         image_dim: width of CLIP image features; adds their embedding.
-        added_kv_proj_dim: width of the image tokens (D); adds attention to them.
+        added_kv_proj_dim: width of the image tokens (D); adds attention to them. Without it, the attention to
+            the text is to them too.
+        pos_embed_seq_len: tokens of a first and a last image, whose positions are learned.
         inject_sample_info: adds the embedding of the frame-rate class (0: 16 fps, 1: any other).
         audio_dim: width of the audio tokens; adds audio cross-attention. ``audio_window`` windows of
             ``audio_features`` (layers x channels) each become ``audio_tokens`` tokens per latent frame.
 
     Raises:
-        ValueError: one of ``image_dim`` and ``added_kv_proj_dim`` without the other, or the latter is not D.
+        ValueError: ``added_kv_proj_dim`` without ``image_dim``, or another than D.
     """
 
     _supports_gradient_checkpointing = True
@@ -227,6 +230,7 @@ class WanDiT(Network, ConfigMixin, PeftAdapterMixin, FromOriginalModelMixin, Att
         eps: float = 1e-6,
         image_dim: int | None = None,
         added_kv_proj_dim: int | None = None,
+        pos_embed_seq_len: int | None = None,
         inject_sample_info: bool = False,
         audio_dim: int | None = None,
         audio_window: int = 5,
@@ -237,13 +241,13 @@ class WanDiT(Network, ConfigMixin, PeftAdapterMixin, FromOriginalModelMixin, Att
     ) -> None:
         super().__init__()
         dim = num_attention_heads * attention_head_dim
-        if added_kv_proj_dim != (None if image_dim is None else dim):
+        if added_kv_proj_dim not in (None, None if image_dim is None else dim):
             needed = f"{dim}, the width of the image tokens" if image_dim else "None without image_dim"
             raise ValueError(f"added_kv_proj_dim={added_kv_proj_dim}: must be {needed}")
         self.gradient_checkpointing = False
         self.rope = WanRotaryEmbed(attention_head_dim)
         self.patch_embedding = nn.Conv3d(in_channels, dim, kernel_size=patch_size, stride=patch_size)
-        self.condition_embedder = WanConditionEmbedder(dim, freq_dim, text_dim, image_dim)
+        self.condition_embedder = WanConditionEmbedder(dim, freq_dim, text_dim, image_dim, pos_embed_seq_len)
         if inject_sample_info:
             self.fps_embedding = nn.Embedding(2, dim)
             self.fps_projection = FeedForward(dim, dim_out=6 * dim, mult=1, activation_fn="linear-silu")
@@ -293,14 +297,12 @@ class WanDiT(Network, ConfigMixin, PeftAdapterMixin, FromOriginalModelMixin, Att
         Raises:
             CheckpointError: an unreadable file, or tensors that are none of this network's.
         """
-        source = pretrained_model_link_or_path_or_dict
+        source, target = pretrained_model_link_or_path_or_dict, device and torch.device(device)
         if isinstance(source, str) and source.startswith("https://"):
             repository, name = _extract_repo_id_and_weights_name(source)
             source = _get_model_file(repository, weights_name=name, **hub)
         said = {} if config is None else cls.load_config(config, subfolder=subfolder, **hub)
-        place = Path(source) if isinstance(source, str) else source
-        target = None if device is None else torch.device(device)
-        return cls.read_file(place, dtype or torch_dtype, target, said)
+        return cls.read_file(source, dtype or torch_dtype, target, said)
 
     def to_json_string(self) -> str:
         """Return the config as JSON, under the name of diffusers' class where that can hold the model too."""
@@ -324,6 +326,16 @@ class WanDiT(Network, ConfigMixin, PeftAdapterMixin, FromOriginalModelMixin, Att
     def _speech(self, windows: Tensor, batch: int, regions: Tensor | None) -> Speech:
         """Project windows of audio features; the tokens of two speakers come one after the other."""
         return Speech(rearrange(self.audio_proj(windows), "(b p) f a d -> b f (p a) d", b=batch), regions)
+
+    def _context(self, text: Tensor, image: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Embed text and image; without weights of its own the image is read as the beginning of the text."""
+        text = self.condition_embedder.text_embedder(text)
+        if image is None:
+            return text, None
+        image = self.condition_embedder.image_embedder(image)
+        if self.config.added_kv_proj_dim is None:
+            return torch.cat([image, text], dim=1), None
+        return text, image
 
     @apply_lora_scale("attention_kwargs")
     def forward(  # noqa: PLR0913, PLR0917 - the conditions of the whole family, under diffusers' names
@@ -363,21 +375,18 @@ class WanDiT(Network, ConfigMixin, PeftAdapterMixin, FromOriginalModelMixin, Att
         frames, height, width = hidden_states.shape[2:]
         grid = (height // rows, width // columns)
         positions = torch.arange(frames) if frame_positions is None else frame_positions
-        rotary_emb = rearrange(
-            self.rope(positions, *grid, hidden_states.device), "f s k two -> (f s) 1 k two"
-        )
+        rotary_emb = (
+            self.rope(positions, *grid, hidden_states.device).flatten(0, 1).unsqueeze(1)
+        )  # [L, 1, K/2, 2]
 
         embedding, temb = self.condition_embedder(timestep if timestep.ndim > 1 else timestep[:, None])
         if fps is not None:
             rate = self.fps_projection(self.fps_embedding(fps))
             temb = temb + rearrange(rate.float(), "b (m d) -> b 1 m d", m=6)
-        text = self.condition_embedder.text_embedder(encoder_hidden_states)
-        image = speech = None
-        if encoder_hidden_states_image is not None:
-            image = self.condition_embedder.image_embedder(encoder_hidden_states_image)
-        if encoder_hidden_states_audio is not None:
-            regions = None if speaker_masks is None else speaker_regions(speaker_masks, *grid)
-            speech = self._speech(encoder_hidden_states_audio, len(hidden_states), regions)
+        text, image = self._context(encoder_hidden_states, encoder_hidden_states_image)
+        regions = None if speaker_masks is None else speaker_regions(speaker_masks, *grid)
+        audio = encoder_hidden_states_audio
+        speech = None if audio is None else self._speech(audio, len(hidden_states), regions)
 
         x = rearrange(self.patch_embedding(hidden_states), "b d f r c -> b f (r c) d").contiguous()
         spans = None if visible_frames is None else causal_spans(visible_frames, x.shape[2])

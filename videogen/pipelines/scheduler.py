@@ -1,0 +1,53 @@
+"""``pipeline.scheduler``: the published one, or one of diffusers' that the caller sets."""
+
+import copy
+import inspect
+import logging
+from collections.abc import Callable
+
+import torch
+from diffusers import SchedulerMixin, UniPCMultistepScheduler
+
+from videogen.diffusion.sampling import FLOW, ScheduledSolver, Solver
+from videogen.errors import CallError
+
+logger = logging.getLogger(__name__)
+
+RECIPE = "UniPCMultistepScheduler.from_config(pipe.scheduler.config, flow_shift=5)"
+
+
+class PublishedScheduler(UniPCMultistepScheduler):
+    """What a pipeline's ``scheduler`` is until one is set: the solver and the levels are the task's own.
+
+    Its config is UniPC's with the published shift, to make others from. The ``shift=`` and ``sample_solver=``
+    of a call choose the solver that runs.
+    """
+
+
+def scheduler_for(given: object, published_shift: Callable[[], float]) -> SchedulerMixin:
+    """Return the scheduler of a pipeline for which ``given`` is set; None is the published one.
+
+    Raises:
+        CallError: it is not for flow matching, or needs what no pipeline gives it.
+    """
+    if given is None or isinstance(given, PublishedScheduler):
+        return given or PublishedScheduler(flow_shift=published_shift(), **FLOW)
+    name, config = type(given).__name__, getattr(given, "config", {})
+    flow = config.get("use_flow_sigmas") or config.get("prediction_type") == "flow_prediction"
+    if not isinstance(given, SchedulerMixin) or not (flow or name.startswith("FlowMatch")):
+        what = "is no flow-matching scheduler, which these models need"
+        raise CallError("scheduler", name, what, f"use {RECIPE}")
+    if config.get("use_dynamic_shifting"):
+        what = "with use_dynamic_shifting takes its shift from the size of an image"
+        raise CallError("scheduler", name, what, "set use_dynamic_shifting=False and a shift")
+    if flow and (kind := config.get("prediction_type", "flow_prediction")) != "flow_prediction":
+        logger.warning("scheduler %s: prediction_type is %s; these models predict the flow", name, kind)
+    return given
+
+
+def solver_of(scheduler: SchedulerMixin, steps: int, generator: torch.Generator | None) -> Solver:
+    """Return a solver that steps as a scheduler does, with its noise levels; the scheduler stays as it is."""
+    own = copy.deepcopy(scheduler)
+    own.set_timesteps(steps)
+    draws = "generator" in inspect.signature(own.step).parameters
+    return ScheduledSolver(own, generator if draws else None)
