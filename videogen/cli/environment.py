@@ -21,12 +21,12 @@ from videogen.formatting import format_bytes
 from videogen.planning.local_gpus import Driver, DriverError, TorchBuild, limits, read_driver, torch_build
 from videogen.planning.local_ram import available_ram, total_ram
 
-PATIENCE = 1.0  # seconds for git
+GIT_TIMEOUT = 1.0  # seconds for git
 DESCRIBE = ("describe", "--always", "--exclude=*", "--abbrev=12", "--dirty=, changed")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Space:
+class DiskSpace:
     """A folder, and the bytes that its disk has free; None where it cannot be asked."""
 
     folder: str
@@ -57,7 +57,7 @@ class Environment:
     threads: int | None
     ram_bytes: int | None
     ram_free_bytes: int | None
-    disk: Mapping[str, Space]
+    disk: Mapping[str, DiskSpace]
     cuda: str
     gpus: list[GpuReport]
     imported: bool
@@ -88,7 +88,7 @@ def _size(number: int | None) -> str:
 
 
 def environment(*, imports: bool = False) -> Environment:
-    """Look around; ``imports``: also import every package."""
+    """Collect what --env says; ``imports``: also import every package."""
     torch, built = _torch()
     cuda, gpus = _gpus(torch, built)
     packages, others = dict(dependencies()), dict(optional(torch))
@@ -105,9 +105,9 @@ def environment(*, imports: bool = False) -> Environment:
         ram_bytes=total_ram(),
         ram_free_bytes=available_ram(),
         disk={
-            "models": _space(_hub_cache()),
-            "videogen's cache": _space(cache_root()),
-            "results": _space(Path("result")),
+            "models": _disk_space(_hub_cache()),
+            "videogen's cache": _disk_space(cache_root()),
+            "results": _disk_space(Path("result")),
         },
         cuda=cuda,
         gpus=gpus,
@@ -124,7 +124,7 @@ def _source() -> str:
                 env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},  # leaves the checkout as it is
                 capture_output=True,
                 text=True,
-                timeout=PATIENCE,
+                timeout=GIT_TIMEOUT,
                 check=False,
             )
         except (OSError, subprocess.TimeoutExpired) as error:
@@ -184,9 +184,9 @@ def _hub_cache() -> Path:
     return Path(constants.HF_HUB_CACHE)
 
 
-def _space(folder: Path) -> Space:
+def _disk_space(folder: Path) -> DiskSpace:
     """Return the free bytes where a folder is or will be."""
     try:
-        return Space(folder=str(folder), free_bytes=free_bytes(folder))
+        return DiskSpace(folder=str(folder), free_bytes=free_bytes(folder))
     except (OSError, RuntimeError):
-        return Space(folder=str(folder), free_bytes=None)
+        return DiskSpace(folder=str(folder), free_bytes=None)

@@ -23,7 +23,7 @@ from videogen.tasks.table import find, variant
 logger = logging.getLogger(__name__)
 
 STDIN = "-"
-MOST = 10_000  # videos of one line
+MAX_VIDEOS = 10_000  # videos of one line
 LISTS = (paths, prompts, seeds)  # types whose value is a list itself
 EXAMPLE = 'for example {"prompt": "a cat", "seed": 1}'
 
@@ -69,9 +69,9 @@ def items_of(
     own_seeds = first.get("seed", base.get("seed", ()))
     videos = math.prod(len(values) for values in choices.values())
     videos *= max(1, len(own_seeds) if isinstance(own_seeds, tuple) else 1)
-    if videos > MOST:
+    if videos > MAX_VIDEOS:
         what = f"its lists make {videos:,} videos"
-        raise InputError(source, None, what, f"at most {MOST:,}; use shorter lists")
+        raise InputError(source, None, what, f"at most {MAX_VIDEOS:,}; use shorter lists")
     for values in itertools.product(*choices.values()):
         own = from_mapping(dict(zip(choices, values, strict=True)), source, one_video=True)
         with labelled(source):

@@ -21,7 +21,7 @@ from videogen.cli.captions import caption
 from videogen.cli.help import Program, help_text
 from videogen.cli.interrupts import Interrupts
 from videogen.cli.jobs import STDIN, read_jobs, stream
-from videogen.cli.logs import early_renderer, saying
+from videogen.cli.logs import log_to_stderr, renderer_of_arguments
 from videogen.cli.parser import parse
 from videogen.cli.process_end import discard_stdout, end, open_missing_streams
 from videogen.cli.published import translate
@@ -84,7 +84,7 @@ def main(
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     open_missing_streams()
-    reporter = Reporter(render=early_renderer(arguments))
+    reporter = Reporter(render=renderer_of_arguments(arguments))
     use_expandable_segments()
     verbose = any(word in ("-v", "--verbose") for word in arguments)
     in_main_thread = threading.current_thread() is threading.main_thread()
@@ -191,7 +191,7 @@ def _command(arguments: list[str], work: Work, about: Program | None, reporter: 
     else:
         asked = gather(given)
         third_party.quieten(verbose=asked.settings.verbose)  # before any of them is imported
-        with saying(asked.settings, reporter):
+        with log_to_stderr(asked.settings, reporter):
             for note in [*notes, *asked.notes]:
                 logger.info(note)
             for warning in asked.warnings:

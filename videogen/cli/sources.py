@@ -17,9 +17,7 @@ from videogen.tasks.options import OPTIONS, RunSettings, merge
 from videogen.tasks.table import TASKS
 
 LARGEST_YAML = 500_000  # bytes; PyYAML takes up to five seconds for them
-MOST_NODES = 100_000  # of a YAML file, with every alias written out
-
-
+MAX_NODES = 100_000  # of a YAML file, with every alias written out
 LONGEST_SHOWN = 300  # characters of a path or URL in a message
 
 
@@ -159,7 +157,7 @@ def parse_yaml(text: str) -> object:
         root = loader.get_single_node()
         if root is None:
             return None
-        if _expanded_nodes(root, {}) > MOST_NODES:
+        if _expanded_nodes(root, {}) > MAX_NODES:
             raise ValueError("too large with its aliases written out")
         content = loader.construct_document(root)
     finally:
@@ -172,7 +170,7 @@ def _expanded_nodes(node: yaml.Node, counted: dict[int, int]) -> int:
     """Return the number of nodes in a tree with every alias written out."""
     if id(node) in counted:
         return counted[id(node)]
-    counted[id(node)] = MOST_NODES + 1  # if it holds itself
+    counted[id(node)] = MAX_NODES + 1  # if it holds itself
     children: list[yaml.Node] = []
     if isinstance(node, yaml.MappingNode):
         children = [part for pair in node.value for part in pair]

@@ -23,7 +23,7 @@ from videogen.planning.local_devices import check_device_exists
 from videogen.planning.option_mapping import from_mapping, named
 from videogen.planning.plan import Outline
 from videogen.planning.request import Item, make_plans
-from videogen.planning.surroundings import check_disk
+from videogen.planning.resources import check_disk
 from videogen.results.output_locks import OutputLocks
 from videogen.results.output_paths import OverwritePolicy
 from videogen.results.progress import Report, Reporter, ignore
@@ -32,7 +32,9 @@ from videogen.tasks.table import TASKS
 
 logger = logging.getLogger(__name__)
 
-VIDEOS = {name for task in TASKS.values() for name, files in task.inputs.items() if files.kind == "video"}
+VIDEO_INPUTS = {
+    name for task in TASKS.values() for name, files in task.inputs.items() if files.kind == "video"
+}
 CALL = "videogen"  # what messages name as the place of an option
 
 
@@ -237,7 +239,7 @@ def _plain(name: str, value: object, folder: Path) -> object:
         value.save(path)
         return str(path)
     several = isinstance(value, list | tuple)
-    if hasattr(value, "shape") or (several and name in VIDEOS):
+    if hasattr(value, "shape") or (several and name in VIDEO_INPUTS):
         return _as_video_file(name, value, folder)
     if isinstance(value, list | tuple):
         return [_plain(f"{name}_{index}", item, folder) for index, item in enumerate(value)]

@@ -30,7 +30,7 @@ from videogen.models.components import ComponentPlan, plan_component
 from videogen.pipelines.base import VideoPipeline
 from videogen.planning.plan import Outline, Plan
 from videogen.planning.request_checks import check_lora
-from videogen.planning.surroundings import ram_warning
+from videogen.planning.resources import ram_warning
 from videogen.results.progress import Reporter
 from videogen.runtime import apply, float8, memory, parallel, weight_formats
 from videogen.runtime import device as devices

@@ -63,8 +63,8 @@ def is_on_cpu(device: str) -> bool:
     return device == "cpu" or (device == "auto" and bool(_without_cuda()) and bool(_without_mps()))
 
 
-def card_names() -> set[str]:
-    """Return the names of the NVIDIA cards here, as their driver says; empty where it does not."""
+def gpu_names() -> set[str]:
+    """Return the names of NVIDIA's GPUs here, as Linux' driver lists them; empty where it does not."""
     names = set()
     for file in GPU_FILES.glob("*/information"):
         with suppress(OSError):

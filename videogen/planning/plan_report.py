@@ -8,7 +8,7 @@ from videogen.errors import brief
 from videogen.formatting import format_bytes, format_seconds
 from videogen.planning.measured_rates import ExpectedTime
 from videogen.planning.plan import Outline, Plan
-from videogen.planning.surroundings import Download, Surroundings, less_ram, look_around
+from videogen.planning.resources import Download, Resources, find_resources, ram_suggestions
 from videogen.tasks.geometry import Shape
 from videogen.tasks.option import typed
 from videogen.tasks.option_types import size
@@ -23,7 +23,7 @@ MODES = {"plain": "without --offload", "offload": "with --offload", "low_vram": 
 
 def to_json(plan: Outline) -> dict[str, object]:
     """Return the plan for programs (--dry_run --json)."""
-    shape, model, (here,) = plan.shape, plan.checkpoint, look_around([plan])
+    shape, model, (here,) = plan.shape, plan.checkpoint, find_resources([plan])
     width, height = shape.file_size
     return {
         "task_type": plan.task.name,
@@ -61,8 +61,8 @@ def to_json(plan: Outline) -> dict[str, object]:
 
 def describe(*plans: Outline) -> str:
     """Return plans for people (--dry_run): the first whole, of others what is not as there."""
-    surroundings = look_around(plans)
-    rows = [_rows(plan, here) for plan, here in zip(plans, surroundings, strict=True)]
+    resources = find_resources(plans)
+    rows = [_rows(plan, here) for plan, here in zip(plans, resources, strict=True)]
     blocks = []
     for number, (plan, own) in enumerate(zip(plans, rows, strict=True), start=1):
         if number > 1:
@@ -73,7 +73,7 @@ def describe(*plans: Outline) -> str:
         known = plans[0].warnings if number > 1 else ()
         blocks[-1] += [f"{name:<9} {value or 'none'}" for name, value in own.items() if value or number > 1]
         blocks[-1] += [f"note      {note}" for note in plan.warnings if note not in known]
-    times = [here.time for here in surroundings if here.time]
+    times = [here.time for here in resources if here.time]
     if len(times) == len(plans) > 1:
         blocks.append([f"total     {_total(times)}"])
     return "\n\n".join("\n".join(block) for block in blocks)
@@ -89,7 +89,7 @@ def _total(times: Sequence[ExpectedTime]) -> str:
     return f"{len(times)} videos, about {least if least == most else f'{least} to {most}'}"
 
 
-def _rows(plan: Outline, here: Surroundings) -> dict[str, str | None]:
+def _rows(plan: Outline, here: Resources) -> dict[str, str | None]:
     """Return the lines of a plan by name; None for those that it has no use for."""
     shape, degrees = plan.shape, plan.facts.degrees
     cache = plan.options.cache
@@ -193,11 +193,11 @@ def _memory(plan: Outline) -> str:
     return f"about {chosen} on {each}; {others}"
 
 
-def _ram(plan: Outline, here: Surroundings) -> str:
+def _ram(plan: Outline, here: Resources) -> str:
     where = "on the CPU" if here.on_cpu else "beside the GPU's"
     free = "" if here.ram_free is None else f", {format_bytes(here.ram_free)} free"
     short = here.ram_free is not None and here.ram > here.ram_free
-    tries = f": TOO LITTLE; try {less_ram(plan, on_cpu=here.on_cpu)}" if short else ""
+    tries = f": TOO LITTLE; try {ram_suggestions(plan, on_cpu=here.on_cpu)}" if short else ""
     each = " for each rank" if plan.facts.degrees.size > 1 else ""
     return f"about {format_bytes(here.ram)} {where}{each}{free}{tries}"
 

@@ -49,12 +49,12 @@ class Option:
         writes_prompt: it says how a model writes the prompt; without effect where the prompt is there.
         needs: an option without which it is an error.
         excludes: options that it contradicts.
-        instead_of: other ways of saying the same, which it silences in weaker sources.
+        instead_of: other ways of log_to_stderr the same, which it silences in weaker sources.
         useless_without: an option without which it has no effect, for tasks that use both.
         useless_with: options beside which it has no effect.
         needs_guidance: it has no effect without text guidance.
         plan_row: line of --dry_run that says its value and where that comes from.
-        sets_pace: it changes how long a step takes; a measured speed is for one value.
+        affects_speed: it changes how long a step takes; a measured speed is for one value.
     """
 
     name: str
@@ -93,7 +93,7 @@ class Option:
     useless_with: tuple[str, ...] = ()
     needs_guidance: bool = False
     plan_row: str = ""
-    sets_pace: bool = False
+    affects_speed: bool = False
 
     @property
     def flag(self) -> str:

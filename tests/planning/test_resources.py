@@ -8,9 +8,9 @@ import pytest
 from tests.conftest import REFS
 from videogen import files
 from videogen.cli.parser import parse
-from videogen.planning import local_ram, surroundings
+from videogen.planning import local_ram, resources
 from videogen.planning.request import Item, make_plans
-from videogen.planning.surroundings import ram_warning
+from videogen.planning.resources import ram_warning
 from videogen.results.output_paths import OverwritePolicy
 
 T2V = ("--task_type", "text_to_video", "--prompt", "x", "--device", "cpu")
@@ -130,4 +130,4 @@ def test_a_model_of_unknown_size(cli):
 def test_a_model_that_is_here_needs_no_download(cli):
     plan = json.loads(cli(*T2V, "--model_id", "tiny", "--dry_run", "--json").out)
     assert plan["download"] is None
-    assert surroundings.look_around([]) == []
+    assert resources.find_resources([]) == []
