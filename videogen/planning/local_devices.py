@@ -9,11 +9,10 @@ from importlib import metadata
 from pathlib import Path
 
 from videogen.errors import InputError
-from videogen.tasks.options import Options
+from videogen.tasks.options import OPTIONS, Options
 
 # What the drivers of NVIDIA, of AMD, and of a GPU under WSL leave there.
 DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg", "/proc/driver/nvidia")
-DEVICE_OPTIONS = ("device", "vlm_device", "noise_device")
 GPU_FILES = Path("/proc/driver/nvidia/gpus")
 
 
@@ -23,7 +22,7 @@ def check_device_exists(options: Options) -> None:
     Raises:
         InputError: there is none.
     """
-    for name in DEVICE_OPTIONS:
+    for name in (option.name for option in OPTIONS.values() if option.names_device):
         asked = str(getattr(options, name) or "")
         why = {"cuda": _without_cuda, "mps": _without_mps}.get(asked.partition(":")[0], lambda: None)()
         if why is not None:

@@ -111,7 +111,7 @@ def _scales(plan: Outline, rate: Rate, wanted: Rate) -> bool:
 def _rate(plan: Outline) -> Rate:
     """Return the speed of a plan's video, before it is measured."""
     shape, options = plan.shape, plan.options
-    changed = [option for option in OPTIONS.values() if option.affects_speed and plan.task.uses(option.name)]
+    changed = [option for option in OPTIONS.values() if option.sets_speed and plan.task.uses(option.name)]
     values = {option.name: (option, getattr(options, option.name)) for option in changed}
     settings = {
         name: option.record(value) for name, (option, value) in values.items() if value != option.default

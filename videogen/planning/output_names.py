@@ -11,7 +11,7 @@ from videogen.tasks import option_types as types
 from videogen.tasks.geometry import Shape
 from videogen.tasks.options import FLAG_NAMES, OPTIONS, Options
 
-PATTERNS = ("output", "output_dir", "save_latents", "save_last_frame")
+PATTERNS = [option.name for option in OPTIONS.values() if option.has_fields]
 LATER = ("seed", "index")
 MARK = re.compile(r"\{([^{}]*)\}")
 MAX_VALUE_BYTES = 60  # bytes of one value; names may have 200

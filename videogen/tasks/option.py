@@ -54,7 +54,9 @@ class Option:
         useless_with: options beside which it has no effect.
         needs_guidance: it has no effect without text guidance.
         plan_row: line of --dry_run that says its value and where that comes from.
-        affects_speed: it changes how long a step takes; a measured speed is for one value.
+        names_device: its value is a kind of device, which must be on this machine.
+        has_fields: {prompt}, {seed} or the name of any other option in it stands for that one's value.
+        sets_speed: it changes how long a step takes; a measured speed is for one value.
     """
 
     name: str
@@ -93,7 +95,9 @@ class Option:
     useless_with: tuple[str, ...] = ()
     needs_guidance: bool = False
     plan_row: str = ""
-    affects_speed: bool = False
+    names_device: bool = False
+    has_fields: bool = False
+    sets_speed: bool = False
 
     @property
     def flag(self) -> str:
