@@ -10,7 +10,7 @@ from videogen.errors import InputError, brief
 from videogen.files import LARGEST_TEXT, TextError, check_plain
 from videogen.files import read_text as read_file
 from videogen.planning.option_mapping import from_mapping, named
-from videogen.planning.request import METADATA
+from videogen.planning.origins import Origin
 from videogen.results import sidecar
 from videogen.tasks.option_types import prompts
 from videogen.tasks.options import OPTIONS, RunSettings, merge
@@ -29,7 +29,7 @@ class Asked:
     """
 
     values: Mapping[str, object]
-    origins: Mapping[str, str]
+    origins: Mapping[str, Origin]
     settings: RunSettings
     notes: Sequence[str] = ()
     warnings: Sequence[str] = ()
@@ -57,7 +57,10 @@ def gather(given: Mapping[str, object]) -> Asked:
     warning = f"{cannot_say}: give them as flags, where they are wanted"
     return Asked(
         values={name: value for name, value in values.items() if not OPTIONS[name].about_run},
-        origins={**dict.fromkeys(config.keys() - given.keys(), "config"), **dict.fromkeys(taken, METADATA)},
+        origins={
+            **dict.fromkeys(config.keys() - given.keys(), Origin.CONFIG),
+            **dict.fromkeys(taken, Origin.METADATA),
+        },
         settings=settings,
         notes=[f"{brief(source, LONGEST_SHOWN)} names {what}" for what in fetched_for(taken)],
         warnings=[warning] if ignored else [],

@@ -21,6 +21,7 @@ from videogen.files import Record
 from videogen.planning import plan_report
 from videogen.planning.local_devices import check_device_exists
 from videogen.planning.option_mapping import from_mapping, named
+from videogen.planning.origins import Origin
 from videogen.planning.plan import Outline
 from videogen.planning.request import Item, make_plans
 from videogen.planning.resources import check_disk
@@ -221,7 +222,7 @@ def _planned(
             if named(name, CALL).about_run:
                 raise InputError(CALL, name, "is for the command line", "leave it out")
         values = from_mapping(plain, CALL, one_video=True)
-        items = [Item(values=values, origins=dict.fromkeys(values, "argument"))]
+        items = [Item(values=values, origins=dict.fromkeys(values, Origin.ARGUMENT))]
         outlines = make_plans(items, policy, folder, locks if locked else None)
         for outline in outlines:
             check_device_exists(outline.options)

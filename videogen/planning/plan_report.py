@@ -7,6 +7,7 @@ from videogen.distributed import Degrees
 from videogen.errors import brief
 from videogen.formatting import format_bytes, format_seconds
 from videogen.planning.measured_rates import ExpectedTime
+from videogen.planning.origins import Origin
 from videogen.planning.plan import Outline, Plan
 from videogen.planning.resources import Download, Resources, find_resources, ram_suggestions
 from videogen.tasks.geometry import Shape
@@ -118,16 +119,16 @@ def _rows(plan: Outline, here: Resources) -> dict[str, str | None]:
     }
 
 
-def _origin(plan: Outline, name: str) -> str:
-    """Return where the value of an option comes from, in a word or two."""
+def _origin(plan: Outline, name: str) -> Origin:
+    """Return where the value of an option comes from."""
     if name == "seed" and not plan.options.seed:
-        return "drawn"
-    return plan.origins.get(name, "task default")
+        return Origin.DRAWN
+    return plan.origins.get(name, Origin.TASK_DEFAULT)
 
 
 def _values(plan: Outline, row: str) -> str:
     """Return the options of a line with their values, and in brackets where those come from."""
-    said: dict[str, list[str]] = {}
+    said: dict[Origin, list[str]] = {}
     for name, option in OPTIONS.items():
         value = getattr(plan.options, name, None)
         if option.plan_row == row and plan.task.uses(name) and value is not None and value is not False:
