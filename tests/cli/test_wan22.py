@@ -279,7 +279,7 @@ def test_python_callers_get_their_family(tmp_path):
 
     pipeline = Wan22TI2V5BPipeline.from_pretrained("tiny:wan22-5b")
     assert isinstance(pipeline, Wan22TI2V5BPipeline)
-    with pytest.raises(InputError, match="is a model for ImageToVideoPipeline, not for Wan22TI2V5BPipeline"):
+    with pytest.raises(InputError, match="is a model for TextToVideoPipeline, not for Wan22TI2V5BPipeline"):
         Wan22TI2V5BPipeline.from_pretrained("tiny")
     with pytest.raises(InputError, match="two scales are for models with two experts"):
         pipeline("x", input_image=Image.open(ROBOT), guidance_scale=(3, 4), num_frames=5)

@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib import metadata, util
 from pathlib import Path
@@ -85,7 +86,15 @@ def _dependency(name: str, needed: str) -> Package:
 
 def optional(torch: TorchBuild | None) -> Iterator[tuple[str, Package]]:
     """Yield packages that nobody needs: attention kernels, and those that break others if they do not fit."""
-    kernels = _kernel_packages()
+    kernels: dict[str, str] = {}
+    with suppress(ModuleNotFoundError):  # of PyYAML: nothing is installed
+        from videogen.tasks.kernels import ATTENTION_KERNELS  # noqa: PLC0415
+
+        kernels = {
+            kernel.package.module: f"only for --attention_backend {kernel.option}; {WITHOUT_IT}"
+            for kernel in ATTENTION_KERNELS.values()
+            if kernel.package is not None
+        }
     for name in (*kernels, *UNNEEDED):
         version = _version(name)
         if version is None and util.find_spec(name) is not None:
@@ -94,19 +103,6 @@ def optional(torch: TorchBuild | None) -> Iterator[tuple[str, Package]]:
             yield name, Package(note=kernels.get(name, "not needed"))
             continue
         yield name, Package(version=version, problem=_other_torch(name, torch))
-
-
-def _kernel_packages() -> dict[str, str]:
-    """Return package -> what it is for, of attention kernels; none where PyYAML is missing."""
-    try:
-        from videogen.tasks.kernels import ATTENTION_KERNELS  # noqa: PLC0415 - reads YAML
-    except ImportError:
-        return {}
-    return {
-        kernel.package.module: f"only for --attention_backend {kernel.option}; {WITHOUT_IT}"
-        for kernel in ATTENTION_KERNELS.values()
-        if kernel.package is not None
-    }
 
 
 def _other_torch(name: str, torch: TorchBuild | None) -> str | None:

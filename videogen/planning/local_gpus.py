@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from videogen.tasks import capabilities
+
 NVML = "nvml.dll" if sys.platform == "win32" else "libnvidia-ml.so.1"
 LONGEST_TEXT = 96  # bytes that NVML's texts have at most
-# Compute capabilities from which GPUs calculate in these.
-BFLOAT16_CAPABILITY, FLOAT8_CAPABILITY = (8, 0), (8, 9)
 BUILT_FOR = re.compile(rb"sm_\d+[af]?(?: (?:sm|compute)_\d+[af]?)+")
 
 
@@ -163,9 +163,9 @@ def limits(gpu: Gpu, driver: Driver, torch: TorchBuild) -> Iterator[str]:
             f"it is {age} than torch {torch.version}, which is built for {' '.join(torch.architectures)}: "
             f"install a torch built for sm_{gpu.capability[0]}{gpu.capability[1]}"
         )
-    if gpu.capability < BFLOAT16_CAPABILITY:
+    if gpu.capability < capabilities.BFLOAT16:
         yield "it has no bfloat16 and torch no flash attention for it: give --dtype float16"
-    if gpu.capability < FLOAT8_CAPABILITY:
+    if gpu.capability < capabilities.FLOAT8:
         yield "it does not multiply in float8 (--float8_matmul); float8 weights (--low_vram) work"
 
 

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from videogen.errors import InputError
-from videogen.planning.local_gpus import FLOAT8_CAPABILITY
 from videogen.runtime.memory import blocks
 from videogen.runtime.precision import is_plain_linear
+from videogen.tasks import capabilities
 
 FLAG = "--float8_matmul"
 UNIT = 16  # sizes of a float8 product must be multiples of it
@@ -25,10 +25,10 @@ def check(device: torch.device) -> None:
     Raises:
         InputError: this one does not.
     """
-    what = f"needs a GPU of compute capability {'.'.join(map(str, FLOAT8_CAPABILITY))} or more"
+    what = f"needs a GPU of compute capability {'.'.join(map(str, capabilities.FLOAT8))} or more"
     if device.type != "cuda":
         raise InputError(FLAG, None, f"{what}, not {device.type}", "leave it out")
-    if (found := torch.cuda.get_device_capability(device)) < FLOAT8_CAPABILITY:
+    if (found := torch.cuda.get_device_capability(device)) < capabilities.FLOAT8:
         name = torch.cuda.get_device_name(device)
         raise InputError(FLAG, None, f"{what}; {name} has {'.'.join(map(str, found))}", "leave it out")
 

@@ -27,11 +27,15 @@ class NamedModel(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """What a task takes under one input flag: files of a kind ('image'), how many at least and at most."""
+    """What a task takes under one input flag: files of a kind ('image'), how many at least and at most.
+
+    ``from_python``: only pipelines take it, as diffusers' do; the published command line does not.
+    """
 
     kind: str
     fewest: int
     most: int
+    from_python: bool = False
 
     def listed(self, given: object) -> list[object]:
         """Return what a Python caller gave as a list; a list may itself be one video."""
@@ -189,7 +193,8 @@ class TaskSpec:
 
     def uses(self, option: str) -> bool:
         """Return whether an option means something for this task with these models."""
-        own = (*self.options, *self.inputs, *self.arguments)
+        inputs = (name for name, files in self.inputs.items() if not files.from_python)
+        own = (*self.options, *inputs, *self.arguments)
         return OPTIONS[option].common or option in own
 
     def required(self) -> tuple[str, ...]:

@@ -190,7 +190,7 @@ TASKS = (
         pipeline="videogen.pipelines.image_to_video:ImageToVideoPipeline",
         components=wan.COMPONENTS | {"image_encoder": "image_encoder"},
         tiny={"skyreels-v2-i2v": "skyreels-v2-i2v"},
-        inputs={"input_image": Files("image", 1, 1), "end_image": Files("image", 0, 1)},
+        inputs={"input_image": Files("image", 1, 1), "end_image": Files("image", 0, 1, from_python=True)},
         shape=image_to_video,
         network=wan.WITH_IMAGE,
     ),
