@@ -53,7 +53,7 @@ class Interrupts:
         while numbers := os.read(self.inlet, 1):
             if numbers[0] != signal.SIGINT:
                 continue
-            stepping = self.reporter.is_stepping
+            stepping = self.reporter.is_stepping or self.reporter.wants_stop  # the step may have ended by now
             if stepping or not self.ended.wait(ANSWER_AFTER):
                 self.reporter.emit(Stopping(after="after this step" if stepping else ""))
             return
