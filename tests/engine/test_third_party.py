@@ -10,6 +10,13 @@ from videogen.engine.third_party import ADVISORY_LOGGERS, quiet_imports
 LISTED = next(iter(ADVISORY_LOGGERS))
 
 
+@pytest.fixture(autouse=True)
+def _as_at_the_start(monkeypatch):
+    """Undo what an earlier run of the command line in this process has left out."""
+    monkeypatch.setattr(logging.getLogger(LISTED), "level", logging.WARNING)
+    logging.getLogger(LISTED).manager._clear_cache()
+
+
 def advise():
     """Say what a library says: warnings of three modules, and its log."""
     for category, module in (
