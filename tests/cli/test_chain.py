@@ -111,6 +111,13 @@ def test_a_chain_goes_on_with_what_changes_no_result(chain, tmp_path):
     assert first.exists()
 
 
+@pytest.mark.parametrize(("given", "origin"), [(("--base_seed", "7"), r"8 \(flag\)"), ((), r"\d+ \(drawn\)")])
+def test_the_plan_of_a_chain_says_where_its_seed_is_from(capsys, tmp_path, make_video, given, origin):
+    words = ["--video", make_video(), "--ckpt_dir", "tiny", "--output_dir", tmp_path / "c", "--no_vlm"]
+    assert continuous([*map(str, words), *given, "--dry_run"]) == 0
+    assert re.search(rf"\nseed +{origin}\n", capsys.readouterr().out)
+
+
 def test_a_chain_never_removes_its_own_input(chain, tmp_path, capsys):
     assert chain(videos=1)[0] == 0
     first = tmp_path / "chain/video_01_8.mp4"

@@ -172,8 +172,8 @@ BAD = {
     "unknown column": ("a.csv", "prompt,steps\na,2\n", "line 1 steps: no such option; use --num_inf"),
     "column twice": ("a.csv", "prompt,shift,flow_shift\na,2,3\n", "line 1 shift: is there twice .--shift."),
     "nameless column": ("a.csv", "prompt,\na,2\n", "line 1: has a column without a name"),
-    "ragged row": ("a.csv", "prompt,seed\na,1\nb, dark,2\n", "line 3: has 3 cells, and there are 2 columns"),
-    "short row": ("a.tsv", "prompt\tseed\na\t1\nb\n", "line 3: has 1 cells, and there are 2 columns"),
+    "ragged row": ("a.csv", "prompt,seed\na,1\nb, dark,2\n", "line 3: has 3 cells, and the first row has 2"),
+    "short row": ("a.tsv", "prompt\tseed\na\t1\nb\n", "line 3: has 1 cell, and the first row has 2"),
     "open quote": ("a.csv", 'prompt,seed\n"a,1\n', "line 2: is no row .*; close every quote"),
     "header alone": ("a.csv", "prompt,seed\n", "a.csv: is empty"),
     "bad cell": ("a.csv", "prompt,seed\na,x\n", "a.csv line 2: --seed x: must be whole numbers"),
@@ -247,6 +247,7 @@ def test_lines_from_stdin_are_made_as_they_come(cli, tmp_path, monkeypatch):
     assert "--jobs - line 5: is not JSON" in records[2]["error"]
     assert "--jobs - line 6: --seed -1" in records[3]["error"]
     assert finished.code == 1
+    assert "2 of 4 videos failed" in finished.err
     assert there[:2] == [False, True]
     assert len(loads) == 1
     assert np.load(first).shape == np.load(second).shape

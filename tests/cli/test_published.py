@@ -218,6 +218,8 @@ def test_a_flag_without_effect_is_said_in_one_line(flag):
     [
         ("--task s2v-14B", "--task_type s2v-14B: is not supported; talking_avatar"),
         ("--task animate-14B", "--task_type animate-14B: is not supported; reference_to_video"),
+        ("--task t2v-14B", "--task_type t2v-14B: is not supported; that is Wan2.1; t2v-A14B is Wan2.2's"),
+        ("--task flf2v-14B", "--task_type flf2v-14B: is not supported; that is Wan2.1; i2v-A14B"),
         (
             "--pose_video a.mp4",
             "--pose_video a.mp4: of Wan-Video/Wan2.2, cannot be done here; it is for animate-14B and",
@@ -248,6 +250,22 @@ def test_what_cannot_be_done_says_what_to_do(cli, words, message):
     finished = cli(*shlex.split(words), "--prompt", "a")
     assert finished.code == 2
     assert re.search(message, finished.complaint), finished.complaint
+
+
+@pytest.mark.parametrize(
+    ("words", "model"),
+    [
+        ("--task t2v-A14B --size 1280*720", "tiny:wan22-a14b"),
+        (f"--task i2v-A14B --size 1280*720 --image {HILLS}", "tiny:wan22-a14b"),
+        ("--task ti2v-5B --size 1280*704", "tiny:wan22-5b"),
+        (f"--task ti2v-5B --size 1280*704 --image {HILLS}", "tiny:wan22-5b"),
+        ("--task t2v-A14B --size 1280*720", "tiny:skyreels-v2-t2v"),
+    ],
+)
+def test_a_published_task_has_the_tiny_model_of_its_family(cli, words, model):
+    asked = model if "skyreels" in model else "tiny"
+    plan, _ = planned(cli, f"{words} --ckpt_dir {asked} --prompt cats")
+    assert plan["request"]["model_id"] == model
 
 
 def test_a_lora_of_three_flags_is_one_here():

@@ -1,5 +1,6 @@
 """Hints: what is meant before what is spelt alike, and nothing where nothing is like it."""
 
+import json
 import re
 
 import pytest
@@ -95,6 +96,37 @@ def test_a_choice_that_is_like_nothing_names_an_example(cli):
     assert nearest("heun", ["euler", "unipc"]) is None
 
 
+@pytest.mark.parametrize(
+    ("flag", "value", "fix"),
+    [
+        ("--resolution", "4k", "nearest 720P"),
+        ("--resolution", "480P", "nearest 540P"),
+        ("--cache", "teacache", "use --teacache"),
+        ("--cache", "foo", "for example first_block"),
+        ("--cache", "taylor_seer", "nearest taylorseer"),
+        ("--task_type", "t2v", "nearest text_to_video"),
+        ("--task_type", "img2vid", "nearest image_to_video"),
+        ("--task_type", "Ref-to-Video", "nearest reference_to_video"),
+        ("--task_type", "df", "nearest diffusion_forcing"),
+        ("--task_type", "avatar", "nearest talking_avatar"),
+        ("--task_type", "extension", "see --list_tasks"),
+        ("--no_compile", None, "leave --compile out"),
+        ("--no-dry-run", None, "leave --dry_run out"),
+    ],
+)
+def test_a_value_is_understood_by_its_meaning(cli, flag, value, fix):
+    words = [flag] if value is None else [flag, value]
+    task = () if flag == "--task_type" else ("--task_type", "text_to_video")
+    assert cli(*task, "--prompt", "x", *words).complaint.endswith(f"; {fix}")
+
+
+def test_names_of_other_programs_are_values_too(cli):
+    words = ("--quantize", "fp8", "--attention_backend", "sdpa", "--device", "cpu", "--json")
+    finished = cli(*T2V, *words)
+    request = json.loads(finished.out)["request"]
+    assert (request["quantize"], request["attention_backend"]) == ("float8", "native")
+
+
 T2V = ("--task_type", "text_to_video", "--prompt", "x", "--dry_run")
 
 
@@ -115,6 +147,23 @@ def test_an_unknown_hub_id_is_never_planned_in_silence(cli, model, said):
     assert finished.code == 0, finished.err
     assert re.search(f"warning: --model_id {model} .*{said}|{said}", finished.err), finished.err
     assert "is not known here" not in cli(*T2V, "--model_id", "Wan-AI/Wan2.2-T2V-A14B").err
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("Wan2.2-T2V-A14B", "nearest Wan-AI/Wan2.2-T2V-A14B"),
+        ("https://huggingface.co/Wan-AI/Wan2.2-T2V-A14B/", "nearest Wan-AI/Wan2.2-T2V-A14B"),
+        ("a/b/c", "default Skywork/"),
+        ("Wan-AI/Wan2.2-S2V-14B", "is not supported; talking_avatar"),
+        ("Wan-AI/Wan2.2-Animate-14B", "is not supported; reference_to_video"),
+        ("tencent/HunyuanVideo-I2V", "use hunyuanvideo-community/HunyuanVideo-I2V"),
+    ],
+)
+def test_a_model_that_cannot_be_names_one_that_can(cli, model, said):
+    finished = cli(*T2V, "--model_id", model)
+    assert finished.code == 3
+    assert said in finished.complaint
 
 
 def test_a_device_that_is_not_here_is_said_by_a_dry_run_too(cli, monkeypatch):

@@ -57,7 +57,7 @@ def test_classes_follow_the_shape_of_the_source():
 
 @pytest.mark.parametrize(
     ("asked", "near"),
-    [("360P", "480P"), ("590P", "480P"), ("610P", "720P"), ("4K", "480P"), ("FULL", "480P")],
+    [("360P", "480P"), ("590P", "480P"), ("610P", "720P"), ("4K", "720P"), ("FULL", "480P")],
 )
 def test_classes_that_a_model_lacks(asked, near):
     assert (

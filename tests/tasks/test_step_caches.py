@@ -35,7 +35,7 @@ def test_a_cache_by_name(given, read):
         ("magcache:0", "above 0 to 1, or 'calibrate'", "for example"),
         ("taylorseer:1", "interval of taylorseer must be a whole number from 2 to 100", "nearest 2"),
         ("taylorseer:2.5", "whole number", "nearest 2"),
-        ("", "must be NAME", "nearest first_block"),
+        ("", "must be NAME", "for example first_block"),
     ],
 )
 def test_a_name_or_threshold_that_does_not_exist(given, message, fix):

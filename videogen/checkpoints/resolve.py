@@ -54,16 +54,18 @@ def locate(
     if model_id.partition(":")[0] == "tiny":
         return _locate_tiny(model_id, task, replaced or {})
     if path := local_path(model_id):
-        meant = next(filter(None, (row.model(path.name) for row in VARIANTS[task.name])), None)
-        instead = f"or the hub id {meant.names[0]}" if meant else "a hub id or 'tiny'"
+        meant = _known_id(path.name, task)
+        instead = f"or the hub id {meant}" if meant else "a hub id or 'tiny'"
         require_folder(f"--model_id {model_id}", path, f"give an existing folder, {instead}")
         return inspect(path, task, name=path.resolve().name, replaced=replaced)
     if not HUB_ID.fullmatch(model_id):
         near = "nearest 'tiny'" if nearest(model_id.lower(), ["tiny"]) else f"default {task.default_model()}"
+        if meant := _known_id(model_id.rstrip("/").rpartition("/")[2], task):
+            near = f"nearest {meant}"
         what = "neither a folder nor a hub id; give a path, owner/name or 'tiny'"
         raise CheckpointError(f"--model_id {model_id}: {what} ({near})")
-    for row in VARIANTS[task.name]:
-        if why := row.config().get("incomplete", {}).get(model_id):
+    for row in ROWS:
+        if why := row.config().get("unusable", {}).get(model_id):
             raise CheckpointError(f"--model_id {model_id}: {why}")
     from videogen.checkpoints import hub  # noqa: PLC0415 - 0.2 s, only for hub ids
 
@@ -81,6 +83,11 @@ def locate(
     sizes = published(model_id, row).bytes if known else {}
     found = _checkpoint(row, model_id, row.layouts[0])
     return replace(found, revision=revision, sizes=sizes, replaced=replaced or {})
+
+
+def _known_id(folder: str, task: TaskSpec) -> str | None:
+    """Return the hub id of a task's model that is downloaded to a folder of this name."""
+    return next((model.names[0] for row in VARIANTS[task.name] if (model := row.model(folder))), None)
 
 
 def _checkpoint(row: TaskSpec, name: str, layout: str, folder: Path | None = None) -> Checkpoint:
@@ -165,7 +172,7 @@ def _inspect(folder: Path, task: TaskSpec, name: str, replaced: Mapping[str, Pat
     layout = layouts.detect(folder)
     rows = VARIANTS[task.name]
     needed = [layouts.places_of(name, row.components).values() for row in rows for name in row.layouts]
-    expected = "; ".join(dict.fromkeys(" ".join(dict.fromkeys(places)) for places in needed))
+    expected = ", or ".join(dict.fromkeys(" ".join(dict.fromkeys(places)) for places in needed))
     if layout is None:
         state = "is empty" if not any(folder.iterdir()) else "is not a model folder"
         hint = _nearby(folder, task) or f"; {task.name} needs {expected}"

@@ -180,7 +180,8 @@ def _table(file: str, text: str, base: Mapping[str, object]) -> Iterator[Entry]:
             _check_columns(columns, source, base)
             continue
         if len(cells) != len(columns):
-            what = f"has {len(cells)} cells, and there are {len(columns)} columns"
+            cell = "cell" if len(cells) == 1 else "cells"
+            what = f"has {len(cells)} {cell}, and the first row has {len(columns)}"
             raise InputError(source, None, what, "quote a cell that has commas or tabs in it")
         row = {column: cell.strip() for column, cell in zip(columns, cells, strict=True) if cell.strip()}
         yield source, {column: _cell(named(column, source), cell) for column, cell in row.items()}

@@ -235,10 +235,10 @@ def _carry_out(plans: list[Outline], settings: RunSettings, reporter: Reporter) 
 
 def _stream(asked: Asked, policy: OverwritePolicy, workdir: Path, reporter: Reporter) -> int:
     """Make the videos that lines on stdin ask for, each when it comes; a bad line does not stop the rest."""
-    settings, taken, count, refused = asked.settings, set[Path](), 0, 0
+    settings, taken, count = asked.settings, set[Path](), 0
 
     def planned() -> Iterator[list[Outline]]:
-        nonlocal count, refused
+        nonlocal count
         for items in stream(iter(sys.stdin.readline, ""), asked.values, asked.origins):
             with OutputLocks() as locks:
                 try:
@@ -249,7 +249,7 @@ def _stream(asked: Asked, policy: OverwritePolicy, workdir: Path, reporter: Repo
                     for plan in plans:
                         check_device_exists(plan.options)
                 except VideoGenError as error:
-                    refused += 1
+                    reporter.refuse()
                     logger.error("%s", one_line(error))
                     if settings.json:
                         say([json.dumps({"error": one_line(error)})])
@@ -260,7 +260,7 @@ def _stream(asked: Asked, policy: OverwritePolicy, workdir: Path, reporter: Repo
 
     if settings.dry_run:
         say(text for plans in planned() for text in _described(plans, as_json=settings.json))
-        return 1 if refused else 0
+        return 1 if reporter.failed else 0
     reporter.start_run(None)
     with reporter.stage("libraries"):
         from videogen.engine.stream import run_stream  # noqa: PLC0415 - torch, diffusers, transformers
@@ -268,8 +268,7 @@ def _stream(asked: Asked, policy: OverwritePolicy, workdir: Path, reporter: Repo
     several_gpus = bool(asked.values.get("use_usp"))
     outlines = (plan for plans in planned() for plan in plans)
     outcomes = run_stream(outlines, several_gpus=several_gpus, resume=settings.resume, reporter=reporter)
-    code = _say_outcomes(outcomes, settings, reporter)
-    return 1 if refused else code
+    return _say_outcomes(outcomes, settings, reporter)
 
 
 def _warn(plans: Sequence[Outline], earlier: str | None) -> None:

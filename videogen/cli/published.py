@@ -146,6 +146,10 @@ TASK_NAMES: dict[str, tuple[str, str, str | None]] = {
 UNSUPPORTED_TASKS = {
     "s2v-14b": "talking_avatar makes a picture speak",
     "animate-14b": "reference_to_video makes a video of who is in a picture",
+    **dict.fromkeys(("t2v-14b", "t2v-1.3b"), "that is Wan2.1; t2v-A14B is Wan2.2's"),
+    **dict.fromkeys(("i2v-14b", "flf2v-14b"), "that is Wan2.1; i2v-A14B is Wan2.2's"),
+    **dict.fromkeys(("vace-14b", "vace-1.3b"), "that is Wan2.1; reference_to_video takes reference images"),
+    "t2i-14b": "that is Wan2.1; text_to_video with --num_frames 1 --output NAME.png makes a picture",
 }
 
 

@@ -16,8 +16,8 @@ INPUTS = tuple(dict.fromkeys(name for row in ROWS for name in row.inputs))
 def with_task(values: Mapping[str, object]) -> dict[str, object]:
     """Return values with the task under its name here.
 
-    A published task brings its model, unless one is given. Without a task it is the only one that
-    the model and the inputs leave.
+    A published task brings its model, unless one is given; 'tiny' is then that of its family. Without a
+    task it is the only one that the model and the inputs leave.
 
     Raises:
         InputError: a published task that is not here, or several that are left.
@@ -27,8 +27,10 @@ def with_task(values: Mapping[str, object]) -> dict[str, object]:
         name = _only_task(values, model) if isinstance(model, str) and model != "tiny" else None
         return dict(values) if name is None else {**values, "task_type": name}
     name, family = published_task(str(asked), has_image=bool(values.get("input_image")))
-    if family is not None and model is None:
-        return {**values, "task_type": name, "model_id": variant(name, family).default_model()}
+    if family is not None and model in (None, "tiny"):
+        row = variant(name, family)
+        model = row.default_model() if model is None else f"tiny:{next(iter(row.tiny))}"
+        return {**values, "task_type": name, "model_id": model}
     return {**values, "task_type": name}
 
 

@@ -236,6 +236,11 @@ class Reporter:
         self.segment = 0
         self.emit(event)
 
+    def refuse(self) -> None:
+        """Count a video that was asked for in words that cannot be used."""
+        self.made += 1
+        self.failed += 1
+
     def end_run(self) -> None:
         """Report the end of the last video."""
         self.index = self.segments = 0

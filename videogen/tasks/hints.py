@@ -30,6 +30,8 @@ def hint(flag: str) -> str | None:
             return f"use {advice}"
         if meant in FLAG_NAMES:
             return f"nearest {dashes}{meant}"
+    if name.startswith("no_") and name[3:] in FLAG_NAMES:
+        return f"leave {dashes}{name[3:]} out"
     if len(name) <= SHORTEST:
         return None
     if close := nearest(name, FLAG_NAMES):

@@ -270,7 +270,8 @@ class Runtime:
         hashed=False, recorded=False, needs=SEVERAL_GPUS)
     cfg_parallel: bool = switch("the forwards of one step (guidance) on different ranks", common=True,
         hashed=False, recorded=False, needs=SEVERAL_GPUS)
-    attention_backend: str = row(types.one_of("auto", *BACKENDS),
+    attention_backend: str = row(
+        types.one_of("auto", *BACKENDS, sdpa="native", flash_attn="flash", sageattn="sage"),
         "attention kernel; auto never takes sage, which is not exact", metavar="NAME", common=True,
         default="auto", reloads=True, sets_speed=True)
     compile: bool = switch("compile the transformer blocks (the first step takes minutes)", common=True,
@@ -278,7 +279,7 @@ class Runtime:
     float8_matmul: bool = switch(
         "multiply in float8 in all transformer blocks but the first and the last; not exact; with "
         "--compile, on a GPU of compute capability 8.9 or more", common=True, reloads=True, sets_speed=True)
-    quantize: str | None = row(types.one_of("int8", "int4", "float8"),
+    quantize: str | None = row(types.one_of("int8", "int4", "float8", fp8="float8"),
         "transformer weights in 8 or 4 bits, for less memory on any GPU; not exact", metavar="FORMAT",
         common=True, reloads=True, excludes=("low_vram", "float8_matmul"), sets_speed=True)
     vae_tiling: str = row(types.one_of("auto", "on", "off"), "tiled decode for small GPUs", metavar="MODE",

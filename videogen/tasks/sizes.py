@@ -88,8 +88,9 @@ def not_4k1(flag: str, given: int, least: int = 1) -> InputError:
 
 
 def _lines(resolution: str) -> int:
-    """Return 720 for 720P."""
-    return int("".join(character for character in resolution if character in string.digits) or 0)
+    """Return 720 for 720P, and thousands for 2K and 4K."""
+    digits = "".join(character for character in resolution if character in string.digits)
+    return int(digits or 0) * (1000 if resolution.upper().endswith("K") else 1)
 
 
 def _supported(size: tuple[int, int], tables: Mapping[str, Sequence[Bucket]], grid: Grid) -> tuple[int, int]:

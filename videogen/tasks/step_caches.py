@@ -55,13 +55,17 @@ KINDS: dict[str, Kind] = {
 }
 
 
+OTHER_NAMES = {"fbcache": "nearest first_block", "teacache": "use --teacache"}
+
+
 def step_cache(value: str) -> str:
     """Parse NAME[:threshold] to the same with the threshold that counts, or magcache:calibrate."""
     name, colon, given = value.partition(":")
     name = name.replace("-", "_")
     if (kind := KINDS.get(name)) is None:
-        close = nearest(name, KINDS) or next(iter(KINDS))
-        raise Reject(f"must be NAME[:threshold] with one of {', '.join(KINDS)}", f"nearest {close}")
+        close = nearest(name, KINDS)
+        fix = f"nearest {close}" if close else f"for example {next(iter(KINDS))}"
+        raise Reject(f"must be NAME[:threshold] with one of {', '.join(KINDS)}", OTHER_NAMES.get(name, fix))
     if kind.calibrated and given == CALIBRATE:
         return f"{name}:{CALIBRATE}"
     try:

@@ -5,6 +5,7 @@ A new family is added to ``FAMILIES``, a new network to ``NETWORKS``, and nowher
 Nothing here imports torch: a row names its pipeline class, and its ``shape`` function is plain arithmetic.
 """
 
+import re
 from collections.abc import Mapping
 
 from videogen.errors import InputError, nearest
@@ -29,6 +30,11 @@ VARIANTS: dict[str, tuple[TaskSpec, ...]] = {
 }
 TASKS: dict[str, TaskSpec] = {name: rows[0] for name, rows in VARIANTS.items()}
 """The row of every task's default model."""
+SHORT = {
+    **{"t": "text", "txt": "text", "i": "image", "img": "image", "v": "video", "vid": "video"},
+    **{"r": "reference", "ref": "reference"},
+}
+"""Words in the names of tasks, as other programs shorten them."""
 
 
 def summary(name: str) -> str:
@@ -54,10 +60,21 @@ def find(name: str | None, flag: str = "--task_type") -> TaskSpec:
     available = ", ".join(TASKS)
     if name is None:
         raise InputError(flag, None, "none given", f"choose one of {available}")
-    close = nearest(name, TASKS)
+    close = _meant(name.lower().replace("-", "_")) or nearest(name, TASKS)
     raise InputError(
         flag, name, f"must be one of {available}", f"nearest {close}" if close else "see --list_tasks"
     )
+
+
+def _meant(word: str) -> str | None:
+    """Return the only task that a word is short for: t2v, txt2vid, df, avatar."""
+    long = "_to_".join(SHORT.get(part, part) for part in re.split("2|_to_", word))
+    short = [
+        name
+        for name in TASKS
+        if word in name.split("_") or word == "".join(part[0] for part in name.split("_"))
+    ]
+    return long if long in TASKS else short[0] if len(short) == 1 else None
 
 
 def users_of(option: str) -> list[str]:
