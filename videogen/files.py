@@ -335,6 +335,16 @@ def check_plain(content: object) -> None:
         level = below
 
 
+def free_bytes(folder: Path) -> int:
+    """Return the bytes that are free on the disk where a folder is or will be.
+
+    Raises:
+        OSError: the disk does not say.
+    """
+    there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    return shutil.disk_usage(there).free
+
+
 def cache_root() -> Path:
     """Return videogen's cache folder: $VIDEOGEN_CACHE, else one in the user's cache folder."""
     if root := os.environ.get("VIDEOGEN_CACHE"):

@@ -75,7 +75,7 @@ def test_a_line_every_while(said, monkeypatch):
             advance(16e9)
 
     (line,) = said("lines", report)
-    assert re.fullmatch(r"loading transformer: 12 of 28 GB, about [\d.]+ s left", line[9:])
+    assert re.fullmatch(r"loading transformer: 12\.0 GB of 28\.0 GB, about [\d.]+ s left", line[9:])
 
 
 def events():

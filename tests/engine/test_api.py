@@ -73,43 +73,6 @@ def test_inputs_may_be_in_memory(tmp_path, as_given):
         np.testing.assert_array_equal(made.frames, again.frames)
 
 
-def test_a_result_is_saved_in_other_formats_with_its_record(tmp_path):
-    made = videogen.generate("text_to_video", "a swan", **SHORT, seed=7, output=tmp_path / "a.npy")
-    for name in ("b.mkv", "b.mp4", "pictures", "c.gif"):
-        codec = "ffv1" if name.endswith("mkv") else None
-        saved = made.save(tmp_path / name, codec=codec)
-        assert saved.path == tmp_path / name
-        assert videogen.Result.of(saved.path).metadata["plan_hash"] == made.metadata["plan_hash"]
-        assert saved.frames.shape == made.frames.shape
-        if name in ("b.mkv", "pictures"):
-            np.testing.assert_array_equal(saved.frames, made.frames)
-    assert saved._repr_html_().startswith('<img src="data:image/gif;base64,')
-    with pytest.raises(InputError, match=r"path= .*a\.avi: must be .* or a folder; try .*a\.mp4"):
-        made.save(tmp_path / "a.avi")
-    with pytest.raises(InputError, match=r"codec= vp9: \.mp4 holds h264"):
-        made.save(tmp_path / "a.mp4", codec="vp9")
-    with pytest.raises(InputError, match="is no result of videogen"):
-        videogen.Result.of(tmp_path / "nothing.mp4")
-
-
-def test_sound_is_kept_when_a_result_is_saved(tmp_path, speech):
-    made = videogen.generate(
-        "talking_avatar",
-        "he speaks",
-        model="tiny",
-        num_inference_steps=1,
-        device="cpu",
-        input_image=Image.new("RGB", (64, 64), "red"),
-        input_audio=speech,
-        output=tmp_path / "a.mp4",
-    )
-    samples, rate = made.audio
-    assert samples.dtype == np.float32
-    assert samples.shape[1] / rate == pytest.approx(len(made.frames) / made.fps, abs=0.1)
-    again = made.save(tmp_path / "b.mov")
-    assert again.audio[0].shape[1] / again.audio[1] == pytest.approx(samples.shape[1] / rate, abs=0.1)
-
-
 def test_stream_yields_reports_and_keeps_results(tmp_path):
     run = videogen.stream("text_to_video", "a swan", **SHORT, seed=[1, 2], output_dir=tmp_path)
     reports = list(run)
@@ -161,6 +124,21 @@ def test_what_should_be_known_is_logged(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         videogen.generate("image_to_video", "a swan", **SHORT, input_image=faded, output=tmp_path / "a.npy")
     assert "white" in caplog.text
+
+
+def test_a_result_that_is_complete_is_returned_and_reported_without_torch(tmp_path):
+    call = {**SHORT, "seed": 7, "output": tmp_path / "a.npy"}
+    made = videogen.generate("text_to_video", "a swan", **call)
+    code = (
+        "import sys, videogen; names = []\n"
+        f"made = videogen.generate('text_to_video', 'a swan', **{SHORT}, seed=7, resume=True,"
+        f"    output={str(tmp_path / 'a.npy')!r},"
+        "    on_event=lambda report: names.append(report.event.name))\n"
+        "print(names, made.metadata['plan_hash'], 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"['start', 'skipped', 'done'] {made.metadata['plan_hash']} False\n"
 
 
 def test_an_exception_of_the_callback_ends_the_run(tmp_path):

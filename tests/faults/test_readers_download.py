@@ -11,13 +11,13 @@ from contextlib import suppress
 import pytest
 
 from videogen.errors import InputError
-from videogen.media.download import PATIENCE, Fetcher
+from videogen.media.download import MAX_STALLS, Fetcher
 
 TIMEOUT = 0.2
 OK = b"HTTP/1.1 200 OK\r\n"
 ZEROS = gzip.compress(bytes(10**7))
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
-LATE = f"did not arrive in {PATIENCE * TIMEOUT:g} s"
+LATE = f"did not arrive in {MAX_STALLS * TIMEOUT:g} s"
 FAILED = "could not be downloaded"
 
 
@@ -122,5 +122,5 @@ def test_slow_and_lying_servers(serve, tmp_path):
         results = dict(zip(SERVERS, pool.map(fetch, SERVERS), strict=True))
     wrong = {name: said for name, (said, _) in results.items() if SERVERS[name][1] not in said}
     assert not wrong
-    assert all(seconds < PATIENCE * TIMEOUT + 2 for _, seconds in results.values()), results
+    assert all(seconds < MAX_STALLS * TIMEOUT + 2 for _, seconds in results.values()), results
     assert not list(tmp_path.iterdir())

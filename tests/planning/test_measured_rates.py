@@ -8,7 +8,7 @@ import pytest
 from videogen.cli.parser import parse
 from videogen.files import cache_root
 from videogen.planning import measured_rates
-from videogen.planning.measured_rates import expected_time, keep, read_rates
+from videogen.planning.measured_rates import expected_time, read_rates, store
 from videogen.planning.request import Item, make_plans
 from videogen.results.output_paths import OverwritePolicy
 
@@ -44,7 +44,7 @@ def seconds(plan):
 
 def test_the_same_video_takes_as_long_again(plan):
     assert expected_time(plan()) is None
-    keep(plan(), RECORD, loaded=True)
+    store(plan(), RECORD, loaded=True)
     assert seconds(plan("--seed", 5)) == (24, 24)
     time = expected_time(plan())
     assert (time.rate.step, time.rate.load, time.rate.other) == (2.0, 10.0, 6.0)
@@ -52,13 +52,13 @@ def test_the_same_video_takes_as_long_again(plan):
 
 
 def test_steps_and_forwards_are_scaled_exactly(plan):
-    keep(plan(), RECORD, loaded=True)
+    store(plan(), RECORD, loaded=True)
     assert seconds(plan("--num_inference_steps", 40)) == (96, 96)
     assert seconds(plan("--guidance_scale", 1)) == (20, 20)
 
 
 def test_another_length_is_a_range_and_a_far_one_is_not_known(plan):
-    keep(plan(), RECORD, loaded=True)
+    store(plan(), RECORD, loaded=True)
     least, most = seconds(plan("--num_frames", 17))
     rest, tokens = 10 + 6 * 17 / 9, 5 / 3
     assert least == pytest.approx(rest + 8 * tokens)
@@ -72,9 +72,9 @@ def test_another_length_is_a_range_and_a_far_one_is_not_known(plan):
     ids=" ".join,
 )
 def test_other_options_have_speeds_of_their_own(plan, words):
-    keep(plan(), RECORD, loaded=True)
+    store(plan(), RECORD, loaded=True)
     assert seconds(plan(*words)) is None
-    keep(plan(*words), {**RECORD, "step_seconds": [1.0] * 4}, loaded=True)
+    store(plan(*words), {**RECORD, "step_seconds": [1.0] * 4}, loaded=True)
     assert seconds(plan(*words)) == (24, 24)
     assert expected_time(plan(*words)).rate.step == 1
     assert expected_time(plan()).rate.step == 2
@@ -82,49 +82,49 @@ def test_other_options_have_speeds_of_their_own(plan, words):
 
 @pytest.mark.parametrize("words", [("--low_vram",), ("--cache", "first_block")], ids=" ".join)
 def test_what_does_not_follow_the_tokens_is_not_scaled(plan, words):
-    keep(plan(*words), RECORD, loaded=True)
+    store(plan(*words), RECORD, loaded=True)
     assert seconds(plan(*words, "--num_frames", 13)) is None
     assert seconds(plan(*words, "--guidance_scale", 1)) is None
 
 
 def test_the_nearest_and_the_newest_count(plan):
-    keep(plan("--num_frames", 17), {**RECORD, "step_seconds": [9.0] * 4}, loaded=True)
-    keep(plan(), RECORD, loaded=True)
-    keep(plan(), {**RECORD, "step_seconds": [1.0] * 4}, loaded=True)
+    store(plan("--num_frames", 17), {**RECORD, "step_seconds": [9.0] * 4}, loaded=True)
+    store(plan(), RECORD, loaded=True)
+    store(plan(), {**RECORD, "step_seconds": [1.0] * 4}, loaded=True)
     assert len(read_rates()) == 2
     assert expected_time(plan("--num_frames", 13)).rate.step == 1
 
 
 def test_a_loaded_model_keeps_the_time_that_loading_took(plan):
-    keep(plan(), RECORD, loaded=True)
-    keep(plan(), {**RECORD, "seconds": {"load": 0.0, "total": 14.0}}, loaded=False)
+    store(plan(), RECORD, loaded=True)
+    store(plan(), {**RECORD, "seconds": {"load": 0.0, "total": 14.0}}, loaded=False)
     assert seconds(plan()) == (24, 24)
 
 
 def test_a_resumed_video_is_not_measured(plan):
-    keep(plan(), {**RECORD, "step_seconds": [2.0] * 3}, loaded=True)
+    store(plan(), {**RECORD, "step_seconds": [2.0] * 3}, loaded=True)
     assert read_rates() == []
 
 
 def test_only_the_card_that_is_here_counts(plan, monkeypatch):
-    keep(plan(), {**RECORD, "device": "NVIDIA H200"}, loaded=True)
+    store(plan(), {**RECORD, "device": "NVIDIA H200"}, loaded=True)
     assert seconds(plan()) is None
     monkeypatch.setattr(measured_rates, "is_on_cpu", lambda _device: False)
     assert seconds(plan()) == (24, 24)  # its driver does not say what card it is
-    for cards, known in (({"NVIDIA H200", "other"}, True), ({"NVIDIA L4"}, False)):
-        monkeypatch.setattr(measured_rates, "card_names", lambda cards=cards: cards)
+    for gpus, known in (({"NVIDIA H200", "other"}, True), ({"NVIDIA L4"}, False)):
+        monkeypatch.setattr(measured_rates, "gpu_names", lambda gpus=gpus: gpus)
         assert bool(seconds(plan())) == known
 
 
 def test_the_file_does_not_grow_without_end(plan, monkeypatch):
-    monkeypatch.setattr(measured_rates, "MOST", 3)
+    monkeypatch.setattr(measured_rates, "MAX_RATES", 3)
     for number in range(5):
-        keep(plan("--num_frames", 4 * number + 5), RECORD, loaded=True)
+        store(plan("--num_frames", 4 * number + 5), RECORD, loaded=True)
     assert [rate.pixels for rate in read_rates()] == [48 * 32 * frames for frames in (21, 17, 13)]
 
 
 def test_no_paths_are_kept(plan, tmp_path):
-    keep(plan(), RECORD, loaded=True)
+    store(plan(), RECORD, loaded=True)
     assert str(tmp_path) not in (cache_root() / "measured_rates.json").read_text()
 
 
@@ -141,7 +141,7 @@ def test_a_file_that_cannot_be_read_is_ignored_and_replaced(plan, content):
     file.parent.mkdir()
     file.write_bytes(content)
     assert seconds(plan()) is None
-    keep(plan(), RECORD, loaded=True)
+    store(plan(), RECORD, loaded=True)
     assert seconds(plan()) == (24, 24)
 
 
@@ -161,7 +161,7 @@ def test_a_file_that_cannot_be_read_is_ignored_and_replaced(plan, content):
     ids=str,
 )
 def test_a_row_of_another_kind_is_ignored(plan, change):
-    keep(plan(), RECORD, loaded=True)
+    store(plan(), RECORD, loaded=True)
     file = cache_root() / "measured_rates.json"
     rows = json.loads(file.read_text())["rates"]
     file.write_text(json.dumps({"rates": [{**rows[0], **change}]}))
@@ -172,7 +172,7 @@ def test_a_row_of_another_kind_is_ignored(plan, change):
 
 def test_a_cache_that_cannot_be_written_fails_no_run(plan, tmp_path):
     (tmp_path / "cache").write_text("a file")
-    keep(plan(), RECORD, loaded=True)
+    store(plan(), RECORD, loaded=True)
     assert read_rates() == []
 
 
@@ -207,6 +207,6 @@ def test_quiet_says_no_closing_line(cli, tmp_path):
 
 
 def test_scaled_times_are_a_range_in_words(cli, plan):
-    keep(plan(), {**RECORD, "step_seconds": [60.0] * 4}, loaded=True)
+    store(plan(), {**RECORD, "step_seconds": [60.0] * 4}, loaded=True)
     out = cli(*TINY, *SMALL, "--num_frames", 17, "--dry_run").out
     assert "about 7 min to 11 min: 60 s a step, measured on " in out

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from videogen.results.progress import Saved
-from videogen.results.run_summary import amount, closing_line, seconds_per_step, span
+from videogen.results.run_summary import closing_line, seconds_per_step
 
 SAVED = Saved(
     path="a.mp4",
@@ -30,15 +30,3 @@ def test_without_a_gpu_and_without_steps():
 @pytest.mark.parametrize(("steps", "mean"), [([], 0), ([3], 3), ([9, 1], 1), ([9, 1, 2], 1.5)])
 def test_the_first_step_says_nothing_of_the_others(steps, mean):
     assert seconds_per_step(steps) == mean
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.52, "0.52 s"), (61, "61 s"), (90, "2 min"), (3599, "60 min"), (9000, "2.5 h")]
-)
-def test_times(seconds, text):
-    assert span(seconds) == text
-
-
-@pytest.mark.parametrize(("size", "text"), [(5e5, "0.5 MB"), (9.9e8, "990.0 MB"), (1.26e11, "126.0 GB")])
-def test_amounts(size, text):
-    assert amount(size) == text

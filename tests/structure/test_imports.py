@@ -21,14 +21,24 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
             {"checkpoints", "diffusion"},
             {"tasks", "results"},
             {"media"},
-            {"files", "distributed"},
+            {"files", "distributed", "formatting"},
             {"errors"},
         ),
     )
 )
 LEVEL = {folder: level for level, folders in enumerate(LAYERS) for folder in folders}
 # Folders and files that import no framework, and what that is.
-LIGHT = ("tasks", "results", "checkpoints", "planning", "media", "errors", "files", "distributed")
+LIGHT = (
+    "tasks",
+    "results",
+    "checkpoints",
+    "planning",
+    "media",
+    "errors",
+    "files",
+    "distributed",
+    "formatting",
+)
 FRAMEWORKS = ("torch", "diffusers", "transformers")
 
 

@@ -1,6 +1,5 @@
 """Access to the Hugging Face cache and hub."""
 
-import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -20,7 +19,8 @@ from huggingface_hub.errors import (
 from huggingface_hub.file_download import DryRunFileInfo, repo_folder_name
 
 from videogen.errors import CheckpointError, first_line
-from videogen.results.run_summary import amount
+from videogen.files import free_bytes
+from videogen.formatting import format_bytes
 
 WATCH_EVERY = 1.0  # seconds
 _access: ContextVar[Mapping[str, Any]] = ContextVar("access", default=MappingProxyType({}))
@@ -159,10 +159,8 @@ def downloaded(name: str) -> int:
 
 def free_space() -> int | None:
     """Return the bytes that the disk of the folder has free; None where it does not say."""
-    cache = cache_folder().absolute()
-    there = next(parent for parent in (cache, *cache.parents) if parent.exists())
     try:
-        return shutil.disk_usage(there).free
+        return free_bytes(cache_folder())
     except OSError:
         return None
 
@@ -180,6 +178,6 @@ def check_space(what: str, sizes: Mapping[str, int]) -> None:
     needed, free = sum(max(0, size - downloaded(name)) for name, size in sizes.items()), free_space()
     if free is not None and needed > free:
         raise CheckpointError(
-            f"{what}: the download takes {amount(needed)} and {cache_folder()} "
-            f"has {amount(free)} free; set HF_HOME to a larger disk"
+            f"{what}: the download takes {format_bytes(needed)} and {cache_folder()} "
+            f"has {format_bytes(free)} free; set HF_HOME to a larger disk"
         )

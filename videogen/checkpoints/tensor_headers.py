@@ -20,7 +20,7 @@ from videogen.files import parse_json
 from videogen.media.file_contents import EDGE, other_content
 
 Shape = tuple[int, ...]
-LONGEST = 4_000_000  # bytes of a header; a thousand tensors take 0.1 MB
+MAX_HEADER_BYTES = 4_000_000  # bytes of a header; a thousand tensors take 0.1 MB
 LONGEST_PICKLE = 1_000_000  # bytes; they take 0.1 MB there as well, but more time
 MOST_AXES = 8
 MOST_PARTS = 100_000  # entries of a zip file; torch.save writes one per tensor
@@ -151,8 +151,10 @@ def _safetensors(file: Path) -> dict[str, TensorInfo]:
         size = file.stat().st_size
         with file.open("rb") as opened:
             length = int.from_bytes(opened.read(8), "little")
-            if LONGEST < length < size:  # a longer one is a damaged file, as the library says
-                raise ValueError(f"its header has {length / 1e6:.0f} MB, more than {LONGEST / 1e6:.0f}")
+            if MAX_HEADER_BYTES < length < size:  # a longer one is a damaged file, as the library says
+                raise ValueError(
+                    f"its header has {length / 1e6:.0f} MB, more than {MAX_HEADER_BYTES / 1e6:.0f}"
+                )
             header = opened.read(length) if length < size else b""
         _check_size(header, 8 + length, size)
         with safe_open(file, framework="numpy") as handle:

@@ -22,6 +22,7 @@ from videogen.engine.outcome import Result, earlier_result, saved, skipped, star
 from videogen.errors import CheckpointError, InputError
 from videogen.media.download import Fetcher
 from videogen.planning import plan_report
+from videogen.planning.origins import Origin
 from videogen.planning.plan import Outline
 from videogen.planning.request import Item, make_plans
 from videogen.results import publishing, sidecar
@@ -113,7 +114,7 @@ class Chain:
     """
 
     values: Mapping[str, object]
-    origins: Mapping[str, str]
+    origins: Mapping[str, Origin]
     options: Options
     folder: Path
     base_seed: int
@@ -193,7 +194,7 @@ def plan_chain(asked: Asked, workdir: Path, locks: OutputLocks | None = None) ->
     state = _check_folder(folder, policy, locks)
     chain = Chain(
         values=_of_links(asked.values, options),
-        origins=asked.origins if options.seed else {**asked.origins, "seed": "drawn"},
+        origins=asked.origins if options.seed else {**asked.origins, "seed": Origin.DRAWN},
         options=options,
         folder=folder,
         base_seed=_base_seed(options, state if policy.resume else None),

@@ -7,7 +7,6 @@ from the driver. With -v every package is imported, which alone shows whether it
 import os
 import platform
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -17,15 +16,17 @@ from pathlib import Path
 import videogen
 from videogen.cli.installed import ROOT, Package, dependencies, optional, with_problems
 from videogen.errors import first_line
-from videogen.files import cache_root
+from videogen.files import cache_root, free_bytes
+from videogen.formatting import format_bytes
 from videogen.planning.local_gpus import Driver, DriverError, TorchBuild, limits, read_driver, torch_build
+from videogen.planning.local_ram import available_ram, total_ram
 
-PATIENCE = 1.0  # seconds for git
+GIT_TIMEOUT = 1.0  # seconds for git
 DESCRIBE = ("describe", "--always", "--exclude=*", "--abbrev=12", "--dirty=, changed")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Space:
+class DiskSpace:
     """A folder, and the bytes that its disk has free; None where it cannot be asked."""
 
     folder: str
@@ -56,7 +57,7 @@ class Environment:
     threads: int | None
     ram_bytes: int | None
     ram_free_bytes: int | None
-    disk: Mapping[str, Space]
+    disk: Mapping[str, DiskSpace]
     cuda: str
     gpus: list[GpuReport]
     imported: bool
@@ -83,14 +84,13 @@ class Environment:
 
 
 def _size(number: int | None) -> str:
-    return "unknown" if number is None else f"{number / 1e9:.0f} GB"
+    return "unknown" if number is None else format_bytes(number)
 
 
 def environment(*, imports: bool = False) -> Environment:
-    """Look around; ``imports``: also import every package."""
+    """Collect what --env says; ``imports``: also import every package."""
     torch, built = _torch()
     cuda, gpus = _gpus(torch, built)
-    ram = _ram()
     packages, others = dict(dependencies()), dict(optional(torch))
     if imports:
         packages, others = with_problems(packages), with_problems(others)
@@ -102,12 +102,12 @@ def environment(*, imports: bool = False) -> Environment:
         packages=packages,
         optional=others,
         threads=os.cpu_count(),
-        ram_bytes=ram[0],
-        ram_free_bytes=ram[1],
+        ram_bytes=total_ram(),
+        ram_free_bytes=available_ram(),
         disk={
-            "models": _space(_hub_cache()),
-            "videogen's cache": _space(cache_root()),
-            "results": _space(Path("result")),
+            "models": _disk_space(_hub_cache()),
+            "videogen's cache": _disk_space(cache_root()),
+            "results": _disk_space(Path("result")),
         },
         cuda=cuda,
         gpus=gpus,
@@ -124,7 +124,7 @@ def _source() -> str:
                 env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},  # leaves the checkout as it is
                 capture_output=True,
                 text=True,
-                timeout=PATIENCE,
+                timeout=GIT_TIMEOUT,
                 check=False,
             )
         except (OSError, subprocess.TimeoutExpired) as error:
@@ -176,16 +176,6 @@ def _report(index: int, driver: Driver, torch: TorchBuild | None) -> GpuReport:
     )
 
 
-def _ram() -> tuple[int | None, int | None]:
-    """Return the bytes of RAM, all and free; None where the package that knows is missing."""
-    try:
-        import psutil  # noqa: PLC0415 - may be missing
-    except ImportError:
-        return None, None
-    memory = psutil.virtual_memory()
-    return memory.total, memory.available
-
-
 def _hub_cache() -> Path:
     try:
         from huggingface_hub import constants  # noqa: PLC0415 - may be missing
@@ -194,10 +184,9 @@ def _hub_cache() -> Path:
     return Path(constants.HF_HUB_CACHE)
 
 
-def _space(folder: Path) -> Space:
+def _disk_space(folder: Path) -> DiskSpace:
     """Return the free bytes where a folder is or will be."""
     try:
-        there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
-        return Space(folder=str(folder), free_bytes=shutil.disk_usage(there).free)
+        return DiskSpace(folder=str(folder), free_bytes=free_bytes(folder))
     except (OSError, RuntimeError):
-        return Space(folder=str(folder), free_bytes=None)
+        return DiskSpace(folder=str(folder), free_bytes=None)

@@ -81,8 +81,8 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 
 
 @dataclass(frozen=True, slots=True)
-class _Named:
-    """A published model that is meant, whether it is here or not."""
+class _PublishedModel:
+    """A published model by its name, whether it is downloaded or not."""
 
     name: str
     tiny: str | None = None
@@ -204,7 +204,7 @@ def _parser(
     )
     given: dict[str, object] = {}
     if task is not None:
-        meant = _Named(_model_of(task, model))
+        meant = _PublishedModel(_model_of(task, model))
         given = {**defaults(), **task.defaults(meant), "model_id": meant.name, "revision": task.revision()}
     for title, options in sections:
         group = parser.add_argument_group(title)

@@ -23,9 +23,9 @@ from videogen.planning.local_gpus import TorchBuild
 ROOT = Path(videogen.__file__).parent.parent
 # Packages that are found on many machines and break others where they were built for another torch.
 UNNEEDED = ("torchaudio", "torchvision")
-MEND = "install it anew, or uninstall it if it is not needed"
-TRIED = "tried: "  # begins a line of try_imports
-NATIVE = "torch's own kernels do without it"
+REINSTALL = "install it anew, or uninstall it if it is not needed"
+RESULT_PREFIX = "tried: "  # begins a line of try_imports
+WITHOUT_IT = "torch's own kernels do without it"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,7 +91,7 @@ def optional(torch: TorchBuild | None) -> Iterator[tuple[str, Package]]:
         from videogen.tasks.kernels import ATTENTION_KERNELS  # noqa: PLC0415
 
         kernels = {
-            kernel.package.module: f"only for --attention_backend {kernel.option}; {NATIVE}"
+            kernel.package.module: f"only for --attention_backend {kernel.option}; {WITHOUT_IT}"
             for kernel in ATTENTION_KERNELS.values()
             if kernel.package is not None
         }
@@ -137,10 +137,12 @@ def _import_problems(names: Sequence[str]) -> dict[str, str]:
             text=True,
             check=False,
         )
-        tried = [line for line in done.stdout.splitlines() if line.startswith(TRIED)]
-        problems |= dict(json.loads(line.removeprefix(TRIED)) for line in tried)
+        tried = [line for line in done.stdout.splitlines() if line.startswith(RESULT_PREFIX)]
+        problems |= dict(json.loads(line.removeprefix(RESULT_PREFIX)) for line in tried)
         if len(tried) < len(left):
-            problems[left[len(tried)]] = f"importing it ends Python (exit code {done.returncode}): {MEND}"
+            problems[left[len(tried)]] = (
+                f"importing it ends Python (exit code {done.returncode}): {REINSTALL}"
+            )
         left = left[len(tried) + 1 :]
     return {name: problem for name, problem in problems.items() if problem}
 
@@ -157,8 +159,8 @@ def try_imports() -> None:
             for module in same or [module for module in own if not module.startswith("_")] or [name]:
                 importlib.import_module(module)
         except Exception as error:
-            problem = f"does not import ({first_line(error)}): {MEND}"
-        sys.stdout.write(f"\n{TRIED}{json.dumps([name, problem])}\n")
+            problem = f"does not import ({first_line(error)}): {REINSTALL}"
+        sys.stdout.write(f"\n{RESULT_PREFIX}{json.dumps([name, problem])}\n")
         sys.stdout.flush()
 
 

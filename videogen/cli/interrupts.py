@@ -8,7 +8,7 @@ from typing import Self
 
 from videogen.results.progress import Reporter, Stopping
 
-PATIENCE = 0.5  # seconds in which a run may end without a word
+ANSWER_AFTER = 0.5  # seconds; a run that ends sooner needs no answer
 
 
 class Interrupts:
@@ -54,6 +54,6 @@ class Interrupts:
             if numbers[0] != signal.SIGINT:
                 continue
             stepping = self.reporter.is_stepping or self.reporter.wants_stop  # the step may have ended by now
-            if stepping or not self.ended.wait(PATIENCE):
+            if stepping or not self.ended.wait(ANSWER_AFTER):
                 self.reporter.emit(Stopping(after="after this step" if stepping else ""))
             return

@@ -15,6 +15,7 @@ from videogen.cli.task_choice import with_task
 from videogen.errors import InputError, brief
 from videogen.files import parse_json
 from videogen.planning.option_mapping import from_mapping, named
+from videogen.planning.origins import Origin
 from videogen.planning.request import Item, labelled
 from videogen.tasks.option_types import guidance, paths, prompts, seeds
 from videogen.tasks.options import FLAG_NAMES, OPTIONS, Option, merge
@@ -23,7 +24,7 @@ from videogen.tasks.table import find, variant
 logger = logging.getLogger(__name__)
 
 STDIN = "-"
-MOST = 10_000  # videos of one line
+MAX_VIDEOS = 10_000  # videos of one line
 LISTS = (paths, prompts, seeds)  # types whose value is a list itself
 EXAMPLE = 'for example {"prompt": "a cat", "seed": 1}'
 
@@ -31,7 +32,7 @@ Entry = tuple[str, Mapping[str, object]]
 """Where it stands, for messages, and the values there by spelling of their option."""
 
 
-def read_jobs(file: str, base: Mapping[str, object], origins: Mapping[str, str]) -> list[Item]:
+def read_jobs(file: str, base: Mapping[str, object], origins: Mapping[str, Origin]) -> list[Item]:
     """Read a --jobs file; its suffix or its first line says what kind it is.
 
     ``origins`` says where the ``base`` values come from.
@@ -53,7 +54,7 @@ def read_jobs(file: str, base: Mapping[str, object], origins: Mapping[str, str])
 
 
 def items_of(
-    content: Mapping[str, object], source: str, base: Mapping[str, object], origins: Mapping[str, str]
+    content: Mapping[str, object], source: str, base: Mapping[str, object], origins: Mapping[str, Origin]
 ) -> Iterator[Item]:
     """Yield the videos of one entry: one, or one for each combination of the values in its lists.
 
@@ -69,18 +70,18 @@ def items_of(
     own_seeds = first.get("seed", base.get("seed", ()))
     videos = math.prod(len(values) for values in choices.values())
     videos *= max(1, len(own_seeds) if isinstance(own_seeds, tuple) else 1)
-    if videos > MOST:
+    if videos > MAX_VIDEOS:
         what = f"its lists make {videos:,} videos"
-        raise InputError(source, None, what, f"at most {MOST:,}; use shorter lists")
+        raise InputError(source, None, what, f"at most {MAX_VIDEOS:,}; use shorter lists")
     for values in itertools.product(*choices.values()):
         own = from_mapping(dict(zip(choices, values, strict=True)), source, one_video=True)
         with labelled(source):
-            known = {**origins, **dict.fromkeys(own, "job list")}
+            known = {**origins, **dict.fromkeys(own, Origin.JOB_LIST)}
             yield Item(values=with_task(merge(base, own)), label=source, origins=known)
 
 
 def stream(
-    lines: Iterator[str], base: Mapping[str, object], origins: Mapping[str, str]
+    lines: Iterator[str], base: Mapping[str, object], origins: Mapping[str, Origin]
 ) -> Iterator[list[Item] | InputError]:
     """Yield the videos of every line as it comes; for a line that cannot be used, what is wrong with it."""
     for number, line in enumerate(lines, start=1):

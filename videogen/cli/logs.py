@@ -15,7 +15,7 @@ from videogen.tasks.options import RunSettings
 logger = logging.getLogger("videogen")
 
 
-class _ToReporter(logging.Handler):
+class ReporterHandler(logging.Handler):
     """Passes our log on as events."""
 
     def __init__(self, reporter: Reporter) -> None:
@@ -26,7 +26,7 @@ class _ToReporter(logging.Handler):
         self.reporter.emit(Message(level=record.levelname.lower(), message=self.format(record)))
 
 
-class _StrayLines(io.TextIOBase):
+class StderrLines(io.TextIOBase):
     """What anything else writes to ``sys.stderr``, as events line by line."""
 
     def __init__(self, reporter: Reporter) -> None:
@@ -47,7 +47,7 @@ def progress_name(settings: RunSettings) -> str:
     return "none" if settings.quiet else "bars" if sys.stderr.isatty() else "lines"
 
 
-def early_renderer(arguments: Sequence[str]) -> Renderer:
+def renderer_of_arguments(arguments: Sequence[str]) -> Renderer:
     """Return the renderer of what is wrong with the arguments, from the arguments as they are."""
     words = [word.replace("-", "_") for word in arguments]
     all_json = "__progress=json" in words or ("__progress", "json") in pairwise(words)
@@ -55,15 +55,15 @@ def early_renderer(arguments: Sequence[str]) -> Renderer:
 
 
 @contextmanager
-def saying(settings: RunSettings, reporter: Reporter) -> Iterator[None]:
+def log_to_stderr(settings: RunSettings, reporter: Reporter) -> Iterator[None]:
     """Render events as the settings ask for, and the log and what libraries say through them as well."""
     name = progress_name(settings)
     reporter.render = RENDERERS[name](settings.json)
-    logger.handlers = [_ToReporter(reporter)]
+    logger.handlers = [ReporterHandler(reporter)]
     logger.setLevel(logging.ERROR if settings.quiet else logging.DEBUG if settings.verbose else logging.INFO)
     stderr, show = sys.stderr, warnings.showwarning
     if name == "json":
-        sys.stderr = _StrayLines(reporter)
+        sys.stderr = StderrLines(reporter)
     if not settings.verbose:  # else with the place that they come from
         warnings.showwarning = lambda message, *_, **__: logger.warning("%s", message)
     try:

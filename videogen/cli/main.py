@@ -21,7 +21,7 @@ from videogen.cli.captions import caption
 from videogen.cli.help import Program, help_text
 from videogen.cli.interrupts import Interrupts
 from videogen.cli.jobs import STDIN, read_jobs, stream
-from videogen.cli.logs import early_renderer, saying
+from videogen.cli.logs import log_to_stderr, renderer_of_arguments
 from videogen.cli.parser import parse
 from videogen.cli.process_end import discard_stdout, end, open_missing_streams
 from videogen.cli.published import translate
@@ -29,7 +29,8 @@ from videogen.cli.renderers import INTERRUPTED
 from videogen.cli.sources import Asked, gather
 from videogen.cli.task_choice import published_task, with_task
 from videogen.engine import third_party
-from videogen.engine.outcome import Failure, Result, finished_results, skipped
+from videogen.engine.api import make_videos
+from videogen.engine.outcome import Failure
 from videogen.errors import (
     FolderError,
     OutOfMemoryError,
@@ -41,10 +42,10 @@ from videogen.planning import plan_report
 from videogen.planning.local_devices import check_device_exists
 from videogen.planning.plan import Outline
 from videogen.planning.request import Item, make_plans
-from videogen.planning.surroundings import check_disk
 from videogen.results.output_locks import OutputLocks
 from videogen.results.output_paths import OverwritePolicy
 from videogen.results.progress import Message, Reporter, RunFailed
+from videogen.results.result import Result
 from videogen.results.sidecar import changed_inputs
 from videogen.tasks.options import Options, RunSettings, defaults, merge
 from videogen.tasks.table import TASKS, summary
@@ -83,7 +84,7 @@ def main(
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     open_missing_streams()
-    reporter = Reporter(render=early_renderer(arguments))
+    reporter = Reporter(render=renderer_of_arguments(arguments))
     use_expandable_segments()
     verbose = any(word in ("-v", "--verbose") for word in arguments)
     in_main_thread = threading.current_thread() is threading.main_thread()
@@ -190,7 +191,7 @@ def _command(arguments: list[str], work: Work, about: Program | None, reporter: 
     else:
         asked = gather(given)
         third_party.quieten(verbose=asked.settings.verbose)  # before any of them is imported
-        with saying(asked.settings, reporter):
+        with log_to_stderr(asked.settings, reporter):
             for note in [*notes, *asked.notes]:
                 logger.info(note)
             for warning in asked.warnings:
@@ -228,16 +229,7 @@ def _carry_out(plans: list[Outline], settings: RunSettings, reporter: Reporter) 
     if settings.dry_run:
         say(_described(plans, as_json=settings.json))
         return 0
-    reporter.start_run(len(plans))
-    finished = finished_results(plans) if settings.resume else {}
-    if len(finished) == len(plans):
-        known = (skipped(plan, finished[plan.index], reporter) for plan in plans)
-        return _say_outcomes(known, settings, reporter)
-    check_disk(plans)
-    with reporter.stage("libraries"):
-        from videogen.engine.session import run  # noqa: PLC0415 - torch, diffusers, transformers
-
-    outcomes = run(plans, resume=settings.resume, finished=finished, reporter=reporter)
+    outcomes = make_videos(plans, reporter, resume=settings.resume)
     return _say_outcomes(outcomes, settings, reporter)
 
 

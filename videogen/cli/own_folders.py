@@ -2,7 +2,6 @@
 
 import errno
 import os
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from videogen.errors import CheckpointError, FolderError, VideoGenError, chain_of
-from videogen.files import cache_root, work_folder
+from videogen.files import cache_root, free_bytes, work_folder
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 FEW_BYTES = 1 << 20  # a disk with less is full
@@ -59,7 +58,7 @@ def trouble(error: BaseException) -> str | None:
             continue
         for what, folder, variable in _folders():
             named = str(one.filename or "").startswith(str(folder))
-            if named or (one.filename is None and one.errno in FULL and _is_full(folder)):
+            if named or (one.filename is None and one.errno in FULL and free_bytes(folder) < FEW_BYTES):
                 return _advice(what, folder, one.strerror, variable)
     return None
 
@@ -71,11 +70,6 @@ def _folders() -> Iterator[tuple[str, Path, str]]:
         yield "the cache folder of models", Path(hub.HF_HOME), "HF_HOME"
         yield "the cache folder of models", Path(hub.HF_HUB_CACHE), "HF_HUB_CACHE"
     yield "the temporary folder", Path(tempfile.gettempdir(), ".videogen-work."), "TMPDIR"
-
-
-def _is_full(folder: Path) -> bool:
-    there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
-    return shutil.disk_usage(there).free < FEW_BYTES
 
 
 def _advice(what: str, folder: object, problem: str | None, variable: str) -> str:

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from videogen.errors import brief
+from videogen.formatting import format_bytes, format_seconds
 from videogen.results import progress
 from videogen.results.progress import Report
-from videogen.results.run_summary import closing_line, span
+from videogen.results.run_summary import closing_line
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -45,10 +46,10 @@ def stage_title(report: Report, stage: str, about: str) -> str:
     return " ".join(word for word in words if word)
 
 
-def amount(done: int, total: int, unit: str) -> str:
+def done_of_total(done: int, total: int, unit: str) -> str:
     """Return how much of something is done."""
     if unit == "byte":
-        return f"{done / 1e9:.0f} of {total / 1e9:.0f} GB"
+        return f"{format_bytes(done)} of {format_bytes(total)}"
     return f"{unit} {done} of {total}"
 
 
@@ -61,7 +62,7 @@ def video_title(report: Report, event: progress.VideoStarted) -> str:
     """Return the line of a video that begins."""
     words = [f"video {number_of(report.index, event.videos)}"]
     words += [f"{event.failed} failed"] if event.failed else []
-    words += [f"about {span(event.seconds_left)} left"] if event.seconds_left else []
+    words += [f"about {format_seconds(event.seconds_left)} left"] if event.seconds_left else []
     return f"{', '.join(words)}: seed {event.seed}, {event.width}x{event.height}, {event.num_frames} frames"
 
 
@@ -149,13 +150,13 @@ class Lines(Errors):
 
     @staticmethod
     def _begun(report: Report, event: progress.StageStarted) -> str:
-        size = f"{event.total / 1e9:.1f} GB" if event.unit == "byte" else f"{event.total} {event.unit}s"
+        size = format_bytes(event.total) if event.unit == "byte" else f"{event.total} {event.unit}s"
         return stage_title(report, event.stage, event.about) + (f": {size}" if event.total > 0 else "")
 
     @staticmethod
     def _how_far(report: Report, event: progress.Progress) -> str:
-        left = f", about {span(event.seconds_left)} left" if event.seconds_left else ""
-        far = amount(event.done, event.total, event.unit)
+        left = f", about {format_seconds(event.seconds_left)} left" if event.seconds_left else ""
+        far = done_of_total(event.done, event.total, event.unit)
         return f"{stage_title(report, event.stage, event.about)}: {far}{left}"
 
 

@@ -10,16 +10,14 @@ from videogen.errors import InputError, brief
 from videogen.files import LARGEST_TEXT, TextError, check_plain
 from videogen.files import read_text as read_file
 from videogen.planning.option_mapping import from_mapping, named
-from videogen.planning.request import METADATA
+from videogen.planning.origins import Origin
 from videogen.results import sidecar
 from videogen.tasks.option_types import prompts
 from videogen.tasks.options import OPTIONS, RunSettings, merge
 from videogen.tasks.table import TASKS
 
 LARGEST_YAML = 500_000  # bytes; PyYAML takes up to five seconds for them
-MOST_NODES = 100_000  # of a YAML file, with every alias written out
-
-
+MAX_NODES = 100_000  # of a YAML file, with every alias written out
 LONGEST_SHOWN = 300  # characters of a path or URL in a message
 
 
@@ -31,7 +29,7 @@ class Asked:
     """
 
     values: Mapping[str, object]
-    origins: Mapping[str, str]
+    origins: Mapping[str, Origin]
     settings: RunSettings
     notes: Sequence[str] = ()
     warnings: Sequence[str] = ()
@@ -59,7 +57,10 @@ def gather(given: Mapping[str, object]) -> Asked:
     warning = f"{cannot_say}: give them as flags, where they are wanted"
     return Asked(
         values={name: value for name, value in values.items() if not OPTIONS[name].about_run},
-        origins={**dict.fromkeys(config.keys() - given.keys(), "config"), **dict.fromkeys(taken, METADATA)},
+        origins={
+            **dict.fromkeys(config.keys() - given.keys(), Origin.CONFIG),
+            **dict.fromkeys(taken, Origin.METADATA),
+        },
         settings=settings,
         notes=[f"{brief(source, LONGEST_SHOWN)} names {what}" for what in fetched_for(taken)],
         warnings=[warning] if ignored else [],
@@ -159,7 +160,7 @@ def parse_yaml(text: str) -> object:
         root = loader.get_single_node()
         if root is None:
             return None
-        if _expanded_nodes(root, {}) > MOST_NODES:
+        if _expanded_nodes(root, {}) > MAX_NODES:
             raise ValueError("too large with its aliases written out")
         content = loader.construct_document(root)
     finally:
@@ -172,7 +173,7 @@ def _expanded_nodes(node: yaml.Node, counted: dict[int, int]) -> int:
     """Return the number of nodes in a tree with every alias written out."""
     if id(node) in counted:
         return counted[id(node)]
-    counted[id(node)] = MOST_NODES + 1  # if it holds itself
+    counted[id(node)] = MAX_NODES + 1  # if it holds itself
     children: list[yaml.Node] = []
     if isinstance(node, yaml.MappingNode):
         children = [part for pair in node.value for part in pair]

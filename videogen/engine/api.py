@@ -7,22 +7,24 @@ is made.
 import logging
 import queue
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from videogen import files
-from videogen.engine.outcome import Failure, finished_results
+from videogen.engine.outcome import Failure, finished_results, skipped
 from videogen.engine.third_party import quiet_imports
 from videogen.errors import InputError
 from videogen.files import Record
 from videogen.planning import plan_report
 from videogen.planning.local_devices import check_device_exists
 from videogen.planning.option_mapping import from_mapping, named
+from videogen.planning.origins import Origin
 from videogen.planning.plan import Outline
 from videogen.planning.request import Item, make_plans
+from videogen.planning.resources import check_disk
 from videogen.results.output_locks import OutputLocks
 from videogen.results.output_paths import OverwritePolicy
 from videogen.results.progress import Report, Reporter, ignore
@@ -31,7 +33,9 @@ from videogen.tasks.table import TASKS
 
 logger = logging.getLogger(__name__)
 
-VIDEOS = {name for task in TASKS.values() for name, files in task.inputs.items() if files.kind == "video"}
+VIDEO_INPUTS = {
+    name for task in TASKS.values() for name, files in task.inputs.items() if files.kind == "video"
+}
 CALL = "videogen"  # what messages name as the place of an option
 
 
@@ -93,7 +97,10 @@ def generate(
         if len(outlines) > 1:
             fix = "give one seed, or use videogen.stream(...)"
             raise InputError(CALL, "generate", f"makes one video, and this asks for {len(outlines)}", fix)
-        (result,) = _run(outlines, Reporter(on_event, videos=1), resume=resume)
+        reporter = Reporter(on_event)
+        (result,) = make_videos(outlines, reporter, resume=resume, quiet=True)
+        assert isinstance(result, Result)  # the failure of a single video is raised
+        reporter.end_run()
     return result
 
 
@@ -115,8 +122,8 @@ def stream(
 
     def work(reporter: Reporter) -> Iterator[Result]:
         with _planned(task, prompt, model, options, policy) as outlines:
-            reporter.start_run(len(outlines))
-            yield from _run(outlines, reporter, resume=resume)
+            outcomes = make_videos(outlines, reporter, resume=resume, quiet=True)
+            yield from (outcome for outcome in outcomes if isinstance(outcome, Result))
 
     return Stream(work)
 
@@ -172,15 +179,29 @@ class Stream:
         self._thread.join()
 
 
-def _run(outlines: list[Outline], reporter: Reporter, *, resume: bool) -> Iterator[Result]:
-    """Make the videos and yield those that could be made."""
-    with quiet_imports():
+def make_videos(
+    plans: Sequence[Outline], reporter: Reporter, *, resume: bool, quiet: bool = False
+) -> Iterator[Result | Failure]:
+    """Make the videos of plans and yield their outcomes; if all are complete, no library is loaded.
+
+    Args:
+        resume: plans whose result is complete yield it at once.
+        quiet: import libraries without a word, and leave their logs and warnings as they were.
+
+    Raises:
+        CheckpointError: the downloads are too large for the disk.
+        VideoGenError: as ``session.run``.
+    """
+    reporter.start_run(len(plans))
+    finished = finished_results(plans) if resume else {}
+    if len(finished) == len(plans):
+        yield from (skipped(plan, finished[plan.index], reporter) for plan in plans)
+        return
+    check_disk(plans)
+    with reporter.stage("libraries"), quiet_imports() if quiet else nullcontext():
         from videogen.engine.session import run  # noqa: PLC0415 - torch, diffusers, transformers
 
-    finished = finished_results(outlines) if resume else {}
-    for outcome in run(outlines, resume=resume, finished=finished, reporter=reporter):
-        if not isinstance(outcome, Failure):
-            yield outcome
+    yield from run(plans, resume=resume, finished=finished, reporter=reporter)
 
 
 @contextmanager
@@ -201,7 +222,7 @@ def _planned(
             if named(name, CALL).about_run:
                 raise InputError(CALL, name, "is for the command line", "leave it out")
         values = from_mapping(plain, CALL, one_video=True)
-        items = [Item(values=values, origins=dict.fromkeys(values, "argument"))]
+        items = [Item(values=values, origins=dict.fromkeys(values, Origin.ARGUMENT))]
         outlines = make_plans(items, policy, folder, locks if locked else None)
         for outline in outlines:
             check_device_exists(outline.options)
@@ -219,7 +240,7 @@ def _plain(name: str, value: object, folder: Path) -> object:
         value.save(path)
         return str(path)
     several = isinstance(value, list | tuple)
-    if hasattr(value, "shape") or (several and name in VIDEOS):
+    if hasattr(value, "shape") or (several and name in VIDEO_INPUTS):
         return _as_video_file(name, value, folder)
     if isinstance(value, list | tuple):
         return [_plain(f"{name}_{index}", item, folder) for index, item in enumerate(value)]

@@ -25,11 +25,12 @@ from videogen.checkpoints.resolve import (
 from videogen.checkpoints.stored_tensors import component_shapes
 from videogen.checkpoints.weight_files import weight_files
 from videogen.errors import CheckpointError, InputError, first_line
+from videogen.formatting import format_bytes
 from videogen.models.components import ComponentPlan, plan_component
 from videogen.pipelines.base import VideoPipeline
 from videogen.planning.plan import Outline, Plan
 from videogen.planning.request_checks import check_lora
-from videogen.planning.surroundings import ram_warning
+from videogen.planning.resources import ram_warning
 from videogen.results.progress import Reporter
 from videogen.runtime import apply, float8, memory, parallel, weight_formats
 from videogen.runtime import device as devices
@@ -209,7 +210,7 @@ def set_up(plan: Plan, reporter: Reporter | None = None) -> VideoPipeline:
     device, dtype = devices.choose_device(options.device), DTYPES[options.dtype]
     need = plan.facts.memory.peak(offload=options.offload, low_vram=options.low_vram, tiled=plan.tiled)
     if device.type != "cpu" and need > (free := devices.free_memory(device)):
-        about = f"this takes about {need / 1e9:.0f} GB, and {device} has {free / 1e9:.0f} GB free"
+        about = f"this takes about {format_bytes(need)}, and {device} has {format_bytes(free)} free"
         logger.warning("%s; --dry_run shows what other options take", about)
     if short := ram_warning(plan, on_cpu=device.type == "cpu"):
         logger.warning(short)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from videogen.errors import OutOfMemoryError, is_out_of_memory
+from videogen.formatting import format_bytes
 from videogen.planning.plan import Outline
 from videogen.runtime import device as devices
 
@@ -29,6 +30,6 @@ def memory_suggestions(plan: Outline, *, on_gpu: bool) -> str:
         ("--offload", not (options.offload or options.low_vram or float8), need.peak(offload=True)),
         ("--low_vram", not (options.low_vram or other), need.peak(low_vram=True)),
     )
-    tries = [f"{flag} (about {size / 1e9:.0f} GB)" for flag, useful, size in ways if on_gpu and useful]
+    tries = [f"{flag} (about {format_bytes(size)})" for flag, useful, size in ways if on_gpu and useful]
     shorter = " or fewer --num_frames" if plan.task.uses("num_frames") else ""
     return ", ".join([*tries, f"a smaller --resolution{shorter}"])

@@ -255,7 +255,7 @@ def _make(outline: Outline, session: Session, *, resume: bool) -> Result:
                 return Result(outputs=plan.outputs, record={})
             result = write(plan, pipeline, generator, started, communicator=communicator, resume=resume)
             apply.keep_ratios(pipeline, plan.files.ratios_file, plan.facts.schedule)
-            measured_rates.keep(plan, result.record, loaded=loaded)
+            measured_rates.store(plan, result.record, loaded=loaded)
             return result
         finally:  # also after a failure: offloading must begin with everything in RAM
             pipeline.maybe_free_model_hooks()

@@ -48,10 +48,7 @@ def quieten(*, verbose: bool) -> None:
         return
     for name, value in VARIABLES.items():
         os.environ.setdefault(name, value)
-    for name in ADVISORY_LOGGERS:
-        logging.getLogger(name).setLevel(logging.ERROR)
-    for category, module, message in IGNORED:
-        warnings.filterwarnings("ignore", message, category, module)
+    _set_filters()
 
 
 @contextmanager
@@ -60,12 +57,16 @@ def quiet_imports() -> Iterator[None]:
     loggers = [logging.getLogger(name) for name in ADVISORY_LOGGERS]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
-        for category, module, message in IGNORED:
-            warnings.filterwarnings("ignore", message, category, module)
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
+        _set_filters()
         try:
             yield
         finally:
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
+
+
+def _set_filters() -> None:
+    for name in ADVISORY_LOGGERS:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    for category, module, message in IGNORED:
+        warnings.filterwarnings("ignore", message, category, module)

@@ -19,11 +19,18 @@ from av.container import InputContainer
 
 from videogen.errors import InputError
 from videogen.media.download import Fetcher, display_name, sha256_of
-from videogen.media.inputs import AVATAR_FPS, MAX_FRAMES, MOST_FRAMES, SAMPLE_RATE, InputFile, Source
+from videogen.media.inputs import (
+    AVATAR_FPS,
+    MAX_FRAMES,
+    MOST_FRAMES,
+    SAMPLE_RATE,
+    InputFile,
+    Source,
+)
 from videogen.media.probe import DURATION_TOLERANCE, FORMATS, MediaKind, open_container
 
 SHORTEST = 0.4  # seconds: one block of the loudness meter
-LONGEST = MAX_FRAMES / AVATAR_FPS
+MAX_SECONDS = MAX_FRAMES / AVATAR_FPS
 HIGHEST_RATE = 384_000  # Hz
 LOUDNESS = -23.0  # LUFS, EBU R 128's target
 SILENCE = 10 ** (-70 / 20)  # peak; -70 LUFS is the meter's gate, below which nothing is counted
@@ -75,7 +82,7 @@ class _Decoded:
     start: float = 0.0
 
 
-def read_audio(flag: str, source: str, fetcher: Fetcher, longest: float = LONGEST) -> InputAudio:
+def read_audio(flag: str, source: str, fetcher: Fetcher, longest: float = MAX_SECONDS) -> InputAudio:
     """Fetch a file and decode all of its audio.
 
     Raises:
@@ -234,7 +241,7 @@ def _open_audio(source: Source) -> Iterator[tuple[InputContainer, AudioStream]]:
         yield container, container.streams.audio[0]
 
 
-def _with_av(source: Source, longest: float = LONGEST) -> _Decoded:
+def _with_av(source: Source, longest: float = MAX_SECONDS) -> _Decoded:
     blocks: list[np.ndarray] = []
     count, rate, channels, start = 0, SAMPLE_RATE, 1, 0.0
     with _open_audio(source) as (container, stream):

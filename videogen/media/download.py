@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 CHUNK = 1 << 18
 AS_IT_IS = {"Accept-Encoding": "identity"}  # a few compressed bytes may be gigabytes
-PATIENCE = 10  # a download may take this many times the stall timeout in all
+MAX_STALLS = 10  # stall timeouts that a download may take in all
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,7 +70,7 @@ class Fetcher:
         target = self.folder / f"download-{hashlib.sha256(url.encode()).hexdigest()}"
         if target.exists():  # several jobs may name it
             return target
-        with session_with_deadline(PATIENCE * self.timeout) as (session, deadline):
+        with session_with_deadline(MAX_STALLS * self.timeout) as (session, deadline):
             try:
                 with (
                     atomic_write(target) as partial,
@@ -92,7 +92,7 @@ class Fetcher:
         import requests  # noqa: PLC0415 - 0.1 s, only for URLs
 
         if late:
-            what = f"did not arrive in {PATIENCE * self.timeout:g} s"
+            what = f"did not arrive in {MAX_STALLS * self.timeout:g} s"
             return InputError(flag, url, what, "raise --download_timeout")
         # A stall inside the body surfaces as a connection error.
         if isinstance(error, requests.Timeout) or "timed out" in str(error):

@@ -11,7 +11,7 @@ import numpy as np
 
 from videogen.media.inputs import InputFile, Source
 
-RATE_TOLERANCE = 0.02  # between the container's average rate and that of the timestamps
+AVERAGE_RATE_TOLERANCE = 0.02  # relative, between the container's average rate and that of the timestamps
 MILLISECOND = Fraction(1, 1000)
 
 
@@ -42,7 +42,7 @@ class Timeline:
     def rate(self, declared: Fraction) -> Fraction:
         """Return the average frames per second: ``declared``, unless it is far off (variable rates)."""
         measured = len(self.moments) / self.seconds
-        return declared if abs(declared / measured - 1) < RATE_TOLERANCE else measured
+        return declared if abs(declared / measured - 1) < AVERAGE_RATE_TOLERANCE else measured
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,9 +1,11 @@
 """What videos are written as: files by their suffix, codecs, and how colours are stored. Plain data."""
 
+import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
 STILL, FOLDER = "still", "png"  # kinds of output: one .png, and a folder of them
+PNG_FILE = re.compile(r"\d{6,}\.png")  # in such a folder
 
 
 class Codec(NamedTuple):
@@ -50,6 +52,8 @@ CONTAINERS = {
     "webm": Container(("vp9",), "libopus"),
     "mkv": Container(("h264", "ffv1"), "flac"),
 }
+# Kinds that browsers show -> their MIME type.
+MIME_TYPES = {"mp4": "video/mp4", "webm": "video/webm", "gif": "image/gif", STILL: "image/png"}
 FILES = (*CONTAINERS, "gif", "npy")  # kinds that are their suffix
 SUFFIXES = tuple(f".{kind}" for kind in (*FILES, "png"))
 WITH_SOUND = tuple(f".{kind}" for kind in CONTAINERS)

@@ -4,7 +4,6 @@ Neither holds a frame rate; that is in the record beside it.
 """
 
 import hashlib
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
@@ -17,12 +16,12 @@ from videogen.files import TextError, parse_json, read_text
 from videogen.media.download import display_name, sha256_of
 from videogen.media.frame_source import FrameSource, exact
 from videogen.media.inputs import Source
+from videogen.media.output_formats import PNG_FILE
 from videogen.media.picture import to_srgb
 from videogen.media.probe import check_pixels
 from videogen.media.shown import scaled
 
 NPY_MAGIC = b"\x93NUMPY"
-PNG_FILE = re.compile(r"\d{6,}\.png")
 USUAL_FPS = 24.0
 ANOTHER = "give a .npy of uint8 frames [F, H, W, 3] or a folder of PNGs, as videogen writes them"
 

@@ -31,7 +31,7 @@ from videogen.media.stored_frames import StoredFrames, is_stored, read_stored
 
 logger = logging.getLogger(__name__)
 
-LONGEST = 24 * 60 * 60  # seconds; a damaged time would mean any number of frames to resample
+MAX_SECONDS = 24 * 60 * 60  # seconds; a damaged time would mean any number of frames to resample
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,8 +91,8 @@ def read_video(flag: str, source: str, fetcher: Fetcher) -> InputVideo | StoredF
             notes.append("has transparency beside its colours, which is not used")
     rate = timeline.rate(declared)
     seconds = float(len(timeline.moments) / rate)
-    if seconds > LONGEST:
-        raise file.error(f"lasts {seconds:.0f} s, more than {LONGEST}", "cut a part out")
+    if seconds > MAX_SECONDS:
+        raise file.error(f"lasts {seconds:.0f} s, more than {MAX_SECONDS}", "cut a part out")
     name, (width, height) = display_name(source), look.size
     return InputVideo(
         path=file.path,

@@ -1,23 +1,19 @@
-"""Which devices this machine has, and how much RAM, as far as that is known without importing torch."""
+"""Which devices this machine has, as far as that is known without importing torch."""
 
 import os
 import re
 import sys
-from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 
 from videogen.errors import InputError
-from videogen.tasks.options import Options
+from videogen.tasks.options import OPTIONS, Options
 
 # What the drivers of NVIDIA, of AMD, and of a GPU under WSL leave there.
 DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg", "/proc/driver/nvidia")
-DEVICE_OPTIONS = ("device", "vlm_device", "noise_device")
-PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
-# Of a container: its limit and what it uses, as versions 2 and 1 of Linux' control groups call them.
-LIMITS = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"))
+GPU_FILES = Path("/proc/driver/nvidia/gpus")
 
 
 def check_device_exists(options: Options) -> None:
@@ -26,7 +22,7 @@ def check_device_exists(options: Options) -> None:
     Raises:
         InputError: there is none.
     """
-    for name in DEVICE_OPTIONS:
+    for name in (option.name for option in OPTIONS.values() if option.names_device):
         asked = str(getattr(options, name) or "")
         why = {"cuda": _without_cuda, "mps": _without_mps}.get(asked.partition(":")[0], lambda: None)()
         if why is not None:
@@ -66,10 +62,10 @@ def is_on_cpu(device: str) -> bool:
     return device == "cpu" or (device == "auto" and bool(_without_cuda()) and bool(_without_mps()))
 
 
-def card_names() -> set[str]:
-    """Return the names of the NVIDIA cards here, as their driver says; empty where it does not."""
+def gpu_names() -> set[str]:
+    """Return the names of NVIDIA's GPUs here, as Linux' driver lists them; empty where it does not."""
     names = set()
-    for file in (PROC / "driver/nvidia/gpus").glob("*/information"):
+    for file in GPU_FILES.glob("*/information"):
         with suppress(OSError):
             names |= set(re.findall(r"^Model:\s*(.+?)\s*$", file.read_text(errors="replace"), re.MULTILINE))
     return names
@@ -79,39 +75,3 @@ def cpu_name() -> str:
     """Return what the CPU is called beside a measured speed: the number of cores that a process may use."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return f"cpu, {usable} cores"
-
-
-def available_ram() -> int | None:
-    """Return the bytes that a process can still take, within the limit of its container; None if unknown."""
-    known = re.search(r"^MemAvailable:\s+(\d+) kB", _text(PROC / "meminfo"), re.MULTILINE)
-    return min(([int(known[1]) * 1024] if known else []) + list(_left_in_groups()), default=None)
-
-
-def _left_in_groups() -> Iterator[int]:
-    """Yield what each control group around this process has left; what it keeps of files can be dropped."""
-    for line in _text(PROC / "self/cgroup").splitlines():
-        _, controllers, place = (*line.split(":", 2), "", "")[:3]
-        if controllers not in ("", "memory"):
-            continue
-        top = CGROUPS / controllers
-        for folder in (top / place.strip("/"), *(top / place.strip("/")).parents):
-            if folder.is_relative_to(top):
-                yield from _left_in(folder)
-
-
-def _left_in(folder: Path) -> Iterator[int]:
-    for names in LIMITS:
-        limit, used = (_text(folder / name).strip() for name in names)
-        if limit.isdigit() and used.isdigit():
-            stat = _text(folder / "memory.stat")
-            whole = "total_" if "total_inactive_file" in stat else ""  # with the groups inside, version 1
-            cached = re.findall(rf"^{whole}(?:in)?active_file (\d+)$", stat, re.MULTILINE)
-            yield max(0, int(limit) - int(used) + sum(map(int, cached)))
-
-
-def _text(file: Path) -> str:
-    """Return what a file of the kernel holds; nothing where there is none."""
-    try:
-        return file.read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return ""

@@ -1,6 +1,6 @@
 """Speeds measured on this machine: what videos took, kept in the cache folder for the plans of the next ones.
 
-A speed belongs to a card, a task, a model and the options that change it. Between sizes it is scaled only as
+A speed belongs to a GPU, a task, a model and the options that change it. Between sizes it is scaled only as
 far as arithmetic holds: the time of a forward grows with the tokens at least linearly, and at most with their
 square.
 """
@@ -14,17 +14,17 @@ from functools import cache
 from pathlib import Path
 
 from videogen.files import Record, cache_root, parse_json, read_text, write_json
-from videogen.planning.local_devices import card_names, cpu_name, is_on_cpu
+from videogen.planning.local_devices import cpu_name, gpu_names, is_on_cpu
 from videogen.planning.plan import Outline
 from videogen.results.run_summary import seconds_per_step
 from videogen.tasks.options import OPTIONS
 
 logger = logging.getLogger(__name__)
 
-MOST = 200  # speeds that are kept, the newest first
+MAX_RATES = 200  # speeds that are kept, the newest first
 LARGEST_FILE = 1_000_000  # bytes
-FURTHEST = 2.0  # ratio of the tokens of two videos between which a speed is scaled
-LONGEST = 1e8  # seconds
+MAX_TOKEN_RATIO = 2.0  # ratio of the tokens of two videos between which a speed is scaled
+MAX_SECONDS = 1e8  # seconds
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,7 +32,7 @@ class Rate:
     """What one video took.
 
     Args:
-        device: name of the card, or of the CPU.
+        device: name of the GPU, or of the CPU.
         settings: options that change the speed, where they are not the default, and how ranks share it.
         size: of the video, for people.
         pixels: of all its frames.
@@ -76,13 +76,13 @@ class ExpectedTime:
 
 def expected_time(plan: Outline) -> ExpectedTime | None:
     """Return how long a video will take, if one like it was measured on this machine."""
-    wanted, cards = _rate(plan), card_names()
+    wanted, gpus = _rate(plan), gpu_names()
     on_cpu = is_on_cpu(plan.options.device)
     known = [
         rate
         for rate in read_rates()
         if rate.kind == wanted.kind
-        and (rate.device == cpu_name() if on_cpu else _is_card(rate.device, cards))
+        and (rate.device == cpu_name() if on_cpu else _is_gpu(rate.device, gpus))
         and _scales(plan, rate, wanted)
     ]
     if not known:
@@ -95,8 +95,8 @@ def expected_time(plan: Outline) -> ExpectedTime | None:
     return ExpectedTime(least=least + rest, most=most + rest, rate=rate)
 
 
-def _is_card(device: str, cards: set[str]) -> bool:
-    return device in cards if cards else not device.startswith("cpu")
+def _is_gpu(device: str, gpus: set[str]) -> bool:
+    return device in gpus if gpus else not device.startswith("cpu")
 
 
 def _scales(plan: Outline, rate: Rate, wanted: Rate) -> bool:
@@ -105,14 +105,14 @@ def _scales(plan: Outline, rate: Rate, wanted: Rate) -> bool:
         return True
     options = plan.options  # forwards left out, and copies of weights, do not depend on the tokens
     irregular = options.teacache or options.cache or options.low_vram or plan.facts.degrees.size > 1
-    return not irregular and 1 / FURTHEST <= wanted.tokens / rate.tokens <= FURTHEST
+    return not irregular and 1 / MAX_TOKEN_RATIO <= wanted.tokens / rate.tokens <= MAX_TOKEN_RATIO
 
 
 def _rate(plan: Outline) -> Rate:
     """Return the speed of a plan's video, before it is measured."""
     shape, options = plan.shape, plan.options
-    paces = [option for option in OPTIONS.values() if option.sets_pace and plan.task.uses(option.name)]
-    values = {option.name: (option, getattr(options, option.name)) for option in paces}
+    changed = [option for option in OPTIONS.values() if option.sets_speed and plan.task.uses(option.name)]
+    values = {option.name: (option, getattr(options, option.name)) for option in changed}
     settings = {
         name: option.record(value) for name, (option, value) in values.items() if value != option.default
     }
@@ -134,8 +134,8 @@ def _rate(plan: Outline) -> Rate:
     )
 
 
-def keep(plan: Outline, record: Record, *, loaded: bool) -> None:
-    """Keep the speed of a finished video; nothing of one that was resumed, whose steps are not all there.
+def store(plan: Outline, record: Record, *, loaded: bool) -> None:
+    """Store the speed of a finished video; nothing of one that was resumed, whose steps are not all there.
 
     Args:
         record: of its result.
@@ -157,7 +157,7 @@ def keep(plan: Outline, record: Record, *, loaded: bool) -> None:
     if not loaded:
         loads = [rate.load for rate in earlier if (rate.kind, rate.device) == (made.kind, made.device)]
         made = replace(made, load=max(loads[:1], default=0.0))
-    kept = [made, *(rate for rate in earlier if rate.key != made.key)][:MOST]
+    kept = [made, *(rate for rate in earlier if rate.key != made.key)][:MAX_RATES]
     try:
         _file().parent.mkdir(parents=True, exist_ok=True)
         write_json(_file(), {"rates": [asdict(rate) for rate in kept]})
@@ -199,7 +199,7 @@ def _read(row: object) -> Rate | None:
     counts = (rate.forwards_per_step, rate.tokens, rate.pixels)
     whole = all(isinstance(count, int) and count > 0 for count in counts)
     times = (rate.step, rate.load, rate.other)
-    real = all(isinstance(value, int | float) and 0 <= value < LONGEST for value in times)
+    real = all(isinstance(value, int | float) and 0 <= value < MAX_SECONDS for value in times)
     text = all(isinstance(value, str) for value in (rate.device, rate.task, rate.model, rate.size, rate.date))
     return rate if whole and real and text else None
 

@@ -11,10 +11,10 @@ from videogen.tasks import option_types as types
 from videogen.tasks.geometry import Shape
 from videogen.tasks.options import FLAG_NAMES, OPTIONS, Options
 
-PATTERNS = ("output", "output_dir", "save_latents", "save_last_frame")
+PATTERNS = [option.name for option in OPTIONS.values() if option.has_fields]
 LATER = ("seed", "index")
 MARK = re.compile(r"\{([^{}]*)\}")
-LONGEST = 60  # bytes of one value; names may have 200
+MAX_VALUE_BYTES = 60  # bytes of one value; names may have 200
 WORDS = {"None": "none", "()": "none", "True": "on", "False": "off"}
 FILES = (types.path, types.file_path, types.folder, types.paths)
 
@@ -79,5 +79,5 @@ def written(name: str, value: object) -> str:
 def _slug(text: str, keep: str = "") -> str:
     """Return a text with nothing but letters, digits and dashes in it, cut to what a name has room for."""
     slug = re.sub(rf"[^\w{re.escape(keep)}-]+", "-", text).strip("-.")
-    cut = slug.encode()[:LONGEST].decode(errors="ignore").rstrip("-.")
+    cut = slug.encode()[:MAX_VALUE_BYTES].decode(errors="ignore").rstrip("-.")
     return cut or "none"

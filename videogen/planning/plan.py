@@ -20,6 +20,7 @@ from videogen.planning.model_facts import (
     options_of_weights,
     read_files,
 )
+from videogen.planning.origins import Origin
 from videogen.prompts.chat_models import FoundModel
 from videogen.results import sidecar
 from videogen.results.output_paths import OutputPaths
@@ -52,7 +53,7 @@ class Draft:
     facts: ModelFacts
     prompt_writers: Mapping[str, FoundModel]
     warnings: tuple[str, ...]
-    origins: Mapping[str, str]
+    origins: Mapping[str, Origin]
 
     def outline(self, *, seed: int, index: int, outputs: OutputPaths) -> "Outline":
         """Return one video of it."""

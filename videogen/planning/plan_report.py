@@ -5,10 +5,11 @@ from dataclasses import asdict
 
 from videogen.distributed import Degrees
 from videogen.errors import brief
+from videogen.formatting import format_bytes, format_seconds
 from videogen.planning.measured_rates import ExpectedTime
+from videogen.planning.origins import Origin
 from videogen.planning.plan import Outline, Plan
-from videogen.planning.surroundings import Download, Surroundings, less_ram, look_around
-from videogen.results.run_summary import amount, span
+from videogen.planning.resources import Download, Resources, find_resources, ram_suggestions
 from videogen.tasks.geometry import Shape
 from videogen.tasks.option import typed
 from videogen.tasks.option_types import size
@@ -23,7 +24,7 @@ MODES = {"plain": "without --offload", "offload": "with --offload", "low_vram": 
 
 def to_json(plan: Outline) -> dict[str, object]:
     """Return the plan for programs (--dry_run --json)."""
-    shape, model, (here,) = plan.shape, plan.checkpoint, look_around([plan])
+    shape, model, (here,) = plan.shape, plan.checkpoint, find_resources([plan])
     width, height = shape.file_size
     return {
         "task_type": plan.task.name,
@@ -61,8 +62,8 @@ def to_json(plan: Outline) -> dict[str, object]:
 
 def describe(*plans: Outline) -> str:
     """Return plans for people (--dry_run): the first whole, of others what is not as there."""
-    surroundings = look_around(plans)
-    rows = [_rows(plan, here) for plan, here in zip(plans, surroundings, strict=True)]
+    resources = find_resources(plans)
+    rows = [_rows(plan, here) for plan, here in zip(plans, resources, strict=True)]
     blocks = []
     for number, (plan, own) in enumerate(zip(plans, rows, strict=True), start=1):
         if number > 1:
@@ -73,7 +74,7 @@ def describe(*plans: Outline) -> str:
         known = plans[0].warnings if number > 1 else ()
         blocks[-1] += [f"{name:<9} {value or 'none'}" for name, value in own.items() if value or number > 1]
         blocks[-1] += [f"note      {note}" for note in plan.warnings if note not in known]
-    times = [here.time for here in surroundings if here.time]
+    times = [here.time for here in resources if here.time]
     if len(times) == len(plans) > 1:
         blocks.append([f"total     {_total(times)}"])
     return "\n\n".join("\n".join(block) for block in blocks)
@@ -83,11 +84,13 @@ def _total(times: Sequence[ExpectedTime]) -> str:
     """Say how long several videos take; every model is loaded once."""
     loads = sum(time.rate.load for time in times)
     loads -= sum({time.rate.kind: time.rate.load for time in times}.values())
-    least, most = (span(sum(each) - loads) for each in zip(*((t.least, t.most) for t in times), strict=True))
+    least, most = (
+        format_seconds(sum(each) - loads) for each in zip(*((t.least, t.most) for t in times), strict=True)
+    )
     return f"{len(times)} videos, about {least if least == most else f'{least} to {most}'}"
 
 
-def _rows(plan: Outline, here: Surroundings) -> dict[str, str | None]:
+def _rows(plan: Outline, here: Resources) -> dict[str, str | None]:
     """Return the lines of a plan by name; None for those that it has no use for."""
     shape, degrees = plan.shape, plan.facts.degrees
     cache = plan.options.cache
@@ -116,16 +119,16 @@ def _rows(plan: Outline, here: Surroundings) -> dict[str, str | None]:
     }
 
 
-def _origin(plan: Outline, name: str) -> str:
-    """Return where the value of an option comes from, in a word or two."""
+def _origin(plan: Outline, name: str) -> Origin:
+    """Return where the value of an option comes from."""
     if name == "seed" and not plan.options.seed:
-        return "drawn"
-    return plan.origins.get(name, "task default")
+        return Origin.DRAWN
+    return plan.origins.get(name, Origin.TASK_DEFAULT)
 
 
 def _values(plan: Outline, row: str) -> str:
     """Return the options of a line with their values, and in brackets where those come from."""
-    said: dict[str, list[str]] = {}
+    said: dict[Origin, list[str]] = {}
     for name, option in OPTIONS.items():
         value = getattr(plan.options, name, None)
         if option.plan_row == row and plan.task.uses(name) and value is not None and value is not False:
@@ -145,11 +148,11 @@ def _model(plan: Outline) -> str:
 def _files(plan: Outline, download: Download | None) -> str:
     """Say what the model takes on disk, and whether there is room for what is not here yet."""
     parts = {**plan.checkpoint.sizes, **(download.prompt_models if download else {})}
-    sizes = ", ".join(f"{part} {amount(size)}" for part, size in parts.items() if size)
+    sizes = ", ".join(f"{part} {format_bytes(size)}" for part, size in parts.items() if size)
     if download is None:
         return sizes or "tiny"
-    free = "" if download.free is None else f"{amount(download.free)} free in "
-    wanted = "sizes unknown" if download.size is None else f"{amount(download.size)}"
+    free = "" if download.free is None else f"{format_bytes(download.free)} free in "
+    wanted = "sizes unknown" if download.size is None else f"{format_bytes(download.size)}"
     short = "" if download.fits else " (TOO LITTLE, set HF_HOME to a larger disk)"
     return f"{wanted} to download, {free}{download.folder}{short}; {sizes}".removesuffix("; ")
 
@@ -175,7 +178,7 @@ def _prompt(plan: Outline) -> str:
 
 def _time(time: ExpectedTime) -> str:
     """Say how long a video will take, and how that is known."""
-    rate, least, most = time.rate, span(time.least), span(time.most)
+    rate, least, most = time.rate, format_seconds(time.least), format_seconds(time.most)
     took = f"{rate.step:.3g} s a step"
     where = f"measured on {brief(rate.date)} at {brief(rate.size)} on {brief(rate.device)}"
     return f"about {least if least == most else f'{least} to {most}'}: {took}, {where}"
@@ -185,19 +188,19 @@ def _memory(plan: Outline) -> str:
     """Say what the GPU must have free, as the options are and as they could be."""
     sizes = dict(plan.memory_bytes)
     mode = plan.memory_mode
-    chosen = amount(sizes.pop(mode, 0)) + ("" if mode == "plain" else f" {MODES[mode]}")
+    chosen = format_bytes(sizes.pop(mode, 0)) + ("" if mode == "plain" else f" {MODES[mode]}")
     each = "each GPU" if plan.facts.degrees.size > 1 else "the GPU"
-    others = ", ".join(f"{amount(size)} {MODES[name]}" for name, size in sizes.items())
+    others = ", ".join(f"{format_bytes(size)} {MODES[name]}" for name, size in sizes.items())
     return f"about {chosen} on {each}; {others}"
 
 
-def _ram(plan: Outline, here: Surroundings) -> str:
+def _ram(plan: Outline, here: Resources) -> str:
     where = "on the CPU" if here.on_cpu else "beside the GPU's"
-    free = "" if here.ram_free is None else f", {amount(here.ram_free)} free"
+    free = "" if here.ram_free is None else f", {format_bytes(here.ram_free)} free"
     short = here.ram_free is not None and here.ram > here.ram_free
-    tries = f": TOO LITTLE; try {less_ram(plan, on_cpu=here.on_cpu)}" if short else ""
+    tries = f": TOO LITTLE; try {ram_suggestions(plan, on_cpu=here.on_cpu)}" if short else ""
     each = " for each rank" if plan.facts.degrees.size > 1 else ""
-    return f"about {amount(here.ram)} {where}{each}{free}{tries}"
+    return f"about {format_bytes(here.ram)} {where}{each}{free}{tries}"
 
 
 def _file(plan: Outline) -> str:

@@ -16,6 +16,7 @@ from videogen.media.inputs import AVATAR_FPS, MAX_FRAMES, InputFile, reader_of
 from videogen.planning import option_rules, output_names
 from videogen.planning.file_format import file_format_warnings
 from videogen.planning.model_facts import FileFacts, model_facts, options_of_weights, read_files
+from videogen.planning.origins import Origin
 from videogen.planning.plan import Draft, Outline, Plan
 from videogen.planning.request_checks import (
     check_experts,
@@ -43,8 +44,6 @@ from videogen.tasks.presets import preset_values
 from videogen.tasks.table import check_used, find, variant
 from videogen.tasks.task_spec import Files, TaskSpec
 
-METADATA = "metadata"  # origin of the values of an earlier result
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Item:
@@ -55,12 +54,12 @@ class Item:
 
     values: Mapping[str, Any]
     label: str = ""
-    origins: Mapping[str, str] = field(default_factory=dict)
+    origins: Mapping[str, Origin] = field(default_factory=dict)
 
     @property
     def recorded(self) -> Collection[str]:
         """Values of an earlier result; as far as they are defaults, nobody ever asked for them."""
-        return {name for name, origin in self.origins.items() if origin == METADATA}
+        return {name for name, origin in self.origins.items() if origin == Origin.METADATA}
 
 
 def make_plans(
@@ -177,9 +176,9 @@ def decide(item: Item, workdir: Path) -> Draft:
         prompt_writers=prompt_writers,
         warnings=tuple(notes),
         origins={
-            **dict.fromkeys([*task.checkpoint_defaults(checkpoint), *decided], "checkpoint"),
-            **dict.fromkeys((name for name in asked if asked[name] != given.get(name)), "preset"),
-            **{name: item.origins.get(name, "flag") for name in given if asked.get(name) == given[name]},
+            **dict.fromkeys([*task.checkpoint_defaults(checkpoint), *decided], Origin.CHECKPOINT),
+            **dict.fromkeys((name for name in asked if asked[name] != given.get(name)), Origin.PRESET),
+            **{name: item.origins.get(name, Origin.FLAG) for name in given if asked.get(name) == given[name]},
         },
     )
 

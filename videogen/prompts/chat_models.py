@@ -12,6 +12,7 @@ from videogen.checkpoints.resolve import HUB_ID, local_path, require_folder
 from videogen.checkpoints.tensor_headers import check as check_header
 from videogen.checkpoints.weight_files import missing_shards
 from videogen.errors import CheckpointError, brief
+from videogen.formatting import format_bytes
 
 PATTERNS = (*KINDS, "*.jinja")  # of the files that are downloaded
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
@@ -91,7 +92,7 @@ class FoundModel:
     @property
     def note(self) -> str | None:
         """Notice that the model will be downloaded, with its size if known; None if it is here."""
-        size = f" ({self.download / 1e9:.0f} GB)" if self.download else ""
+        size = f" ({format_bytes(self.download)})" if self.download else ""
         return f"{self.flag}: {self.name}{size} will be downloaded" if self.folder is None else None
 
 

@@ -2,7 +2,6 @@
 
 import glob
 import os
-import re
 import tempfile
 from collections import Counter
 from collections.abc import Collection, Iterable
@@ -16,7 +15,6 @@ from videogen.media import output_formats
 from videogen.results import sidecar as metadata
 from videogen.results.output_locks import OutputLocks
 
-PNG_FILE = re.compile(r"\d{6,}\.png")
 LONGEST_NAME = 200  # bytes; file systems allow 255, and temporary names are longer
 SEED_MARK, INDEX_MARK = "{seed}", "{index}"
 NAMED = ("output", "save_latents", "save_last_frame")  # options that name a file of one video
@@ -286,7 +284,9 @@ def _next_free(outputs: OutputPaths, taken: set[Path], locks: OutputLocks | None
 
 def _check_replaceable(flag: str, path: Path, *, folder: bool) -> None:
     """Refuse to replace a folder by a file, a file by a folder, or a folder with other files than frames."""
-    if path.is_dir() and not (folder and all(PNG_FILE.fullmatch(entry.name) for entry in path.iterdir())):
+    if path.is_dir() and not (
+        folder and all(output_formats.PNG_FILE.fullmatch(entry.name) for entry in path.iterdir())
+    ):
         raise InputError(flag, path, "is a folder with other files in it", "choose another name")
     if folder and path.is_file():
         raise InputError(flag, path, "is a file; without a suffix a folder is meant", f"try {path}.mp4")

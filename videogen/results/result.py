@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     import numpy as np
 
 LARGEST_SHOWN = 50_000_000  # bytes of a file that a notebook gets a copy of
-SHOWN_AS = {"mp4": "video/mp4", "webm": "video/webm", "gif": "image/gif", "still": "image/png"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +127,7 @@ class Result:
 
     def _repr_html_(self) -> str:
         """Return the video as a notebook shows it."""
-        kind = SHOWN_AS.get(self.outputs.kind)
+        kind = output_formats.MIME_TYPES.get(self.outputs.kind)
         name = html.escape(str(self.path))
         if kind is None or self.path.stat().st_size > LARGEST_SHOWN:
             return f"<code>{name}</code>"

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
+from videogen.formatting import format_bytes
 from videogen.results.progress import Saved
 
 PLACES = {"gpu": "on the GPU", "ram": "of RAM"}  # in a record's peak_memory
-MINUTES_FROM, HOURS_FROM = 90, 5400  # seconds
 
 
 def seconds_per_step(steps: Sequence[float]) -> float:
@@ -17,22 +17,10 @@ def closing_line(saved: Saved) -> str:
     """Return the line that is said when a video is finished: stages, steps, and memory at its peak."""
     seconds, memory = saved.seconds, saved.peak_memory
     stages = ", ".join(f"{name} {value:.1f}" for name, value in seconds.items() if name != "total")
-    peaks = [f"{amount(memory[place])} {words}" for place, words in PLACES.items() if place in memory]
+    peaks = [f"{format_bytes(memory[place])} {words}" for place, words in PLACES.items() if place in memory]
     facts = [
         f"{seconds['total']:.1f} s ({stages})",
         *([f"{saved.seconds_per_step:.3g} s/step"] if saved.seconds_per_step else []),
         f"peak {', '.join(peaks)}",
     ]
     return f"{saved.path}: {'; '.join(facts)}"
-
-
-def amount(size: float) -> str:
-    """Return a number of bytes as people read it."""
-    return f"{size / 1e9:.1f} GB" if size > 1e9 else f"{size / 1e6:.1f} MB"
-
-
-def span(seconds: float) -> str:
-    """Return a time as people read it."""
-    if seconds < MINUTES_FROM:
-        return f"{seconds:.2g} s"
-    return f"{seconds / 60:.0f} min" if seconds < HOURS_FROM else f"{seconds / 3600:.1f} h"

@@ -10,7 +10,7 @@ import psutil
 import torch
 
 from videogen.errors import InputError
-from videogen.planning.local_devices import available_ram
+from videogen.planning.local_ram import available_ram, total_ram
 
 
 def choose_device(name: str, flag: str = "--device") -> torch.device:
@@ -37,15 +37,19 @@ def free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         reserve = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + reserve
-    left = available_ram()
-    return psutil.virtual_memory().available if left is None else left
+    return _known(available_ram())
 
 
 def total_memory(device: torch.device) -> int:
     """Return the bytes that a device has in all."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[1]
-    return psutil.virtual_memory().total
+    return _known(total_ram())
+
+
+def _known(ram: int | None) -> int:
+    assert ram is not None  # psutil, which is imported here, knows it everywhere
+    return ram
 
 
 def reset_peak(device: torch.device) -> None:

@@ -7,6 +7,7 @@ from functools import partial
 import torch
 from torch import nn
 
+from videogen.formatting import format_bytes
 from videogen.models.interface import Pipeline
 from videogen.planning.memory_estimate import Memory
 from videogen.runtime.block_streaming import layer_stacks, stream
@@ -99,7 +100,7 @@ def choose_tiling(
     fits = memory.decode <= free_memory(device)
     tiled = mode == "on" or (mode == "auto" and (pipeline.always_tiled or low_vram or not fits))
     if tiled and mode == "auto" and not pipeline.always_tiled:
-        why = "--low_vram" if low_vram else f"the untiled decode needs about {memory.decode / 1e9:.0f} GB"
+        why = "--low_vram" if low_vram else f"the untiled decode needs about {format_bytes(memory.decode)}"
         logger.warning(
             "--vae_tiling: on (%s); tiles are blended, so pixels differ slightly from the untiled decode", why
         )

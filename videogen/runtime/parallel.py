@@ -37,7 +37,9 @@ from videogen.runtime.vae_parallel import shard_decoder
 logger = logging.getLogger(__name__)
 
 Made = TypeVar("Made")
-PATIENCE = timedelta(days=1)  # while rank 0 downloads or writes; torchrun watches the processes
+PEER_TIMEOUT = timedelta(
+    days=1
+)  # to wait for others, while rank 0 downloads or writes; torchrun watches the processes
 
 Weighted = tuple[Tensor, Tensor]
 """Result of attention [B, L, N, K], and the log-sum-exp of its weights [B, L, N]."""
@@ -78,7 +80,7 @@ class Communicator:
     @lru_cache  # noqa: B019 - there is one communicator
     def cpu_group(self) -> dist.ProcessGroup:
         """Return the process group of all ranks for waiting on the CPU; all ranks make it together."""
-        return dist.new_group(backend="gloo", timeout=PATIENCE)
+        return dist.new_group(backend="gloo", timeout=PEER_TIMEOUT)
 
     def is_first_failure(self) -> bool:
         """Return True if no other rank has failed before."""
@@ -108,12 +110,12 @@ def init_communicator(*, wanted: bool) -> Communicator:
             what = f"{own.local_size} ranks on a machine with {gpus} GPUs"
             raise InputError("--use_usp", None, what, f"try --nproc_per_node={gpus}")
         torch.cuda.set_device(own.local_rank)
-    store, rank, size = next(dist.rendezvous("env://", own.rank, own.size, timeout=PATIENCE))
+    store, rank, size = next(dist.rendezvous("env://", own.rank, own.size, timeout=PEER_TIMEOUT))
     backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
     # With device_id, NCCL connects here, so that its errors appear here.
     device = torch.device("cuda", own.local_rank) if gpus else None
     dist.init_process_group(
-        backend, store=store, rank=rank, world_size=size, timeout=PATIENCE, device_id=device
+        backend, store=store, rank=rank, world_size=size, timeout=PEER_TIMEOUT, device_id=device
     )
     atexit.register(dist.destroy_process_group)
     distributed.communicator = communicator = Communicator(own, store)

@@ -44,7 +44,7 @@ class ModelFiles:
     transformer: tuple[types.WeightFile, ...] = row(types.expert_file,
         "one file in place of the model's transformer, also float8 or GGUF; repeatable for two experts",
         metavar="FILE[:high|low]", common=True, repeat=True, default=(), hashed=False, reloads=True,
-        record_as=types.recorded_files, sets_pace=True)
+        record_as=types.recorded_files, sets_speed=True)
     text_encoder: types.WeightFile | None = row(types.weight_file,
         "one file in place of the model's text encoder", metavar="FILE", common=True, hashed=False,
         reloads=True, record_as=types.recorded_file)
@@ -78,7 +78,7 @@ class Prompt:
         names_model=True, writes_prompt=True, useless_without="captioner")
     vlm_device: str | None = row(types.device,
         "device of the models that write prompts; --device unless given", metavar="DEVICE", hashed=False,
-        recorded=False, writes_prompt=True)
+        recorded=False, writes_prompt=True, names_device=True)
     custom_prompt: str | None = row(types.text, "put in front of the description of the input video",
         metavar="TEXT", writes_prompt=True)
 
@@ -157,7 +157,7 @@ class Sampling:
     color_match: bool = switch("match the colours of new frames to the input's last")
     noise_device: str = row(types.one_of("cpu", "cuda"),
         "where noise is drawn; cpu gives the same noise on every machine", metavar="DEVICE", common=True,
-        default="cpu")
+        default="cpu", names_device=True)
 
     @property
     def guided(self) -> bool:
@@ -177,7 +177,7 @@ class Forcing:
         "latent frames of a block; must divide those of a segment, 5 is published with --ar_step",
         metavar="N", in_schedule=True)
     causal_attention: bool = switch("blocks see only earlier ones; the released weights cannot",
-        sets_pace=True)
+        sets_speed=True)
     base_num_frames: int = row(types.whole(1), "frames of a segment, 4k+1; longer videos are made of several",
         metavar="FRAMES", in_schedule=True, plan_row="sampling")
     overlap_history: int | None = row(types.whole(1),
@@ -229,12 +229,12 @@ class Caching:
     """Forwards that are left out."""
 
     teacache: bool = switch("TeaCache: skip forwards that would change little; faster, not exact",
-        excludes=("cache",), plan_row="sampling", sets_pace=True)
+        excludes=("cache",), plan_row="sampling", sets_speed=True)
     teacache_thresh: float = row(types.real(above=True, example=0.2),
         "higher skips more: 0.1 is about twice, 0.2 about three times as fast", metavar="X", default=0.2,
-        useless_without="teacache", sets_pace=True)
+        useless_without="teacache", sets_speed=True)
     use_ret_steps: bool = switch("TeaCache's other variant: the first five steps are always computed",
-        useless_without="teacache", sets_pace=True)
+        useless_without="teacache", sets_speed=True)
     teacache_model: str | None = row(types.word,
         "TeaCache coefficients where the model's name does not say: I2V-540P, I2V-720P, T2V-1.3B or T2V-14B",
         metavar="NAME", useless_without="teacache")
@@ -244,7 +244,7 @@ class Caching:
         "skip forwards with first_block[:0.05], magcache[:0.06] (measured first with magcache:calibrate), "
         "or extrapolate them with taylorseer[:5] or taylorseer_lite[:5], the number being diffusers' "
         "threshold or interval; faster, not exact", metavar="NAME[:threshold]", common=True,
-        plan_row="sampling", sets_pace=True)
+        plan_row="sampling", sets_speed=True)
 
 
 @dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
@@ -252,14 +252,14 @@ class Runtime:
     """Devices, memory and speed."""
 
     device: str = row(types.device, "auto, cpu, cuda, cuda:N or mps", metavar="DEVICE", common=True,
-        default="auto", hashed=False, recorded=False, reloads=True)
+        default="auto", hashed=False, recorded=False, reloads=True, names_device=True)
     dtype: str = row(types.dtype_of("bfloat16", "float16", "float32"), "dtype of the large weights",
-        metavar="DTYPE", common=True, default="bfloat16", reloads=True, sets_pace=True)
+        metavar="DTYPE", common=True, default="bfloat16", reloads=True, sets_speed=True)
     offload: bool = switch("keep only the component at work on the GPU", aliases=("use_cpu_offload",),
         common=True, hashed=False, reloads=True, excludes=("float8_matmul",), useless_with=("low_vram",),
-        sets_pace=True)
+        sets_speed=True)
     low_vram: bool = switch("for small GPUs: float8 weights, blocks streamed to the GPU, tiled decode",
-        usual=True, common=True, reloads=True, excludes=("float8_matmul", "use_usp"), sets_pace=True)
+        usual=True, common=True, reloads=True, excludes=("float8_matmul", "use_usp"), sets_speed=True)
     use_usp: bool = switch("several GPUs at one video: torchrun --nproc_per_node=N ... --use_usp",
         common=True, hashed=False, recorded=False)
     ulysses_degree: int | None = row(types.whole(1),
@@ -273,20 +273,20 @@ class Runtime:
     attention_backend: str = row(
         types.one_of("auto", *BACKENDS, sdpa="native", flash_attn="flash", sageattn="sage"),
         "attention kernel; auto never takes sage, which is not exact", metavar="NAME", common=True,
-        default="auto", reloads=True, sets_pace=True)
+        default="auto", reloads=True, sets_speed=True)
     compile: bool = switch("compile the transformer blocks (the first step takes minutes)", common=True,
-        hashed=False, reloads=True, sets_pace=True)
+        hashed=False, reloads=True, sets_speed=True)
     float8_matmul: bool = switch(
         "multiply in float8 in all transformer blocks but the first and the last; not exact; with "
-        "--compile, on a GPU of compute capability 8.9 or more", common=True, reloads=True, sets_pace=True)
+        "--compile, on a GPU of compute capability 8.9 or more", common=True, reloads=True, sets_speed=True)
     quantize: str | None = row(types.one_of("int8", "int4", "float8", fp8="float8"),
         "transformer weights in 8 or 4 bits, for less memory on any GPU; not exact", metavar="FORMAT",
-        common=True, reloads=True, excludes=("low_vram", "float8_matmul"), sets_pace=True)
+        common=True, reloads=True, excludes=("low_vram", "float8_matmul"), sets_speed=True)
     vae_tiling: str = row(types.one_of("auto", "on", "off"), "tiled decode for small GPUs", metavar="MODE",
         common=True, default="auto")
     vae_dtype: str = row(types.dtype_of("float32", "bfloat16"),
         "dtype of the decode; bfloat16 is faster and takes less memory, and is not exact", metavar="DTYPE",
-        common=True, default="float32", reloads=True, sets_pace=True)
+        common=True, default="float32", reloads=True, sets_speed=True)
     embedding_cache: str | None = row(types.folder,
         "keep encoded prompts here; known ones need no text encoder", metavar="DIR", common=True,
         hashed=False, recorded=False)

@@ -20,7 +20,7 @@ from videogen.tasks.geometry import (
 from videogen.tasks.options import Size
 
 LISTED_SIZES = 8  # named in a message
-LONGEST = 1_000_001  # frames; half a day
+MAX_FRAMES = 1_000_001  # frames; half a day
 
 
 class Picture(Protocol):
@@ -128,7 +128,7 @@ def choose_num_frames(
 
 
 def _asked_frames(options: Size, fps: int, context_frames: int | None, least: int) -> int:
-    most = LONGEST if context_frames is None else (MAX_POSITIONS - context_frames - 1) * TIME_STRIDE + 1
+    most = MAX_FRAMES if context_frames is None else (MAX_POSITIONS - context_frames - 1) * TIME_STRIDE + 1
     if (given := options.num_frames) is not None:
         if given % TIME_STRIDE != 1:
             raise not_4k1("--num_frames", given, least)

@@ -6,10 +6,11 @@ import sys
 import pytest
 
 from tests.conftest import REFS
+from videogen import files
 from videogen.cli.parser import parse
-from videogen.planning import local_devices, surroundings
+from videogen.planning import local_ram, resources
 from videogen.planning.request import Item, make_plans
-from videogen.planning.surroundings import ram_warning
+from videogen.planning.resources import ram_warning
 from videogen.results.output_paths import OverwritePolicy
 
 T2V = ("--task_type", "text_to_video", "--prompt", "x", "--device", "cpu")
@@ -22,7 +23,7 @@ def with_ram(tmp_path, monkeypatch):
 
     def give(size):
         (tmp_path / "meminfo").write_text(f"MemAvailable: {int(size * 1e9) // 1024} kB\n")
-        monkeypatch.setattr(local_devices, "PROC", tmp_path)
+        monkeypatch.setattr(local_ram, "PROC", tmp_path)
 
     return give
 
@@ -76,9 +77,7 @@ def test_a_run_warns_before_it_loads(cli, r2v, with_ram, tmp_path):
 
 
 def a_small_disk(monkeypatch, free):
-    from videogen.checkpoints import hub
-
-    monkeypatch.setattr(hub.shutil, "disk_usage", lambda _path: type("Usage", (), {"free": free})())
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _path: type("Usage", (), {"free": free})())
 
 
 def test_a_disk_that_is_too_small_is_said_before_the_download(cli, monkeypatch, tmp_path):
@@ -131,4 +130,4 @@ def test_a_model_of_unknown_size(cli):
 def test_a_model_that_is_here_needs_no_download(cli):
     plan = json.loads(cli(*T2V, "--model_id", "tiny", "--dry_run", "--json").out)
     assert plan["download"] is None
-    assert surroundings.look_around([]) == []
+    assert resources.find_resources([]) == []

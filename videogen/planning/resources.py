@@ -4,11 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from videogen.planning.local_devices import available_ram, is_on_cpu
+from videogen.formatting import format_bytes
+from videogen.planning.local_devices import is_on_cpu
+from videogen.planning.local_ram import available_ram
 from videogen.planning.measured_rates import ExpectedTime, expected_time
 from videogen.planning.memory_estimate import LIBRARIES
 from videogen.planning.plan import Outline
-from videogen.results.run_summary import amount
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,12 +29,12 @@ class Download:
 
     @property
     def fits(self) -> bool:
-        """Return whether nothing speaks against it."""
+        """Return whether the disk has room for it, as far as that is known."""
         return self.size is None or self.free is None or self.size <= self.free
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Surroundings:
+class Resources:
     """What this machine has for a plan; bytes are None where they are not known.
 
     Args:
@@ -50,7 +51,7 @@ class Surroundings:
     time: ExpectedTime | None
 
 
-def look_around(plans: Sequence[Outline]) -> list[Surroundings]:
+def find_resources(plans: Sequence[Outline]) -> list[Resources]:
     """Return what this machine has for each plan."""
     free, found = available_ram(), []
     downloads: dict[tuple[str, ...], Download | None] = {}
@@ -59,7 +60,7 @@ def look_around(plans: Sequence[Outline]) -> list[Surroundings]:
         if wanted not in downloads:
             downloads[wanted] = _download(plan)
         found.append(
-            Surroundings(
+            Resources(
                 on_cpu=on_cpu,
                 ram=plan.ram_bytes(on_cpu=on_cpu),
                 ram_free=free,
@@ -114,12 +115,12 @@ def ram_warning(plan: Outline, *, on_cpu: bool) -> str | None:
     needed, free = plan.ram_bytes(on_cpu=on_cpu) - LIBRARIES, available_ram()  # they are loaded already
     if free is None or needed <= free:
         return None
-    what = f"this takes about {amount(needed)} of RAM, and {amount(free)} are free"
-    return f"{what}; try {less_ram(plan, on_cpu=on_cpu)}"
+    what = f"this takes about {format_bytes(needed)} of RAM, and {format_bytes(free)} are free"
+    return f"{what}; try {ram_suggestions(plan, on_cpu=on_cpu)}"
 
 
-def less_ram(plan: Outline, *, on_cpu: bool) -> str:
-    """Return what takes less RAM than a plan does."""
+def ram_suggestions(plan: Outline, *, on_cpu: bool) -> str:
+    """Return the options that would make a plan fit in less RAM."""
     return ", ".join(_smaller(plan, on_cpu=on_cpu))
 
 
@@ -133,7 +134,9 @@ def _smaller(plan: Outline, *, on_cpu: bool) -> Iterator[str]:
         ("without --offload", options.offload, memory.ram(on_cpu=on_cpu)),
     )
     yield from (
-        f"{words} (about {amount(size)})" for words, possible, size in ways if possible and size < needed
+        f"{words} (about {format_bytes(size)})"
+        for words, possible, size in ways
+        if possible and size < needed
     )
     if not options.transformer:
         yield "a float8 or GGUF file with --transformer"
