@@ -106,16 +106,21 @@ def temporary_sibling(
     """
     for path in stale_temporaries(target.parent, target.name):
         remove(path)
-    word = f"{os.getpid()}-{secrets.token_hex(4)}"
-    temporary = target.with_name(f".{target.name}.{word}.part{target.suffix}")
-    descriptor = None
-    try:
-        descriptor = _create_locked(temporary, folder=folder)  # in here: Ctrl-C may come right after it
-        yield temporary
-    finally:
-        if not kept_if():
-            remove(temporary)
-        close(descriptor)
+    is_ours = False
+    while not is_ours:
+        word = f"{os.getpid()}-{secrets.token_hex(4)}"
+        temporary = target.with_name(f".{target.name}.{word}.part{target.suffix}")
+        if temporary.exists():
+            raise FileExistsError(temporary)
+        descriptor = None
+        try:  # Ctrl-C may come right after it was created
+            descriptor, is_ours = _create_locked(temporary, folder=folder)
+            if is_ours:
+                yield temporary
+        finally:
+            if not (is_ours and kept_if()):
+                remove(temporary)
+            close(descriptor)
 
 
 @contextmanager
@@ -126,19 +131,22 @@ def work_folder() -> Iterator[Path]:
         yield folder
 
 
-def _create_locked(temporary: Path, *, folder: bool) -> int | None:
-    """Create a temporary and lock it; returns the descriptor that holds the lock."""
-    while True:
-        if folder:
-            temporary.mkdir()
-        else:
-            temporary.touch(exist_ok=False)
-        with suppress(FileNotFoundError):  # another process took it for a stale one before it was locked
-            descriptor = open_to_lock(temporary)
-            locked = lock(descriptor)
-            if locked is None or (locked and is_file_of(descriptor, temporary)):
-                return descriptor
-            close(descriptor)
+def _create_locked(temporary: Path, *, folder: bool) -> tuple[int | None, bool]:
+    """Create a temporary and lock it.
+
+    Returns:
+        the descriptor that holds the lock, and False if another process took it for a stale one meanwhile.
+    """
+    if folder:
+        temporary.mkdir()
+    else:
+        temporary.touch(exist_ok=False)
+    try:
+        descriptor = open_to_lock(temporary)
+    except FileNotFoundError:
+        return None, False
+    locked = lock(descriptor)
+    return descriptor, locked is None or (locked and is_file_of(descriptor, temporary))
 
 
 def open_to_lock(path: Path) -> int | None:

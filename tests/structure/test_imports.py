@@ -21,7 +21,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
             {"checkpoints", "diffusion"},
             {"tasks", "results"},
             {"media"},
-            {"files", "distributed", "formatting"},
+            {"files", "distributed"},
             {"errors"},
         ),
     )
@@ -37,7 +37,6 @@ LIGHT = (
     "errors",
     "files",
     "distributed",
-    "formatting",
 )
 FRAMEWORKS = ("torch", "diffusers", "transformers")
 

@@ -20,7 +20,7 @@ from huggingface_hub.file_download import DryRunFileInfo, repo_folder_name
 
 from videogen.errors import CheckpointError, first_line
 from videogen.files import free_bytes
-from videogen.formatting import format_bytes
+from videogen.results.formatting import format_bytes
 
 WATCH_EVERY = 1.0  # seconds
 _access: ContextVar[Mapping[str, Any]] = ContextVar("access", default=MappingProxyType({}))

@@ -17,9 +17,9 @@ import videogen
 from videogen.cli.installed import ROOT, Package, dependencies, optional, with_problems
 from videogen.errors import first_line
 from videogen.files import cache_root, free_bytes
-from videogen.formatting import format_bytes
 from videogen.planning.local_gpus import Driver, DriverError, TorchBuild, limits, read_driver, torch_build
 from videogen.planning.local_ram import available_ram, total_ram
+from videogen.results.formatting import format_bytes
 
 GIT_TIMEOUT = 1.0  # seconds for git
 DESCRIBE = ("describe", "--always", "--exclude=*", "--abbrev=12", "--dirty=, changed")

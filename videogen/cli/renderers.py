@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from videogen.errors import brief
-from videogen.formatting import format_bytes, format_seconds
 from videogen.results import progress
+from videogen.results.formatting import format_bytes, format_seconds
 from videogen.results.progress import Report
 from videogen.results.run_summary import closing_line
 

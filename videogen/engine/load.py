@@ -25,12 +25,12 @@ from videogen.checkpoints.resolve import (
 from videogen.checkpoints.stored_tensors import component_shapes
 from videogen.checkpoints.weight_files import weight_files
 from videogen.errors import CheckpointError, InputError, first_line
-from videogen.formatting import format_bytes
 from videogen.models.components import ComponentPlan, plan_component
 from videogen.pipelines.base import VideoPipeline
 from videogen.planning.plan import Outline, Plan
 from videogen.planning.request_checks import check_lora
 from videogen.planning.resources import ram_warning
+from videogen.results.formatting import format_bytes
 from videogen.results.progress import Reporter
 from videogen.runtime import apply, float8, memory, parallel, weight_formats
 from videogen.runtime import device as devices

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from videogen.errors import OutOfMemoryError, is_out_of_memory
-from videogen.formatting import format_bytes
 from videogen.planning.plan import Outline
+from videogen.results.formatting import format_bytes
 from videogen.runtime import device as devices
 
 

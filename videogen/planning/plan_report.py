@@ -5,11 +5,11 @@ from dataclasses import asdict
 
 from videogen.distributed import Degrees
 from videogen.errors import brief
-from videogen.formatting import format_bytes, format_seconds
 from videogen.planning.measured_rates import ExpectedTime
 from videogen.planning.origins import Origin
 from videogen.planning.plan import Outline, Plan
 from videogen.planning.resources import Download, Resources, find_resources, ram_suggestions
+from videogen.results.formatting import format_bytes, format_seconds
 from videogen.tasks.geometry import Shape
 from videogen.tasks.option import typed
 from videogen.tasks.option_types import size

@@ -4,12 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from videogen.formatting import format_bytes
 from videogen.planning.local_devices import is_on_cpu
 from videogen.planning.local_ram import available_ram
 from videogen.planning.measured_rates import ExpectedTime, expected_time
 from videogen.planning.memory_estimate import LIBRARIES
 from videogen.planning.plan import Outline
+from videogen.results.formatting import format_bytes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,7 +12,7 @@ from videogen.checkpoints.resolve import HUB_ID, local_path, require_folder
 from videogen.checkpoints.tensor_headers import check as check_header
 from videogen.checkpoints.weight_files import missing_shards
 from videogen.errors import CheckpointError, brief
-from videogen.formatting import format_bytes
+from videogen.results.formatting import format_bytes
 
 PATTERNS = (*KINDS, "*.jinja")  # of the files that are downloaded
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from videogen.formatting import format_bytes
+from videogen.results.formatting import format_bytes
 from videogen.results.progress import Saved
 
 PLACES = {"gpu": "on the GPU", "ram": "of RAM"}  # in a record's peak_memory

@@ -7,9 +7,9 @@ from functools import partial
 import torch
 from torch import nn
 
-from videogen.formatting import format_bytes
 from videogen.models.interface import Pipeline
 from videogen.planning.memory_estimate import Memory
+from videogen.results.formatting import format_bytes
 from videogen.runtime.block_streaming import layer_stacks, stream
 from videogen.runtime.component_offload import ComponentOffload, Copier, Upload
 from videogen.runtime.device import free_memory

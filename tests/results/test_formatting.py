@@ -2,7 +2,7 @@
 
 import pytest
 
-from videogen.formatting import format_bytes, format_seconds
+from videogen.results.formatting import format_bytes, format_seconds
 
 
 @pytest.mark.parametrize(
