@@ -132,6 +132,7 @@ def test_lips_and_sound_stay_together(
         assert abs((shown[0] + shown[-1] + 0.04) / 2 - heard) < 0.04
 
 
+@pytest.mark.slow
 def test_prompts_of_what_is_seen(cli, avatar, tmp_path):
     frames = {}
     for name, more in (

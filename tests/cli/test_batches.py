@@ -175,4 +175,4 @@ def test_out_of_memory_says_what_to_try(cli, r2v, tmp_path, monkeypatch):
 
     plan = make_plans([Item(values=parse(r2v)[0])], OverwritePolicy(), tmp_path)[0]
     tries = out_of_memory.memory_suggestions(plan, on_gpu=True)
-    assert re.fullmatch(r"--offload \(about .* GB\), --low_vram \(about .* GB\), a smaller .*", tries)
+    assert re.fullmatch(r"--offload \(about .* MB\), --low_vram \(about .* MB\), a smaller .*", tries)

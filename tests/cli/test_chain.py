@@ -62,6 +62,7 @@ def test_a_chain_of_the_5b(chain, tmp_path):
     ).read_text() == "video_01_8.mp4: a square\nvideo_02_9.mp4: a square\n"
 
 
+@pytest.mark.slow
 def test_a_killed_chain_goes_on_at_its_first_unfinished_link(chain, tmp_path, make_video):
     code, _, err = chain(folder="whole")
     assert code == 0, err

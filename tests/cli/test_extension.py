@@ -145,6 +145,7 @@ def test_remedies_for_drift(cli, extend, tmp_path, option):
     assert np.array_equal(plain[:132], other[:132]) == (option[0] == "--handover")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [(), pytest.param(("--handover", "latents"), marks=pytest.mark.slow)])
 def test_a_killed_extension_goes_on_after_its_last_roll(cli, extend, tmp_path, more):
     options = (*more, "--output", tmp_path / "a.npy", "--save_latents", tmp_path / "a.safetensors")

@@ -82,6 +82,7 @@ def test_spatial_sharding_is_exact(ranks, tmp_path):
     assert process.returncode == 0, out + err[-2000:]
 
 
+@pytest.mark.slow
 def test_rows_come_from_the_neighbours_alone():
     done = subprocess.run(
         [sys.executable, "-c", MODELS + SOME_OF_EIGHT], cwd=ROOT, capture_output=True, text=True, check=False
