@@ -1,7 +1,7 @@
 """The command line surface as data: one typed field per flag, with all that is true of it.
 
-Parser, help, checks, hashes and records are made from these rows; config, metadata and job files go through
-them too. Options travel as ``Options``, all groups together: a function that needs one group says so.
+Parser, help, checks, hashes and records are made from these rows; files of options go through them too.
+They travel as ``Options``, all groups together: a function that needs one group says so.
 """
 
 from collections.abc import Mapping
