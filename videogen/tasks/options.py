@@ -1,7 +1,6 @@
 """The command line surface as data: one typed field per flag, with all that is true of it.
 
-Parser, help, checks, hashes and records are made from these rows; files of options go through them too.
-They travel as ``Options``, all groups together: a function that needs one group says so.
+Parser, help, checks, hashes and records are made from these rows. ``Options`` are all groups together.
 """
 
 from collections.abc import Mapping
