@@ -98,6 +98,8 @@ def download(
         except RepositoryNotFoundError:
             continue
         except OSError as error:  # as are all errors of the hub
+            if isinstance(error.__cause__, RepositoryNotFoundError):
+                continue
             raise CheckpointError(_error_message(name, revision, error)) from None
         return Path(folder), name
     raise CheckpointError(f"--model_id {names[0]}: no such repository (if it is private: 'hf auth login')")
