@@ -98,6 +98,8 @@ def main(
     for number, handler in earlier.items():
         if number == signal.SIGTERM or handler != signal.SIG_IGN:  # nohup ignores SIGHUP
             signal.signal(number, ending)
+    if not alone and in_main_thread and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # no longer as while this was imported
     interrupts = Interrupts(reporter, enabled=alone and in_main_thread)
     try:
         if not is_main_process:
