@@ -278,7 +278,7 @@ def _copied_at_once(sources: Sequence[Tensor], targets: Sequence[Tensor], _: obj
 
 def _watch_stages(patches: Patches, sim: Sim, counted: Counted) -> None:
     """Let the stages that pipelines time be phases of the ledger too; decoding is counted piece by piece."""
-    original = VideoPipeline.stage
+    original = VideoPipeline.measured
 
     @contextmanager
     def stage(pipeline: VideoPipeline, name: str) -> Iterator[None]:
@@ -286,7 +286,7 @@ def _watch_stages(patches: Patches, sim: Sim, counted: Counted) -> None:
             sim.ledger.step = counted.pieces if name == "decode" else 0
             yield
 
-    patches.set(VideoPipeline, "stage", stage)
+    patches.set(VideoPipeline, "measured", stage)
 
 
 def _inputs(task: str, folder: Path) -> Mapping[str, Any]:
