@@ -192,3 +192,16 @@ def robot():
     from PIL import Image
 
     return Image.open(REFS / "robot.png").convert("RGB")
+
+
+@pytest.fixture
+def refuse(monkeypatch):
+    """Let a function fail with an error number."""
+
+    def refused(module, name, number):
+        def fail(*args, **kwargs):
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(module, name, fail)
+
+    return refused

@@ -33,19 +33,6 @@ def kept_open(path):
     files.close(descriptor)
 
 
-@pytest.fixture
-def refuse(monkeypatch):
-    """Let a function fail with an error number."""
-
-    def refused(module, name, number):
-        def fail(*args, **kwargs):
-            raise OSError(number, os.strerror(number))
-
-        monkeypatch.setattr(module, name, fail)
-
-    return refused
-
-
 def test_a_temporary_that_was_swept_before_its_lock_is_made_again(tmp_path, monkeypatch):
     words, opened = iter(["00000001", "00000002", "00000003", "00000004"]), files.open_to_lock
     monkeypatch.setattr("secrets.token_hex", lambda size: next(words) if size == 4 else None)

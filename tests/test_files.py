@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from tests.test_file_locks import held
 from videogen import files
 
 TEMPORARY = re.compile(r"\.(.+)\.(\d+)-[0-9a-f]{8}\.part(\.\w+)?")
@@ -17,28 +18,6 @@ TEMPORARY = re.compile(r"\.(.+)\.(\d+)-[0-9a-f]{8}\.part(\.\w+)?")
 
 def names(folder):
     return sorted(path.name for path in folder.iterdir())
-
-
-def held(path):
-    """Return whether somebody has a lock on a file."""
-    descriptor = files.open_to_lock(path)
-    try:
-        return files.lock(descriptor) is False
-    finally:
-        files.close(descriptor)
-
-
-@pytest.fixture
-def refuse(monkeypatch):
-    """Let a function fail with an error number."""
-
-    def refused(module, name, number):
-        def fail(*args, **kwargs):
-            raise OSError(number, os.strerror(number))
-
-        monkeypatch.setattr(module, name, fail)
-
-    return refused
 
 
 def test_a_file_has_its_name_only_when_it_is_complete(tmp_path):

@@ -8,18 +8,10 @@ from dataclasses import fields
 import pytest
 
 from tests.conftest import ROOT
-from tests.results.test_progress import event_types
+from tests.results.test_progress import SAVED, event_types
 from videogen.cli import renderers
 from videogen.results import progress
-from videogen.results.progress import Failed, Message, Reporter, RunFailed, Saved
-
-SAVED = Saved(
-    path="a.mp4",
-    sidecar="a.json",
-    seconds={"total": 1.0},
-    seconds_per_step=0.5,
-    peak_memory={"ram": 2_000_000_000},
-)
+from videogen.results.progress import Failed, Message, Reporter, RunFailed
 
 
 @pytest.fixture

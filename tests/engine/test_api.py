@@ -73,6 +73,16 @@ def test_inputs_may_be_in_memory(tmp_path, as_given):
         np.testing.assert_array_equal(made.frames, again.frames)
 
 
+def test_numbers_may_be_numpys():
+    planned = videogen.plan("text_to_video", "a swan", model="tiny", seed=np.int64(3), shift=np.float32(5))
+    assert (planned.videos[0]["request"]["seed"], planned.videos[0]["request"]["shift"]) == (3, 5)
+
+
+def test_a_stream_that_is_left_raises_what_went_wrong():
+    with pytest.raises(InputError, match="no such option"), videogen.stream("text_to_video", "x", nosuch=1):
+        pass
+
+
 def test_stream_yields_reports_and_keeps_results(tmp_path):
     run = videogen.stream("text_to_video", "a swan", **SHORT, seed=[1, 2], output_dir=tmp_path)
     reports = list(run)
@@ -108,6 +118,7 @@ def test_a_stream_raises_what_goes_wrong(tmp_path):
     [
         ({"num_inference_step": 3}, "videogen num_inference_step: no such option; nearest num_inference"),
         ({"json": True}, "videogen json: is for the command line; leave it out"),
+        ({"config": "a.yaml"}, "videogen config: is for the command line; leave it out"),
         ({"seed": -4}, "--seed -4: must lie between 0"),
         ({"seed": [1, 2]}, "makes one video, and this asks for 2; give one seed, or use videogen.stream"),
         ({"ref_imgs": "a.png"}, "--ref_imgs"),

@@ -12,7 +12,7 @@ SHORT = {"model": "tiny", "num_inference_steps": 2, "num_frames": 5, "device": "
 
 def test_a_result_is_saved_in_other_formats_with_its_record(tmp_path):
     made = videogen.generate("text_to_video", "a swan", **SHORT, seed=7, output=tmp_path / "a.npy")
-    for name in ("b.mkv", "b.mp4", "pictures", "c.gif"):
+    for name in ("b.mkv", "c.mp4", "pictures", "d.gif"):
         codec = "ffv1" if name.endswith("mkv") else None
         saved = made.save(tmp_path / name, codec=codec)
         assert saved.path == tmp_path / name
@@ -27,6 +27,32 @@ def test_a_result_is_saved_in_other_formats_with_its_record(tmp_path):
         made.save(tmp_path / "a.mp4", codec="vp9")
     with pytest.raises(InputError, match="is no result of videogen"):
         videogen.Result.of(tmp_path / "nothing.mp4")
+
+
+def test_saving_replaces_nothing_but_results_and_those_only_if_asked(tmp_path):
+    made = videogen.generate("text_to_video", "a swan", **SHORT, seed=7, output=tmp_path / "a.npy")
+    album = tmp_path / "album"
+    album.mkdir()
+    (album / "000001.png").write_bytes(b"mine")
+    (tmp_path / "config.json").write_text("{}")
+    foreign = "is no earlier result of videogen; choose another name"
+    for name, message in (
+        ("album", f"album: {foreign}"),
+        ("config.mp4", f"config.json: {foreign}"),
+        ("a.gif", "a.json: is the record of a.npy; choose another name"),
+    ):
+        for overwrite in (False, True):
+            with pytest.raises(InputError, match=message):
+                made.save(tmp_path / name, overwrite=overwrite)
+    assert (album / "000001.png").read_bytes() == b"mine"
+    assert (tmp_path / "config.json").read_text() == "{}"
+    assert not (tmp_path / "a.gif").exists()
+    saved = made.save(tmp_path / "b.mkv", codec="ffv1")
+    assert saved.metadata["encoded_from"] == "a.npy"
+    with pytest.raises(InputError, match=r"b\.mkv: exists already; give overwrite=True"):
+        made.save(tmp_path / "b.mkv")
+    again = made.save(tmp_path / "b.mkv", overwrite=True, codec="ffv1")
+    np.testing.assert_array_equal(again.frames, made.frames)
 
 
 def test_sound_is_kept_when_a_result_is_saved(tmp_path, speech):

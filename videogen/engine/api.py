@@ -20,7 +20,7 @@ from videogen.errors import InputError
 from videogen.files import Record
 from videogen.planning import plan_report
 from videogen.planning.local_devices import check_device_exists
-from videogen.planning.option_mapping import from_mapping, named
+from videogen.planning.option_mapping import from_mapping
 from videogen.planning.origins import Origin
 from videogen.planning.plan import Outline
 from videogen.planning.request import Item, make_plans
@@ -29,6 +29,7 @@ from videogen.results.output_locks import OutputLocks
 from videogen.results.output_paths import OverwritePolicy
 from videogen.results.progress import Report, Reporter, ignore
 from videogen.results.result import Result
+from videogen.tasks.options import OPTIONS
 from videogen.tasks.table import TASKS
 
 logger = logging.getLogger(__name__)
@@ -174,9 +175,11 @@ class Stream:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         self.cancel()
         self._thread.join()
+        if kind is None and self._error is not None:
+            raise self._error
 
 
 def make_videos(
@@ -219,7 +222,7 @@ def _planned(
     with files.work_folder() as folder, OutputLocks() as locks:
         plain = {name: _plain(name, value, folder) for name, value in given.items() if value is not None}
         for name in plain:
-            if named(name, CALL).about_run:
+            if name in OPTIONS and OPTIONS[name].about_run:
                 raise InputError(CALL, name, "is for the command line", "leave it out")
         values = from_mapping(plain, CALL, one_video=True)
         items = [Item(values=values, origins=dict.fromkeys(values, Origin.ARGUMENT))]
@@ -235,6 +238,8 @@ def _plain(name: str, value: object, folder: Path) -> object:
     """Return an option's value as a file of options has it; images and arrays are written to ``folder``."""
     if isinstance(value, bool | int | float | str):
         return value
+    if getattr(value, "shape", None) == ():  # a number of numpy or torch
+        return getattr(value, "item")()  # noqa: B009 - of what is only known by its shape
     if hasattr(value, "save"):  # a PIL image
         path = folder / f"{name}.png"
         value.save(path)

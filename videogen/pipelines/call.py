@@ -161,7 +161,7 @@ class CallArguments:
 
     @property
     def generators(self) -> Sequence[torch.Generator | None]:
-        """The generators, listed."""
+        """Return the generators, listed."""
         return _listed(self.generator)
 
     def check_tensor_inputs(self, possible: Sequence[str]) -> None:
@@ -176,7 +176,7 @@ class CallArguments:
 
     @property
     def tensor_inputs(self) -> Sequence[str]:
-        """Names of the callback's tensors; a PipelineCallback says them itself."""
+        """Return the names of the callback's tensors; a PipelineCallback says them itself."""
         return getattr(self.callback_on_step_end, "tensor_inputs", self.callback_on_step_end_tensor_inputs)
 
 
@@ -246,12 +246,12 @@ class RunStates:
 
     @property
     def _state(self) -> RunState:
-        """What this thread's call is doing, or has done."""
+        """Return what this thread's call is doing, or has done."""
         return self._states.setdefault(current_thread(), RunState())
 
     @property
     def guidance_scale(self) -> float | None:
-        """Guidance scale of the text; a callback may set ``_guidance_scale`` for the steps that follow."""
+        """Return the guidance scale of the text; a callback may set ``_guidance_scale`` for later steps."""
         return self._state.guidance_scale
 
     @property
@@ -264,20 +264,20 @@ class RunStates:
 
     @property
     def do_classifier_free_guidance(self) -> bool:
-        """Whether the guidance scale is above 1."""
+        """Return whether the guidance scale is above 1."""
         return (self.guidance_scale or 0) > 1
 
     @property
     def num_timesteps(self) -> int | None:
-        """Steps of the denoising loop."""
+        """Return how many steps the denoising loop has."""
         return self._state.num_timesteps
 
     @property
     def current_timestep(self) -> Tensor | None:
-        """Timestep of the step that runs; None outside the loop."""
+        """Return the timestep of the step that runs; None outside the loop."""
         return self._state.current_timestep
 
     @property
     def attention_kwargs(self) -> Mapping[str, object] | None:
-        """What the transformer gets besides its inputs."""
+        """Return what the transformer gets besides its inputs."""
         return self._state.attention_kwargs

@@ -112,7 +112,7 @@ class Calls(Components):
         return self.row
 
     def complete(self, given: Mapping[str, object]) -> dict[str, object]:
-        """Arguments of ``parts`` with the task's defaults and the size rule filled in."""
+        """Return the arguments of ``parts`` with the task's defaults and the size rule filled in."""
         spec = self.row_for(given)
         inputs = {
             name: [ACCEPT[files.kind](name, item) for item in files.listed(given.get(name))]

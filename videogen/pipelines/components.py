@@ -43,7 +43,7 @@ class Components(RunStates, DiffusionPipeline):
 
     @property
     def transformers(self) -> list[ModelMixin]:
-        """Denoising networks: one, or two experts."""
+        """Return the denoising networks: one, or two experts."""
         return [getattr(self, name) for name in TRANSFORMERS if getattr(self, name, None) is not None]
 
     @classmethod
@@ -59,7 +59,7 @@ class Components(RunStates, DiffusionPipeline):
 
     @property
     def row(self) -> TaskSpec:
-        """Row of the task table that the pipeline was loaded for."""
+        """Return the row of the task table that the pipeline was loaded for."""
         return self.spec or (variant(self.task, self.family) if self.family else TASKS[self.task])
 
     @classmethod

@@ -21,11 +21,7 @@ KINDS: dict[str, object] = {
     "video": str | np.ndarray | list[Image.Image],
     "audio": str,
 }
-SHAPE = (
-    "rolls",
-    "latent_frames",
-    "clip_frames",
-)  # arguments of ``parts`` that follow from the size and length
+SHAPE = ("rolls", "latent_frames", "clip_frames")  # arguments of ``parts`` that follow from size and length
 INTERNAL = ("first", "state")  # arguments of ``parts`` for resuming
 DOCUMENTATION = """Make videos: {tasks}.
 

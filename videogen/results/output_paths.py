@@ -282,6 +282,24 @@ def _next_free(outputs: OutputPaths, taken: set[Path], locks: OutputLocks | None
     return outputs
 
 
+def check_saved(outputs: OutputPaths, *, overwrite: bool) -> None:
+    """Refuse to replace anything but an earlier result, and that only if asked to.
+
+    Raises:
+        InputError: what is there is kept.
+    """
+    there = next((path for path in outputs.paths if path.exists()), None)
+    if there is None:
+        return
+    if (record := earlier_record(outputs)) is None:
+        raise InputError("path=", there, "is no earlier result of videogen", "choose another name")
+    if (owner := record.get("output")) not in (None, outputs.path.name):
+        raise InputError("path=", there, f"is the record of {owner}", "choose another name")
+    if not overwrite:
+        raise InputError("path=", there, "exists already", "give overwrite=True, or choose another name")
+    _check_replaceable("path=", outputs.path, folder=outputs.kind == output_formats.FOLDER)
+
+
 def _check_replaceable(flag: str, path: Path, *, folder: bool) -> None:
     """Refuse to replace a folder by a file, a file by a folder, or a folder with other files than frames."""
     if path.is_dir() and not (

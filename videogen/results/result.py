@@ -14,7 +14,7 @@ from videogen.media import output_formats
 from videogen.media.download import Fetcher
 from videogen.media.output_formats import Encoding
 from videogen.results import publishing, sidecar
-from videogen.results.output_paths import OutputPaths, kind_of
+from videogen.results.output_paths import OutputPaths, check_saved, kind_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,22 +47,22 @@ class Result:
 
     @property
     def path(self) -> Path:
-        """Path of the video."""
+        """Return the path of the video."""
         return self.outputs.path
 
     @property
     def metadata(self) -> Record:
-        """Everything that is known of it: options, seed, model, versions, timings, digests."""
+        """Return all that is known of it: options, seed, model, versions, timings, digests."""
         return self.record
 
     @property
     def fps(self) -> int:
-        """Frames per second."""
+        """Return the frames per second."""
         return int(self.record["fps"])
 
     @cached_property
     def frames(self) -> "np.ndarray":
-        """Frames, uint8 RGB [F, H, W, 3], as the file has them (lossless in .npy, .png and ffv1)."""
+        """Return the frames, uint8 RGB [F, H, W, 3], as the file has them (exact in .npy, .png and ffv1)."""
         import numpy as np  # noqa: PLC0415 - this module is loaded at start-up
 
         from videogen.media.video_reader import read_video  # noqa: PLC0415 - PyAV
@@ -75,13 +75,20 @@ class Result:
 
     @cached_property
     def audio(self) -> "tuple[np.ndarray, int] | None":
-        """Sound, float32 [channels, samples], and its rate; None without."""
+        """Return the sound, float32 [channels, samples], and its rate; None without."""
         from videogen.media import audio  # noqa: PLC0415 - PyAV
 
         return audio.samples(self.path) if self.outputs.kind in output_formats.CONTAINERS else None
 
-    def save(self, path: str | Path, *, codec: str | None = None, crf: int | None = None) -> "Result":
-        """Write the video as another file, with its sidecar, over what is there; returns that result.
+    def save(
+        self,
+        path: str | Path,
+        *,
+        codec: str | None = None,
+        crf: int | None = None,
+        overwrite: bool = False,
+    ) -> "Result":
+        """Write the video as another file, with its sidecar; returns that result.
 
         It is encoded from ``frames``: for an exact copy in another format, make it as .npy first.
 
@@ -89,14 +96,15 @@ class Result:
             path: its suffix says what it is written as; without one it is a folder of PNGs.
             codec: one of those of the format.
             crf: quality of the codec, lower is better.
+            overwrite: replace an earlier result.
 
         Raises:
-            InputError: an unknown format or codec.
+            InputError: an unknown format or codec, or something else has the name.
             OutputError: it cannot be written.
         """
         from videogen.media import video_writer  # noqa: PLC0415 - numpy
 
-        kind, target = kind_of(str(path)), Path(path)
+        kind, target = kind_of(str(path)), Path(path).expanduser()
         if kind is None:
             what = f"must be {', '.join(output_formats.SUFFIXES)} or a folder"
             raise InputError("path=", path, what, f"try {target.with_suffix('.mp4')}")
@@ -104,7 +112,8 @@ class Result:
         if codec is not None and codec not in codecs:
             what = f"{target.suffix or 'a folder'} holds {', '.join(codecs) or 'no codec'}"
             raise InputError("codec=", codec, what, "leave it out")
-        outputs = OutputPaths(path=target, kind=kind, may_replace=True)
+        outputs = OutputPaths(path=target, kind=kind, may_replace=overwrite)
+        check_saved(outputs, overwrite=overwrite)
         sound = self.audio if output_formats.has_sound(target.name) else None
         with files.writing(target):
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -120,7 +129,7 @@ class Result:
         ) as output:
             output.write(self.frames)
             output.finish()
-            record = dict(self.record)
+            record = {**self.record, "encoded_from": self.path.name}
             with files.writing(target):
                 outputs = publishing.publish(outputs, {"video": output.temporary}, record)
         return type(self)(outputs=outputs, record=record)
