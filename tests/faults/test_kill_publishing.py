@@ -102,9 +102,10 @@ def test_files_may_not_grow(reference, tmp_path, said, kind, limit):
     assert ended.code == 0 or not command.folder.exists() or not list(command.folder.iterdir())
 
 
-@pytest.mark.parametrize("megabytes", [0, 20, 60, 200])
-def test_too_little_memory(reference, tmp_path, said, megabytes):
-    """With so much more address space than the process has when it starts."""
+@pytest.mark.parametrize("progress", ["none", "lines"])
+@pytest.mark.parametrize("megabytes", [0, 1, 20, 60, 200])
+def test_too_little_memory(reference, tmp_path, said, megabytes, progress):
+    """With so much more address space than the process has when it starts; also threads may not start."""
     command = Command(main.main, (*reference, "--output", "OUT/a.npy"), tmp_path / "out")
     assert command()() == 0
     shutil.rmtree(command.folder)
@@ -114,7 +115,7 @@ def test_too_little_memory(reference, tmp_path, said, megabytes):
         limit = pages * resource.getpagesize() + megabytes * 2**20
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
-    ended = finish(start(command("--quiet"), said, limited), said)
+    ended = finish(start(command("--progress", progress), said, limited), said)
     assert ended.code in (0, 1, 4), ended.err
     assert "Traceback" not in ended.err
     assert ended.code == 0 or not command.folder.exists() or not list(command.folder.iterdir())

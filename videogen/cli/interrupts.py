@@ -1,8 +1,10 @@
 """Ctrl-C: answered at once, obeyed after the step that is running; the second time at once."""
 
+import _thread  # whose threads nobody waits for: ``threading`` hangs where there is no memory to start one
 import os
 import signal
 import threading
+from contextlib import suppress
 from types import FrameType
 from typing import Self
 
@@ -21,7 +23,7 @@ class Interrupts:
     def __init__(self, reporter: Reporter, *, enabled: bool) -> None:
         self.reporter = reporter
         self.enabled = enabled and os.name == "posix" and signal.getsignal(signal.SIGINT) != signal.SIG_IGN
-        self.ended = threading.Event()
+        self.ended, self.answered = threading.Event(), threading.Event()
 
     def __enter__(self) -> Self:
         if self.enabled:
@@ -29,8 +31,8 @@ class Interrupts:
             os.set_blocking(self.outlet, False)
             self.handler = signal.signal(signal.SIGINT, self._interrupt)
             self.wakeup = signal.set_wakeup_fd(self.outlet, warn_on_full_buffer=False)
-            self.thread = threading.Thread(target=self._answer, daemon=True)
-            self.thread.start()
+            with suppress(RuntimeError):  # no thread: Ctrl-C is obeyed, and not answered
+                _thread.start_new_thread(self._answer, ())
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -39,8 +41,8 @@ class Interrupts:
             signal.set_wakeup_fd(self.wakeup)
             signal.signal(signal.SIGINT, self.handler)
             os.close(self.outlet)
-            self.thread.join()
-            os.close(self.inlet)
+            if self.answered.wait(ANSWER_AFTER):
+                os.close(self.inlet)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - as signals call it
         if self.reporter.is_stepping and not self.reporter.wants_stop:
@@ -50,6 +52,12 @@ class Interrupts:
 
     def _answer(self) -> None:
         """Say that Ctrl-C was heard, once."""
+        try:
+            self._wait_and_say()
+        finally:
+            self.answered.set()
+
+    def _wait_and_say(self) -> None:
         while numbers := os.read(self.inlet, 1):
             if numbers[0] != signal.SIGINT:
                 continue

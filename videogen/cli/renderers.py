@@ -1,9 +1,9 @@
 """How events look on stderr: bars on a terminal, stamped lines elsewhere, JSON for programs, errors only."""
 
+import _thread  # whose threads nobody waits for: ``threading`` hangs where there is no memory to start one
 import json
 import os
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -118,22 +118,18 @@ class Errors:
 class Lines(Errors):
     """A stamped line per stage that lasts, and while it does one every 30 seconds."""
 
-    _timers: dict[str, threading.Timer] = field(default_factory=dict)
+    _begun: dict[str, Report] = field(default_factory=dict)  # by stage
     _last: float = 0.0
 
     def __call__(self, report: Report) -> None:
         match report.event:
             case progress.StageStarted() as event:
                 self._last = time.monotonic()
-                announced = threading.Timer(
-                    ANNOUNCE_AFTER, self._stamped, (report, self._begun(report, event))
-                )
-                announced.daemon = True
-                self._timers[event.stage] = announced
-                announced.start()
+                self._begun[event.stage] = report
+                with suppress(RuntimeError):  # no thread
+                    _thread.start_new_thread(self._announce, (report, event))
             case progress.StageFinished(stage=stage):
-                if stage in self._timers:
-                    self._timers.pop(stage).cancel()
+                self._begun.pop(stage, None)
             case progress.Progress() as event:
                 if time.monotonic() - self._last >= LINE_EVERY:
                     self._last = time.monotonic()
@@ -148,8 +144,14 @@ class Lines(Errors):
     def _stamped(self, report: Report, line: str) -> None:
         self.say(f"{time.strftime('%H:%M:%S', time.localtime(report.time))} {line}")
 
+    def _announce(self, report: Report, event: progress.StageStarted) -> None:
+        """Say that a stage has begun, if it lasts."""
+        time.sleep(ANNOUNCE_AFTER)
+        if self._begun.get(event.stage) is report:
+            self._stamped(report, self._title(report, event))
+
     @staticmethod
-    def _begun(report: Report, event: progress.StageStarted) -> str:
+    def _title(report: Report, event: progress.StageStarted) -> str:
         size = format_bytes(event.total) if event.unit == "byte" else f"{event.total} {event.unit}s"
         return stage_title(report, event.stage, event.about) + (f": {size}" if event.total > 0 else "")
 
