@@ -29,7 +29,8 @@ def test_a_result_is_saved_in_other_formats_with_its_record(tmp_path):
         videogen.Result.of(tmp_path / "nothing.mp4")
 
 
-def test_saving_replaces_nothing_but_results_and_those_only_if_asked(tmp_path):
+def test_saving_replaces_nothing_but_results_and_those_only_if_asked(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # messages shorten long paths
     made = videogen.generate("text_to_video", "a swan", **SHORT, seed=7, output=tmp_path / "a.npy")
     album = tmp_path / "album"
     album.mkdir()
@@ -43,7 +44,7 @@ def test_saving_replaces_nothing_but_results_and_those_only_if_asked(tmp_path):
     ):
         for overwrite in (False, True):
             with pytest.raises(InputError, match=message):
-                made.save(tmp_path / name, overwrite=overwrite)
+                made.save(name, overwrite=overwrite)
     assert (album / "000001.png").read_bytes() == b"mine"
     assert (tmp_path / "config.json").read_text() == "{}"
     assert not (tmp_path / "a.gif").exists()
