@@ -93,6 +93,7 @@ def atomic_write(target: Path) -> Iterator[Path]:
     """Yield a temporary file to write to; rename it to ``target`` if the block succeeds, else remove it."""
     with temporary_sibling(target) as temporary:
         yield temporary
+        flush_to_disk(temporary)
         temporary.replace(target)
 
 
@@ -228,6 +229,16 @@ def replace(temporary: Path, target: Path) -> None:
         aside.rename(target)
         raise
     remove(aside)
+
+
+def flush_to_disk(path: Path) -> None:
+    """Wait until a file, or every file of a folder, is on the disk: a power cut after its rename loses nothing."""
+    for file in path.iterdir() if path.is_dir() else (path,):
+        descriptor = os.open(file, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def rename_to_new(temporary: Path, path: Path) -> None:

@@ -1,6 +1,6 @@
 """Publishing: the files of a result get their names so that a kill at any moment leaves what is understood.
 
-All files are complete under temporary names before the first is renamed. Then:
+All files are complete on the disk under temporary names before the first is renamed. Then:
 
 1. The record is written under a temporary name. It holds size and digest of the other files.
 2. The video is renamed; then latents and last frame, if there are any.
@@ -39,6 +39,8 @@ def publish(outputs: OutputPaths, temporaries: Mapping[str, Path], record: Recor
     Returns:
         the paths, with another number if the name was taken meanwhile and may not be replaced.
     """
+    for temporary in temporaries.values():
+        files.flush_to_disk(temporary)
     record["files"] = {role: digest(temporary) for role, temporary in temporaries.items()}
     rename, video = files.replace if outputs.may_replace else files.rename_to_new, temporaries["video"]
     for path in files.numbered(outputs.path):
@@ -50,6 +52,7 @@ def publish(outputs: OutputPaths, temporaries: Mapping[str, Path], record: Recor
             files.temporary_sibling(outputs.sidecar, kept_if=lambda: not video.exists()) as pending,
         ):
             pending.write_text(files.to_json(record), encoding="utf-8")
+            files.flush_to_disk(pending)
             rename(video, path)
             for role in temporaries.keys() - {"video"}:
                 files.replace(temporaries[role], outputs.files[role])
