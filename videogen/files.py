@@ -232,7 +232,7 @@ def replace(temporary: Path, target: Path) -> None:
 
 
 def flush_to_disk(path: Path) -> None:
-    """Wait until a file, or every file of a folder, is on the disk: a power cut after its rename loses nothing."""
+    """Wait until a file, or every file of a folder, is on the disk, so that it survives a power cut."""
     for file in path.iterdir() if path.is_dir() else (path,):
         descriptor = os.open(file, os.O_RDWR | os.O_CLOEXEC)
         try:
