@@ -121,10 +121,6 @@ def test_callbacks_change_the_guidance_and_not_the_scheduler(ours):
         ({"prompt": []}, "prompt= list: must be a text"),
         ({"prompt": "x", "generator": 3}, "generator= int: must be torch.Generators"),
         (
-            {"prompt": "x", "latents": torch.ones(1, 4, 3, 2, 2)},
-            r"latents= \[1, 4, 3, 2, 2\]: must be \[1, 16, 3",
-        ),
-        (
             {"prompt": "x", "num_videos_per_prompt": 0},
             "num_videos_per_prompt= 0: must be a whole number above 0",
         ),
