@@ -57,6 +57,13 @@ VAES = {
         "scale_factor_spatial": 16,
     },
 }
+OURS = (
+    "boundary",
+    "causal_attention",
+    "i2v_stability",
+    "no_riflex",
+    "shift",
+)  # not arguments of diffusers' calls
 SIDE = 16  # of the image encoder's pictures
 
 
@@ -139,7 +146,7 @@ class Pair:
 
     def as_theirs(self, given: Mapping[str, object]) -> dict[str, object]:
         """Return arguments under diffusers' names."""
-        names = {name: self.renamed.get(name, name) for name in given}
+        names = {name: self.renamed.get(name, name) for name in given if name not in OURS}
         return {name: given[own] for own, name in names.items() if name is not None}
 
 
@@ -165,27 +172,23 @@ TEXT = {**SMALL, "prompt": "a cat", "negative_prompt": "bad"}
 WIDE = {**TEXT, "height": 32, "width": 32}
 EXPERTS = {"transformer": "wan", "transformer_2": "wan low", "vae": "vae"}
 FORCING = {"transformer": "skyreels fps", "vae": "vae"}
-UNSEEN = {"causal_attention": None}
 HUNYUAN = {
     **{"prompt": "a cat", "height": 32, "width": 32, "num_frames": 5, "num_inference_steps": 2},
     **{"embedded_cfg_scale": 6.0, "i2v_stability": True, "no_riflex": True, "guidance_scale": 1.0},
 }
-DISTILLED = {
-    **{"guidance_scale": "true_cfg_scale", "embedded_cfg_scale": "guidance_scale"},
-    **{"i2v_stability": None, "no_riflex": None, "shift": None},
-}
+DISTILLED = {"guidance_scale": "true_cfg_scale", "embedded_cfg_scale": "guidance_scale"}
 BOTH_IMAGES = {"image_encoder": None, "image_processor": None, "boundary_ratio": 0.9}
 
 PAIRS: dict[str, Pair] = {
     "wan": Pair(TextToVideoPipeline, "WanPipeline", {"transformer": "wan", "vae": "vae"}, call=TEXT),
     "experts": Pair(
         Wan22A14BPipeline, "WanPipeline", EXPERTS, {"boundary_ratio": 0.9},
-        {**TEXT, "boundary": 0.9}, {"boundary": None},
+        {**TEXT, "boundary": 0.9},
     ),
     "image": Pair(
         Wan22A14BPipeline, "WanImageToVideoPipeline",
         {"transformer": "wan image", "transformer_2": "wan image low", "vae": "vae"}, BOTH_IMAGES,
-        {**TEXT, "image": picture(1), "boundary": 0.9}, {"boundary": None, "video": None},
+        {**TEXT, "image": picture(1), "boundary": 0.9}, {"video": None},
     ),
     "5b": Pair(
         Wan22TI2V5BPipeline, "WanPipeline", {"transformer": "wan 5b", "vae": "vae 5b"},
@@ -211,19 +214,19 @@ PAIRS: dict[str, Pair] = {
         {**TEXT, "image": picture(1), "last_image": picture(2)},
     ),
     "forcing": Pair(
-        DiffusionForcingPipeline, "SkyReelsV2DiffusionForcingPipeline", FORCING, call=TEXT, renamed=UNSEEN
+        DiffusionForcingPipeline, "SkyReelsV2DiffusionForcingPipeline", FORCING, call=TEXT
     ),
     "forcing, no rate": Pair(
         DiffusionForcingPipeline, "SkyReelsV2DiffusionForcingPipeline",
-        {**FORCING, "transformer": "skyreels"}, call=TEXT, renamed=UNSEEN,
+        {**FORCING, "transformer": "skyreels"}, call=TEXT,
     ),
     "forcing image": Pair(
         DiffusionForcingPipeline, "SkyReelsV2DiffusionForcingImageToVideoPipeline", FORCING,
-        call={**TEXT, "image": picture(1)}, renamed=UNSEEN,
+        call={**TEXT, "image": picture(1)},
     ),
     "forcing video": Pair(
         DiffusionForcingPipeline, "SkyReelsV2DiffusionForcingVideoToVideoPipeline", FORCING,
-        call={**TEXT, "video": [picture(seed) for seed in range(9)], "overlap_history": 5}, renamed=UNSEEN,
+        call={**TEXT, "video": [picture(seed) for seed in range(9)], "overlap_history": 5},
     ),
     "replace": HunyuanPair(
         HunyuanImageToVideoPipeline, "HunyuanVideoImageToVideoPipeline", {"model": "hunyuan"},

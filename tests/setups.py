@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from diffusers import (
     DiffusionPipeline,
@@ -10,9 +11,11 @@ from diffusers import (
     PyramidAttentionBroadcastConfig,
     SchedulerMixin,
     TaylorSeerCacheConfig,
+    UniPCMultistepScheduler,
 )
 
 from tests.pairs import seeded
+from videogen.pipelines.base import VideoPipeline
 
 EVERY = (-1, 1001)  # timesteps, ends excluded
 BLOCKS = ("blocks",)
@@ -25,6 +28,27 @@ def scheduled(new: Callable[[SchedulerMixin], SchedulerMixin]) -> Callable[[Diff
         pipe.scheduler = new(pipe.scheduler)
 
     return setup
+
+
+class SameLevels(UniPCMultistepScheduler):
+    """The scheduler at the published noise levels, whatever the pipeline asks for."""
+
+    def set_timesteps(self, num_inference_steps=None, **options):
+        levels = np.linspace(float(np.float32(0.999)), 0, num_inference_steps + 1)[:-1]
+        super().set_timesteps(sigmas=levels, device=options.get("device"))
+
+
+def published(pipe):
+    """Let a pipeline of ours choose its noise levels."""
+    if isinstance(pipe, VideoPipeline):
+        pipe.scheduler = None
+
+
+def same_levels(pipe):
+    """Let a pipeline of ours choose its noise levels, and give them to diffusers' too."""
+    published(pipe)
+    if type(pipe.scheduler) is UniPCMultistepScheduler:
+        pipe.scheduler = SameLevels.from_config(pipe.scheduler.config)
 
 
 def lora(*then: Callable[[DiffusionPipeline], object]) -> Callable[[DiffusionPipeline], None]:

@@ -75,9 +75,9 @@ def generators(*seeds):
     return Fresh(lambda _: [seeded(seed) for seed in seeds])
 
 
-def scales(low, high):
-    """Return our guidance scale of two experts, and diffusers'."""
-    return {"guidance_scale": (low, high)}, {"guidance_scale": high, "guidance_scale_2": low}
+def scales(low, high, **more):
+    """Return our arguments with a guidance scale of two experts, and diffusers' scales."""
+    return {"guidance_scale": (low, high), **more}, {"guidance_scale": high, "guidance_scale_2": low}
 
 
 TWO = {"prompt": ["a cat", "a very long dog"]}
@@ -135,6 +135,8 @@ ROWS = {
     # Schedulers.
     "another shift": Row("wan", setup=SEVEN),
     "Euler": Row("wan", setup=EULER),
+    "same levels": Row("wan", {"shift": 3.0}, setup=setups.same_levels),
+    "published levels": Row("wan", {"shift": 3.0}, setup=setups.published, differs="from diffusers' grid"),
     # Callbacks.
     "text replaced": Row("wan", REPLACED),
     "latents replaced": Row("wan", {"callback_on_step_end": zero_latents}),
@@ -169,6 +171,7 @@ ROWS = {
     "two prompts of an image": Row("image", TWO, slow=True),
     "a larger image": Row("image", LARGE, differs="diffusers stretches them with Lanczos"),
     "a video's last frame": Row("image", *VIDEO),
+    "image, same levels": Row("image", *scales(3.0, 4.0, shift=3.0, **LAST), setup=setups.same_levels),
     "5B": Row("5b"),
     "5B image": Row("5b image", output="np"),
     "5B, a larger image": Row("5b image", LARGE, slow=True),
@@ -176,6 +179,7 @@ ROWS = {
     "SkyReels text": Row("skyreels", output="np"),
     "SkyReels embeddings of two": Row("skyreels", {**EMBEDDED, "num_videos_per_prompt": 2}, slow=True),
     "SkyReels LoRA": Row("skyreels", HALF, setup=lora()),
+    "SkyReels, same levels": Row("skyreels image", {"shift": 3.0}, setup=setups.same_levels),
     "SkyReels PyramidAttentionBroadcast": Row("skyreels", STEPS, setup=cached(setups.pyramid)),
     "SkyReels image": Row("skyreels image"),
     "SkyReels image, two prompts": Row("skyreels image", TWO, slow=True),
@@ -183,6 +187,7 @@ ROWS = {
     "SkyReels first and last image": Row("skyreels images"),
     "forcing": Row("forcing", output="np"),
     "forcing, no guidance": Row("forcing", UNGUIDED),
+    "forcing, same levels": Row("forcing", {"shift": 3.0, "ar_step": 1}, setup=setups.same_levels),
     "forcing at 16 fps": Row("forcing", {"fps": 16}),
     "forcing, two prompts": Row("forcing, no rate", TWO, slow=True),
     "forcing, generators": Row("forcing, no rate", GENERATORS, slow=True),
@@ -210,6 +215,7 @@ ROWS = {
     "Hunyuan embeddings": Row("replace", ENCODED),
     "Hunyuan short prompts": Row("replace", {"prompt": "a cat" * 9, "max_sequence_length": 32}),
     "Hunyuan latents": Row("replace", {"latents": torch.ones(1, 16, 2, 4, 4)}),
+    "Hunyuan, published levels": Row("replace", {"shift": 7.0}, setup=setups.published),
     "Hunyuan Euler": Row("replace", setup=EULER),
     "Hunyuan text replaced": Row("replace", REPLACED),
     "Hunyuan stopped": Row("replace", STOPPED),
@@ -219,7 +225,7 @@ ROWS = {
     "odd size": Row("wan", {"height": 20}, refused="height 20: must be a multiple of 16; nearest 16 or 32"),
     "odd length": Row("wan", {"num_frames": 10}, refused="nearest 9 or 13", differs="diffusers rounds it"),
     "no steps": Row("wan", {"num_inference_steps": 0}, refused="nearest 1"),
-    "other latents": Row("wan", {"latents": torch.ones(1, 4, 3, 2, 2)}, refused=r"must be \[1, 16, 3, 2, 2\]"),
+    "other latents": Row("wan", {"latents": torch.ones(1, 4, 3, 2, 2)}, refused=r"must be \[1, 16, 3"),
     "no prompt": Row("wan", NO_TEXTS, refused="prompt=: none given"),
     "prompt twice": Row("wan", PROMPT_TWICE, refused="prompt_embeds=: stands for prompt="),
     "a number": Row("wan", {"prompt": 5}, refused="prompt= int: must be a text or a list of texts"),
