@@ -11,7 +11,7 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
-from videogen.checkpoints import layouts, tiny_files
+from videogen.checkpoints import completeness, layouts, tiny_files
 from videogen.checkpoints.json_files import cut_json
 from videogen.checkpoints.layouts import Checkpoint
 from videogen.checkpoints.model_features import published, read_features
@@ -203,6 +203,7 @@ def _inspect(folder: Path, task: TaskSpec, name: str, replaced: Mapping[str, Pat
             check_header(file)
         elif other := other_content(file) or cut_json(file):
             raise CheckpointError(f"{file}: {other}")
+    completeness.check(found, replaced=False)
     return replace(found, sizes=layouts.component_sizes(found))
 
 
