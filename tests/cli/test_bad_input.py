@@ -187,7 +187,7 @@ CASES: dict[str, tuple[dict[str, object], int, str]] = {
     "latents suffix": ({"save_latents": "x.pt"}, 2, "--save_latents x.pt: must end in .safetensors"),
     "open brace": ({"output": "x{seed.mp4"}, 2, r"--output x\{seed.mp4: has a \{ without a \}; .*\{seed\}"),
     "stray brace": ({"output": "seed}/x_{seed}.mp4"}, 2, r"has a \} without a \{"),
-    "open brace of latents": ({"save_latents": "{{{seed}.safetensors"}, 2, "--save_latents .*without"),
+    "open brace of latents": ({"save_latents": "{{seed}.safetensors"}, 2, "--save_latents .*without"),
     "many without a mark": ({"seed": "1,2"}, 2, "--output out.mp4: several videos need {seed} or {index}"),
     "resume without a name": (
         {"output": None, "resume": True},

@@ -295,7 +295,7 @@ a fish,7,
     assert finished.code == 1
     first, ragged, minus, fox, last = [json.loads(line) for line in finished.out.splitlines()]
     assert first["request"]["prompt"] == "a cat,\non a wall"
-    assert (first["request"]["seed"], first["request"]["shift"]) == ([5], 3)
+    assert (first["request"]["seed"], first["request"]["shift"]) == (5, 3)
     assert ragged["error"] == (
         "--jobs - line 6: has 2 cells, and the first row has 3; quote a cell that has commas or tabs in it"
     )
