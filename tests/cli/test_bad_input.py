@@ -226,6 +226,16 @@ CASES: dict[str, tuple[dict[str, object], int, str]] = {
     ),
     "model is a file": ({"model_id": "./a_file"}, 3, "is a file, not a model folder"),
     "empty model": ({"model_id": "empty_model"}, 3, "is empty; reference_to_video needs transformer/ vae/"),
+    "model is this folder": (
+        {"model_id": "."},
+        3,
+        r"--model_id \. \(/.*\): is not a model folder; nearest \w+$",
+    ),
+    "model is /proc": (
+        {"model_id": "/proc/self/fdinfo"},
+        3,
+        "--model_id /proc/self/fdinfo: is not a model folder; .*, or the hub id Skywork/SkyReels-V3-R2V-14B$",
+    ),
     "no vae": ({"model_id": "no_vae"}, 3, "incomplete diffusers folder; missing vae/"),
     "another model": (
         {"model_id": GOLDEN / "skyreels_v3/checkpoint-v2v"},

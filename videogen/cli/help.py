@@ -231,7 +231,7 @@ def _described(option: Option, task: TaskSpec | None, given: Mapping[str, object
         text = f"{option.help} ({', '.join(choices)})" if choices else option.help
     if task is None:
         return text
-    if option.name == "resolution":
+    if option.lists_sizes:
         text += f" ({', '.join(task.size_tables())})"
     default = given.get(option.name)
     if default is True or default in (None, (), False):
