@@ -13,7 +13,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from videogen import __version__, distributed
 from videogen.cli import own_folders
@@ -30,9 +30,10 @@ from videogen.cli.sources import Asked, gather
 from videogen.cli.task_choice import published_task, with_task
 from videogen.engine import third_party
 from videogen.engine.api import make_videos
-from videogen.engine.outcome import Failure
+from videogen.engine.outcome import Outcome, log_outcome
 from videogen.errors import (
     FolderError,
+    InputError,
     OutOfMemoryError,
     VideoGenError,
     is_out_of_memory,
@@ -45,8 +46,8 @@ from videogen.planning.request import Item, make_plans
 from videogen.results.output_locks import OutputLocks
 from videogen.results.output_paths import OverwritePolicy
 from videogen.results.progress import Message, Reporter, RunFailed
-from videogen.results.result import Result
 from videogen.results.sidecar import changed_inputs
+from videogen.tasks.list_options import WHOLE
 from videogen.tasks.options import Options, RunSettings, defaults, merge
 from videogen.tasks.table import TASKS, summary
 
@@ -213,13 +214,19 @@ def _generate(asked: Asked, workdir: Path, reporter: Reporter) -> int:
         return 0
     policy = OverwritePolicy(overwrite=settings.overwrite, resume=settings.resume)
     if settings.jobs == STDIN:
+        if settings.shard is not None:
+            what = "lines that come one by one have no shares"
+            raise InputError("--shard", settings.shard, what, "write them to a file first")
         return _stream(asked, policy, workdir, reporter)
     if settings.jobs is not None:
         items = read_jobs(settings.jobs, asked.values, asked.origins)
     else:
         items = [Item(values=with_task(asked.values), origins=asked.origins)]
     with OutputLocks() as locks:
-        plans = make_plans(items, policy, workdir, None if settings.dry_run else locks)
+        used, shard = None if settings.dry_run else locks, settings.shard or WHOLE
+        plans = make_plans(items, policy, workdir, used, shard=shard)
+        if not plans:
+            logger.warning("--shard %s: the list has no video for it", shard)
         return _carry_out(plans, settings, reporter)
 
 
@@ -231,7 +238,13 @@ def _carry_out(plans: list[Outline], settings: RunSettings, reporter: Reporter) 
     if settings.dry_run:
         say(_described(plans, as_json=settings.json))
         return 0
-    outcomes = make_videos(plans, reporter, resume=settings.resume)
+    outcomes = make_videos(
+        plans,
+        reporter,
+        resume=settings.resume,
+        retry=settings.retry,
+        keep_order=settings.keep_order,
+    )
     return _say_outcomes(outcomes, settings, reporter)
 
 
@@ -265,11 +278,12 @@ def _stream(asked: Asked, policy: OverwritePolicy, workdir: Path, reporter: Repo
         return 1 if reporter.failed else 0
     reporter.start_run(None)
     with reporter.stage("libraries"):
-        from videogen.engine.stream import run_stream  # noqa: PLC0415 - torch, diffusers, transformers
+        from videogen.engine.queue import run_stream  # noqa: PLC0415 - torch, diffusers, transformers
 
     several_gpus = bool(asked.values.get("use_usp"))
     outlines = (plan for plans in planned() for plan in plans)
-    outcomes = run_stream(outlines, several_gpus=several_gpus, resume=settings.resume, reporter=reporter)
+    how: dict[str, Any] = {"resume": settings.resume, "retry": settings.retry}
+    outcomes = run_stream(outlines, several_gpus=several_gpus, reporter=reporter, **how)
     return _say_outcomes(outcomes, settings, reporter)
 
 
@@ -291,21 +305,24 @@ def _described(plans: Sequence[Outline], *, as_json: bool) -> Iterator[str]:
         yield plan_report.describe(*plans)
 
 
-def _say_outcomes(outcomes: Iterator[Result | Failure], settings: RunSettings, reporter: Reporter) -> int:
+def _say_outcomes(outcomes: Iterator[Outcome], settings: RunSettings, reporter: Reporter) -> int:
     """Say one path or JSON object per result, and what failed; returns the exit code."""
 
     def lines() -> Iterator[str]:
         for outcome in outcomes:
-            if isinstance(outcome, Result):
-                path = str(outcome.outputs.path)
-                record = {"path": path, "sidecar": str(outcome.outputs.sidecar), **outcome.record}
+            if settings.jobs is not None:
+                log_outcome(outcome)
+            if (result := outcome.result) is not None:
+                path = str(result.outputs.path)
+                record = {"path": path, "sidecar": str(result.outputs.sidecar), **result.record}
                 yield json.dumps(record) if settings.json else path
                 continue
-            plan = outcome.plan
+            plan, error = outcome.plan, outcome.error
+            assert error is not None
             logger.debug(outcome.trace)
             if settings.json:
                 about = {"index": plan.index, "seed": plan.seed, "request": plan.request}
-                yield json.dumps({"error": one_line(outcome.error), **about})
+                yield json.dumps({"error": one_line(error), **about})
 
     say(lines())
     reporter.end_run()

@@ -9,6 +9,7 @@ import yaml
 from videogen.errors import InputError, brief
 from videogen.files import LARGEST_TEXT, TextError, check_plain
 from videogen.files import read_text as read_file
+from videogen.planning import option_rules
 from videogen.planning.option_mapping import from_mapping, named
 from videogen.planning.origins import Origin
 from videogen.results import sidecar
@@ -43,6 +44,7 @@ def gather(given: Mapping[str, object]) -> Asked:
     """
     config = from_config(str(given["config"])) if "config" in given else {}
     stronger = merge(config, given)
+    option_rules.check_combination({k: v for k, v in stronger.items() if OPTIONS[k].about_run})
     settings, source = RunSettings.of(stronger), RunSettings.of(given).from_metadata
     earlier, ignored = from_metadata(source, stronger) if source else ({}, [])
     values = merge(earlier, stronger)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Self
 
 from videogen import files
-from videogen.engine.outcome import Failure, finished_results, skipped
+from videogen.engine.outcome import Outcome, finished_results, skipped
 from videogen.engine.third_party import quiet_imports
 from videogen.errors import InputError
 from videogen.files import Record
@@ -99,10 +99,10 @@ def generate(
             fix = "give one seed, or use videogen.stream(...)"
             raise InputError(CALL, "generate", f"makes one video, and this asks for {len(outlines)}", fix)
         reporter = Reporter(on_event)
-        (result,) = make_videos(outlines, reporter, resume=resume, quiet=True)
-        assert isinstance(result, Result)  # the failure of a single video is raised
+        (outcome,) = make_videos(outlines, reporter, resume=resume, quiet=True)
+        assert outcome.result is not None  # the failure of a single video is raised
         reporter.end_run()
-    return result
+    return outcome.result
 
 
 def stream(
@@ -124,7 +124,7 @@ def stream(
     def work(reporter: Reporter) -> Iterator[Result]:
         with _planned(task, prompt, model, options, policy) as outlines:
             outcomes = make_videos(outlines, reporter, resume=resume, quiet=True)
-            yield from (outcome for outcome in outcomes if isinstance(outcome, Result))
+            yield from (outcome.result for outcome in outcomes if outcome.result is not None)
 
     return Stream(work)
 
@@ -183,28 +183,37 @@ class Stream:
 
 
 def make_videos(
-    plans: Sequence[Outline], reporter: Reporter, *, resume: bool, quiet: bool = False
-) -> Iterator[Result | Failure]:
+    plans: Sequence[Outline],
+    reporter: Reporter,
+    *,
+    resume: bool,
+    retry: str | None = None,
+    keep_order: bool = False,
+    quiet: bool = False,
+) -> Iterator[Outcome]:
     """Make the videos of plans and yield their outcomes; if all are complete, no library is loaded.
 
     Args:
         resume: plans whose result is complete yield it at once.
+        retry, keep_order: as for ``queue.run``.
         quiet: import libraries without a word, and leave their logs and warnings as they were.
 
     Raises:
         CheckpointError: the downloads are too large for the disk.
-        VideoGenError: as ``session.run``.
+        VideoGenError: as ``queue.run``.
     """
-    reporter.start_run(len(plans))
+    reporter.start_run(max((plan.videos for plan in plans), default=0), mine=len(plans))
     finished = finished_results(plans) if resume else {}
     if len(finished) == len(plans):
         yield from (skipped(plan, finished[plan.index], reporter) for plan in plans)
         return
     check_disk(plans)
     with reporter.stage("libraries"), quiet_imports() if quiet else nullcontext():
-        from videogen.engine.session import run  # noqa: PLC0415 - torch, diffusers, transformers
+        from videogen.engine.queue import run  # noqa: PLC0415 - torch, diffusers, transformers
 
-    yield from run(plans, resume=resume, finished=finished, reporter=reporter)
+    yield from run(
+        plans, resume=resume, retry=retry, keep_order=keep_order, finished=finished, reporter=reporter
+    )
 
 
 @contextmanager

@@ -152,17 +152,18 @@ def shared_patterns(videos: Iterable[OutputOptions]) -> set[str]:
     return {pattern for (_, pattern), count in counts.items() if pattern and count > 1}
 
 
-def check_pattern(options: OutputOptions, *, shared: Collection[str], resume: bool) -> None:
+def check_pattern(options: OutputOptions, *, shared: Collection[str], fixed: str | None) -> None:
     """Refuse name patterns that do not fit the run.
 
     Args:
         shared: patterns of several videos.
+        fixed: the flag for which names must be the same every time.
 
     Raises:
-        InputError: one name for several videos, or --resume with a name that changes every time.
+        InputError: one name for several videos, or names that change where they must not.
     """
-    if resume and not (options.output or options.output_dir):
-        raise InputError("--resume", None, "needs names that stay the same", "give --output or --output_dir")
+    if fixed and not (options.output or options.output_dir):
+        raise InputError(fixed, None, "needs names that stay the same", "give --output or --output_dir")
     for name in NAMED:
         pattern = getattr(options, name)
         if pattern in shared and SEED_MARK not in pattern and INDEX_MARK not in pattern:
@@ -183,7 +184,7 @@ def reserve(
     """Return the paths if they are free; for default names, the next free ones.
 
     Args:
-        taken: paths of the run's other videos.
+        taken: paths of the run's other videos, as ``real_path`` gives them.
         sources: input files of this video.
         locks: takes the locks of the paths; None for a dry run.
 
@@ -194,23 +195,21 @@ def reserve(
     if not (options.output or options.output_dir):
         outputs = _next_free(outputs, taken, locks)
     outputs = replace(outputs, may_replace=policy.overwrite or policy.resume)
+    refuse_taken(outputs, options, taken)
     for path in outputs.paths:
-        named = {outputs.latents: "--save_latents", outputs.last_frame: "--save_last_frame"}
-        flag = named.get(path) or ("--output" if options.output else "--output_dir")
+        flag = _flag_of(path, outputs, options)
         if len(os.fsencode(path.name)) > LONGEST_NAME:
             raise InputError(flag, path.name, f"names may have {LONGEST_NAME} bytes", "choose a shorter one")
         if path.absolute() in {source.absolute() for source in sources}:
             raise InputError(flag, path, "is an input of this very video", "choose another name")
-        if path in taken:
-            raise InputError(flag, path, "two videos would get this name", "use {seed} and {index} in it")
         if _is_taken(path) and not (policy.overwrite or policy.resume):
             what = "exists already" if path != outputs.sidecar else f"its record {path.name} exists already"
             given = path if path != outputs.sidecar else outputs.path
             raise InputError(flag, given, what, "add --overwrite, or choose another name")
-        if policy.resume and path not in named and path.exists() and earlier_record(outputs) is None:
-            raise InputError(
-                flag, path, "is no earlier result of videogen", "move it, or choose another name"
-            )
+        is_result = path in (outputs.path, outputs.sidecar)
+        if policy.resume and is_result and path.exists() and earlier_record(outputs) is None:
+            what, fix = "is no earlier result of videogen", "move it, or choose another name"
+            raise InputError(flag, path, what, fix)
         _check_replaceable(flag, path, folder=path == outputs.path and outputs.kind == "png")
         check_writable(flag, path.parent)
     if locks is not None:
@@ -219,6 +218,28 @@ def reserve(
             if extra is not None:
                 refuse_if_locked(locks, name, extra, extra.stem)
     return outputs
+
+
+def refuse_taken(outputs: OutputPaths, options: OutputOptions, taken: set[Path]) -> None:
+    """Refuse names that another video of the run has.
+
+    Raises:
+        InputError: the first one.
+    """
+    for path in outputs.paths:
+        if real_path(path) in taken:
+            flag, fix = _flag_of(path, outputs, options), "use {seed} and {index} in it"
+            raise InputError(flag, path, "two videos would get this name", fix)
+
+
+def real_path(path: Path) -> Path:
+    """Return the path of a file that is or will be there, the same for all ways to write it."""
+    return path.parent.resolve() / path.name
+
+
+def _flag_of(path: Path, outputs: OutputPaths, options: OutputOptions) -> str:
+    named = {outputs.latents: "--save_latents", outputs.last_frame: "--save_last_frame"}
+    return named.get(path) or ("--output" if options.output else "--output_dir")
 
 
 def refuse_if_locked(locks: OutputLocks, flag: str, path: Path, name: str) -> None:
@@ -275,7 +296,7 @@ def _next_free(outputs: OutputPaths, taken: set[Path], locks: OutputLocks | None
     check_writable("--output_dir", outputs.path.parent)
     for path in numbered(outputs.path):
         outputs = replace(outputs, path=path)
-        if any(path in taken or _is_taken(path) for path in (outputs.path, outputs.sidecar)):
+        if any(real_path(path) in taken or _is_taken(path) for path in (outputs.path, outputs.sidecar)):
             continue
         if locks is None or locks.acquire(path.parent, outputs.name) is None:
             break

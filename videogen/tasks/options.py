@@ -12,6 +12,7 @@ from videogen.media.inputs import MOST_FRAMES
 from videogen.tasks import option_types as types
 from videogen.tasks.adapter_options import Adapters
 from videogen.tasks.kernels import BACKENDS
+from videogen.tasks.list_options import Lists
 from videogen.tasks.option import Needs, Option, row, switch
 from videogen.tasks.output_options import Output
 from videogen.tasks.step_caches import step_cache
@@ -293,13 +294,10 @@ class Runtime:
 
 @dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class Existing:
-    """What is there already, and several videos in one run."""
+    """What is there already."""
 
     overwrite: bool = switch("replace an existing output", about_run=True)
     resume: bool = switch("skip what is finished", about_run=True)
-    jobs: str | None = row(types.path,
-        "a list of videos: prompts, a table (CSV, TSV), JSON or YAML of flags; - reads lines as they come",
-        metavar="FILE|-", about_run=True, set_by_chain=True)
 
 
 @dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
@@ -332,8 +330,9 @@ class About:
 GROUPS: dict[str, tuple[type, ...]] = {
     "task and model": (Model,), "prompt": (Prompt,), "inputs": (InputFiles,), "size and length": (Size,),
     "sampling": (Sampling,), "diffusion forcing": (Forcing,), "avatar": (Avatar,), "chain": (Chain,),
-    "stability": (FirstFrame,), "output": (Output, Existing), "memory and speed": (Runtime,),
-    "caching": (Caching,), "weights": (Adapters, ModelFiles), "about": (About,),
+    "stability": (FirstFrame,), "output": (Output, Existing), "lists": (Lists,),
+    "memory and speed": (Runtime,), "caching": (Caching,), "weights": (Adapters, ModelFiles),
+    "about": (About,),
 }
 # fmt: on
 
@@ -385,7 +384,7 @@ class Options(
 
 # fmt: on
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
-class RunSettings(Existing, About):
+class RunSettings(Existing, Lists, About):
     """The options that speak about the whole run."""
 
     @property
