@@ -29,7 +29,8 @@ causal_block_size causal_attention base_num_frames overlap_history addnoise_cond
 motion_frame drop_frame max_frames_num i2v_stability no_i2v_stability teacache teacache_thresh
 use_ret_steps teacache_model device dtype offload low_vram use_usp ulysses_degree ring_degree cfg_parallel
 attention_backend compile vae_tiling
-lora preset output save_file output_dir save_latents overwrite resume jobs keep_order shard retry bundle dry_run config from_metadata
+lora preset output save_file output_dir save_latents overwrite resume jobs dry_run config from_metadata
+keep_order shard retry bundle
 list_tasks env completion json progress quiet verbose version
 source_fps handover color_match prepend_input keep_audio keep_parts
 new_frames_only captioner caption_only teacache_fixed cache float8_matmul

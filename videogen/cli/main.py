@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from videogen import __version__, distributed
-from videogen.cli import own_folders
+from videogen.cli import bundles, own_folders
 from videogen.cli.captions import caption
 from videogen.cli.help import Program, help_text
 from videogen.cli.interrupts import Interrupts
@@ -26,7 +26,7 @@ from videogen.cli.parser import parse
 from videogen.cli.process_end import discard_stdout, end, open_missing_streams
 from videogen.cli.published import translate
 from videogen.cli.renderers import INTERRUPTED
-from videogen.cli.sources import Asked, gather
+from videogen.cli.sources import Asked, gather, names_bundle
 from videogen.cli.task_choice import published_task, with_task
 from videogen.engine import third_party
 from videogen.engine.api import make_videos
@@ -213,12 +213,15 @@ def _generate(asked: Asked, workdir: Path, reporter: Reporter) -> int:
         say([caption(Options.of(merge(defaults(), values)), workdir, dry_run=settings.dry_run)])
         return 0
     policy = OverwritePolicy(overwrite=settings.overwrite, resume=settings.resume)
+    bundles.check_target(settings)
     if settings.jobs == STDIN:
         if settings.shard is not None:
             what = "lines that come one by one have no shares"
             raise InputError("--shard", settings.shard, what, "write them to a file first")
         return _stream(asked, policy, workdir, reporter)
-    if settings.jobs is not None:
+    if names_bundle(settings):
+        items = bundles.read_bundle(asked, workdir)
+    elif settings.jobs is not None:
         items = read_jobs(settings.jobs, asked.values, asked.origins)
     else:
         items = [Item(values=with_task(asked.values), origins=asked.origins)]
@@ -232,7 +235,7 @@ def _generate(asked: Asked, workdir: Path, reporter: Reporter) -> int:
 
 def _carry_out(plans: list[Outline], settings: RunSettings, reporter: Reporter) -> int:
     """Make the videos of plans, or say what would be made."""
-    _warn(plans, settings.from_metadata)
+    _warn(plans, None if names_bundle(settings) else settings.from_metadata)
     for plan in plans:
         check_device_exists(plan.options)
     if settings.dry_run:
@@ -269,7 +272,7 @@ def _stream(asked: Asked, policy: OverwritePolicy, workdir: Path, reporter: Repo
                     if settings.json:
                         say([json.dumps({"error": one_line(error)})])
                     continue
-                _warn(plans, settings.from_metadata)
+                _warn(plans, None if names_bundle(settings) else settings.from_metadata)
                 count += len(plans)
                 yield plans
 
@@ -290,7 +293,7 @@ def _stream(asked: Asked, policy: OverwritePolicy, workdir: Path, reporter: Repo
 def _warn(plans: Sequence[Outline], earlier: str | None) -> None:
     """Say what is to be known about the plans, each thing once; ``earlier`` is a result made again."""
     warnings = [note for plan in plans for note in plan.warnings]
-    if earlier:
+    if earlier is not None:
         changed = {name for plan in plans for name in changed_inputs(earlier, plan.inputs)}
         warnings += [f"{name} is not the file that {earlier} was made from" for name in sorted(changed)]
     for note in dict.fromkeys(warnings):
@@ -307,11 +310,15 @@ def _described(plans: Sequence[Outline], *, as_json: bool) -> Iterator[str]:
 
 def _say_outcomes(outcomes: Iterator[Outcome], settings: RunSettings, reporter: Reporter) -> int:
     """Say one path or JSON object per result, and what failed; returns the exit code."""
+    done: list[Outcome] = []
+    is_list = settings.jobs is not None or names_bundle(settings)
 
     def lines() -> Iterator[str]:
         for outcome in outcomes:
-            if settings.jobs is not None:
+            if is_list:
                 log_outcome(outcome)
+            if settings.bundle is not None:
+                done.append(outcome)
             if (result := outcome.result) is not None:
                 path = str(result.outputs.path)
                 record = {"path": path, "sidecar": str(result.outputs.sidecar), **result.record}
@@ -325,6 +332,8 @@ def _say_outcomes(outcomes: Iterator[Outcome], settings: RunSettings, reporter: 
                 yield json.dumps({"error": one_line(error), **about})
 
     say(lines())
+    if settings.bundle is not None:
+        bundles.write(settings, done)
     reporter.end_run()
     if not reporter.failed:
         return 0
