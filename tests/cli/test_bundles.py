@@ -72,10 +72,10 @@ BAD = {
     "no JSON": ({"jobs.jsonl": "{"}, "is not a readable bundle ("),
     "no object": ({"jobs.jsonl": "[1]"}, "line 1 of its jobs.jsonl is not a JSON object"),
     "input of the host": ({"jobs.jsonl": line(ref_imgs=["/etc/passwd"])}, "names '/etc/passwd', which is no"),
-    "input by URL": ({"jobs.jsonl": line(ref_imgs=["http://x/a.png"])}, "names 'http://x/a.png', which is no"),
+    "input by URL": ({"jobs.jsonl": line(ref_imgs=["ftp://x/a.p"])}, "names 'ftp://x/a.p', which is no"),
     "missing input": ({"jobs.jsonl": line(ref_imgs=["inputs/a.png"])}, "names 'inputs/a.png', which is no"),
     "no names": ({"jobs.jsonl": line(ref_imgs="inputs/a.png")}, "line 1: ref_imgs must be a list of names"),
-    "a local model": ({"jobs.jsonl": line(model_id="local:mine")}, "made with the local model 'mine'; add --mod"),
+    "a local model": ({"jobs.jsonl": line(model_id="local:mine")}, "made with the local model 'mine'"),
     "about the run": ({"jobs.jsonl": line(overwrite=True)}, "is about the whole run"),
 }  # fmt: skip
 

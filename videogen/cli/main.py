@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 from videogen import __version__, distributed
 from videogen.cli import bundles, own_folders
-from videogen.cli.captions import caption
+from videogen.cli.captions import caption, caption_list
 from videogen.cli.help import Program, help_text
 from videogen.cli.interrupts import Interrupts
 from videogen.cli.jobs import STDIN, read_jobs, stream
@@ -48,7 +48,7 @@ from videogen.results.output_paths import OverwritePolicy
 from videogen.results.progress import Message, Reporter, RunFailed
 from videogen.results.sidecar import changed_inputs
 from videogen.tasks.list_options import WHOLE
-from videogen.tasks.options import Options, RunSettings, defaults, merge
+from videogen.tasks.options import RunSettings
 from videogen.tasks.table import TASKS, summary
 
 logger = logging.getLogger("videogen")
@@ -208,9 +208,11 @@ def _command(arguments: list[str], work: Work, about: Program | None, reporter: 
 def _generate(asked: Asked, workdir: Path, reporter: Reporter) -> int:
     """Make the videos, or say what would be made."""
     settings = asked.settings
+    if settings.caption_only and settings.jobs is not None:
+        say(caption_list(asked, workdir, reporter))
+        return 0 if settings.dry_run else _end_run(reporter)
     if settings.caption_only:
-        values = with_task(asked.values)
-        say([caption(Options.of(merge(defaults(), values)), workdir, dry_run=settings.dry_run)])
+        say([caption(asked, workdir, dry_run=settings.dry_run)])
         return 0
     policy = OverwritePolicy(overwrite=settings.overwrite, resume=settings.resume)
     bundles.check_target(settings)
@@ -267,7 +269,7 @@ def _stream(asked: Asked, policy: OverwritePolicy, workdir: Path, reporter: Repo
                     for plan in plans:
                         check_device_exists(plan.options)
                 except VideoGenError as error:
-                    reporter.refuse()
+                    reporter.count(failed=True)
                     logger.error("%s", one_line(error))
                     if settings.json:
                         say([json.dumps({"error": one_line(error)})])
@@ -334,6 +336,11 @@ def _say_outcomes(outcomes: Iterator[Outcome], settings: RunSettings, reporter: 
     say(lines())
     if settings.bundle is not None:
         bundles.write(settings, done)
+    return _end_run(reporter)
+
+
+def _end_run(reporter: Reporter) -> int:
+    """Say what became of a run; returns its exit code."""
     reporter.end_run()
     if not reporter.failed:
         return 0

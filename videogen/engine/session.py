@@ -102,7 +102,7 @@ class Session:
         if plan.written or not plan.prompt_writers:
             return plan
         offload = None if self.pipeline is None else self.pipeline.component_offload
-        if offload is not None and shares_device(plan):
+        if offload is not None and shares_device(plan.options):
             offload.place_residents(memory.CPU)
             torch.cuda.empty_cache()
             self.offloaded = True

@@ -12,8 +12,8 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 
-def append(path: Path, text: str) -> None:
-    """Append lines to a file, all of them or none.
+def append(path: Path, text: str, *, header: str = "") -> None:
+    """Append lines to a file, all of them or none; a new or empty file begins with ``header``.
 
     The lock is for file systems on which appending alone does not keep writers apart (NFS). A line that a
     crash of the machine cut off is ended first.
@@ -29,7 +29,7 @@ def append(path: Path, text: str) -> None:
                     fcntl.flock(descriptor, fcntl.LOCK_EX)
             size = os.fstat(descriptor).st_size
             cut_off = size and os.pread(descriptor, 1, size - 1) != b"\n"
-            content = (b"\n" if cut_off else b"") + text.encode()
+            content = (b"\n" if cut_off else b"" if size else header.encode()) + text.encode()
             if (written := os.write(descriptor, content)) < len(content):
                 os.ftruncate(descriptor, size)
                 what = f"only {written} of {len(content)} bytes fit"

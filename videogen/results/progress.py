@@ -236,18 +236,17 @@ class Reporter:
 
     def end_video(self, event: Saved | Skipped | Failed) -> None:
         """Report what became of a video."""
-        self.made += 1
-        self.failed += isinstance(event, Failed)
-        self.skipped += isinstance(event, Skipped)
+        self.count(skipped=isinstance(event, Skipped), failed=isinstance(event, Failed))
         if isinstance(event, Saved):
             self._durations.append(time.monotonic() - self._began)
         self.segment = 0
         self.emit(event)
 
-    def refuse(self) -> None:
-        """Count a video that was asked for in words that cannot be used."""
+    def count(self, *, skipped: bool = False, failed: bool = False) -> None:
+        """Count something that was asked for, and is no video that was begun: it has no event of its own."""
         self.made += 1
-        self.failed += 1
+        self.skipped += skipped
+        self.failed += failed
 
     def end_run(self) -> None:
         """Report the end of the last video."""

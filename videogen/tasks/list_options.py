@@ -72,8 +72,8 @@ class Lists:
         metavar="I/N|auto", about_run=True, needs=A_LIST, set_by_chain=True)
     retry: str | None = row(types.one_of("offload"),
         "make a video that ran out of GPU memory once more, with less of it; the result is the same",
-        metavar="HOW", about_run=True, set_by_chain=True)
+        metavar="HOW", about_run=True, set_by_chain=True, excludes=("caption_only",))
     bundle: str | None = row(types.file_path,
         "pack results, inputs and job lines, so that --from_metadata FILE.zip makes them again elsewhere",
-        metavar="FILE.zip", about_run=True, set_by_chain=True, excludes=("shard",))
+        metavar="FILE.zip", about_run=True, set_by_chain=True, excludes=("shard", "caption_only"))
 # fmt: on

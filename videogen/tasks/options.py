@@ -311,8 +311,8 @@ class About:
     config: str | None = row(types.path, "flags from a YAML file", metavar="FILE.yaml", about_run=True,
         command_line_only=True)
     from_metadata: str | None = row(types.file_path,
-        "flags of an earlier result (.json or .mp4), or of all in a --bundle (.zip)", metavar="FILE", about_run=True,
-        command_line_only=True)
+        "flags of an earlier result (.json, .mp4), or of all in a --bundle (.zip)", metavar="FILE",
+        about_run=True, command_line_only=True)
     list_tasks: bool = switch("print the tasks and their models", about_run=True, answers=True,
         command_line_only=True)
     env: bool = switch("print versions and devices, for bug reports", about_run=True, answers=True,
