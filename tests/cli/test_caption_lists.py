@@ -9,7 +9,6 @@ import pytest
 from tests.tiny_chat import tiny_captioner, tiny_chat_model
 from videogen.prompts import chat
 from videogen.prompts.chat import Chat
-from videogen.results.appending import append
 
 CAPTION = {
     "subjects": [{"action": "moves", "TYPES": {"type": "Object", "sub_type": "Square"}}],
@@ -106,12 +105,3 @@ def test_tables_that_cannot_be(cli, words, tmp_path, make_video):
     plan = json.loads(cli(*words, "--output", tmp_path / "d.csv", "--dry_run").out)
     assert (plan["videos"], plan["captioner"]) == (3, "captioner")
     assert not (tmp_path / "d.csv").exists()
-
-
-def test_lines_are_appended_whole(tmp_path):
-    path = tmp_path / "a.txt"
-    append(path, "one\n", header="head\n")
-    append(path, "two\n", header="head\n")
-    path.write_text(path.read_text() + "cut")
-    append(path, "three\n", header="head\n")
-    assert path.read_text().splitlines() == ["head", "one", "two", "cut", "three"]

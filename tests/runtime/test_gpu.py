@@ -44,7 +44,8 @@ def test_options_change_nothing_but_rounding(on_gpu, options):
 def test_one_more_try_with_offload_makes_the_same_video(on_gpu, cli, r2v, tmp_path, monkeypatch):
     """A GPU that is too small is played; what follows from it is real."""
     plain, made = on_gpu("--seed", 1, "--offload")
-    original, tried = session.write, []
+    original, tried, loads, set_up = session.write, [], [], session.set_up
+    monkeypatch.setattr(session, "set_up", lambda *args: (loads.append(1), set_up(*args))[1])
 
     def write(plan, *args, **kwargs):
         tried.append((plan.index, plan.options.offload))
@@ -59,6 +60,7 @@ def test_one_more_try_with_offload_makes_the_same_video(on_gpu, cli, r2v, tmp_pa
     finished = cli(*words, "--jobs", jobs, "--retry", "offload")
     assert finished.code == 0, finished.err
     assert tried == [(1, False), (1, True), (2, True)]  # the second is known not to fit
+    assert len(loads) == 2
     assert "once more with --offload (about " in finished.err
     record = json.loads((tmp_path / "out/1.json").read_text())
     assert record["request"]["offload"] is True

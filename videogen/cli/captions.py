@@ -71,7 +71,7 @@ def caption_list(asked: Asked, workdir: Path, reporter: Reporter) -> Iterator[st
     options = _options(items[0].values if items else asked.values)
     role, found = _writers(options, describes=True)
     columns = (VIDEO, *COLUMNS[role], *(PROSE if "enhancer" in found and role == "captioner" else ()))
-    known = _known_rows(table, columns) if settings.resume and table.exists() else set()
+    known = known_rows(table, columns) if settings.resume and table.exists() else set()
     waiting = [item for item in items if item.values[VIDEO] not in known]
     fetcher, videos = Fetcher(folder=workdir, timeout=options.download_timeout), []
     for item in waiting:
@@ -163,7 +163,7 @@ def _items(asked: Asked) -> list[Item]:
     return items
 
 
-def _known_rows(table: Path, columns: Sequence[str]) -> set[str]:
+def known_rows(table: Path, columns: Sequence[str]) -> set[str]:
     """Return the videos of a table that have their row; what a crash cut off is removed from it.
 
     Raises:

@@ -48,6 +48,7 @@ class Outcome:
     def record(self) -> Record:
         """Return it as plain JSON: a line of results.jsonl."""
         plan, result = self.plan, self.result
+        known = plan.plan_hash if isinstance(plan, Plan) else None
         ended = {"error": one_line(self.error)} if self.error is not None else {}
         return {
             "index": plan.index,
@@ -55,7 +56,7 @@ class Outcome:
             "status": self.status,
             "path": str((result or plan).outputs.path),
             "seed": plan.seed,
-            "plan_hash": result.record.get("plan_hash") if result is not None else None,
+            "plan_hash": known if result is None else result.record.get("plan_hash"),
             "seconds": round(self.seconds, 3),
             **({"retried": self.retried} if self.retried else {}),
             **ended,

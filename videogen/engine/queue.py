@@ -139,9 +139,9 @@ class Queue:
                 smaller = smaller_plan(plan, self.retry, why=one_line(error))
                 drop_tensors(error)
             self._too_large[key] = size
-        else:  # as it is known, do not load the model the other way for it
+            self.session.release()
+        else:  # so the model is not loaded in vain
             smaller = smaller_plan(plan, self.retry, why="a video like it did not fit")
-        self.session.release()
         return generate(smaller, self.session, resume=self.resume), self.retry
 
 
