@@ -32,6 +32,10 @@ def test_a_bundle_is_made_again_elsewhere(cli, r2v, tmp_path, monkeypatch):
     assert sum(name.startswith("inputs/") for name in names) == 2
     assert {"results/1/1.npy", "results/1/1.json", "results/2/2.npy"} <= set(names)
     assert str(tmp_path).encode() not in text
+    again = cli(*words, "--jobs", "jobs.jsonl", *out[:3], there / "c.zip", "--resume")
+    assert again.code == 0, again.err
+    with zipfile.ZipFile(there / "c.zip") as bundle:
+        assert bundle.namelist() == names
     kept = {seed: (here / f"{seed}.npy").read_bytes() for seed in (1, 2)}
     hashes = [json.loads((here / f"{seed}.json").read_text())["plan_hash"] for seed in (1, 2)]
     shutil.rmtree(here)
