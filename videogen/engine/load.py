@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -58,11 +59,11 @@ ARCH_NAMES = {"transformer": "dit", "image_encoder": "clip"}
 
 def load(
     task: str,
-    model: str | None = None,
+    model: str | Path | None = None,
     *,
     revision: str | None = None,
     dtype: torch.dtype | str = torch.bfloat16,
-    device: str = "auto",
+    device: str | torch.device = "auto",
     components: Mapping[str, Any] | None = None,
 ) -> VideoPipeline:
     """Return a task's pipeline, ready to call.
@@ -81,7 +82,7 @@ def load(
     Raises:
         InputError, CheckpointError: an unknown task or device, a model that is missing or does not fit.
     """
-    spec, place = find(task), choose_device(device)
+    spec, place = find(task), choose_device(str(device))
     dtype = getattr(torch, OPTIONS["dtype"].value(dtype)) if isinstance(dtype, str) else dtype
     checkpoint = fetch(resolve.locate(str(model or spec.default_model()), revision, spec), spec)
     set_precision(place, dtype)

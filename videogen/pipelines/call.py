@@ -116,7 +116,7 @@ class CallArguments:
     """What every pipeline's call takes besides the prompt and the arguments of its task."""
 
     num_videos_per_prompt: int = argument(1, "videos of each prompt, made one after another")
-    generator: torch.Generator | list[torch.Generator] | None = argument(
+    generator: torch.Generator | Sequence[torch.Generator] | None = argument(
         None, "source of the random draws, one for all videos or one for each; None draws a seed"
     )
     latents: Tensor | None = argument(None, "initial noise, [videos, C, F, h, w], in place of the first draw")

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from threading import current_thread
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -18,6 +18,9 @@ from videogen.planning.python_call import ACCEPT, is_several
 from videogen.prompts.length import cut_notes
 from videogen.tasks.options import OPTIONS, Options, defaults, merge
 from videogen.tasks.task_spec import TaskSpec, check_prompt_count, check_scales
+
+if TYPE_CHECKING:
+    from videogen.pipelines import typed
 
 logger = logging.getLogger(__name__)
 
@@ -39,8 +42,15 @@ class Calls(Components):
         if hasattr(cls, "task"):
             describe_call(cls)
 
-    def __call__(self, prompt: object = None, **arguments: object) -> VideoOutput | tuple[Frames]:
-        """Make the videos of a call; each pipeline's own has the signature that ``describe_call`` makes."""
+    if TYPE_CHECKING:  # no declaration, because type checkers would prefer it to those of the classes
+        __call__ = typed.any_pipeline
+    else:
+
+        def __call__(self, *given: object, **arguments: object) -> VideoOutput | tuple[Frames]:
+            """Make the videos of a call; ``describe_call`` gives each class one with its own signature."""
+            return self._call(*given, **arguments)
+
+    def _call(self, prompt: object = None, **arguments: object) -> VideoOutput | tuple[Frames]:
         given = named(type(self), {"prompt": prompt, **arguments})
         common = CallArguments(**{name: given.pop(name) for name in COMMON & given.keys()})
         common.check_tensor_inputs(self._callback_tensor_inputs)
