@@ -196,7 +196,7 @@ class Scene:
     guided: Guided
     solver: FrameSolver
     noise: ConditionNoise
-    visible: Tensor | None
+    visible: Sequence[int] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +246,6 @@ def handed_over(history: deque[Tensor]) -> dict[str, Tensor]:
     return {"frames": torch.cat(list(history), dim=2)} if history else {}
 
 
-def visible_frames(frames: int, block: int) -> Tensor:
-    """Return the end of each frame's view in block-causal attention [F]: its own block and earlier ones."""
-    return (torch.arange(frames) // block + 1) * block
+def visible_frames(frames: int, block: int) -> Sequence[int]:
+    """Return the end of each frame's view in block-causal attention: its own block and earlier ones."""
+    return [(frame // block + 1) * block for frame in range(frames)]

@@ -133,6 +133,8 @@ class WanPipeline(LoraMixin, VideoPipeline, WanLoraLoaderMixin):
         self, latent_frames: int, height: int, width: int, generator: torch.Generator | None
     ) -> Tensor:
         """Draw normal noise [1, C, F, h, w], float32, on the generator's device."""
+        if self.vae is None:
+            raise InputError("vae", None, "is None, and says the size of latents", "give latents=")
         stride = self.vae.spatial_compression_ratio
         shape = (1, self.vae.config.z_dim, latent_frames, height // stride, width // stride)
         return self.draw(shape, generator)
@@ -183,7 +185,7 @@ class WanPipeline(LoraMixin, VideoPipeline, WanLoraLoaderMixin):
         branch: str,
         which: int = 0,
         *,
-        visible_frames: Tensor | None = None,
+        visible_frames: Sequence[int] | None = None,
         model: WanDiT | None = None,
     ) -> Tensor:
         """Return the prediction of the transformer (or ``model``) for one of the segments [1, C, F, h, w]."""
@@ -210,7 +212,7 @@ class WanPipeline(LoraMixin, VideoPipeline, WanLoraLoaderMixin):
         guided: Guided,
         which: int = 0,
         *,
-        visible_frames: Tensor | None = None,
+        visible_frames: Sequence[int] | None = None,
         model: WanDiT | None = None,
     ) -> Tensor:
         """Return the velocities of all branches (see ``velocity``), combined."""
