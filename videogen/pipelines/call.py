@@ -244,6 +244,10 @@ class RunStates:
     def _states(self) -> WeakKeyDictionary[Thread, RunState]:
         return WeakKeyDictionary()
 
+    def __getstate__(self) -> dict[str, object]:
+        """Return what a copy has: all but the states of this one's runs."""
+        return {name: value for name, value in vars(self).items() if name != "_states"}
+
     @property
     def _state(self) -> RunState:
         """Return what this thread's call is doing, or has done."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from videogen.errors import InputError
+from videogen.errors import CallError, InputError
 from videogen.pipelines.call import COMMON, EMBEDDINGS, TEXTS, Batch, CallArguments, RunState
 from videogen.pipelines.components import Components
 from videogen.pipelines.pixels import Frames, Part, VideoOutput, collect, joined, rounded
@@ -50,10 +50,19 @@ class Calls(Components):
             """Make the videos of a call; ``describe_call`` gives each class one with its own signature."""
             return self._call(*given, **arguments)
 
-    def _call(self, prompt: object = None, **arguments: object) -> VideoOutput | tuple[Frames]:
-        given = named(type(self), {"prompt": prompt, **arguments})
+    def _call(self, *positional: object, **arguments: object) -> VideoOutput | tuple[Frames]:
+        if len(positional) > 1:
+            what = "only the prompt is taken by its place"
+            raise CallError("arguments", len(positional), what, "name the others, as in image=")
+        if positional and "prompt" in arguments:
+            raise CallError("prompt=", None, "is given twice", "give one")
+        given = named(type(self), {**dict(zip(["prompt"], positional, strict=False)), **arguments})
         common = CallArguments(**{name: given.pop(name) for name in COMMON & given.keys()})
         common.check_tensor_inputs(self._callback_tensor_inputs)
+        if getattr(self, "vae", None) is None and common.output_type != "latent":
+            raise CallError(
+                "output_type=", common.output_type, "needs a vae", "set pipe.vae, or take 'latent'"
+            )
         self._interrupt, made = False, []
         for own, state in self._batch(given, common).videos():
             made.append(self._make_video(own, state, common))

@@ -69,7 +69,7 @@ class Components(RunStates, DiffusionPipeline):
         Args:
             pretrained_model_name_or_path: folder, hub id or 'tiny'.
             options: ``torch_dtype`` (float32 unless given, as in diffusers; or a dict of component, or
-                'default', to dtype), ``device`` ('cpu' unless given) or ``device_map``; of a hub id
+                'default', to dtype), ``device`` ('cpu' unless given) or ``device_map``, one device; of a hub id
                 ``revision``, ``token``, ``cache_dir``, ``local_files_only``; ``variant``; and components by
                 name, in place of the model's own.
 
@@ -80,6 +80,15 @@ class Components(RunStates, DiffusionPipeline):
 
         open_pretrained = cast(Callable[..., Self], videogen.open_pretrained)
         return open_pretrained(cls, str(pretrained_model_name_or_path), **options)
+
+    @classmethod
+    def from_pipe(cls, pipeline: DiffusionPipeline, **options: Any) -> Self:
+        """Return a pipeline with the components of another, as diffusers does; of ours, with its defaults."""
+        made = super().from_pipe(pipeline, **options)
+        checkpoint, spec = getattr(pipeline, "checkpoint", None), getattr(pipeline, "spec", None)
+        if spec is not None and spec.pipeline.partition(":")[2] in {kind.__name__ for kind in cls.__mro__}:
+            made.loaded_from(checkpoint, spec)
+        return made
 
     @classmethod
     def open_saved(cls, folder: str | Path, **options: Any) -> Self:

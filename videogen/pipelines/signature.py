@@ -39,6 +39,16 @@ Returns:
 Raises:
     InputError: an argument that cannot be used; the message says what is allowed and what is near.
 """
+INSTEAD = {
+    "callback": "give callback_on_step_end=",
+    "callback_steps": "give callback_on_step_end=",
+    "guidance_scale_2": "give guidance_scale=(for low noise, for high noise)",
+    "seed": "give generator=torch.Generator().manual_seed(...)",
+    "sigmas": "set pipe.scheduler",
+    "timesteps": "set pipe.scheduler",
+    "true_cfg_scale": "give guidance_scale=, and embedded_cfg_scale= for the distilled one",
+}
+"""Arguments of diffusers' pipelines that are something else here."""
 PROMPT = "what the video shows; a list makes a video of each, or gives each segment of a long video its own"
 
 
@@ -79,10 +89,11 @@ def named(pipeline: type, given: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in given.items():
         if value is None:
             continue
-        if name not in names and name not in OPTIONS:
+        if name not in names and (name not in OPTIONS or name in INSTEAD):
             close = nearest(name, names)
             what = f"is no argument of {pipeline.__name__}"
-            raise CallError(f"{name}=", None, what, f"nearest {close}=" if close else "leave it out")
+            fix = INSTEAD.get(name) or (f"nearest {close}=" if close else "leave it out")
+            raise CallError(f"{name}=", None, what, fix)
         own = names.get(name, name)
         if own in renamed:
             raise CallError(f"{name}=", None, f"is {own}= under diffusers' name", "give one of the two")
