@@ -60,7 +60,7 @@ def test_without_a_vae_latents_are_made_from_latents(pipeline):
     assert torch.equal(make(pipe, latents=noise), make(pipeline, latents=noise))
     with pytest.raises(InputError, match="vae: is None, and says the size of latents; give latents="):
         make(pipe)
-    with pytest.raises(InputError, match="output_type= np: needs a vae; set pipe.vae, or take 'latent'"):
+    with pytest.raises(InputError, match=r"output_type= np: needs a vae; set pipe.vae, or take 'latent'"):
         pipe("a cat")
 
 

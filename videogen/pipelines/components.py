@@ -69,7 +69,7 @@ class Components(RunStates, DiffusionPipeline):
         Args:
             pretrained_model_name_or_path: folder, hub id or 'tiny'.
             options: ``torch_dtype`` (float32 unless given, as in diffusers; or a dict of component, or
-                'default', to dtype), ``device`` ('cpu' unless given) or ``device_map``, one device; of a hub id
+                'default', to dtype), ``device`` ('cpu' unless given) or ``device_map``; of a hub id
                 ``revision``, ``token``, ``cache_dir``, ``local_files_only``; ``variant``; and components by
                 name, in place of the model's own.
 
