@@ -153,6 +153,8 @@ def test_models_in_several_places_or_formats_are_of_saved_folders(saved):
 def test_a_single_file_takes_a_device_and_no_unknown_option(saved):
     file = saved / "transformer/diffusion_pytorch_model.safetensors"
     about = {"config": saved, "subfolder": "transformer"}
+    found = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    assert WanDiT.from_single_file(file, **about, device_map="auto").device.type == found.type
     for options in ({"device_map": "cpu"}, {"device_map": {"": "cpu"}}, {"device": torch.device("cpu")}):
         opened = WanDiT.from_single_file(file, "float16", **about, **options, low_cpu_mem_usage=True)
         assert (opened.device.type, opened.dtype) == ("cpu", torch.float16)

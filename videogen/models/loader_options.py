@@ -68,6 +68,8 @@ def one_device(device_map: object) -> str | None:
     if device_map == "balanced":
         what = "is for folders that save_pretrained wrote"
         raise CallError("device_map=", device_map, what, "give one device, for example 'cuda'")
+    if device_map == "auto":
+        device_map = torch.accelerator.current_accelerator(check_available=True) or "cpu"
     name = f"cuda:{device_map}" if isinstance(device_map, int) else device_map
     return None if name is None else str(name)
 
