@@ -82,6 +82,15 @@ class Components(RunStates, DiffusionPipeline):
         return open_pretrained(cls, str(pretrained_model_name_or_path), **options)
 
     @classmethod
+    def from_pipe(cls, pipeline: DiffusionPipeline, **options: Any) -> Self:
+        """Return a pipeline with the components of another, as diffusers does; of ours, with its defaults."""
+        made = super().from_pipe(pipeline, **options)
+        checkpoint, spec = getattr(pipeline, "checkpoint", None), getattr(pipeline, "spec", None)
+        if spec is not None and spec.pipeline.partition(":")[2] in {kind.__name__ for kind in cls.__mro__}:
+            made.loaded_from(checkpoint, spec)
+        return made
+
+    @classmethod
     def open_saved(cls, folder: str | Path, **options: Any) -> Self:
         """Open a folder that ``save_pretrained`` wrote, with diffusers' own loader."""
         return super().from_pretrained(folder, **options)

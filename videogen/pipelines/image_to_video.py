@@ -1,6 +1,7 @@
 """image_to_video: a video that begins with an image (spec skyreels_v2 sections 7 and 8)."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import torch
 from diffusers import AutoencoderKLWan, SchedulerMixin
@@ -16,6 +17,9 @@ from videogen.pipelines.pixels import image_tensor, truncated
 from videogen.pipelines.wan import WanPipeline
 from videogen.tasks.geometry import latent_frames
 
+if TYPE_CHECKING:
+    from videogen.pipelines import typed
+
 
 class ImageToVideoPipeline(WanPipeline):
     """Image conditioning in two ways: channels beside the noise, and CLIP features beside the text.
@@ -25,6 +29,8 @@ class ImageToVideoPipeline(WanPipeline):
     """
 
     task = "image_to_video"
+    if TYPE_CHECKING:
+        __call__ = typed.image_to_video
     to_uint8 = staticmethod(truncated)
     model_cpu_offload_seq = "image_encoder->text_encoder->transformer->vae"  # order of use
 

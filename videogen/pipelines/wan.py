@@ -57,6 +57,10 @@ class WanPipeline(LoraMixin, VideoPipeline, WanLoraLoaderMixin):
             InputError: there is no text encoder.
         """
         if isinstance(prompt, Tensor):
+            wide = self.transformers[0].config.text_dim if self.transformers else prompt.shape[-1]
+            if prompt.ndim != 3 or prompt.shape[-1] != wide:
+                what = f"must be [prompts, rows, {wide}]"
+                raise InputError("prompt_embeds=", list(prompt.shape), what, "see encode_prompt")
             return prompt.to(self._execution_device, self.model_dtype)
         if self.text_encoder is None:
             raise InputError("prompt=", prompt, "this pipeline has no text encoder", "give *prompt_embeds=")
@@ -133,6 +137,10 @@ class WanPipeline(LoraMixin, VideoPipeline, WanLoraLoaderMixin):
         self, latent_frames: int, height: int, width: int, generator: torch.Generator | None
     ) -> Tensor:
         """Draw normal noise [1, C, F, h, w], float32, on the generator's device."""
+        if self.vae is None:
+            if self._state.noise is None:
+                raise InputError("vae", None, "is None, and says the size of latents", "give latents=")
+            return self.draw(self._state.noise.shape, generator)
         stride = self.vae.spatial_compression_ratio
         shape = (1, self.vae.config.z_dim, latent_frames, height // stride, width // stride)
         return self.draw(shape, generator)
@@ -183,7 +191,7 @@ class WanPipeline(LoraMixin, VideoPipeline, WanLoraLoaderMixin):
         branch: str,
         which: int = 0,
         *,
-        visible_frames: Tensor | None = None,
+        visible_frames: Sequence[int] | None = None,
         model: WanDiT | None = None,
     ) -> Tensor:
         """Return the prediction of the transformer (or ``model``) for one of the segments [1, C, F, h, w]."""
@@ -210,7 +218,7 @@ class WanPipeline(LoraMixin, VideoPipeline, WanLoraLoaderMixin):
         guided: Guided,
         which: int = 0,
         *,
-        visible_frames: Tensor | None = None,
+        visible_frames: Sequence[int] | None = None,
         model: WanDiT | None = None,
     ) -> Tensor:
         """Return the velocities of all branches (see ``velocity``), combined."""
