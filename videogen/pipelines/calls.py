@@ -10,7 +10,7 @@ from torch import Tensor
 
 from videogen.errors import InputError
 from videogen.pipelines.call import COMMON, EMBEDDINGS, TEXTS, Batch, CallArguments, RunState
-from videogen.pipelines.components import Components
+from videogen.pipelines.components import Components, register
 from videogen.pipelines.pixels import Frames, Part, VideoOutput, collect, joined, rounded
 from videogen.pipelines.scheduler import PublishedScheduler
 from videogen.pipelines.signature import check_texts, describe_call, embedding_names, named, rows_of, usable
@@ -38,6 +38,7 @@ class Calls(Components):
         super().__init_subclass__(**options)
         if hasattr(cls, "task"):
             describe_call(cls)
+            register(cls)
 
     def __call__(self, prompt: object = None, **arguments: object) -> VideoOutput | tuple[Frames]:
         """Make the videos of a call; each pipeline's own has the signature that ``describe_call`` makes."""

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast
 
+import diffusers
 from diffusers import DiffusionPipeline, ModelMixin, SchedulerMixin
 from diffusers.pipelines.pipeline_loading_utils import _unwrap_model
 
@@ -101,15 +102,22 @@ class Components(RunStates, DiffusionPipeline):
     @classmethod
     def open_saved(cls, folder: str | Path, **options: Any) -> Self:
         """Open a folder that ``save_pretrained`` wrote, with diffusers' own loader."""
+        if "scheduler" not in cls.load_config(folder):
+            options = {"scheduler": None, **options}
         return super().from_pretrained(folder, **options)
 
     def save_config(self, save_directory: str | Path, **options: Any) -> None:
-        """Write model_index.json: diffusers' names where its classes can hold the model, with ours beside."""
+        """Write model_index.json: diffusers' names where its classes can hold the model, with ours beside.
+
+        A published scheduler is not named there for ours, which make it themselves.
+        """
         super().save_config(save_directory, **options)
         index = Path(save_directory) / self.config_name
         own = read_json(index)
-        if theirs := self._entries_for_diffusers(own, Path(save_directory)):
-            write_json(index, {**own, **theirs, OWN_INDEX: own})
+        if isinstance(self.scheduler, PublishedScheduler):
+            del own["scheduler"]
+        theirs = self._entries_for_diffusers(own, Path(save_directory))
+        write_json(index, {**own, **theirs, OWN_INDEX: own} if theirs else own)
 
     @classmethod
     def load_config(cls, *args: Any, **options: Any) -> Any:
@@ -156,3 +164,10 @@ class Components(RunStates, DiffusionPipeline):
         super().maybe_free_model_hooks()
         if self.component_offload is not None:
             self.component_offload.evict_all()
+
+
+def register(pipeline: type[DiffusionPipeline]) -> None:
+    """Make a pipeline known to ``DiffusionPipeline.from_pretrained``, which looks names up in diffusers."""
+    for place in (diffusers, diffusers.pipelines):
+        if not hasattr(place, pipeline.__name__):
+            setattr(place, pipeline.__name__, pipeline)

@@ -41,12 +41,8 @@ class PublishedScheduler(UniPCMultistepScheduler):
         return UniPCMultistepScheduler(**FLOW, flow_shift=self.config.flow_shift)
 
     def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False, **options: Any) -> None:
-        """Save the one for diffusers; ``from_pretrained`` of a pipeline makes the published one again."""
+        """Save the one for diffusers."""
         self.for_diffusers().save_pretrained(save_directory, push_to_hub=push_to_hub, **options)
-
-    @classmethod
-    def from_pretrained(cls, *_: object, **__: object) -> None:
-        """Return None, with which a pipeline makes the one that is published for its model."""
 
 
 def scheduler_for(given: object, published: Callable[[], "PublishedScheduler"]) -> SchedulerMixin:
