@@ -1,7 +1,5 @@
 """Folders that ``save_pretrained`` wrote, opened by diffusers' own pipelines, and again by ours."""
 
-from pathlib import Path
-
 import diffusers
 import pytest
 import torch
@@ -10,7 +8,10 @@ from PIL import Image
 
 import videogen
 from videogen.diffusion.sampling import FLOW
+from videogen.errors import InputError
 from videogen.pipelines.scheduler import PublishedScheduler
+from videogen.pipelines.text_to_video import TextToVideoPipeline
+from videogen.pipelines.wan import WanPipeline
 
 SIZE = {"height": 32, "width": 32, "num_frames": 5, "num_inference_steps": 2, "output_type": "latent"}
 UNIPC, EULER = "UniPCMultistepScheduler", "FlowMatchEulerDiscreteScheduler"
@@ -133,10 +134,28 @@ def test_a_model_that_diffusers_cannot_hold_opens_as_ours(tmp_path):
     assert type(opened.scheduler) is PublishedScheduler
     with pytest.raises(ValueError, match=r"WanPipeline.* expected .*'scheduler'"):
         diffusers.WanPipeline.from_pretrained(tmp_path)
+    ours.scheduler = FlowMatchEulerDiscreteScheduler(shift=4.0)
+    ours.save_pretrained(tmp_path)
+    opened = DiffusionPipeline.from_pretrained(tmp_path, scheduler=ours.scheduler)
+    assert opened.scheduler is ours.scheduler
+    assert type(ours).from_pretrained(tmp_path).scheduler.config.shift == 4.0
 
 
 def test_our_names_replace_none_of_diffusers():
-    for name in ("TextToVideoPipeline", "HunyuanImageToVideoPipeline"):
-        assert getattr(diffusers, name).__module__.startswith("videogen.pipelines.")
+    assert diffusers.TextToVideoPipeline is diffusers.pipelines.TextToVideoPipeline is TextToVideoPipeline
+    assert WanPipeline.__name__ == "WanPipeline"  # ours is only a base of others
     assert diffusers.WanPipeline.__module__.startswith("diffusers.")
-    assert Path(diffusers.__file__).parent.name == "diffusers"
+
+
+def test_hunyuan_in_diffusers_names():
+    """With ``true_cfg_scale``, which only diffusers has, ``guidance_scale`` is the distilled one."""
+    ours = load("hunyuan_image_to_video")
+    scales = {"true_cfg_scale": 2.0, "guidance_scale": 5.0}
+    found = make(ours, image=IMAGE, **scales)
+    same = {"guidance_scale": 2.0, "embedded_cfg_scale": 5.0}
+    torch.testing.assert_close(found, make(ours, image=IMAGE, **same), atol=0, rtol=0)
+    assert not torch.equal(found, make(ours, image=IMAGE, guidance_scale=2.0))
+    with pytest.raises(InputError, match=r"is no argument of TextToVideoPipeline"):
+        make(load("text_to_video"), true_cfg_scale=2.0)
+    with pytest.raises(InputError, match=r"give one of the two"):
+        make(ours, image=IMAGE, embedded_cfg_scale=5.0, **scales)

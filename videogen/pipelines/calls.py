@@ -26,6 +26,7 @@ class Calls(Components):
     """A pipeline that can be called."""
 
     embeddings: ClassVar[Sequence[str]] = ("prompt_embeds",)  # what a call may give in place of a prompt
+    call_names: ClassVar[Mapping[str, str]] = {}  # diffusers' names -> ours, where ours mean something else
     _callback_tensor_inputs: ClassVar = ["latents", *EMBEDDINGS]
     _interrupt = False
 
