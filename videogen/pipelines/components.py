@@ -1,6 +1,5 @@
 """What a pipeline is made of: its components, where they come from, and how they are loaded again."""
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast
@@ -18,7 +17,7 @@ from videogen.pipelines.call import RunStates
 from videogen.pipelines.scheduler import PublishedScheduler, scheduler_for
 from videogen.pipelines.transformers import own_transformer
 from videogen.tasks.options import Options, defaults, merge
-from videogen.tasks.table import TAKEN_OVER, TASKS, variant
+from videogen.tasks.table import TASKS, variant
 from videogen.tasks.task_spec import TRANSFORMERS, TaskSpec
 
 LIBRARY = "diffusers"
@@ -128,8 +127,7 @@ class Components(RunStates, DiffusionPipeline):
     def _entries_for_diffusers(self, own: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         """Return what a model index is for diffusers' pipeline, where not as ours; {} if none can hold it."""
         names = self.row_for({}).diffusers
-        kinds = {json.loads(model.to_json_string())["_class_name"] for model in self.transformers}
-        if names is None or not kinds <= TAKEN_OVER.keys():
+        if names is None:
             return {}
         present = [name for name in TRANSFORMERS if own.get(name, (None,))[0]]
         theirs: dict[str, Any] = dict.fromkeys(present, (LIBRARY, names.transformer))

@@ -6,15 +6,13 @@ from videogen.files import to_json
 
 
 def for_diffusers(text: str) -> str:
-    """Return a config as diffusers' class says it; as it is for a model that hears, which none can hold.
+    """Return the config of a WanDiT, as JSON, without what it has no use for.
 
-    ``text``: the config of a WanDiT as JSON.
+    It is under the name of diffusers' class, if that has all that is used.
     """
     config = json.loads(text)
-    if config["audio_dim"] is not None:
-        return text
-    told_fps = config["inject_sample_info"]
-    others = "audio_" if told_fps else ("audio_", "inject_sample_info")
-    kept = {name: value for name, value in config.items() if not name.startswith(others)}
-    kind = "SkyReelsV2Transformer3DModel" if told_fps else "WanTransformer3DModel"
-    return to_json({**kept, "_class_name": kind})
+    unused = [name for name in ("audio_dim", "inject_sample_info") if not config[name]]
+    groups = tuple("audio_" if name == "audio_dim" else name for name in unused)
+    kept = {name: value for name, value in config.items() if not name.startswith(groups)}
+    named = {"_class_name": "WanTransformer3DModel"} if len(unused) > 1 else {}
+    return to_json({**kept, **named})
