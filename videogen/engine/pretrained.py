@@ -13,6 +13,7 @@ from videogen.engine.load import load
 from videogen.errors import CallError, CheckpointError, VideoGenError, brief, nearest
 from videogen.models.loader_options import INSTEAD, check_options, dtype_of, one_device
 from videogen.pipelines.base import VideoPipeline
+from videogen.pipelines.components import OWN_INDEX
 from videogen.pipelines.signature import rows_of
 from videogen.runtime.device import choose_device
 from videogen.runtime.vae import prepare_vae
@@ -80,7 +81,8 @@ def _saved_as(folder: Path, pipeline_class: type) -> bool:
         CallError: of another class.
     """
     index = folder / "model_index.json"
-    name = read_json(index).get("_class_name") if index.is_file() else None
+    found = read_json(index) if index.is_file() else {}
+    name = found.get(OWN_INDEX, found).get("_class_name")
     ours = {row.pipeline.partition(":")[2] for row in ROWS}
     if name in ours - {each.__name__ for each in pipeline_class.__mro__}:
         what = f"is a model for {name}, not for {pipeline_class.__name__}"

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from videogen.errors import CallError, InputError
 from videogen.pipelines.call import COMMON, EMBEDDINGS, TEXTS, Batch, CallArguments, RunState
-from videogen.pipelines.components import Components
+from videogen.pipelines.components import Components, register
 from videogen.pipelines.pixels import Frames, Part, VideoOutput, collect, joined, rounded
 from videogen.pipelines.scheduler import PublishedScheduler
 from videogen.pipelines.signature import check_texts, describe_call, embedding_names, named, rows_of, usable
@@ -29,6 +29,7 @@ class Calls(Components):
     """A pipeline that can be called."""
 
     embeddings: ClassVar[Sequence[str]] = ("prompt_embeds",)  # what a call may give in place of a prompt
+    call_names: ClassVar[Mapping[str, str]] = {}  # diffusers' names -> ours, where ours mean something else
     _callback_tensor_inputs: ClassVar = ["latents", *EMBEDDINGS]
     _interrupt = False
 
@@ -41,6 +42,7 @@ class Calls(Components):
         super().__init_subclass__(**options)
         if hasattr(cls, "task"):
             describe_call(cls)
+            register(cls)
 
     if TYPE_CHECKING:  # no declaration, because type checkers would prefer it to those of the classes
         __call__ = typed.any_pipeline

@@ -4,7 +4,7 @@ import hashlib
 import logging
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from diffusers import AutoencoderKLHunyuanVideo, SchedulerMixin
@@ -53,6 +53,7 @@ class HunyuanImageToVideoPipeline(LoraMixin, VideoPipeline, HunyuanVideoLoraLoad
     to_uint8 = staticmethod(truncated)
     model_cpu_offload_seq = "text_encoder->text_encoder_2->transformer->vae"
     always_tiled = True
+    call_names: ClassVar = {"true_cfg_scale": "guidance_scale", "guidance_scale": "embedded_cfg_scale"}
     embeddings = ("prompt_embeds", "pooled_prompt_embeds", "prompt_attention_mask")
 
     def __init__(  # diffusers reads the component names from its signature

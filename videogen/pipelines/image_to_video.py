@@ -1,13 +1,14 @@
 """image_to_video: a video that begins with an image (spec skyreels_v2 sections 7 and 8)."""
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers import AutoencoderKLWan, SchedulerMixin
 from PIL import Image
 from torch import Tensor
-from transformers import CLIPVisionModel, PreTrainedTokenizerBase, UMT5EncoderModel
+from transformers import CLIPImageProcessorPil, CLIPVisionModel, PreTrainedTokenizerBase, UMT5EncoderModel
 
 from videogen.diffusion.conditioning import Segment
 from videogen.media.image import crop_to_ratio
@@ -45,6 +46,15 @@ class ImageToVideoPipeline(WanPipeline):
     ) -> None:
         super().__init__(tokenizer, text_encoder, vae, transformer, scheduler)
         self.register_modules(image_encoder=image_encoder)
+
+    def entries_for_diffusers(self, folder: Path) -> Mapping[str, Any]:
+        """Save the image processor that diffusers' pipeline takes, and return its entry."""
+        if self.image_encoder is None:
+            return {}
+        side = self.image_encoder.config.image_size
+        size = {"size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side}}
+        CLIPImageProcessorPil(**size).save_pretrained(folder / "image_processor")
+        return {"image_processor": ("transformers", "CLIPImageProcessor")}
 
     @torch.no_grad()
     def parts(  # noqa: PLR0913 - the arguments of the task, under diffusers' names

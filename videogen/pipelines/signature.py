@@ -76,16 +76,27 @@ def accepted(pipeline: type) -> Mapping[str, str]:
     own = inspect.signature(getattr(pipeline, "parts")).parameters  # noqa: B009 - of each pipeline
     common = [each.name for each in fields(CallArguments)]
     names = {name: name for name in (*options, *common, *embedding_names(pipeline), "prompt", *own)}
-    return names | {also: name for name in options for also in OPTIONS[name].call_names}
+    names |= {also: name for name in options for also in OPTIONS[name].call_names}
+    return names | {name: own for name, own in _call_names(pipeline).items() if name not in names}
+
+
+def _call_names(pipeline: type) -> Mapping[str, str]:
+    names: Mapping[str, str] = getattr(pipeline, "call_names")  # noqa: B009 - of the pipeline's base
+    return names
 
 
 def named(pipeline: type, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return a call's arguments under our names; None counts as not given.
 
+    A call with a name that only diffusers has is in diffusers' names altogether.
+
     Raises:
         CallError: a name that no pipeline has, or two for one argument.
     """
-    names, renamed = accepted(pipeline), dict[str, Any]()
+    names, renamed = dict(accepted(pipeline)), dict[str, Any]()
+    theirs = _call_names(pipeline)
+    if any(given.get(name) is not None for name in theirs.keys() - OPTIONS.keys()):
+        names.update(theirs)
     for name, value in given.items():
         if value is None:
             continue

@@ -835,6 +835,7 @@ def hunyuan_image_to_video(
     i2v_stability: bool | None = None,
     no_riflex: bool | None = None,
     image: PIL.Image.Image | collections.abc.Sequence[PIL.Image.Image] | None = None,
+    true_cfg_scale: float | tuple[float, float] | None = None,
     prompt_template: collections.abc.Mapping[str, typing.Any] | None = None,
     prompt_embeds: torch.Tensor | None = None,
     pooled_prompt_embeds: torch.Tensor | None = None,
@@ -877,6 +878,7 @@ def hunyuan_image_to_video(
         i2v_stability: keep close to the first frame (the default, with --shift 7)
         no_riflex: plain positions in videos of more than 192 frames, which then repeat
         image: input_image, in diffusers
+        true_cfg_scale: guidance_scale, in diffusers
         prompt_template: as in diffusers
         prompt_embeds: what encode_prompt returns, in place of a prompt
         pooled_prompt_embeds: what encode_prompt returns, in place of a prompt

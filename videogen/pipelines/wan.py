@@ -94,19 +94,27 @@ class WanPipeline(LoraMixin, VideoPipeline, WanLoraLoaderMixin):
             device: of what is returned; dtype likewise.
         """
         self._state.max_sequence_length = max_sequence_length
-
-        def rows_of(given: str | Sequence[str]) -> Tensor:
-            rows = torch.cat([self.embed(text) for text in ([given] if isinstance(given, str) else given)])
-            return rows.repeat_interleave(num_videos_per_prompt, 0).to(device=device, dtype=dtype)
-
+        embed = partial(self._embed_all, copies=num_videos_per_prompt, device=device, dtype=dtype)
         if prompt_embeds is None and prompt is not None:
-            prompt_embeds = rows_of(prompt)
+            prompt_embeds = embed(prompt)
         if negative_prompt_embeds is None and do_classifier_free_guidance:
             count = 1 if prompt_embeds is None else len(prompt_embeds) // num_videos_per_prompt
             negatives = negative_prompt or ""
-            negative_prompt_embeds = rows_of([negatives] * count if isinstance(negatives, str) else negatives)
+            negative_prompt_embeds = embed([negatives] * count if isinstance(negatives, str) else negatives)
         self._state.max_sequence_length = None
         return prompt_embeds, negative_prompt_embeds
+
+    def _embed_all(
+        self,
+        texts: str | Sequence[str],
+        *,
+        copies: int,
+        device: torch.device | None,
+        dtype: torch.dtype | None,
+    ) -> Tensor:
+        """Return embeddings of texts, ``copies`` of each in a row."""
+        rows = torch.cat([self.embed(text) for text in ([texts] if isinstance(texts, str) else texts)])
+        return rows.repeat_interleave(copies, 0).to(device=device, dtype=dtype)
 
     def text_guidance(
         self,

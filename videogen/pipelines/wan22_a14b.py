@@ -1,7 +1,8 @@
 """Wan2.2 A14B: text_to_video, image_to_video and v2v-14B with two experts (spec wan22 sections 5, 7, 14)."""
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from diffusers import AutoencoderKLWan, SchedulerMixin
@@ -49,6 +50,14 @@ class Wan22A14BPipeline(WanPipeline):
     ) -> None:
         super().__init__(tokenizer, text_encoder, vae, transformer, scheduler)
         self.register_modules(transformer_2=transformer_2)
+
+    def entries_for_diffusers(self, folder: Path) -> Mapping[str, Any]:
+        """Return the noise level that divides the experts' work; one alone does all of it."""
+        del folder
+        if self.transformer is None:
+            return {"boundary_ratio": 1.0}
+        alone = self.transformer_2 is None
+        return {"boundary_ratio": None if alone else self.row_for({}).defaults(self.checkpoint)["boundary"]}
 
     @torch.no_grad()
     def parts(  # noqa: PLR0913 - the arguments of the tasks, under diffusers' names

@@ -51,6 +51,7 @@ from videogen.models.wan.attention import (
     speaker_regions,
 )
 from videogen.models.wan.embedders import WanAudioProjection, WanConditionEmbedder, WanRotaryEmbed
+from videogen.models.wan.saved_config import for_diffusers
 
 # Kept in float32 whatever the compute dtype: noise levels, modulation, norms.
 FLOAT32_PARTS = ["time_embedder", "time_proj", "scale_shift_table", "norm1", "norm2", "norm3", "norm_x"]
@@ -305,10 +306,8 @@ class WanDiT(Network, ConfigMixin, PeftAdapterMixin, FromOriginalModelMixin, Att
         return cls.read_file(source, dtype_of(dtype or torch_dtype), target, said)
 
     def to_json_string(self) -> str:
-        """Return the config as JSON, under the name of diffusers' class where that can hold the model too."""
-        added = self.config.audio_dim is not None or self.config.inject_sample_info
-        text = super().to_json_string()
-        return text if added else text.replace(f'"{type(self).__name__}"', '"WanTransformer3DModel"')
+        """Return the config as JSON, as diffusers' class says it where that can hold the model too."""
+        return for_diffusers(super().to_json_string())
 
     def context_embedders(self) -> list[nn.Module]:
         """Return the embedders of text and, where there is one, of the image."""
