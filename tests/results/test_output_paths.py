@@ -25,6 +25,7 @@ from videogen.results.output_paths import (
     refuse_if_locked,
     reserve,
 )
+from videogen.tasks.options import OPTIONS
 
 FAIL, OVERWRITE, RESUME = OverwritePolicy(), OverwritePolicy(overwrite=True), OverwritePolicy(resume=True)
 
@@ -140,18 +141,19 @@ def test_suffixes(options, said):
 
 @pytest.mark.parametrize("name", ["output", "save_latents", "save_last_frame"])
 def test_several_videos_need_several_names(name):
-    said = complaint(check_pattern, Options(**{name: "a"}), shared={"a"}, fixed=None)
+    assert OPTIONS[name].names_result
+    said = complaint(check_pattern, Options(**{name: "a"}), [name], shared={"a"}, fixed=None)
     assert said == f"--{name} a: several videos need {{seed}} or {{index}} in it; or give --output_dir"
     for pattern in ("{seed}", "a{index}"):
-        check_pattern(Options(**{name: pattern}), shared={pattern}, fixed=None)
-    check_pattern(Options(**{name: "a"}), shared=(), fixed=None)
+        check_pattern(Options(**{name: pattern}), [name], shared={pattern}, fixed=None)
+    check_pattern(Options(**{name: "a"}), [name], shared=(), fixed=None)
 
 
 def test_resume_needs_a_name():
-    said = complaint(check_pattern, Options(save_latents="a"), shared=(), fixed="--resume")
+    said = complaint(check_pattern, Options(save_latents="a"), [], shared=(), fixed="--resume")
     assert said == "--resume: needs names that stay the same; give --output or --output_dir"
     for options in (Options(output="a"), Options(output_dir="a")):
-        check_pattern(options, shared=(), fixed="--resume")
+        check_pattern(options, [], shared=(), fixed="--resume")
 
 
 def test_default_names_are_the_next_free_ones(inside):

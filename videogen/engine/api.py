@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self, Unpack
 
 from videogen import files
 from videogen.engine.outcome import Outcome, finished_results, skipped
@@ -31,6 +31,9 @@ from videogen.results.progress import Report, Reporter, ignore
 from videogen.results.result import Result
 from videogen.tasks.options import OPTIONS
 from videogen.tasks.table import TASKS
+
+if TYPE_CHECKING:
+    from videogen.engine.typed import TaskName, VideoOptions
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +55,11 @@ class DryRun:
 
 
 def plan(
-    task: str, prompt: str | None = None, *, model: str | Path | None = None, **options: object
+    task: "TaskName | str",
+    prompt: str | None = None,
+    *,
+    model: str | Path | None = None,
+    **options: "Unpack[VideoOptions]",
 ) -> DryRun:
     """Check everything and decide everything, and make nothing.
 
@@ -72,14 +79,14 @@ def plan(
 
 
 def generate(
-    task: str,
+    task: "TaskName | str",
     prompt: str | None = None,
     *,
     model: str | Path | None = None,
     on_event: Callable[[Report], None] = ignore,
     overwrite: bool = False,
     resume: bool = False,
-    **options: object,
+    **options: "Unpack[VideoOptions]",
 ) -> Result:
     """Make one video and return it; without ``output=`` it goes where the command line puts it.
 
@@ -106,18 +113,21 @@ def generate(
 
 
 def stream(
-    task: str,
+    task: "TaskName | str",
     prompt: str | None = None,
     *,
     model: str | Path | None = None,
     overwrite: bool = False,
     resume: bool = False,
-    **options: object,
+    **options: "Unpack[VideoOptions]",
 ) -> "Stream":
     """Make one video, or one per seed with the model loaded once, in a thread; returns its reports.
 
     Args:
         task, prompt, model, overwrite, resume, options: as for ``generate``.
+
+    Raises:
+        VideoGenError: as for ``generate``, by the iterator and at the end of its ``with``, not by this call.
     """
     policy = OverwritePolicy(overwrite=overwrite, resume=resume)
 

@@ -50,6 +50,8 @@ from videogen.tasks.presets import preset_values
 from videogen.tasks.table import check_used, find, variant
 from videogen.tasks.task_spec import Files, TaskSpec
 
+NAMED = [option.name for option in OPTIONS.values() if option.names_result]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Item:
@@ -100,7 +102,7 @@ def make_plans(
         policy=policy,
         locks=locks,
         shard=shard,
-        shared=shared_patterns([draft.options for _, draft, _, _ in videos]),
+        shared=shared_patterns([draft.options for _, draft, _, _ in videos], NAMED),
         taken=set() if taken is None else taken,
         stamp=time.strftime("%Y-%m-%d_%H-%M-%S"),
     )
@@ -140,7 +142,7 @@ class _Place:
         """
         options, task, policy = draft.options, draft.task.name, self.policy
         fixed = "--resume" if policy.resume else "--shard" if self.shard != WHOLE else None
-        check_pattern(options, shared=self.shared, fixed=fixed)
+        check_pattern(options, NAMED, shared=self.shared, fixed=fixed)
         if not self.shard.holds(index):
             outputs = choose_output_paths(options, task=task, index=index, seed=seed, stamp=self.stamp)
             refuse_taken(outputs, options, self.taken)
