@@ -91,7 +91,7 @@ def _report(settings: RunSettings, output: Path | None) -> list[str]:
     assert settings.report is not None
     results = find_all("--report", settings.report)
     page = output or Path(settings.report).expanduser() / "report.html"
-    written = write_report(results, page, title=settings.report, overwrite=settings.overwrite)
+    written = write_report(results, page, title=page.parent.resolve().name, overwrite=settings.overwrite)
     if settings.json:
         return [json.dumps({"path": str(written[0]), "table": str(written[1]), "results": len(results)})]
     return [str(path) for path in written]

@@ -140,6 +140,15 @@ function step(frames) {
   seek((Math.round(longest().currentTime * fps) + frames + 0.01) / fps);
 }
 
+// Controls darken the picture, so with a mouse they are there only where it is, or the keyboard's focus.
+if (matchMedia("(hover: hover)").matches) {
+  document.querySelectorAll(".card video").forEach((video) => {
+    video.controls = false;
+    video.tabIndex = 0;
+    for (const come of ["pointerenter", "focus"]) video.addEventListener(come, () => { video.controls = true; });
+    for (const go of ["pointerleave", "blur"]) video.addEventListener(go, () => { video.controls = !video.paused; });
+  });
+}
 byId("controls").addEventListener("submit", (event) => event.preventDefault());
 byId("controls").addEventListener("input", arrange);
 cards.forEach((card, index) => card.querySelector(".pick").addEventListener("change", (event) => pick(index, event.target.checked)));
@@ -151,4 +160,3 @@ byId("forward").addEventListener("click", () => step(1));
 byId("position").addEventListener("input", (event) => seek(Number(event.target.value)));
 byId("close").addEventListener("click", () => byId("dialog").close());
 byId("dialog").addEventListener("close", () => { byId("both").replaceChildren(); });
-arrange();

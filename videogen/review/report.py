@@ -83,6 +83,7 @@ def write_report(
 
 def render(results: Sequence[Found], folder: Path, *, title: str) -> str:
     """Return the page over results, as it will be in a folder."""
+    results = sorted(results, key=lambda found: found.created, reverse=True)  # as the page says at first
     varying = _varying(results)
     limit = min(LARGEST_POSTER, POSTERS_BYTES // len(results))
     with ThreadPoolExecutor(WORKERS) as pool:
