@@ -54,8 +54,10 @@ def _diff(settings: RunSettings, output: Path | None) -> list[str]:
     one, other = (find("--diff", file) for file in settings.diff)
     if output is not None:
         outputs.check_output(output, outputs.VIDEO_SUFFIXES, overwrite=settings.overwrite)
-    likeness = compare.compare(one, other, output)
     written = [] if output is None else [str(output)]
+    if settings.dry_run:
+        return [*compare.option_lines(one, other), *written]
+    likeness = compare.compare(one, other, output)
     if settings.json:
         differing = {name: [first, second] for name, first, second in compare.differences(one, other)}
         content = {"files": list(settings.diff), "options": differing, **likeness.to_json()}
@@ -79,26 +81,30 @@ def _sheet(settings: RunSettings, output: Path | None) -> list[str]:
     arranged = sweep.arrange(results, names)
     for note in arranged.notes:
         logger.warning(note)
-    sweep.write_sweep(arranged, output)
+    if not settings.dry_run:
+        sweep.write_sweep(arranged, output)
     if settings.json:
         return [json.dumps({"path": str(output), "values": dict(zip(names, arranged.values, strict=True))})]
     return [str(output)]
 
 
 def _report(settings: RunSettings, output: Path | None) -> list[str]:
-    from videogen.review.report import write_report  # noqa: PLC0415 - numpy, PyAV, Jinja2
+    from videogen.review.report import check_report, write_report  # noqa: PLC0415 - numpy, PyAV, Jinja2
 
     assert settings.report is not None
     results = find_all("--report", settings.report)
     page = output or Path(settings.report).expanduser() / "report.html"
-    written = write_report(results, page, title=page.parent.resolve().name, overwrite=settings.overwrite)
+    check_report(page, overwrite=settings.overwrite)
+    if settings.dry_run:
+        return [str(page)]
+    written = write_report(results, page, title=page.parent.resolve().name)
     if settings.json:
         return [json.dumps({"path": str(written[0]), "table": str(written[1]), "results": len(results)})]
     return [str(path) for path in written]
 
 
 Answer = Callable[[RunSettings, Path | None], list[str]]
-COMMON = ("json", "verbose", "quiet", "progress", "config")
+COMMON = ("json", "verbose", "quiet", "progress", "config", "dry_run")
 # Command -> what answers it, and the flags that it uses besides ``COMMON``.
 COMMANDS: dict[str, tuple[Answer, tuple[str, ...]]] = {
     "show": (_show, ()),

@@ -18,6 +18,7 @@ from videogen.errors import InputError
 from videogen.media import output_formats
 from videogen.results.output_paths import check_writable, kind_of
 from videogen.review.found import Found
+from videogen.review.outputs import make_folder
 from videogen.review.poster import Poster, poster_of
 from videogen.review.settings import changed_options, shown, values_of
 from videogen.review.show import time_and_memory
@@ -55,27 +56,32 @@ class Card:
     options: dict[str, str]
 
 
-def write_report(
-    results: Sequence[Found], page: Path, *, title: str, overwrite: bool = False
-) -> tuple[Path, Path]:
-    """Write the page, and the table beside it; returns their paths.
+def check_report(page: Path, *, overwrite: bool) -> None:
+    """Refuse a page that cannot be written, before anything is read.
 
     What is there is replaced if it is an earlier report.
 
     Raises:
-        InputError: something else is there, or the folder cannot be written.
-        OutputError: they cannot be written.
+        InputError: another suffix, something else is there, or the folder cannot be written.
     """
-    table = page.with_name(TABLE)
     if page.suffix.lower() != ".html":
         raise InputError("--output", page, "must end in .html", f"try {page.with_suffix('.html').name}")
-    for path, mark in ((page, GENERATOR), (table, ",".join(FACTS))):
+    for path, mark in ((page, GENERATOR), (page.with_name(TABLE), ",".join(FACTS))):
         if path.is_dir() or (path.exists() and not overwrite and mark not in _beginning(path)):
             fix = "add --overwrite, or --output with another name"
             raise InputError(FLAG, path, "exists, and is no earlier report", fix)
     check_writable(FLAG, page.parent)
+
+
+def write_report(results: Sequence[Found], page: Path, *, title: str) -> tuple[Path, Path]:
+    """Write the page, and the table beside it; returns their paths.
+
+    Raises:
+        OutputError: they cannot be written.
+    """
+    table = page.with_name(TABLE)
+    make_folder(page)
     with files.writing(page):
-        page.parent.mkdir(parents=True, exist_ok=True)
         files.write_text(page, render(results, page.parent, title=title))
         files.write_text(table, to_csv(results, page.parent))
     return page, table

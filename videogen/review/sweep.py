@@ -68,7 +68,9 @@ def arrange(results: Sequence[Found], names: Sequence[str]) -> Sweep:
         cells[cell] = found
     sweep = Sweep(names=tuple(names), values=values, cells=cells, notes=())
     empty = [cell for cell in sweep.order if cell not in cells]
-    notes = [f"{len(results) - len(used)} results have no {' or '.join(names)}"] * (len(used) < len(results))
+    notes = [f"{len(results) - len(used)} of {len(results)} results have no {' or '.join(names)}"] * (
+        len(used) < len(results)
+    )
     notes += [f"no result for {_said(sweep, empty)}"] if empty else []
     several = [cell for cell, count in twice.items() if count > 1]
     notes += (
