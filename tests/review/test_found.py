@@ -16,8 +16,10 @@ def test_a_result_is_found_from_any_of_its_files(tmp_path, name):
     frames = frames_of(1)[:1] if name == "still.png" else None
     path = write_result(tmp_path, name, frames=frames, request={"seed": 7})
     stem = name.partition(".")[0]
-    (tmp_path / f"{stem}.sheet.png").write_bytes(b"")
-    for file in (path, tmp_path / f"{stem}.json", tmp_path / f"{stem}.sheet.png"):
+    beside = [tmp_path / f"{stem}{ending}" for ending in (".json", ".sheet.png", ".preview.webp")]
+    for file in beside[1:]:
+        file.write_bytes(b"")
+    for file in (path, *beside):
         found = find("--show", str(file))
         assert (found.path, found.seed, found.embedded) == (path, 7, False)
         assert found.sheet == tmp_path / f"{stem}.sheet.png"

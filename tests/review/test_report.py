@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -115,6 +116,18 @@ def test_prompts_and_names_are_data(folder):
     assert not page.all("b")
     assert not page.all("i")
     assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
+
+
+def test_a_name_may_be_no_utf8(tmp_path):
+    name = os.fsdecode(b"caf\xe9.npy")
+    write_result(tmp_path, name, record={"output": "plain"})
+    (record,) = tmp_path.glob("*.json")
+    record.write_text(record.read_text().replace('"output": "plain"', '"output": null'))
+    results = find_all("--report", str(tmp_path))
+    text = report.render(results, tmp_path, title="")
+    assert "caf%E9.npy" in text
+    assert "caf\ufffd.npy" in text
+    assert "caf\ufffd.npy" in report.to_csv(results, tmp_path)
 
 
 def test_a_video_that_is_damaged_has_no_picture(folder, caplog):

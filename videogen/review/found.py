@@ -17,7 +17,7 @@ from videogen.media.output_formats import SUFFIXES, WITH_SOUND
 from videogen.results import sidecar
 
 NO_RESULT = "give a result of videogen (.mp4, .gif, .png ...), or the .json beside it"
-SHEET = ".sheet.png"
+SHEET, PREVIEW = ".sheet.png", ".preview.webp"  # of files beside a result, behind its name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +94,7 @@ class Found:
 
 
 def find(flag: str, file: str) -> Found:
-    """Return the result that a file belongs to: the video itself, its record or its contact sheet.
+    """Return the result that a file belongs to: the video, its record, contact sheet or preview.
 
     Raises:
         InputError: no such file, or nothing of videogen's is known of it.
@@ -103,8 +103,9 @@ def find(flag: str, file: str) -> Found:
     if not path.exists():
         raise InputError(flag, file, "no such file", NO_RESULT)
     found = _of_record(path) if path.suffix.lower() == ".json" else _of_video(path)
-    if found is None and path.name.endswith(SHEET):
-        found = _of_record(path.with_name(f"{path.name.removesuffix(SHEET)}.json"))
+    ending = next((ending for ending in (SHEET, PREVIEW) if path.name.endswith(ending)), None)
+    if found is None and ending:
+        found = _of_record(path.with_name(f"{path.name.removesuffix(ending)}.json"))
     if found is None:
         raise InputError(flag, file, "is no result of videogen, or its record is gone", NO_RESULT)
     return found

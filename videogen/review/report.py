@@ -116,7 +116,7 @@ def to_csv(results: Sequence[Found], folder: Path) -> str:
     writer.writerow([*FACTS, "seconds", "seconds_per_step", "gpu_bytes", "ram_bytes", *options])
     for found in results:
         request = found.request
-        facts = [_relative(found.path, folder), found.created.isoformat(timespec="seconds")]
+        facts = [_name(found.path, folder), found.created.isoformat(timespec="seconds")]
         facts += [shown(request.get(name, "")) for name in ("task_type", "model_id")]
         facts += [str(found.seed), found.prompt]
         numbers = [*((name,) for name in FACTS[-4:]), ("seconds", "total")]
@@ -134,10 +134,10 @@ def _card(found: Found, poster: Poster, folder: Path, varying: Iterable[str]) ->
     took, memory = time_and_memory(found)
     request = found.request
     return Card(
-        name=_relative(found.path, folder),
-        url=quote(_relative(found.path, folder)),
+        name=_name(found.path, folder),
+        url=_url(found.path, folder),
         kind=mime.partition("/")[0],
-        sheet=quote(_relative(found.sheet, folder)) if found.sheet else "",
+        sheet=_url(found.sheet, folder) if found.sheet else "",
         poster=poster,
         prompt=found.prompt,
         task=shown(request.get("task_type", "")),
@@ -165,8 +165,14 @@ def _varying(results: Sequence[Found]) -> list[str]:
     return [name for name in names if name not in everywhere or len(values_of(name, results)) > 1]
 
 
-def _relative(path: Path, folder: Path) -> str:
-    return Path(os.path.relpath(path, folder)).as_posix()
+def _url(path: Path, folder: Path) -> str:
+    """Return a path as seen from a folder, as a link."""
+    return quote(os.fsencode(Path(os.path.relpath(path, folder)).as_posix()))
+
+
+def _name(path: Path, folder: Path) -> str:
+    """Return a path as seen from a folder; bytes that are no UTF-8 are shown as such."""
+    return os.fsencode(Path(os.path.relpath(path, folder)).as_posix()).decode(errors="replace")
 
 
 def _beginning(path: Path) -> str:
