@@ -116,7 +116,8 @@ def test_diff(cli, results):
         ("--diff 1.mp4", "--diff 1.mp4: compares two results, and 1 are named; for example --diff a.mp4"),
         ("--diff 1.mp4 text.txt", "--diff text.txt: is no result of videogen"),
         ("--diff 1.mp4 2.mp4 --output x.txt", "--output x.txt: must end in .mp4, .mov"),
-        ("--diff 1.mp4 2.mp4 --output 1.mp4", "--output 1.mp4: exists already; add --overwrite"),
+        ("--diff 1.mp4 2.mp4 --output 1.mp4", "--output 1.mp4: is one of the results themselves"),
+        ("--diff 1.mp4 2.mp4 --output text.mp4", "--output text.mp4: exists already; add --overwrite"),
         ("--diff gone.json 2.mp4", "--diff gone.mp4: its record is there, but the video is gone"),
         ("--sheet .", "--sheet .: needs options to arrange by; give --rows or --columns"),
         ("--sheet . --rows shfit", "--rows shfit: is not an option; nearest shift"),
@@ -138,6 +139,7 @@ def test_diff(cli, results):
 )
 def test_bad_input(cli, results, words, complaint):
     (results / "text.txt").write_text("no result")
+    (results / "text.mp4").write_text("mine")
     (results / "empty").mkdir()
     write_result(results, "gone.mp4").unlink()
     finished = cli(*words.split())

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tests.review.results import frames_of, write_result
+from videogen.errors import InputError
 from videogen.review.compare import compare, option_lines
 from videogen.review.found import find
 from videogen.review.quality import psnr, ssim
@@ -54,6 +55,12 @@ def test_another_length_and_size(pair, tmp_path):
     assert side.shape == (5, 48, 128, 3)
     np.testing.assert_array_equal(side[:, :, :64], one)
     np.testing.assert_array_equal(side[3, :, 64:], side[2, :, 64:])
+
+
+def test_a_video_without_room_for_a_window(pair):
+    one, other = pair(frames_of(1, size=(16, 4)), frames_of(1))
+    with pytest.raises(InputError, match="is 16x4 pixels, and windows of 7x7 are compared"):
+        compare(one, other, None)
 
 
 def test_options(pair):

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from videogen.cli.sources import Asked
@@ -12,7 +12,6 @@ from videogen.tasks.option import typed
 from videogen.tasks.options import OPTIONS, RunSettings
 
 logger = logging.getLogger("videogen")
-Values = Mapping[str, object]
 
 
 def review_of(asked: Asked) -> list[str] | None:
@@ -53,7 +52,7 @@ def _diff(settings: RunSettings, output: Path | None) -> list[str]:
         raise InputError("--diff", " ".join(settings.diff), what, "for example --diff a.mp4 b.mp4")
     one, other = (find("--diff", file) for file in settings.diff)
     if output is not None:
-        outputs.check_output(output, outputs.VIDEO_SUFFIXES, overwrite=settings.overwrite)
+        outputs.check_output(output, outputs.VIDEO_SUFFIXES, (one, other), overwrite=settings.overwrite)
     written = [] if output is None else [str(output)]
     if settings.dry_run:
         return [*compare.option_lines(one, other), *written]
@@ -77,7 +76,7 @@ def _sheet(settings: RunSettings, output: Path | None) -> list[str]:
     names = list(dict.fromkeys(axis(flag, given, results) for flag, given in axes.items() if given))
     if output is None:
         output = Path(settings.sheet).expanduser() / f"sheet_{'_'.join(names)}.png"
-    outputs.check_output(output, (".png", *outputs.VIDEO_SUFFIXES), overwrite=settings.overwrite)
+    outputs.check_output(output, (".png", *outputs.VIDEO_SUFFIXES), results, overwrite=settings.overwrite)
     arranged = sweep.arrange(results, names)
     for note in arranged.notes:
         logger.warning(note)

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
+from videogen.errors import InputError
 from videogen.files import Record
 from videogen.media.shown import scaled
 from videogen.media.video_writer import PendingFile
 from videogen.review.found import Found
 from videogen.review.frames import open_frames
 from videogen.review.outputs import new_video
-from videogen.review.quality import psnr, ssim
+from videogen.review.quality import WINDOW, psnr, ssim
 from videogen.review.settings import differences, shown
 
 FLAG = "--diff"
@@ -42,16 +43,16 @@ class Likeness:
 
     def lines(self) -> list[str]:
         """Return it as it is printed."""
-        summary = self.to_json()
+        summary, notes = self.to_json(), [f"note       {note}" for note in self.notes]
         if summary["psnr"] is None:
-            return [f"frames     all {summary['frames']} are equal", *self.notes]
+            return [f"frames     all {summary['frames']} are equal", *notes]
         equal = f"; {summary['equal_frames']} of {summary['frames']} frames are equal"
         return [
             "PSNR       min {min:.2f} dB, mean {mean:.2f} dB".format(**summary["psnr"])
             + (f" of the others{equal}" if summary["equal_frames"] else ""),
             "SSIM       min {min:.4f}, mean {mean:.4f}".format(**summary["ssim"]),
             f"worst      frame {summary['worst_frame']} of {summary['frames']}",
-            *(f"note       {note}" for note in self.notes),
+            *notes,
         ]
 
 
@@ -80,6 +81,9 @@ def compare(one: Found, other: Found, output: Path | None) -> Likeness:
             if not index and left.shape != right.shape:
                 sizes = f"{width}x{height} and {right.shape[1]}x{right.shape[0]}"
                 notes.append(f"they are {sizes} pixels; the second is scaled to the first")
+            if min(height, width) < WINDOW:
+                what = f"is {width}x{height} pixels, and windows of {WINDOW}x{WINDOW} are compared"
+                raise InputError(FLAG, one.path, what, "give larger videos")
             right = scaled(right, (width, height))
             if index < shortest:
                 scores[0].append(psnr(left, right))

@@ -1,6 +1,6 @@
 """Where pictures and videos about results go."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,13 +11,16 @@ from videogen.errors import InputError
 from videogen.media.output_formats import FILES
 from videogen.media.video_writer import PendingFile, open_writer
 from videogen.results.output_paths import check_writable
+from videogen.review.found import Found
 
 VIDEO_SUFFIXES = tuple(f".{kind}" for kind in FILES)
 USUAL_FPS = 24
 
 
-def check_output(output: Path, suffixes: tuple[str, ...], *, overwrite: bool) -> None:
-    """Refuse an output that cannot be written, before anything is read.
+def check_output(
+    output: Path, suffixes: tuple[str, ...], results: Iterable[Found], *, overwrite: bool
+) -> None:
+    """Refuse an output that cannot be written, or is one of the results, before anything is read.
 
     Raises:
         InputError: another suffix, something is there already, or the folder cannot be written.
@@ -27,6 +30,8 @@ def check_output(output: Path, suffixes: tuple[str, ...], *, overwrite: bool) ->
         raise InputError("--output", output, f"must end in {', '.join(suffixes)}", fix)
     if output.is_dir():
         raise InputError("--output", output, "is a folder", "choose another name")
+    if output.resolve() in {found.path.resolve() for found in results}:
+        raise InputError("--output", output, "is one of the results themselves", "choose another name")
     if output.exists() and not overwrite:
         raise InputError("--output", output, "exists already", "add --overwrite, or choose another name")
     check_writable("--output", output.parent)
