@@ -45,7 +45,7 @@ def test_a_record_is_not_taken_for_another_result_of_the_same_name(tmp_path):
         find("--show", str(tmp_path / "a.npy"))
 
 
-def test_all_results_below_a_folder(tmp_path):
+def test_all_results_below_a_folder(tmp_path, caplog):
     write_result(tmp_path, "b.mp4")
     write_result(tmp_path, "one/a.gif")
     write_result(tmp_path, "one/two/frames")
@@ -58,6 +58,7 @@ def test_all_results_below_a_folder(tmp_path):
     found = find_all("--report", str(tmp_path))
     names = [one.path.relative_to(tmp_path).as_posix() for one in found]
     assert names == ["b.mp4", "one/a.gif", "one/two/frames"]
+    assert "1 records whose video is gone are left out" in caplog.text
 
 
 def test_a_record_cannot_name_a_file_elsewhere(tmp_path):

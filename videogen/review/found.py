@@ -3,6 +3,7 @@
 Records may come from others: no value is taken for what it should be.
 """
 
+import logging
 import math
 import os
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,8 @@ from videogen.errors import InputError
 from videogen.files import Record
 from videogen.media.output_formats import SUFFIXES, WITH_SOUND
 from videogen.results import sidecar
+
+logger = logging.getLogger(__name__)
 
 NO_RESULT = "give a result of videogen (.mp4, .gif, .png ...), or the .json beside it"
 SHEET, PREVIEW = ".sheet.png", ".preview.webp"  # of files beside a result, behind its name
@@ -120,7 +123,10 @@ def find_all(flag: str, folder: str) -> list[Found]:
     root = Path(folder).expanduser()
     if not root.is_dir():
         raise InputError(flag, folder, "no such folder", "give a folder with results")
-    results = {found.path: found for file in _files(root) if (found := _listed(file)) is not None}
+    listed = {found.path: found for file in _files(root) if (found := _listed(file)) is not None}
+    results = {path: found for path, found in listed.items() if path.exists() and path != found.sidecar}
+    if gone := len(listed) - len(results):
+        logger.warning("%s %s: %d records whose video is gone are left out", flag, folder, gone)
     if not results:
         what = "holds no results of videogen (videos with the .json beside them)"
         raise InputError(flag, folder, what, "give the folder that --output or --output_dir named")
@@ -137,8 +143,7 @@ def _files(root: Path) -> Iterator[Path]:
 def _listed(file: Path) -> Found | None:
     """Return the result of a record, or of a video that has lost it."""
     suffix = file.suffix.lower()
-    found = _of_record(file) if suffix == ".json" else _of_video(file) if suffix in WITH_SOUND else None
-    return found if found is not None and found.path.exists() else None
+    return _of_record(file) if suffix == ".json" else _of_video(file) if suffix in WITH_SOUND else None
 
 
 def _of_record(file: Path) -> Found | None:
