@@ -26,6 +26,7 @@ from videogen.cli.parser import parse
 from videogen.cli.process_end import discard_stdout, end, open_missing_streams
 from videogen.cli.published import translate
 from videogen.cli.renderers import INTERRUPTED
+from videogen.cli.review import review_of
 from videogen.cli.sources import Asked, gather
 from videogen.cli.task_choice import published_task, with_task
 from videogen.engine import third_party
@@ -207,6 +208,9 @@ def _command(arguments: list[str], work: Work, about: Program | None, reporter: 
 def _generate(asked: Asked, workdir: Path, reporter: Reporter) -> int:
     """Make the videos, or say what would be made."""
     settings = asked.settings
+    if (said := review_of(asked)) is not None:
+        say(said)
+        return 0
     if settings.caption_only:
         values = with_task(asked.values)
         say([caption(Options.of(merge(defaults(), values)), workdir, dry_run=settings.dry_run)])
