@@ -37,6 +37,7 @@ vae_dtype embedding_cache save_last_frame num_videos no_vlm concat audio_track i
 neg_prompt i2v_resolution i2v_image_path use_cpu_offload save_path
 codec crf video_colors
 transformer text_encoder vae quantize
+preview_every vae_preview status
 """
 
 
