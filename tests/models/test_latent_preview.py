@@ -47,9 +47,9 @@ def test_a_table_in_the_model_folder_goes_first(tmp_path):
 
 def test_frames_become_small_pictures():
     frames = small(iter([torch.full((3, 60, 104), 0.6), torch.full((3, 60, 104), float("nan"))]))
-    assert (frames.shape, frames.dtype) == ((2, 185, 320, 3), torch.uint8)
+    assert (frames.shape, frames.dtype) == ((2, 148, 256, 3), torch.uint8)
     assert frames.flatten(1).unique(dim=1)[:, 0].tolist() == [153, 0]
-    assert small(iter([torch.zeros(3, 720, 1280)])).shape == (1, 180, 320, 3)
+    assert small(iter([torch.zeros(3, 720, 1280)])).shape == (1, 144, 256, 3)
 
 
 class FoldedVae:

@@ -19,7 +19,7 @@ from videogen.tasks.config import Config
 from videogen.tasks.geometry import TIME_STRIDE
 
 TABLE_FILE = "preview.json"  # in a model folder, in place of a published table
-SIDE = 320  # pixels of a preview's longer side
+SIDE = 256  # pixels of a preview's longer side
 
 
 class Decoder(Protocol):
