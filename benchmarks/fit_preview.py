@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from videogen.checkpoints import resolve
 from videogen.checkpoints.layouts import Checkpoint
+from videogen.engine.load import fetch
 from videogen.errors import VideoGenError
 from videogen.files import write_json
 from videogen.models.components import plan_component
@@ -117,11 +118,16 @@ def find(model: str) -> Checkpoint:
     for task in TASKS.values():
         try:
             found = resolve.locate(model, None, task)
+            found = fetch(found, task) if found.tiny else found
         except VideoGenError as error:
             why = error
         else:
-            return found
-    raise why
+            break
+    else:
+        raise why
+    if found.folder is None:
+        raise VideoGenError(f"--model {model}: not on this machine; download it, or give a folder")
+    return found
 
 
 def main() -> None:
@@ -133,7 +139,6 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     args = parser.parse_args()
     checkpoint, device = find(args.model), choose_device(args.device)
-    assert checkpoint.folder is not None
     plan = plan_component(checkpoint.components["vae"], checkpoint.place("vae"))
     vae: Any = plan.load_weights(torch.float32, device)
     seen, others = (
@@ -146,7 +151,7 @@ def main() -> None:
         for name, values in (("factors", decoder.factors), ("bias", decoder.bias[None]))
     }
     reached = round(correlation(vae, decoder, others), 3)
-    out = args.out or checkpoint.folder / TABLE_FILE
+    out = args.out or Path(checkpoint.folder or "") / TABLE_FILE
     write_json(out, {"factors": table["factors"], "bias": table["bias"][0], "correlation": reached})
     print(f"{out}: correlation {reached} with what the VAE decodes of {len(others)} other videos")
 

@@ -42,7 +42,7 @@ def check_tiny_autoencoder(path: Path, given: str, channels: int) -> None:
     found = decoder_sizes(path, component_shapes(path))
     if found.channels != channels:
         what = f"is for latents of {found.channels} channels, and the model's have {channels}"
-        fix = "taew2_1 is for Wan2.1 and A14B, taew2_2 for Wan2.2 5B, taehv for HunyuanVideo"
+        fix = "docs/progress.md says which is for which model"
         raise CheckpointError(f"{FLAG} {given}: {what}; {fix}")
 
 

@@ -72,9 +72,10 @@ def write_previews(plan: Plan, pipeline: VideoPipeline) -> Iterator[None]:
 
 def _decoder(plan: Plan, pipeline: VideoPipeline) -> Decoder | None:
     """Return what decodes the previews of a plan's video; without any the user is told how to get it."""
-    if plan.options.vae_preview is not None:
-        return load_tiny_decoder(plan.options.vae_preview.path, pipeline._execution_device)
+    decoder: Decoder | None
     try:
+        if plan.options.vae_preview is not None:
+            return load_tiny_decoder(plan.options.vae_preview.path, pipeline._execution_device)
         decoder = latent_preview.linear_decoder(pipeline.vae.config, plan.checkpoint.folder)
     except CheckpointError as error:
         logger.warning("no previews: %s", one_line(error))

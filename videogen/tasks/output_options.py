@@ -53,6 +53,6 @@ class Watching:
     """Where a program sees how far the run is."""
 
     status: str | None = row(types.file_path,
-        "keep a JSON file that says how far the run is; with --jobs one beside the outputs unless given",
+        "keep a JSON file that says how far the run is; a list of videos has one beside them anyway",
         metavar="FILE.json", about_run=True)
 # fmt: on
