@@ -79,7 +79,7 @@ def test_latents_are_those_of_diffusers(pipeline, images, end):
         generator=torch.Generator().manual_seed(4),
         output_type="latent",
     ).frames
-    torch.testing.assert_close(made, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(made, expected, rtol=0, atol=2e-5)  # float32, latents up to 5.6
     used = [bool(level >= 1000 * BOUNDARY) for level in scheduler.timesteps]
     assert {*used} == {True, False}, "both experts must work"
 
