@@ -81,3 +81,15 @@ def test_a_fitted_table_shows_what_the_vae_decodes():
     assert correlation(vae, decoder, others) > 0.8
     shuffled = LinearDecoder(decoder.factors.roll(1, 0), decoder.bias)
     assert correlation(vae, shuffled, others) < 0.8
+
+
+@pytest.mark.parametrize("key", ["factors", "bias"])
+def test_odd_tables_are_refused(tmp_path, key):
+    odd = (None, True, -1, 1.5, float("inf"), "many", "", [], [[2]], {}, [1] * 10**4)
+    odd += ([[[1]] * 3] * 16, [["a"] * 3] * 16, [[10**400] * 3] * 16, [[None] * 3] * 16)
+    for value in odd:
+        table = {"factors": [[0.0] * 3] * 16, "bias": [0.0] * 3, key: value}
+        (tmp_path / "preview.json").write_text(json.dumps(table))
+        with pytest.raises(CheckpointError) as refused:
+            linear_decoder(WAN21, tmp_path)
+        assert len(str(refused.value)) < 1000
