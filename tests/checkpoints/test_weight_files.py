@@ -11,7 +11,6 @@ from videogen.checkpoints.json_files import read_json
 from videogen.checkpoints.tensor_headers import check, tensor_infos, tensor_shapes
 from videogen.checkpoints.weight_files import find
 from videogen.errors import CheckpointError
-from videogen.media.file_contents import other_content
 
 WHOLE = "diffusion_pytorch_model"
 
@@ -156,13 +155,6 @@ def test_a_truncated_file_says_how_much_is_there(tmp_path):
     (tmp_path / "w.safetensors").write_bytes(whole[:1500])
     with pytest.raises(CheckpointError, match=rf"1,500 of its {len(whole):,} bytes are there"):
         check(tmp_path / "w.safetensors")
-
-
-def test_a_download_of_aria2_is_not_finished(tmp_path):
-    write(tmp_path, "w.safetensors")
-    assert other_content(tmp_path / "w.safetensors") is None
-    (tmp_path / "w.safetensors.aria2").write_bytes(b"x")
-    assert "did not finish" in other_content(tmp_path / "w.safetensors")
 
 
 @pytest.mark.parametrize("zipped", [True, False])

@@ -6,38 +6,14 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
-import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import load_file, save_file
 
+from tests.commands import R2V, ROBOT, command, everything_below
 from tests.conftest import GOLDEN, REFS, ROOT
 from videogen.planning.option_rules import PACKAGES
-
-R2V = GOLDEN / "skyreels_v3/checkpoint-r2v"
-ROBOT = str(REFS / "robot.png")
-
-BASE = {
-    "task_type": "reference_to_video",
-    "model_id": "tiny",
-    "prompt": "a robot waves",
-    "ref_imgs": ROBOT,
-    "output": "out.mp4",
-}
-
-
-def command(changes: dict[str, object]) -> list[str]:
-    """Arguments of BASE with changes; None leaves a flag out, True is a switch."""
-    words: list[str] = []
-    for name, value in {**BASE, **changes}.items():
-        if value is not None:
-            words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
-    return words
 
 
 def setting_up(folder: Path) -> None:
@@ -209,6 +185,9 @@ CASES: dict[str, tuple[dict[str, object], int, str]] = {
     "output and folder": ({"output_dir": "d"}, 2, "--output: not together with --output_dir"),
     "long name": ({"output": "x" * 230 + ".mp4"}, 2, "names may have 200 bytes; choose a shorter one"),
     "latents suffix": ({"save_latents": "x.pt"}, 2, "--save_latents x.pt: must end in .safetensors"),
+    "open brace": ({"output": "x{seed.mp4"}, 2, r"--output x\{seed.mp4: has a \{ without a \}; .*\{seed\}"),
+    "stray brace": ({"output": "seed}/x_{seed}.mp4"}, 2, r"has a \} without a \{"),
+    "open brace of latents": ({"save_latents": "{{seed}.safetensors"}, 2, "--save_latents .*without"),
     "many without a mark": ({"seed": "1,2"}, 2, "--output out.mp4: several videos need {seed} or {index}"),
     "resume without a name": (
         {"output": None, "resume": True},
@@ -247,6 +226,16 @@ CASES: dict[str, tuple[dict[str, object], int, str]] = {
     ),
     "model is a file": ({"model_id": "./a_file"}, 3, "is a file, not a model folder"),
     "empty model": ({"model_id": "empty_model"}, 3, "is empty; reference_to_video needs transformer/ vae/"),
+    "model is this folder": (
+        {"model_id": "."},
+        3,
+        r"--model_id \. \(/.*\): is not a model folder; nearest \w+$",
+    ),
+    "model is /proc": (
+        {"model_id": "/proc/self/fdinfo"},
+        3,
+        "--model_id /proc/self/fdinfo: is not a model folder; .*, or the hub id Skywork/SkyReels-V3-R2V-14B$",
+    ),
     "no vae": ({"model_id": "no_vae"}, 3, "incomplete diffusers folder; missing vae/"),
     "another model": (
         {"model_id": GOLDEN / "skyreels_v3/checkpoint-v2v"},
@@ -265,10 +254,6 @@ def workplace(tmp_path, monkeypatch):
     setting_up(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def everything_below(folder: Path) -> set[str]:
-    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -312,122 +297,3 @@ def test_every_complaint_comes_before_any_framework(workplace):
         assert code == CASES[name][1]
         assert not heavy, (name, heavy)
         assert seconds < 3, name
-
-
-# -- downloads ------------------------------------------------------------------------------------------
-
-
-class _Server(BaseHTTPRequestHandler):
-    def do_GET(self):
-        if self.path == "/stall":
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(b"x")
-            self.wfile.flush()
-            time.sleep(4)
-            return
-        if self.path == "/drip":
-            self.send_response(200)
-            self.end_headers()
-            for _ in range(500):
-                self.wfile.write(b"x")
-                self.wfile.flush()
-                time.sleep(0.02)
-            return
-        if self.path == "/ftp":
-            self.send_response(302)
-            self.send_header("Location", "ftp://127.0.0.1/a.png")
-            self.end_headers()
-            return
-        answers = {"/text": b"hello", "/robot.png": (REFS / "robot.png").read_bytes(), "/empty": b""}
-        self.send_response(200 if self.path in (*answers, "/large", "/endless") else 404)
-        if self.path == "/large":
-            self.send_header("Content-Length", str(10**12))
-        self.end_headers()
-        self.wfile.write(answers.get(self.path, b""))
-        if self.path == "/endless":
-            for _ in range(200):
-                self.wfile.write(b"x" * 1_000_000)
-
-    def log_message(self, *args):
-        pass
-
-
-class _QuietServer(ThreadingHTTPServer):
-    def handle_error(self, request, client_address):
-        """A client that hangs up is what the tests are about."""
-
-
-@pytest.fixture(scope="module")
-def server():
-    httpd = _QuietServer(("127.0.0.1", 0), _Server)
-    threading.Thread(target=httpd.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{httpd.server_port}"
-    httpd.shutdown()
-
-
-@pytest.mark.parametrize(
-    ("path", "timeout", "message"),
-    [
-        ("stall", 0.5, "stalled for 0.5 s; raise --download_timeout"),
-        ("drip", 0.2, "did not arrive in 2 s"),
-        ("large", 5, "larger than 100 MB"),
-        ("endless", 5, "larger than 100 MB"),
-        ("text", 5, "is not an image"),
-        ("empty", 5, "is empty"),
-        ("missing", 5, "the server answered 404"),
-        ("ftp", 5, "could not be downloaded"),
-    ],
-)
-def test_downloads_that_do_not_work_out(cli, workplace, server, path, timeout, message):
-    before = everything_below(workplace)
-    finished = cli(*command({"ref_imgs": f"{server}/{path}", "download_timeout": timeout}))
-    assert finished.code == 2
-    assert message in finished.complaint
-    assert everything_below(workplace) == before
-
-
-def test_a_download_that_works_out(cli, workplace, server):
-    finished = cli(*command({"ref_imgs": f"{server}/robot.png", "dry_run": True, "json": True}))
-    assert finished.code == 0, finished.err
-    assert json.loads(finished.out)["request"]["ref_imgs"] == [f"{server.rpartition(':')[0]}/robot.png"]
-
-
-# -- what is inside checkpoint files ----------------------------------------------------------------------
-
-
-def broken_model(folder: Path, change) -> Path:
-    model = shutil.copytree(R2V, folder / "model")
-    file = next((model / "transformer").glob("*00001*.safetensors"))
-    tensors = load_file(file)
-    change(tensors)
-    save_file(tensors, file)
-    return model
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda tensors: tensors.pop("patch_embedding.bias"), "missing patch_embedding.bias"),
-        (lambda tensors: tensors.update(surprise=torch.zeros(1)), "unexpected surprise"),
-        (
-            lambda tensors: tensors.update({"patch_embedding.bias": torch.zeros(2)}),
-            r"patch_embedding.bias is [2], expected [56]",
-        ),
-    ],
-)
-def test_tensors_that_do_not_fit(cli, workplace, change, message):
-    model = broken_model(workplace, change)
-    before = everything_below(workplace)
-    finished = cli(*command({"model_id": model}))
-    assert finished.code == 3
-    assert message in finished.complaint
-    assert everything_below(workplace) == before
-
-
-def test_a_text_file_as_tokenizer(cli, workplace):
-    model = shutil.copytree(R2V, workplace / "model")
-    (model / "tokenizer/tokenizer.json").write_text("what?")
-    finished = cli(*command({"model_id": model}))
-    assert finished.code == 3
-    assert "tokenizer.json: is no JSON, or not all of it; download it again" in finished.complaint

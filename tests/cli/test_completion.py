@@ -38,7 +38,11 @@ def test_flags_values_and_files(complete):
 
 
 def test_zsh_and_the_chain(cli, capsys):
-    assert cli("--completion", "zsh").out.startswith("#compdef videogen\n")
+    zsh = cli("--completion", "zsh").out
+    assert zsh.startswith("#compdef videogen\n")
+    (lora,) = (line for line in zsh.splitlines() if "--lora[" in line)
+    assert lora.endswith(r':PATH|URL|OWNER/REPO\:FILE[\:scale[\:high|low]]:_files"')  # a plain colon ends it
+    assert lora.lstrip().startswith('"*--lora')  # it may be given again
     assert chain(["--completion", "bash"]) == 0
     out = capsys.readouterr().out
     assert "videogen-continuous" in out

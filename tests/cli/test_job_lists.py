@@ -275,3 +275,69 @@ def test_a_video_that_fails_does_not_stop_the_stream(cli, tmp_path, monkeypatch)
     monkeypatch.setattr("sys.stdin", io.StringIO('{"prompt": "a", "seed": [1, 2]}\n'))
     again = cli(*RUN, "--jobs", "-", "--output_dir", tmp_path, "--resume", "--dry_run", "--json")
     assert len(again.out.splitlines()) == 2
+
+
+def test_a_table_from_stdin_is_read_row_by_row(cli, tmp_path, monkeypatch):
+    text = """# a note
+prompt,seed, shift
+"a cat,
+on a wall",5,3
+
+a dog,6
+a bird,minus,
+# another
+"fo"x,8,
+a fish,7,
+"""
+    monkeypatch.setattr("sys.stdin", io.StringIO(text))
+    words = (*RUN, "--jobs", "-", "--output_dir", tmp_path / "made", "--json")
+    finished = cli(*words, "--dry_run")
+    assert finished.code == 1
+    first, ragged, minus, fox, last = [json.loads(line) for line in finished.out.splitlines()]
+    assert first["request"]["prompt"] == "a cat,\non a wall"
+    assert (first["request"]["seed"], first["request"]["shift"]) == (5, 3)
+    assert ragged["error"] == (
+        "--jobs - line 6: has 2 cells, and the first row has 3; quote a cell that has commas or tabs in it"
+    )
+    assert minus["error"].startswith("--jobs - line 7: --seed minus")
+    assert fox["error"].startswith("--jobs - line 9: is no row")
+    assert last["request"]["prompt"] == "a fish"
+
+    there = []
+
+    class Feeder(io.StringIO):
+        def readline(self, *args):
+            there.append((tmp_path / "made/1_5.mp4").is_file())
+            return super().readline(*args)
+
+    monkeypatch.setattr("sys.stdin", Feeder("prompt,seed\na cat,5\na dog,6\n"))
+    finished = cli(*words)
+    assert finished.code == 0, finished.err
+    assert len(finished.out.splitlines()) == 2
+    assert there[:3] == [False, False, True]  # the columns, the first row, the second
+
+
+@pytest.mark.parametrize(
+    ("first", "prompts"),
+    [
+        ("a cat, a dog", ["a cat, a dog", "x"]),
+        ("seed", ["seed", "x"]),
+        ("prompt", ["x"]),
+        ("Prompt, seed", ["Prompt, seed", "x"]),
+    ],
+)
+def test_what_on_stdin_is_a_table(cli, tmp_path, monkeypatch, first, prompts):
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{first}\nx\n"))
+    finished = cli(*RUN, "--jobs", "-", "--output_dir", tmp_path, "--dry_run", "--json")
+    assert [plan["request"]["prompt"] for plan in map(json.loads, finished.out.splitlines())] == prompts
+
+
+@pytest.mark.parametrize("mode", ["run", "dry run"])
+def test_columns_on_stdin_that_cannot_be_used(cli, tmp_path, monkeypatch, mode):
+    monkeypatch.setattr("sys.stdin", io.StringIO("prompt,sed\nx,1\n"))
+    finished = cli(
+        *RUN, "--jobs", "-", "--output_dir", tmp_path, *(["--dry_run"] if mode == "dry run" else [])
+    )
+    assert finished.code == 2
+    assert "--jobs - line 1 sed: no such option; nearest seed" in finished.complaint
+    assert not finished.out

@@ -20,6 +20,11 @@ def onto_terminal():
     os.dup2(os.open(os.environ["TEST_TERMINAL"], os.O_RDWR | os.O_NOCTTY), 2)
 
 
+def all_onto_terminal():
+    onto_terminal()
+    os.dup2(2, 1)
+
+
 class Terminal:
     """A terminal that remembers what was written to it."""
 
@@ -70,3 +75,21 @@ def test_ctrl_c_is_answered_and_then_obeyed(terminal, r2v, tmp_path):
     assert terminal.text.rstrip().endswith("interrupted; nothing half-written was kept")
     assert "Traceback" not in terminal.text
     assert not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_says_a_note_once(terminal, r2v, tmp_path):
+    words = (*r2v, "--seed", "4", "--output", tmp_path / "swan.mp4", "--offload", "--low_vram", "--dry_run")
+    code, out, _ = terminal.run(*words).end()
+    (note,) = re.findall(r"(?m)^note +(--offload.*)$", out)
+    assert code == 0
+    assert f"warning: {note}" in terminal.text.replace("\r\n", "\n")
+
+    earlier = len(terminal.text)
+    code, out, _ = Running(*words, before=all_onto_terminal).end()
+    assert (code, out) == (0, "")
+    assert terminal.text[earlier:].count(note) == 1
+    assert f"note      {note}" in terminal.text[earlier:]
+
+    earlier = len(terminal.text)
+    Running(*words, "--json", before=all_onto_terminal).end()
+    assert terminal.text[earlier:].count(note) == 2  # in the JSON, and for people

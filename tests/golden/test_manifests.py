@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.manifests import CONFIGS, MANIFESTS
+from videogen.checkpoints import completeness
 from videogen.errors import CheckpointError
 from videogen.models.components import COMPONENTS, build_meta_module
 from videogen.models.weight_loader import Entry, rename
@@ -64,3 +65,9 @@ def test_one_name_too_few_or_too_many_is_refused(name):
         build(name, {**tensors, "surprise.weight": [1]})
     with pytest.raises(CheckpointError, match="expected"):
         build(name, {**tensors, victim: [7, *tensors[victim][1:]]})
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_published_tensors_fit_together(name):
+    shapes = {key: tuple(shape) for key, shape in MANIFESTS[name]["tensors"].items()}
+    assert [*completeness._different_blocks(shapes), *completeness._odd_biases(shapes)] == []

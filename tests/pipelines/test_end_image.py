@@ -1,17 +1,14 @@
-"""A video between two images with Wan2.2 A14B, against diffusers' pipeline on the same weights."""
+"""A video between two images; test_beside_diffusers has its latents."""
 
-import numpy as np
 import pytest
 import torch
-from diffusers import UniPCMultistepScheduler, WanImageToVideoPipeline, WanTransformer3DModel
 from PIL import Image
 
 import videogen
 from tests.conftest import REFS
-from videogen.diffusion.sampling import unipc
 from videogen.errors import InputError
 
-STEPS, SHIFT, BOUNDARY, FRAMES, SIZE = 4, 5.0, 0.9, 9, (96, 64)
+SIZE = (96, 64)
 
 
 @pytest.fixture(scope="module")
@@ -22,66 +19,6 @@ def pipeline():
 @pytest.fixture(scope="module")
 def images():
     return [Image.open(REFS / name).convert("RGB").resize(SIZE) for name in ("robot.png", "hills.png")]
-
-
-class SameLevels(UniPCMultistepScheduler):
-    """The scheduler at the published noise levels, whatever the pipeline asks for."""
-
-    def set_timesteps(self, num_inference_steps=None, **options):
-        levels = np.linspace(float(np.float32(0.999)), 0, num_inference_steps + 1)[:-1]
-        super().set_timesteps(sigmas=levels, device=options.get("device"))
-
-
-def latents(pipeline, images, guidance, end=True, **more):
-    return pipeline(
-        "a robot walks into the hills",
-        input_image=images[0],
-        end_image=images[1] if end else None,
-        negative_prompt="blurred",
-        height=SIZE[1],
-        width=SIZE[0],
-        num_frames=FRAMES,
-        num_inference_steps=STEPS,
-        shift=SHIFT,
-        sample_solver="unipc",
-        guidance_scale=guidance,
-        boundary=BOUNDARY,
-        generator=torch.Generator().manual_seed(4),
-        output_type="latent",
-        **more,
-    ).frames
-
-
-@pytest.mark.parametrize("end", [True, False])
-def test_latents_are_those_of_diffusers(pipeline, images, end):
-    folder = pipeline.checkpoint.folder
-    experts = {
-        name: WanTransformer3DModel.from_pretrained(folder / name, torch_dtype=torch.float32).eval()
-        for name in ("transformer", "transformer_2")
-    }
-    scheduler = SameLevels(**dict(unipc(STEPS, SHIFT).scheduler.config))
-    parts = {name: getattr(pipeline, name) for name in ("tokenizer", "text_encoder", "vae")}
-    reference = WanImageToVideoPipeline(**parts, **experts, scheduler=scheduler, boundary_ratio=BOUNDARY)
-    reference.set_progress_bar_config(disable=True)
-    low, high = 3.0, 4.0
-    made = latents(pipeline, images, (low, high), end)
-    expected = reference(
-        image=images[0],
-        last_image=images[1] if end else None,
-        prompt="a robot walks into the hills",
-        negative_prompt="blurred",
-        height=SIZE[1],
-        width=SIZE[0],
-        num_frames=FRAMES,
-        num_inference_steps=STEPS,
-        guidance_scale=high,
-        guidance_scale_2=low,
-        generator=torch.Generator().manual_seed(4),
-        output_type="latent",
-    ).frames
-    torch.testing.assert_close(made, expected, rtol=0, atol=2e-5)  # float32, latents up to 5.6
-    used = [bool(level >= 1000 * BOUNDARY) for level in scheduler.timesteps]
-    assert {*used} == {True, False}, "both experts must work"
 
 
 def test_the_mask_marks_one_row_of_the_last_latent_frame(pipeline):
@@ -98,7 +35,9 @@ def test_the_last_image_is_stretched_like_the_first(pipeline, images):
         pipeline.encode_ends = lambda first, last, frames: (
             encoded.append((first, last)) or whole(first, last, frames)
         )
-        latents(pipeline, [images[0].resize((200, 90))] * 2, (1.0, 1.0))
+        both = {"input_image": images[0].resize((200, 90)), "end_image": images[0].resize((200, 90))}
+        size = {"height": SIZE[1], "width": SIZE[0], "num_frames": 9, "num_inference_steps": 2}
+        pipeline("x", **both, **size, guidance_scale=1.0, output_type="latent")
     finally:
         del pipeline.encode_ends
     ((first, last),) = encoded

@@ -15,7 +15,9 @@ from tests.loras import (
     PAIR,
     ROWS,
     UNUSABLE,
+    UP,
     W1,
+    WHOLE,
     changed,
     numbers,
     weights_in_use,
@@ -97,7 +99,21 @@ def test_after_compiling(tiny_pipeline, tmp_path, kind):
 BROKEN = {
     "alpha of the wrong shape": (PAIR | {"alpha": torch.ones(3)}, None, r"q\.alpha is \[3\], expected \[\]"),
     "DoRA of the wrong size": (PAIR | {"dora_scale": torch.ones(7)}, None, r"dora_scale is \[7\]"),
-    "alpha that is no number": (PAIR | {"alpha": torch.tensor(math.nan)}, None, "q.alpha is nan"),
+    "alpha that is no number": (
+        PAIR | {"alpha": torch.tensor(math.nan)},
+        None,
+        "infinite values in .*q.alpha;",
+    ),
+    "infinite values": (
+        PAIR | {"lora_up.weight": torch.full_like(UP, math.inf)},
+        None,
+        "lora.safetensors: NaN or infinite values in lora_unet_blocks_0_self_attn_q.lora_up.weight;",
+    ),
+    "NaN in one number": (
+        {"diff": WHOLE.index_fill(1, torch.tensor([3]), math.nan), "diff_b": torch.full_like(BIAS, math.nan)},
+        None,
+        r"NaN or infinite values in \S+diff_?b?, \S+diff_?b?; is it whole",
+    ),
     "half of LoHa": ({"hada_w1_a": ONE[0]}, None, "has a hada_w1_a and no hada_w1_b"),
     "half of LoKr": ({"lokr_w1": W1}, None, "has one factor of LoKr and not the other"),
     "LoKr of another size": (
@@ -121,6 +137,31 @@ def test_broken_files(tiny_pipeline, tmp_path, case):
         (tmp_path / "adapter_config.json").write_text(config, encoding="utf-8")
     with pytest.raises(CheckpointError, match=message):
         tiny_pipeline.load_lora_weights(tmp_path / "lora.safetensors")
+
+
+EMPTY = {
+    "untrained pair": PAIR | {"lora_up.weight": torch.zeros_like(UP), "alpha": torch.tensor(8.0)},
+    "zeros": {"diff": torch.zeros_like(WHOLE), "diff_b": torch.zeros_like(BIAS)},
+    "float8 zeros": {name: torch.zeros_like(one).to(torch.float8_e4m3fn) for name, one in PAIR.items()},
+}
+
+
+@pytest.mark.parametrize("case", EMPTY)
+def test_a_file_without_effect_is_noticed(tiny_pipeline, tmp_path, caplog, case):
+    layer = "lora_unet_blocks_0_self_attn_q"
+    zero = {f"{layer}.{part}": value for part, value in EMPTY[case].items()}
+    save_file(zero, tmp_path / "lora.safetensors")
+    tiny_pipeline.load_lora_weights(tmp_path / "lora.safetensors")
+    tiny_pipeline.unload_lora_weights()
+    said = "--lora lora.safetensors has no effect: what it adds is all zero"
+    assert [record.message for record in caplog.records].count(said) == 1
+
+    caplog.clear()
+    second = {f"{layer.replace('0', '1')}.{part}": value.clone() for part, value in KINDS["LoHa"][0].items()}
+    save_file(zero | second, tmp_path / "lora.safetensors")  # one layer that has an effect
+    tiny_pipeline.load_lora_weights(tmp_path / "lora.safetensors")
+    tiny_pipeline.unload_lora_weights()
+    assert "no effect" not in caplog.text
 
 
 def test_a_pickle_with_code_is_refused(tiny_pipeline, tmp_path):

@@ -60,6 +60,20 @@ def test_what_takes_less_ram_is_named(with_ram, tmp_path, words, tries):
     assert "\n" not in said
 
 
+@pytest.mark.parametrize(
+    ("words", "last"),
+    [
+        (T2V, "--transformer, the smaller model --model_id Wan-AI/Wan2.2-TI2V-5B"),
+        ((*T2V, "--model_id", "Wan-AI/Wan2.2-TI2V-5B"), "--transformer, closing other programs"),
+        ((*T2V, "--model_id", "tiny"), "free; try closing other programs"),
+        (("--task_type", "diffusion_forcing", *T2V[2:]), "--transformer, closing other programs"),
+    ],
+)
+def test_only_a_model_that_is_smaller_is_named(with_ram, tmp_path, words, last):
+    with_ram(0.001)
+    assert ram_warning(plan_of(tmp_path, *words), on_cpu=True).endswith(last)
+
+
 def test_the_plan_says_that_ram_is_short(cli, with_ram):
     with_ram(20)
     out = cli(*T2V, "--dry_run").out

@@ -24,6 +24,7 @@ from videogen.results.output_paths import (
     refuse_if_locked,
     reserve,
 )
+from videogen.tasks.options import OPTIONS
 
 FAIL, OVERWRITE, RESUME = OverwritePolicy(), OverwritePolicy(overwrite=True), OverwritePolicy(resume=True)
 
@@ -139,18 +140,19 @@ def test_suffixes(options, said):
 
 @pytest.mark.parametrize("name", ["output", "save_latents", "save_last_frame"])
 def test_several_videos_need_several_names(name):
-    said = complaint(check_pattern, Options(**{name: "a"}), shared={"a"}, resume=False)
+    assert OPTIONS[name].names_result
+    said = complaint(check_pattern, Options(**{name: "a"}), [name], shared={"a"}, resume=False)
     assert said == f"--{name} a: several videos need {{seed}} or {{index}} in it; or give --output_dir"
     for pattern in ("{seed}", "a{index}"):
-        check_pattern(Options(**{name: pattern}), shared={pattern}, resume=False)
-    check_pattern(Options(**{name: "a"}), shared=(), resume=False)
+        check_pattern(Options(**{name: pattern}), [name], shared={pattern}, resume=False)
+    check_pattern(Options(**{name: "a"}), [name], shared=(), resume=False)
 
 
 def test_resume_needs_a_name():
-    said = complaint(check_pattern, Options(save_latents="a"), shared=(), resume=True)
+    said = complaint(check_pattern, Options(save_latents="a"), [], shared=(), resume=True)
     assert said == "--resume: needs names that stay the same; give --output or --output_dir"
     for options in (Options(output="a"), Options(output_dir="a")):
-        check_pattern(options, shared=(), resume=True)
+        check_pattern(options, [], shared=(), resume=True)
 
 
 def test_default_names_are_the_next_free_ones(inside):

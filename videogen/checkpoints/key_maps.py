@@ -72,6 +72,8 @@ class NetworkNames:
         feed_forward: tensors with as many rows as a feed-forward is wide, of which a file has one.
         head_norms: ends of the names of tensors as long as an attention head is wide.
         float32: pattern of names of linear layers that are float32 whatever the dtype.
+        outside: our layers outside the blocks that every such network has, with weight and bias.
+        depths: name in a config.json -> our name of the blocks that it counts.
         words: parts of published names that hold a "_" themselves; LoRA files write "_" for "." as well.
         lora_prefix: of the layer names in LoRA files of its own training code, which ignores their alphas.
     """
@@ -85,6 +87,8 @@ class NetworkNames:
     feed_forward: tuple[str, ...] = ()
     head_norms: tuple[str, ...] = ()
     float32: str = r"(?!)"
+    outside: tuple[str, ...]
+    depths: Mapping[str, str]
     words: tuple[str, ...]
     lora_prefix: str = ""
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from videogen.checkpoints.key_maps import Entry, KeyTable, rename
+from videogen.checkpoints.key_maps import Entry, KeyTable
 from videogen.checkpoints.layouts import Checkpoint
 from videogen.checkpoints.lora_layers import (
     CHANGES,
@@ -25,7 +25,7 @@ from videogen.checkpoints.lora_layers import (
 )
 from videogen.checkpoints.lora_strength import Strength, read_strength
 from videogen.checkpoints.networks import NETWORKS
-from videogen.checkpoints.stored_tensors import component_tensors, is_quantized
+from videogen.checkpoints.stored_tensors import is_quantized, transformer_entries
 from videogen.checkpoints.tensor_headers import Shape, tensor_shapes
 from videogen.errors import CheckpointError
 
@@ -76,13 +76,13 @@ def check(path: Path, checkpoint: Checkpoint, parts: Sequence[str] = ("transform
     Raises:
         CheckpointError: it is not for this model, or changes quantized weights as no pair does.
     """
-    model = _stored(checkpoint.place(parts[0]))
+    model = transformer_entries(checkpoint.place(parts[0]))
     if not model:  # a pickle that only torch can read
         return None
     found = validate(path, {name: entry.shape for name, entry in model.items()})
     merged = [layer for layer in found.layers if layer.weights and not layer.is_pair]
     for part in parts if merged else ():
-        stored = _stored(checkpoint.place(part))
+        stored = transformer_entries(checkpoint.place(part))
         if fixed := [
             layer for layer in merged if any(_stays_quantized(stored, own) for own in layer.weights)
         ]:
@@ -94,15 +94,6 @@ def check(path: Path, checkpoint: Checkpoint, parts: Sequence[str] = ("transform
             fix = "use a checkpoint in bfloat16, maybe with --quantize"
             raise CheckpointError(f"--lora {path}: {what}; {fix}")
     return found.warning
-
-
-def _stored(place: Path) -> dict[str, Entry]:
-    """Return a transformer's tensors under our names, as its files store them."""
-    published = [
-        Entry(name, info.shape, _unread, info.dtype) for name, info in component_tensors(place).items()
-    ]
-    tables = [table for network in NETWORKS for table in (network.published, network.ours)]
-    return rename(place, published, tables) if published else {}
 
 
 def _stays_quantized(stored: Mapping[str, Entry], name: str) -> bool:
@@ -164,10 +155,6 @@ def file_of(path: Path) -> Path:
         what = f"{len(files)} {files[0].suffix} files" if files else "no LoRA file"
         raise CheckpointError(f"--lora {path}: holds {what}; give the one file")
     return files[0]
-
-
-def _unread() -> None:
-    raise AssertionError
 
 
 def _layers(

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from videogen.checkpoints import completeness
 from videogen.checkpoints.layouts import Checkpoint
 from videogen.checkpoints.model_features import features_of
 from videogen.checkpoints.stored_tensors import component_shapes, unused_note
@@ -75,10 +76,11 @@ def check(row: TaskSpec, checkpoint: Checkpoint, transformers: tuple[WeightFile,
 
     Raises:
         InputError: one that is for another expert.
-        CheckpointError: one that holds another network.
+        CheckpointError: one that holds another network, or lacks tensors.
     """
     _check_experts(row, transformers)
     _check_networks(row, checkpoint)
+    completeness.check(checkpoint, replaced=True)
 
 
 def _check_experts(row: TaskSpec, files: tuple[WeightFile, ...]) -> None:

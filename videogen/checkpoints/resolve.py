@@ -11,7 +11,7 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
-from videogen.checkpoints import layouts, tiny_files
+from videogen.checkpoints import completeness, layouts, tiny_files
 from videogen.checkpoints.json_files import cut_json
 from videogen.checkpoints.layouts import Checkpoint
 from videogen.checkpoints.model_features import published, read_features
@@ -175,8 +175,11 @@ def _inspect(folder: Path, task: TaskSpec, name: str, replaced: Mapping[str, Pat
     expected = ", or ".join(dict.fromkeys(" ".join(dict.fromkeys(places)) for places in needed))
     if layout is None:
         state = "is empty" if not any(folder.iterdir()) else "is not a model folder"
-        hint = _nearby(folder, task) or f"; {task.name} needs {expected}"
-        raise CheckpointError(f"--model_id {folder}: {state}{hint}")
+        where = "" if folder.name.strip(".") or folder.is_absolute() else f" ({folder.resolve()})"
+        hint = (
+            _nearby(folder, task) or f"; {task.name} needs {expected}, or the hub id {task.default_model()}"
+        )
+        raise CheckpointError(f"--model_id {folder}{where}: {state}{hint}")
     fitting = [row for row in rows if layout in row.layouts]
     if not fitting:
         others = [other.name for other in TASKS.values() if layout in _layouts(other)]
@@ -203,6 +206,7 @@ def _inspect(folder: Path, task: TaskSpec, name: str, replaced: Mapping[str, Pat
             check_header(file)
         elif other := other_content(file) or cut_json(file):
             raise CheckpointError(f"{file}: {other}")
+    completeness.check(found, replaced=False)
     return replace(found, sizes=layouts.component_sizes(found))
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from videogen.checkpoints import gguf_files
-from videogen.checkpoints.key_maps import TRANSFORMER_PREFIXES, Entry
+from videogen.checkpoints.key_maps import TRANSFORMER_PREFIXES, Entry, rename
+from videogen.checkpoints.networks import NETWORKS
 from videogen.checkpoints.tensor_headers import Shape, TensorInfo, tensor_infos
 from videogen.checkpoints.weight_files import weight_files
 from videogen.errors import CheckpointError
@@ -106,6 +107,19 @@ def _format(dtype: str, name: str | None) -> WeightFormat | None:
 def component_shapes(place: Path) -> dict[str, Shape]:
     """Return the shapes of ``component_tensors``."""
     return {name: info.shape for name, info in component_tensors(place).items()}
+
+
+def transformer_entries(place: Path) -> dict[str, Entry]:
+    """Return a transformer's tensors under our names, as its files store them; none can be read."""
+    published = [
+        Entry(name, info.shape, _unread, info.dtype) for name, info in component_tensors(place).items()
+    ]
+    tables = [table for network in NETWORKS for table in (network.published, network.ours)]
+    return rename(place, published, tables) if published else {}
+
+
+def _unread() -> None:
+    raise AssertionError
 
 
 def check_scales(place: Path, tensors: Mapping[str, TensorInfo | Entry]) -> None:

@@ -14,6 +14,8 @@ def script(shell: str, program: Program | None = None) -> str:
     for action in parser._actions:
         option = OPTIONS.get(action.dest)
         metavar = str(action.metavar)
+        if action.metavar is not None:
+            action.metavar = metavar.replace(":", r"\:")  # zsh would take what follows for a command
         if action.dest in ("task_type", "help"):
             action.choices = [*TASKS, *[ALL] * (action.dest == "help")]
         elif option is not None and (choices := getattr(option.parse, "choices", None)):

@@ -216,7 +216,9 @@ def _parser(
             if option.parse is None:
                 group.add_argument(*spellings(option), action="store_true", help=text)
             else:
-                group.add_argument(*spellings(option), metavar=option.metavar or "VALUE", help=text)
+                action = "append" if option.repeat else "store"
+                metavar = option.metavar or "VALUE"
+                group.add_argument(*spellings(option), action=action, metavar=metavar, help=text)
     about = "what most runs need; the flags of a task; every flag"
     group.add_argument("-h", "--help", nargs="?", metavar=f"[TASK|{ALL}]", help=about)
     return parser
@@ -231,7 +233,7 @@ def _described(option: Option, task: TaskSpec | None, given: Mapping[str, object
         text = f"{option.help} ({', '.join(choices)})" if choices else option.help
     if task is None:
         return text
-    if option.name == "resolution":
+    if option.lists_sizes:
         text += f" ({', '.join(task.size_tables())})"
     default = given.get(option.name)
     if default is True or default in (None, (), False):

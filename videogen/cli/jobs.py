@@ -5,7 +5,8 @@ import io
 import itertools
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from videogen.checkpoints import resolve
@@ -42,7 +43,8 @@ def read_jobs(file: str, base: Mapping[str, object], origins: Mapping[str, Origi
     """
     suffix = Path(file).suffix.lower()
     if suffix in (".csv", ".tsv"):
-        entries = list(_table(file, read_text("--jobs", file), base))
+        lines = io.StringIO(read_text("--jobs", file), newline="")
+        entries = [_usable(entry) for entry in _table(file, lines, base)]
     elif suffix in (".yaml", ".yml"):
         content = read_yaml("--jobs", file, "write a list, a '- prompt: ...' for every video")
         entries = list(_listed(file, content))
@@ -83,11 +85,54 @@ def items_of(
 def stream(
     lines: Iterator[str], base: Mapping[str, object], origins: Mapping[str, Origin]
 ) -> Iterator[list[Item] | InputError]:
-    """Yield the videos of every line as it comes; for a line that cannot be used, what is wrong with it."""
+    """Yield the videos of every line as it comes; for a line that cannot be used, what is wrong with it.
+
+    If the first line names columns, the lines are a table.
+
+    Raises:
+        InputError: columns that cannot be used.
+    """
+    lines, first = _peek(lines)
+    for entry in _table(STDIN, lines, base) if _names_columns(first) else _single_lines(lines):
+        try:
+            source, content = _usable(entry)
+            yield list(items_of(content, source, base, origins))
+        except InputError as error:
+            yield error
+
+
+def _usable(entry: Entry | InputError) -> Entry:
+    if isinstance(entry, InputError):
+        raise entry
+    return entry
+
+
+def _peek(lines: Iterable[str]) -> tuple[Iterator[str], str]:
+    """Return lines as they were, and the first that is neither blank nor a comment; "" if there is none."""
+    lines, seen = iter(lines), []
+    for line in lines:
+        seen.append(line)
+        if line.strip() and not line.startswith("#"):
+            return itertools.chain(seen, lines), line
+    return iter(seen), ""
+
+
+def _names_columns(line: str) -> bool:
+    """Return whether a line is the first of a table: names of options, or words with 'prompt' among them."""
+    columns = [cell.strip().strip('"') for cell in re.split(r"[,;\t]", line)]
+    is_wordy = all(re.fullmatch(r"[\w-]+", column) for column in columns)
+    return (len(columns) > 1 and all(map(_option_of, columns))) or (is_wordy and "prompt" in columns)
+
+
+def _option_of(column: str) -> str | None:
+    return FLAG_NAMES.get(column.lstrip("-").replace("-", "_"))
+
+
+def _single_lines(lines: Iterable[str]) -> Iterator[Entry | InputError]:
+    """Yield the entries of lines that are prompts or JSON."""
     for number, line in enumerate(lines, start=1):
         try:
-            entries = list(_lines([(number, line)], STDIN))
-            yield [item for source, content in entries for item in items_of(content, source, base, origins)]
+            yield from _lines([(number, line)], STDIN)
         except InputError as error:
             yield error
 
@@ -166,50 +211,61 @@ def _listed(file: str, content: object) -> Iterator[Entry]:
         yield source, entry
 
 
-def _table(file: str, text: str, base: Mapping[str, object]) -> Iterator[Entry]:
+def _table(file: str, lines: Iterable[str], base: Mapping[str, object]) -> Iterator[Entry | InputError]:
     """Yield the rows of a table whose first row names the columns; an empty cell is not given.
 
+    For a row that cannot be used, what is wrong with it.
+
     Raises:
-        InputError: unknown or repeated columns, none that says what a video shows, a ragged row.
+        InputError: unknown or repeated columns, none that says what a video shows.
     """
     columns: list[str] = []
-    for number, cells in _rows(file, text):
+    for number, cells in _rows(file, lines):
         source = f"--jobs {file} line {number}"
-        if not columns:
+        if isinstance(cells, InputError):
+            yield cells
+        elif not columns:
             columns = [cell.strip() for cell in cells]
             _check_columns(columns, source, base)
-            continue
-        if len(cells) != len(columns):
+        elif len(cells) != len(columns):
             cell = "cell" if len(cells) == 1 else "cells"
             what = f"has {len(cells)} {cell}, and the first row has {len(columns)}"
-            raise InputError(source, None, what, "quote a cell that has commas or tabs in it")
-        row = {column: cell.strip() for column, cell in zip(columns, cells, strict=True) if cell.strip()}
-        yield source, {column: _cell(named(column, source), cell) for column, cell in row.items()}
+            yield InputError(source, None, what, "quote a cell that has commas or tabs in it")
+        else:
+            row = {column: cell.strip() for column, cell in zip(columns, cells, strict=True) if cell.strip()}
+            yield source, {column: _cell(named(column, source), cell) for column, cell in row.items()}
 
 
-def _rows(file: str, text: str) -> Iterator[tuple[int, list[str]]]:
+def _rows(file: str, lines: Iterable[str]) -> Iterator[tuple[int, list[str] | InputError]]:
     """Yield the rows of a table, each with the number of its first line, without blank ones and comments."""
-    lines = list(io.StringIO(text, newline=""))
-    header = next((line for line in lines if line.strip() and not line.startswith("#")), "")
+    lines, header = _peek(lines)
     tabs = file.lower().endswith(".tsv") or ("\t" in header and "," not in header)
     delimiter = "\t" if tabs else ";" if ";" in header and "," not in header else ","
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
-    number = 1
+    of_row: list[str] = []
+
+    def taken() -> Iterator[str]:
+        for line in lines:
+            of_row.append(line)
+            yield line
+
+    reader = csv.reader(taken(), delimiter=delimiter, strict=True)
     while True:
+        of_row.clear()
+        number = reader.line_num + 1
         try:
             cells = next(reader, None)
         except csv.Error as error:
             fix = "close every quote, and double those inside a cell"
-            raise InputError(f"--jobs {file} line {number}", None, f"is no row ({error})", fix) from None
+            yield number, InputError(f"--jobs {file} line {number}", None, f"is no row ({error})", fix)
+            continue
         if cells is None:
             return
-        if any(cell.strip() for cell in cells) and not lines[number - 1].startswith("#"):
+        if any(cell.strip() for cell in cells) and not of_row[0].startswith("#"):
             yield number, cells
-        number = reader.line_num + 1
 
 
 def _check_columns(columns: Sequence[str], source: str, base: Mapping[str, object]) -> None:
-    known = [name for column in columns if (name := FLAG_NAMES.get(column.lstrip("-").replace("-", "_")))]
+    known = [name for column in columns if (name := _option_of(column))]
     if not known:
         fix = "write a first line such as prompt,seed,output"
         raise InputError(source, ",".join(columns), "names no column", fix)

@@ -226,7 +226,7 @@ def _generate(asked: Asked, workdir: Path, reporter: Reporter) -> int:
 
 def _carry_out(plans: list[Outline], settings: RunSettings, reporter: Reporter) -> int:
     """Make the videos of plans, or say what would be made."""
-    _warn(plans, settings.from_metadata)
+    _warn(plans, settings)
     for plan in plans:
         check_device_exists(plan.options)
     if settings.dry_run:
@@ -257,7 +257,7 @@ def _stream(asked: Asked, policy: OverwritePolicy, workdir: Path, reporter: Repo
                     if settings.json:
                         say([json.dumps({"error": one_line(error)})])
                     continue
-                _warn(plans, settings.from_metadata)
+                _warn(plans, settings)
                 count += len(plans)
                 yield plans
 
@@ -274,10 +274,12 @@ def _stream(asked: Asked, policy: OverwritePolicy, workdir: Path, reporter: Repo
     return _say_outcomes(outcomes, settings, reporter)
 
 
-def _warn(plans: Sequence[Outline], earlier: str | None) -> None:
-    """Say what is to be known about the plans, each thing once; ``earlier`` is a result made again."""
-    warnings = [note for plan in plans for note in plan.warnings]
-    if earlier:
+def _warn(plans: Sequence[Outline], settings: RunSettings) -> None:
+    """Say what is to be known about the plans, each thing once; on a terminal a dry run's report says it."""
+    on_terminal = sys.stdout.isatty() and sys.stderr.isatty()
+    reported = settings.dry_run and not settings.json and on_terminal
+    warnings = [note for plan in plans for note in plan.warnings if not reported]
+    if earlier := settings.from_metadata:
         changed = {name for plan in plans for name in changed_inputs(earlier, plan.inputs)}
         warnings += [f"{name} is not the file that {earlier} was made from" for name in sorted(changed)]
     for note in dict.fromkeys(warnings):

@@ -118,6 +118,9 @@ def stream(
 
     Args:
         task, prompt, model, overwrite, resume, options: as for ``generate``.
+
+    Raises:
+        VideoGenError: as for ``generate``, by the iterator and at the end of its ``with``, not by this call.
     """
     policy = OverwritePolicy(overwrite=overwrite, resume=resume)
 

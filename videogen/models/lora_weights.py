@@ -10,6 +10,7 @@ With scale s, and alpha and rank r of the file, a weight W becomes (in float32)
 Sources: the PEFT and LyCORIS papers (arXiv 2106.09685, 2309.14859, 2402.09353).
 """
 
+import logging
 import math
 import pickle
 import re
@@ -27,7 +28,11 @@ from videogen.checkpoints.lora_layers import CHANGES, LEFT, VALUES, Layer, by_co
 from videogen.checkpoints.tensor_headers import unwrapped
 from videogen.errors import CheckpointError, first_line
 
+logger = logging.getLogger(__name__)
+
 PREFIX = "transformer."
+LISTED = 5  # tensors named in one error
+ADDED = ("whole", "bias", "up_bias", "modulation")  # roles of tensors that are added as they are
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -169,7 +174,7 @@ def read(path: Path, transformer: nn.Module) -> LoraWeights:
     If one published layer is several of ours, all share its first matrix.
 
     Raises:
-        CheckpointError: it is not for this transformer.
+        CheckpointError: it is not for this transformer, or holds NaN or infinite values.
     """
     model = {name: tuple(tensor.shape) for name, tensor in _parameters(transformer).items()}
     file = lora.file_of(path)
@@ -177,6 +182,7 @@ def read(path: Path, transformer: nn.Module) -> LoraWeights:
     found = lora.validate(path, model, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
     pairs: dict[str, Tensor] = {}
     changes: list[WeightChange] = []
+    _check_numbers(found, tensors)
     for layer in found.layers:
         roles = {role: tensors[key] for role, key in layer.keys.items()}
         factor = _factor_of(found, layer, roles)
@@ -214,10 +220,33 @@ def _load(file: Path) -> dict[str, Tensor]:
     }
 
 
+def _check_numbers(found: LoraFile, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse NaN and infinite values, and warn of a file that changes nothing.
+
+    Raises:
+        CheckpointError: names the first tensors that hold them.
+    """
+    keys = [key for layer in found.layers for key in layer.keys.values()]
+    largest = {key: tensors[key].float().abs().max().item() if tensors[key].numel() else 0.0 for key in keys}
+    if wrong := [key for key in keys if not math.isfinite(largest[key])]:
+        more = f" and {len(wrong) - LISTED} more" if len(wrong) > LISTED else ""
+        what = f"NaN or infinite values in {', '.join(wrong[:LISTED])}{more}"
+        raise CheckpointError(f"--lora {found.path}: {what}; is it whole?")
+    sizes = ({role: largest[key] for role, key in layer.keys.items()} for layer in found.layers)
+    if found.layers and not any(map(_changes_something, sizes)):
+        logger.warning("--lora %s has no effect: what it adds is all zero", found.path.name)
+
+
+def _changes_something(largest: Mapping[str, float]) -> bool:
+    """Return whether a layer has an effect, from role -> largest number; no factor of a product is zero."""
+    if largest.keys() & {"magnitude", *VALUES} or any(largest.get(role) for role in ADDED):
+        return True
+    factors = [size for role, size in largest.items() if role not in ("alpha", *ADDED)]
+    return bool(factors) and all(factors)
+
+
 def _factor_of(found: LoraFile, layer: Layer, roles: Mapping[str, Tensor]) -> float:
     alpha = roles["alpha"].float().item() if "alpha" in roles else None
-    if alpha is not None and not math.isfinite(alpha):
-        raise CheckpointError(f"--lora {found.path}: {layer.keys['alpha']} is {alpha}; is it whole?")
     matrix = next((roles[role] for role in ("down", "one_b", "left_b", "right_b") if role in roles), None)
     return found.strength.factor(layer, alpha, None if matrix is None else matrix.shape[0])
 

@@ -130,7 +130,7 @@ class VideoPipeline(Calls):
         """Return the solver of a run: the task's own, or the scheduler that is set."""
         if isinstance(self.scheduler, PublishedScheduler):
             return make_solver(name, steps, shift, generator, **levels)
-        return solver_of(self.scheduler, steps, generator)
+        return solver_of(self.scheduler, steps, generator, levels.get("sigma_min"))
 
     def timed(self, stream: Iterator[Tensor], stage: str) -> Iterator[Tensor]:
         """Yield a stream's chunks; only the time spent producing them counts for a stage."""

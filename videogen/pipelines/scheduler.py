@@ -5,6 +5,7 @@ import inspect
 import logging
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from diffusers import SchedulerMixin, UniPCMultistepScheduler
 
@@ -45,9 +46,17 @@ def scheduler_for(given: object, published_shift: Callable[[], float]) -> Schedu
     return given
 
 
-def solver_of(scheduler: SchedulerMixin, steps: int, generator: torch.Generator | None) -> Solver:
-    """Return a solver that steps as a scheduler does, with its noise levels; the scheduler stays as it is."""
+def solver_of(
+    scheduler: SchedulerMixin, steps: int, generator: torch.Generator | None, sigma_min: float | None = None
+) -> Solver:
+    """Return a solver that steps as a scheduler does; the scheduler stays as it is.
+
+    The noise levels are its own, or, with ``sigma_min``, those from 1 down to it, shifted as it shifts them.
+    """
     own = copy.deepcopy(scheduler)
-    own.set_timesteps(steps)
+    if sigma_min is None or "sigmas" not in inspect.signature(own.set_timesteps).parameters:
+        own.set_timesteps(steps)
+    else:
+        own.set_timesteps(sigmas=np.linspace(1, sigma_min, steps))
     draws = "generator" in inspect.signature(own.step).parameters
     return ScheduledSolver(own, generator if draws else None)

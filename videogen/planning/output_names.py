@@ -27,7 +27,7 @@ def fill(options: Options, shape: Shape, model: str) -> Options:
         model: name of the model found.
 
     Raises:
-        InputError: braces with something else than the name of an option in them.
+        InputError: braces with something else than the name of an option in them, or one without its other.
     """
     known = {
         "height": shape.height,
@@ -52,12 +52,16 @@ def fill(options: Options, shape: Shape, model: str) -> Options:
                 raise InputError(flag, pattern, f"{mark[0]} is not the name of an option", fix)
             return written(name, known[name] if name in known else getattr(options, name))
 
+        rest = re.sub(r"\{\{|\}\}", "", MARK.sub("", pattern))
+        if (opened := rest.count("{") - rest.count("}")) != 0:
+            lone, other = "{}" if opened > 0 else "}{"
+            raise InputError(flag, pattern, f"has a {lone} without a {other}", "write for example {seed}")
         return MARK.sub(value, pattern)
 
     changes = {
         name: filled(OPTIONS[name].flag, pattern)
         for name in PATTERNS
-        if (pattern := getattr(options, name)) and "{" in pattern
+        if (pattern := getattr(options, name)) and {"{", "}"} & {*pattern}
     }
     return options.replace(**changes) if changes else options
 

@@ -121,7 +121,7 @@ def _rows(plan: Outline, here: Resources) -> dict[str, str | None]:
 
 def _origin(plan: Outline, name: str) -> Origin:
     """Return where the value of an option comes from."""
-    if name == "seed" and not plan.options.seed:
+    if OPTIONS[name].drawn and not getattr(plan.options, name):
         return Origin.DRAWN
     return plan.origins.get(name, Origin.TASK_DEFAULT)
 

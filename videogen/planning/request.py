@@ -45,6 +45,8 @@ from videogen.tasks.presets import preset_values
 from videogen.tasks.table import check_used, find, variant
 from videogen.tasks.task_spec import Files, TaskSpec
 
+NAMED = [option.name for option in OPTIONS.values() if option.names_result]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Item:
@@ -99,11 +101,11 @@ def make_plans(
             videos += [(item.label, draft, files, seed) for seed in _seeds(draft.options, drawn)]
     plans: list[Outline] = []
     taken = set() if taken is None else taken
-    shared = shared_patterns([draft.options for _, draft, _, _ in videos])
+    shared = shared_patterns([draft.options for _, draft, _, _ in videos], NAMED)
     for index, (label, draft, files, first_seed) in enumerate(videos, start=first):
         with labelled(label):
             options, task = draft.options, draft.task.name
-            check_pattern(options, shared=shared, resume=policy.resume)
+            check_pattern(options, NAMED, shared=shared, resume=policy.resume)
             if locks is not None and (policy.resume or policy.overwrite):
                 named = first_seed if options.seed else "*"
                 finish_interrupted(choose_output_paths(options, task=task, index=index, seed=named, stamp=""))

@@ -4,12 +4,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from videogen.checkpoints.model_features import parameters
 from videogen.planning.local_devices import is_on_cpu
 from videogen.planning.local_ram import available_ram
 from videogen.planning.measured_rates import ExpectedTime, expected_time
 from videogen.planning.memory_estimate import LIBRARIES
 from videogen.planning.plan import Outline
 from videogen.results.formatting import format_bytes
+from videogen.tasks.table import VARIANTS
+from videogen.tasks.task_spec import TRANSFORMERS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,6 +141,21 @@ def _smaller(plan: Outline, *, on_cpu: bool) -> Iterator[str]:
         for words, possible, size in ways
         if possible and size < needed
     )
-    if not options.transformer:
+    if not (options.transformer or plan.checkpoint.tiny):
         yield "a float8 or GGUF file with --transformer"
-    yield "a smaller model with --model_id" if on_cpu else "closing other programs"
+    if on_cpu and (smallest := _smallest_model(plan)):
+        yield f"the smaller model --model_id {smallest}"
+    else:
+        yield "closing other programs"
+
+
+def _smallest_model(plan: Outline) -> str | None:
+    """Return the hub id of the task's smallest published model; None if the plan's own is no larger."""
+
+    def weights(parameters: Mapping[str, int]) -> int:
+        return sum(parameters.get(part, 0) for part in TRANSFORMERS)
+
+    models = (model for row in VARIANTS[plan.task.name] for model in row.models())
+    smallest = min(models, key=lambda model: weights(model.published().parameters))
+    own = weights(parameters(plan.checkpoint, plan.task))
+    return smallest.names[0] if weights(smallest.published().parameters) < own else None

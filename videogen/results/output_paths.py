@@ -17,7 +17,6 @@ from videogen.results.output_locks import OutputLocks
 
 LONGEST_NAME = 200  # bytes; file systems allow 255, and temporary names are longer
 SEED_MARK, INDEX_MARK = "{seed}", "{index}"
-NAMED = ("output", "save_latents", "save_last_frame")  # options that name a file of one video
 
 
 class OutputOptions(Protocol):
@@ -151,16 +150,23 @@ def choose_output_paths(
     )
 
 
-def shared_patterns(videos: Iterable[OutputOptions]) -> set[str]:
-    """Return the patterns that several videos of a run have for one of their files."""
-    counts = Counter((name, getattr(options, name)) for options in videos for name in NAMED)
+def shared_patterns(videos: Iterable[OutputOptions], named: Collection[str]) -> set[str]:
+    """Return the patterns that several videos of a run have for one of their files.
+
+    Args:
+        named: options that name a file of one video.
+    """
+    counts = Counter((name, getattr(options, name)) for options in videos for name in named)
     return {pattern for (_, pattern), count in counts.items() if pattern and count > 1}
 
 
-def check_pattern(options: OutputOptions, *, shared: Collection[str], resume: bool) -> None:
+def check_pattern(
+    options: OutputOptions, named: Collection[str], *, shared: Collection[str], resume: bool
+) -> None:
     """Refuse name patterns that do not fit the run.
 
     Args:
+        named: options that name a file of one video.
         shared: patterns of several videos.
 
     Raises:
@@ -168,7 +174,7 @@ def check_pattern(options: OutputOptions, *, shared: Collection[str], resume: bo
     """
     if resume and not (options.output or options.output_dir):
         raise InputError("--resume", None, "needs names that stay the same", "give --output or --output_dir")
-    for name in NAMED:
+    for name in named:
         pattern = getattr(options, name)
         if pattern in shared and SEED_MARK not in pattern and INDEX_MARK not in pattern:
             raise InputError(

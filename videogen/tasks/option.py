@@ -49,13 +49,16 @@ class Option:
         writes_prompt: it says how a model writes the prompt; without effect where the prompt is there.
         needs: an option without which it is an error.
         excludes: options that it contradicts.
-        instead_of: other ways of log_to_stderr the same, which it silences in weaker sources.
+        instead_of: other ways of saying the same, which it silences in weaker sources.
         useless_without: an option without which it has no effect, for tasks that use both.
         useless_with: options beside which it has no effect.
         needs_guidance: it has no effect without text guidance.
         plan_row: line of --dry_run that says its value and where that comes from.
         names_device: its value is a kind of device, which must be on this machine.
         has_fields: {prompt}, {seed} or the name of any other option in it stands for that one's value.
+        names_result: it names a file of one video, and several videos need {seed} or {index} in it.
+        lists_sizes: its values are the size classes of the task.
+        drawn: it is drawn unless given.
         sets_speed: it changes how long a step takes; a measured speed is for one value.
     """
 
@@ -97,6 +100,9 @@ class Option:
     plan_row: str = ""
     names_device: bool = False
     has_fields: bool = False
+    names_result: bool = False
+    lists_sizes: bool = False
+    drawn: bool = False
     sets_speed: bool = False
 
     @property

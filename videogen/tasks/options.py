@@ -87,7 +87,7 @@ class Size:
     """Size and length."""
 
     resolution: str = row(types.upper, "size class, such as 720P; the shape follows the input",
-        metavar="CLASS", aliases=("i2v_resolution",), usual=True, common=True, hashed=False,
+        metavar="CLASS", aliases=("i2v_resolution",), usual=True, common=True, hashed=False, lists_sizes=True,
         excludes=("size", "height", "width"), instead_of=("size", "height", "width"), plan_row="video")
     size: tuple[int, int] | None = row(types.size, "one of the model's supported sizes", metavar="W*H",
         common=True, hashed=False, excludes=("height", "width"), instead_of=("resolution", "height", "width"),
@@ -129,7 +129,7 @@ class Sampling:
 
     seed: tuple[int, ...] = row(types.seeds,
         "0 .. 2^63-1, or random; several, as in 1,2,3, make one video each", metavar="N[,N...]",
-        aliases=("base_seed",), usual=True, common=True, default=(), hashed=False)
+        aliases=("base_seed",), usual=True, common=True, default=(), hashed=False, drawn=True)
     num_inference_steps: int = row(types.whole(1, 1000), "denoising steps", metavar="N",
         aliases=("sample_steps", "inference_steps", "infer_steps"), common=True, in_schedule=True,
         plan_row="sampling")

@@ -15,13 +15,14 @@ class Output:
     output: str | None = row(types.file_path,
         ".mp4, .mov, .webm, .mkv, .gif, .npy, .png of one frame, a folder of PNGs; {any_option} is filled in",
         metavar="PATH", aliases=("save_file",), usual=True, common=True, hashed=False, recorded=False,
-        excludes=("output_dir",), instead_of=("output_dir",), set_by_chain=True, has_fields=True)
+        excludes=("output_dir",), instead_of=("output_dir",), set_by_chain=True, has_fields=True,
+        names_result=True)
     output_dir: str | None = row(types.path, "folder for <index>_<seed>.mp4", metavar="DIR",
         aliases=("save_path",), common=True, hashed=False, recorded=False, instead_of=("output",),
         chain_default="./continuous_outputs", has_fields=True)
     save_latents: str | None = row(types.file_path, "also keep the denoised latents",
         metavar="FILE.safetensors", common=True, hashed=False, recorded=False, set_by_chain=True,
-        has_fields=True)
+        has_fields=True, names_result=True)
     codec: str | None = row(types.one_of(*CODECS, libx264="h264", prores_ks="prores", libvpx_vp9="vp9"),
         "how a video file is encoded: prores (.mov), vp9 (.webm), ffv1 (.mkv) is lossless; the suffix "
         "decides unless given", metavar="NAME", common=True)
@@ -34,7 +35,8 @@ class Output:
     keep_audio: bool = switch("with --prepend_input: also the input's sound",
         needs=Needs("prepend_input", "the new frames have no sound"))
     save_last_frame: str | None = row(types.file_path, "also keep the last frame, lossless",
-        metavar="FILE.png", hashed=False, recorded=False, set_by_chain=True, has_fields=True)
+        metavar="FILE.png", hashed=False, recorded=False, set_by_chain=True, has_fields=True,
+        names_result=True)
     new_frames_only: bool = switch("leave the input video out of the file",
         needs=Needs("input_video", "needs --input_video"))
     keep_parts: bool = switch("keep the finished segments (<name>.parts/) and the preview after success",
