@@ -38,6 +38,7 @@ neg_prompt i2v_resolution i2v_image_path use_cpu_offload save_path
 codec crf video_colors
 contact_sheet show diff sheet rows columns report
 transformer text_encoder vae quantize
+preview_every vae_preview status
 """
 
 

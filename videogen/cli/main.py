@@ -28,6 +28,7 @@ from videogen.cli.published import translate
 from videogen.cli.renderers import INTERRUPTED
 from videogen.cli.review import review_of
 from videogen.cli.sources import Asked, gather
+from videogen.cli.status import write_status
 from videogen.cli.task_choice import published_task, with_task
 from videogen.engine import third_party
 from videogen.engine.api import make_videos
@@ -194,7 +195,7 @@ def _command(arguments: list[str], work: Work, about: Program | None, reporter: 
     else:
         asked = gather(given)
         third_party.quieten(verbose=asked.settings.verbose)  # before any of them is imported
-        with log_to_stderr(asked.settings, reporter):
+        with log_to_stderr(asked.settings, reporter), write_status(asked, reporter):
             for note in [*notes, *asked.notes]:
                 logger.info(note)
             for warning in asked.warnings:

@@ -18,6 +18,7 @@ from videogen import __version__, files
 from videogen.checkpoints import model_features
 from videogen.checkpoints.lora import file_of
 from videogen.engine.outcome import Result
+from videogen.engine.preview import write_previews
 from videogen.errors import VideoGenError
 from videogen.files import Record
 from videogen.media import audio, video_writer
@@ -73,6 +74,7 @@ def write(
     sheet = ContactSheet(shape.file_frames, plan.options.contact_sheet or 0, shape.fps)
     with (
         _log_stored_segments(plan),
+        write_previews(plan, pipeline),
         ExitStack() as stack,
         video_writer.open_writer(
             outputs.path,

@@ -5,6 +5,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from videogen import files
 from videogen.errors import one_line
 from videogen.planning.plan import Outline, Plan
 from videogen.results import publishing
@@ -34,6 +35,7 @@ def earlier_result(plan: Plan) -> Result | None:
         return None
     if not record.get("request", {}).get("keep_parts"):
         plan.resume_store.remove_rest()  # a killed run may have had no time for it
+        files.remove(outputs.preview)
     return Result(outputs=outputs, record=record)
 
 

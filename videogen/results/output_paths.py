@@ -84,6 +84,11 @@ class OutputPaths:
         return self.path.with_name(f"{self.name}.parts")
 
     @property
+    def preview(self) -> Path:
+        """Small animated picture of an unfinished video."""
+        return self.path.with_name(f"{self.name}.preview.webp")
+
+    @property
     def files(self) -> dict[str, Path]:
         """Return all files that will be written but the sidecar, by the names that it has for them."""
         named = {"video": self.path, "latents": self.latents, "last_frame": self.last_frame}

@@ -13,7 +13,7 @@ from videogen.tasks import option_types as types
 from videogen.tasks.adapter_options import Adapters
 from videogen.tasks.kernels import BACKENDS
 from videogen.tasks.option import Needs, Option, row, switch
-from videogen.tasks.output_options import Output, Review
+from videogen.tasks.output_options import Output, Review, Watching
 from videogen.tasks.step_caches import step_cache
 
 Scale = float | tuple[float, float]
@@ -333,7 +333,8 @@ GROUPS: dict[str, tuple[type, ...]] = {
     "task and model": (Model,), "prompt": (Prompt,), "inputs": (InputFiles,), "size and length": (Size,),
     "sampling": (Sampling,), "diffusion forcing": (Forcing,), "avatar": (Avatar,), "chain": (Chain,),
     "stability": (FirstFrame,), "output": (Output, Existing), "memory and speed": (Runtime,),
-    "caching": (Caching,), "weights": (Adapters, ModelFiles), "results": (Review,), "about": (About,),
+    "caching": (Caching,), "weights": (Adapters, ModelFiles), "results": (Review,),
+    "about": (About, Watching),
 }
 # fmt: on
 
@@ -385,7 +386,7 @@ class Options(
 
 # fmt: on
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
-class RunSettings(Existing, Review, About):
+class RunSettings(Existing, Review, About, Watching):
     """The options that speak about the whole run."""
 
     @property

@@ -1,4 +1,4 @@
-"""The options of results: where they go, what they hold, how videos are encoded."""
+"""The options of results: where they go, what they hold, how videos are encoded, what is seen meanwhile."""
 
 from dataclasses import dataclass
 
@@ -42,7 +42,15 @@ class Output:
         metavar="[N]", bare="12", common=True, hashed=False, recorded=False)
     new_frames_only: bool = switch("leave the input video out of the file",
         needs=Needs("input_video", "needs --input_video"))
-    keep_parts: bool = switch("keep the finished segments (<name>.parts/) after success", hashed=False)
+    keep_parts: bool = switch("keep the finished segments (<name>.parts/) and the preview after success",
+        hashed=False)
+    preview_every: int | None = row(types.whole(1),
+        "after every K steps show what is predicted, in <name>.preview.webp", metavar="K", common=True,
+        hashed=False, recorded=False)
+    vae_preview: types.WeightFile | None = row(types.weight_file,
+        "decode previews with a tiny autoencoder (TAEHV: taew2_1.pth, taew2_2.pth, taehv.pth)",
+        metavar="FILE", common=True, hashed=False, recorded=False,
+        needs=Needs("preview_every", "says how previews are decoded"))
 
 
 @dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
@@ -63,4 +71,13 @@ class Review:
         about_run=True, set_by_chain=True)
     report: str | None = row(types.folder, "write one web page over all results of a folder, and results.csv",
         metavar="DIR", about_run=True, answers=True, set_by_chain=True)
+
+
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
+class Watching:
+    """Where a program sees how far the run is."""
+
+    status: str | None = row(types.file_path,
+        "keep a JSON file that says how far the run is; a list of videos has one beside them anyway",
+        metavar="FILE.json", about_run=True)
 # fmt: on
