@@ -76,6 +76,15 @@ class StageFinished(Event):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PreviewWritten(Event):
+    """A preview of the clean latents that a step predicts is there; the next one takes its place."""
+
+    name: ClassVar[str] = "preview"
+    step: int
+    path: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SegmentFinished(Event):
     """A segment of a long video is kept; ``--resume`` goes on behind it."""
 

@@ -14,7 +14,7 @@ from videogen.tasks.adapter_options import Adapters
 from videogen.tasks.kernels import BACKENDS
 from videogen.tasks.list_options import Lists
 from videogen.tasks.option import Needs, Option, row, switch
-from videogen.tasks.output_options import Output
+from videogen.tasks.output_options import Output, Review, Watching
 from videogen.tasks.step_caches import step_cache
 
 Scale = float | tuple[float, float]
@@ -333,7 +333,7 @@ GROUPS: dict[str, tuple[type, ...]] = {
     "sampling": (Sampling,), "diffusion forcing": (Forcing,), "avatar": (Avatar,), "chain": (Chain,),
     "stability": (FirstFrame,), "output": (Output, Existing), "lists": (Lists,),
     "memory and speed": (Runtime,), "caching": (Caching,), "weights": (Adapters, ModelFiles),
-    "about": (About,),
+    "results": (Review,), "about": (About, Watching),
 }
 # fmt: on
 
@@ -385,7 +385,7 @@ class Options(
 
 # fmt: on
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
-class RunSettings(Existing, Lists, About):
+class RunSettings(Existing, Lists, Review, About, Watching):
     """The options that speak about the whole run."""
 
     @property
