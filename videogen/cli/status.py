@@ -202,7 +202,11 @@ def _path(asked: Asked) -> Path | None:
     """Return the file: the one that is named, or for a list of jobs one beside the outputs."""
     settings, flag = asked.settings, "--status"
     if settings.status is None:
-        return None if settings.jobs is None else default_path(asked.values)
+        if settings.jobs is None:
+            return None
+        path, shard = default_path(asked.values), settings.shard
+        own = "" if shard is None else f".{shard.index}_of_{shard.count}"  # each share has a file of its own
+        return path.with_name(f"{path.name.removesuffix(SUFFIX)}{own}{SUFFIX}")
     path = Path(settings.status).expanduser()
     if path.suffix != ".json":
         raise InputError(flag, settings.status, "must end in .json", f"try {path.with_suffix('.json')}")
