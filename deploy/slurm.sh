@@ -3,7 +3,7 @@
 #
 #   sbatch deploy/slurm.sh --task_type text_to_video --prompt "A swan on a lake" --cfg_parallel --output swan.mp4
 #   sbatch --nodes=2 deploy/slurm.sh ...        16 GPUs of two machines
-#   sbatch --array=0-3 --ntasks-per-node=1 --gpus-per-node=1 deploy/slurm.sh --jobs part_%a --output_dir films_%a ...
+#   sbatch --array=0-3 --ntasks-per-node=1 --gpus-per-node=1 deploy/slurm.sh --jobs list.csv --shard %a/4 --resume ...
 #
 # Arguments are those of generate_video.py; %a becomes the number of the array's job. PYTHON is the interpreter to use.
 # Every process must see all GPUs of its machine: do not give --gpus-per-task.

@@ -12,7 +12,7 @@ __all__ = ["Result", "__version__", "generate", "load", "plan", "stream"]
 
 if TYPE_CHECKING:
     from videogen.engine.api import generate, plan, stream
-    from videogen.engine.load import load
+    from videogen.engine.typed import load
     from videogen.results.result import Result
 
 # Where each name of the API is; a module is imported with the first use of its name.

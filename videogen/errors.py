@@ -61,6 +61,12 @@ class OutOfMemoryError(VideoGenError):
     exit_code = 4
 
 
+class CancelledError(VideoGenError):
+    """A video that was called off while it was being made, or before."""
+
+    exit_code = 130
+
+
 @contextmanager
 def reported_as(explain: Callable[[str], VideoGenError]) -> Iterator[None]:
     """Turn whatever a reader raises in the block into the error that ``explain`` makes of its message.
@@ -105,6 +111,13 @@ def is_out_of_memory(error: BaseException) -> bool:
         or (not isinstance(one, VideoGenError) and bool(OUT_OF_MEMORY.search(f"{type(one).__name__}: {one}")))
         for one in chain_of(error)
     )
+
+
+def exit_code_of(error: BaseException) -> int:
+    """Return the exit code that an error ends a run of one video with."""
+    if isinstance(error, VideoGenError):
+        return error.exit_code
+    return OutOfMemoryError.exit_code if is_out_of_memory(error) else 1
 
 
 def brief(value: object, limit: int = 80) -> str:

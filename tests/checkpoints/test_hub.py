@@ -121,6 +121,28 @@ def run(tmp_path, endpoint, model, *more):
     )
 
 
+@pytest.mark.slow
+def test_from_pretrained_reaches_the_hub_as_it_is_told(serve, tmp_path):
+    endpoint, asked = serve(NAMES[0])
+    code = (
+        "from videogen.pipelines.reference_to_video import ReferenceToVideoPipeline as P\n"
+        f"made = P.from_pretrained('{NAMES[0]}', token='secret', cache_dir='mine', revision='main')\n"
+        "print(made.checkpoint.revision, made.checkpoint.folder)\n"
+        f"P.from_pretrained('{NAMES[0]}', cache_dir='mine', local_files_only=True)\n"
+    )
+    names = {"HF_ENDPOINT": endpoint, "HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_DISABLE_XET": "1"}
+    env = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"} | names
+    env["PYTHONPATH"] = str(ROOT)
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, env=env, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    revision, folder = done.stdout.split()
+    assert revision == SHA
+    assert (tmp_path / "mine") in (tmp_path / folder).parents
+    assert not (tmp_path / "hub").exists()
+    assert len(asked) == len(set(asked)) * 2  # each once asked for and once read; the second time none
+
+
 @pytest.mark.parametrize(("free", "fits"), [(1000, False), (10**9, True)])
 def test_what_nobody_knows_the_size_of_is_asked_before_it_is_downloaded(serve, tmp_path, free, fits):
     endpoint, _ = serve("some/model")

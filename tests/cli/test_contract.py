@@ -30,13 +30,16 @@ motion_frame drop_frame max_frames_num i2v_stability no_i2v_stability teacache t
 use_ret_steps teacache_model device dtype offload low_vram use_usp ulysses_degree ring_degree cfg_parallel
 attention_backend compile vae_tiling
 lora preset output save_file output_dir save_latents overwrite resume jobs dry_run config from_metadata
+keep_order shard retry bundle
 list_tasks env completion json progress quiet verbose version
 source_fps handover color_match prepend_input keep_audio keep_parts
 new_frames_only captioner caption_only teacache_fixed cache float8_matmul
 vae_dtype embedding_cache save_last_frame num_videos no_vlm concat audio_track i2v_condition_type no_riflex
 neg_prompt i2v_resolution i2v_image_path use_cpu_offload save_path
 codec crf video_colors
+contact_sheet show diff sheet rows columns report
 transformer text_encoder vae quantize
+preview_every vae_preview status
 """
 
 

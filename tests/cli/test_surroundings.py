@@ -23,7 +23,7 @@ RESULTS = [option.name for option in OPTIONS.values() if option.parse is file_pa
 
 
 def test_every_flag_that_takes_a_file_is_checked():
-    assert len(PATHS) == 18
+    assert len(PATHS) == 22
     assert RESULTS == ["output", "save_latents", "save_last_frame", "from_metadata"]
 
 

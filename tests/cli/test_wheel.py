@@ -48,7 +48,8 @@ def test_an_installed_videogen_finds_its_configs(tmp_path):
     packed = set(zipfile.ZipFile(wheel).namelist())
     configs = {file.relative_to(ROOT).as_posix() for file in (ROOT / "configs").rglob("*.yaml")}
     assert {f"videogen/{name}" for name in configs} <= packed
-    modules = {file.relative_to(ROOT).as_posix() for file in (ROOT / "videogen").rglob("*.py")}
+    modules = {file.relative_to(ROOT).as_posix() for file in (ROOT / "videogen").rglob("*.py*")}
+    modules = {name for name in modules if name.endswith((".py", ".pyi"))}
     assert modules <= packed
     assert "videogen/py.typed" in packed
     (about,) = (name for name in packed if name.endswith("/METADATA"))

@@ -30,7 +30,9 @@ def test_a_finished_video_is_found_and_reported(plan):
     assert result.record["seed"] == 3
     assert finished_results([plan]).keys() == {plan.index}
     reports = []
-    assert skipped(plan, result, Reporter(reports.append)) is result
+    outcome = skipped(plan, result, Reporter(reports.append))
+    assert outcome.result is result
+    assert (outcome.status, outcome.record()["plan_hash"]) == ("skipped", plan.plan_hash)
     (report,) = reports
     assert report.index == plan.index
     assert report.event == Skipped(path=str(result.outputs.path), sidecar=str(result.outputs.sidecar))
@@ -56,11 +58,13 @@ def test_a_failure_lets_go_of_what_its_run_held(plan):
     try:
         run()
     except ValueError as error:
-        failure = failed(plan, error, Reporter(reports.append))
+        failure = failed(plan, error, Reporter(reports.append), seconds=1.5)
     gc.collect()
     assert held_by[0]() is None
     assert "in run" in failure.trace
     assert failure.plan is plan
+    record = failure.record()
+    assert (record["status"], record["seconds"], record["exit_code"]) == ("failed", 1.5, 1)
     (event,) = [report.event for report in reports]
     assert isinstance(event, Failed)
     assert "no" in event.message

@@ -22,8 +22,9 @@ from functools import partial
 from pathlib import Path
 
 from tests.faults import hostile, samples
+from videogen import files
 from videogen.checkpoints import lora, model_features, resolve, tensor_headers
-from videogen.cli import jobs, sources
+from videogen.cli import captions, jobs, sources
 from videogen.errors import VideoGenError
 from videogen.media.audio import read_audio
 from videogen.media.download import Fetcher
@@ -32,7 +33,7 @@ from videogen.media.probe import read_comment
 from videogen.media.video_reader import read_video
 from videogen.planning.measured_rates import parse_rates
 from videogen.prompts.chat_models import find_model
-from videogen.results import sidecar
+from videogen.results import bundle, sidecar
 from videogen.results.resume_store import ResumeStore
 from videogen.tasks.option_types import Reject, prompts
 from videogen.tasks.step_caches import read_ratios
@@ -101,6 +102,15 @@ def _record(path: Path) -> None:
     sources.from_metadata(str(path), {})
 
 
+def _bundle(path: Path) -> None:
+    with files.work_folder() as folder:
+        bundle.read("--from_metadata", path, folder, ["input_image"])
+
+
+def _captions(path: Path) -> None:
+    captions.known_rows(path, (captions.VIDEO, *captions.COLUMNS["describer"]))
+
+
 IN_MODEL = {
     "model index": "model/model_index.json",
     "network config": "model/transformer/config.json",
@@ -128,6 +138,8 @@ KINDS = {
     "jobs": Kind("jobs.jsonl", lambda path: jobs.read_jobs(str(path), {}, {}), text=True),
     "prompts": Kind("prompts.txt", lambda path: prompts(str(path)), text=True),
     "record": Kind("record.json", _record, text=True),
+    "bundle": Kind("bundle.zip", _bundle),
+    "captions": Kind("captions.csv", _captions, text=True),
     "ratios": Kind("ratios.json", read_ratios, text=True),
     "measured rates": Kind("rates.json", parse_rates, text=True),
     "stored state": Kind("a.parts/state.json", _store, text=True),

@@ -18,6 +18,8 @@ from safetensors.numpy import save_file
 
 from videogen.checkpoints.tensor_headers import tensor_shapes
 from videogen.checkpoints.weight_files import weight_files
+from videogen.cli import captions
+from videogen.results import bundle
 from videogen.results.resume_store import ResumeStore
 
 PICTURE = ("-f", "lavfi", "-i", "testsrc2=size=64x48:rate=12:duration=0.5")
@@ -163,6 +165,14 @@ def texts(folder: Path) -> None:
     (folder / "record.json").write_text(json.dumps(record))
     ratios = {"ratios": {"steps": 4, "transformers": [[1.0, 0.9, 0.8, 0.7]]}, "schedule": {"shift": 8.0}}
     (folder / "ratios.json").write_text(json.dumps(ratios))
+    packed = bundle.Packed(
+        results=[folder / "record.json"],
+        request={"task_type": "image_to_video", "prompt": "a", "seed": 3},
+        inputs={"input_image": [("0" * 64, folder / "image.png")]},
+    )
+    bundle.write(folder / "bundle.zip", [packed, packed])
+    columns = (captions.VIDEO, *captions.COLUMNS["describer"])
+    (folder / "captions.csv").write_text(f'{",".join(columns)}\na.mp4,a cat\nb.mp4,"a dog, a cat"\n')
     words = {"device": "cpu", "task": "t", "model": "m", "size": "48x32, 5 frames", "date": "2026-11-30"}
     numbers = {"forwards_per_step": 2, "tokens": 12, "pixels": 7680, "step": 0.5, "load": 1.0, "other": 2.0}
     rates = {"rates": [{**words, **numbers, "settings": {"dtype": "float32"}}]}

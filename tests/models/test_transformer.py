@@ -75,6 +75,7 @@ def inputs(timestep=(500.0,), **more):
 CASES = {
     "text": ({}, inputs),
     "frame levels": ({}, lambda: inputs([[500.0, 0.0, 0.0]], frame_positions=torch.tensor([0, 1, 1024]))),
+    "causal": ({}, lambda: inputs([[500.0, 400.0, 300.0]], visible_frames=[1, 2, 3])),
     "image": (IMAGE, lambda: inputs() | {"encoder_hidden_states_image": torch.ones(1, 257, 8)}),
     "frame rate": ({"inject_sample_info": True}, lambda: inputs(fps=torch.tensor([1]))),
     "two speakers": (
@@ -87,7 +88,7 @@ CASES = {
 }
 
 
-QUICK = ("text", "frame levels")
+QUICK = ("text", "frame levels", "causal")
 
 
 @pytest.mark.parametrize(

@@ -189,5 +189,5 @@ def test_the_signature_is_made_from_the_rows(row):
     for own in (*row.arguments, *row.inputs):
         if own in OPTIONS and own != "prompt":  # which may be a list here
             assert parameters[own].annotation is not inspect.Parameter.empty
-            assert f"    {own}: {OPTIONS[own].help}\n" in pipeline.__call__.__doc__
+            assert f" {own}: {OPTIONS[own].help} " in " ".join(pipeline.__call__.__doc__.split())
     assert all(parameter.default is not inspect.Parameter.empty for parameter in [*parameters.values()][1:])

@@ -21,6 +21,7 @@ from videogen.results.output_paths import (
     earlier_record,
     earlier_seed,
     kind_of,
+    real_path,
     refuse_if_locked,
     reserve,
 )
@@ -37,6 +38,7 @@ class Options:
     output_dir: str | None = None
     save_latents: str | None = None
     save_last_frame: str | None = None
+    contact_sheet: int | None = None
     codec: str | None = None
 
 
@@ -141,18 +143,18 @@ def test_suffixes(options, said):
 @pytest.mark.parametrize("name", ["output", "save_latents", "save_last_frame"])
 def test_several_videos_need_several_names(name):
     assert OPTIONS[name].names_result
-    said = complaint(check_pattern, Options(**{name: "a"}), [name], shared={"a"}, resume=False)
+    said = complaint(check_pattern, Options(**{name: "a"}), [name], shared={"a"}, fixed=None)
     assert said == f"--{name} a: several videos need {{seed}} or {{index}} in it; or give --output_dir"
     for pattern in ("{seed}", "a{index}"):
-        check_pattern(Options(**{name: pattern}), [name], shared={pattern}, resume=False)
-    check_pattern(Options(**{name: "a"}), [name], shared=(), resume=False)
+        check_pattern(Options(**{name: pattern}), [name], shared={pattern}, fixed=None)
+    check_pattern(Options(**{name: "a"}), [name], shared=(), fixed=None)
 
 
 def test_resume_needs_a_name():
-    said = complaint(check_pattern, Options(save_latents="a"), [], shared=(), resume=True)
+    said = complaint(check_pattern, Options(save_latents="a"), [], shared=(), fixed="--resume")
     assert said == "--resume: needs names that stay the same; give --output or --output_dir"
     for options in (Options(output="a"), Options(output_dir="a")):
-        check_pattern(options, [], shared=(), resume=True)
+        check_pattern(options, [], shared=(), fixed="--resume")
 
 
 def test_default_names_are_the_next_free_ones(inside):
@@ -166,11 +168,11 @@ def test_default_names_are_the_next_free_ones(inside):
     assert keep(Options()).path == third
     with OutputLocks() as ours, OutputLocks() as others:
         assert others.acquire(folder, "7_now_4") is None
-        made = keep(Options(), taken={third}, locks=ours)
+        made = keep(Options(), taken={real_path(third)}, locks=ours)
         assert made.path == folder / "7_now_5.mp4"
         assert made.may_replace is False
         assert others.acquire(folder, "7_now_5") is not None
-        made = keep(Options(), taken={folder / "7_now_3.json"})
+        made = keep(Options(), taken={real_path(folder / "7_now_3.json")})
         assert made.path == folder / "7_now_4.mp4"
 
 
@@ -208,9 +210,11 @@ def test_inputs_are_no_outputs(inside):
 
 
 def test_two_videos_of_a_run_have_two_names(inside):
-    said = complaint(keep, Options(output="a.mp4"), taken={Path("a.mp4")})
+    said = complaint(keep, Options(output="x/../a.mp4"), taken={real_path(Path("a.mp4"))})
+    assert "two videos would get this name" in said
+    said = complaint(keep, Options(output="a.mp4"), taken={real_path(Path("a.mp4"))})
     assert said == "--output a.mp4: two videos would get this name; use {seed} and {index} in it"
-    said = complaint(keep, Options(output_dir="b"), taken={Path("b/3_7.mp4")})
+    said = complaint(keep, Options(output_dir="b"), taken={real_path(Path("b/3_7.mp4"))})
     assert said.startswith("--output_dir b/3_7.mp4: two videos")
 
 

@@ -64,7 +64,7 @@ def test_a_list_says_how_many_failed_and_how_long_the_rest_takes(reported, clock
     assert [video.failed for video in videos] == [0, 0, 1, 1, 1]
     reporter.end_video(SAVED)
     reporter.end_run()
-    assert reports[-1].event == progress.RunFinished(videos=5, failed=1)
+    assert reports[-1].event == progress.RunFinished(videos=5, failed=1, skipped=1, seconds=32.0)
     assert [report.index for report in reports if report.event is SAVED] == [1, 4, 5]
 
 

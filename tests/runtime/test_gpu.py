@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.conftest import REFS
-from videogen.engine import load
+from videogen.engine import load, session
 from videogen.models.wan.transformer import WanBlocks
 from videogen.runtime.component_offload import Copier
 from videogen.tasks.table import VARIANTS
@@ -39,6 +39,35 @@ def test_options_change_nothing_but_rounding(on_gpu, options):
     frames, record = on_gpu(*options)
     assert np.abs(plain - frames).mean() < 2
     assert record["peak_memory"]["gpu"] > 0
+
+
+def test_one_more_try_with_offload_makes_the_same_video(on_gpu, cli, r2v, tmp_path, monkeypatch):
+    """A GPU that is too small is played; what follows from it is real."""
+    plain, made = on_gpu("--seed", 1, "--offload")
+    original, tried, loads, set_up = session.write, [], [], session.set_up
+    monkeypatch.setattr(session, "set_up", lambda *args: (loads.append(1), set_up(*args))[1])
+
+    def write(plan, *args, **kwargs):
+        tried.append((plan.index, plan.options.offload))
+        if not plan.options.offload:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return original(plan, *args, **kwargs)
+
+    monkeypatch.setattr(session, "write", write)
+    words = [*r2v[: r2v.index("--device")], "--device", "cuda", "--output", tmp_path / "out/{seed}.npy"]
+    jobs = tmp_path / "jobs.jsonl"
+    jobs.write_text('{"seed": [1, 2]}')
+    finished = cli(*words, "--jobs", jobs, "--retry", "offload")
+    assert finished.code == 0, finished.err
+    assert tried == [(1, False), (1, True), (2, True)]  # the second is known not to fit
+    assert len(loads) == 2
+    assert "once more with --offload (about " in finished.err
+    record = json.loads((tmp_path / "out/1.json").read_text())
+    assert record["request"]["offload"] is True
+    assert record["plan_hash"] == made["plan_hash"]
+    assert np.array_equal(np.load(tmp_path / "out/1.npy"), plain)
+    lines = [json.loads(line) for line in (tmp_path / "out/results.jsonl").read_text().splitlines()]
+    assert [line["retried"] for line in lines] == ["offload", "offload"]
 
 
 def test_decoding_in_bfloat16_is_close(on_gpu):

@@ -330,7 +330,8 @@ def run_chain(chain: Chain, first: Outline, reporter: Reporter, *, as_json: bool
                 about = {"base_seed": chain.base_seed, "settings": chain.settings(plan)}
                 files.write_json(chain.folder / STATE, {"schema": sidecar.SCHEMA, **about})
             if chain.policy.resume and (earlier := earlier_result(plan)) is not None:
-                result = skipped(plan, earlier, reporter)
+                result = earlier
+                skipped(plan, earlier, reporter)
             else:
                 start_video(plan, reporter)
                 result = saved(generate(session.with_prompt(plan), session), reporter)

@@ -13,11 +13,11 @@ import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from videogen import __version__, distributed
-from videogen.cli import own_folders
-from videogen.cli.captions import caption
+from videogen.cli import bundles, own_folders
+from videogen.cli.captions import caption, caption_list
 from videogen.cli.help import Program, help_text
 from videogen.cli.interrupts import Interrupts
 from videogen.cli.jobs import STDIN, read_jobs, stream
@@ -26,13 +26,16 @@ from videogen.cli.parser import parse
 from videogen.cli.process_end import discard_stdout, end, open_missing_streams
 from videogen.cli.published import translate
 from videogen.cli.renderers import INTERRUPTED
-from videogen.cli.sources import Asked, gather
+from videogen.cli.review import review_of
+from videogen.cli.sources import Asked, gather, names_bundle
+from videogen.cli.status import write_status
 from videogen.cli.task_choice import published_task, with_task
 from videogen.engine import third_party
 from videogen.engine.api import make_videos
-from videogen.engine.outcome import Failure
+from videogen.engine.outcome import Outcome, log_outcome
 from videogen.errors import (
     FolderError,
+    InputError,
     OutOfMemoryError,
     VideoGenError,
     is_out_of_memory,
@@ -45,9 +48,9 @@ from videogen.planning.request import Item, make_plans
 from videogen.results.output_locks import OutputLocks
 from videogen.results.output_paths import OverwritePolicy
 from videogen.results.progress import Message, Reporter, RunFailed
-from videogen.results.result import Result
 from videogen.results.sidecar import changed_inputs
-from videogen.tasks.options import Options, RunSettings, defaults, merge
+from videogen.tasks.list_options import WHOLE
+from videogen.tasks.options import RunSettings
 from videogen.tasks.table import TASKS, summary
 
 logger = logging.getLogger("videogen")
@@ -193,7 +196,7 @@ def _command(arguments: list[str], work: Work, about: Program | None, reporter: 
     else:
         asked = gather(given)
         third_party.quieten(verbose=asked.settings.verbose)  # before any of them is imported
-        with log_to_stderr(asked.settings, reporter):
+        with log_to_stderr(asked.settings, reporter), write_status(asked, reporter):
             for note in [*notes, *asked.notes]:
                 logger.info(note)
             for warning in asked.warnings:
@@ -207,19 +210,33 @@ def _command(arguments: list[str], work: Work, about: Program | None, reporter: 
 def _generate(asked: Asked, workdir: Path, reporter: Reporter) -> int:
     """Make the videos, or say what would be made."""
     settings = asked.settings
+    if (said := review_of(asked)) is not None:
+        say(said)
+        return 0
+    if settings.caption_only and settings.jobs is not None:
+        say(caption_list(asked, workdir, reporter))
+        return 0 if settings.dry_run else _end_run(reporter)
     if settings.caption_only:
-        values = with_task(asked.values)
-        say([caption(Options.of(merge(defaults(), values)), workdir, dry_run=settings.dry_run)])
+        say([caption(asked, workdir, dry_run=settings.dry_run)])
         return 0
     policy = OverwritePolicy(overwrite=settings.overwrite, resume=settings.resume)
+    bundles.check_target(settings)
     if settings.jobs == STDIN:
+        if settings.shard is not None:
+            what = "lines that come one by one have no shares"
+            raise InputError("--shard", settings.shard, what, "write them to a file first")
         return _stream(asked, policy, workdir, reporter)
-    if settings.jobs is not None:
+    if names_bundle(settings):
+        items = bundles.read_bundle(asked, workdir)
+    elif settings.jobs is not None:
         items = read_jobs(settings.jobs, asked.values, asked.origins)
     else:
         items = [Item(values=with_task(asked.values), origins=asked.origins)]
     with OutputLocks() as locks:
-        plans = make_plans(items, policy, workdir, None if settings.dry_run else locks)
+        used, shard = None if settings.dry_run else locks, settings.shard or WHOLE
+        plans = make_plans(items, policy, workdir, used, shard=shard)
+        if not plans:
+            logger.warning("--shard %s: the list has no video for it", shard)
         return _carry_out(plans, settings, reporter)
 
 
@@ -231,7 +248,13 @@ def _carry_out(plans: list[Outline], settings: RunSettings, reporter: Reporter) 
     if settings.dry_run:
         say(_described(plans, as_json=settings.json))
         return 0
-    outcomes = make_videos(plans, reporter, resume=settings.resume)
+    outcomes = make_videos(
+        plans,
+        reporter,
+        resume=settings.resume,
+        retry=settings.retry,
+        keep_order=settings.keep_order,
+    )
     return _say_outcomes(outcomes, settings, reporter)
 
 
@@ -251,7 +274,7 @@ def _stream(asked: Asked, policy: OverwritePolicy, workdir: Path, reporter: Repo
                     for plan in plans:
                         check_device_exists(plan.options)
                 except VideoGenError as error:
-                    reporter.refuse()
+                    reporter.count(failed=True)
                     logger.error("%s", one_line(error))
                     if settings.json:
                         say([json.dumps({"error": one_line(error)})])
@@ -265,11 +288,12 @@ def _stream(asked: Asked, policy: OverwritePolicy, workdir: Path, reporter: Repo
         return 1 if reporter.failed else 0
     reporter.start_run(None)
     with reporter.stage("libraries"):
-        from videogen.engine.stream import run_stream  # noqa: PLC0415 - torch, diffusers, transformers
+        from videogen.engine.queue import run_stream  # noqa: PLC0415 - torch, diffusers, transformers
 
     several_gpus = bool(asked.values.get("use_usp"))
     outlines = (plan for plans in planned() for plan in plans)
-    outcomes = run_stream(outlines, several_gpus=several_gpus, resume=settings.resume, reporter=reporter)
+    how: dict[str, Any] = {"resume": settings.resume, "retry": settings.retry}
+    outcomes = run_stream(outlines, several_gpus=several_gpus, reporter=reporter, **how)
     return _say_outcomes(outcomes, settings, reporter)
 
 
@@ -278,7 +302,7 @@ def _warn(plans: Sequence[Outline], settings: RunSettings) -> None:
     on_terminal = sys.stdout.isatty() and sys.stderr.isatty()
     reported = settings.dry_run and not settings.json and on_terminal
     warnings = [note for plan in plans for note in plan.warnings if not reported]
-    if earlier := settings.from_metadata:
+    if (earlier := settings.from_metadata) and not names_bundle(settings):
         changed = {name for plan in plans for name in changed_inputs(earlier, plan.inputs)}
         warnings += [f"{name} is not the file that {earlier} was made from" for name in sorted(changed)]
     for note in dict.fromkeys(warnings):
@@ -293,23 +317,37 @@ def _described(plans: Sequence[Outline], *, as_json: bool) -> Iterator[str]:
         yield plan_report.describe(*plans)
 
 
-def _say_outcomes(outcomes: Iterator[Result | Failure], settings: RunSettings, reporter: Reporter) -> int:
+def _say_outcomes(outcomes: Iterator[Outcome], settings: RunSettings, reporter: Reporter) -> int:
     """Say one path or JSON object per result, and what failed; returns the exit code."""
+    done: list[Outcome] = []
+    is_list = settings.jobs is not None or names_bundle(settings)
 
     def lines() -> Iterator[str]:
         for outcome in outcomes:
-            if isinstance(outcome, Result):
-                path = str(outcome.outputs.path)
-                record = {"path": path, "sidecar": str(outcome.outputs.sidecar), **outcome.record}
+            if is_list:
+                log_outcome(outcome)
+            if settings.bundle is not None:
+                done.append(outcome)
+            if (result := outcome.result) is not None:
+                path = str(result.outputs.path)
+                record = {"path": path, "sidecar": str(result.outputs.sidecar), **result.record}
                 yield json.dumps(record) if settings.json else path
                 continue
-            plan = outcome.plan
+            plan, error = outcome.plan, outcome.error
+            assert error is not None
             logger.debug(outcome.trace)
             if settings.json:
                 about = {"index": plan.index, "seed": plan.seed, "request": plan.request}
-                yield json.dumps({"error": one_line(outcome.error), **about})
+                yield json.dumps({"error": one_line(error), **about})
 
     say(lines())
+    if settings.bundle is not None:
+        bundles.write(settings, done)
+    return _end_run(reporter)
+
+
+def _end_run(reporter: Reporter) -> int:
+    """Say what became of a run; returns its exit code."""
     reporter.end_run()
     if not reporter.failed:
         return 0

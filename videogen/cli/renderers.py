@@ -14,7 +14,7 @@ from videogen.errors import brief
 from videogen.results import progress
 from videogen.results.formatting import format_bytes, format_seconds
 from videogen.results.progress import Report
-from videogen.results.run_summary import closing_line
+from videogen.results.run_summary import closing_line, list_line
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -76,6 +76,8 @@ def message_of(report: Report) -> str:
             line = f"segment {report.segment} of {report.segments} is finished"
         case progress.Saved() as event:
             line = closing_line(event)
+        case progress.RunFinished() as event:
+            line = list_line(event)
         case progress.Skipped(path=path):
             line = f"{path} is complete, skipped"
         case progress.Stopping(after=after):
@@ -108,9 +110,9 @@ class Errors:
             self.say(message_of(report))
 
     def say(self, line: str) -> None:
-        """Print a line to stderr."""
+        """Print a line to stderr, unless it is empty."""
         with suppress(OSError):  # nobody can be told
-            sys.stderr.write(f"{line}\n")
+            sys.stderr.write(f"{line}\n" if line else "")
             sys.stderr.flush()
 
 
@@ -136,7 +138,7 @@ class Lines(Errors):
                     self._stamped(report, self._how_far(report, event))
             case progress.VideoStarted() | progress.SegmentFinished() | progress.Skipped():
                 self._stamped(report, message_of(report))
-            case progress.Stopping() | progress.Saved():
+            case progress.Stopping() | progress.Saved() | progress.RunFinished():
                 self.say(message_of(report))
             case _:
                 super().__call__(report)
@@ -191,7 +193,7 @@ class Bars(Errors):
                 self._open.pop(stage).close()
             case progress.SegmentFinished():
                 pass
-            case progress.Skipped() | progress.Stopping() | progress.Saved():
+            case progress.Skipped() | progress.Stopping() | progress.Saved() | progress.RunFinished():
                 self.say(message_of(report))
             case _:
                 super().__call__(report)
@@ -216,7 +218,7 @@ class Bars(Errors):
 
     def say(self, line: str) -> None:
         """Print a line above the bars."""
-        if not self._open:
+        if not (self._open and line):
             super().say(line)
             return
         from tqdm import tqdm  # noqa: PLC0415 - there is a bar

@@ -1,5 +1,6 @@
 """Options from files: --config (YAML), --from_metadata (JSON or MP4); those of --jobs are in jobs.py."""
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,8 +8,9 @@ from pathlib import Path
 import yaml
 
 from videogen.errors import InputError, brief
-from videogen.files import LARGEST_TEXT, TextError, check_plain
+from videogen.files import LARGEST_TEXT, Record, TextError, check_plain
 from videogen.files import read_text as read_file
+from videogen.planning import option_rules
 from videogen.planning.option_mapping import from_mapping, named
 from videogen.planning.origins import Origin
 from videogen.results import sidecar
@@ -18,6 +20,7 @@ from videogen.tasks.table import TASKS
 
 LARGEST_YAML = 500_000  # bytes; PyYAML takes up to five seconds for them
 MAX_NODES = 100_000  # of a YAML file, with every alias written out
+BUNDLE = re.compile(r"(?P<file>.*\.zip)(?::(?P<number>\d+))?", re.IGNORECASE | re.DOTALL)
 LONGEST_SHOWN = 300  # characters of a path or URL in a message
 
 
@@ -43,8 +46,10 @@ def gather(given: Mapping[str, object]) -> Asked:
     """
     config = from_config(str(given["config"])) if "config" in given else {}
     stronger = merge(config, given)
+    option_rules.check_combination({k: v for k, v in stronger.items() if OPTIONS[k].about_run})
     settings, source = RunSettings.of(stronger), RunSettings.of(given).from_metadata
-    earlier, ignored = from_metadata(source, stronger) if source else ({}, [])
+    of_one = source if not names_bundle(settings) else None
+    earlier, ignored = from_metadata(of_one, stronger) if of_one else ({}, [])
     values = merge(earlier, stronger)
     taken = {name: value for name, value in earlier.items() if name not in stronger and name in values}
     if settings.dry_run:
@@ -65,6 +70,11 @@ def gather(given: Mapping[str, object]) -> Asked:
         notes=[f"{brief(source, LONGEST_SHOWN)} names {what}" for what in fetched_for(taken)],
         warnings=[warning] if ignored else [],
     )
+
+
+def names_bundle(settings: RunSettings) -> bool:
+    """Return whether --from_metadata names a bundle, or one result in it (FILE.zip:3); see cli/bundles.py."""
+    return settings.from_metadata is not None and bool(BUNDLE.fullmatch(settings.from_metadata))
 
 
 def urls(values: Mapping[str, object]) -> Iterator[tuple[str, str]]:
@@ -109,7 +119,17 @@ def from_metadata(file: str, stronger: Collection[str]) -> tuple[dict[str, objec
     Raises:
         InputError: no metadata in the file, or a local model or input that is not found from here.
     """
-    request = sidecar.read_request("--from_metadata", file)
+    return from_request(sidecar.read_request("--from_metadata", file), file, stronger)
+
+
+def from_request(
+    request: Record, file: str, stronger: Collection[str]
+) -> tuple[dict[str, object], list[str]]:
+    """Return the values of a recorded request, as ``from_metadata``; ``file`` says where it stands.
+
+    Raises:
+        InputError: as there.
+    """
     model = str(request.get("model_id", ""))
     if model.startswith(sidecar.LOCAL_MODEL):
         del request["model_id"]

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self, Unpack
 
 from videogen import files
-from videogen.engine.outcome import Failure, finished_results, skipped
+from videogen.engine.outcome import Outcome, finished_results, skipped
 from videogen.engine.third_party import quiet_imports
 from videogen.errors import InputError
 from videogen.files import Record
@@ -31,6 +31,9 @@ from videogen.results.progress import Report, Reporter, ignore
 from videogen.results.result import Result
 from videogen.tasks.options import OPTIONS
 from videogen.tasks.table import TASKS
+
+if TYPE_CHECKING:
+    from videogen.engine.typed import TaskName, VideoOptions
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +55,11 @@ class DryRun:
 
 
 def plan(
-    task: str, prompt: str | None = None, *, model: str | Path | None = None, **options: object
+    task: "TaskName | str",
+    prompt: str | None = None,
+    *,
+    model: str | Path | None = None,
+    **options: "Unpack[VideoOptions]",
 ) -> DryRun:
     """Check everything and decide everything, and make nothing.
 
@@ -72,14 +79,14 @@ def plan(
 
 
 def generate(
-    task: str,
+    task: "TaskName | str",
     prompt: str | None = None,
     *,
     model: str | Path | None = None,
     on_event: Callable[[Report], None] = ignore,
     overwrite: bool = False,
     resume: bool = False,
-    **options: object,
+    **options: "Unpack[VideoOptions]",
 ) -> Result:
     """Make one video and return it; without ``output=`` it goes where the command line puts it.
 
@@ -99,20 +106,20 @@ def generate(
             fix = "give one seed, or use videogen.stream(...)"
             raise InputError(CALL, "generate", f"makes one video, and this asks for {len(outlines)}", fix)
         reporter = Reporter(on_event)
-        (result,) = make_videos(outlines, reporter, resume=resume, quiet=True)
-        assert isinstance(result, Result)  # the failure of a single video is raised
+        (outcome,) = make_videos(outlines, reporter, resume=resume, quiet=True)
+        assert outcome.result is not None  # the failure of a single video is raised
         reporter.end_run()
-    return result
+    return outcome.result
 
 
 def stream(
-    task: str,
+    task: "TaskName | str",
     prompt: str | None = None,
     *,
     model: str | Path | None = None,
     overwrite: bool = False,
     resume: bool = False,
-    **options: object,
+    **options: "Unpack[VideoOptions]",
 ) -> "Stream":
     """Make one video, or one per seed with the model loaded once, in a thread; returns its reports.
 
@@ -127,7 +134,7 @@ def stream(
     def work(reporter: Reporter) -> Iterator[Result]:
         with _planned(task, prompt, model, options, policy) as outlines:
             outcomes = make_videos(outlines, reporter, resume=resume, quiet=True)
-            yield from (outcome for outcome in outcomes if isinstance(outcome, Result))
+            yield from (outcome.result for outcome in outcomes if outcome.result is not None)
 
     return Stream(work)
 
@@ -186,28 +193,37 @@ class Stream:
 
 
 def make_videos(
-    plans: Sequence[Outline], reporter: Reporter, *, resume: bool, quiet: bool = False
-) -> Iterator[Result | Failure]:
+    plans: Sequence[Outline],
+    reporter: Reporter,
+    *,
+    resume: bool,
+    retry: str | None = None,
+    keep_order: bool = False,
+    quiet: bool = False,
+) -> Iterator[Outcome]:
     """Make the videos of plans and yield their outcomes; if all are complete, no library is loaded.
 
     Args:
         resume: plans whose result is complete yield it at once.
+        retry, keep_order: as for ``queue.run``.
         quiet: import libraries without a word, and leave their logs and warnings as they were.
 
     Raises:
         CheckpointError: the downloads are too large for the disk.
-        VideoGenError: as ``session.run``.
+        VideoGenError: as ``queue.run``.
     """
-    reporter.start_run(len(plans))
+    reporter.start_run(max((plan.videos for plan in plans), default=0), mine=len(plans))
     finished = finished_results(plans) if resume else {}
     if len(finished) == len(plans):
         yield from (skipped(plan, finished[plan.index], reporter) for plan in plans)
         return
     check_disk(plans)
     with reporter.stage("libraries"), quiet_imports() if quiet else nullcontext():
-        from videogen.engine.session import run  # noqa: PLC0415 - torch, diffusers, transformers
+        from videogen.engine.queue import run  # noqa: PLC0415 - torch, diffusers, transformers
 
-    yield from run(plans, resume=resume, finished=finished, reporter=reporter)
+    yield from run(
+        plans, resume=resume, retry=retry, keep_order=keep_order, finished=finished, reporter=reporter
+    )
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -26,6 +27,7 @@ from videogen.checkpoints.stored_tensors import component_shapes
 from videogen.checkpoints.weight_files import weight_files
 from videogen.errors import CheckpointError, InputError, first_line
 from videogen.models.components import ComponentPlan, plan_component
+from videogen.models.loader_options import dtype_of
 from videogen.pipelines.base import VideoPipeline
 from videogen.planning.plan import Outline, Plan
 from videogen.planning.request_checks import check_lora
@@ -42,7 +44,7 @@ from videogen.runtime.vae import prepare_vae
 from videogen.tasks import kernels
 from videogen.tasks.config import Config
 from videogen.tasks.option_types import Lora
-from videogen.tasks.options import OPTIONS, Options
+from videogen.tasks.options import Options
 from videogen.tasks.table import find, variant
 from videogen.tasks.task_spec import TaskSpec
 
@@ -58,11 +60,11 @@ ARCH_NAMES = {"transformer": "dit", "image_encoder": "clip"}
 
 def load(
     task: str,
-    model: str | None = None,
+    model: str | Path | None = None,
     *,
     revision: str | None = None,
     dtype: torch.dtype | str = torch.bfloat16,
-    device: str = "auto",
+    device: str | torch.device = "auto",
     components: Mapping[str, Any] | None = None,
 ) -> VideoPipeline:
     """Return a task's pipeline, ready to call.
@@ -81,15 +83,16 @@ def load(
     Raises:
         InputError, CheckpointError: an unknown task or device, a model that is missing or does not fit.
     """
-    spec, place = find(task), choose_device(device)
-    dtype = getattr(torch, OPTIONS["dtype"].value(dtype)) if isinstance(dtype, str) else dtype
+    spec, place = find(task), choose_device(str(device))
+    dtype = dtype_of(dtype)
     checkpoint = fetch(resolve.locate(str(model or spec.default_model()), revision, spec), spec)
     set_precision(place, dtype)
     enable_fused_kernels(place, dtype)
     pipeline = load_pipeline(
         variant(spec.name, checkpoint.family), checkpoint, dtype, place, components=components or {}
     ).to(place)
-    prepare_vae(pipeline.vae, place, torch.float32)
+    if pipeline.vae is not None:
+        prepare_vae(pipeline.vae, place, torch.float32)
     return pipeline
 
 

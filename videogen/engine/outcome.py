@@ -1,27 +1,78 @@
-"""What becomes of a plan: a result or a failure, and results that are there already. Needs no torch."""
+"""What becomes of a plan: made, skipped because it is there already, or failed. Needs no torch."""
 
+import json
 import logging
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from videogen.errors import one_line
+from videogen import files
+from videogen.errors import chain_of, exit_code_of, one_line
+from videogen.files import OutputError, Record
 from videogen.planning.plan import Outline, Plan
 from videogen.results import publishing
+from videogen.results.appending import append
 from videogen.results.progress import Failed, Reporter, Saved, Skipped
 from videogen.results.result import Result
 from videogen.results.run_summary import seconds_per_step
 
 logger = logging.getLogger(__name__)
 
+LOG = "results.jsonl"  # in the folder of each result
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Failure:
-    """One video of several that could not be made; ``trace`` is where it happened, as text."""
+class Outcome:
+    """What became of a plan.
+
+    Args:
+        result: its files; None if it failed.
+        skipped: an earlier run has made it.
+        error: why it failed; ``trace`` is where, as text.
+        seconds: that it took in this run.
+        retried: the option that was added after a first attempt ran out of memory.
+    """
 
     plan: Outline
-    error: Exception
-    trace: str
+    result: Result | None = None
+    skipped: bool = False
+    error: BaseException | None = None
+    trace: str = ""
+    seconds: float = 0.0
+    retried: str = ""
+
+    @property
+    def status(self) -> str:
+        """Return 'made', 'skipped' or 'failed'."""
+        return "failed" if self.result is None else "skipped" if self.skipped else "made"
+
+    def record(self) -> Record:
+        """Return it as plain JSON: a line of results.jsonl."""
+        plan, result = self.plan, self.result
+        known = plan.plan_hash if isinstance(plan, Plan) else None
+        ended = {"error": one_line(self.error)} if self.error is not None else {}
+        return {
+            "index": plan.index,
+            "line": plan.label,
+            "status": self.status,
+            "path": str((result or plan).outputs.path),
+            "seed": plan.seed,
+            "plan_hash": known if result is None else result.record.get("plan_hash"),
+            "seconds": round(self.seconds, 3),
+            **({"retried": self.retried} if self.retried else {}),
+            **ended,
+            "exit_code": 0 if self.error is None else exit_code_of(self.error),
+        }
+
+
+def log_outcome(outcome: Outcome) -> None:
+    """Append a line to results.jsonl in the folder of the result; where that fails, a warning is all."""
+    folder = outcome.plan.outputs.path.parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        append(folder / LOG, json.dumps(outcome.record(), ensure_ascii=False) + "\n")
+    except (OSError, OutputError) as error:
+        logger.warning("%s: cannot be written (%s)", folder / LOG, one_line(error))
 
 
 def earlier_result(plan: Plan) -> Result | None:
@@ -34,6 +85,7 @@ def earlier_result(plan: Plan) -> Result | None:
         return None
     if not record.get("request", {}).get("keep_parts"):
         plan.resume_store.remove_rest()  # a killed run may have had no time for it
+        files.remove(outputs.preview)
     return Result(outputs=outputs, record=record)
 
 
@@ -43,11 +95,11 @@ def finished_results(plans: Sequence[Outline]) -> dict[int, Result]:
     return {index: result for index, result in found.items() if result is not None}
 
 
-def skipped(plan: Outline, result: Result, reporter: Reporter) -> Result:
-    """Report a video that an earlier run has made, and return its result."""
+def skipped(plan: Outline, result: Result, reporter: Reporter) -> Outcome:
+    """Report a video that an earlier run has made."""
     reporter.index = plan.index
     reporter.end_video(Skipped(path=str(result.outputs.path), sidecar=str(result.outputs.sidecar)))
-    return result
+    return Outcome(plan=plan, result=result, skipped=True)
 
 
 def start_video(plan: Outline, reporter: Reporter) -> None:
@@ -77,11 +129,16 @@ def saved(result: Result, reporter: Reporter) -> Result:
     return result
 
 
-def failed(plan: Outline, error: Exception, reporter: Reporter) -> Failure:
-    """Report a video that could not be made; the failure lets go of the tensors of its run."""
-    failure = Failure(plan=plan, error=error, trace=traceback.format_exc())
-    # Drop the frames that the exception holds on to, and with them the tensors of the failed run.
-    traceback.clear_frames(error.__traceback__)
-    error.__traceback__ = error.__cause__ = error.__context__ = None
+def failed(plan: Outline, error: BaseException, reporter: Reporter, *, seconds: float) -> Outcome:
+    """Report a video that could not be made; the outcome lets go of the tensors of its run."""
+    trace = "".join(traceback.format_exception(error))
+    drop_tensors(error)
     reporter.end_video(Failed(videos=reporter.videos, message=one_line(error)))
-    return failure
+    return Outcome(plan=plan, error=error, trace=trace, seconds=seconds)
+
+
+def drop_tensors(error: BaseException) -> None:
+    """Drop the frames that an exception holds on to, and with them the tensors of the failed run."""
+    for one in chain_of(error):
+        traceback.clear_frames(one.__traceback__)
+    error.__traceback__ = error.__cause__ = error.__context__ = None

@@ -4,9 +4,10 @@ Prompts are written before the video model is loaded, with one chat model on the
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from videogen.errors import CheckpointError, OutOfMemoryError, VideoGenError
@@ -24,8 +25,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+TURN = 16  # videos that a model describes before another takes its place on the device
 SEED = 0  # a prompt is written once, whatever the seeds of its videos
 CAPTION_SIZE = (360, 420)  # width, height of the frames a captioner sees; spec skyreels_v2 section 11
+
+
+Facts = dict[str, object]
+"""What models say of a video, or of a prompt: JSON."""
 
 
 class PromptWriters:
@@ -40,9 +46,9 @@ class PromptWriters:
         self.chats: dict[tuple[str, str], Chat] = {}
 
     @contextmanager
-    def model(self, role: str, plan: "Plan") -> "Iterator[Chat]":
-        """Load the model that a plan needs for a role."""
-        chat = _chat(plan.prompt_writers[role], plan.options)
+    def model(self, found: FoundModel, options: Options) -> "Iterator[Chat]":
+        """Load a model to the device that the options say."""
+        chat = _chat(found, options)
         if not self.keep:
             with chat:
                 yield chat
@@ -55,7 +61,7 @@ class PromptWriters:
         try:
             yield chat
         finally:
-            if shares_device(plan):
+            if shares_device(options):
                 chat.offload()
 
     def close(self) -> None:
@@ -64,11 +70,11 @@ class PromptWriters:
         self.stack.close()
 
 
-def shares_device(plan: "Plan") -> bool:
+def shares_device(options: Options) -> bool:
     """Return whether chat models and video model use the same device."""
-    own, other = (_device(name or "auto") for name in (plan.options.vlm_device, plan.options.device))
+    own, other = (_device(name or "auto") for name in (options.vlm_device, options.device))
     same = own.type == other.type and (own.index or 0) == (other.index or 0)
-    return plan.options.vlm_device is None or same
+    return options.vlm_device is None or same
 
 
 def write_prompts(
@@ -86,7 +92,7 @@ def write_prompts(
     cache: dict[tuple, dict[str, object]] = {}
     for role, write in (("captioner", _caption), ("describer", _describe), ("enhancer", _prompt)):
         for mine in _group_by_model(role, [plan for plan in wanted if role in plan.prompt_writers]):
-            with prompt_writers.model(role, mine[0]) as model:
+            with prompt_writers.model(mine[0].prompt_writers[role], mine[0].options) as model:
                 for plan in mine:
                     try:
                         if plan.index not in errors:
@@ -166,34 +172,94 @@ def describe_video(source: "InputVideo | StoredFrames", model: "Chat") -> dict[s
 
 
 def write_captions(
-    options: Options, source: "InputVideo | StoredFrames | None", role: str
-) -> dict[str, object]:
-    """Return what --caption_only prints: captions of a video, or an enhanced prompt.
+    options: Options, sources: "Sequence[InputVideo | StoredFrames | None]", role: str
+) -> "Iterator[Facts | VideoGenError]":
+    """Yield what --caption_only says of each video: captions, or without a video an enhanced prompt.
+
+    Each model is loaded once. Where there are two, they take turns, with ``TURN`` videos for each.
 
     Args:
-        role: of the model that describes the video, 'captioner' or 'describer'.
-    """
-    from videogen.prompts import caption, enhance, internvl  # noqa: PLC0415 - not before a prompt is written
+        role: of the model that describes the videos, 'captioner' or 'describer'.
 
-    found = find_prompt_writers(options, needed=() if source is None else (role,))
-    result: dict[str, object] = {}
-    described: dict[str, object] = {}
-    if source is not None:
-        with _chat(found[role], options) as model:
-            result["input_video"] = source.name
-            if role == "describer":
-                result["description"] = internvl.describe(source, model, seed=SEED)
+    Raises:
+        CheckpointError, OutOfMemoryError: a model that cannot be loaded.
+    """
+    found = find_prompt_writers(options, needed=() if None in sources else (role,))
+    turn = TURN if len(found) > 1 else len(sources)
+    with closing(PromptWriters(keep=len(sources) > turn)) as writers:
+        for first in range(0, len(sources), turn):
+            said = _in_turns(options, sources[first : first + turn], role, found, writers)
+            yield from said
+
+
+def _in_turns(
+    options: Options,
+    sources: "Sequence[InputVideo | StoredFrames | None]",
+    role: str,
+    found: Mapping[str, FoundModel],
+    writers: PromptWriters,
+) -> "Iterator[Facts | VideoGenError]":
+    """Yield what the models say of some videos, the last of them as soon as it has said it."""
+    described: Iterator[Facts | VideoGenError] = iter([{} for _ in sources])
+    if role in found:
+        described = _described(options, sources, role, found[role], writers)
+    if "enhancer" not in found:
+        yield from described
+        return
+    waiting = list(described)
+    with writers.model(found["enhancer"], options) as model:
+        for said in waiting:
+            if isinstance(said, VideoGenError):
+                yield said
             else:
-                result["structural_caption"] = described = describe_video(source, model)
-    if options.prompt_enhancer:
-        with _chat(found["enhancer"], options) as model:
-            for variant in ("t2v", "i2v") if described else ():
-                fused = caption.fuse(described, variant, model, seed=SEED)
-                result[f"{variant}_fusion_caption"] = fused
-            if options.prompt:
-                result["prompt"] = options.prompt
-                result["enhanced_prompt"] = enhance.enhance(options.prompt, model, seed=SEED)
-    return result
+                yield _or_error(partial(_with_prose, options, said, model))
+
+
+def _described(
+    options: Options,
+    sources: "Sequence[InputVideo | StoredFrames | None]",
+    role: str,
+    found: FoundModel,
+    writers: PromptWriters,
+) -> "Iterator[Facts | VideoGenError]":
+    with writers.model(found, options) as model:
+        for source in sources:
+            assert source is not None
+            yield _or_error(partial(_describe_one, source, role, model))
+
+
+def _describe_one(source: "InputVideo | StoredFrames", role: str, model: "Chat") -> Facts:
+    """Return what the model of a role says of a video."""
+    from videogen.prompts import internvl  # noqa: PLC0415 - not before a prompt is written
+
+    if role == "describer":
+        return {"input_video": source.name, "description": internvl.describe(source, model, seed=SEED)}
+    return {"input_video": source.name, "structural_caption": describe_video(source, model)}
+
+
+def _with_prose(options: Options, said: Facts, model: "Chat") -> Facts:
+    """Add the captions in prose of a structural one, and the enhanced prompt of a given one."""
+    from videogen.prompts import caption, enhance  # noqa: PLC0415 - not before a prompt is written
+
+    prose: Facts = {}
+    described = said.get("structural_caption")
+    if isinstance(described, dict):
+        for variant in ("t2v", "i2v"):
+            prose[f"{variant}_fusion_caption"] = caption.fuse(described, variant, model, seed=SEED)
+    if options.prompt:
+        prose["prompt"] = options.prompt
+        prose["enhanced_prompt"] = enhance.enhance(options.prompt, model, seed=SEED)
+    return {**said, **prose}
+
+
+def _or_error(write: Callable[[], Facts]) -> Facts | VideoGenError:
+    """Return what is written, or the error that concerns this video alone."""
+    try:
+        return write()
+    except (CheckpointError, OutOfMemoryError):
+        raise
+    except VideoGenError as error:
+        return error
 
 
 def _chat(found: FoundModel, options: Options) -> "Chat":

@@ -1,12 +1,11 @@
-"""From plans to files: load a model once, generate, stream the frames out, keep the metadata.
+"""From a plan to files: load its model once, generate, stream the frames out, keep the metadata.
 
-The command line, chained generation, job lists and Python users all come through here.
+The command line, chained generation, job lists (engine/queue.py) and Python users all come through here.
 """
 
 import gc
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,11 +14,11 @@ import torch
 from videogen.checkpoints.layouts import Checkpoint
 from videogen.engine.generate import run_worker, write
 from videogen.engine.inputs import refuse_changed_inputs
-from videogen.engine.load import check_device, fetch, fetch_loras, set_up
+from videogen.engine.load import fetch, fetch_loras, set_up
 from videogen.engine.out_of_memory import advise_when_out_of_memory
-from videogen.engine.outcome import Failure, Result, failed, finished_results, saved, skipped, start_video
+from videogen.engine.outcome import Result
 from videogen.engine.prompt_writer import PromptWriters, shares_device, write_prompts
-from videogen.errors import CheckpointError, InputError, OutOfMemoryError, VideoGenError
+from videogen.errors import InputError
 from videogen.pipelines.base import VideoPipeline
 from videogen.planning import measured_rates
 from videogen.planning.plan import Outline, Plan
@@ -103,7 +102,7 @@ class Session:
         if plan.written or not plan.prompt_writers:
             return plan
         offload = None if self.pipeline is None else self.pipeline.component_offload
-        if offload is not None and shares_device(plan):
+        if offload is not None and shares_device(plan.options):
             offload.place_residents(memory.CPU)
             torch.cuda.empty_cache()
             self.offloaded = True
@@ -137,83 +136,12 @@ def model_key(plan: Plan) -> tuple:
     )
 
 
-def run(
-    outlines: Sequence[Outline],
-    *,
-    resume: bool = False,
-    finished: Mapping[int, Result] | None = None,
-    reporter: Reporter | None = None,
-) -> Iterator[Result | Failure]:
-    """Make every plan's video and yield its outcome; of several, a failing one does not stop the rest.
-
-    Args:
-        resume: plans whose result is complete yield it at once.
-        finished: results that are known to be complete, by index.
-
-    Raises:
-        VideoGenError: the only plan failed; or, for all, a model or device that is not to be had.
-    """
-    for outline in outlines:
-        check_device(outline)
-    wanted = any(outline.options.use_usp for outline in outlines)
-    reporter = reporter or Reporter(videos=len(outlines))
-    session = Session(communicator=parallel.init_communicator(wanted=wanted), reporter=reporter)
-    plans = [session.fetch(outline) for outline in outlines]
-    known = _finished(outlines, plans, finished or {}) if resume else {}
-    for plan in plans:
-        if resume and plan.index not in known:  # its hash may not have been known before
-            plan.resume_store.check(resume=True, overwrite=False)
-    plans, unwritten = _with_prompts(plans, known, resume=resume)
-    one_model = len({model_key(plan) for plan in plans}) == 1
-    for plan in plans:
-        if plan.index in known:
-            yield skipped(plan, known[plan.index], reporter)
-            continue
-        start_video(plan, reporter)
-        try:
-            if plan.index in unwritten:
-                raise unwritten[plan.index]
-            outcome: Result | Failure = saved(generate(plan, session, resume=resume), reporter)
-        except Exception as error:
-            alone = session.communicator.is_single  # else the other ranks cannot be brought back into step
-            if len(plans) == 1 or (one_model and isinstance(error, CheckpointError)) or not alone:
-                raise
-            outcome = failed(plan, error, reporter)
-        if isinstance(outcome, Failure) and isinstance(outcome.error, OutOfMemoryError):
-            session.release()
-        yield outcome
-    session.stop_workers()
-
-
-def _finished(
-    outlines: Sequence[Outline], plans: Sequence[Plan], known: Mapping[int, Result]
-) -> dict[int, Result]:
-    """Return what is known to be complete, and the complete results of plans that had no hash before."""
-    late = [plan for outline, plan in zip(outlines, plans, strict=True) if not isinstance(outline, Plan)]
-    return {**known, **finished_results(late)}
-
-
 def worker_loop() -> None:
     """Run every video that rank 0 announces, without writing any."""
     session = Session(communicator=parallel.init_communicator(wanted=True))
     while (order := session.communicator.broadcast(None)) is not None:
         plan, resume = order
         _make(plan, session, resume=resume)
-
-
-def _with_prompts(
-    plans: Sequence[Plan], finished: Mapping[int, Result], *, resume: bool
-) -> tuple[list[Plan], dict[int, VideoGenError]]:
-    """Return plans with the prompts that models write, and the errors of those that got none, by index.
-
-    A video that goes on keeps its prompt.
-    """
-    asked = [plan for plan in plans if plan.prompt_writers]
-    kept = {plan.index: plan.resume_store.stored_request() for plan in asked if resume}
-    known = [plan.with_prompt_of(earlier) if (earlier := kept.get(plan.index)) else plan for plan in plans]
-    written, errors = write_prompts([plan for plan in known if plan.index not in finished])
-    by_index = {plan.index: plan for plan in written}
-    return [by_index.get(plan.index, plan) for plan in known], errors
 
 
 def generate(plan: Outline, session: Session | None = None, *, resume: bool = False) -> Result:

@@ -116,7 +116,7 @@ class CallArguments:
     """What every pipeline's call takes besides the prompt and the arguments of its task."""
 
     num_videos_per_prompt: int = argument(1, "videos of each prompt, made one after another")
-    generator: torch.Generator | list[torch.Generator] | None = argument(
+    generator: torch.Generator | Sequence[torch.Generator] | None = argument(
         None, "source of the random draws, one for all videos or one for each; None draws a seed"
     )
     latents: Tensor | None = argument(None, "initial noise, [videos, C, F, h, w], in place of the first draw")
@@ -243,6 +243,10 @@ class RunStates:
     @cached_property
     def _states(self) -> WeakKeyDictionary[Thread, RunState]:
         return WeakKeyDictionary()
+
+    def __getstate__(self) -> dict[str, object]:
+        """Return what a copy has: all but the states of this one's runs."""
+        return {name: value for name, value in vars(self).items() if name != "_states"}
 
     @property
     def _state(self) -> RunState:

@@ -3,14 +3,14 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from threading import current_thread
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from videogen.errors import InputError
+from videogen.errors import CallError, InputError
 from videogen.pipelines.call import COMMON, EMBEDDINGS, TEXTS, Batch, CallArguments, RunState
-from videogen.pipelines.components import Components
+from videogen.pipelines.components import Components, register
 from videogen.pipelines.pixels import Frames, Part, VideoOutput, collect, joined, rounded
 from videogen.pipelines.scheduler import PublishedScheduler
 from videogen.pipelines.signature import check_texts, describe_call, embedding_names, named, rows_of, usable
@@ -19,6 +19,9 @@ from videogen.prompts.length import cut_notes
 from videogen.tasks.options import OPTIONS, Options, defaults, merge
 from videogen.tasks.task_spec import TaskSpec, check_prompt_count, check_scales
 
+if TYPE_CHECKING:
+    from videogen.pipelines import typed
+
 logger = logging.getLogger(__name__)
 
 
@@ -26,6 +29,7 @@ class Calls(Components):
     """A pipeline that can be called."""
 
     embeddings: ClassVar[Sequence[str]] = ("prompt_embeds",)  # what a call may give in place of a prompt
+    call_names: ClassVar[Mapping[str, str]] = {}  # diffusers' names -> ours, where ours mean something else
     _callback_tensor_inputs: ClassVar = ["latents", *EMBEDDINGS]
     _interrupt = False
 
@@ -38,12 +42,29 @@ class Calls(Components):
         super().__init_subclass__(**options)
         if hasattr(cls, "task"):
             describe_call(cls)
+            register(cls)
 
-    def __call__(self, prompt: object = None, **arguments: object) -> VideoOutput | tuple[Frames]:
-        """Make the videos of a call; each pipeline's own has the signature that ``describe_call`` makes."""
-        given = named(type(self), {"prompt": prompt, **arguments})
+    if TYPE_CHECKING:  # no declaration, because type checkers would prefer it to those of the classes
+        __call__ = typed.any_pipeline
+    else:
+
+        def __call__(self, *given: object, **arguments: object) -> VideoOutput | tuple[Frames]:
+            """Make the videos of a call; ``describe_call`` gives each class one with its own signature."""
+            return self._call(*given, **arguments)
+
+    def _call(self, *positional: object, **arguments: object) -> VideoOutput | tuple[Frames]:
+        if len(positional) > 1:
+            what = "only the prompt is taken by its place"
+            raise CallError("arguments", len(positional), what, "name the others, as in image=")
+        if positional and "prompt" in arguments:
+            raise CallError("prompt=", None, "is given twice", "give one")
+        given = named(type(self), {**dict(zip(["prompt"], positional, strict=False)), **arguments})
         common = CallArguments(**{name: given.pop(name) for name in COMMON & given.keys()})
         common.check_tensor_inputs(self._callback_tensor_inputs)
+        if getattr(self, "vae", None) is None and common.output_type != "latent":
+            raise CallError(
+                "output_type=", common.output_type, "needs a vae", "set pipe.vae, or take 'latent'"
+            )
         self._interrupt, made = False, []
         for own, state in self._batch(given, common).videos():
             made.append(self._make_video(own, state, common))

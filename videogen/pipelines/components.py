@@ -1,20 +1,28 @@
 """What a pipeline is made of: its components, where they come from, and how they are loaded again."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast
 
+import diffusers
 from diffusers import DiffusionPipeline, ModelMixin, SchedulerMixin
 from diffusers.pipelines.pipeline_loading_utils import _unwrap_model
 
+from videogen.checkpoints.json_files import read_json
 from videogen.checkpoints.layouts import Checkpoint
 from videogen.errors import InputError
+from videogen.files import write_json
 from videogen.models.interface import OffloadedComponents
 from videogen.pipelines.call import RunStates
 from videogen.pipelines.scheduler import PublishedScheduler, scheduler_for
 from videogen.pipelines.transformers import own_transformer
+from videogen.tasks.options import Options, defaults, merge
 from videogen.tasks.table import TASKS, variant
 from videogen.tasks.task_spec import TRANSFORMERS, TaskSpec
+
+LIBRARY = "diffusers"
+OWN_INDEX = "_videogen"
+"""Entry of a saved model_index.json with what it is for our classes; diffusers passes it over."""
 
 
 class Components(RunStates, DiffusionPipeline):
@@ -28,6 +36,9 @@ class Components(RunStates, DiffusionPipeline):
     transformer_2: ModelMixin | None = None  # of models with two experts
     component_offload: OffloadedComponents | None = None
 
+    row_for: Callable[[Mapping[str, object]], TaskSpec]
+    """Returns the row, of those that the pipeline runs, whose inputs were given; see ``Calls``."""
+
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "scheduler" and self._state.running:
             raise InputError(name, None, "cannot be set while a video is made", "set it before the call")
@@ -38,8 +49,14 @@ class Components(RunStates, DiffusionPipeline):
     def _own(self, name: str, value: Any) -> Any:
         """Return a component as the pipeline uses it."""
         if name == "scheduler":
-            return scheduler_for(value, lambda: self.row.defaults(self.checkpoint)["shift"])
+            return scheduler_for(value, self._published_scheduler)
         return own_transformer(type(self), name, value) if name in TRANSFORMERS else value
+
+    def _published_scheduler(self) -> PublishedScheduler:
+        row = self.row
+        usual = row.resolve_defaults(Options.of(merge(defaults(), row.defaults(self.checkpoint))))
+        solver = usual.sample_solver if row.uses("sample_solver") else "euler"
+        return PublishedScheduler.of(solver, usual.shift)
 
     @property
     def transformers(self) -> list[ModelMixin]:
@@ -82,9 +99,55 @@ class Components(RunStates, DiffusionPipeline):
         return open_pretrained(cls, str(pretrained_model_name_or_path), **options)
 
     @classmethod
+    def from_pipe(cls, pipeline: DiffusionPipeline, **options: Any) -> Self:
+        """Return a pipeline with the components of another, as diffusers does; of ours, with its defaults."""
+        made = super().from_pipe(pipeline, **options)
+        checkpoint, spec = getattr(pipeline, "checkpoint", None), getattr(pipeline, "spec", None)
+        if spec is not None and spec.pipeline.partition(":")[2] in {kind.__name__ for kind in cls.__mro__}:
+            made.loaded_from(checkpoint, spec)
+        return made
+
+    @classmethod
     def open_saved(cls, folder: str | Path, **options: Any) -> Self:
         """Open a folder that ``save_pretrained`` wrote, with diffusers' own loader."""
+        if "scheduler" not in cls.load_config(folder):
+            options = {"scheduler": None, **options}
         return super().from_pretrained(folder, **options)
+
+    def save_config(self, save_directory: str | Path, **options: Any) -> None:
+        """Write model_index.json: diffusers' names where its classes can hold the model, with ours beside.
+
+        A published scheduler is not named there for ours, which make it themselves.
+        """
+        super().save_config(save_directory, **options)
+        index = Path(save_directory) / self.config_name
+        own = read_json(index)
+        if isinstance(self.scheduler, PublishedScheduler):
+            del own["scheduler"]
+        theirs = self._entries_for_diffusers(own, Path(save_directory))
+        write_json(index, {**own, **theirs, OWN_INDEX: own} if theirs else own)
+
+    @classmethod
+    def load_config(cls, *args: Any, **options: Any) -> Any:
+        """Load model_index.json as it is for our classes."""
+        found = super().load_config(*args, **options)
+        return found.get(OWN_INDEX, found) if isinstance(found, dict) else found
+
+    def _entries_for_diffusers(self, own: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+        """Return what a model index is for diffusers' pipeline, where not as ours; {} if none can hold it."""
+        names = self.row_for({}).diffusers
+        if names is None:
+            return {}
+        present = [name for name in TRANSFORMERS if own.get(name, (None,))[0]]
+        theirs: dict[str, Any] = dict.fromkeys(present, (LIBRARY, names.transformer))
+        if isinstance(self.scheduler, PublishedScheduler):
+            theirs["scheduler"] = (LIBRARY, type(self.scheduler.for_diffusers()).__name__)
+        return {**theirs, **self.entries_for_diffusers(folder), "_class_name": names.pipeline}
+
+    def entries_for_diffusers(self, folder: Path) -> Mapping[str, Any]:
+        """Return what else diffusers' pipeline needs in its model index; files go to ``folder``."""
+        del folder
+        return {}
 
     @classmethod
     def _get_signature_keys(cls, obj: Any) -> tuple[list[str], list[str]]:
@@ -108,3 +171,10 @@ class Components(RunStates, DiffusionPipeline):
         super().maybe_free_model_hooks()
         if self.component_offload is not None:
             self.component_offload.evict_all()
+
+
+def register(pipeline: type[DiffusionPipeline]) -> None:
+    """Make a pipeline known to ``DiffusionPipeline.from_pretrained``, which looks names up in diffusers."""
+    for place in (diffusers, diffusers.pipelines):
+        if not hasattr(place, pipeline.__name__):
+            setattr(place, pipeline.__name__, pipeline)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -26,6 +27,9 @@ from videogen.pipelines.pixels import frames_tensor, record_frames, truncated
 from videogen.pipelines.wan import Guided, WanPipeline
 from videogen.tasks.forcing_schedule import Row, forcing_rows
 from videogen.tasks.geometry import Roll, floor_frames, latent_frames
+
+if TYPE_CHECKING:
+    from videogen.pipelines import typed
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +49,8 @@ class DiffusionForcingPipeline(WanPipeline):
     """
 
     task = "diffusion_forcing"
+    if TYPE_CHECKING:
+        __call__ = typed.diffusion_forcing
     to_uint8 = staticmethod(truncated)
 
     def complete(self, given: Mapping[str, object]) -> dict[str, object]:
@@ -190,7 +196,7 @@ class Scene:
     guided: Guided
     solver: FrameSolver
     noise: ConditionNoise
-    visible: Tensor | None
+    visible: Sequence[int] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +246,6 @@ def handed_over(history: deque[Tensor]) -> dict[str, Tensor]:
     return {"frames": torch.cat(list(history), dim=2)} if history else {}
 
 
-def visible_frames(frames: int, block: int) -> Tensor:
-    """Return the end of each frame's view in block-causal attention [F]: its own block and earlier ones."""
-    return (torch.arange(frames) // block + 1) * block
+def visible_frames(frames: int, block: int) -> Sequence[int]:
+    """Return the end of each frame's view in block-causal attention: its own block and earlier ones."""
+    return [(frame // block + 1) * block for frame in range(frames)]

@@ -4,7 +4,7 @@ import hashlib
 import logging
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from diffusers import AutoencoderKLHunyuanVideo, SchedulerMixin
@@ -24,6 +24,9 @@ from videogen.models.wan.vae import onload
 from videogen.pipelines.base import Part, StepCallback, VideoPipeline
 from videogen.pipelines.lora import LoraMixin
 from videogen.pipelines.pixels import image_tensor, truncated
+
+if TYPE_CHECKING:
+    from videogen.pipelines import typed
 
 logger = logging.getLogger(__name__)
 
@@ -45,9 +48,12 @@ class HunyuanImageToVideoPipeline(LoraMixin, VideoPipeline, HunyuanVideoLoraLoad
     """
 
     task = "hunyuan_image_to_video"
+    if TYPE_CHECKING:
+        __call__ = typed.hunyuan_image_to_video
     to_uint8 = staticmethod(truncated)
     model_cpu_offload_seq = "text_encoder->text_encoder_2->transformer->vae"
     always_tiled = True
+    call_names: ClassVar = {"true_cfg_scale": "guidance_scale", "guidance_scale": "embedded_cfg_scale"}
     embeddings = ("prompt_embeds", "pooled_prompt_embeds", "prompt_attention_mask")
 
     def __init__(  # diffusers reads the component names from its signature
@@ -130,8 +136,8 @@ class HunyuanImageToVideoPipeline(LoraMixin, VideoPipeline, HunyuanVideoLoraLoad
 
         last = 1 / num_inference_steps
         solver = self.make_solver("euler", num_inference_steps, shift, generator, sigma_min=last)
-        put_back = None if concat else pin
-        latents = self.denoise(noise, solver, predict, callback_on_step_end, pin=put_back)
+        put_back, shown = (None, 0) if concat else (pin, 1)
+        latents = self.denoise(noise, solver, predict, callback_on_step_end, pin=put_back, known=shown)
 
         # 4. Decode as the frames are read.
         frames = self.decode(latents)

@@ -1,12 +1,14 @@
 """image_to_video: a video that begins with an image (spec skyreels_v2 sections 7 and 8)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers import AutoencoderKLWan, SchedulerMixin
 from PIL import Image
 from torch import Tensor
-from transformers import CLIPVisionModel, PreTrainedTokenizerBase, UMT5EncoderModel
+from transformers import CLIPImageProcessorPil, CLIPVisionModel, PreTrainedTokenizerBase, UMT5EncoderModel
 
 from videogen.diffusion.conditioning import Segment
 from videogen.media.image import crop_to_ratio
@@ -15,6 +17,9 @@ from videogen.pipelines.base import Part, StepCallback
 from videogen.pipelines.pixels import image_tensor, truncated
 from videogen.pipelines.wan import WanPipeline
 from videogen.tasks.geometry import latent_frames
+
+if TYPE_CHECKING:
+    from videogen.pipelines import typed
 
 
 class ImageToVideoPipeline(WanPipeline):
@@ -25,6 +30,8 @@ class ImageToVideoPipeline(WanPipeline):
     """
 
     task = "image_to_video"
+    if TYPE_CHECKING:
+        __call__ = typed.image_to_video
     to_uint8 = staticmethod(truncated)
     model_cpu_offload_seq = "image_encoder->text_encoder->transformer->vae"  # order of use
 
@@ -39,6 +46,15 @@ class ImageToVideoPipeline(WanPipeline):
     ) -> None:
         super().__init__(tokenizer, text_encoder, vae, transformer, scheduler)
         self.register_modules(image_encoder=image_encoder)
+
+    def entries_for_diffusers(self, folder: Path) -> Mapping[str, Any]:
+        """Save the image processor that diffusers' pipeline takes, and return its entry."""
+        if self.image_encoder is None:
+            return {}
+        side = self.image_encoder.config.image_size
+        size = {"size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side}}
+        CLIPImageProcessorPil(**size).save_pretrained(folder / "image_processor")
+        return {"image_processor": ("transformers", "CLIPImageProcessor")}
 
     @torch.no_grad()
     def parts(  # noqa: PLR0913 - the arguments of the task, under diffusers' names

@@ -1,6 +1,7 @@
 """reference_to_video: a video of the subjects in 1-4 reference images (spec skyreels_v3 section 9)."""
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image
@@ -14,11 +15,16 @@ from videogen.pipelines.base import Part, StepCallback
 from videogen.pipelines.wan import WanPipeline
 from videogen.tasks.geometry import latent_frames
 
+if TYPE_CHECKING:
+    from videogen.pipelines import typed
+
 
 class ReferenceToVideoPipeline(WanPipeline):
     """References follow the video in time, at its own noise level; empty slots are zero latents."""
 
     task = "reference_to_video"
+    if TYPE_CHECKING:
+        __call__ = typed.reference_to_video
 
     @torch.no_grad()
     def parts(  # noqa: PLR0913 - the arguments of the task, under diffusers' names

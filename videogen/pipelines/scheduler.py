@@ -4,10 +4,12 @@ import copy
 import inspect
 import logging
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import torch
-from diffusers import SchedulerMixin, UniPCMultistepScheduler
+from diffusers import FlowMatchEulerDiscreteScheduler, SchedulerMixin, UniPCMultistepScheduler
 
 from videogen.diffusion.sampling import FLOW, ScheduledSolver, Solver
 from videogen.errors import CallError
@@ -21,18 +23,37 @@ class PublishedScheduler(UniPCMultistepScheduler):
     """What a pipeline's ``scheduler`` is until one is set: the solver and the levels are the task's own.
 
     Its config is UniPC's with the published shift, to make others from. The ``shift=`` and ``sample_solver=``
-    of a call choose the solver that runs.
+    of a call choose the solver that runs. Saved, it is the scheduler with which diffusers comes nearest.
     """
 
+    solver = "unipc"  # the published one
 
-def scheduler_for(given: object, published_shift: Callable[[], float]) -> SchedulerMixin:
+    @classmethod
+    def of(cls, solver: str, shift: float) -> Self:
+        """Return the published scheduler of a solver and a shift."""
+        scheduler = cls(flow_shift=shift, **FLOW)
+        scheduler.solver = solver
+        return scheduler
+
+    def for_diffusers(self) -> SchedulerMixin:
+        """Return diffusers' scheduler of the published kind, with the published shift."""
+        if self.solver == "euler":
+            return FlowMatchEulerDiscreteScheduler(shift=self.config.flow_shift)
+        return UniPCMultistepScheduler(**FLOW, flow_shift=self.config.flow_shift)
+
+    def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False, **options: Any) -> None:
+        """Save the one for diffusers."""
+        self.for_diffusers().save_pretrained(save_directory, push_to_hub=push_to_hub, **options)
+
+
+def scheduler_for(given: object, published: Callable[[], "PublishedScheduler"]) -> SchedulerMixin:
     """Return the scheduler of a pipeline for which ``given`` is set; None is the published one.
 
     Raises:
         CallError: it is not for flow matching, or needs what no pipeline gives it.
     """
     if given is None or isinstance(given, PublishedScheduler):
-        return given or PublishedScheduler(flow_shift=published_shift(), **FLOW)
+        return given or published()
     name, config = type(given).__name__, getattr(given, "config", {})
     flow = config.get("use_flow_sigmas") or config.get("prediction_type") == "flow_prediction"
     if not isinstance(given, SchedulerMixin) or not (flow or name.startswith("FlowMatch")):

@@ -1,6 +1,7 @@
 """shot_switching_extension: a video goes on after a cut (spec skyreels_v3 section 8)."""
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,6 +13,9 @@ from videogen.pipelines.pixels import frames_tensor, truncated
 from videogen.pipelines.wan import WanPipeline
 from videogen.tasks.geometry import Roll, video_frames
 
+if TYPE_CHECKING:
+    from videogen.pipelines import typed
+
 SHOT_POSITION = 1024  # temporal position of the shot before the cut
 
 
@@ -22,6 +26,8 @@ class ShotSwitchingExtensionPipeline(WanPipeline):
     """
 
     task = "shot_switching_extension"
+    if TYPE_CHECKING:
+        __call__ = typed.shot_switching_extension
     to_uint8 = staticmethod(truncated)
 
     @torch.no_grad()

@@ -1,8 +1,10 @@
 """What a pipeline's call takes: its signature and docstring, made from the rows of its tasks."""
 
 import inspect
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,8 +20,8 @@ from videogen.tasks.task_spec import TaskSpec
 
 KINDS: dict[str, object] = {
     "image": Image.Image,
-    "video": str | np.ndarray | list[Image.Image],
-    "audio": str,
+    "video": str | Path | np.ndarray | Sequence[Image.Image],
+    "audio": str | Path,
 }
 SHAPE = ("rolls", "latent_frames", "clip_frames")  # arguments of ``parts`` that follow from size and length
 INTERNAL = ("first", "state")  # arguments of ``parts`` for resuming
@@ -37,6 +39,16 @@ Returns:
 Raises:
     InputError: an argument that cannot be used; the message says what is allowed and what is near.
 """
+INSTEAD = {
+    "callback": "give callback_on_step_end=",
+    "callback_steps": "give callback_on_step_end=",
+    "guidance_scale_2": "give guidance_scale=(for low noise, for high noise)",
+    "seed": "give generator=torch.Generator().manual_seed(...)",
+    "sigmas": "set pipe.scheduler",
+    "timesteps": "set pipe.scheduler",
+    "true_cfg_scale": "give guidance_scale=, and embedded_cfg_scale= for the distilled one",
+}
+"""Arguments of diffusers' pipelines that are something else here."""
 PROMPT = "what the video shows; a list makes a video of each, or gives each segment of a long video its own"
 
 
@@ -64,23 +76,35 @@ def accepted(pipeline: type) -> Mapping[str, str]:
     own = inspect.signature(getattr(pipeline, "parts")).parameters  # noqa: B009 - of each pipeline
     common = [each.name for each in fields(CallArguments)]
     names = {name: name for name in (*options, *common, *embedding_names(pipeline), "prompt", *own)}
-    return names | {also: name for name in options for also in OPTIONS[name].call_names}
+    names |= {also: name for name in options for also in OPTIONS[name].call_names}
+    return names | {name: own for name, own in _call_names(pipeline).items() if name not in names}
+
+
+def _call_names(pipeline: type) -> Mapping[str, str]:
+    names: Mapping[str, str] = getattr(pipeline, "call_names")  # noqa: B009 - of the pipeline's base
+    return names
 
 
 def named(pipeline: type, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return a call's arguments under our names; None counts as not given.
 
+    A call with a name that only diffusers has is in diffusers' names altogether.
+
     Raises:
         CallError: a name that no pipeline has, or two for one argument.
     """
-    names, renamed = accepted(pipeline), dict[str, Any]()
+    names, renamed = dict(accepted(pipeline)), dict[str, Any]()
+    theirs = _call_names(pipeline)
+    if any(given.get(name) is not None for name in theirs.keys() - OPTIONS.keys()):
+        names.update(theirs)
     for name, value in given.items():
         if value is None:
             continue
-        if name not in names and name not in OPTIONS:
+        if name not in names and (name not in OPTIONS or name in INSTEAD):
             close = nearest(name, names)
             what = f"is no argument of {pipeline.__name__}"
-            raise CallError(f"{name}=", None, what, f"nearest {close}=" if close else "leave it out")
+            fix = INSTEAD.get(name) or (f"nearest {close}=" if close else "leave it out")
+            raise CallError(f"{name}=", None, what, fix)
         own = names.get(name, name)
         if own in renamed:
             raise CallError(f"{name}=", None, f"is {own}= under diffusers' name", "give one of the two")
@@ -126,7 +150,8 @@ def describe_call(pipeline: type) -> None:
     signature = inspect.Signature(parameters, return_annotation=VideoOutput | tuple)
     setattr(call, "__signature__", signature)  # noqa: B010 - of the function
     tasks = ", ".join(dict.fromkeys(row.name for row in rows_of(pipeline)))
-    about = "\n".join(f"    {parameter.name}: {text}" for parameter, text in described)
+    wrap = textwrap.TextWrapper(104, initial_indent=" " * 4, subsequent_indent=" " * 8)
+    about = "\n".join(wrap.fill(f"{parameter.name}: {text}") for parameter, text in described)
     call.__doc__ = DOCUMENTATION.format(tasks=tasks, about=about)
     call.__name__, call.__qualname__ = "__call__", f"{pipeline.__qualname__}.__call__"
     call.__module__ = pipeline.__module__
@@ -138,14 +163,17 @@ def _arguments(pipeline: type) -> Iterator[tuple[inspect.Parameter, str]]:
     hints = {each.name: each.type for each in fields(Options)}
     inputs = {name: files for row in rows_of(pipeline) for name, files in row.inputs.items()}
     positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    yield _parameter("prompt", str | list[str] | None, None, positional), PROMPT
+    texts = str | Sequence[str] | Sequence[Sequence[str]] | None
+    yield _parameter("prompt", texts, None, positional), PROMPT
     for name, own in accepted(pipeline).items():
         if own not in OPTIONS or name == "prompt":
             continue
         kind: Any = hints[own]
         if own in inputs:
             kind = KINDS[inputs[own].kind]
-            kind = list[kind] if inputs[own].most > 1 else kind
+            kind = Sequence[kind] if inputs[own].most > 1 else kind
+        if own in inputs or own in TEXTS:
+            kind = kind | Sequence[kind]  # one for each video
         kind = kind if "None" in str(kind) else kind | None
         yield _parameter(name, kind, None), OPTIONS[own].help if name == own else f"{own}, in diffusers"
     for name, parameter in inspect.signature(getattr(pipeline, "parts")).parameters.items():  # noqa: B009 - as above

@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -15,6 +16,9 @@ from videogen.pipelines.pixels import frames_tensor, record_frames, truncated
 from videogen.pipelines.wan import Guided, WanPipeline
 from videogen.tasks.geometry import Roll, video_frames
 
+if TYPE_CHECKING:
+    from videogen.pipelines import typed
+
 
 class SingleShotExtensionPipeline(WanPipeline):
     """Extension of a shot.
@@ -23,6 +27,8 @@ class SingleShotExtensionPipeline(WanPipeline):
     """
 
     task = "single_shot_extension"
+    if TYPE_CHECKING:
+        __call__ = typed.single_shot_extension
     to_uint8 = staticmethod(truncated)
 
     @torch.no_grad()

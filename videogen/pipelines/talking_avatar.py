@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import torch
 from diffusers import AutoencoderKLWan, SchedulerMixin
@@ -25,6 +26,9 @@ from videogen.pipelines.pixels import image_tensor, record_frames, truncated
 from videogen.pipelines.wan import MASK_CHANNELS, Guided, WanPipeline
 from videogen.tasks.avatar_clips import TARGET_FRAMES, Clip, plan_clips
 from videogen.tasks.geometry import latent_frames
+
+if TYPE_CHECKING:
+    from videogen.pipelines import typed
 
 TARGET = "target_"  # prefix of keyframe numbers in a saved state
 
@@ -50,6 +54,8 @@ class TalkingAvatarPipeline(WanPipeline):
     """
 
     task = "talking_avatar"
+    if TYPE_CHECKING:
+        __call__ = typed.talking_avatar
     to_uint8 = staticmethod(truncated)
     model_cpu_offload_seq = "audio_encoder->text_encoder->image_encoder->transformer->vae"
     cpu_encoders = ("audio_encoder",)

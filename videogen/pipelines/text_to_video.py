@@ -1,6 +1,7 @@
 """text_to_video: a video from a text (spec skyreels_v2 section 7)."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -11,11 +12,16 @@ from videogen.pipelines.pixels import truncated
 from videogen.pipelines.wan import WanPipeline
 from videogen.tasks.geometry import latent_frames
 
+if TYPE_CHECKING:
+    from videogen.pipelines import typed
+
 
 class TextToVideoPipeline(WanPipeline):
     """Text-to-video: noise and text only."""
 
     task = "text_to_video"
+    if TYPE_CHECKING:
+        __call__ = typed.text_to_video
     to_uint8 = staticmethod(truncated)
 
     @torch.no_grad()

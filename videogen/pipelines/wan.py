@@ -57,6 +57,10 @@ class WanPipeline(LoraMixin, VideoPipeline, WanLoraLoaderMixin):
             InputError: there is no text encoder.
         """
         if isinstance(prompt, Tensor):
+            wide = self.transformers[0].config.text_dim if self.transformers else prompt.shape[-1]
+            if prompt.ndim != 3 or prompt.shape[-1] != wide:
+                what = f"must be [prompts, rows, {wide}]"
+                raise InputError("prompt_embeds=", list(prompt.shape), what, "see encode_prompt")
             return prompt.to(self._execution_device, self.model_dtype)
         if self.text_encoder is None:
             raise InputError("prompt=", prompt, "this pipeline has no text encoder", "give *prompt_embeds=")
@@ -90,19 +94,27 @@ class WanPipeline(LoraMixin, VideoPipeline, WanLoraLoaderMixin):
             device: of what is returned; dtype likewise.
         """
         self._state.max_sequence_length = max_sequence_length
-
-        def rows_of(given: str | Sequence[str]) -> Tensor:
-            rows = torch.cat([self.embed(text) for text in ([given] if isinstance(given, str) else given)])
-            return rows.repeat_interleave(num_videos_per_prompt, 0).to(device=device, dtype=dtype)
-
+        embed = partial(self._embed_all, copies=num_videos_per_prompt, device=device, dtype=dtype)
         if prompt_embeds is None and prompt is not None:
-            prompt_embeds = rows_of(prompt)
+            prompt_embeds = embed(prompt)
         if negative_prompt_embeds is None and do_classifier_free_guidance:
             count = 1 if prompt_embeds is None else len(prompt_embeds) // num_videos_per_prompt
             negatives = negative_prompt or ""
-            negative_prompt_embeds = rows_of([negatives] * count if isinstance(negatives, str) else negatives)
+            negative_prompt_embeds = embed([negatives] * count if isinstance(negatives, str) else negatives)
         self._state.max_sequence_length = None
         return prompt_embeds, negative_prompt_embeds
+
+    def _embed_all(
+        self,
+        texts: str | Sequence[str],
+        *,
+        copies: int,
+        device: torch.device | None,
+        dtype: torch.dtype | None,
+    ) -> Tensor:
+        """Return embeddings of texts, ``copies`` of each in a row."""
+        rows = torch.cat([self.embed(text) for text in ([texts] if isinstance(texts, str) else texts)])
+        return rows.repeat_interleave(copies, 0).to(device=device, dtype=dtype)
 
     def text_guidance(
         self,
@@ -133,6 +145,10 @@ class WanPipeline(LoraMixin, VideoPipeline, WanLoraLoaderMixin):
         self, latent_frames: int, height: int, width: int, generator: torch.Generator | None
     ) -> Tensor:
         """Draw normal noise [1, C, F, h, w], float32, on the generator's device."""
+        if self.vae is None:
+            if self._state.noise is None:
+                raise InputError("vae", None, "is None, and says the size of latents", "give latents=")
+            return self.draw(self._state.noise.shape, generator)
         stride = self.vae.spatial_compression_ratio
         shape = (1, self.vae.config.z_dim, latent_frames, height // stride, width // stride)
         return self.draw(shape, generator)
@@ -183,7 +199,7 @@ class WanPipeline(LoraMixin, VideoPipeline, WanLoraLoaderMixin):
         branch: str,
         which: int = 0,
         *,
-        visible_frames: Tensor | None = None,
+        visible_frames: Sequence[int] | None = None,
         model: WanDiT | None = None,
     ) -> Tensor:
         """Return the prediction of the transformer (or ``model``) for one of the segments [1, C, F, h, w]."""
@@ -210,7 +226,7 @@ class WanPipeline(LoraMixin, VideoPipeline, WanLoraLoaderMixin):
         guided: Guided,
         which: int = 0,
         *,
-        visible_frames: Tensor | None = None,
+        visible_frames: Sequence[int] | None = None,
         model: WanDiT | None = None,
     ) -> Tensor:
         """Return the velocities of all branches (see ``velocity``), combined."""

@@ -1,6 +1,8 @@
 """Wan2.2 TI2V-5B: text_to_video, image_to_video and v2v-5B (spec wan22 sections 6 and 14)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
@@ -14,12 +16,22 @@ from videogen.pipelines.pixels import image_tensor, truncated
 from videogen.pipelines.wan import WanPipeline, first_frame
 from videogen.tasks.geometry import latent_frames
 
+if TYPE_CHECKING:
+    from videogen.pipelines import typed
+
 
 class Wan22TI2V5BPipeline(WanPipeline):
     """Wan2.2 TI2V-5B; a first frame is the first latent frame, at level 0, and the others are denoised."""
 
     task, family = "image_to_video", "Wan2.2 5B"
+    if TYPE_CHECKING:
+        __call__ = typed.wan22_5b
     to_uint8 = staticmethod(truncated)
+
+    def entries_for_diffusers(self, folder: Path) -> Mapping[str, Any]:
+        """Return that each frame has its own noise level, as a first frame that is known needs."""
+        del folder
+        return {"expand_timesteps": True}
 
     @torch.no_grad()
     def parts(  # noqa: PLR0913 - the arguments of the tasks, under diffusers' names

@@ -1,7 +1,8 @@
 """Wan2.2 A14B: text_to_video, image_to_video and v2v-14B with two experts (spec wan22 sections 5, 7, 14)."""
 
-from collections.abc import Iterator
-from typing import ClassVar
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from diffusers import AutoencoderKLWan, SchedulerMixin
@@ -20,6 +21,9 @@ from videogen.pipelines.pixels import image_tensor, truncated
 from videogen.pipelines.wan import WanPipeline, first_frame
 from videogen.tasks.geometry import latent_frames
 
+if TYPE_CHECKING:
+    from videogen.pipelines import typed
+
 
 class Wan22A14BPipeline(WanPipeline):
     """Wan2.2 A14B with an expert for high noise (``transformer``) and one for low (``transformer_2``).
@@ -29,6 +33,8 @@ class Wan22A14BPipeline(WanPipeline):
     """
 
     task, family = "image_to_video", "Wan2.2 A14B"
+    if TYPE_CHECKING:
+        __call__ = typed.wan22_a14b
     to_uint8 = staticmethod(truncated)
     model_cpu_offload_seq = "text_encoder->transformer->transformer_2->vae"
     _optional_components: ClassVar = ["transformer", "transformer_2"]  # one is enough
@@ -44,6 +50,14 @@ class Wan22A14BPipeline(WanPipeline):
     ) -> None:
         super().__init__(tokenizer, text_encoder, vae, transformer, scheduler)
         self.register_modules(transformer_2=transformer_2)
+
+    def entries_for_diffusers(self, folder: Path) -> Mapping[str, Any]:
+        """Return the noise level that divides the experts' work; one alone does all of it."""
+        del folder
+        if self.transformer is None:
+            return {"boundary_ratio": 1.0}
+        alone = self.transformer_2 is None
+        return {"boundary_ratio": None if alone else self.row_for({}).defaults(self.checkpoint)["boundary"]}
 
     @torch.no_grad()
     def parts(  # noqa: PLR0913 - the arguments of the tasks, under diffusers' names

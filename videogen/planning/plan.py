@@ -55,9 +55,9 @@ class Draft:
     warnings: tuple[str, ...]
     origins: Mapping[str, Origin]
 
-    def outline(self, *, seed: int, index: int, outputs: OutputPaths) -> "Outline":
-        """Return one video of it."""
-        return Outline(**_fields(self, Draft), seed=seed, index=index, outputs=outputs)
+    def outline(self, *, seed: int, outputs: OutputPaths, **place: Any) -> "Outline":
+        """Return one video of it; ``place`` is where in the run it stands (index, videos, label)."""
+        return Outline(**_fields(self, Draft), seed=seed, outputs=outputs, **place)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,13 +65,17 @@ class Outline(Draft):
     """One video, as far as it is decided without the files of its model.
 
     Args:
-        index: of the video in the run, from 1.
+        index: of the video in the list, from 1.
+        videos: how many the list has, those that other runs make included.
+        label: what messages call its place in a --jobs file.
         written: what its ``prompt_writers`` wrote in place of the prompt (see engine/prompt_writer.py).
     """
 
     seed: int
     index: int
     outputs: OutputPaths
+    videos: int = 1
+    label: str = ""
     written: Mapping[str, Any] = field(default_factory=dict)
 
     @property

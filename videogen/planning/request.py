@@ -1,5 +1,7 @@
 """From what was asked to plans: merging the sources of options and deciding everything, without torch."""
 
+import hashlib
+import json
 import secrets
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from videogen.checkpoints import lora_source, replacements, resolve
+from videogen.checkpoints.tiny_autoencoder import check_tiny_autoencoder
 from videogen.errors import InputError, VideoGenError
 from videogen.media.download import Fetcher
 from videogen.media.inputs import AVATAR_FPS, MAX_FRAMES, InputFile, reader_of
@@ -29,14 +32,18 @@ from videogen.planning.seeds import video_seeds
 from videogen.prompts.roles import find_prompt_writers
 from videogen.results.output_locks import OutputLocks
 from videogen.results.output_paths import (
+    OutputPaths,
     OverwritePolicy,
     check_pattern,
     choose_output_paths,
     earlier_seed,
+    real_path,
+    refuse_taken,
     reserve,
     shared_patterns,
 )
 from videogen.results.publishing import finish_interrupted
+from videogen.tasks.list_options import WHOLE, Shard
 from videogen.tasks.option import typed
 from videogen.tasks.option_types import DRAWN_SEEDS, MAX_SEED, Lora
 from videogen.tasks.options import OPTIONS, Options, defaults, merge
@@ -72,6 +79,7 @@ def make_plans(
     *,
     first: int = 1,
     taken: set[Path] | None = None,
+    shard: Shard = WHOLE,
 ) -> list[Outline]:
     """Check everything and decide everything, for all items, before any of them runs.
 
@@ -82,45 +90,93 @@ def make_plans(
         locks: takes the locks of the results; None for a dry run, which leaves files as they are.
         first: number of the first video, where others of the run came before it.
         taken: output paths of those others; those of these are added.
+        shard: the part whose plans are returned; the others are checked as well, but for what is there.
 
     Raises:
         InputError, CheckpointError: the first thing that will not work.
     """
     if policy.overwrite and policy.resume:
         raise InputError("--resume", None, "not together with --overwrite", "choose one of the two")
-    drawn, stamp = secrets.randbelow(DRAWN_SEEDS), time.strftime("%Y-%m-%d_%H-%M-%S")
-    videos: list[tuple[str, Draft, FileFacts | None, int]] = []
-    for item in items:
-        with labelled(item.label):
-            draft = decide(item, workdir)
-            here = draft.checkpoint.folder is not None and all(
-                lora.path.exists() for lora in draft.options.lora
-            )
-            files = read_files(draft.options, draft.facts, draft.checkpoint) if here else None
-            videos += [(item.label, draft, files, seed) for seed in _seeds(draft.options, drawn)]
-    plans: list[Outline] = []
-    taken = set() if taken is None else taken
-    shared = shared_patterns([draft.options for _, draft, _, _ in videos], NAMED)
-    for index, (label, draft, files, first_seed) in enumerate(videos, start=first):
+    drawn = secrets.randbelow(DRAWN_SEEDS) if shard == WHOLE else _seed_of_list(items)
+    videos = list(_videos(items, workdir, drawn))
+    place = _Place(
+        policy=policy,
+        locks=locks,
+        shard=shard,
+        shared=shared_patterns([draft.options for _, draft, _, _ in videos], NAMED),
+        taken=set() if taken is None else taken,
+        stamp=time.strftime("%Y-%m-%d_%H-%M-%S"),
+    )
+    plans = []
+    for index, (label, draft, files, seed) in enumerate(videos, start=first):
         with labelled(label):
-            options, task = draft.options, draft.task.name
-            check_pattern(options, NAMED, shared=shared, resume=policy.resume)
-            if locks is not None and (policy.resume or policy.overwrite):
-                named = first_seed if options.seed else "*"
-                finish_interrupted(choose_output_paths(options, task=task, index=index, seed=named, stamp=""))
-            kept = None if options.seed or not policy.resume else earlier_seed(options, task, index)
-            seed = first_seed if kept is None else kept
-            outputs = choose_output_paths(options, task=task, index=index, seed=seed, stamp=stamp)
-            sources = [source.path for given in draft.inputs.values() for source in given]
-            outputs = reserve(outputs, options, taken, policy, sources, locks=locks)
-            plan = draft.outline(seed=seed, index=index, outputs=outputs)
+            seed, outputs = place.choose(draft, seed, index)  # noqa: PLW2901
+            place.taken.update(map(real_path, outputs.paths))
+            if not shard.holds(index):
+                continue
+            about = {"index": index, "videos": first - 1 + len(videos), "label": label}
+            plan = draft.outline(seed=seed, outputs=outputs, **about)
             plan = plan if files is None else plan.with_files(files)
         if not (policy.resume and isinstance(plan, Plan) and plan.earlier_record()):
             with labelled(label):
                 plan.resume_store.check(resume=policy.resume, overwrite=policy.overwrite)
         plans.append(plan)
-        taken.update(outputs.paths)
     return plans
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Place:
+    """How the videos of a run get their seeds and output paths; see ``make_plans``."""
+
+    policy: OverwritePolicy
+    locks: OutputLocks | None
+    shard: Shard
+    shared: Collection[str]
+    taken: set[Path]
+    stamp: str
+
+    def choose(self, draft: Draft, seed: int, index: int) -> tuple[int, OutputPaths]:
+        """Return the seed and the paths of a video; ``seed`` is that of its options, or the drawn one.
+
+        Raises:
+            InputError: names that do not fit the run, or what is in the way.
+        """
+        options, task, policy = draft.options, draft.task.name, self.policy
+        fixed = "--resume" if policy.resume else "--shard" if self.shard != WHOLE else None
+        check_pattern(options, NAMED, shared=self.shared, fixed=fixed)
+        if not self.shard.holds(index):
+            outputs = choose_output_paths(options, task=task, index=index, seed=seed, stamp=self.stamp)
+            refuse_taken(outputs, options, self.taken)
+            return seed, outputs
+        if self.locks is not None and (policy.resume or policy.overwrite):
+            named = seed if options.seed else "*"
+            finish_interrupted(choose_output_paths(options, task=task, index=index, seed=named, stamp=""))
+        kept = None if options.seed or not policy.resume else earlier_seed(options, task, index)
+        seed = seed if kept is None else kept
+        outputs = choose_output_paths(options, task=task, index=index, seed=seed, stamp=self.stamp)
+        sources = [source.path for given in draft.inputs.values() for source in given]
+        return seed, reserve(outputs, options, self.taken, policy, sources, locks=self.locks)
+
+
+def _seed_of_list(items: Sequence[Item]) -> int:
+    """Return the seed that all shares of a list draw alike: it follows from what the list asks for."""
+    asked = [{k: v for k, v in item.values.items() if OPTIONS[k].recorded} for item in items]
+    text = json.dumps(asked, sort_keys=True, default=str)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) % DRAWN_SEEDS
+
+
+def _videos(
+    items: Sequence[Item], workdir: Path, drawn: int
+) -> Iterator[tuple[str, Draft, FileFacts | None, int]]:
+    """Decide every item, and yield its videos: label, what they share, the model's files, and the seed."""
+    for item in items:
+        with labelled(item.label):
+            draft = decide(item, workdir)
+            options, model = draft.options, draft.checkpoint
+            here = model.folder is not None and all(lora.path.exists() for lora in options.lora)
+            files = read_files(options, draft.facts, model) if here else None
+            seeds = _seeds(options, drawn)
+        yield from ((item.label, draft, files, seed) for seed in seeds)
 
 
 def decide(item: Item, workdir: Path) -> Draft:
@@ -156,6 +212,8 @@ def decide(item: Item, workdir: Path) -> Draft:
     fetcher = Fetcher(folder=workdir, timeout=options.download_timeout)
     inputs = {name: _read(task.name, options, name, files, fetcher) for name, files in task.inputs.items()}
     shape = task.shape(options, inputs, task.size_tables(checkpoint))
+    if (file := options.vae_preview) is not None:
+        check_tiny_autoencoder(file.path, file.given, shape.latent_shape[1])
 
     # 4. What the user should know, and who writes the prompt.
     explicit = {k for k, v in given.items() if not (k in item.recorded and v == usual.get(k))}

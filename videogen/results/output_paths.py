@@ -37,6 +37,9 @@ class OutputOptions(Protocol):
     @property
     def save_last_frame(self) -> str | None: ...
 
+    @property
+    def contact_sheet(self) -> int | None: ...
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OverwritePolicy:
@@ -58,11 +61,17 @@ class OutputPaths:
     kind: str
     latents: Path | None = None
     last_frame: Path | None = None
+    has_sheet: bool = False
     may_replace: bool = False
 
     @property
     def sidecar(self) -> Path:
         return self.path.with_name(f"{self.name}.json")
+
+    @property
+    def sheet(self) -> Path:
+        """Contact sheet of the video."""
+        return self.path.with_name(f"{self.name}.sheet.png")
 
     @property
     def name(self) -> str:
@@ -75,9 +84,15 @@ class OutputPaths:
         return self.path.with_name(f"{self.name}.parts")
 
     @property
+    def preview(self) -> Path:
+        """Small animated picture of an unfinished video."""
+        return self.path.with_name(f"{self.name}.preview.webp")
+
+    @property
     def files(self) -> dict[str, Path]:
         """Return all files that will be written but the sidecar, by the names that it has for them."""
         named = {"video": self.path, "latents": self.latents, "last_frame": self.last_frame}
+        named |= {"sheet": self.sheet} if self.has_sheet else {}
         return {role: path for role, path in named.items() if path is not None}
 
     @property
@@ -142,6 +157,7 @@ def choose_output_paths(
         kind=kind,
         latents=filled(latents) if latents else None,
         last_frame=filled(last) if last else None,
+        has_sheet=options.contact_sheet is not None,
     )
 
 
@@ -156,19 +172,20 @@ def shared_patterns(videos: Iterable[OutputOptions], named: Collection[str]) -> 
 
 
 def check_pattern(
-    options: OutputOptions, named: Collection[str], *, shared: Collection[str], resume: bool
+    options: OutputOptions, named: Collection[str], *, shared: Collection[str], fixed: str | None
 ) -> None:
     """Refuse name patterns that do not fit the run.
 
     Args:
         named: options that name a file of one video.
         shared: patterns of several videos.
+        fixed: the flag for which names must be the same every time.
 
     Raises:
-        InputError: one name for several videos, or --resume with a name that changes every time.
+        InputError: one name for several videos, or names that change where they must not.
     """
-    if resume and not (options.output or options.output_dir):
-        raise InputError("--resume", None, "needs names that stay the same", "give --output or --output_dir")
+    if fixed and not (options.output or options.output_dir):
+        raise InputError(fixed, None, "needs names that stay the same", "give --output or --output_dir")
     for name in named:
         pattern = getattr(options, name)
         if pattern in shared and SEED_MARK not in pattern and INDEX_MARK not in pattern:
@@ -189,7 +206,7 @@ def reserve(
     """Return the paths if they are free; for default names, the next free ones.
 
     Args:
-        taken: paths of the run's other videos.
+        taken: paths of the run's other videos, as ``real_path`` gives them.
         sources: input files of this video.
         locks: takes the locks of the paths; None for a dry run.
 
@@ -200,23 +217,21 @@ def reserve(
     if not (options.output or options.output_dir):
         outputs = _next_free(outputs, taken, locks)
     outputs = replace(outputs, may_replace=policy.overwrite or policy.resume)
+    refuse_taken(outputs, options, taken)
     for path in outputs.paths:
-        named = {outputs.latents: "--save_latents", outputs.last_frame: "--save_last_frame"}
-        flag = named.get(path) or ("--output" if options.output else "--output_dir")
+        flag = _flag_of(path, outputs, options)
         if len(os.fsencode(path.name)) > LONGEST_NAME:
             raise InputError(flag, path.name, f"names may have {LONGEST_NAME} bytes", "choose a shorter one")
         if path.absolute() in {source.absolute() for source in sources}:
             raise InputError(flag, path, "is an input of this very video", "choose another name")
-        if path in taken:
-            raise InputError(flag, path, "two videos would get this name", "use {seed} and {index} in it")
         if _is_taken(path) and not (policy.overwrite or policy.resume):
             what = "exists already" if path != outputs.sidecar else f"its record {path.name} exists already"
             given = path if path != outputs.sidecar else outputs.path
             raise InputError(flag, given, what, "add --overwrite, or choose another name")
-        if policy.resume and path not in named and path.exists() and earlier_record(outputs) is None:
-            raise InputError(
-                flag, path, "is no earlier result of videogen", "move it, or choose another name"
-            )
+        is_result = path in (outputs.path, outputs.sidecar)
+        if policy.resume and is_result and path.exists() and earlier_record(outputs) is None:
+            what, fix = "is no earlier result of videogen", "move it, or choose another name"
+            raise InputError(flag, path, what, fix)
         _check_replaceable(flag, path, folder=path == outputs.path and outputs.kind == "png")
         check_writable(flag, path.parent)
     if locks is not None:
@@ -225,6 +240,28 @@ def reserve(
             if extra is not None:
                 refuse_if_locked(locks, name, extra, extra.stem)
     return outputs
+
+
+def refuse_taken(outputs: OutputPaths, options: OutputOptions, taken: set[Path]) -> None:
+    """Refuse names that another video of the run has.
+
+    Raises:
+        InputError: the first one.
+    """
+    for path in outputs.paths:
+        if real_path(path) in taken:
+            flag, fix = _flag_of(path, outputs, options), "use {seed} and {index} in it"
+            raise InputError(flag, path, "two videos would get this name", fix)
+
+
+def real_path(path: Path) -> Path:
+    """Return the path of a file that is or will be there, the same for all ways to write it."""
+    return path.parent.resolve() / path.name
+
+
+def _flag_of(path: Path, outputs: OutputPaths, options: OutputOptions) -> str:
+    named = {outputs.latents: "--save_latents", outputs.last_frame: "--save_last_frame"}
+    return named.get(path) or ("--output" if options.output else "--output_dir")
 
 
 def refuse_if_locked(locks: OutputLocks, flag: str, path: Path, name: str) -> None:
@@ -281,7 +318,8 @@ def _next_free(outputs: OutputPaths, taken: set[Path], locks: OutputLocks | None
     check_writable("--output_dir", outputs.path.parent)
     for path in numbered(outputs.path):
         outputs = replace(outputs, path=path)
-        if any(path in taken or _is_taken(path) for path in (outputs.path, outputs.sidecar)):
+        own = (outputs.path, outputs.sidecar, *[outputs.sheet] * outputs.has_sheet)
+        if any(real_path(path) in taken or _is_taken(path) for path in own):
             continue
         if locks is None or locks.acquire(path.parent, outputs.name) is None:
             break

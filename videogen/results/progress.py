@@ -76,6 +76,15 @@ class StageFinished(Event):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PreviewWritten(Event):
+    """A preview of the clean latents that a step predicts is there; the next one takes its place."""
+
+    name: ClassVar[str] = "preview"
+    step: int
+    path: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SegmentFinished(Event):
     """A segment of a long video is kept; ``--resume`` goes on behind it."""
 
@@ -114,11 +123,13 @@ class Failed(Event):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunFinished(Event):
-    """There is nothing more to make; ``failed`` of ``videos`` could not be made."""
+    """There is nothing more to make; of ``videos`` some failed, and some were complete before."""
 
     name: ClassVar[str] = "done"
     videos: int
     failed: int
+    skipped: int
+    seconds: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -177,18 +188,21 @@ def ignore(report: Report) -> None:
 class Reporter:
     """Passes events on with their place in the run, and carries the wish to stop to where work can stop.
 
-    ``videos`` is how many the run makes, None where that is not known.
+    ``videos`` is how many the list has, None where that is not known; ``mine`` of them are made in this run.
     """
 
     render: Callable[[Report], None] = ignore
     videos: int | None = None
+    mine: int | None = None
     index: int = 0
     segment: int = 0
     segments: int = 0
     made: int = 0
     failed: int = 0
+    skipped: int = 0
     is_stepping: bool = False
     wants_stop: bool = False
+    _run_began: float = 0.0
     _began: float = 0.0
     _durations: list[float] = field(default_factory=list)
 
@@ -197,9 +211,10 @@ class Reporter:
         place = {"index": self.index, "segment": self.segment, "segments": self.segments}
         self.render(Report(time=time.time(), event=event, **place))
 
-    def start_run(self, videos: int | None) -> None:
-        """Report how many videos will be made."""
-        self.videos = videos
+    def start_run(self, videos: int | None, *, mine: int | None = None) -> None:
+        """Report how many videos the list has; ``mine`` is how many this run makes, unless it makes all."""
+        self.videos, self.mine = videos, mine
+        self._run_began = time.monotonic()
         self.emit(RunStarted(videos=videos))
 
     def start_video(
@@ -222,29 +237,31 @@ class Reporter:
 
     def _seconds_left(self) -> float | None:
         """Return how long the videos that are still to be made take, if they are like those before."""
-        if self.videos is None or not self._durations:
+        videos = self.videos if self.mine is None else self.mine
+        if videos is None or not self._durations:
             return None
         mean = sum(self._durations) / len(self._durations)
-        return round(mean * (self.videos - self.index + 1), 1)
+        return round(mean * (videos - self.made), 1)
 
     def end_video(self, event: Saved | Skipped | Failed) -> None:
         """Report what became of a video."""
-        self.made += 1
-        self.failed += isinstance(event, Failed)
+        self.count(skipped=isinstance(event, Skipped), failed=isinstance(event, Failed))
         if isinstance(event, Saved):
             self._durations.append(time.monotonic() - self._began)
         self.segment = 0
         self.emit(event)
 
-    def refuse(self) -> None:
-        """Count a video that was asked for in words that cannot be used."""
+    def count(self, *, skipped: bool = False, failed: bool = False) -> None:
+        """Count something that was asked for, and is no video that was begun: it has no event of its own."""
         self.made += 1
-        self.failed += 1
+        self.skipped += skipped
+        self.failed += failed
 
     def end_run(self) -> None:
         """Report the end of the last video."""
         self.index = self.segments = 0
-        self.emit(RunFinished(videos=self.made, failed=self.failed))
+        seconds = round(time.monotonic() - self._run_began, 3)
+        self.emit(RunFinished(videos=self.made, failed=self.failed, skipped=self.skipped, seconds=seconds))
 
     @contextmanager
     def stage(

@@ -1,9 +1,9 @@
-"""What a run took, in one line."""
+"""What a video took, and a whole run, in one line each."""
 
 from collections.abc import Sequence
 
-from videogen.results.formatting import format_bytes
-from videogen.results.progress import Saved
+from videogen.results.formatting import format_bytes, format_seconds
+from videogen.results.progress import RunFinished, Saved
 
 PLACES = {"gpu": "on the GPU", "ram": "of RAM"}  # in a record's peak_memory
 
@@ -24,3 +24,13 @@ def closing_line(saved: Saved) -> str:
         f"peak {', '.join(peaks)}",
     ]
     return f"{saved.path}: {'; '.join(facts)}"
+
+
+def list_line(run: RunFinished) -> str:
+    """Return the line that is said at the end of a list: what became of it, and how fast; empty for one."""
+    if run.videos < 2:
+        return ""
+    made = run.videos - run.failed - run.skipped
+    facts = [f"{made} made, {run.skipped} skipped, {run.failed} failed in {format_seconds(run.seconds)}"]
+    facts += [f"{made / run.seconds * 3600:.3g} an hour"] if made and run.seconds else []
+    return f"{run.videos} videos: {', '.join(facts)}"

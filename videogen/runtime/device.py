@@ -21,7 +21,10 @@ def choose_device(name: str, flag: str = "--device") -> torch.device:
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    device = torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(flag, name, "is no device", "give auto, cpu, cuda, cuda:N or mps") from None
     count = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}.get(
         device.type, 1
     )

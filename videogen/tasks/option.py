@@ -32,6 +32,7 @@ class Option:
         answers: what it prints is all there is to do.
         command_line_only: it must be known before files of options are read, and these may not say it.
         repeat: every occurrence counts.
+        words: of the command line that the flag takes; each is one of its values.
         bare: the value of a flag that stands alone.
         default: its value unless given; tasks may have others (configs/*.yaml).
         hashed: its value changes the result, and is part of ``plan_hash`` unless it is the default, so that a
@@ -78,6 +79,7 @@ class Option:
     answers: bool = False
     command_line_only: bool = False
     repeat: bool = False
+    words: int = 1
     bare: str | None = None
     default: object = None
     hashed: bool = True
@@ -120,7 +122,7 @@ class Option:
                 return given
             raise InputError(self.flag, given, "is a switch", "give true or false")
         if self.bare is not None and isinstance(given, bool):
-            return self.bare if given else None
+            return self._parsed(self.bare) if given else None
         if self.repeat:
             return tuple(
                 self._parsed(item) for item in (given if isinstance(given, list | tuple) else [given])

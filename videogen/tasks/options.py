@@ -12,8 +12,9 @@ from videogen.media.inputs import MOST_FRAMES
 from videogen.tasks import option_types as types
 from videogen.tasks.adapter_options import Adapters
 from videogen.tasks.kernels import BACKENDS
+from videogen.tasks.list_options import Lists
 from videogen.tasks.option import Needs, Option, row, switch
-from videogen.tasks.output_options import Output
+from videogen.tasks.output_options import Output, Review, Watching
 from videogen.tasks.step_caches import step_cache
 
 Scale = float | tuple[float, float]
@@ -293,13 +294,10 @@ class Runtime:
 
 @dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class Existing:
-    """What is there already, and several videos in one run."""
+    """What is there already."""
 
     overwrite: bool = switch("replace an existing output", about_run=True)
     resume: bool = switch("skip what is finished", about_run=True)
-    jobs: str | None = row(types.path,
-        "a list of videos: prompts, a table (CSV, TSV), JSON or YAML of flags; - reads lines as they come",
-        metavar="FILE|-", about_run=True, set_by_chain=True)
 
 
 @dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
@@ -312,8 +310,9 @@ class About:
     dry_run: bool = switch("print the plan and load nothing", usual=True, about_run=True, answers=True)
     config: str | None = row(types.path, "flags from a YAML file", metavar="FILE.yaml", about_run=True,
         command_line_only=True)
-    from_metadata: str | None = row(types.file_path, "flags of an earlier result (.json or .mp4)",
-        metavar="FILE", about_run=True, command_line_only=True)
+    from_metadata: str | None = row(types.file_path,
+        "flags of an earlier result (.json, .mp4), or of all in a --bundle (.zip)", metavar="FILE",
+        about_run=True, command_line_only=True)
     list_tasks: bool = switch("print the tasks and their models", about_run=True, answers=True,
         command_line_only=True)
     env: bool = switch("print versions and devices, for bug reports", about_run=True, answers=True,
@@ -332,8 +331,9 @@ class About:
 GROUPS: dict[str, tuple[type, ...]] = {
     "task and model": (Model,), "prompt": (Prompt,), "inputs": (InputFiles,), "size and length": (Size,),
     "sampling": (Sampling,), "diffusion forcing": (Forcing,), "avatar": (Avatar,), "chain": (Chain,),
-    "stability": (FirstFrame,), "output": (Output, Existing), "memory and speed": (Runtime,),
-    "caching": (Caching,), "weights": (Adapters, ModelFiles), "about": (About,),
+    "stability": (FirstFrame,), "output": (Output, Existing), "lists": (Lists,),
+    "memory and speed": (Runtime,), "caching": (Caching,), "weights": (Adapters, ModelFiles),
+    "results": (Review,), "about": (About, Watching),
 }
 # fmt: on
 
@@ -385,7 +385,7 @@ class Options(
 
 # fmt: on
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
-class RunSettings(Existing, About):
+class RunSettings(Existing, Lists, Review, About, Watching):
     """The options that speak about the whole run."""
 
     @property

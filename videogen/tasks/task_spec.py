@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from videogen.errors import InputError
 from videogen.tasks import config
@@ -137,6 +137,13 @@ def unchanged(options: Options) -> Options:
     return options
 
 
+class DiffusersClasses(NamedTuple):
+    """Names of diffusers' classes for the same models: its pipeline, and what holds the transformer."""
+
+    pipeline: str
+    transformer: str
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TaskSpec:
     """One task with the models of one family.
@@ -165,6 +172,7 @@ class TaskSpec:
         resolve_defaults: options -> the same with those that depend on others.
         fixed_options: option -> the only value that these models allow.
         requires: option -> trait that the transformer must have for it to mean something.
+        diffusers: classes that open a pipeline that was saved, if diffusers has any.
     """
 
     name: str
@@ -190,6 +198,7 @@ class TaskSpec:
     resolve_defaults: Callable[[Options], Options] = unchanged
     requires: Mapping[str, str] = field(default_factory=dict)
     fixed_options: Mapping[str, str] = field(default_factory=dict)
+    diffusers: DiffusersClasses | None = None
 
     def uses(self, option: str) -> bool:
         """Return whether an option means something for this task with these models."""

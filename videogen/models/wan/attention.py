@@ -3,6 +3,7 @@
 Shape letters are those of transformer.py. Source: specs skyreels_v3 section 6, talking_avatar section 6.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -31,10 +32,14 @@ class Speech(NamedTuple):
     regions: Tensor | None = None
 
 
-def causal_spans(visible_frames: Tensor, tokens: int) -> Spans:
-    """Return runs of frames that see the same frames, in tokens (``tokens`` per frame)."""
+def causal_spans(visible_frames: Sequence[int] | Tensor, tokens: int) -> Spans:
+    """Return runs of frames that see the same frames, in tokens (``tokens`` per frame).
+
+    Numbers, unlike a tensor, do not break a compiled graph.
+    """
     spans: Spans = []
-    for frame, visible in enumerate(visible_frames.tolist()):
+    listed = visible_frames.tolist() if isinstance(visible_frames, Tensor) else visible_frames
+    for frame, visible in enumerate(listed):
         first, end = frame * tokens, (frame + 1) * tokens
         if spans and spans[-1][2] == visible * tokens:
             first = spans.pop()[0]

@@ -18,7 +18,7 @@ Source: specs skyreels_v3 section 6, skyreels_v2 section 5, wan22 section 9, tal
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -41,6 +41,7 @@ from torch.nn import functional
 from videogen.models.attention import Spans
 from videogen.models.interface import Network, TokenAxis, TokenPlan
 from videogen.models.kernels import operators
+from videogen.models.loader_options import DOWNLOADS, check_options, dtype_of, one_device
 from videogen.models.wan.attention import (
     KeysValues,
     Speech,
@@ -50,6 +51,7 @@ from videogen.models.wan.attention import (
     speaker_regions,
 )
 from videogen.models.wan.embedders import WanAudioProjection, WanConditionEmbedder, WanRotaryEmbed
+from videogen.models.wan.saved_config import for_diffusers
 
 # Kept in float32 whatever the compute dtype: noise levels, modulation, norms.
 FLOAT32_PARTS = ["time_embedder", "time_proj", "scale_shift_table", "norm1", "norm2", "norm3", "norm_x"]
@@ -272,9 +274,9 @@ class WanDiT(Network, ConfigMixin, PeftAdapterMixin, FromOriginalModelMixin, Att
     def from_single_file(
         cls,
         pretrained_model_link_or_path_or_dict: str | Path | Mapping[str, Tensor],
-        torch_dtype: torch.dtype = torch.bfloat16,
+        torch_dtype: torch.dtype | str = torch.bfloat16,
         *,
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype | str | None = None,
         device: torch.device | str | None = None,
         config: str | Path | None = None,
         subfolder: str | None = None,
@@ -285,30 +287,27 @@ class WanDiT(Network, ConfigMixin, PeftAdapterMixin, FromOriginalModelMixin, Att
         Args:
             pretrained_model_link_or_path_or_dict: file, folder of shards, link to a file on the hub, or a
                 state dict; under the published names or diffusers'.
-            torch_dtype: of the large weights; what is always float32 stays so.
-            dtype: diffusers' newer name of ``torch_dtype``.
-            device: None is the CPU, where weights stay mapped if their dtype fits.
-            config: folder or hub id with a ``config.json`` (in ``subfolder``), for heads that are not 128
-                wide.
+            torch_dtype: of the large weights, or ``dtype``; what is always float32 stays so.
+            device: None is the CPU, where weights stay mapped if their dtype fits; or ``device_map``.
+            config: folder or hub id with a ``config.json`` (in ``subfolder``), for heads not 128 wide.
             subfolder: folder of ``config``.
-            hub: diffusers' arguments for downloads: ``token``, ``revision``, ``cache_dir``,
-                ``local_files_only``, ``force_download``, ``proxies``.
+            hub: diffusers' arguments for downloads, ``token``, ``revision``, ``cache_dir`` and so on.
 
         Raises:
-            CheckpointError: an unreadable file, or tensors that are none of this network's.
+            CallError, CheckpointError: an unknown argument, an unreadable file, other tensors than these.
         """
+        device = one_device(hub.pop("device_map", None)) or device
+        hub = check_options("from_single_file", hub, DOWNLOADS)
         source, target = pretrained_model_link_or_path_or_dict, device and torch.device(device)
         if isinstance(source, str) and source.startswith("https://"):
             repository, name = _extract_repo_id_and_weights_name(source)
             source = _get_model_file(repository, weights_name=name, **hub)
         said = {} if config is None else cls.load_config(config, subfolder=subfolder, **hub)
-        return cls.read_file(source, dtype or torch_dtype, target, said)
+        return cls.read_file(source, dtype_of(dtype or torch_dtype), target, said)
 
     def to_json_string(self) -> str:
-        """Return the config as JSON, under the name of diffusers' class where that can hold the model too."""
-        added = self.config.audio_dim is not None or self.config.inject_sample_info
-        text = super().to_json_string()
-        return text if added else text.replace(f'"{type(self).__name__}"', '"WanTransformer3DModel"')
+        """Return the config as JSON, as diffusers' class says it where that can hold the model too."""
+        return for_diffusers(super().to_json_string())
 
     def context_embedders(self) -> list[nn.Module]:
         """Return the embedders of text and, where there is one, of the image."""
@@ -347,7 +346,7 @@ class WanDiT(Network, ConfigMixin, PeftAdapterMixin, FromOriginalModelMixin, Att
         encoder_hidden_states_audio: Tensor | None = None,
         fps: Tensor | None = None,
         frame_positions: Tensor | None = None,
-        visible_frames: Tensor | None = None,
+        visible_frames: Sequence[int] | Tensor | None = None,
         speaker_masks: Tensor | None = None,
         return_dict: bool = True,
         attention_kwargs: dict[str, Any] | None = None,  # noqa: ARG002 - read by the decorator
@@ -363,7 +362,7 @@ class WanDiT(Network, ConfigMixin, PeftAdapterMixin, FromOriginalModelMixin, Att
                 speakers [2B, ...], one after the other.
             fps: frame-rate class [B], for models with ``inject_sample_info``.
             frame_positions: temporal position of every frame [F], best on the CPU; default 0..F-1.
-            visible_frames: how many frames, from the first on, every frame attends to [F]; default all.
+            visible_frames: how many frames, from the first on, every frame attends to; default all.
             speaker_masks: masks of the two speakers, and of neither, in the first frame [3, h, w].
             return_dict: False returns the tuple (velocity,).
             attention_kwargs: ``{"scale": s}`` scales loaded LoRA layers, as in diffusers.

@@ -9,7 +9,7 @@ from videogen.tasks.memory_model import FamilyMemory, NetworkMemory, NetworkSize
 from videogen.tasks.options import Options
 from videogen.tasks.prompt_text import TextLimits
 from videogen.tasks.sizes import Inputs, SizeTables, choose_num_frames, choose_size
-from videogen.tasks.task_spec import Files, Layout, NetworkTraits, TaskSpec
+from videogen.tasks.task_spec import DiffusersClasses, Files, Layout, NetworkTraits, TaskSpec
 from videogen.tasks.warnings import guidance_warnings
 
 HUNYUAN_GRID = Grid(frames_at_once=65)
@@ -127,7 +127,8 @@ def _cached_outputs(config: Config) -> int:
 
 
 _PLACE = "hunyuan-video-i2v-720p/"
-TAKEN_OVER = {"HunyuanVideoTransformer3DModel": "hunyuan_transformer"}
+TRANSFORMER = "HunyuanVideoTransformer3DModel"
+TAKEN_OVER = {TRANSFORMER: "hunyuan_transformer"}
 LAYOUTS = (
     Layout(
         name="HunyuanVideo-I2V",
@@ -183,6 +184,7 @@ TOKEN_REPLACE = TaskSpec(
     resolve_defaults=resolve_stability,
     requires={"embedded_cfg_scale": "guidance"},
     fixed_options={"i2v_condition_type": "token_replace"},
+    diffusers=DiffusersClasses("HunyuanVideoImageToVideoPipeline", TRANSFORMER),
 )
 LATENT_CONCAT = replace(
     TOKEN_REPLACE,

@@ -11,7 +11,7 @@ from videogen.tasks.forcing_schedule import count_rows, segment_lengths
 from videogen.tasks.geometry import MAX_POSITIONS, TIME_STRIDE, Roll, Shape, floor_frames, latent_frames
 from videogen.tasks.options import Options
 from videogen.tasks.sizes import Inputs, SizeTables, choose_num_frames, choose_size, not_4k1
-from videogen.tasks.task_spec import Files, Layout, TaskSpec
+from videogen.tasks.task_spec import DiffusersClasses, Files, Layout, TaskSpec
 from videogen.tasks.warnings import RATE_TOLERANCE, guidance_warnings, unguided_warnings
 
 if TYPE_CHECKING:
@@ -162,7 +162,8 @@ def forcing_warnings(options: Options, asked: Collection[str], inputs: Inputs) -
             )
 
 
-TAKEN_OVER = {"SkyReelsV2Transformer3DModel": "transformer"}
+TRANSFORMER = "SkyReelsV2Transformer3DModel"
+TAKEN_OVER = {TRANSFORMER: "transformer"}
 LAYOUTS = (Layout(name="SkyReels-V2", shared_markers=("Wan2.1_VAE.pth", "config.json"), places=wan.PLACES),)
 V2_OPTIONS = (*wan.SIZE_AND_LENGTH, *wan.TEACACHE, "teacache_fixed", "prompt_enhancer", "vlm_device")
 TEXT_TO_VIDEO = TaskSpec(
@@ -180,6 +181,7 @@ TEXT_TO_VIDEO = TaskSpec(
     warnings=unguided_warnings,
     memory=wan.MEMORY,
     text=wan.TEXT,
+    diffusers=DiffusersClasses("SkyReelsV2Pipeline", TRANSFORMER),
 )
 TASKS = (
     TEXT_TO_VIDEO,
@@ -193,6 +195,7 @@ TASKS = (
         inputs={"input_image": Files("image", 1, 1), "end_image": Files("image", 0, 1, from_python=True)},
         shape=image_to_video,
         network=wan.WITH_IMAGE,
+        diffusers=DiffusersClasses("SkyReelsV2ImageToVideoPipeline", TRANSFORMER),
     ),
     replace(
         TEXT_TO_VIDEO,
@@ -224,5 +227,6 @@ TASKS = (
         shape=diffusion_forcing,
         network=wan.TEXT_ONLY,
         warnings=forcing_warnings,
+        diffusers=DiffusersClasses("SkyReelsV2DiffusionForcingPipeline", TRANSFORMER),
     ),
 )

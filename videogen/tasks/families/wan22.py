@@ -9,7 +9,7 @@ from videogen.tasks.geometry import Grid, Shape, area_size
 from videogen.tasks.memory_model import VaeMemory
 from videogen.tasks.options import Options
 from videogen.tasks.sizes import Inputs, SizeTables
-from videogen.tasks.task_spec import Files, Layout, TaskSpec
+from videogen.tasks.task_spec import DiffusersClasses, Files, Layout, TaskSpec
 from videogen.tasks.warnings import unguided_warnings
 
 WAN22_GRID = Grid(channels=48, stride=16)
@@ -63,7 +63,8 @@ def _vae_width(config: Config) -> float:
     return config.get("decoder_base_dim", WAN22_VAE_WIDTH) / 4  # it decodes pictures of half the size
 
 
-TAKEN_OVER = {"WanTransformer3DModel": "transformer"}
+TRANSFORMER = "WanTransformer3DModel"
+TAKEN_OVER = {TRANSFORMER: "transformer"}
 LAYOUTS = (
     Layout(
         name="Wan2.2 A14B",
@@ -97,6 +98,7 @@ A14B = TaskSpec(
     warnings=unguided_warnings,
     memory=wan.MEMORY,
     text=wan.TEXT,
+    diffusers=DiffusersClasses("WanPipeline", TRANSFORMER),
 )
 A14B_FROM_IMAGE = replace(
     A14B,
@@ -106,6 +108,7 @@ A14B_FROM_IMAGE = replace(
     inputs=IMAGES,
     shape=wan22_image_to_video,
     network=replace(wan.TEXT_ONLY, experts=2, in_channels=36),
+    diffusers=DiffusersClasses("WanImageToVideoPipeline", TRANSFORMER),
 )
 TI2V_5B = replace(
     A14B,

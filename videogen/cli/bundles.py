@@ -1,0 +1,105 @@
+"""--bundle FILE.zip, and --from_metadata FILE.zip, which makes the results of one again."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from videogen.cli.sources import BUNDLE, Asked, fetched_for, from_request
+from videogen.cli.task_choice import with_task
+from videogen.engine.outcome import Outcome
+from videogen.errors import InputError
+from videogen.planning.origins import Origin
+from videogen.planning.request import Item
+from videogen.results import bundle
+from videogen.results.formatting import format_bytes
+from videogen.results.output_paths import check_writable
+from videogen.tasks.options import RunSettings, merge
+from videogen.tasks.table import TASKS
+
+logger = logging.getLogger(__name__)
+
+FLAG = "--from_metadata"
+INPUTS = sorted({name for task in TASKS.values() for name in task.inputs})
+
+
+def check_target(settings: RunSettings) -> None:
+    """Refuse a --bundle that could not be written at the end.
+
+    Raises:
+        InputError: its suffix, what is there, or its folder.
+    """
+    if settings.bundle is None:
+        return
+    target = Path(settings.bundle).expanduser()
+    if target.suffix.lower() != ".zip":
+        raise InputError("--bundle", target, "must end in .zip", f"try {target.with_suffix('.zip')}")
+    if target.is_dir() or (target.exists() and not (settings.overwrite or settings.resume)):
+        raise InputError("--bundle", target, "exists already", "add --overwrite, or choose another name")
+    check_writable("--bundle", target.parent)
+
+
+def write(settings: RunSettings, outcomes: Sequence[Outcome]) -> None:
+    """Pack the results of a run, as far as there are any.
+
+    Raises:
+        OutputError: the bundle cannot be written.
+    """
+    packed = [
+        bundle.Packed(
+            results=outcome.result.outputs.paths,
+            request=outcome.result.record["request"],
+            inputs={
+                name: [(item.sha256, item.path) for item in items]
+                for name, items in outcome.plan.inputs.items()
+            },
+        )
+        for outcome in sorted(outcomes, key=lambda outcome: outcome.plan.index)
+        if outcome.result is not None
+    ]
+    target = Path(str(settings.bundle)).expanduser()
+    if not packed:
+        logger.warning("--bundle %s: nothing was made, so it is not written", target)
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    bundle.write(target, packed)
+    logger.info("%s: %d results, %s", target, len(packed), format_bytes(target.stat().st_size))
+
+
+def read_bundle(asked: Asked, workdir: Path) -> list[Item]:
+    """Return the videos of a bundle; flags hold for all of them, before what it says.
+
+    Raises:
+        InputError: it cannot be used, or what it needs must be given as a flag.
+    """
+    source = str(asked.settings.from_metadata)
+    found = BUNDLE.fullmatch(source)
+    assert found is not None
+    if asked.settings.jobs is not None:
+        raise InputError(FLAG, source, "is a list of videos itself", "leave --jobs out")
+    file = Path(found["file"]).expanduser()
+    if not file.is_file():
+        raise InputError(FLAG, source, "no such file", "give a .zip made with --bundle")
+    folder = workdir / "bundle"
+    folder.mkdir()
+    lines = list(enumerate(bundle.read(FLAG, file, folder, INPUTS), start=1))
+    if found["number"] is not None:
+        chosen = [line for line in lines if line[0] == int(found["number"])]
+        if not chosen:
+            what = f"has {len(lines)} results"
+            raise InputError(FLAG, source, what, f"nearest {file}:{len(lines)}")
+        lines = chosen
+    items, notes, ignored = [], set[str](), set[str]()
+    for number, request in lines:
+        label = f"{FLAG} {file} line {number}"
+        earlier, unsaid = from_request(request, f"{file}:{number}", asked.values)
+        values = merge(earlier, asked.values)
+        taken = {name: value for name, value in earlier.items() if name not in asked.values}
+        origins = {**asked.origins, **dict.fromkeys(taken, Origin.METADATA)}
+        items.append(Item(values=with_task(values), label=label, origins=origins))
+        notes.update(fetched_for(taken))
+        ignored.update(unsaid)
+    for what in sorted(notes):
+        logger.info("%s names %s", file, what)
+    if ignored:
+        logger.warning("%s cannot say %s: give them as flags", file, ", ".join(sorted(ignored)))
+    return items

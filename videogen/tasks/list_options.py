@@ -1,0 +1,79 @@
+"""The options of lists of videos: which list, which part of it, in which order, and what is kept of it."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from videogen.tasks import option_types as types
+from videogen.tasks.option import Needs, row, switch
+
+A_LIST = Needs("jobs", "is about a list of videos")
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Share ``index`` (from 0) of ``count`` of a list: every ``count``-th video."""
+
+    index: int
+    count: int
+
+    def holds(self, number: int) -> bool:
+        """Return whether the video with this number (from 1) belongs to the share."""
+        return (number - 1) % self.count == self.index
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+
+WHOLE = Shard(0, 1)
+
+
+def shard(value: str) -> Shard:
+    """Parse I/N, or 'auto': the place of this job in a SLURM array."""
+    if value == "auto":
+        return of_array(os.environ)
+    index, slash, count = value.partition("/")
+    if not (slash and index.isdecimal() and count.isdecimal()):
+        raise types.Reject("must be I/N, or auto in a SLURM array", "for example 0/4")
+    found = Shard(int(index), int(count))
+    if not found.count:
+        raise types.Reject("must be of at least one share", "nearest 0/1")
+    if found.index >= found.count:
+        allowed = f"shares of {found.count} are numbered from 0 to {found.count - 1}"
+        raise types.Reject(allowed, f"nearest {found.count - 1}/{found.count}")
+    return found
+
+
+def of_array(environment: Mapping[str, str]) -> Shard:
+    """Return the share of a job of a SLURM array, whatever number the array begins with."""
+    names = [f"SLURM_ARRAY_TASK_{name}" for name in ("ID", "MIN", "MAX", "COUNT")]
+    try:
+        number, first, last, count = (int(environment[name]) for name in names)
+    except (KeyError, ValueError):
+        raise types.Reject("this is no job of a SLURM array", "give I/N, for example 0/4") from None
+    step = int(environment.get("SLURM_ARRAY_TASK_STEP") or 1)
+    if first + (count - 1) * step != last:
+        raise types.Reject("the SLURM array has gaps", "give I/N, for example %a/8") from None
+    return Shard((number - first) // step, count)
+
+
+# fmt: off
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
+class Lists:
+    """Several videos in one run, or in several runs that share them."""
+
+    jobs: str | None = row(types.path,
+        "a list of videos: prompts, a table (CSV, TSV), JSON or YAML of flags; - reads lines as they come",
+        metavar="FILE|-", about_run=True, set_by_chain=True)
+    keep_order: bool = switch("make the list in its own order, even if models are then loaded several times",
+        about_run=True, needs=A_LIST, set_by_chain=True)
+    shard: Shard | None = row(shard,
+        "make only share I (from 0) of N of the list; auto: this job's share in a SLURM array",
+        metavar="I/N|auto", about_run=True, needs=A_LIST, set_by_chain=True)
+    retry: str | None = row(types.one_of("offload"),
+        "make a video that ran out of GPU memory once more, with less of it; the result is the same",
+        metavar="HOW", about_run=True, set_by_chain=True, excludes=("caption_only",))
+    bundle: str | None = row(types.file_path,
+        "pack results, inputs and job lines, so that --from_metadata FILE.zip makes them again elsewhere",
+        metavar="FILE.zip", about_run=True, set_by_chain=True, excludes=("shard", "caption_only"))
+# fmt: on
