@@ -14,12 +14,11 @@ from videogen.results import bundle
 from videogen.results.formatting import format_bytes
 from videogen.results.output_paths import check_writable
 from videogen.tasks.options import RunSettings, merge
-from videogen.tasks.table import TASKS
+from videogen.tasks.table import INPUTS
 
 logger = logging.getLogger(__name__)
 
 FLAG = "--from_metadata"
-INPUTS = sorted({name for task in TASKS.values() for name in task.inputs})
 
 
 def check_target(settings: RunSettings) -> None:

@@ -7,10 +7,8 @@ from videogen.checkpoints import resolve
 from videogen.checkpoints.resolve import HUB_ID, known_ids_like
 from videogen.cli.published import TASK_NAMES, UNSUPPORTED_TASKS
 from videogen.errors import CheckpointError, InputError
-from videogen.tasks.table import ROWS, TASKS, VARIANTS, variant
+from videogen.tasks.table import INPUTS, ROWS, TASKS, VARIANTS, variant
 from videogen.tasks.task_spec import TaskSpec
-
-INPUTS = tuple(dict.fromkeys(name for row in ROWS for name in row.inputs))
 
 
 def with_task(values: Mapping[str, object]) -> dict[str, object]:

@@ -30,7 +30,7 @@ from videogen.results.output_paths import OverwritePolicy
 from videogen.results.progress import Report, Reporter, ignore
 from videogen.results.result import Result
 from videogen.tasks.options import OPTIONS
-from videogen.tasks.table import TASKS
+from videogen.tasks.table import INPUTS
 
 if TYPE_CHECKING:
     from videogen.engine.queue import Queue
@@ -38,9 +38,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-VIDEO_INPUTS = {
-    name for task in TASKS.values() for name, files in task.inputs.items() if files.kind == "video"
-}
 CALL = "videogen"  # what messages name as the place of an option
 
 
@@ -274,7 +271,7 @@ def _plain(name: str, value: object, folder: Path) -> object:
         value.save(path)
         return str(path)
     several = isinstance(value, list | tuple)
-    if hasattr(value, "shape") or (several and name in VIDEO_INPUTS):
+    if hasattr(value, "shape") or (several and name in INPUTS and INPUTS[name].kind == "video"):
         return _as_video_file(name, value, folder)
     if isinstance(value, list | tuple):
         return [_plain(f"{name}_{index}", item, folder) for index, item in enumerate(value)]
