@@ -46,7 +46,7 @@ from videogen.planning.local_devices import check_device_exists
 from videogen.planning.plan import Outline
 from videogen.planning.request import Item, make_plans
 from videogen.results.output_locks import OutputLocks
-from videogen.results.output_paths import OverwritePolicy
+from videogen.results.output_paths import OverwritePolicy, check_file
 from videogen.results.progress import Message, Reporter, RunFailed
 from videogen.results.sidecar import changed_inputs
 from videogen.tasks.list_options import WHOLE
@@ -220,7 +220,9 @@ def _generate(asked: Asked, workdir: Path, reporter: Reporter) -> int:
         say([caption(asked, workdir, dry_run=settings.dry_run)])
         return 0
     policy = OverwritePolicy(overwrite=settings.overwrite, resume=settings.resume)
-    bundles.check_target(settings)
+    if settings.bundle is not None:
+        target = Path(settings.bundle).expanduser()
+        check_file("--bundle", target, [".zip"], may_replace=settings.overwrite or settings.resume)
     if settings.jobs == STDIN:
         if settings.shard is not None:
             what = "lines that come one by one have no shares"

@@ -18,7 +18,7 @@ from videogen.cli.sources import Asked
 from videogen.errors import InputError
 from videogen.files import Record, TextError, parse_json, read_text, write_json
 from videogen.results import progress
-from videogen.results.output_paths import check_writable
+from videogen.results.output_paths import check_file
 from videogen.results.progress import Report, Reporter
 
 logger = logging.getLogger(__name__)
@@ -201,7 +201,7 @@ def write_status(asked: Asked, reporter: Reporter) -> Iterator[None]:
 
 def _path(asked: Asked) -> Path | None:
     """Return the file: the one that is named, or for a list of jobs one beside the outputs."""
-    settings, flag = asked.settings, "--status"
+    settings = asked.settings
     if settings.status is None:
         if settings.jobs is None:
             return None
@@ -209,11 +209,10 @@ def _path(asked: Asked) -> Path | None:
         own = "" if shard is None else f".{shard.index}_of_{shard.count}"  # each share has a file of its own
         return path.with_name(f"{path.name.removesuffix(SUFFIX)}{own}{SUFFIX}")
     path = Path(settings.status).expanduser()
-    if path.suffix != ".json":
-        raise InputError(flag, settings.status, "must end in .json", f"try {path.with_suffix('.json')}")
+    check_file("--status", path, [".json"], may_replace=True)
     if path.exists() and not _is_status(path):
-        raise InputError(flag, path, "is there, and is no status of an earlier run", "choose another name")
-    check_writable(flag, path.parent)
+        what = "is there, and is no status of an earlier run"
+        raise InputError("--status", path, what, "choose another name")
     return path
 
 

@@ -7,7 +7,7 @@ from videogen.files import Record
 from videogen.results import sidecar
 from videogen.results.formatting import format_bytes, format_seconds
 from videogen.results.run_summary import PLACES
-from videogen.review.found import Found
+from videogen.review.found import Found, beside
 from videogen.review.settings import changed_options, shown
 from videogen.tasks.table import TASKS
 
@@ -17,12 +17,11 @@ LABEL = 11  # characters of the first column
 def again(found: Found) -> str:
     """Return the command that makes a result again, under another name."""
     source = found.path if found.embedded or found.path.exists() else found.sidecar
-    name = source.name if source.is_dir() else source.stem
     suffix = "" if source.is_dir() else ".mp4" if source.suffix == ".json" else source.suffix
     words = ["python", "generate_video.py", "--from_metadata", str(source)]
     if str(found.request.get("model_id", "")).startswith(sidecar.LOCAL_MODEL):
         words += ["--model_id", "FOLDER"]
-    words += ["--output", str(source.with_name(f"{name}_again{suffix}"))]
+    words += ["--output", str(beside(source, f"_again{suffix}"))]
     return shlex.join(words)
 
 
