@@ -15,6 +15,7 @@ from videogen.files import write_json
 from videogen.models.interface import OffloadedComponents
 from videogen.pipelines.call import RunStates
 from videogen.pipelines.scheduler import PublishedScheduler, scheduler_for
+from videogen.pipelines.signature import rows_of
 from videogen.pipelines.transformers import own_transformer
 from videogen.tasks.options import Options, defaults, merge
 from videogen.tasks.table import TASKS, variant
@@ -103,7 +104,7 @@ class Components(RunStates, DiffusionPipeline):
         """Return a pipeline with the components of another, as diffusers does; of ours, with its defaults."""
         made = super().from_pipe(pipeline, **options)
         checkpoint, spec = getattr(pipeline, "checkpoint", None), getattr(pipeline, "spec", None)
-        if spec is not None and spec.pipeline.partition(":")[2] in {kind.__name__ for kind in cls.__mro__}:
+        if spec in rows_of(cls):
             made.loaded_from(checkpoint, spec)
         return made
 
