@@ -22,7 +22,7 @@ def reports_of(work):
     def take(report: Report):
         now = 1000.0 + 10 * len(taken)
         state.take(replace(report, time=now))
-        taken.append({**state.facts, **state.seconds_left(now)})
+        taken.append(state.record(now))
 
     reporter = Reporter(render=take)
     work(reporter)
