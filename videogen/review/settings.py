@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from videogen.errors import InputError
 from videogen.review.found import Found
-from videogen.tasks.hints import hint
-from videogen.tasks.options import FLAG_NAMES, OPTIONS, defaults
+from videogen.tasks.hints import hint, option_named
+from videogen.tasks.options import OPTIONS, defaults
 from videogen.tasks.table import VARIANTS
 
 SAID_ELSEWHERE = ("task_type", "model_id", "revision", "seed", "prompt", "roll_prompts")
@@ -60,7 +60,7 @@ def axis(flag: str, given: str, results: Sequence[Found]) -> str:
     Raises:
         InputError: no option, one that is not recorded, or one that none of the results has.
     """
-    name = FLAG_NAMES.get(given.lstrip("-").replace("-", "_"))
+    name = option_named(given)
     varying = [other for other in _recorded(results) if len(values_of(other, results)) > 1]
     fix = f"these results differ in {', '.join(varying)}" if varying else "these results do not differ"
     if name is None:
