@@ -13,7 +13,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from videogen import __version__, distributed
 from videogen.cli import bundles, own_folders
@@ -292,10 +292,13 @@ def _stream(asked: Asked, policy: OverwritePolicy, workdir: Path, reporter: Repo
     with reporter.stage("libraries"):
         from videogen.engine.queue import run_stream  # noqa: PLC0415 - torch, diffusers, transformers
 
-    several_gpus = bool(asked.values.get("use_usp"))
-    outlines = (plan for plans in planned() for plan in plans)
-    how: dict[str, Any] = {"resume": settings.resume, "retry": settings.retry}
-    outcomes = run_stream(outlines, several_gpus=several_gpus, reporter=reporter, **how)
+    outcomes = run_stream(
+        (plan for plans in planned() for plan in plans),
+        several_gpus=bool(asked.values.get("use_usp")),
+        resume=settings.resume,
+        retry=settings.retry,
+        reporter=reporter,
+    )
     return _say_outcomes(outcomes, settings, reporter)
 
 

@@ -89,7 +89,7 @@ class RunStatus:
         run.index, run.segment, run.segments = report.index, report.segment, report.segments
         match report.event:
             case progress.RunStarted(videos=videos, mine=mine):
-                run.videos, run.mine = videos, videos if mine is None else mine
+                run.videos, run.mine = videos, mine
             case progress.VideoStarted(seed=seed, output=output):
                 self.video = VideoFacts(seed=seed, output=output)
                 self.video_began, self.video_ends, self.is_making = now, None, True
