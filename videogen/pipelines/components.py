@@ -125,7 +125,7 @@ class Components(RunStates, DiffusionPipeline):
         own = read_json(index)
         if isinstance(self.scheduler, PublishedScheduler):
             del own["scheduler"]
-        theirs = self._entries_for_diffusers(own, Path(save_directory))
+        theirs = self._index_for_diffusers(own, Path(save_directory))
         write_json(index, {**own, **theirs, OWN_INDEX: own} if theirs else own)
 
     @classmethod
@@ -134,7 +134,7 @@ class Components(RunStates, DiffusionPipeline):
         found = super().load_config(*args, **options)
         return found.get(OWN_INDEX, found) if isinstance(found, dict) else found
 
-    def _entries_for_diffusers(self, own: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    def _index_for_diffusers(self, own: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         """Return what a model index is for diffusers' pipeline, where not as ours; {} if none can hold it."""
         names = self.row_for({}).diffusers
         if names is None:
