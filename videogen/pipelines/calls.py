@@ -17,6 +17,7 @@ from videogen.pipelines.signature import check_texts, describe_call, embedding_n
 from videogen.planning.python_call import ACCEPT, is_several
 from videogen.prompts.length import cut_notes
 from videogen.tasks.options import OPTIONS, Options, defaults, merge
+from videogen.tasks.table import INPUTS
 from videogen.tasks.task_spec import TaskSpec, check_prompt_count, check_scales
 
 if TYPE_CHECKING:
@@ -78,10 +79,9 @@ class Calls(Components):
         """Return the arguments of a call that differ from video to video."""
         encoded = {name: given[name] for name in embedding_names(type(self)) if name in given}
         check_texts(given, encoded)
-        inputs = {name: files for row in rows_of(type(self)) for name, files in row.inputs.items()}
         listed = {name: value for name, value in given.items() if name not in encoded}
         for name, value in listed.items():
-            several = is_several(inputs[name], value) if name in inputs else name in TEXTS
+            several = is_several(INPUTS[name], value) if name in INPUTS else name in TEXTS
             if isinstance(value, list | tuple):
                 listed[name] = list(value) if several else tuple(value)
         if isinstance(listed.get("prompt"), list) and self._has_segments(listed, common):
@@ -121,14 +121,9 @@ class Calls(Components):
     def row_for(self, given: Mapping[str, object]) -> TaskSpec:
         """Return the row, of those that the pipeline runs with its weights, whose inputs were given."""
         wide = {model.config.in_channels for model in self.transformers}
+        there = {name for name in INPUTS if given.get(name) is not None}
         for row in (self.row, *(row for row in rows_of(type(self)) if row.family == self.row.family)):
-            needed = {name for name, files in row.inputs.items() if files.fewest}
-            there = {
-                name for row in rows_of(type(self)) for name in row.inputs if given.get(name) is not None
-            }
-            if needed <= there <= row.inputs.keys() and (
-                row is self.row or {row.network.in_channels} == wide
-            ):
+            if row.is_made_of(there) and (row is self.row or {row.network.in_channels} == wide):
                 return row
         return self.row
 

@@ -15,7 +15,7 @@ from videogen.errors import CallError, nearest
 from videogen.pipelines.call import COMMON, TEXTS, CallArguments
 from videogen.pipelines.pixels import VideoOutput
 from videogen.tasks.options import OPTIONS, Options, Size
-from videogen.tasks.table import ROWS
+from videogen.tasks.table import INPUTS, ROWS
 from videogen.tasks.task_spec import TaskSpec
 
 KINDS: dict[str, object] = {
@@ -161,7 +161,6 @@ def describe_call(pipeline: type) -> None:
 def _arguments(pipeline: type) -> Iterator[tuple[inspect.Parameter, str]]:
     """Yield the parameters of a pipeline's call, and what they mean."""
     hints = {each.name: each.type for each in fields(Options)}
-    inputs = {name: files for row in rows_of(pipeline) for name, files in row.inputs.items()}
     positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
     texts = str | Sequence[str] | Sequence[Sequence[str]] | None
     yield _parameter("prompt", texts, None, positional), PROMPT
@@ -169,10 +168,10 @@ def _arguments(pipeline: type) -> Iterator[tuple[inspect.Parameter, str]]:
         if own not in OPTIONS or name == "prompt":
             continue
         kind: Any = hints[own]
-        if own in inputs:
-            kind = KINDS[inputs[own].kind]
-            kind = Sequence[kind] if inputs[own].most > 1 else kind
-        if own in inputs or own in TEXTS:
+        if (files := INPUTS.get(own)) is not None:
+            kind = KINDS[files.kind]
+            kind = Sequence[kind] if files.most > 1 else kind
+        if own in INPUTS or own in TEXTS:
             kind = kind | Sequence[kind]  # one for each video
         kind = kind if "None" in str(kind) else kind | None
         yield _parameter(name, kind, None), OPTIONS[own].help if name == own else f"{own}, in diffusers"
