@@ -238,16 +238,16 @@ def _rows(file: str, lines: Iterable[str]) -> Iterator[tuple[int, list[str] | In
     lines, header = _peek(lines)
     tabs = file.lower().endswith(".tsv") or ("\t" in header and "," not in header)
     delimiter = "\t" if tabs else ";" if ";" in header and "," not in header else ","
-    of_row: list[str] = []
+    row_lines: list[str] = []
 
-    def taken() -> Iterator[str]:
+    def recorded() -> Iterator[str]:
         for line in lines:
-            of_row.append(line)
+            row_lines.append(line)
             yield line
 
-    reader = csv.reader(taken(), delimiter=delimiter, strict=True)
+    reader = csv.reader(recorded(), delimiter=delimiter, strict=True)
     while True:
-        of_row.clear()
+        row_lines.clear()
         number = reader.line_num + 1
         try:
             cells = next(reader, None)
@@ -257,7 +257,7 @@ def _rows(file: str, lines: Iterable[str]) -> Iterator[tuple[int, list[str] | In
             continue
         if cells is None:
             return
-        if any(cell.strip() for cell in cells) and not of_row[0].startswith("#"):
+        if any(cell.strip() for cell in cells) and not row_lines[0].startswith("#"):
             yield number, cells
 
 

@@ -48,8 +48,8 @@ def gather(given: Mapping[str, object]) -> Asked:
     stronger = merge(config, given)
     option_rules.check_combination({k: v for k, v in stronger.items() if OPTIONS[k].about_run})
     settings, source = RunSettings.of(stronger), RunSettings.of(given).from_metadata
-    of_one = source if not names_bundle(settings) else None
-    earlier, ignored = from_metadata(of_one, stronger) if of_one else ({}, [])
+    is_one_result = source is not None and not names_bundle(settings)
+    earlier, ignored = from_metadata(str(source), stronger) if is_one_result else ({}, [])
     values = merge(earlier, stronger)
     taken = {name: value for name, value in earlier.items() if name not in stronger and name in values}
     if settings.dry_run:
