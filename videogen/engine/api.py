@@ -5,12 +5,12 @@ is made.
 """
 
 import logging
-import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Self, Unpack
 
 from videogen import files
@@ -148,7 +148,7 @@ class Stream:
 
     def __init__(self, work: Callable[[Reporter], Iterator[Result]]) -> None:
         self.results: list[Result] = []
-        self._reports: queue.SimpleQueue[Report | None] = queue.SimpleQueue()
+        self._reports: SimpleQueue[Report | None] = SimpleQueue()
         self._reporter = Reporter(self._reports.put)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, args=(work,), name="videogen", daemon=True)

@@ -88,7 +88,8 @@ def _call_names(pipeline: type) -> Mapping[str, str]:
 def named(pipeline: type, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return a call's arguments under our names; None counts as not given.
 
-    A call with a name that only diffusers has is in diffusers' names altogether.
+    Some names mean one thing in diffusers and another here (``call_names``): they mean diffusers' in a call
+    that has a name which only diffusers has.
 
     Raises:
         CallError: a name that no pipeline has, or two for one argument.
