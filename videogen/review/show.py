@@ -72,7 +72,8 @@ def _facts(found: Found) -> Iterator[tuple[str, str]]:
     took, memory = time_and_memory(found)
     yield "time", took
     yield "memory", memory
-    yield "made", f"{found.created:%Y-%m-%d %H:%M:%S}" + _on(record)
+    device = f" on {record['device']}" if isinstance(record.get("device"), str) else ""
+    yield "made", f"{found.created:%Y-%m-%d %H:%M:%S}{device}"
     yield "versions", _versions(record)
     yield "again", again(found)
 
@@ -81,10 +82,6 @@ def _model(found: Found) -> str:
     model, name = found.record.get("model"), str(found.request.get("model_id", ""))
     revision = model.get("revision") if isinstance(model, Mapping) else None
     return f"{name}, revision {revision}" if revision else name
-
-
-def _on(record: Record) -> str:
-    return f" on {record['device']}" if isinstance(record.get("device"), str) else ""
 
 
 def _versions(record: Record) -> str:
