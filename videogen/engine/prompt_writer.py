@@ -130,8 +130,8 @@ def _describe(plan: "Plan", written: Facts, model: "Chat") -> Facts:
     """Add a description of the plan's input video, with the user's prefix before it."""
     (source,) = plan.inputs["input_video"]
     said = _said_of(source, "describer", model)
-    logger.info("description: %s", text := said["description"])
-    first = plan.options.custom_prompt
+    text, first = said["description"], plan.options.custom_prompt
+    logger.info("description: %s", text)
     return {**written, **said, "prompt": f"{first}, {text}" if first else text}
 
 
