@@ -255,6 +255,9 @@ def _planned(
     """Yield the plans of a call; what they need is there as long as the block lasts."""
     given = {"task_type": task, "prompt": prompt, "model_id": model, **options}
     with files.work_folder() as folder, OutputLocks() as locks:
+        for name, takes in (TASKS[task].inputs if task in TASKS else {}).items():
+            if takes.kind != "video" and isinstance(value := given.get(name), list | tuple):
+                takes.check(f"{name}=", task, len(value))
         plain = {name: _plain(name, value, folder) for name, value in given.items() if value is not None}
         for name in plain:
             if name in OPTIONS and OPTIONS[name].about_run:
