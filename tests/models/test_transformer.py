@@ -284,7 +284,7 @@ def test_one_file_is_read_as_diffusers_reads_it(make, tmp_path):
     assert WanDiT.from_single_file(state, **heads).blocks[0].ffn.net[2].weight.dtype == torch.bfloat16
     with pytest.raises(CheckpointError, match="state dict: its config does not describe"):
         WanDiT.from_single_file(state)
-    with pytest.raises(CallError, match="quantization_config"):
+    with pytest.raises(CallError, match="quantization_config=: is no argument"):
         WanDiT.from_single_file("https://huggingface.co/a/b/blob/main/c.safetensors", quantization_config={})
 
 

@@ -235,6 +235,10 @@ def _path(asked: Asked) -> Path | None:
         return path.with_name(f"{path.name.removesuffix(SUFFIX)}{own}{SUFFIX}")
     path = Path(settings.status).expanduser()
     check_file("--status", path, [".json"], may_replace=True)
+    output = Path(str(asked.values.get("output") or "")).expanduser()
+    if output.name and output.with_suffix(".json") == path:
+        fix = f"try {path.with_suffix(SUFFIX)}"
+        raise InputError("--status", path, "is the name of the video's record", fix)
     if path.exists() and not _is_status(path):
         what = "is there, and is no status of an earlier run"
         raise InputError("--status", path, what, "choose another name")
