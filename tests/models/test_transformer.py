@@ -250,6 +250,8 @@ def test_a_transformer_of_diffusers_is_taken_over(make, case):
     torch.testing.assert_close(
         ours(**given, **fps[0]).sample, theirs(**given, **fps[1]).sample, atol=2e-5, rtol=2e-5
     )
+    ours.to(torch.float16)
+    assert theirs.dtype == torch.float16  # what moves or casts one does so with the other
 
 
 @pytest.mark.parametrize(

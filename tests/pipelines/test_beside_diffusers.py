@@ -164,6 +164,7 @@ ROWS = {
     # Wan2.2.
     "two experts": Row("experts"),
     "two experts, two scales": Row("experts", *scales(low=2.0, high=4.0)),
+    "two scales, diffusers' names": Row("experts", {"guidance_scale": 4.0, "guidance_scale_2": 2.0}),
     "low scale of 1": Row("experts", *scales(low=1.0, high=4.0)),
     "high scale of 1": Row("experts", *scales(low=4.0, high=1.0), differs="diffusers goes by the first"),
     "image": Row("image"),

@@ -79,7 +79,6 @@ class HunyuanImageToVideoPipeline(LoraMixin, VideoPipeline, HunyuanVideoLoraLoad
         )
         if transformer is not None:
             hunyuan.install_layers(self.transformer)
-        hunyuan.install_layers(self.transformer)
 
     @torch.no_grad()
     def parts(  # noqa: PLR0913 - the arguments of the task, under diffusers' names
