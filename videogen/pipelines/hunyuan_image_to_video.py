@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -12,6 +12,7 @@ from diffusers.loaders import HunyuanVideoLoraLoaderMixin
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 from transformers import CLIPImageProcessorPil, CLIPTextModel, LlavaModel, PreTrainedTokenizerBase
 
 from videogen.diffusion.guidance import ClassifierFree, SinglePass
@@ -147,6 +148,42 @@ class HunyuanImageToVideoPipeline(LoraMixin, VideoPipeline, HunyuanVideoLoraLoad
         with self.stage("vae encode"):
             return hunyuan.encode_image(self.vae, image_tensor(image)[None, :, None], onload)
 
+    @torch.no_grad()
+    def encode_prompt(
+        self,
+        image: Image.Image,
+        prompt: str | Sequence[str],
+        prompt_template: Mapping[str, Any] | None = None,
+        num_videos_per_prompt: int = 1,
+        max_sequence_length: int | None = None,
+        image_embed_interleave: int | None = None,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return ``prompt_embeds``, ``pooled_prompt_embeds`` and ``prompt_attention_mask`` of prompts.
+
+        Args:
+            image: what the video begins with, seen beside every prompt.
+            prompt: one or several.
+            prompt_template: the published one unless given; ``max_sequence_length`` likewise.
+            num_videos_per_prompt: copies of each, in a row.
+            image_embed_interleave: every how many-th image row is used; as the transformer needs it.
+            device: of what is returned; dtype likewise, of the embeddings.
+        """
+        self._state.max_sequence_length = max_sequence_length
+        texts = [prompt] if isinstance(prompt, str) else prompt
+        seen, template = image.convert("RGB"), prompt_template or hunyuan_text.TEMPLATE
+        rows = [self.encode(text, seen, template, image_embed_interleave)[0] for text in texts]
+        summaries = torch.cat([self.summarize(text) for text in texts])
+        mask = pad_sequence([torch.ones(len(each), dtype=torch.long) for each in rows], batch_first=True)
+        self._state.max_sequence_length = None
+        embeds = pad_sequence(rows, batch_first=True).to(device=device, dtype=dtype)
+        prompt_embeds, pooled_prompt_embeds, prompt_attention_mask = (
+            each.repeat_interleave(num_videos_per_prompt, 0)
+            for each in (embeds, summaries.to(embeds), mask.to(embeds.device))
+        )
+        return prompt_embeds, pooled_prompt_embeds, prompt_attention_mask
+
     def encoded_prompts(self, encoded: Mapping[str, Tensor]) -> dict[str, Any]:
         """Return encoded prompts as ``prompt`` and ``negative_prompt`` of ``parts``: rows, and their summary.
 
@@ -165,13 +202,26 @@ class HunyuanImageToVideoPipeline(LoraMixin, VideoPipeline, HunyuanVideoLoraLoad
         return found
 
     def encode(
-        self, prompt: str | Encoded, image: Image.Image, template: Mapping[str, Any] = hunyuan_text.TEMPLATE
+        self,
+        prompt: str | Encoded,
+        image: Image.Image,
+        template: Mapping[str, Any] = hunyuan_text.TEMPLATE,
+        interleave: int | None = None,
     ) -> Tensor:
-        """Return rows [1, T, dim] of an image and a prompt."""
+        """Return rows [1, T, dim] of an image and a prompt.
+
+        Raises:
+            CallError: there is no text encoder, or no transformer, which says the rows of the image.
+        """
         if not isinstance(prompt, str):
             return prompt[0].to(self._execution_device)
+        if self.text_encoder is None:
+            raise CallError("prompt=", prompt, "this pipeline has no text encoder", "give *prompt_embeds=")
+        if self.transformer is None and interleave is None:
+            fix = ", ".join(f"{every} for {mode}" for mode, every in INTERLEAVE.items())
+            raise CallError("image_embed_interleave=", None, "depends on the transformer, which is None", fix)
         prompt, limit = prompt.strip(), self._state.max_sequence_length or hunyuan_text.TEXT_TOKENS
-        interleave = INTERLEAVE[self.transformer.config.image_condition_type]
+        interleave = interleave or INTERLEAVE[self.transformer.config.image_condition_type]
         components = self.tokenizer, self.image_processor, self.text_encoder
         device = self._execution_device
         rows = partial(
