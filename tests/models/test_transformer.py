@@ -23,7 +23,7 @@ from torch._dynamo.testing import CompileCounter
 
 from videogen.errors import CallError, CheckpointError
 from videogen.models.components import take_over
-from videogen.models.hunyuan.transformer import HunyuanDiT, make_dit
+from videogen.models.hunyuan.transformer import HunyuanDiT, install_layers, make_dit
 from videogen.models.wan.transformer import WanDiT
 
 SIZES = {
@@ -247,6 +247,8 @@ def test_a_transformer_of_diffusers_is_taken_over(make, case):
     torch.testing.assert_close(
         ours(**given, **fps[0]).sample, theirs(**given, **fps[1]).sample, atol=2e-5, rtol=2e-5
     )
+    ours.to(torch.float16)
+    assert theirs.dtype == torch.float16  # what moves or casts one does so with the other
 
 
 @pytest.mark.parametrize(
@@ -320,3 +322,21 @@ def test_the_other_network_is_one_graph():
     torch.testing.assert_close(compiled(**given).sample, expected, atol=1e-5, rtol=1e-5)
     exported = torch.export.export(model, args=(), kwargs=given).module()
     torch.testing.assert_close(exported(**given).sample, expected, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_hunyuan_positions_follow_the_patches_of_the_config():
+    """A network with patches of one token per latent pixel gives what diffusers' gives."""
+    layers = {"num_layers": 1, "num_single_layers": 1, "num_refiner_layers": 1}
+    theirs = HunyuanVideoTransformer3DModel(**layers, **HUNYUAN).eval()
+    given = {
+        "hidden_states": torch.randn(1, 4, 3, 2, 4),
+        "timestep": torch.tensor([500]),
+        "encoder_hidden_states": torch.randn(1, 12, 16),
+        "encoder_attention_mask": torch.ones(1, 12, dtype=torch.long),
+        "pooled_projections": torch.randn(1, 8),
+        "guidance": torch.tensor([6000.0]),
+    }
+    expected = theirs(**given).sample
+    install_layers(theirs)
+    torch.testing.assert_close(theirs(**given).sample, expected, atol=2e-5, rtol=2e-5)

@@ -57,6 +57,12 @@ def embeddings(which):
     return Fresh(lambda pipe: pipe.encode_prompt("a cat", "bad", max_sequence_length=16)[which])
 
 
+def of_image(which):
+    """Give HunyuanVideo's pipeline an encoded prompt and image in place of a text."""
+    given = {"max_sequence_length": 32, "image_embed_interleave": 4}
+    return Fresh(lambda pipe: pipe.encode_prompt(picture(1, 32), "a cat", **given)[which])
+
+
 def replace_text(pipe, index, timestep, tensors):
     return {"prompt_embeds": torch.ones_like(tensors["prompt_embeds"])} if index == 0 else {}
 
@@ -102,6 +108,12 @@ ENCODED = {
     "prompt_embeds": torch.randn(1, 20, 32, generator=seeded(1)),
     "pooled_prompt_embeds": torch.randn(1, 16, generator=seeded(2)),
     "prompt_attention_mask": torch.tensor([[1] * 14 + [0] * 6]),
+}
+OF_IMAGE = {
+    "prompt": None,
+    "prompt_embeds": of_image(0),
+    "pooled_prompt_embeds": of_image(1),
+    "prompt_attention_mask": of_image(2),
 }
 LAST = {"last_image": picture(2)}
 VIDEO = {"image": None, "video": [picture(3), picture(4)]}, {"image": picture(4)}
@@ -164,6 +176,7 @@ ROWS = {
     # Wan2.2.
     "two experts": Row("experts"),
     "two experts, two scales": Row("experts", *scales(low=2.0, high=4.0)),
+    "two scales, diffusers' names": Row("experts", {"guidance_scale": 4.0, "guidance_scale_2": 2.0}),
     "low scale of 1": Row("experts", *scales(low=1.0, high=4.0)),
     "high scale of 1": Row("experts", *scales(low=4.0, high=1.0), differs="diffusers goes by the first"),
     "image": Row("image"),
@@ -213,6 +226,7 @@ ROWS = {
     "Hunyuan guided, token replace": Row("replace", GUIDED, differs="diffusers every second", slow=True),
     "Hunyuan, not stable": Row("replace", {"i2v_stability": False}, differs="diffusers always does"),
     "Hunyuan embeddings": Row("replace", ENCODED),
+    "Hunyuan embeddings of its own": Row("replace", OF_IMAGE),
     "Hunyuan short prompts": Row("replace", {"prompt": "a cat" * 9, "max_sequence_length": 32}),
     "Hunyuan latents": Row("replace", {"latents": torch.ones(1, 16, 2, 4, 4)}),
     "Hunyuan, published levels": Row("replace", {"shift": 7.0}, setup=setups.published),

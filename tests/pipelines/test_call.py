@@ -12,9 +12,10 @@ from diffusers import (
 )
 from PIL import Image
 
-from tests.pairs import PAIRS, seeded
+from tests.pairs import PAIRS, picture, seeded
 from videogen.errors import InputError
 from videogen.pipelines.diffusion_forcing import DiffusionForcingPipeline
+from videogen.pipelines.hunyuan_image_to_video import HunyuanImageToVideoPipeline
 from videogen.pipelines.signature import rows_of
 from videogen.pipelines.text_to_video import TextToVideoPipeline
 from videogen.tasks.options import OPTIONS
@@ -54,6 +55,25 @@ def test_prompts_are_encoded_without_a_transformer(parts):
     assert alone.encode_prompt("one", do_classifier_free_guidance=False)[1] is None
     with pytest.raises(InputError, match="prompt= a cat: this pipeline has no text encoder"):
         TextToVideoPipeline(**{**parts, "text_encoder": None})("a cat", **SIZE)
+
+
+def test_hunyuan_encodes_prompts_and_image_without_a_transformer():
+    pair, image, size = PAIRS["replace"], picture(1, 32), {"height": 32, "width": 32, "num_frames": 5}
+    alone = quiet(HunyuanImageToVideoPipeline(**{**pair.components(), "transformer": None, "vae": None}))
+    texts = ["a cat", "a very long dog"]
+    encoded = alone.encode_prompt(image, texts, image_embed_interleave=4, max_sequence_length=64)
+    assert len({int(mask.sum()) for mask in encoded[2]}) == 2  # the shorter one is padded
+    whole, given = pair.build()[0], dict(zip(HunyuanImageToVideoPipeline.embeddings, encoded, strict=True))
+    made, expected = (
+        whole(**each, image=image, num_inference_steps=1, **size, **latent()).frames
+        for each in (given, {"prompt": texts})
+    )
+    assert torch.equal(made, expected)
+    with pytest.raises(InputError, match=r"image_embed_interleave=: depends on .* 4 for token_replace"):
+        alone.encode_prompt(image, texts)
+    whole.text_encoder = None
+    with pytest.raises(InputError, match="prompt= a cat: this pipeline has no text encoder"):
+        whole("a cat", image=image, **size)
 
 
 def test_the_scheduler_is_the_published_one_until_another_is_set(ours):

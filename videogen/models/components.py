@@ -135,7 +135,7 @@ def plan_tensors(
 
 
 def take_over(module: ModelMixin) -> nn.Module:
-    """Return our network with the very tensors of a diffusers one that has the same; others as they are.
+    """Return our network with the very parameters of a diffusers one of the same names; others as they are.
 
     Raises:
         CheckpointError: tensors that do not fit, or hooks, which would be lost.
@@ -147,7 +147,7 @@ def take_over(module: ModelMixin) -> nn.Module:
     registries = (getattr(each, "_diffusers_hook", None) for each in module.modules())
     if any(registry is not None and registry.hooks for registry in registries):
         raise CheckpointError(f"{place}: has hooks of diffusers (offload, casting, caches); add them later")
-    plan = plan_tensors(TAKEN_OVER[kind.__name__], module.state_dict(), module.config, place)
+    plan = plan_tensors(TAKEN_OVER[kind.__name__], module.state_dict(keep_vars=True), module.config, place)
     assert isinstance(plan.module, nn.Module)
     plan.module.load_state_dict({name: entry.read() for name, entry in plan.found.items()}, assign=True)
     return plan.module.train(module.training)

@@ -80,7 +80,6 @@ class HunyuanImageToVideoPipeline(LoraMixin, VideoPipeline, HunyuanVideoLoraLoad
         )
         if transformer is not None:
             hunyuan.install_layers(self.transformer)
-        hunyuan.install_layers(self.transformer)
 
     @torch.no_grad()
     def parts(  # noqa: PLR0913 - the arguments of the task, under diffusers' names
@@ -154,29 +153,36 @@ class HunyuanImageToVideoPipeline(LoraMixin, VideoPipeline, HunyuanVideoLoraLoad
         self,
         image: Image.Image,
         prompt: str | Sequence[str],
+        prompt_template: Mapping[str, Any] | None = None,
         num_videos_per_prompt: int = 1,
         max_sequence_length: int | None = None,
+        image_embed_interleave: int | None = None,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return a call's ``prompt_embeds``, ``pooled_prompt_embeds`` and ``prompt_attention_mask``.
+        """Return ``prompt_embeds``, ``pooled_prompt_embeds`` and ``prompt_attention_mask`` of prompts.
 
         Args:
-            image: which the text encoder sees as well; a black one for ``negative_...``.
+            image: what the video begins with, seen beside every prompt.
             prompt: one or several.
+            prompt_template: the published one unless given; ``max_sequence_length`` likewise.
             num_videos_per_prompt: copies of each, in a row.
-            max_sequence_length: tokens of a prompt, as published unless given.
+            image_embed_interleave: every how many-th image row is used; as the transformer needs it.
+            device: of what is returned; dtype likewise, of the embeddings.
         """
-        texts, image = [prompt] if isinstance(prompt, str) else prompt, image.convert("RGB")
         self._state.max_sequence_length = max_sequence_length
-        rows = [self.encode(text, image)[0] for text in texts]
+        texts = [prompt] if isinstance(prompt, str) else prompt
+        seen, template = image.convert("RGB"), prompt_template or hunyuan_text.TEMPLATE
+        rows = [self.encode(text, seen, template, image_embed_interleave)[0] for text in texts]
+        summaries = torch.cat([self.summarize(text) for text in texts])
+        mask = pad_sequence([torch.ones(len(each), dtype=torch.long) for each in rows], batch_first=True)
         self._state.max_sequence_length = None
-        masks = [torch.ones(len(each), dtype=torch.long, device=each.device) for each in rows]
-        encoded = (
-            pad_sequence(rows, True),
-            torch.cat([*map(self.summarize, texts)]),
-            pad_sequence(masks, True),
+        embeds = pad_sequence(rows, batch_first=True).to(device=device, dtype=dtype)
+        prompt_embeds, pooled_prompt_embeds, prompt_attention_mask = (
+            each.repeat_interleave(num_videos_per_prompt, 0)
+            for each in (embeds, summaries.to(embeds), mask.to(embeds.device))
         )
-        together, summaries, mask = (each.repeat_interleave(num_videos_per_prompt, 0) for each in encoded)
-        return together, summaries, mask
+        return prompt_embeds, pooled_prompt_embeds, prompt_attention_mask
 
     def encoded_prompts(self, encoded: Mapping[str, Tensor]) -> dict[str, Any]:
         """Return encoded prompts as ``prompt`` and ``negative_prompt`` of ``parts``: rows, and their summary.
@@ -196,13 +202,26 @@ class HunyuanImageToVideoPipeline(LoraMixin, VideoPipeline, HunyuanVideoLoraLoad
         return found
 
     def encode(
-        self, prompt: str | Encoded, image: Image.Image, template: Mapping[str, Any] = hunyuan_text.TEMPLATE
+        self,
+        prompt: str | Encoded,
+        image: Image.Image,
+        template: Mapping[str, Any] = hunyuan_text.TEMPLATE,
+        interleave: int | None = None,
     ) -> Tensor:
-        """Return rows [1, T, dim] of an image and a prompt."""
+        """Return rows [1, T, dim] of an image and a prompt.
+
+        Raises:
+            CallError: there is no text encoder, or no transformer, which says the rows of the image.
+        """
         if not isinstance(prompt, str):
             return prompt[0].to(self._execution_device)
+        if self.text_encoder is None:
+            raise CallError("prompt=", prompt, "this pipeline has no text encoder", "give *prompt_embeds=")
+        if self.transformer is None and interleave is None:
+            fix = ", ".join(f"{every} for {mode}" for mode, every in INTERLEAVE.items())
+            raise CallError("image_embed_interleave=", None, "depends on the transformer, which is None", fix)
         prompt, limit = prompt.strip(), self._state.max_sequence_length or hunyuan_text.TEXT_TOKENS
-        interleave = INTERLEAVE[self.transformer.config.image_condition_type]
+        interleave = interleave or INTERLEAVE[self.transformer.config.image_condition_type]
         components = self.tokenizer, self.image_processor, self.text_encoder
         device = self._execution_device
         rows = partial(

@@ -42,7 +42,7 @@ Raises:
 INSTEAD = {
     "callback": "give callback_on_step_end=",
     "callback_steps": "give callback_on_step_end=",
-    "guidance_scale_2": "give guidance_scale=(for low noise, for high noise)",
+    "guidance_scale_2": "it is for models with two experts; give guidance_scale=",
     "seed": "give generator=torch.Generator().manual_seed(...)",
     "sigmas": "set pipe.scheduler",
     "timesteps": "set pipe.scheduler",

@@ -697,6 +697,7 @@ def wan22_a14b(
     | collections.abc.Sequence[PIL.Image.Image]
     | collections.abc.Sequence[str | pathlib.Path | numpy.ndarray | collections.abc.Sequence[PIL.Image.Image]]
     | None = None,
+    guidance_scale_2: float | None = None,
     prompt_embeds: torch.Tensor | None = None,
     negative_prompt_embeds: torch.Tensor | None = None,
     num_videos_per_prompt: int = 1,
@@ -738,6 +739,7 @@ def wan22_a14b(
         image: input_image, in diffusers
         last_image: end_image, in diffusers
         video: input_video, in diffusers
+        guidance_scale_2: as in diffusers
         prompt_embeds: what encode_prompt returns, in place of a prompt
         negative_prompt_embeds: what encode_prompt returns, in place of a prompt
         num_videos_per_prompt: videos of each prompt, made one after another

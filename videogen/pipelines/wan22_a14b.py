@@ -14,12 +14,14 @@ from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 from videogen.diffusion.conditioning import Context, Segment
 from videogen.diffusion.guidance import ClassifierFree, SinglePass
 from videogen.diffusion.sampling import NUM_TRAIN_TIMESTEPS
+from videogen.errors import CallError
 from videogen.media.video_reader import InputVideo
 from videogen.models.wan.transformer import WanDiT
 from videogen.pipelines.base import Part, StepCallback
 from videogen.pipelines.pixels import image_tensor, truncated
 from videogen.pipelines.wan import WanPipeline, first_frame
 from videogen.tasks.geometry import latent_frames
+from videogen.tasks.options import OPTIONS
 
 if TYPE_CHECKING:
     from videogen.pipelines import typed
@@ -59,6 +61,16 @@ class Wan22A14BPipeline(WanPipeline):
         alone = self.transformer_2 is None
         return {"boundary_ratio": None if alone else self.row_for({}).defaults(self.checkpoint)["boundary"]}
 
+    def complete(self, given: Mapping[str, object]) -> dict[str, object]:
+        """Fill in defaults; ``guidance_scale_2`` is diffusers' name of the scale for low noise."""
+        if (low := given.get("guidance_scale_2")) is None:
+            return super().complete(given)
+        if isinstance(given.get("guidance_scale"), list | tuple):
+            what = "is the first scale of guidance_scale=, which gives both"
+            raise CallError("guidance_scale_2=", low, what, "give one scale in each")
+        low, _ = OPTIONS["guidance_scale"].value((low, low))
+        return super().complete({**given, "guidance_scale_2": low})
+
     @torch.no_grad()
     def parts(  # noqa: PLR0913 - the arguments of the tasks, under diffusers' names
         self,
@@ -77,6 +89,7 @@ class Wan22A14BPipeline(WanPipeline):
         end_image: Image.Image | None = None,
         input_video: InputVideo | None = None,
         color_match: bool = False,
+        guidance_scale_2: float | None = None,
         generator: torch.Generator | None = None,
         callback_on_step_end: StepCallback | None = None,
     ) -> Iterator[Part]:
@@ -98,6 +111,7 @@ class Wan22A14BPipeline(WanPipeline):
 
         # 2. Denoise; the noise level selects the expert, and both share the solver's history.
         low, high = guidance_scale if isinstance(guidance_scale, tuple) else (guidance_scale, guidance_scale)
+        low = low if guidance_scale_2 is None else guidance_scale_2
 
         def predict(latents: Tensor, timestep: Tensor) -> Tensor:
             noisy = bool(timestep >= boundary * NUM_TRAIN_TIMESTEPS)

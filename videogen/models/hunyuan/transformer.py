@@ -72,7 +72,8 @@ def install_layers(transformer: HunyuanVideoTransformer3DModel) -> None:
     """Install RIFLEx positions and attention without padding in a transformer."""
     config = transformer.config
     if not isinstance(transformer.rope, RiflexRotaryEmbed):
-        transformer.rope = RiflexRotaryEmbed(tuple(config.rope_axes_dim), config.rope_theta)
+        patch = config.patch_size_t, config.patch_size, config.patch_size
+        transformer.rope = RiflexRotaryEmbed(tuple(config.rope_axes_dim), config.rope_theta, patch)
     for module in transformer.modules():
         if isinstance(getattr(module, "processor", None), HunyuanVideoAttnProcessor2_0):
             module.processor = HunyuanAttnProcessor()
@@ -130,9 +131,11 @@ class RiflexRotaryEmbed(nn.Module):
     repeat (Zhao et al. 2025, https://arxiv.org/abs/2502.15894; spec hunyuan section 6).
     """
 
-    def __init__(self, dims: tuple[int, int, int], theta: float) -> None:
+    def __init__(
+        self, dims: tuple[int, int, int], theta: float, patch: tuple[int, int, int] = (1, 2, 2)
+    ) -> None:
         super().__init__()
-        self.dims, self.theta, self.riflex = dims, theta, True
+        self.dims, self.theta, self.patch, self.riflex = dims, theta, patch, True
         self.tables = FifoCache(1)
 
     def lowered_frequency(self, frames: int) -> int | None:
@@ -150,10 +153,12 @@ class RiflexRotaryEmbed(nn.Module):
     def forward(self, hidden_states: Tensor) -> Tensor:
         """Return the rotation of latents [B, C, F, h, w], made once per shape (in compiled code, each time).
 
-        Cosines and sines of every channel pair [F * h/2 * w/2, 1, K/2, 2], float32.
+        Cosines and sines of every channel pair [F * h/2 * w/2, 1, K/2, 2] for patches of 2, float32.
         """
-        frames, height, width = hidden_states.shape[2:]
-        sizes, device = (frames, height // 2, width // 2), hidden_states.device
+        frames, height, width = (
+            size // step for size, step in zip(hidden_states.shape[2:], self.patch, strict=True)
+        )
+        sizes, device = (frames, height, width), hidden_states.device
         if torch.compiler.is_compiling():
             return self._table(sizes, device)
         return self.tables.get_or_compute((sizes, device, self.riflex), lambda: self._table(sizes, device))
