@@ -26,6 +26,7 @@ from videogen.cli.parser import parse
 from videogen.cli.process_end import discard_stdout, end, open_missing_streams
 from videogen.cli.published import translate
 from videogen.cli.renderers import INTERRUPTED
+from videogen.cli.serving import serve
 from videogen.cli.sources import Asked, gather, names_bundle
 from videogen.cli.task_choice import published_task, with_task
 from videogen.engine import third_party
@@ -208,6 +209,9 @@ def _command(arguments: list[str], work: Work, about: Program | None, reporter: 
 def _generate(asked: Asked, workdir: Path, reporter: Reporter) -> int:
     """Make the videos, or say what would be made."""
     settings = asked.settings
+    if settings.serve:
+        serve(asked, reporter, lambda line: say([line]))
+        return 0
     if settings.caption_only and settings.jobs is not None:
         say(caption_list(asked, workdir, reporter))
         return 0 if settings.dry_run else _end_run(reporter)

@@ -15,6 +15,7 @@ from videogen.tasks.kernels import BACKENDS
 from videogen.tasks.list_options import Lists
 from videogen.tasks.option import Needs, Option, row, switch
 from videogen.tasks.output_options import Output
+from videogen.tasks.server_options import Server
 from videogen.tasks.step_caches import step_cache
 
 Scale = float | tuple[float, float]
@@ -40,16 +41,17 @@ class ModelFiles:
     """Which version of the model, and files in place of its own."""
 
     revision: str | None = row(types.word, "branch, tag or commit of the hub repository", metavar="REV",
-        common=True, hashed=False)
+        common=True, hashed=False, names_weights=True)
     transformer: tuple[types.WeightFile, ...] = row(types.expert_file,
         "one file in place of the model's transformer, also float8 or GGUF; repeatable for two experts",
         metavar="FILE[:high|low]", common=True, repeat=True, default=(), hashed=False, reloads=True,
-        record_as=types.recorded_files, sets_speed=True)
+        record_as=types.recorded_files, sets_speed=True, names_weights=True)
     text_encoder: types.WeightFile | None = row(types.weight_file,
         "one file in place of the model's text encoder", metavar="FILE", common=True, hashed=False,
-        reloads=True, record_as=types.recorded_file)
+        reloads=True, record_as=types.recorded_file, names_weights=True)
     vae: types.WeightFile | None = row(types.weight_file, "one file in place of the model's VAE",
-        metavar="FILE", common=True, hashed=False, reloads=True, record_as=types.recorded_file)
+        metavar="FILE", common=True, hashed=False, reloads=True, record_as=types.recorded_file,
+        names_weights=True)
     download_timeout: float = row(types.real(above=True, example=30),
         "seconds without progress before a download is given up", metavar="SECONDS", common=True,
         default=30.0, hashed=False, recorded=False)
@@ -331,7 +333,7 @@ class About:
 GROUPS: dict[str, tuple[type, ...]] = {
     "task and model": (Model,), "prompt": (Prompt,), "inputs": (InputFiles,), "size and length": (Size,),
     "sampling": (Sampling,), "diffusion forcing": (Forcing,), "avatar": (Avatar,), "chain": (Chain,),
-    "stability": (FirstFrame,), "output": (Output, Existing), "lists": (Lists,),
+    "stability": (FirstFrame,), "output": (Output, Existing), "lists": (Lists,), "server": (Server,),
     "memory and speed": (Runtime,), "caching": (Caching,), "weights": (Adapters, ModelFiles),
     "about": (About,),
 }
@@ -385,7 +387,7 @@ class Options(
 
 # fmt: on
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
-class RunSettings(Existing, Lists, About):
+class RunSettings(Existing, Lists, Server, About):
     """The options that speak about the whole run."""
 
     @property
