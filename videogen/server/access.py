@@ -14,7 +14,7 @@ COOKIE = "videogen_token"
 OPEN = ("/healthz",)  # needs no token
 
 
-def error(status: int, message: str, *, param: str | None = None, code: str | None = None) -> JSONResponse:
+def error(status: int, message: str, param: str | None = None, *, code: str | None = None) -> JSONResponse:
     """Return an answer in the API's error form."""
     kind = "server_error" if status >= 500 else "invalid_request_error"
     content = {"message": message, "type": kind, "param": param, "code": code}

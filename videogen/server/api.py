@@ -18,11 +18,11 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
 from videogen import __version__
-from videogen.errors import InputError, VideoGenError, brief, one_line
+from videogen.errors import InputError, VideoGenError, one_line
 from videogen.media import output_formats
 from videogen.server import metrics, pictures
 from videogen.server.access import error
-from videogen.server.requests import LARGEST_UPLOAD, REFERENCE, Upload, data_url
+from videogen.server.requests import LARGEST_UPLOAD, REFERENCE, SOURCE, Upload, data_url, explained
 from videogen.server.service import (
     MOST_FILES,
     ConflictError,
@@ -113,7 +113,7 @@ async def remix(job: JobOf, service: ServiceOf, request: Request) -> dict[str, o
     fields, _ = await _read(request)
     prompt = str(fields.get("prompt") or "")
     if not prompt or fields.keys() != {"prompt"}:
-        raise InputError("request", "prompt", "a remix takes a prompt and nothing else", "send one")
+        raise InputError(SOURCE, "prompt", "a remix takes a prompt and nothing else", "send one")
     return public(await run_in_threadpool(service.remix, job, prompt))
 
 
@@ -197,7 +197,7 @@ async def _read(request: Request) -> tuple[dict[str, object], list[Upload]]:
         except (ValueError, RecursionError):
             fields = None
         if not isinstance(fields, dict):
-            raise InputError("request", None, "must be a JSON object or a form", "see docs/server.md")
+            raise InputError(SOURCE, None, "must be a JSON object or a form", "see docs/server.md")
     else:
         limits = {"max_files": MOST_FILES, "max_fields": MOST_FIELDS, "max_part_size": LARGEST_FIELD}
         form = await request.form(**limits)
@@ -226,15 +226,11 @@ def _with_files(fields: dict[str, object]) -> tuple[dict[str, object], list[Uplo
 
 
 def _refused(_: Request, failure: Exception) -> JSONResponse:
-    """Answer what a request is refused for; paths of files that were uploaded are left out."""
+    """Answer what a request is refused for."""
     status = next((status for kind, status in STATUS if isinstance(failure, kind)), 500)
     if not isinstance(failure, InputError):
         return error(status, one_line(failure))
-    is_option = failure.flag.startswith("--")
-    param = failure.flag.lstrip("-") if is_option else str(failure.given or "").partition(" ")[0]
-    shown = "" if failure.given is None or "/" in str(failure.given) else f" {brief(failure.given)}"
-    named = param if is_option else failure.flag
-    return error(status, f"{named}{shown}: {failure.verdict}".replace("--", ""), param=param or None)
+    return error(status, *explained(failure))
 
 
 def _failed(_: Request, failure: Exception) -> JSONResponse:

@@ -10,9 +10,9 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
-from videogen.errors import InputError
+from videogen.errors import InputError, brief
 from videogen.media import output_formats
 from videogen.media.download import Fetcher
 from videogen.media.inputs import READERS, reader_of
@@ -60,6 +60,14 @@ def for_clients(option: Option) -> bool:
         option.names_device,
     )
     return option.recorded and not any(of_server)
+
+
+def explained(error: InputError) -> tuple[str, str | None]:
+    """Return what is wrong with a request, as a client reads it, and the field; no paths of this machine."""
+    name = error.flag.removeprefix("--")
+    given = "" if error.given is None or "/" in str(error.given) else f" {brief(error.given)}"
+    param = str(error.given or "").partition(" ")[0] if name == SOURCE else name
+    return f"{name}{given}: {error.verdict}".replace("--", ""), param or None
 
 
 def option_values(fields: Mapping[str, object]) -> dict[str, object]:
@@ -191,17 +199,19 @@ class Planner:
     origins: Mapping[str, Origin] = field(default_factory=dict)
     only_task: str | None = None
 
-    def values(self, request: Mapping[str, object], inputs: Mapping[str, list[str]]) -> dict[str, object]:
+    def values(self, request: Mapping[str, object], inputs: Mapping[str, list[str]]) -> dict[str, Any]:
         """Return all option values of a request.
 
         Raises:
             InputError: a task that the server does not make, or values that cannot be.
         """
         own = from_mapping({**request, **dict(_as_given(inputs))}, SOURCE, one_video=True)
-        values = self.complete(merge(self.defaults, own))
+        values: dict[str, Any] = self.complete(merge(self.defaults, own))
         if self.only_task is not None and values.get("task_type") != self.only_task:
             what = f"this server makes {self.only_task}"
             raise InputError(SOURCE, f"task_type {values.get('task_type')}", what, "leave it out")
+        if len(values.get("seed", ())) > 1:
+            raise InputError(SOURCE, "seed", "a request is for one video", "send one request for each seed")
         return values
 
     def plan(
@@ -224,8 +234,6 @@ class Planner:
         plans = make_plans(
             [Item(values=values, origins=origins)], OverwritePolicy(resume=True), folder, locks, first=number
         )
-        if len(plans) > 1:
-            raise InputError(SOURCE, "seed", "a request is for one video", "send one request for each seed")
         return plans[0]
 
 

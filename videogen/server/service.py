@@ -12,6 +12,7 @@ from videogen.server.metrics import Metrics
 from videogen.server.requests import (
     KINDS,
     REFERENCE,
+    SOURCE,
     Planner,
     Upload,
     input_for,
@@ -60,9 +61,9 @@ class Service:
         wanted = dict(fields)
         asked = wanted.pop("model", None)
         if asked not in (None, "", self.model):
-            raise InputError("request", f"model {asked}", f"this server has {self.model}", "leave it out")
+            raise InputError(SOURCE, f"model {asked}", f"this server has {self.model}", "leave it out")
         if len(uploads) > MOST_FILES:
-            raise InputError("request", f"({len(uploads)} files)", f"at most {MOST_FILES}", "send fewer")
+            raise InputError(SOURCE, f"({len(uploads)} files)", f"at most {MOST_FILES}", "send fewer")
         request = option_values(wanted)
         job_id = self.store.new_id()
         folder = self.store.folder_of(job_id)
@@ -141,7 +142,7 @@ class Service:
             name = upload.field.removesuffix("[]")
             if name not in KINDS and name != REFERENCE:
                 what = f"is a file; files are {', '.join([REFERENCE, *KINDS])}"
-                raise InputError("request", name, what, f"send it as {REFERENCE}")
+                raise InputError(SOURCE, name, what, f"send it as {REFERENCE}")
             kept = keep(upload, name, number, folder)
             if name == REFERENCE:
                 name = input_for(kind_of(upload.name, folder / kept), str(known) if known else None)

@@ -22,7 +22,7 @@ from videogen.planning.plan import Outline
 from videogen.planning.resources import check_disk
 from videogen.results.output_locks import OutputLocks
 from videogen.results.progress import Progress, Report, Reporter, StageStarted
-from videogen.server.requests import VIDEO, Planner
+from videogen.server.requests import VIDEO, Planner, explained
 from videogen.server.store import CANCELLED, COMPLETED, FAILED, IN_PROGRESS, QUEUED, Job, Store
 
 logger = logging.getLogger(__name__)
@@ -36,12 +36,16 @@ CODES: tuple[tuple[type[BaseException], str], ...] = (
 BEFORE_LAST = 99  # percent, until the video is there
 
 
-def described(error: BaseException, folder: Path) -> dict[str, str]:
-    """Return an error as a job has it, without the path of its folder; unexpected ones stay in the log."""
+def described(error: BaseException) -> dict[str, str]:
+    """Return an error as a job has it; unexpected ones stay in the log."""
     code = next((code for kind, code in CODES if isinstance(error, kind)), "server_error")
-    if not isinstance(error, VideoGenError):
-        return {"code": code, "message": "an unexpected error; the server's log says more"}
-    return {"code": code, "message": one_line(error).replace(f"{folder}/", "")}
+    if isinstance(error, InputError):
+        message, _ = explained(error)
+    elif isinstance(error, VideoGenError):
+        message = one_line(error)
+    else:
+        message = "an unexpected error; the server's log says more"
+    return {"code": code, "message": message}
 
 
 class Worker:
@@ -161,7 +165,7 @@ class Worker:
                 logger.error("%s: %s", job.id, one_line(error))
             if outcome is not None:
                 logger.debug(outcome.trace)
-            changes |= {"status": FAILED, "error": described(error, self.store.folder_of(job.id))}
+            changes |= {"status": FAILED, "error": described(error)}
         self.store.change(job.id, **changes)
         self.when_done(str(changes["status"]), outcome)
 
