@@ -37,7 +37,9 @@ new_frames_only captioner caption_only teacache_fixed cache float8_matmul
 vae_dtype embedding_cache save_last_frame num_videos no_vlm concat audio_track i2v_condition_type no_riflex
 neg_prompt i2v_resolution i2v_image_path use_cpu_offload save_path
 codec crf video_colors
+contact_sheet show diff sheet rows columns report
 transformer text_encoder vae quantize
+preview_every vae_preview status
 """
 
 

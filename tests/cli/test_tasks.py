@@ -56,11 +56,11 @@ def test_task(cli, tmp_path, make_video, speech, task):
     files = {"source.mp4": make_video(), "speech.wav": speech}
     inputs = [files.get(word, word) for word in inputs]
     output = tmp_path / "out.mp4"
-    finished = cli(
-        "--task_type", task, "--model_id", "tiny", "--prompt", "a robot waves", *inputs, "--output", output
-    )
+    words = ("--task_type", task, "--model_id", "tiny", "--prompt", "a robot waves", *inputs)
+    finished = cli(*words, "--output", output, "--preview_every", 2, "--progress", "json")
     assert finished.code == 0, finished.err
     assert finished.paths == [output]
+    assert '"event": "preview"' in finished.err
     video, rate = decoded(output)
     assert video.shape == (frames, height, width, 3)
     assert video.std() > 5  # a picture, not a blank

@@ -5,9 +5,10 @@ import torch
 
 from videogen.diffusion.conditioning import Segment, pack, unpack
 from videogen.diffusion.guidance import ClassifierFree, DualGuidance, SinglePass, guide
-from videogen.diffusion.sampling import StopDenoising, denoise, euler, unipc
+from videogen.diffusion.sampling import FrameSolver, StopDenoising, denoise, euler, unipc
 from videogen.errors import InputError
 from videogen.models.wan.embedders import WanRotaryEmbed, sinusoid
+from videogen.tasks.forcing_schedule import forcing_rows
 from videogen.tasks.geometry import Roll, Shape
 from videogen.tasks.options import Size
 from videogen.tasks.sizes import choose_num_frames, choose_size
@@ -146,3 +147,27 @@ def test_shape_counts_what_the_network_sees():
     shape = Shape(height=720, width=1280, fps=24, rolls=(roll,), forwards_per_step=3)
     assert shape.latent_shape == (1, 16, 31, 90, 160)
     assert shape.tokens == 35 * 45 * 80
+
+
+def test_a_velocity_predicts_the_clean_latents():
+    """x = (1 - sigma) clean + sigma noise, and the velocity is noise - clean."""
+    draw = torch.Generator().manual_seed(1)
+    clean, noise = (torch.randn((1, 2, 6, 3, 4), generator=draw) for _ in range(2))
+    for solver in (unipc(5, 3.0), euler(5, 3.0)):
+        for row in solver.schedule:
+            sigma = row / 1000
+            mixed = (1 - sigma) * clean + sigma * noise
+            assert (solver.clean(noise - clean, row, mixed) - clean).abs().max() < 1e-5
+
+
+def test_of_frames_with_their_own_levels_each_is_predicted_by_its_own():
+    rows = forcing_rows(6, 5, ar_step=2, block=2, ready=2)
+    solver = FrameSolver(lambda: unipc(5, 3.0), rows, 2)
+    draw = torch.Generator().manual_seed(1)
+    clean, noise = (torch.randn((1, 2, 6, 3, 4), generator=draw) for _ in range(2))
+    for row in rows:
+        sigma = (solver.timesteps(row) / 1000).view(-1, 1, 1)
+        mixed = (1 - sigma) * clean + sigma * noise
+        velocity = noise - clean
+        assert (solver.clean(velocity, row, mixed) - clean).abs().max() < 1e-5
+        assert solver.clean(velocity, row, mixed)[:, :, :2].equal(clean[:, :, :2])  # known

@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 
 from tests.conftest import GOLDEN, REFS, ROOT
 from tests.docs import pages
+from tests.review.results import write_result
 from tests.tiny_chat import tiny_captioner, tiny_chat_model
 from videogen import distributed
 from videogen.cli import chain
@@ -49,6 +50,7 @@ SHORT = {
 }
 SMALL = "--height 32 --width 32 --num_inference_steps 2 --device cpu".split()  # noqa: SIM905 - a command
 REPLACED = ("--resolution", "--size")  # by a size in pixels
+LOOKING_BACK = {"show", "diff", "sheet", "report"}
 LEFT_OUT = ("--compile",)  # minutes; tests/simulated compiles every family
 
 
@@ -82,15 +84,25 @@ def call_folder(tmp_path, monkeypatch, put_inputs, earlier_run):
         folder.mkdir()
         text = pages.copy_written(call, folder)
         given, _ = parse(call.arguments)
+        monkeypatch.chdir(folder)
+        if LOOKING_BACK & given.keys():
+            put_results(call.arguments, folder)
+            return
         outputs = {str(given.get("output"))} | {str(given.get("from_metadata"))}
         names = [word for word in call.arguments if word not in outputs]
         put_inputs("\n".join([*names, text]), folder)
         if "from_metadata" in given:
             for file in earlier_run().iterdir():
                 shutil.copy(file, folder)
-        monkeypatch.chdir(folder)
 
     return prepare
+
+
+def put_results(words, folder):
+    """Make the results that a command looks at: the videos that it names, and a folder ``sweep``."""
+    named = [word for word in words if word.endswith(".mp4") and words[words.index(word) - 1] != "--output"]
+    for seed, name in enumerate([*named, "sweep/a.mp4", "sweep/b.mp4"]):
+        write_result(folder, name, request={"seed": seed})
 
 
 @pytest.fixture(scope="session")
@@ -215,6 +227,9 @@ def test_every_command_makes_its_video(block, tmp_path, call_folder, prompt_writ
         if given.get("caption_only"):  # a random model writes no JSON, and that is what is said
             assert run(call, tiny_captions(call.arguments, prompt_writers)) == 1
             assert "the reply is not the JSON asked for" in capsys.readouterr().err
+            continue
+        if LOOKING_BACK & given.keys():
+            assert run(call, call.arguments) == 0, capsys.readouterr().err
             continue
         words = made_short(call.arguments, given)
         if call.ranks > 1:

@@ -45,6 +45,7 @@ class Job:
             output_dir=None,
             save_latents=str(self.folder / "a.safetensors"),
             save_last_frame=None,
+            contact_sheet=None,
         )
         outputs = choose_output_paths(options, task="", index=1, seed=self.seed, stamp="")
         with OutputLocks() as locks:

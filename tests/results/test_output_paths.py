@@ -38,6 +38,7 @@ class Options:
     output_dir: str | None = None
     save_latents: str | None = None
     save_last_frame: str | None = None
+    contact_sheet: int | None = None
     codec: str | None = None
 
 

@@ -47,12 +47,18 @@ def replaced_files(options: Mapping[str, Any]) -> dict[str, Path]:
             if component in found:
                 fix = "add ':high' to one and ':low' to the other" if name == "transformer" else "name one"
                 raise InputError(flag, one.given or one.path, "is the second for one network", fix)
-            _check_file(flag, one.path, one.given)
+            check_file(flag, one.path, one.given)
             found[component] = one.path
     return found
 
 
-def _check_file(flag: str, path: Path, given: str) -> None:
+def check_file(flag: str, path: Path, given: str) -> None:
+    """Refuse what is no weight file, or none that is whole.
+
+    Raises:
+        InputError: no such file.
+        CheckpointError: a file that cannot be read.
+    """
     if not path.is_file():
         what = "is a folder, not a weight file" if path.is_dir() else "no such file"
         names = [file.name for file in path.parent.glob("*") if file.suffix in SUFFIXES]

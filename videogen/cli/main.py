@@ -26,8 +26,10 @@ from videogen.cli.parser import parse
 from videogen.cli.process_end import discard_stdout, end, open_missing_streams
 from videogen.cli.published import translate
 from videogen.cli.renderers import INTERRUPTED
+from videogen.cli.review import review_of
 from videogen.cli.serving import serve
 from videogen.cli.sources import Asked, gather, names_bundle
+from videogen.cli.status import write_status
 from videogen.cli.task_choice import published_task, with_task
 from videogen.engine import third_party
 from videogen.engine.api import make_videos
@@ -195,7 +197,7 @@ def _command(arguments: list[str], work: Work, about: Program | None, reporter: 
     else:
         asked = gather(given)
         third_party.quieten(verbose=asked.settings.verbose)  # before any of them is imported
-        with log_to_stderr(asked.settings, reporter):
+        with log_to_stderr(asked.settings, reporter), write_status(asked, reporter):
             for note in [*notes, *asked.notes]:
                 logger.info(note)
             for warning in asked.warnings:
@@ -211,6 +213,9 @@ def _generate(asked: Asked, workdir: Path, reporter: Reporter) -> int:
     settings = asked.settings
     if settings.serve:
         serve(asked, reporter, lambda line: say([line]))
+        return 0
+    if (said := review_of(asked)) is not None:
+        say(said)
         return 0
     if settings.caption_only and settings.jobs is not None:
         say(caption_list(asked, workdir, reporter))

@@ -90,4 +90,7 @@ def normalized(arguments: Sequence[str]) -> list[str]:
             given = option.bare if alone else value if equals else rest.pop()
             drawn = spelling == "base_seed" and str(given).strip() == "-1"  # the published way to ask for any
             joined.append(f"--{spelling}={'random' if drawn else given}")
+            for _ in range(option.words - 1):
+                if rest and not is_flag(rest[-1]):
+                    joined.append(f"--{spelling}={rest.pop()}")
     return joined

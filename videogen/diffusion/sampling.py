@@ -77,6 +77,10 @@ class Solver:
         """Return the latents at the next noise level, float32 whatever the velocity's dtype."""
         return self.scheduler.step(velocity.float(), timestep, latents.float(), return_dict=False)[0]
 
+    def clean(self, velocity: Tensor, row: Tensor, latents: Tensor) -> Tensor:
+        """Return the clean latents that a velocity predicts, float32."""
+        return latents.float() - self.level(row) / NUM_TRAIN_TIMESTEPS * velocity.float()
+
 
 @dataclass(frozen=True, slots=True)
 class LcmSolver(Solver):
@@ -190,6 +194,12 @@ class FrameSolver:
     def level(self, row: Row) -> Tensor:
         """Return the timestep of a step: that of the noisiest frame that it updates."""
         return self.timesteps(row)[row.window[0] : row.window[1]].max()
+
+    def clean(self, velocity: Tensor, row: Row, latents: Tensor) -> Tensor:
+        """Return the clean latents that a velocity predicts, float32; of frames out of view what is there."""
+        levels = torch.zeros(latents.shape[2])
+        levels[: len(row.indices)] = self.timesteps(row) / NUM_TRAIN_TIMESTEPS
+        return latents.float() - levels.to(latents.device).view(-1, 1, 1) * velocity.float()
 
     def step(self, velocity: Tensor, row: Row, latents: Tensor) -> Tensor:
         """Step the frames of latents [B, C, F, h, w] that the row updates."""

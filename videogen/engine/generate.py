@@ -18,9 +18,11 @@ from videogen import __version__, files
 from videogen.checkpoints import model_features
 from videogen.checkpoints.lora import file_of
 from videogen.engine.outcome import Result
+from videogen.engine.preview import write_previews
 from videogen.errors import VideoGenError
 from videogen.files import Record
 from videogen.media import audio, video_writer
+from videogen.media.contact_sheet import ContactSheet
 from videogen.media.download import display_name
 from videogen.media.output_formats import Encoding
 from videogen.pipelines.base import Part, VideoPipeline
@@ -69,8 +71,10 @@ def write(
     resumed = communicator.broadcast(_resume_point(plan.resume_store, done))
     latents: list[torch.Tensor] = []
     last = np.empty((0, 0, 3), np.uint8)
+    sheet = ContactSheet(shape.file_frames, plan.options.contact_sheet or 0, shape.fps)
     with (
         _log_stored_segments(plan),
+        write_previews(plan, pipeline),
         ExitStack() as stack,
         video_writer.open_writer(
             outputs.path,
@@ -81,6 +85,7 @@ def write(
             comment=sidecar.comment(record),
             audio=stack.enter_context(_audio_file(plan)),
             encoding=encoding_of(plan.options),
+            also=sheet.add,
         ) as output,
     ):
         for frames in _source_frames(plan, pipeline):
@@ -97,7 +102,7 @@ def write(
             output.finish()
         pipeline.maybe_free_model_hooks()
         record |= _measurements(plan, pipeline, started)
-        beside = _write_beside(stack, outputs, latents, last)
+        beside = _write_beside(stack, outputs, latents, last, sheet)
         with files.writing(outputs.path):
             outputs = publishing.publish(outputs, {"video": output.temporary, **beside}, record)
     if not plan.options.keep_parts:
@@ -285,12 +290,17 @@ def _check_finite(latents: torch.Tensor) -> None:
 
 
 def _write_beside(
-    stack: ExitStack, outputs: OutputPaths, latents: Sequence[torch.Tensor], last: np.ndarray
+    stack: ExitStack,
+    outputs: OutputPaths,
+    latents: Sequence[torch.Tensor],
+    last: np.ndarray,
+    sheet: ContactSheet,
 ) -> dict[str, Path]:
     """Write the files that go with the video; their temporaries are there until the stack is closed."""
     writers: dict[str, Callable[[Path], None]] = {
         "latents": lambda file: _save_latents(file, latents),
         "last_frame": lambda file: Image.fromarray(last).save(file, "PNG"),
+        "sheet": lambda file: sheet.picture().save(file, "PNG"),
     }
     written = {}
     for role, target in outputs.files.items():

@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from videogen import files
 from videogen.errors import chain_of, exit_code_of, one_line
 from videogen.files import OutputError, Record
 from videogen.planning.plan import Outline, Plan
@@ -84,6 +85,7 @@ def earlier_result(plan: Plan) -> Result | None:
         return None
     if not record.get("request", {}).get("keep_parts"):
         plan.resume_store.remove_rest()  # a killed run may have had no time for it
+        files.remove(outputs.preview)
     return Result(outputs=outputs, record=record)
 
 

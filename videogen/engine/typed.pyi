@@ -192,10 +192,16 @@ class VideoOptions(TypedDict, total=False):
     """with --prepend_input: also the input's sound"""
     save_last_frame: str | Path | None
     """also keep the last frame, lossless"""
+    contact_sheet: int | None
+    """also write <name>.sheet.png: N frames (12 unless given), evenly spaced, each with its time"""
     new_frames_only: bool | None
     """leave the input video out of the file"""
     keep_parts: bool | None
-    """keep the finished segments (<name>.parts/) after success"""
+    """keep the finished segments (<name>.parts/) and the preview after success"""
+    preview_every: int | None
+    """after every K steps show what is predicted, in <name>.preview.webp"""
+    vae_preview: str | Path | None
+    """decode previews with a tiny autoencoder (TAEHV: taew2_1.pth, taew2_2.pth, taehv.pth)"""
     device: str | torch.device | None
     """auto, cpu, cuda, cuda:N or mps"""
     dtype: str | torch.dtype | None

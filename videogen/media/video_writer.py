@@ -280,6 +280,7 @@ def open_writer(
     comment: str = "",
     audio: Audio | None = None,
     encoding: Encoding = PLAIN,
+    also: Callable[[np.ndarray], None] | None = None,
 ) -> Iterator["PendingFile"]:
     """Yield a writer for ``target``: ``write()`` frames, ``finish()``, then ``publish()``.
 
@@ -291,6 +292,7 @@ def open_writer(
         comment: stored in the file where the format has a place for it.
         audio: sound, for the kinds that hold it.
         encoding: for the kinds that are encoded by a codec.
+        also: is given all frames too, as they are written.
 
     The temporary file is removed if it is not published when the block ends.
 
@@ -302,7 +304,7 @@ def open_writer(
         with writing(target):
             temporary = stack.enter_context(temporary_sibling(target, folder=kind == FOLDER))
             writer = WRITERS.get(kind, _FfmpegWriter)(temporary, video)
-        handle = PendingFile(temporary, target, _Background(writer))
+        handle = PendingFile(temporary, target, _Background(writer), also)
         try:
             yield handle
         finally:
@@ -313,12 +315,21 @@ def open_writer(
 class PendingFile:
     """A video that is being written, under a temporary name until it is published."""
 
-    def __init__(self, temporary: Path, target: Path, writer: FrameWriter) -> None:
+    def __init__(
+        self,
+        temporary: Path,
+        target: Path,
+        writer: FrameWriter,
+        also: Callable[[np.ndarray], None] | None = None,
+    ) -> None:
         self.temporary, self.target, self.writer, self.done = temporary, target, writer, False
+        self.also = also
 
     def write(self, frames: np.ndarray) -> None:
         with writing(self.target):
             self.writer.write(frames)
+        if self.also is not None:
+            self.also(frames)
 
     def finish(self) -> None:
         """Complete and check the temporary file."""

@@ -9,6 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -65,6 +66,9 @@ class VideoPipeline(Calls):
 
     sync_scalar: Callable[[float], float] = staticmethod(float)
     """Broadcast rank 0's value so that all ranks take the same branch; set from outside like ``evaluate``."""
+
+    on_prediction: Callable[[int, Callable[[], Tensor]], None] | None = None
+    """Called in every step with its number, from 1, and what returns the clean latents that it predicts."""
 
     def guide(self, guidance: Guidance, velocity: Velocity) -> Tensor:
         """Evaluate every branch of a guidance and combine them, in float32."""
@@ -146,12 +150,14 @@ class VideoPipeline(Calls):
         *,
         pin: Callable[[Tensor, int], Tensor] | None = None,
         counted: int | None = None,
+        known: int = 0,
     ) -> Tensor:
         """Run the denoising loop with progress bar, diffusers' callback and interruption.
 
         ``counted``: number of steps passed to a step cache if the published code does not count them all.
+        ``known``: leading frames that are clean, whatever is predicted for them.
         """
-        state, total = self._state, len(solver.schedule)
+        state, total, numbers = self._state, len(solver.schedule), count(1)
         state.num_timesteps = total
         if self.step_cache is not None:
             self.step_cache.start_loop(total, counted)
@@ -166,7 +172,15 @@ class VideoPipeline(Calls):
 
                 def watched(latents: Tensor, row: Any) -> Tensor:
                     state.current_timestep = solver.level(row)
-                    return predict(latents, row)
+                    velocity = predict(latents, row)
+
+                    def clean() -> Tensor:
+                        frames = solver.clean(velocity, row, latents)[:, :, known:]
+                        return torch.cat([latents[:, :, :known].float(), frames], dim=2)
+
+                    if self.on_prediction is not None:
+                        self.on_prediction(next(numbers), clean)
+                    return velocity
 
                 return denoise(noise, solver.schedule, watched, solver.step, pin, on_step)
         finally:

@@ -136,8 +136,8 @@ class HunyuanImageToVideoPipeline(LoraMixin, VideoPipeline, HunyuanVideoLoraLoad
 
         last = 1 / num_inference_steps
         solver = self.make_solver("euler", num_inference_steps, shift, generator, sigma_min=last)
-        put_back = None if concat else pin
-        latents = self.denoise(noise, solver, predict, callback_on_step_end, pin=put_back)
+        put_back, shown = (None, 0) if concat else (pin, 1)
+        latents = self.denoise(noise, solver, predict, callback_on_step_end, pin=put_back, known=shown)
 
         # 4. Decode as the frames are read.
         frames = self.decode(latents)

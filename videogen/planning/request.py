@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from videogen.checkpoints import lora_source, replacements, resolve
+from videogen.checkpoints.tiny_autoencoder import check_tiny_autoencoder
 from videogen.errors import InputError, VideoGenError
 from videogen.media.download import Fetcher
 from videogen.media.inputs import AVATAR_FPS, MAX_FRAMES, InputFile, reader_of
@@ -211,6 +212,8 @@ def decide(item: Item, workdir: Path) -> Draft:
     fetcher = Fetcher(folder=workdir, timeout=options.download_timeout)
     inputs = {name: _read(task.name, options, name, files, fetcher) for name, files in task.inputs.items()}
     shape = task.shape(options, inputs, task.size_tables(checkpoint))
+    if (file := options.vae_preview) is not None:
+        check_tiny_autoencoder(file.path, file.given, shape.latent_shape[1])
 
     # 4. What the user should know, and who writes the prompt.
     explicit = {k for k, v in given.items() if not (k in item.recorded and v == usual.get(k))}

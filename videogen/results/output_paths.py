@@ -37,6 +37,9 @@ class OutputOptions(Protocol):
     @property
     def save_last_frame(self) -> str | None: ...
 
+    @property
+    def contact_sheet(self) -> int | None: ...
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OverwritePolicy:
@@ -58,11 +61,17 @@ class OutputPaths:
     kind: str
     latents: Path | None = None
     last_frame: Path | None = None
+    has_sheet: bool = False
     may_replace: bool = False
 
     @property
     def sidecar(self) -> Path:
         return self.path.with_name(f"{self.name}.json")
+
+    @property
+    def sheet(self) -> Path:
+        """Contact sheet of the video."""
+        return self.path.with_name(f"{self.name}.sheet.png")
 
     @property
     def name(self) -> str:
@@ -75,9 +84,15 @@ class OutputPaths:
         return self.path.with_name(f"{self.name}.parts")
 
     @property
+    def preview(self) -> Path:
+        """Small animated picture of an unfinished video."""
+        return self.path.with_name(f"{self.name}.preview.webp")
+
+    @property
     def files(self) -> dict[str, Path]:
         """Return all files that will be written but the sidecar, by the names that it has for them."""
         named = {"video": self.path, "latents": self.latents, "last_frame": self.last_frame}
+        named |= {"sheet": self.sheet} if self.has_sheet else {}
         return {role: path for role, path in named.items() if path is not None}
 
     @property
@@ -142,6 +157,7 @@ def choose_output_paths(
         kind=kind,
         latents=filled(latents) if latents else None,
         last_frame=filled(last) if last else None,
+        has_sheet=options.contact_sheet is not None,
     )
 
 
@@ -302,7 +318,8 @@ def _next_free(outputs: OutputPaths, taken: set[Path], locks: OutputLocks | None
     check_writable("--output_dir", outputs.path.parent)
     for path in numbered(outputs.path):
         outputs = replace(outputs, path=path)
-        if any(real_path(path) in taken or _is_taken(path) for path in (outputs.path, outputs.sidecar)):
+        own = (outputs.path, outputs.sidecar, *[outputs.sheet] * outputs.has_sheet)
+        if any(real_path(path) in taken or _is_taken(path) for path in own):
             continue
         if locks is None or locks.acquire(path.parent, outputs.name) is None:
             break

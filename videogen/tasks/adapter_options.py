@@ -17,5 +17,5 @@ class Adapters:
         metavar="NAME", common=True, hashed=False, names_weights=True)  # what it sets is hashed
     lora: tuple[types.Lora, ...] = row(types.lora, "LoRA weights, repeatable",
         metavar="PATH|URL|OWNER/REPO:FILE[:scale[:high|low]]", common=True, repeat=True, default=(),
-        hashed=False, reloads=True, record_as=types.recorded_files, names_weights=True)
+        hashed=False, reloads=True, record_as=types.recorded_files)
 # fmt: on

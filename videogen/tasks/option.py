@@ -32,6 +32,7 @@ class Option:
         answers: what it prints is all there is to do.
         command_line_only: it must be known before files of options are read, and these may not say it.
         repeat: every occurrence counts.
+        words: of the command line that the flag takes; each is one of its values.
         bare: the value of a flag that stands alone.
         default: its value unless given; tasks may have others (configs/*.yaml).
         hashed: its value changes the result, and is part of ``plan_hash`` unless it is the default, so that a
@@ -40,7 +41,7 @@ class Option:
             options are about this machine (folders, devices, patience), and never taken from metadata.
         record_as: its value -> what is recorded for it, where that is not the value.
         names_model: it names a model, by folder or hub id.
-        names_weights: it names files of weights besides the model, or a version of it.
+        names_weights: it says which weights are loaded, without naming a file or a model.
         by_name: a folder that is hashed and recorded by its own name, not by where it is.
         reloads: another value needs the model loaded again.
         in_schedule: it decides which noise levels the forwards see; MagCache's ratios depend on it.
@@ -79,6 +80,7 @@ class Option:
     answers: bool = False
     command_line_only: bool = False
     repeat: bool = False
+    words: int = 1
     bare: str | None = None
     default: object = None
     hashed: bool = True
@@ -122,7 +124,7 @@ class Option:
                 return given
             raise InputError(self.flag, given, "is a switch", "give true or false")
         if self.bare is not None and isinstance(given, bool):
-            return self.bare if given else None
+            return self._parsed(self.bare) if given else None
         if self.repeat:
             return tuple(
                 self._parsed(item) for item in (given if isinstance(given, list | tuple) else [given])

@@ -14,7 +14,7 @@ from videogen.tasks.adapter_options import Adapters
 from videogen.tasks.kernels import BACKENDS
 from videogen.tasks.list_options import Lists
 from videogen.tasks.option import Needs, Option, row, switch
-from videogen.tasks.output_options import Output
+from videogen.tasks.output_options import Output, Review, Watching
 from videogen.tasks.server_options import Server
 from videogen.tasks.step_caches import step_cache
 
@@ -23,8 +23,7 @@ Scale = float | tuple[float, float]
 SEVERAL_GPUS = Needs("use_usp", "is for several GPUs")
 
 
-# Groups have no more methods than they need, because each costs time when the program starts; one Size is
-# made without the others.
+# Groups have no more methods than they need: each costs time at the start. One Size is made without others.
 # fmt: off
 @dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class Model:
@@ -45,13 +44,12 @@ class ModelFiles:
     transformer: tuple[types.WeightFile, ...] = row(types.expert_file,
         "one file in place of the model's transformer, also float8 or GGUF; repeatable for two experts",
         metavar="FILE[:high|low]", common=True, repeat=True, default=(), hashed=False, reloads=True,
-        record_as=types.recorded_files, sets_speed=True, names_weights=True)
+        record_as=types.recorded_files, sets_speed=True)
     text_encoder: types.WeightFile | None = row(types.weight_file,
         "one file in place of the model's text encoder", metavar="FILE", common=True, hashed=False,
-        reloads=True, record_as=types.recorded_file, names_weights=True)
+        reloads=True, record_as=types.recorded_file)
     vae: types.WeightFile | None = row(types.weight_file, "one file in place of the model's VAE",
-        metavar="FILE", common=True, hashed=False, reloads=True, record_as=types.recorded_file,
-        names_weights=True)
+        metavar="FILE", common=True, hashed=False, reloads=True, record_as=types.recorded_file)
     download_timeout: float = row(types.real(above=True, example=30),
         "seconds without progress before a download is given up", metavar="SECONDS", common=True,
         default=30.0, hashed=False, recorded=False)
@@ -335,7 +333,7 @@ GROUPS: dict[str, tuple[type, ...]] = {
     "sampling": (Sampling,), "diffusion forcing": (Forcing,), "avatar": (Avatar,), "chain": (Chain,),
     "stability": (FirstFrame,), "output": (Output, Existing), "lists": (Lists,), "server": (Server,),
     "memory and speed": (Runtime,), "caching": (Caching,), "weights": (Adapters, ModelFiles),
-    "about": (About,),
+    "results": (Review,), "about": (About, Watching),
 }
 # fmt: on
 
@@ -387,7 +385,7 @@ class Options(
 
 # fmt: on
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
-class RunSettings(Existing, Lists, Server, About):
+class RunSettings(Existing, Lists, Review, Server, About, Watching):
     """The options that speak about the whole run."""
 
     @property

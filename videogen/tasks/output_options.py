@@ -1,4 +1,4 @@
-"""The options of results: where they go, what they hold, how videos are encoded."""
+"""The options of results: where they go, what they hold, how videos are encoded, what is seen meanwhile."""
 
 from dataclasses import dataclass
 
@@ -37,7 +37,47 @@ class Output:
     save_last_frame: str | None = row(types.file_path, "also keep the last frame, lossless",
         metavar="FILE.png", hashed=False, recorded=False, set_by_chain=True, has_fields=True,
         names_result=True)
+    contact_sheet: int | None = row(types.whole(1, 100),
+        "also write <name>.sheet.png: N frames (12 unless given), evenly spaced, each with its time",
+        metavar="[N]", bare="12", common=True, hashed=False, recorded=False)
     new_frames_only: bool = switch("leave the input video out of the file",
         needs=Needs("input_video", "needs --input_video"))
-    keep_parts: bool = switch("keep the finished segments (<name>.parts/) after success", hashed=False)
+    keep_parts: bool = switch("keep the finished segments (<name>.parts/) and the preview after success",
+        hashed=False)
+    preview_every: int | None = row(types.whole(1),
+        "after every K steps show what is predicted, in <name>.preview.webp", metavar="K", common=True,
+        hashed=False, recorded=False)
+    vae_preview: types.WeightFile | None = row(types.weight_file,
+        "decode previews with a tiny autoencoder (TAEHV: taew2_1.pth, taew2_2.pth, taehv.pth)",
+        metavar="FILE", common=True, hashed=False, recorded=False,
+        needs=Needs("preview_every", "says how previews are decoded"))
+
+
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
+class Review:
+    """Looking at results that are there already."""
+
+    show: str | None = row(types.path, "print what made a result, and how to make it again",
+        metavar="FILE", about_run=True, answers=True, set_by_chain=True)
+    diff: tuple[str, ...] = row(types.path, "print how two results differ: options, PSNR and SSIM of their "
+        "frames; with --output also write both side by side", metavar="FILE FILE", about_run=True,
+        answers=True, set_by_chain=True, repeat=True, words=2, default=())
+    sheet: str | None = row(types.folder, "arrange the results of a folder by --rows and --columns in one "
+        "picture, or in one video with --output X.mp4", metavar="DIR", about_run=True, answers=True,
+        set_by_chain=True)
+    rows: str | None = row(types.word, "option whose values are the rows of --sheet", metavar="OPTION",
+        about_run=True, set_by_chain=True)
+    columns: str | None = row(types.word, "option whose values are the columns of --sheet", metavar="OPTION",
+        about_run=True, set_by_chain=True)
+    report: str | None = row(types.folder, "write one web page over all results of a folder, and results.csv",
+        metavar="DIR", about_run=True, answers=True, set_by_chain=True)
+
+
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
+class Watching:
+    """Where a program sees how far the run is."""
+
+    status: str | None = row(types.file_path,
+        "keep a JSON file that says how far the run is; a list of videos has one beside them anyway",
+        metavar="FILE.json", about_run=True)
 # fmt: on

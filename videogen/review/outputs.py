@@ -1,0 +1,68 @@
+"""Where pictures and videos about results go."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from PIL import Image
+
+from videogen import files
+from videogen.errors import InputError
+from videogen.media.output_formats import FILES
+from videogen.media.video_writer import PendingFile, open_writer
+from videogen.results.output_paths import check_writable
+from videogen.review.found import Found
+
+VIDEO_SUFFIXES = tuple(f".{kind}" for kind in FILES)
+USUAL_FPS = 24
+
+
+def check_output(
+    output: Path, suffixes: tuple[str, ...], results: Iterable[Found], *, overwrite: bool
+) -> None:
+    """Refuse an output that cannot be written, or is one of the results, before anything is read.
+
+    Raises:
+        InputError: another suffix, something is there already, or the folder cannot be written.
+    """
+    if output.suffix.lower() not in suffixes:
+        fix = f"try {output.with_name(output.stem + suffixes[0])}"
+        raise InputError("--output", output, f"must end in {', '.join(suffixes)}", fix)
+    if output.is_dir():
+        raise InputError("--output", output, "is a folder", "choose another name")
+    if output.resolve() in {found.path.resolve() for found in results}:
+        raise InputError("--output", output, "is one of the results themselves", "choose another name")
+    if output.exists() and not overwrite:
+        raise InputError("--output", output, "exists already", "add --overwrite, or choose another name")
+    check_writable("--output", output.parent)
+
+
+def make_folder(output: Path) -> None:
+    """Make the folder of an output.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    with files.writing(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
+
+
+@contextmanager
+def new_video(
+    output: Path, size: tuple[int, int], fps: float | None, num_frames: int
+) -> Iterator[PendingFile]:
+    """Yield a writer for a video, which gets its name when the block ends without an error."""
+    make_folder(output)
+    rate = max(1, round(fps or USUAL_FPS))
+    kind = output.suffix.lower().removeprefix(".")
+    with open_writer(output, kind, size=size, fps=rate, num_frames=num_frames) as writer:
+        yield writer
+        writer.finish()
+        writer.publish()
+
+
+def save_picture(picture: Image.Image, output: Path) -> None:
+    """Write a PNG, which gets its name when it is whole."""
+    make_folder(output)
+    with files.writing(output), files.atomic_write(output) as temporary:
+        picture.save(temporary, "PNG")
