@@ -158,6 +158,12 @@ async def models(service: ServiceOf) -> dict[str, object]:
     return {"object": "list", "data": [model]}
 
 
+@router.api_route("/v1/{rest:path}", methods=["GET", "POST", "DELETE"])
+async def unknown(rest: str) -> None:
+    """Say that there is no such thing; else the page would answer."""
+    raise NotFoundError(f"there is no /v1/{rest[:80]}")
+
+
 @router.get("/healthz")
 async def healthz(service: ServiceOf) -> JSONResponse:
     """Say whether videos are made."""

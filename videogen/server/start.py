@@ -10,11 +10,13 @@ from pathlib import Path
 import uvicorn
 from starlette.types import ASGIApp
 
+from videogen import files
 from videogen.checkpoints import resolve
 from videogen.errors import InputError
 from videogen.planning.origins import Origin
 from videogen.results.output_locks import OutputLocks
 from videogen.results.progress import Reporter
+from videogen.server import page
 from videogen.server.access import Guard, is_loopback
 from videogen.server.api import make_app
 from videogen.server.metrics import Metrics
@@ -68,7 +70,9 @@ def serve(
         figures = Metrics(store)
         worker = Worker(store, planner, reporter, when_done=figures.count, retry=settings.retry)
         service = Service(store=store, worker=worker, planner=planner, metrics=figures, model=model)
-        app: ASGIApp = Guard(make_app(service), loopback=loopback, token=token, count=figures.answered)
+        files.remove(folder / "uploads")  # those of the page
+        pages = page.mount(make_app(service), service, folder / "uploads")
+        app: ASGIApp = Guard(pages, loopback=loopback, token=token, count=figures.answered)
         config = uvicorn.Config(
             app, log_config=None, access_log=False, timeout_graceful_shutdown=OPEN_STREAMS, lifespan="on"
         )
