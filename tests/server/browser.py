@@ -4,12 +4,13 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 webdriver = pytest.importorskip("selenium.webdriver")
+StaleElementReferenceException = pytest.importorskip("selenium.common").StaleElementReferenceException
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
@@ -27,10 +28,12 @@ class Browser:
 
     def wait_for(self, condition: Callable[[], object], seconds: float = 90):
         end = time.monotonic() + seconds
-        while not (found := condition()):
+        while True:
+            with suppress(StaleElementReferenceException):  # the page has drawn it anew meanwhile
+                if found := condition():
+                    return found
             assert time.monotonic() < end, self.driver.find_element("tag name", "body").text
             time.sleep(0.1)
-        return found
 
     def find(self, path: str) -> list:
         return [item for item in self.driver.find_elements("xpath", path) if item.is_displayed()]

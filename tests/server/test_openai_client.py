@@ -1,10 +1,11 @@
 """The /v1/videos contract, with OpenAI's own client against a live server."""
 
 import json
+import re
 
 import pytest
 
-from tests.conftest import REFS
+from tests.conftest import REFS, ROOT
 from tests.server.conftest import SHORT
 
 openai = pytest.importorskip("openai")
@@ -56,3 +57,12 @@ def test_a_picture_is_uploaded(client, server):
     assert done.status == "completed"
     record = json.loads((server.folder / "videos" / video.id / "video.json").read_text())
     assert [item["name"] for item in record["inputs"]["ref_imgs"]] == ["input_reference_0.png"]
+
+
+def test_the_example_of_the_manual(server, tmp_path, monkeypatch):
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/server.md").read_text(), flags=re.DOTALL)
+    example = example.replace("http://127.0.0.1:8000", server.url)
+    example = example.replace('{"num_frames"', '{"task_type": "text_to_video", "num_frames"')
+    monkeypatch.chdir(tmp_path)
+    exec(compile(example, "docs/server.md", "exec"), {})
+    assert (tmp_path / "swan.mp4").stat().st_size > 0

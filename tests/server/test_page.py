@@ -44,6 +44,7 @@ def test_a_whole_video_through_the_page(tmp_path):
             page.resize(width)
             page.wait_for(lambda: page.find("//article"))
             assert page.script("document.documentElement.scrollWidth") <= width
+            page.driver.save_screenshot(str(tmp_path / f"{width}.png"))
         page.find("//article//button[normalize-space()='Delete']")[0].click()
         page.wait_for(lambda: not page.find("//article"))
         assert server.http.get("/v1/videos").json()["data"] == []

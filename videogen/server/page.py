@@ -103,7 +103,7 @@ def _rows(service: Service) -> Iterator[tuple[str, tuple[TaskSpec, Mapping[str, 
         yield name, (row, merge(defaults(), row.defaults(found), given))
 
 
-def _form(service: Service, task: str, about: tuple[TaskSpec, Mapping[str, object]], said: Any) -> None:
+def _form(service: Service, task: str, about: tuple[TaskSpec, Mapping[str, object]]) -> None:
     """Draw the fields of a task, and what its buttons do."""
     import gradio as gr  # noqa: PLC0415
 

@@ -25,7 +25,7 @@ from videogen.server.service import Service
 from videogen.server.store import Store
 from videogen.server.worker import Worker
 from videogen.tasks.options import OPTIONS, RunSettings
-from videogen.tasks.table import TASKS, find
+from videogen.tasks.table import find
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +60,10 @@ def serve(
         raise InputError("--host", settings.host, what, f"add --token, or set {TOKEN}")
     folder = Path(str(values.get("output_dir") or FOLDER)).expanduser().absolute()
     planner, model = _planner(values, origins, complete, folder)
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    if settings.dry_run:
+        say(f"would serve {model} on http://{host}:{settings.port}, with its queue in {folder}")
+        return
     with _listen(settings.host, settings.port) as listener, OutputLocks() as locks:
         folder.mkdir(parents=True, exist_ok=True)
         if owner := locks.acquire(folder, "server"):
@@ -77,7 +81,6 @@ def serve(
             app, log_config=None, access_log=False, timeout_graceful_shutdown=OPEN_STREAMS, lifespan="on"
         )
         worker.start()
-        host = f"[{settings.host}]" if ":" in settings.host else settings.host
         say(f"http://{host}:{listener.getsockname()[1]}")
         try:
             uvicorn.Server(config).run(sockets=[listener])
@@ -110,19 +113,17 @@ def _planner(
     if given is None and model is None:
         what = "must know which model it is for"
         raise InputError("--serve", None, what, "add --model_id, --task_type or both")
+    only, path = None, resolve.local_path(str(model)) if model else None
+    if path is not None:
+        resolve.require_folder(f"--model_id {model}", path, "give an existing folder, or a hub id")
     if given is not None:
         defaults = complete(defaults)
-        task = find(str(defaults["task_type"]))
+        only, revision = str(defaults["task_type"]), defaults.get("revision")
+        task = find(only)
         model = defaults.get("model_id") or task.default_model()
-        revision = defaults.get("revision")
         resolve.locate(str(model), None if revision is None else str(revision), task)
-    elif (path := resolve.local_path(str(model))) is not None:
-        resolve.require_folder(f"--model_id {model}", path, "give an existing folder, or a hub id")
-    only = None if given is None else str(defaults["task_type"])
-    assert only is None or only in TASKS
-    return Planner(defaults=defaults, complete=complete, origins=origins, only_task=only), Path(
-        str(model)
-    ).name if resolve.local_path(str(model)) else str(model)
+    name = str(model) if path is None else path.resolve().name
+    return Planner(defaults=defaults, complete=complete, origins=origins, only_task=only), name
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -16,7 +16,7 @@ class Server:
     serve: bool = switch(
         "make videos that are asked for over HTTP (OpenAI's API) and on a page; other flags are defaults",
         about_run=True, set_by_chain=True, command_line_only=True,
-        excludes=("jobs", "bundle", "resume", "overwrite", "caption_only", "dry_run", "from_metadata", "show",
+        excludes=("jobs", "bundle", "resume", "overwrite", "caption_only", "from_metadata", "show",
             "diff", "sheet", "report", "status"))
     host: str = row(types.word, "address that the server listens on; one that others can reach needs --token",
         metavar="ADDRESS", about_run=True, set_by_chain=True, command_line_only=True, default="127.0.0.1",
