@@ -7,13 +7,14 @@ import asyncio
 import io
 import json
 from collections.abc import AsyncIterator
+from functools import cache
 from typing import Annotated, Literal
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Depends, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
-from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
@@ -44,6 +45,8 @@ STATUS: tuple[tuple[type[Exception], int], ...] = (
     (FullError, 429),
 )
 
+PLANNERS = 4  # requests that are checked at once; with more, the others wait for the interpreter
+
 router = APIRouter()
 
 
@@ -67,7 +70,7 @@ JobOf = Annotated[Job, Depends(job_of)]
 async def create(request: Request, service: ServiceOf) -> dict[str, object]:
     """Queue a video; JSON, or a form with files."""
     fields, uploads = await _read(request)
-    return public(await run_in_threadpool(service.create, fields, uploads))
+    return public(await to_thread.run_sync(service.create, fields, uploads, limiter=_planners()))
 
 
 @router.get("/v1/videos")
@@ -114,7 +117,7 @@ async def remix(job: JobOf, service: ServiceOf, request: Request) -> dict[str, o
     prompt = str(fields.get("prompt") or "")
     if not prompt or fields.keys() != {"prompt"}:
         raise InputError(SOURCE, "prompt", "a remix takes a prompt and nothing else", "send one")
-    return public(await run_in_threadpool(service.remix, job, prompt))
+    return public(await to_thread.run_sync(service.remix, job, prompt, limiter=_planners()))
 
 
 @router.get("/v1/videos/{video_id}/content")
@@ -188,6 +191,12 @@ def make_app(service: Service) -> FastAPI:
     app.add_exception_handler(HTTPException, _failed)
     app.add_exception_handler(RequestValidationError, _invalid)
     return app
+
+
+@cache
+def _planners() -> CapacityLimiter:
+    """Return what lets few requests be checked at once; it belongs to the event loop."""
+    return CapacityLimiter(PLANNERS)
 
 
 async def _read(request: Request) -> tuple[dict[str, object], list[Upload]]:

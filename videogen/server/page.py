@@ -169,7 +169,9 @@ def _field(option: Option, row: TaskSpec, usual: Mapping[str, object]) -> Any:
     shown = "" if default in (None, ()) else typed(default) or ""
     choices = row.size_tables() if option.name == "resolution" else getattr(option.parse, "choices", ())
     if choices:
-        return gr.Dropdown(["", *choices], value="", label=option.name, info=f"{text} (default {shown})")
+        return gr.Dropdown(
+            ["", *choices], value="", label=option.name, info=f"{text} (default {shown})" if shown else text
+        )
     lines = 2 if option.is_prompt or option.encoded else 1
     return gr.Textbox(label=option.name, info=text, placeholder=shown, lines=lines, max_lines=lines)
 

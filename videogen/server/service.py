@@ -1,8 +1,9 @@
 """What the server does for its clients, whether they come through the API or the page."""
 
-import time
+import json
+import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from videogen import files
@@ -22,9 +23,12 @@ from videogen.server.requests import (
 )
 from videogen.server.store import COMPLETED, IN_PROGRESS, Job, Store
 from videogen.server.worker import Worker
+from videogen.tasks.option_types import DRAWN_SEEDS
+from videogen.tasks.options import OPTIONS
 
 MOST_QUEUED = 1000  # jobs that wait
 MOST_FILES = 8  # of a request
+MOST_PLANS = 100  # that are known
 
 
 class NotFoundError(VideoGenError):
@@ -48,6 +52,7 @@ class Service:
     planner: Planner
     metrics: Metrics
     model: str
+    _plans: dict[str, Outline] = field(default_factory=dict, init=False)
 
     def create(self, fields: Mapping[str, object], uploads: Sequence[Upload] = ()) -> Job:
         """Queue the job of a request; everything about it is checked first.
@@ -157,11 +162,11 @@ class Service:
         remixed_from: str | None = None,
     ) -> Job:
         """Check a request and queue it, with its seed."""
-        plan = self.planner.plan(request, uploads, self.store.folder_of(job_id))
+        plan, seed = self._checked(request, uploads, self.store.folder_of(job_id))
         shape = plan.shape
         return self.store.add(
             id=job_id,
-            request={**request, "seed": plan.seed},
+            request={**request, "seed": seed},
             uploads=uploads,
             task=plan.task.name,
             model=self.model,
@@ -169,6 +174,28 @@ class Service:
             seconds=f"{round(shape.num_frames / shape.fps, 1):g}",
             remixed_from=remixed_from,
         )
+
+    def _checked(
+        self, request: Mapping[str, object], uploads: Mapping[str, list[str]], folder: Path
+    ) -> tuple[Outline, int]:
+        """Return the plan of a request, and its seed.
+
+        Requests that differ in prompt and seed alone come to the same plan, which is made once: it reads the
+        headers of all files of the model. The worker plans every job anew.
+        """
+        seeds = OPTIONS["seed"].value(request["seed"]) if "seed" in request else None
+        others = {name: value for name, value in request.items() if name not in ("prompt", "seed")}
+        key = json.dumps([others, bool(request.get("prompt")), seeds is None], sort_keys=True)
+        plan = self._plans.get(key) if not uploads and (seeds is None or len(seeds) < 2) else None
+        if plan is None:
+            plan = self.planner.plan(request, uploads, folder)
+            if not uploads:
+                if len(self._plans) >= MOST_PLANS:
+                    self._plans.clear()
+                self._plans[key] = plan
+            return plan, plan.seed
+        chosen = plan.options.seed if seeds is None else seeds
+        return plan, chosen[0] if chosen else secrets.randbelow(DRAWN_SEEDS)
 
 
 def public(job: Job) -> dict[str, object]:
@@ -192,8 +219,3 @@ def public(job: Job) -> dict[str, object]:
         "error": job.error,
         "remixed_from_video_id": job.remixed_from,
     }
-
-
-def seconds_waited(job: Job) -> float:
-    """Return how long a job has waited, or did."""
-    return (job.started_at or time.time()) - job.created_at

@@ -4,6 +4,7 @@ import errno
 import logging
 import os
 import socket
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -31,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 FOLDER = "result/server"
 TOKEN = "VIDEOGEN_TOKEN"
+SWITCH_AFTER = 0.0005  # seconds
 OPEN_STREAMS = 3  # seconds that answers may still take when the server ends
 
 
@@ -80,6 +82,8 @@ def serve(
         config = uvicorn.Config(
             app, log_config=None, access_log=False, timeout_graceful_shutdown=OPEN_STREAMS, lifespan="on"
         )
+        # Python lets a thread that computes go on for 5 ms while an answer waits, at every step of it.
+        sys.setswitchinterval(SWITCH_AFTER)
         worker.start()
         say(f"http://{host}:{listener.getsockname()[1]}")
         try:
