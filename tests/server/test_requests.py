@@ -117,13 +117,13 @@ def test_what_is_too_large_is_refused(server):
         ("POST", "/v1/videos/video_none/cancel", 404, "there is no video 'video_none'"),
         ("GET", "/v1/videos/video_none/content", 404, "there is no video 'video_none'"),
         ("GET", "/v1/videos/video_none/events", 404, "there is no video 'video_none'"),
-        ("GET", "/v1/videos/..%2F..%2Fetc%2Fpasswd", 404, "there is no /v1/videos/../../etc/passwd"),
+        ("GET", "/v1/videos/..%2F..%2Fetc%2Fpasswd", 404, "there is no GET /v1/videos/../../etc/passwd"),
         ("GET", "/v1/videos?limit=0", 400, "limit: Input should be greater than or equal to 1"),
         ("GET", "/v1/videos?order=up", 400, "order: Input should be 'asc' or 'desc'"),
         ("GET", "/v1/videos?after=video_none", 404, "there is no video 'video_none'"),
-        ("PUT", "/v1/videos", 405, "Method Not Allowed"),
+        ("PUT", "/v1/videos", 404, "there is no PUT /v1/videos"),
         ("POST", "/v1/videos", 400, "request: must be a JSON object or a form; see docs/server.md"),
-        ("GET", "/v1/nothing", 404, "there is no /v1/nothing"),
+        ("GET", "/v1/nothing", 404, "there is no GET /v1/nothing"),
     ],
 )
 def test_all_errors_have_the_form(server, method, path, status, message):

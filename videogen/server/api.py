@@ -161,10 +161,10 @@ async def models(service: ServiceOf) -> dict[str, object]:
     return {"object": "list", "data": [model]}
 
 
-@router.api_route("/v1/{rest:path}", methods=["GET", "POST", "DELETE"])
-async def unknown(rest: str) -> None:
+@router.api_route("/v1/{rest:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
+async def unknown(rest: str, request: Request) -> None:
     """Say that there is no such thing; else the page would answer."""
-    raise NotFoundError(f"there is no /v1/{rest[:80]}")
+    raise NotFoundError(f"there is no {request.method} /v1/{rest[:80]}")
 
 
 @router.get("/healthz")
