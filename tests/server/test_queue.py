@@ -4,6 +4,8 @@ import json
 import signal
 import threading
 
+import pytest
+
 from tests.conftest import REFS
 from tests.server.conftest import SHORT, live
 
@@ -15,6 +17,7 @@ def is_stepping(job):
     return job["status"] == "in_progress" and job["progress"] > 0
 
 
+@pytest.mark.slow
 def test_jobs_survive_kill_9(tmp_path):
     with live(tmp_path) as server:
         done = server.create(**FAST)
@@ -39,6 +42,7 @@ def test_jobs_survive_kill_9(tmp_path):
     assert code == 0, said
 
 
+@pytest.mark.slow
 def test_segments_of_a_long_video_survive_kill_9(tmp_path):
     long = {**SHORT, "task_type": "diffusion_forcing", "num_frames": 97, "base_num_frames": 17}
     long |= {"overlap_history": 5, "num_inference_steps": 20, "addnoise_condition": 20}
