@@ -11,8 +11,8 @@ from videogen.results.progress import Reporter
 PACKAGES = ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "gradio")
 
 
-def serve(asked: Asked, reporter: Reporter, say: Callable[[str], None]) -> None:
-    """Serve until a signal ends the process; see ``videogen.server.start``.
+def serve(asked: Asked, reporter: Reporter, say: Callable[[str], None]) -> int:
+    """Serve until a signal ends the process, and return the exit code; see ``videogen.server.start``.
 
     Raises:
         InputError: a package that is not installed, or what the server cannot be started with.
@@ -24,3 +24,4 @@ def serve(asked: Asked, reporter: Reporter, say: Callable[[str], None]) -> None:
     from videogen.server import start  # noqa: PLC0415 - an extra
 
     start.serve(asked.values, asked.origins, asked.settings, complete=with_task, reporter=reporter, say=say)
+    return 0
