@@ -37,6 +37,7 @@ class InputError(VideoGenError):
 
     def __init__(self, flag: str, given: object, allowed: str, fix: str) -> None:
         super().__init__(f"{flag if given is None else f'{flag} {brief(given)}'}: {allowed}; {fix}")
+        self.flag, self.given, self.verdict = flag, given, f"{allowed}; {fix}"
 
 
 class CallError(InputError, ValueError):

@@ -14,6 +14,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         frozenset,
         (
             {"cli"},
+            {"server"},
             {"engine"},
             {"pipelines", "runtime"},
             {"planning"},

@@ -27,6 +27,7 @@ from videogen.cli.process_end import discard_stdout, end, open_missing_streams
 from videogen.cli.published import translate
 from videogen.cli.renderers import INTERRUPTED
 from videogen.cli.review import review_of
+from videogen.cli.serving import serve
 from videogen.cli.sources import Asked, gather, names_bundle
 from videogen.cli.status import write_status
 from videogen.cli.task_choice import published_task, with_task
@@ -210,6 +211,8 @@ def _command(arguments: list[str], work: Work, about: Program | None, reporter: 
 def _generate(asked: Asked, workdir: Path, reporter: Reporter) -> int:
     """Make the videos, or say what would be made."""
     settings = asked.settings
+    if settings.serve:
+        return serve(asked, reporter, lambda line: say([line]))
     if (said := review_of(asked)) is not None:
         say(said)
         return 0
@@ -221,12 +224,11 @@ def _generate(asked: Asked, workdir: Path, reporter: Reporter) -> int:
         return 0
     policy = OverwritePolicy(overwrite=settings.overwrite, resume=settings.resume)
     if settings.bundle is not None:
-        target = Path(settings.bundle).expanduser()
-        check_file("--bundle", target, [".zip"], may_replace=settings.overwrite or settings.resume)
+        may_replace = settings.overwrite or settings.resume
+        check_file("--bundle", Path(settings.bundle).expanduser(), [".zip"], may_replace=may_replace)
     if settings.jobs == STDIN:
         if settings.shard is not None:
-            what = "lines that come one by one have no shares"
-            raise InputError("--shard", settings.shard, what, "write them to a file first")
+            raise InputError("--shard", settings.shard, "lines have no shares", "write them to a file first")
         return _stream(asked, policy, workdir, reporter)
     if names_bundle(settings):
         items = bundles.read_bundle(asked, workdir)

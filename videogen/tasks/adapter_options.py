@@ -14,7 +14,7 @@ class Adapters:
     preset: str | None = row(types.word,
         "set LoRAs, solver, steps, guidance and shift that belong together, as far as they are not given; "
         "lightning: four steps, with two experts (configs/presets.yaml)",
-        metavar="NAME", common=True, hashed=False)  # what it sets is hashed
+        metavar="NAME", common=True, hashed=False, names_weights=True)  # what it sets is hashed
     lora: tuple[types.Lora, ...] = row(types.lora, "LoRA weights, repeatable",
         metavar="PATH|URL|OWNER/REPO:FILE[:scale[:high|low]]", common=True, repeat=True, default=(),
         hashed=False, reloads=True, record_as=types.recorded_files)

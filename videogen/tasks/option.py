@@ -41,6 +41,7 @@ class Option:
             options are about this machine (folders, devices, patience), and never taken from metadata.
         record_as: its value -> what is recorded for it, where that is not the value.
         names_model: it names a model, by folder or hub id.
+        names_weights: it says which weights are loaded, without naming a file or a model.
         by_name: a folder that is hashed and recorded by its own name, not by where it is.
         reloads: another value needs the model loaded again.
         in_schedule: it decides which noise levels the forwards see; MagCache's ratios depend on it.
@@ -86,6 +87,7 @@ class Option:
     recorded: bool = True
     record_as: Callable[[Any], object] | None = None
     names_model: bool = False
+    names_weights: bool = False
     by_name: bool = False
     reloads: bool = False
     in_schedule: bool = False

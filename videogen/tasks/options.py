@@ -15,6 +15,7 @@ from videogen.tasks.kernels import BACKENDS
 from videogen.tasks.list_options import Lists
 from videogen.tasks.option import Needs, Option, row, switch
 from videogen.tasks.output_options import Output, Review, Watching
+from videogen.tasks.server_options import Server
 from videogen.tasks.step_caches import step_cache
 
 Scale = float | tuple[float, float]
@@ -22,8 +23,7 @@ Scale = float | tuple[float, float]
 SEVERAL_GPUS = Needs("use_usp", "is for several GPUs")
 
 
-# Groups have no more methods than they need, because each costs time when the program starts; one Size is
-# made without the others.
+# Groups have no more methods than they need: each costs time at the start. One Size is made without others.
 # fmt: off
 @dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class Model:
@@ -40,7 +40,7 @@ class ModelFiles:
     """Which version of the model, and files in place of its own."""
 
     revision: str | None = row(types.word, "branch, tag or commit of the hub repository", metavar="REV",
-        common=True, hashed=False)
+        common=True, hashed=False, names_weights=True)
     transformer: tuple[types.WeightFile, ...] = row(types.expert_file,
         "one file in place of the model's transformer, also float8 or GGUF; repeatable for two experts",
         metavar="FILE[:high|low]", common=True, repeat=True, default=(), hashed=False, reloads=True,
@@ -331,7 +331,7 @@ class About:
 GROUPS: dict[str, tuple[type, ...]] = {
     "task and model": (Model,), "prompt": (Prompt,), "inputs": (InputFiles,), "size and length": (Size,),
     "sampling": (Sampling,), "diffusion forcing": (Forcing,), "avatar": (Avatar,), "chain": (Chain,),
-    "stability": (FirstFrame,), "output": (Output, Existing), "lists": (Lists,),
+    "stability": (FirstFrame,), "output": (Output, Existing), "lists": (Lists,), "server": (Server,),
     "memory and speed": (Runtime,), "caching": (Caching,), "weights": (Adapters, ModelFiles),
     "results": (Review,), "about": (About, Watching),
 }
@@ -385,7 +385,7 @@ class Options(
 
 # fmt: on
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
-class RunSettings(Existing, Lists, Review, About, Watching):
+class RunSettings(Existing, Lists, Review, Server, About, Watching):
     """The options that speak about the whole run."""
 
     @property

@@ -1,0 +1,195 @@
+"""The jobs of the server on disk: a folder each, with a record, what was uploaded for it, and its result.
+
+``job.json`` is written last, and renamed into place at every change of state, so that a kill at any moment
+loses no job that was answered for: what was being made is queued again, and a folder without a record is a
+request that was never answered.
+"""
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from secrets import token_hex
+from typing import Any
+
+from videogen import files
+from videogen.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+RECORD = "job.json"
+QUEUED, IN_PROGRESS, COMPLETED, FAILED, CANCELLED = (
+    "queued",
+    "in_progress",
+    "completed",
+    "failed",
+    "cancelled",
+)
+ENDED = (COMPLETED, FAILED, CANCELLED)
+LARGEST_RECORD = 5_000_000  # bytes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """A video that was asked for.
+
+    Args:
+        number: its place in the queue; numbers only grow.
+        request: what the client asked for by option name, with the seed that was drawn.
+        uploads: input option -> names of the files in the job's folder.
+        size, seconds: of the video, as the API says them.
+        error: code and message.
+        result: name of the video in the job's folder.
+        progress: percent; like ``stage``, what goes on at the moment, it is not kept on disk.
+        version: grows with every change.
+    """
+
+    id: str
+    number: int
+    created_at: float
+    request: Mapping[str, object]
+    uploads: Mapping[str, list[str]] = field(default_factory=dict)
+    task: str = ""
+    model: str = ""
+    size: str = ""
+    seconds: str = ""
+    status: str = QUEUED
+    started_at: float | None = None
+    completed_at: float | None = None
+    error: Mapping[str, str] | None = None
+    result: str = ""
+    remixed_from: str | None = None
+    progress: int = 0
+    stage: Mapping[str, object] | None = None
+    version: int = 0
+
+    @property
+    def has_ended(self) -> bool:
+        return self.status in ENDED
+
+
+IN_MEMORY = ("progress", "stage", "version")
+
+
+class Store:
+    """All jobs. Changes by several threads happen one after the other; reading waits for nobody."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "videos"
+        self._jobs: dict[str, Job] = {}
+        self._last = 0  # number of the newest job
+        self._changed = threading.Condition()
+        self._closed = False
+
+    def load(self) -> None:
+        """Read the jobs of earlier runs; what was being made is queued again.
+
+        Raises:
+            InputError: the folder cannot be used.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            folders = sorted(self.folder.iterdir())
+        except OSError as error:
+            what = f"cannot be used ({error.strerror})"
+            raise InputError("--output_dir", self.folder.parent, what, "choose another folder") from None
+        for folder in folders:
+            if not (folder / RECORD).exists():
+                files.remove(folder)
+            elif (job := _read(folder)) is not None:
+                again = job.status == IN_PROGRESS
+                self._jobs[job.id] = replace(job, status=QUEUED) if again else job
+        self._last = max((job.number for job in self._jobs.values()), default=0)
+
+    def folder_of(self, job_id: str) -> Path:
+        """Return the folder of a job."""
+        return self.folder / job_id
+
+    def new_id(self) -> str:
+        """Return the id of a new job, whose folder is made."""
+        job_id = f"video_{token_hex(12)}"
+        self.folder_of(job_id).mkdir(parents=True)
+        return job_id
+
+    def add(self, **about: Any) -> Job:
+        """Queue a new job; once this returns it is on disk."""
+        with self._changed:
+            self._last += 1
+            job = Job(number=self._last, created_at=time.time(), **about)
+        self._save(job)
+        with self._changed:
+            self._changed.notify_all()
+        return job
+
+    def get(self, job_id: str) -> Job | None:
+        """Return a job, or None if there is none with this id."""
+        return self._jobs.get(job_id)
+
+    def all(self) -> list[Job]:
+        """Return all jobs, the oldest first."""
+        return sorted(self._jobs.values(), key=lambda job: job.number)
+
+    def queued(self) -> list[Job]:
+        """Return the jobs that wait, the next first."""
+        return [job for job in self.all() if job.status == QUEUED]
+
+    def change(self, job_id: str, *, only_if: str | None = None, **changes: Any) -> Job | None:
+        """Change a job; None if it is gone, or its status is not ``only_if``."""
+        with self._changed:
+            job = self._jobs.get(job_id)
+            if job is None or only_if not in (None, job.status):
+                return None
+            job = replace(job, version=job.version + 1, **changes)
+            if changes.keys() <= {*IN_MEMORY}:
+                self._jobs[job_id] = job
+            else:
+                self._save(job)
+            return job
+
+    def remove(self, job_id: str) -> bool:
+        """Delete a job with all its files; False if it is being made."""
+        with self._changed:
+            if self._jobs[job_id].status == IN_PROGRESS:
+                return False
+            del self._jobs[job_id]
+            folder = self.folder_of(job_id)
+            files.remove(folder / RECORD)  # so that a kill leaves what is removed at the next start
+        files.remove(folder)
+        return True
+
+    def take(self) -> Job | None:
+        """Wait for a job, mark it as being made and return it; None once the store is closed."""
+        with self._changed:
+            while not self._closed:
+                if waiting := self.queued():
+                    return self.change(waiting[0].id, status=IN_PROGRESS, started_at=time.time())
+                self._changed.wait()
+            return None
+
+    def close(self) -> None:
+        """Let ``take`` return nothing more."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def _save(self, job: Job) -> None:
+        kept = {name: value for name, value in asdict(job).items() if name not in IN_MEMORY}
+        files.write_json(self.folder_of(job.id) / RECORD, kept)
+        self._jobs[job.id] = job
+
+
+def _read(folder: Path) -> Job | None:
+    """Return the job of a folder; None, with a warning, if its record cannot be read."""
+    try:
+        content = json.loads(files.read_text(folder / RECORD, LARGEST_RECORD))
+        known = {field.name for field in fields(Job)}
+        job = Job(**{name: value for name, value in content.items() if name in known})
+        if job.id != folder.name:
+            raise ValueError("is of another job")
+    except (ValueError, TypeError, AttributeError) as error:
+        logger.warning("%s is left alone: its %s cannot be used (%s)", folder, RECORD, error)
+        return None
+    return job
