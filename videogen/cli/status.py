@@ -211,6 +211,9 @@ def _path(asked: Asked) -> Path | None:
     path = Path(settings.status).expanduser()
     if path.suffix != ".json":
         raise InputError(flag, settings.status, "must end in .json", f"try {path.with_suffix('.json')}")
+    output = Path(str(asked.values.get("output") or "")).expanduser()
+    if output.name and output.with_suffix(".json") == path:
+        raise InputError(flag, path, "is the name of the video's record", f"try {path.with_suffix(SUFFIX)}")
     if path.exists() and not _is_status(path):
         raise InputError(flag, path, "is there, and is no status of an earlier run", "choose another name")
     check_writable(flag, path.parent)

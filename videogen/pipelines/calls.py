@@ -61,6 +61,8 @@ class Calls(Components):
         given = named(type(self), {**dict(zip(["prompt"], positional, strict=False)), **arguments})
         common = CallArguments(**{name: given.pop(name) for name in COMMON & given.keys()})
         common.check_tensor_inputs(self._callback_tensor_inputs)
+        if not self.transformers:
+            raise CallError("transformer", None, "is None", "set pipe.transformer")
         if getattr(self, "vae", None) is None and common.output_type != "latent":
             raise CallError(
                 "output_type=", common.output_type, "needs a vae", "set pipe.vae, or take 'latent'"
@@ -170,13 +172,15 @@ class Calls(Components):
                 raise InputError(f"{name}=", asked[name], what, "leave it out, or set pipe.scheduler = None")
 
     def _cut_notes(self, given: Mapping[str, object]) -> Iterator[str]:
-        """Yield a line for every prompt of which an encoder sees only the beginning."""
+        """Yield a line for every prompt of the caller of which an encoder sees only the beginning."""
         texts: dict[str, str] = {}
+        published = self.row.defaults(self.checkpoint)
         for name in ("prompt", "negative_prompt", "connection_prompt"):
-            value = given.get(name)
+            value = given.get(name) if given.get(name) != published.get(name) else None
             if isinstance(value, str):
                 texts[f"{name}="] = value
             elif isinstance(value, list | tuple):
-                texts |= {f"{name}[{index}]=": text for index, text in enumerate(value)}
+                listed = {f"{name}[{index}]=": text for index, text in enumerate(value)}
+                texts |= {place: text for place, text in listed.items() if isinstance(text, str)}
         if self.checkpoint is not None:
             yield from cut_notes(self.row.text, self.checkpoint, texts)

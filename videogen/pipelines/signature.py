@@ -19,7 +19,7 @@ from videogen.tasks.table import ROWS
 from videogen.tasks.task_spec import TaskSpec
 
 KINDS: dict[str, object] = {
-    "image": Image.Image,
+    "image": Image.Image | np.ndarray,
     "video": str | Path | np.ndarray | Sequence[Image.Image],
     "audio": str | Path,
 }
@@ -121,6 +121,9 @@ def check_texts(given: Mapping[str, Any], encoded: Mapping[str, object]) -> None
     for name, value in encoded.items():
         if not isinstance(value, Tensor):
             raise CallError(f"{name}=", type(value).__name__, "must be a tensor", "see encode_prompt")
+        if name.removeprefix("negative_") == "prompt_embeds" and value.ndim != 3:
+            what = "must be [prompts, rows, width]"
+            raise CallError(f"{name}=", list(value.shape), what, "see encode_prompt")
     for text in TEXTS:
         value, name = given.get(text), f"{text}_embeds"
         if value is not None and name in encoded:
