@@ -163,7 +163,7 @@ class HunyuanImageToVideoPipeline(LoraMixin, VideoPipeline, HunyuanVideoLoraLoad
         """Return ``prompt_embeds``, ``pooled_prompt_embeds`` and ``prompt_attention_mask`` of prompts.
 
         Args:
-            image: what the video begins with, seen beside every prompt.
+            image: what the video begins with, seen beside every prompt; a black one for ``negative_...``.
             prompt: one or several.
             prompt_template: the published one unless given; ``max_sequence_length`` likewise.
             num_videos_per_prompt: copies of each, in a row.
