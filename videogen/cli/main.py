@@ -30,7 +30,7 @@ from videogen.cli.review import review_of
 from videogen.cli.sources import Asked, gather, names_bundle
 from videogen.cli.status import write_status
 from videogen.cli.task_choice import published_task, with_task
-from videogen.engine import third_party
+from videogen.engine import ray_queue, third_party
 from videogen.engine.api import make_videos
 from videogen.engine.outcome import Outcome, log_outcome
 from videogen.errors import (
@@ -221,6 +221,7 @@ def _generate(asked: Asked, workdir: Path, reporter: Reporter) -> int:
         return 0
     policy = OverwritePolicy(overwrite=settings.overwrite, resume=settings.resume)
     bundles.check_target(settings)
+    ray_queue.check(settings)
     if settings.jobs == STDIN:
         if settings.shard is not None:
             what = "lines that come one by one have no shares"
@@ -237,17 +238,19 @@ def _generate(asked: Asked, workdir: Path, reporter: Reporter) -> int:
         plans = make_plans(items, policy, workdir, used, shard=shard)
         if not plans:
             logger.warning("--shard %s: the list has no video for it", shard)
-        return _carry_out(plans, settings, reporter)
+        return _carry_out(plans, settings, reporter, locks)
 
 
-def _carry_out(plans: list[Outline], settings: RunSettings, reporter: Reporter) -> int:
+def _carry_out(plans: list[Outline], settings: RunSettings, reporter: Reporter, locks: OutputLocks) -> int:
     """Make the videos of plans, or say what would be made."""
     _warn(plans, settings)
-    for plan in plans:
+    for plan in () if settings.ray else plans:
         check_device_exists(plan.options)
     if settings.dry_run:
         say(_described(plans, as_json=settings.json))
         return 0
+    if settings.ray:
+        return _say_outcomes(ray_queue.run(plans, settings, reporter, locks), settings, reporter)
     outcomes = make_videos(
         plans,
         reporter,
