@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
-from videogen.errors import InputError, first_line
+from videogen.errors import InputError, brief, first_line
 from videogen.results.progress import Reporter
 from videogen.tasks.list_options import LOCAL
 
@@ -57,13 +57,19 @@ def _check_answers(address: str) -> None:
     """
     named = [] if address == "auto" else ["--address", address]
     command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", *named]
+    fix = "start one with 'ray start --head --port 6379', or give --ray local"
     try:
-        done = subprocess.run(command, capture_output=True, check=False, timeout=ANSWERS_WITHIN)
+        done = subprocess.run(command, capture_output=True, check=False, timeout=ANSWERS_WITHIN, text=True)
     except subprocess.TimeoutExpired:
-        done = None
-    if done is None or done.returncode:
-        fix = "start one with 'ray start --head --port 6379', or give --ray local"
-        raise InputError("--ray", address, "no Ray cluster answers there", fix)
+        raise InputError("--ray", address, "no Ray cluster answers there", fix) from None
+    if done.returncode:
+        *_, why = done.stderr.strip().splitlines() or [""]
+        if "InvalidAuthToken" in why:
+            why, fix = (
+                "it asks for a token",
+                "set RAY_AUTH_MODE=token, with the token of its first machine here",
+            )
+        raise InputError("--ray", address, f"no Ray cluster answers there ({brief(why, 160)})", fix)
 
 
 def places(ray: ModuleType, wanted: int | None) -> tuple[int, int, int | None]:
