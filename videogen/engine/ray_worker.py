@@ -160,8 +160,11 @@ class Worker:
         if orders.version != __version__:
             what, fix = f"the other machine has {orders.version}", "install the same version everywhere"
             raise InputError("videogen", __version__, what, fix)
-        if orders.folder.is_dir() or not orders.fetch:
+        if orders.folder.is_dir():
             os.chdir(orders.folder)
+        elif not orders.fetch:
+            fix = "start in a folder that all machines share, or add --fetch"
+            raise InputError("--ray", orders.folder, "this folder is not there", fix)
         for name, value in orders.environment.items():
             os.environ.setdefault(name, value)
         logger.handlers = [ReporterHandler(self.reporter)]
