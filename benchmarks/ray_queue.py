@@ -1,4 +1,4 @@
-"""A list on Ray with one and two workers, beside the queue of one process: videos per hour, overhead per video.
+"""A list on Ray with one and two workers, beside the queue of one process: videos per hour, and overhead.
 
     python -m benchmarks.ray_queue
 
