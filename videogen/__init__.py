@@ -8,15 +8,17 @@
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
-__all__ = ["Result", "__version__", "generate", "load", "plan", "stream"]
+__all__ = ["Queue", "Result", "__version__", "generate", "load", "plan", "stream"]
 
 if TYPE_CHECKING:
     from videogen.engine.api import generate, plan, stream
+    from videogen.engine.queue import Queue
     from videogen.engine.typed import load
     from videogen.results.result import Result
 
 # Where each name of the API is; a module is imported with the first use of its name.
 _HOMES = {
+    "Queue": "videogen.engine.queue",
     "Result": "videogen.results.result",
     "generate": "videogen.engine.api",
     "load": "videogen.engine.load",

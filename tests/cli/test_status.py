@@ -33,9 +33,10 @@ def far(done, total, left, stage="denoise"):
     return progress.Progress(stage=stage, about="", done=done, total=total, unit="step", seconds_left=left)
 
 
-def test_steps_and_estimates_of_a_list():
+@pytest.mark.parametrize(("videos", "mine"), [(3, None), (30, 3)])
+def test_steps_and_estimates_of_a_list(videos, mine):
     def work(reporter):
-        reporter.start_run(3)
+        reporter.start_run(videos, mine=mine)
         reporter.start_video(1, seed=7, size=(48, 32), num_frames=5, segments=2, output="a.mp4")
         reporter.segment = 1
         reporter.emit(progress.StageStarted(stage="denoise", about="", total=4, unit="step"))
@@ -44,12 +45,13 @@ def test_steps_and_estimates_of_a_list():
         reporter.start_video(2, seed=8, size=(48, 32), num_frames=5, segments=1, output="b.mp4")
         reporter.emit(progress.StageStarted(stage="denoise", about="", total=4, unit="step"))
         reporter.emit(far(2, 4, 10.0))
-        reporter.end_video(Failed(videos=3, message="no memory"))
+        reporter.end_video(Failed(videos=videos, message="no memory"))
         reporter.end_run()
 
     taken = reports_of(work)
     first, second, end = taken[3], taken[7], taken[-1]
-    assert (first["index"], first["videos"], first["segment"], first["segments"]) == (1, 3, 1, 2)
+    assert (first["index"], first["videos"], first["mine"]) == (1, videos, 3)
+    assert (first["segment"], first["segments"]) == (1, 2)
     assert (first["step"], first["steps"], first["seconds_per_step"]) == (1, 4, 10.0)
     # 30 s of this segment, and another of 10 + 30 s; the video began 20 s ago, and two are like it.
     assert (first["seconds_left"], first["seconds_left_all"]) == (70.0, 70.0 + 2 * 90.0)

@@ -23,8 +23,8 @@ RESULTS = [option.name for option in OPTIONS.values() if option.parse is file_pa
 
 
 def test_every_flag_that_takes_a_file_is_checked():
-    assert len(PATHS) == 22
-    assert RESULTS == ["output", "save_latents", "save_last_frame", "from_metadata"]
+    assert len(PATHS) == 24
+    assert RESULTS == ["output", "save_latents", "save_last_frame", "bundle", "from_metadata", "status"]
 
 
 @pytest.mark.parametrize("name", PATHS)

@@ -12,7 +12,7 @@ from PIL import Image
 import videogen
 from tests.conftest import ROOT
 from videogen.errors import CheckpointError, InputError
-from videogen.results.progress import Progress, Saved
+from videogen.results.progress import Progress, RunFinished, Saved, StageStarted
 
 SHORT = {"model": "tiny", "num_inference_steps": 2, "num_frames": 5, "device": "cpu"}
 
@@ -20,7 +20,7 @@ SHORT = {"model": "tiny", "num_inference_steps": 2, "num_frames": 5, "device": "
 def test_the_package_shows_its_api_and_imports_no_torch():
     code = (
         "import sys, videogen; assert dir(videogen) == "
-        "['Result', '__version__', 'generate', 'load', 'plan', 'stream'], dir(videogen); "
+        "['Queue', 'Result', '__version__', 'generate', 'load', 'plan', 'stream'], dir(videogen); "
         "videogen.plan('text_to_video', 'a swan', model='tiny'); "
         "assert not {'torch', 'diffusers', 'transformers'} & set(sys.modules)"
     )
@@ -160,3 +160,27 @@ def test_an_exception_of_the_callback_ends_the_run(tmp_path):
     with pytest.raises(RuntimeError, match="enough"):
         videogen.generate("text_to_video", "a swan", **SHORT, output=tmp_path / "a.mp4", on_event=stop)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_queue_keeps_the_model_for_the_next_call(tmp_path):
+    queue, said = videogen.Queue(), []
+    for seed in (1, 2):
+        given = {**SHORT, "seed": seed, "output": tmp_path / f"{seed}.npy"}
+        videogen.generate("text_to_video", "a swan", **given, queue=queue, on_event=said.append)
+    runs = [[]]
+    for report in said:
+        runs[-1].append(report.event)
+        if isinstance(report.event, RunFinished):
+            runs.append([])
+    loads = [
+        [event for event in run if isinstance(event, StageStarted) and event.stage == "load"] for run in runs
+    ]
+    assert (len(runs), bool(loads[0]), loads[1]) == (3, True, [])
+    assert [run[-1].videos for run in runs[:2]] == [1, 1]
+    assert queue.session.pipeline is not None
+    queue.close()
+    assert queue.session.pipeline is None
+    made = videogen.generate(
+        "text_to_video", "a swan", **{**given, "output": tmp_path / "3.npy"}, queue=queue
+    )
+    np.testing.assert_array_equal(made.frames, np.load(tmp_path / "2.npy"))

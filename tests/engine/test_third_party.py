@@ -1,11 +1,12 @@
 """What other libraries say is left out where it is listed, and nothing else."""
 
 import logging
+import os
 import warnings
 
 import pytest
 
-from videogen.engine.third_party import ADVISORY_LOGGERS, quiet_imports
+from videogen.engine.third_party import ADVISORY_LOGGERS, VARIABLES, quiet_imports
 
 LISTED = next(iter(ADVISORY_LOGGERS))
 
@@ -47,3 +48,13 @@ def test_afterwards_libraries_speak_as_before(caplog):
         advise()
     assert len(said) == 3
     assert [record.message for record in caplog.records] == ["an extension is missing", "it is broken"]
+
+
+def test_libraries_that_set_their_own_level_are_told_it(monkeypatch):
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DIFFUSERS_VERBOSITY", "info")  # asked for
+    before = dict(os.environ)
+    with quiet_imports():
+        assert {name: os.environ[name] for name in VARIABLES} == {**VARIABLES, "DIFFUSERS_VERBOSITY": "info"}
+    assert dict(os.environ) == before

@@ -44,9 +44,17 @@ def check_equal(made, whole):
         if path.suffix == ".json":
             records = [json.loads(file.read_text()) for file in (ours, path)]
             assert records[0].get("plan_hash") == records[1].get("plan_hash")
+        elif path.suffix == ".jsonl":
+            assert _outcomes(ours) == _outcomes(path)
         elif path.suffix == ".safetensors":
             tensors, expected = load_file(ours), load_file(path)
             assert tensors.keys() == expected.keys()
             assert all(np.array_equal(tensors[name], expected[name]) for name in expected)
         elif path.suffix != ".txt":
             assert np.array_equal(content(ours), content(path)), path.name
+
+
+def _outcomes(file):
+    """What became of every video at last, by its index."""
+    records = {record["index"]: record for record in map(json.loads, file.read_text().splitlines())}
+    return {index: (record["plan_hash"], record["status"] == "failed") for index, record in records.items()}

@@ -67,8 +67,9 @@ def start(command: Callable[[], int], said: Path, prepare: Callable[[], None] = 
         return child
     code = 70
     try:
+        both = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)  # once, or they write over each other
         for number in (1, 2):
-            os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+            os.dup2(both, number)
         sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))  # noqa: SIM115
         prepare()
         code = command()

@@ -28,8 +28,8 @@ SUFFIX = ".status.json"
 KIND = "videogen run"  # what tells a status file from other JSON
 OF_VIDEO = ("stage", "about", "step", "steps", "seconds_per_step")
 FIRST: Record = {
-    **{"kind": KIND, "videos": None, "index": 0, "made": 0, "failed": 0, "segment": 0, "segments": 0},
-    **dict.fromkeys(("seed", "output", "preview", *OF_VIDEO, "last_error", "exit_code")),
+    **{"kind": KIND, "index": 0, "made": 0, "failed": 0, "segment": 0, "segments": 0},
+    **dict.fromkeys(("videos", "mine", "seed", "output", "preview", *OF_VIDEO, "last_error", "exit_code")),
     "finished": False,
 }
 MILESTONES = (
@@ -55,16 +55,17 @@ class RunStatus:
     video_began: float = 0.0
     video_ends: float | None = None  # times are seconds since 1970
     durations: list[float] = field(default_factory=list)
+    is_making: bool = False
 
     def take(self, report: Report) -> None:
         """Take in what an event says."""
         facts, now = self.facts, report.time
         facts |= {"index": report.index, "segment": report.segment, "segments": report.segments}
         match report.event:
-            case progress.RunStarted(videos=videos):
-                facts["videos"] = videos
+            case progress.RunStarted(videos=videos, mine=mine):
+                facts |= {"videos": videos, "mine": videos if mine is None else mine}
             case progress.VideoStarted() as event:
-                self.video_began, self.video_ends = now, None
+                self.video_began, self.video_ends, self.is_making = now, None, True
                 facts |= {"seed": event.seed, "output": event.output, "preview": None}
                 facts |= dict.fromkeys(OF_VIDEO)
             case progress.StageStarted(stage=stage, about=about):
@@ -95,7 +96,7 @@ class RunStatus:
     def _video_ended(self, event: progress.Saved | progress.Skipped | progress.Failed, now: float) -> None:
         facts = self.facts
         facts["made"] += 1
-        self.video_ends = now
+        self.video_ends, self.is_making = now, False
         if isinstance(event, progress.Failed):
             facts |= {"failed": facts["failed"] + 1, "last_error": event.message}
         elif isinstance(event, progress.Saved):
@@ -106,10 +107,10 @@ class RunStatus:
         """Return the seconds that the video in work and the whole run still take, as far as is known."""
         if self.video_ends is None:
             return {"seconds_left": None, "seconds_left_all": None}
-        video, videos = max(0.0, self.video_ends - now), self.facts.get("videos")
+        video, mine = max(0.0, self.video_ends - now), self.facts["mine"]
         known = self.durations or [self.video_ends - self.video_began]
-        after = 0 if videos is None else max(0, videos - self.facts["index"])
-        whole = None if videos is None else round(video + after * sum(known) / len(known), 1)
+        after = 0 if mine is None else max(0, mine - self.facts["made"] - self.is_making)
+        whole = None if mine is None else round(video + after * sum(known) / len(known), 1)
         return {"seconds_left": round(video, 1), "seconds_left_all": 0.0 if self.facts["finished"] else whole}
 
     def record(self) -> Record:

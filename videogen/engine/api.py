@@ -33,6 +33,7 @@ from videogen.tasks.options import OPTIONS
 from videogen.tasks.table import TASKS
 
 if TYPE_CHECKING:
+    from videogen.engine.queue import Queue
     from videogen.engine.typed import TaskName, VideoOptions
 
 logger = logging.getLogger(__name__)
@@ -86,6 +87,7 @@ def generate(
     on_event: Callable[[Report], None] = ignore,
     overwrite: bool = False,
     resume: bool = False,
+    queue: "Queue | None" = None,
     **options: "Unpack[VideoOptions]",
 ) -> Result:
     """Make one video and return it; without ``output=`` it goes where the command line puts it.
@@ -95,6 +97,7 @@ def generate(
         on_event: called with every report (docs/progress.md); an exception that it raises ends the run.
         overwrite: replace an earlier result.
         resume: go on behind the finished segments of an earlier run; return its result if it is complete.
+        queue: a ``videogen.Queue``, which keeps the model loaded for the next call.
 
     Raises:
         InputError, CheckpointError: before anything is made.
@@ -106,7 +109,7 @@ def generate(
             fix = "give one seed, or use videogen.stream(...)"
             raise InputError(CALL, "generate", f"makes one video, and this asks for {len(outlines)}", fix)
         reporter = Reporter(on_event)
-        (outcome,) = make_videos(outlines, reporter, resume=resume, quiet=True)
+        (outcome,) = make_videos(outlines, reporter, resume=resume, quiet=True, queue=queue)
         assert outcome.result is not None  # the failure of a single video is raised
         reporter.end_run()
     return outcome.result
@@ -200,12 +203,13 @@ def make_videos(
     retry: str | None = None,
     keep_order: bool = False,
     quiet: bool = False,
+    queue: "Queue | None" = None,
 ) -> Iterator[Outcome]:
     """Make the videos of plans and yield their outcomes; if all are complete, no library is loaded.
 
     Args:
         resume: plans whose result is complete yield it at once.
-        retry, keep_order: as for ``queue.run``.
+        retry, keep_order, queue: as for ``queue.run``.
         quiet: import libraries without a word, and leave their logs and warnings as they were.
 
     Raises:
@@ -222,7 +226,13 @@ def make_videos(
         from videogen.engine.queue import run  # noqa: PLC0415 - torch, diffusers, transformers
 
     yield from run(
-        plans, resume=resume, retry=retry, keep_order=keep_order, finished=finished, reporter=reporter
+        plans,
+        resume=resume,
+        retry=retry,
+        keep_order=keep_order,
+        finished=finished,
+        reporter=reporter,
+        queue=queue,
     )
 
 

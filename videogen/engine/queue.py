@@ -37,6 +37,8 @@ logger = logging.getLogger(__name__)
 class Queue:
     """Makes videos one at a time; what a video leaves behind for the next is the loaded model.
 
+    After ``close`` it can be used again, and loads the model again.
+
     Args:
         reporter: what is told of all that happens.
         several_gpus: torchrun started this process.
@@ -46,19 +48,28 @@ class Queue:
 
     def __init__(
         self,
-        reporter: Reporter,
+        reporter: Reporter | None = None,
         *,
         several_gpus: bool = False,
         resume: bool = False,
         retry: str | None = None,
     ) -> None:
         communicator = parallel.init_communicator(wanted=several_gpus)
-        self.session = Session(keep_prompt_writers=True, communicator=communicator, reporter=reporter)
-        self.reporter, self.resume, self.retry = reporter, resume, retry
+        self.session = Session(keep_prompt_writers=True, communicator=communicator)
+        self.reporter, self.resume, self.retry = reporter or Reporter(), resume, retry
         self._too_large: dict[tuple, int] = {}  # model -> bytes of the smallest video that did not fit
         self._lock = threading.Lock()
         self._making: int | None = None
         self._cancelled = False
+
+    @property
+    def reporter(self) -> Reporter:
+        """What is told of all that happens."""
+        return self.session.reporter
+
+    @reporter.setter
+    def reporter(self, reporter: Reporter) -> None:
+        self.session.reporter = reporter
 
     def make(
         self,
@@ -154,6 +165,7 @@ def run(
     keep_order: bool = False,
     finished: Mapping[int, Result] | None = None,
     reporter: Reporter | None = None,
+    queue: Queue | None = None,
 ) -> Iterator[Outcome]:
     """Make every plan's video and yield its outcome; of several, a failing one does not stop the rest.
 
@@ -161,6 +173,7 @@ def run(
         resume, retry: as for ``Queue``.
         keep_order: make them in the order given; else those that share a model one after the other.
         finished: results that are known to be complete, by index.
+        queue: makes them, and keeps its model.
 
     Raises:
         VideoGenError: the only plan failed; or, for all, a model or device that is not to be had.
@@ -169,7 +182,8 @@ def run(
         check_device(outline)
     several_gpus = any(outline.options.use_usp for outline in outlines)
     reporter = reporter or Reporter(videos=len(outlines))
-    queue = Queue(reporter, several_gpus=several_gpus, resume=resume, retry=retry)
+    kept, queue = queue, queue or Queue(several_gpus=several_gpus)
+    queue.reporter, queue.resume, queue.retry = reporter, resume, retry
     plans = [queue.session.fetch(outline) for outline in outlines]
     known = _finished(outlines, plans, finished or {}) if resume else {}
     for plan in plans:
@@ -191,7 +205,8 @@ def run(
             yield skipped(plan, known[plan.index], reporter)
         else:
             yield queue.make(plan, prepare=partial(prepare, plan), raises=raises)
-    queue.close()
+    if kept is None:
+        queue.close()
 
 
 def run_stream(
@@ -210,7 +225,7 @@ def run_stream(
     Raises:
         Exception: a video failed on several ranks, which cannot be brought back into step.
     """
-    queue = Queue(reporter or Reporter(), several_gpus=several_gpus, resume=resume, retry=retry)
+    queue = Queue(reporter, several_gpus=several_gpus, resume=resume, retry=retry)
     for outline in outlines:
         yield queue.make(outline)
     queue.close()

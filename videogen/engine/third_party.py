@@ -56,11 +56,15 @@ def quiet_imports() -> Iterator[None]:
     """Leave out what libraries say while they are imported; afterwards their logs are as they were."""
     loggers = [logging.getLogger(name) for name in ADVISORY_LOGGERS]
     levels = [logger.level for logger in loggers]
+    unset = VARIABLES.keys() - os.environ.keys()
     with warnings.catch_warnings():
+        os.environ.update({name: VARIABLES[name] for name in unset})
         _set_filters()
         try:
             yield
         finally:
+            for name in unset:
+                os.environ.pop(name, None)
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
 

@@ -22,10 +22,11 @@ class Event:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunStarted(Event):
-    """``videos`` is None where they come one by one."""
+    """``videos`` of the list, of which this run makes ``mine``; None where they come one by one."""
 
     name: ClassVar[str] = "start"
     videos: int | None
+    mine: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -219,7 +220,7 @@ class Reporter:
         """Report how many videos the list has; ``mine`` is how many this run makes, unless it makes all."""
         self.videos, self.mine = videos, mine
         self._run_began = time.monotonic()
-        self.emit(RunStarted(videos=videos))
+        self.emit(RunStarted(videos=videos, mine=mine))
 
     def start_video(
         self, index: int, *, seed: int, size: tuple[int, int], num_frames: int, segments: int, output: str
