@@ -20,7 +20,7 @@ from datetime import datetime
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-WORDS = ("--task_type", "text_to_video", "--model_id", "tiny", "--device", "cpu", "--num_frames", "17")
+WORDS = ("--task_type", "text_to_video", "--model_id", "tiny", "--device", "cpu", "--num_frames", "9")
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
 
 
@@ -67,7 +67,7 @@ def moment(event: Mapping[str, str]) -> float:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--videos", type=int, default=16)
+    parser.add_argument("--videos", type=int, default=12)
     parser.add_argument("--steps", type=int, default=20)
     given = parser.parse_args()
     os.environ.update(ENVIRONMENT)

@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 TRIES = 3  # workers that may be lost over one video
 POLL = 0.5  # seconds between looks at whether the run is to stop
+PATIENCE = 60.0  # seconds in which a worker starts, if there is a place for it
 GRACE = 10.0  # seconds for workers to stop after their step, where the run cannot wait
 
 
@@ -115,6 +116,7 @@ class Driver:
         self.ray, self.settings, self.reporter, self.locks = ray, settings, reporter, locks
         self.pending, self.members = list(plans), list[Member]()
         self.lost, self.lost_idle, self.has_warned = Counter[int](), 0, False
+        self.patience = time.monotonic() + PATIENCE
         gpus, self.most, threads = places(ray, settings.gpus_per_job)
         reporter.at_once = min(self.most, len(plans))
         self.orders = Orders(
@@ -143,9 +145,19 @@ class Driver:
                     yield from self._hear(answers[answer])
                 if self.reporter.wants_stop:
                     raise KeyboardInterrupt
+                self._say_if_waiting()
         finally:
             self.reporter.is_stepping = False
             self._end()
+
+    def _say_if_waiting(self) -> None:
+        """Say once that no worker has begun for a while: others may have the places of the cluster."""
+        if self.patience and not any(member.is_ready for member in self.members):
+            if time.monotonic() > self.patience:
+                self.patience = 0.0
+                logger.info("no worker is ready yet; 'ray status' shows who has the places of the cluster")
+        else:
+            self.patience = 0.0
 
     @property
     def busy(self) -> list[Member]:
@@ -167,7 +179,8 @@ class Driver:
                 else:
                     for path, name in plan.outputs.locked:
                         self.locks.release(path.parent, name)
-                member.actor.make.remote(plan, again=self.lost[plan.index] > 0)
+                again = self.lost[plan.index] > 0 and not self.settings.overwrite
+                member.actor.make.remote(plan, again=again)
 
     def _next(self, member: Member) -> Outline:
         """Return a video of the model that a worker has, else one of a model that no other has."""

@@ -29,7 +29,7 @@ from videogen.planning.plan import Outline, Plan
 from videogen.results import output_paths
 from videogen.results.output_locks import OutputLocks
 from videogen.results.output_paths import OutputPaths
-from videogen.results.progress import Report, Reporter, ReporterHandler
+from videogen.results.progress import PreviewWritten, Report, Reporter, ReporterHandler
 from videogen.results.publishing import finish_interrupted
 from videogen.results.result import Result
 from videogen.results.transfer import Piece, in_folder, pieces
@@ -111,8 +111,9 @@ class Worker:
 
     def start(self, orders: Orders) -> str:
         """Load the libraries; return what is wrong here in a line, or nothing."""
+        self.orders = orders
         try:
-            self.queue, self.orders = self._start(orders), orders
+            self.queue = self._start(orders)
         except Exception as error:
             return f"{platform.node()}: {one_line(error)}"
         return ""
@@ -154,7 +155,8 @@ class Worker:
         if self.reporter.wants_stop and not self.was_stopped:
             self.was_stopped = True
             raise KeyboardInterrupt
-        self.messages.put(report)
+        if not (self.orders.fetch and isinstance(report.event, PreviewWritten)):  # else nobody sees it
+            self.messages.put(report)
 
     def _start(self, orders: Orders) -> "Queue":
         if orders.version != __version__:
@@ -221,17 +223,20 @@ def _as_data(outcome: Outcome) -> Done:
 
 
 def _check_inputs(plan: Outline) -> None:
-    """Refuse inputs that are not on this machine.
+    """Refuse local files that are not on this machine.
 
     Raises:
         InputError: the first one.
     """
-    for name, sources in plan.inputs.items():
-        for source in sources:
-            if not source.path.exists():
-                what = f"is not on {platform.node()}"
-                fix = "put it into a folder that all machines of the cluster share"
-                raise InputError(OPTIONS[name].flag, source.name, what, fix)
+    model = plan.checkpoint
+    needed = [(name, file.name, file.path) for name, files in plan.inputs.items() for file in files]
+    needed += [("lora", lora.name, lora.path) for lora in plan.options.lora if lora.source is None]
+    if model.folder is not None and not (model.revision or model.tiny):
+        needed.append(("model_id", model.name, model.folder))
+    for name, given, path in needed:
+        if not path.exists():
+            fix = "put it into a folder that all machines of the cluster share"
+            raise InputError(OPTIONS[name].flag, given, f"is not on {platform.node()}", fix)
 
 
 def start_ranks(size: int) -> None:
