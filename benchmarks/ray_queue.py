@@ -5,12 +5,14 @@
 Each is the command line with the same list of the tiny model, one thread per worker, on a Ray cluster of this
 machine with as many CPUs as workers. The start is what passes before the first video begins: libraries, Ray,
 workers. Videos per hour are those after it, from the begin of the first to the end of the last. Overhead is
-what passes between two videos of a worker beyond the times that their records have, the mean over all.
+what passes for a worker between two videos and around them, beyond the time that their records have. Medians
+of rounds in which all take turns.
 """
 
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -26,37 +28,44 @@ ENVIRONMENT = {"OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "disabled", "RAY_USAGE_S
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Run:
-    """Seconds of one run: its start, all of its videos, and each video as its record has it."""
+    """Seconds of one run: before the first video, of all videos, of one in its record, and around each."""
 
-    workers: int
     start: float
     videos: float
-    each: Sequence[float]
-
-    def row(self, name: str) -> str:
-        """Return the row of the table."""
-        count = len(self.each)
-        overhead = (self.videos * self.workers - sum(self.each)) / count
-        rate = 3600 * count / self.videos
-        seconds = sum(self.each) / count
-        return f"| {name} | {self.start:.1f} | {rate:.0f} | {seconds:.2f} | {1000 * overhead:.0f} |"
+    each: float
+    overhead: float
 
 
-def run(file: Path, folder: Path, workers: int, ray: Sequence[str]) -> Run:
+def run(file: Path, folder: Path, ray: Sequence[str]) -> Run:
     """Run the command line over a list."""
     command = [sys.executable, "generate_video.py", *WORDS, "--jobs", str(file), "--output_dir", str(folder)]
     done = subprocess.run(
         [*command, "--progress", "json", *ray], cwd=ROOT, check=True, capture_output=True, text=True
     )
     events = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
-    saved = [event for event in events if event["event"] == "saved"]
-    begun = next(event for event in events if event["event"] == "video")
+    begun = {event["index"]: moment(event) for event in events if event["event"] == "video"}
+    saved = {event["index"]: event for event in events if event["event"] == "saved"}
+    ends = sorted(map(moment, saved.values()))
+    totals = {index: event["seconds"]["total"] for index, event in saved.items()}
+    around = [moment(saved[index]) - begun[index] - totals[index] for index in saved]
+    first, *later = sorted(begun.values())
+    free = iter(ends)  # a video begins when one has ended, or when another worker is ready
+    between = [begin - next(free) for begin in later if begin > ends[0]]
     return Run(
-        workers=workers,
-        start=moment(begun) - moment(events[0]),
-        videos=moment(saved[-1]) - moment(begun),
-        each=[event["seconds"]["total"] for event in saved],
+        start=first - moment(events[0]),
+        videos=ends[-1] - first,
+        each=statistics.mean(totals.values()),
+        overhead=statistics.mean(around) + statistics.mean(between),
     )
+
+
+def row(name: str, runs: Sequence[Run], videos: int) -> str:
+    """Return the row of the table: medians."""
+    rate = statistics.median(3600 * videos / run.videos for run in runs)
+    start, each, overhead = (
+        statistics.median(getattr(run, field) for run in runs) for field in ("start", "each", "overhead")
+    )
+    return f"| {name} | {start:.1f} | {rate:.0f} | {each:.2f} | {1000 * overhead:.0f} |"
 
 
 def moment(event: Mapping[str, str]) -> float:
@@ -68,28 +77,34 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--videos", type=int, default=12)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=20)
     given = parser.parse_args()
     os.environ.update(ENVIRONMENT)
     import ray  # noqa: PLC0415 - reads the environment
 
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         file = folder / "jobs.jsonl"
         lines = [{"prompt": f"swan {n}", "seed": n} for n in range(given.videos)]
         steps = {"num_inference_steps": given.steps}
         file.write_text("".join(f"{json.dumps(line | steps)}\n" for line in lines))
-        print("| | start, s | videos per hour | seconds of a video | overhead per video, ms |")
-        print("|---|---|---|---|---|")
-        run(file, folder / "warm", 1, ())  # the tiny model is made
-        print(run(file, folder / "serial", 1, ()).row("one process"), flush=True)
-        for workers in (1, 2):
-            store = 100_000_000
-            ray.init(address="local", num_cpus=workers, object_store_memory=store, include_dashboard=False)
-            address = ray.get_runtime_context().gcs_address
-            made = run(file, folder / str(workers), workers, ("--ray", address))
-            print(made.row(f"Ray, {workers} worker{'s' if workers > 1 else ''}"), flush=True)
-            ray.shutdown()
+        run(file, folder / "warm", ())  # the tiny model is made
+        runs: dict[str, list[Run]] = {"one process": [], "Ray, 1 worker": [], "Ray, 2 workers": []}
+        for number in range(given.rounds):
+            for workers, name in enumerate(runs):
+                out = folder / f"{number}_{workers}"
+                if workers:
+                    about = {"object_store_memory": 100_000_000, "include_dashboard": False}
+                    ray.init(address="local", num_cpus=workers, **about)
+                address = ("--ray", ray.get_runtime_context().gcs_address) if workers else ()
+                runs[name].append(run(file, out, address))
+                print(name, runs[name][-1], file=sys.stderr, flush=True)
+                ray.shutdown()
+    print("| | start, s | videos per hour | seconds of a video | overhead per video, ms |")
+    print("|---|---|---|---|---|")
+    for name, made in runs.items():
+        print(row(name, made, given.videos))
 
 
 if __name__ == "__main__":
