@@ -18,7 +18,7 @@ from typing import Any
 
 from videogen import __version__, distributed
 from videogen.distributed import Ranks
-from videogen.engine.model_groups import by_model, model_key
+from videogen.engine.model_groups import model_key
 from videogen.engine.outcome import Outcome, failed, finished_results, skipped
 from videogen.engine.ray_cluster import connected, places
 from videogen.engine.ray_worker import Done, Message, Orders, Worker
@@ -82,7 +82,7 @@ def run(
             yield from Driver(ray, wanted, settings, reporter, locks).run()
 
 
-@dataclass
+@dataclass(eq=False)
 class Member:
     """A worker as the driver sees it.
 
@@ -115,6 +115,7 @@ class Driver:
     ) -> None:
         self.ray, self.settings, self.reporter, self.locks = ray, settings, reporter, locks
         self.pending, self.members = list(plans), list[Member]()
+        self.keys = {plan.index: model_key(plan) for plan in plans}
         self.lost, self.lost_idle, self.has_warned = Counter[int](), 0, False
         self.patience = time.monotonic() + PATIENCE
         gpus, self.most, threads = places(ray, settings.gpus_per_job)
@@ -129,7 +130,7 @@ class Driver:
             fetch=settings.fetch,
             resume=settings.resume and not settings.fetch,
             retry=settings.retry,
-            ends_run="any" if len(plans) == 1 else "model" if len(by_model(plans)) == 1 else "",
+            ends_run="any" if len(plans) == 1 else "model" if len(set(self.keys.values())) == 1 else "",
         )
         resources: dict[str, Any] = {"num_cpus": 1, "num_gpus": gpus, "max_restarts": 0, "max_concurrency": 3}
         self.workers = ray.remote(Worker).options(**resources)
@@ -171,9 +172,8 @@ class Driver:
             self.members.append(Member(actor=actor, answer=actor.start.remote(self.orders)))
         for member in self.members:
             if member.is_ready and member.plan is None and self.pending:
-                plan = member.plan = self._next(member)
-                self.pending.remove(plan)
-                member.key, member.saved, member.trouble = model_key(plan), None, None
+                plan = member.plan = self.pending.pop(self._next(member))
+                member.key, member.saved, member.trouble = self.keys[plan.index], None, None
                 if self.settings.fetch:
                     member.arriving = ArrivingFiles(plan.outputs)
                 else:
@@ -182,12 +182,12 @@ class Driver:
                 again = self.lost[plan.index] > 0 and not self.settings.overwrite
                 member.actor.make.remote(plan, again=again)
 
-    def _next(self, member: Member) -> Outline:
-        """Return a video of the model that a worker has, else one of a model that no other has."""
-        taken = {other.key for other in self.members}
+    def _next(self, member: Member) -> int:
+        """Return where a video of the model that a worker has is, else one of a model that no other has."""
         if self.settings.keep_order:
-            return self.pending[0]
-        return min(self.pending, key=lambda plan: (model_key(plan) != member.key, model_key(plan) in taken))
+            return 0
+        taken, keys = {other.key for other in self.members}, [self.keys[plan.index] for plan in self.pending]
+        return min(range(len(keys)), key=lambda place: (keys[place] != member.key, keys[place] in taken))
 
     def _hear(self, member: Member) -> Iterator[Outcome]:
         """Take in what a worker has sent, and ask for more."""
