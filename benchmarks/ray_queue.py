@@ -49,8 +49,12 @@ def run(file: Path, folder: Path, ray: Sequence[str]) -> Run:
     totals = {index: event["seconds"]["total"] for index, event in saved.items()}
     around = [moment(saved[index]) - begun[index] - totals[index] for index in saved]
     first, *later = sorted(begun.values())
-    free = iter(ends)  # a video begins when one has ended, or when another worker is ready
-    between = [begin - next(free) for begin in later if begin > ends[0]]
+    free, between = list(ends), list[float]()
+    for begin in later:
+        before = [end for end in free if end <= begin]
+        if before:  # else it is the first of another worker
+            between.append(begin - before[-1])
+            free.remove(before[-1])
     return Run(
         start=first - moment(events[0]),
         videos=ends[-1] - first,
