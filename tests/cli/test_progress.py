@@ -1,7 +1,6 @@
 """--progress, errors as JSON, resuming without libraries, and what other libraries say."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -101,16 +100,12 @@ def test_a_list_that_is_finished_loads_no_library(cli, r2v, tmp_path):
         "import sys; from videogen.cli.main import main; code = main(sys.argv[1:]); "
         "assert not {'torch', 'diffusers', 'transformers'} & set(sys.modules), 'heavy'; sys.exit(code)"
     )
-    before = os.times()
     done = subprocess.run(
         [sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == first.out
     assert done.stderr.count("is complete, skipped") == 3
-    after = os.times()
-    used = after.children_user + after.children_system - before.children_user - before.children_system
-    assert used < 1  # seconds of a core
     (tmp_path / "2_2.mp4").unlink()
     again = cli(*words)
     assert (again.code, again.out) == (0, first.out)

@@ -23,7 +23,8 @@ def results(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_a_contact_sheet_is_part_of_the_result(cli, r2v, tmp_path):
+def test_a_contact_sheet_is_part_of_the_result(cli, r2v, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # messages shorten long paths
     assert cli(*r2v, "--output", tmp_path / "a.npy", "--contact_sheet", "--seed", 1).code == 0
     sheet, record = tmp_path / "a.sheet.png", json.loads((tmp_path / "a.json").read_text())
     assert record["files"]["sheet"] == digest(sheet)
@@ -34,7 +35,7 @@ def test_a_contact_sheet_is_part_of_the_result(cli, r2v, tmp_path):
     again = cli(*r2v, "--output", tmp_path / "a.npy", "--contact_sheet", "--seed", 1)
     assert "a.npy: exists already; add --overwrite" in again.complaint
     (tmp_path / "b.sheet.png").write_bytes(b"mine")
-    finished = cli(*r2v, "--output", tmp_path / "b.mp4", "--contact_sheet", 3)
+    finished = cli(*r2v, "--output", "b.mp4", "--contact_sheet", 3)
     assert (finished.code, "b.sheet.png: exists already" in finished.complaint) == (2, True)
     assert cli(*r2v, "--output", tmp_path / "b", "--contact_sheet", 1, "--overwrite", "--seed", 1).code == 0
     assert Image.open(tmp_path / "b.sheet.png").size == (112, 64 + 36), "one frame of 96x64 with its time"
