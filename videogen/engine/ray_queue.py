@@ -145,11 +145,17 @@ class Driver:
                 for answer in self.ray.wait(list(answers), timeout=POLL)[0]:
                     yield from self._hear(answers[answer])
                 if self.reporter.wants_stop:
+                    yield from self._stop()
                     raise KeyboardInterrupt
                 self._say_if_waiting()
         finally:
             self.reporter.is_stepping = False
-            self._end()
+            try:
+                for _ in self._stop(0 if self.reporter.wants_stop else GRACE):
+                    pass
+            finally:
+                for member in list(self.members):
+                    self._dismiss(member)
 
     def _say_if_waiting(self) -> None:
         """Say once that no worker has begun for a while: others may have the places of the cluster."""
@@ -304,17 +310,12 @@ class Driver:
         if member.arriving is not None:
             member.arriving.close()
 
-    def _end(self) -> None:
-        """Stop the workers, after their step unless that takes long and the run cannot wait, and end them."""
-        ends = None if self.reporter.wants_stop else time.monotonic() + GRACE
-        try:
-            for member in self.busy:
-                member.actor.stop.remote()
-            while (busy := self.busy) and (ends is None or time.monotonic() < ends):
-                answers = {member.answer: member for member in busy}
-                for answer in self.ray.wait(list(answers), timeout=POLL)[0]:
-                    for _ in self._hear(answers[answer]):
-                        pass
-        finally:
-            for member in list(self.members):
-                self._dismiss(member)
+    def _stop(self, seconds: float | None = None) -> Iterator[Outcome]:
+        """Stop the workers after their step, and yield what is finished by then; wait as long as ``seconds``."""
+        ends = None if seconds is None else time.monotonic() + seconds
+        for member in self.busy:
+            member.actor.stop.remote()
+        while (busy := self.busy) and (ends is None or time.monotonic() < ends):
+            answers = {member.answer: member for member in busy}
+            for answer in self.ray.wait(list(answers), timeout=POLL)[0]:
+                yield from self._hear(answers[answer])
