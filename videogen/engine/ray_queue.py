@@ -311,7 +311,7 @@ class Driver:
             member.arriving.close()
 
     def _stop(self, seconds: float | None = None) -> Iterator[Outcome]:
-        """Stop the workers after their step, and yield what is finished by then; wait as long as ``seconds``."""
+        """Stop the workers after their step, and yield what is finished; wait no longer than ``seconds``."""
         ends = None if seconds is None else time.monotonic() + seconds
         for member in self.busy:
             member.actor.stop.remote()
