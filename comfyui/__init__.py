@@ -22,7 +22,7 @@ from videogen.errors import InputError
 from videogen.results.progress import Progress, Report
 from videogen.tasks.option_types import DRAWN_SEEDS
 from videogen.tasks.options import OPTIONS, Options
-from videogen.tasks.table import ROWS, TASKS, find
+from videogen.tasks.table import INPUTS, TASKS, find
 
 MODEL = "VIDEOGEN_MODEL"  # type of what the nodes hand on: keywords of videogen.generate
 TYPES = get_type_hints(Options)
@@ -32,8 +32,7 @@ KINDS = {"image": "IMAGE", "video": "IMAGE,VIDEO", "audio": "AUDIO"}
 # Socket -> its input flag, and what that takes; a flag that takes several files has a socket for each.
 SOCKETS = {
     f"{name}_{number}" if files.most > 1 else name: (name, files)
-    for row in ROWS
-    for name, files in row.inputs.items()
+    for name, files in INPUTS.items()
     for number in range(1, files.most + 1)
 }
 DEFAULT = "default"

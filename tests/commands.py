@@ -1,10 +1,15 @@
-"""Commands of reference_to_video as words, and what a folder holds."""
+"""Commands as words, and what a folder holds."""
 
 from pathlib import Path
 
 from tests.conftest import GOLDEN, REFS
 
 R2V = GOLDEN / "skyreels_v3/checkpoint-r2v"
+# The shortest text_to_video, without a prompt.
+T2V = (
+    *("--task_type", "text_to_video", "--model_id", "tiny", "--height", 32, "--width", 48),
+    *("--num_frames", 5, "--num_inference_steps", 1, "--device", "cpu"),
+)
 ROBOT = str(REFS / "robot.png")
 
 BASE = {

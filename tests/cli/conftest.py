@@ -9,23 +9,23 @@ def forcing():
 
     def words(*more, task="diffusion_forcing"):
         said = [str(word) for word in more]
-        plain = (
-            "--prompt",
-            "a square moves",
-            "--num_frames",
-            "9",
-            "--num_inference_steps",
-            "2",
-            "--seed",
-            "1",
-        )
-        size = ("--height", "32", "--width", "48", "--device", "cpu")
-        flags = [*("--task_type", task, "--model_id", "tiny"), *size, *plain]
-        for flag in ("--prompt", "--num_frames"):
-            if {flag, flag.replace("--prompt", "--roll_prompts")} & set(said) or "--captioner" in said:
-                place = flags.index(flag) if flag == "--prompt" or flag in said else None
-                if place is not None:
-                    del flags[place : place + 2]
-        return [*flags, *said]
+        has_prompt = {"--roll_prompts", "--captioner"} & set(said)
+        return [
+            *(
+                "--task_type",
+                task,
+                "--model_id",
+                "tiny",
+                "--height",
+                "32",
+                "--width",
+                "48",
+                "--device",
+                "cpu",
+            ),
+            *("--num_frames", "9", "--num_inference_steps", "2", "--seed", "1"),
+            *([] if has_prompt else ["--prompt", "a square moves"]),
+            *said,  # of a flag that is there twice the last counts
+        ]
 
     return words

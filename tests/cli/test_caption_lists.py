@@ -91,7 +91,7 @@ def test_tables_that_cannot_be(cli, words, tmp_path, make_video):
     (tmp_path / "own.csv").write_text(f"input_video,vlm_path\n{make_video()},x\n")
     for more, said in (
         ((), "--caption_only: writes a table with --jobs; add --output captions.csv"),
-        (("--output", tmp_path / "c.mp4"), "captions go to a .csv; try"),
+        (("--output", tmp_path / "c.mp4"), "must end in .csv; try"),
         (("--output", tmp_path / "c.csv"), "exists already; add --resume or --overwrite"),
         (("--output", tmp_path / "c.csv", "--resume"), "has other columns than input_video, shot_type"),
         (("--output", tmp_path / "d.csv", "--jobs", tmp_path / "texts.txt"), "line 1: names no video"),

@@ -110,6 +110,7 @@ def test_another_frame_rate(cli, extend, make_video, tmp_path):
     assert np.array_equal(frames[:30], decoded(source)[::2])
 
 
+@pytest.mark.slow
 def test_a_prompt_for_every_roll(cli, extend, tmp_path):
     (tmp_path / "prompts.txt").write_text("a square moves\n\na circle stands\n", encoding="utf-8")
     common = ("--output", tmp_path / "a.npy", "--save_latents", tmp_path / "a.safetensors", "--overwrite")
@@ -187,6 +188,7 @@ def killed(extend, tmp_path):
     return start
 
 
+@pytest.mark.slow
 def test_a_drawn_seed_is_kept_with_the_parts(cli, killed, tmp_path):
     words = killed("--seed", "random", "--output", tmp_path / "a.npy")
     seed = json.loads((tmp_path / "a.parts/state.json").read_text())["seed"]

@@ -7,12 +7,11 @@ import re
 import numpy as np
 import pytest
 
-T2V = ("--task_type", "text_to_video", "--model_id", "tiny", "--height", 32, "--width", 48, "--num_frames", 5)
-RUN = (*T2V, "--num_inference_steps", 1, "--device", "cpu")
+from tests.commands import T2V
 
 
 def planned(cli, file, *more):
-    finished = cli(*RUN, "--jobs", file, *more, "--dry_run", "--json")
+    finished = cli(*T2V, "--jobs", file, *more, "--dry_run", "--json")
     assert finished.code == 0, finished.err
     return [json.loads(line) for line in finished.out.splitlines()]
 
@@ -53,7 +52,7 @@ def test_a_table_says_outputs_seeds_and_switches(cli, tmp_path):
     plans = planned(cli, file, "--teacache_model", "T2V-1.3B")
     assert [plan["output"] for plan in plans] == [f"{tmp_path}/one.npy", f"{tmp_path}/two.npy"]
     assert asked(plans, "seed", "teacache", "prompt") == [(3, True, "a cat"), (4, False, "a\ndog")]
-    finished = cli(*RUN, "--jobs", file, "--teacache_model", "T2V-1.3B")
+    finished = cli(*T2V, "--jobs", file, "--teacache_model", "T2V-1.3B")
     assert finished.code == 0, finished.err
     assert [path.name for path in finished.paths] == ["one.npy", "two.npy"]
     assert all(path.is_file() for path in finished.paths)
@@ -62,7 +61,7 @@ def test_a_table_says_outputs_seeds_and_switches(cli, tmp_path):
 def test_notes_in_text_are_no_prompts(cli, tmp_path):
     file = written(tmp_path, "a.txt", "# first try\na cat\n\n  # second\na dog #2\n")
     assert asked(planned(cli, file), "prompt") == [("a cat",), ("a dog #2",)]
-    assert "begin with # are comments (2)" in cli(*RUN, "--jobs", file, "--dry_run").err
+    assert "begin with # are comments (2)" in cli(*T2V, "--jobs", file, "--dry_run").err
     file = written(tmp_path, "a.jsonl", '# note\n{"prompt": "a cat"}\n')
     assert asked(planned(cli, file), "prompt") == [("a cat",)]
 
@@ -121,7 +120,7 @@ def test_a_line_may_have_a_task_of_its_own(cli, tmp_path):
 
 
 def test_the_plan_of_a_list_shows_every_prompt(cli, tmp_path):
-    out = cli(*RUN, "--jobs", written(tmp_path, "a.txt", "a cat\na dog\n"), "--dry_run").out
+    out = cli(*T2V, "--jobs", written(tmp_path, "a.txt", "a cat\na dog\n"), "--dry_run").out
     assert re.findall(r"^prompt +(.*)$", out, re.MULTILINE) == ["a cat", "a dog"]
 
 
@@ -137,7 +136,7 @@ def test_the_plan_of_a_list_shows_every_prompt(cli, tmp_path):
     ],
 )
 def test_names_hold_values(cli, tmp_path, pattern, name):
-    words = (*RUN, "--prompt", "A cat, on a/wall!", "--seed", 7, "--guidance_scale", 2.5)
+    words = (*T2V, "--prompt", "A cat, on a/wall!", "--seed", 7, "--guidance_scale", 2.5)
     plan = json.loads(cli(*words, "--output", tmp_path / pattern, "--dry_run", "--json").out)
     assert plan["output"] == str(tmp_path / name)
     plan = json.loads(cli(*words, "--output_dir", tmp_path / "{prompt}", "--dry_run", "--json").out)
@@ -146,7 +145,7 @@ def test_names_hold_values(cli, tmp_path, pattern, name):
 
 def test_long_prompts_make_short_names(cli, tmp_path):
     for prompt in ("a cat " * 100, "猫" * 300):
-        words = (*RUN, "--prompt", prompt, "--output", tmp_path / "{prompt}.mp4", "--dry_run", "--json")
+        words = (*T2V, "--prompt", prompt, "--output", tmp_path / "{prompt}.mp4", "--dry_run", "--json")
         name = json.loads(cli(*words).out)["output"].rpartition("/")[2]
         assert 20 <= len(name.encode()) <= 64
 
@@ -155,14 +154,14 @@ def test_several_videos_may_share_a_pattern_with_values(cli, tmp_path):
     file = written(tmp_path, "a.txt", "a cat\na dog\n")
     plans = planned(cli, file, "--output", tmp_path / "{prompt}.mp4")
     assert [plan["output"] for plan in plans] == [str(tmp_path / f"a-{name}.mp4") for name in ("cat", "dog")]
-    finished = cli(*RUN, "--jobs", file, "--output", tmp_path / "{shift}.mp4", "--dry_run")
+    finished = cli(*T2V, "--jobs", file, "--output", tmp_path / "{shift}.mp4", "--dry_run")
     assert finished.code == 2
     assert "several videos need {seed} or {index}" in finished.complaint
 
 
 def test_drawn_seeds_are_small(cli):
     for _ in range(8):
-        plan = json.loads(cli(*RUN, "--prompt", "x", "--dry_run", "--json").out)
+        plan = json.loads(cli(*T2V, "--prompt", "x", "--dry_run", "--json").out)
         assert plan["request"]["seed"] < 2**31
 
 
@@ -209,7 +208,7 @@ def test_bad_lists_are_one_line_before_anything_runs(cli, tmp_path, monkeypatch,
     monkeypatch.chdir(tmp_path)
     file, text, message = BAD[name]
     written(tmp_path, file, text)
-    finished = cli(*RUN, "--jobs", file)
+    finished = cli(*T2V, "--jobs", file)
     assert finished.code == 2
     assert re.search(message, finished.complaint), finished.complaint
     assert not finished.out
@@ -241,7 +240,7 @@ def test_lines_from_stdin_are_made_as_they_come(cli, tmp_path, monkeypatch):
     ]
     monkeypatch.setattr("sys.stdin", Feeder("\n".join(lines)))
     output = tmp_path / "{index}_{seed}.npy"
-    finished = cli(*RUN, "--jobs", "-", "--output", output, "--seed", 5, "--json")
+    finished = cli(*T2V, "--jobs", "-", "--output", output, "--seed", 5, "--json")
     records = [json.loads(line) for line in finished.out.splitlines()]
     assert [record.get("path") for record in records] == [str(first), str(second), None, None]
     assert "--jobs - line 5: is not JSON" in records[2]["error"]
@@ -251,7 +250,7 @@ def test_lines_from_stdin_are_made_as_they_come(cli, tmp_path, monkeypatch):
     assert there[:2] == [False, True]
     assert len(loads) == 1
     assert np.load(first).shape == np.load(second).shape
-    alone = cli(*RUN, "--prompt", "a dog", "--seed", 6, "--shift", 3, "--output", tmp_path / "alone.npy")
+    alone = cli(*T2V, "--prompt", "a dog", "--seed", 6, "--shift", 3, "--output", tmp_path / "alone.npy")
     assert alone.code == 0
     assert np.array_equal(np.load(second), np.load(tmp_path / "alone.npy"))
 
@@ -268,12 +267,12 @@ def test_a_video_that_fails_does_not_stop_the_stream(cli, tmp_path, monkeypatch)
 
     monkeypatch.setattr(session, "write", fail_once)
     monkeypatch.setattr("sys.stdin", io.StringIO('{"prompt": "a", "seed": [1, 2]}\n'))
-    finished = cli(*RUN, "--jobs", "-", "--output_dir", tmp_path)
+    finished = cli(*T2V, "--jobs", "-", "--output_dir", tmp_path)
     assert finished.code == 1
     assert [path.name for path in finished.paths] == ["2_2.mp4"]
     assert "video 1 failed: RuntimeError: boom" in finished.err
     monkeypatch.setattr("sys.stdin", io.StringIO('{"prompt": "a", "seed": [1, 2]}\n'))
-    again = cli(*RUN, "--jobs", "-", "--output_dir", tmp_path, "--resume", "--dry_run", "--json")
+    again = cli(*T2V, "--jobs", "-", "--output_dir", tmp_path, "--resume", "--dry_run", "--json")
     assert len(again.out.splitlines()) == 2
 
 
@@ -290,7 +289,7 @@ a bird,minus,
 a fish,7,
 """
     monkeypatch.setattr("sys.stdin", io.StringIO(text))
-    words = (*RUN, "--jobs", "-", "--output_dir", tmp_path / "made", "--json")
+    words = (*T2V, "--jobs", "-", "--output_dir", tmp_path / "made", "--json")
     finished = cli(*words, "--dry_run")
     assert finished.code == 1
     first, ragged, minus, fox, last = [json.loads(line) for line in finished.out.splitlines()]
@@ -328,7 +327,7 @@ a fish,7,
 )
 def test_what_on_stdin_is_a_table(cli, tmp_path, monkeypatch, first, prompts):
     monkeypatch.setattr("sys.stdin", io.StringIO(f"{first}\nx\n"))
-    finished = cli(*RUN, "--jobs", "-", "--output_dir", tmp_path, "--dry_run", "--json")
+    finished = cli(*T2V, "--jobs", "-", "--output_dir", tmp_path, "--dry_run", "--json")
     assert [plan["request"]["prompt"] for plan in map(json.loads, finished.out.splitlines())] == prompts
 
 
@@ -336,7 +335,7 @@ def test_what_on_stdin_is_a_table(cli, tmp_path, monkeypatch, first, prompts):
 def test_columns_on_stdin_that_cannot_be_used(cli, tmp_path, monkeypatch, mode):
     monkeypatch.setattr("sys.stdin", io.StringIO("prompt,sed\nx,1\n"))
     finished = cli(
-        *RUN, "--jobs", "-", "--output_dir", tmp_path, *(["--dry_run"] if mode == "dry run" else [])
+        *T2V, "--jobs", "-", "--output_dir", tmp_path, *(["--dry_run"] if mode == "dry run" else [])
     )
     assert finished.code == 2
     assert "--jobs - line 1 sed: no such option; nearest seed" in finished.complaint

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.commands import T2V
 from videogen.engine import load, queue, session
 from videogen.engine.outcome import LOG
 from videogen.planning.request import Item, make_plans
@@ -14,9 +15,6 @@ from videogen.results.output_paths import OverwritePolicy
 from videogen.results.progress import Progress, Reporter
 from videogen.tasks.list_options import Shard, of_array
 from videogen.tasks.option_types import Reject
-
-T2V = ("--task_type", "text_to_video", "--model_id", "tiny", "--height", 32, "--width", 48, "--num_frames", 5)
-RUN = (*T2V, "--num_inference_steps", 1, "--device", "cpu")
 
 
 @pytest.fixture
@@ -41,7 +39,7 @@ def test_models_are_loaded_once_and_the_log_says_what_became_of_every_line(cli, 
     one, other = {"prompt": "a", "dtype": "float32"}, {"prompt": "b", "dtype": "bfloat16"}
     file = jobs(one, other, one, other)
     out = tmp_path / "sorted"
-    words = (*RUN, "--jobs", file, "--seed", 5)
+    words = (*T2V, "--jobs", file, "--seed", 5)
     finished = cli(*words, "--output", out / "{index}.npy")
     assert finished.code == 0, finished.err
     assert [path.name for path in finished.paths] == ["1.npy", "3.npy", "2.npy", "4.npy"]
@@ -78,7 +76,7 @@ def test_the_log_goes_on_over_failures_and_resumed_runs(cli, jobs, tmp_path, mon
         return original(plan, *args, **kwargs)
 
     monkeypatch.setattr(session, "write", fail_once)
-    words = (*RUN, "--jobs", jobs({"prompt": "a"}, {"prompt": "b"}), "--output_dir", tmp_path / "out")
+    words = (*T2V, "--jobs", jobs({"prompt": "a"}, {"prompt": "b"}), "--output_dir", tmp_path / "out")
     finished = cli(*words, "--seed", 5)
     assert finished.code == 1
     assert "2 videos: 1 made, 0 skipped, 1 failed in " in finished.err
@@ -96,11 +94,11 @@ def test_the_log_goes_on_over_failures_and_resumed_runs(cli, jobs, tmp_path, mon
 
 def test_shares_make_what_one_run_makes(cli, jobs, tmp_path):
     file = jobs({"prompt": "a", "seed": [1, 2]}, {"prompt": "b", "seed": 3})
-    assert cli(*RUN, "--jobs", file, "--output", tmp_path / "one" / "{index}_{seed}.npy").code == 0
+    assert cli(*T2V, "--jobs", file, "--output", tmp_path / "one" / "{index}_{seed}.npy").code == 0
     names = []
     for share in ("0/2", "1/2", "3/4"):
         words = ("--output", tmp_path / "two" / "{index}_{seed}.npy", "--shard", share)
-        finished = cli(*RUN, "--jobs", file, *words)
+        finished = cli(*T2V, "--jobs", file, *words)
         assert finished.code == 0, finished.err
         names.append([path.name for path in finished.paths])
     assert names == [["1_1.npy", "3_3.npy"], ["2_2.npy"], []]
@@ -108,7 +106,7 @@ def test_shares_make_what_one_run_makes(cli, jobs, tmp_path):
     for name in names[0] + names[1]:
         assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
     assert [record["index"] for record in logged(tmp_path / "two")] == [1, 3, 2]
-    again = cli(*RUN, "--jobs", file, *words[:2], "--shard", "0/2", "--resume")
+    again = cli(*T2V, "--jobs", file, *words[:2], "--shard", "0/2", "--resume")
     assert (again.code, [path.name for path in again.paths]) == (0, names[0])
 
 
@@ -117,7 +115,7 @@ def test_shares_draw_one_seed(cli, jobs, tmp_path):
     seeds = set()
     for share, device in (("0/2", "cpu"), ("1/2", "auto")):
         words = ("--shard", share, "--device", device, "--output_dir", tmp_path, "--dry_run", "--json")
-        out = cli(*RUN, "--jobs", file, *words).out
+        out = cli(*T2V, "--jobs", file, *words).out
         plans = [json.loads(line) for line in out.splitlines()]
         seeds |= {plan["request"]["seed"] for plan in plans}
         assert len(plans) == 2
@@ -138,16 +136,16 @@ def test_shares_draw_one_seed(cli, jobs, tmp_path):
 )
 def test_shares_that_cannot_be(cli, jobs, words, said, monkeypatch):
     monkeypatch.delenv("SLURM_ARRAY_TASK_ID", raising=False)
-    finished = cli(*RUN, "--jobs", jobs({"prompt": "a"}), *words)
+    finished = cli(*T2V, "--jobs", jobs({"prompt": "a"}), *words)
     assert finished.code == 2
     assert said in finished.complaint
 
 
 def test_options_of_lists_need_a_list(cli):
     for words in (("--shard", "0/2"), ("--keep_order",)):
-        finished = cli(*RUN, "--prompt", "x", *words)
+        finished = cli(*T2V, "--prompt", "x", *words)
         assert (finished.code, "is about a list of videos; add --jobs" in finished.complaint) == (2, True)
-    assert "have no shares" in cli(*RUN, "--jobs", "-", "--shard", "0/2").complaint
+    assert "have no shares" in cli(*T2V, "--jobs", "-", "--shard", "0/2").complaint
 
 
 def test_shares_of_a_slurm_array():
@@ -169,7 +167,7 @@ def test_two_videos_never_share_a_file_also_in_two_shares(cli, jobs, tmp_path):
         {"prompt": "b", "output": f"{tmp_path}/link/a.npy"},
     ]
     for more in ((), ("--shard", "0/2")):
-        finished = cli(*RUN, "--jobs", jobs(*lines), *more)
+        finished = cli(*T2V, "--jobs", jobs(*lines), *more)
         assert finished.code == 2
         assert "line 2: --output" in finished.complaint
         assert "two videos would get this name" in finished.complaint
@@ -181,7 +179,7 @@ def test_no_second_try_where_it_would_change_nothing(cli, jobs, tmp_path, monkey
 
     monkeypatch.setattr(session, "write", fail)
     file = jobs({"prompt": "a"}, {"prompt": "b"})
-    finished = cli(*RUN, "--jobs", file, "--output_dir", tmp_path / "out", "--retry", "offload")
+    finished = cli(*T2V, "--jobs", file, "--output_dir", tmp_path / "out", "--retry", "offload")
     assert finished.code == 1
     assert finished.err.count("(--retry offload: not tried, it would change nothing here)") == 2
     assert [record["exit_code"] for record in logged(tmp_path / "out")] == [4, 4]

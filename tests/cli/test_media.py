@@ -110,6 +110,7 @@ def test_stored_frames_are_videos(cli, make_video, tmp_path):
     assert "lacks frame 000004.png" in cli(*extend, tmp_path / "stored", "--dry_run").complaint
 
 
+@pytest.mark.slow
 def test_kinds_of_files(cli, tmp_path):
     expected, _ = frames_of(cli, tmp_path / "a.npy", *TEXT, "--num_frames", "5")
     for kind in CONTAINERS:
@@ -174,6 +175,7 @@ def bars(path, *coded):
     return path
 
 
+@pytest.mark.slow
 def test_a_film_keeps_the_look_of_its_source(cli, tmp_path):
     tagged = ("-vf", "scale=out_color_matrix=bt709:out_range=tv,format=yuv420p", "-colorspace", "bt709")
     source = bars(tmp_path / "bars.mp4", *tagged, "-color_range", "tv", "-c:v", "libx264", "-crf", "4")

@@ -117,16 +117,15 @@ OURS = re.compile(
 )
 NOISY = [  # what makes other libraries talk
     ("hunyuan_image_to_video", ("--quantize", "int8")),
-    pytest.param("text_to_video", ("--low_vram",), marks=pytest.mark.slow),
-    pytest.param("reference_to_video", ("--quantize", "int4"), marks=pytest.mark.slow),
-    pytest.param("reference_to_video", ("--compile", "--offload"), marks=pytest.mark.slow),
-    pytest.param(
-        "image_to_video", ("--quantize", "float8", "--cache", "first_block"), marks=pytest.mark.slow
-    ),
-    *(pytest.param(task, (), marks=pytest.mark.slow) for task in RUNS),
+    ("text_to_video", ("--low_vram",)),
+    ("reference_to_video", ("--quantize", "int4")),
+    ("reference_to_video", ("--compile", "--offload")),
+    ("image_to_video", ("--quantize", "float8", "--cache", "first_block")),
+    *((task, ()) for task in RUNS),
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("task", "flags"), NOISY)
 def test_other_libraries_are_not_heard(make_video, speech, tmp_path, task, flags):
     files = {"source.mp4": make_video(), "speech.wav": speech}

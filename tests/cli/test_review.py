@@ -130,7 +130,7 @@ def test_diff(cli, results):
         ("--sheet . --rows seed --output a.txt", "--output a.txt: must end in .png, .mp4"),
         ("--sheet none --rows seed", "--sheet none: no such folder"),
         ("--sheet 1.mp4 --rows seed", "--sheet 1.mp4: is not a folder"),
-        ("--rows seed", "--rows seed: arranges a sheet; add --sheet DIR"),
+        ("--rows seed", "--rows: arranges a sheet; add --sheet, or leave it out"),
         ("--report empty", "--report empty: holds no results of videogen"),
         ("--report . --output page.pdf", "--output page.pdf: must end in .html; try page.html"),
         ("--report . --prompt x", "--prompt x: is not used by --report; leave it out"),

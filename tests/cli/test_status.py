@@ -22,7 +22,7 @@ def reports_of(work):
     def take(report: Report):
         now = 1000.0 + 10 * len(taken)
         state.take(replace(report, time=now))
-        taken.append({**state.facts, **state.seconds_left(now)})
+        taken.append(state.record(now))
 
     reporter = Reporter(render=take)
     work(reporter)
@@ -116,6 +116,8 @@ def test_other_files_are_not_replaced(cli, r2v, tmp_path):
         done = cli(*r2v, "--output", tmp_path / "a.mp4", "--status", tmp_path / name)
         assert (done.code, what in done.complaint) == (2, True)
     assert (tmp_path / "mine.json").read_text() == "[1]"
+    done = cli(*r2v, "--output", tmp_path / "a.mp4", "--status", tmp_path / "a.json")
+    assert (done.code, "is the name of the video's record" in done.complaint) == (2, True)
 
 
 def test_a_full_disk_is_one_warning(tmp_path, caplog, refuse):

@@ -223,6 +223,7 @@ def test_only_the_expert_of_the_noise_level_works(monkeypatch):
     assert used == ["high"] * 52 + ["low"] * 28  # 26 steps of 40 at shift 12: spec wan22 section 5
 
 
+@pytest.mark.slow
 def test_a_video_is_described(cli, tmp_path, make_video):
     words = ("--task_type", "v2v-14B", "--model_id", "tiny", "--input_video", make_video(), *SHORT)
     more = ("--vlm_path", VLM, "--vlm_device", "cpu", "--custom_prompt", "continue video")

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import subprocess
 import sys
 
@@ -63,14 +64,14 @@ def test_inputs_may_be_in_memory(tmp_path, as_given):
         assert [item["name"] for item in made.metadata["inputs"]["input_video"]] == ["input_video.npy"]
     else:
         made = videogen.generate("reference_to_video", "a robot", **given, ref_imgs=[picture])
-        picture.save(tmp_path / "red.png")
         again = videogen.generate(
             "reference_to_video",
             "a robot",
             **{**given, "output": tmp_path / "b.npy"},
-            ref_imgs=tmp_path / "red.png",
+            ref_imgs=[np.asarray(picture)],
         )
         np.testing.assert_array_equal(made.frames, again.frames)
+        assert repr(made) == f"Result.of({str(tmp_path / 'a.npy')!r})"
 
 
 def test_numbers_may_be_numpys():
@@ -122,11 +123,15 @@ def test_a_stream_raises_what_goes_wrong(tmp_path):
         ({"seed": -4}, "--seed -4: must lie between 0"),
         ({"seed": [1, 2]}, "makes one video, and this asks for 2; give one seed, or use videogen.stream"),
         ({"ref_imgs": "a.png"}, "--ref_imgs"),
+        ({"input_image": ["a.png", "b.png"]}, "input_image= (2 images): image_to_video takes 1; leave out 1"),
+        ({"on_event": 4}, "on_event= 4: must be a function of a report"),
+        ({"queue": 4}, "queue= 4: must be a videogen.Queue"),
     ],
 )
 def test_bad_calls_get_one_line(options, message):
-    with pytest.raises(InputError, match=message.replace("(", r"\(")) as caught:
-        videogen.generate("text_to_video", "a swan", model="tiny", **options)
+    task = "image_to_video" if "input_image" in options else "text_to_video"
+    with pytest.raises(InputError, match=re.escape(message)) as caught:
+        videogen.generate(task, "a swan", model="tiny", **options)
     assert "\n" not in str(caught.value)
 
 

@@ -88,12 +88,8 @@ CASES = {
 }
 
 
-QUICK = ("text", "frame levels", "causal")
-
-
-@pytest.mark.parametrize(
-    "case", [pytest.param(case, marks=() if case in QUICK else pytest.mark.slow) for case in CASES]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
 @torch.no_grad()
 def test_it_is_one_graph(make, case):
     more, given = CASES[case]
@@ -111,6 +107,7 @@ def test_it_is_one_graph(make, case):
     torch.testing.assert_close(exported(**given).sample, expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_swapping_a_lora_compiles_nothing_anew(make, tmp_path):
     given, results = inputs(), []
@@ -305,6 +302,7 @@ def test_diffusers_opens_what_it_can_hold(make, tmp_path):
     assert type(AutoModel.from_pretrained(str(tmp_path / "hunyuan"))) is HunyuanVideoTransformer3DModel
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_the_other_network_is_one_graph():
     torch.compiler.reset()

@@ -229,7 +229,7 @@ ROWS = {
     "no prompt": Row("wan", NO_TEXTS, refused="prompt=: none given"),
     "prompt twice": Row("wan", PROMPT_TWICE, refused="prompt_embeds=: stands for prompt="),
     "a number": Row("wan", {"prompt": 5}, refused="prompt= int: must be a text or a list of texts"),
-    "three negatives": Row("wan", {**TWO, **THREE}, refused=r"prompt= \(2\): there are 3 prompts"),
+    "three negatives": Row("wan", {**TWO, **THREE}, refused=r"prompt= \(2\): negative_prompt= has 3"),
     "three seeds": Row("wan", {"generator": generators(1, 2, 3)}, refused="there are 1 videos; give one"),
     "no such tensor": Row("wan", {**REPLACED, TENSORS: ["noise"]}, refused="must be among latents"),
     "no such argument": Row("wan", {"num_inference_step": 3}, refused="nearest num_inference_steps="),

@@ -3,12 +3,13 @@
 import copy
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 import videogen
-from videogen.errors import InputError
+from videogen.errors import CheckpointError, InputError
 from videogen.models.wan.transformer import WanDiT
 from videogen.pipelines.text_to_video import TextToVideoPipeline
 from videogen.pipelines.wan22_a14b import Wan22A14BPipeline
@@ -78,11 +79,41 @@ def test_without_a_vae_latents_are_made_from_latents(pipeline):
             {"prompt_embeds": torch.zeros(1, 5, 3)},
             r"prompt_embeds= \[1, 5, 3\]: must be \[prompts, rows, 32\]",
         ),
+        (
+            [],
+            {"prompt_embeds": torch.zeros(5, 32)},
+            r"prompt_embeds= \[5, 32\]: must be \[prompts, rows, width\]",
+        ),
     ],
 )
 def test_arguments_that_are_something_else_here(pipeline, given, arguments, message):
     with pytest.raises(InputError, match=message):
         pipeline(*given, **SIZE, **arguments)
+
+
+def test_what_is_no_transformer_is_refused(pipeline):
+    with pytest.raises(InputError, match="transformer= Linear: TextToVideoPipeline takes a WanDiT"):
+        TextToVideoPipeline(**{**pipeline.components, "transformer": torch.nn.Linear(1, 1)})
+    with pytest.raises(InputError, match=r"transformer: is None; set pipe.transformer"):
+        make(TextToVideoPipeline(**{**pipeline.components, "transformer": None}))
+    with pytest.raises(CheckpointError, match=r"nowhere\.safetensors: no such file"):
+        WanDiT.from_single_file("nowhere.safetensors")
+
+
+def test_a_list_without_an_image_is_none():
+    pipe = videogen.load("reference_to_video", "tiny", dtype=torch.float32, device="cpu")
+    with pytest.raises(InputError, match="ref_imgs=: none given"):
+        make(pipe, ref_imgs=[])
+
+
+def test_an_image_may_be_an_array():
+    pipe = videogen.load("image_to_video", "tiny", dtype=torch.float32, device="cpu")
+    picture = Image.new("RGB", (48, 32), "red")
+    assert torch.equal(make(pipe, image=np.asarray(picture)), make(pipe, image=picture))
+    with pytest.raises(
+        InputError, match=r"input_image= ndarray: must be PIL images or uint8 arrays \[H, W, 3\]"
+    ):
+        make(pipe, image=np.zeros((32, 48, 3)))
 
 
 def test_diffusers_first_argument_is_told_its_name():

@@ -71,6 +71,7 @@ def test_fuse_and_unfuse_give_the_old_bits(tiny_pipeline, tmp_path):
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["DoRA", "a pair of parameters"])
 def test_after_compiling(tiny_pipeline, tmp_path, kind):
     """The compiled forward sees what is loaded after it was compiled, and what is unloaded."""

@@ -147,6 +147,18 @@ def test_our_names_replace_none_of_diffusers():
     assert diffusers.WanPipeline.__module__.startswith("diffusers.")
 
 
+def test_hunyuan_encodes_prompts_of_different_lengths():
+    ours = videogen.load("hunyuan_image_to_video", "tiny", dtype=torch.float32, device="cpu")
+    prompts = ["a cat", "a cat that walks on a wall"]
+    rows, summaries, mask = ours.encode_prompt(IMAGE, prompts)
+    assert mask.sum(1).tolist() == [int(mask[0].sum()), rows.shape[1]] != [rows.shape[1]] * 2
+    encoded = {"prompt_embeds": rows, "pooled_prompt_embeds": summaries, "prompt_attention_mask": mask}
+    given = {**SIZE, "image": IMAGE, "output_type": "latent"}
+    seeds = [torch.Generator().manual_seed(1) for _ in range(4)]
+    found = ours(**given, **encoded, generator=seeds[:2]).frames
+    assert torch.equal(found, ours(prompts, **given, generator=seeds[2:]).frames)
+
+
 def test_hunyuan_in_diffusers_names():
     """With ``true_cfg_scale``, which only diffusers has, ``guidance_scale`` is the distilled one."""
     ours = load("hunyuan_image_to_video")

@@ -38,6 +38,22 @@ def test_what_does(values):
     option_rules.check(OPTIONS.replace(**values))
 
 
+@pytest.mark.parametrize(
+    ("given", "left"),
+    [
+        ({}, ["offload", "low_vram"]),
+        ({"offload": True}, ["low_vram"]),
+        ({"low_vram": True}, []),
+        ({"quantize": "int8"}, ["offload"]),
+        ({"use_usp": True}, ["offload"]),
+        ({"float8_matmul": True}, []),
+    ],
+)
+def test_what_may_be_added(given, left):
+    options = OPTIONS.replace(**given)
+    assert [name for name in ("offload", "low_vram") if option_rules.may_be_added(name, options)] == left
+
+
 @pytest.mark.parametrize("name", option_rules.PACKAGES)
 def test_a_kernel_that_is_not_installed(monkeypatch, name):
     monkeypatch.setattr(option_rules, "find_spec", lambda module: None)

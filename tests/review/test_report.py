@@ -164,12 +164,12 @@ def test_the_table(folder):
 def test_an_earlier_report_is_replaced_and_nothing_else(folder):
     page = folder / "report.html"
     for _ in range(2):
-        report.check_report(page, overwrite=False)
+        report.check_report("--report", page, overwrite=False)
         report.write_report(find_all("--report", str(folder)), page, title="")
     (folder / "results.csv").write_text("mine")
     with pytest.raises(InputError, match=r"results.csv: exists, and is no earlier report; add --overwrite"):
-        report.check_report(page, overwrite=False)
-    report.check_report(page, overwrite=True)
+        report.check_report("--report", page, overwrite=False)
+    report.check_report("--report", page, overwrite=True)
 
 
 @pytest.mark.skipif(BROWSER is None, reason="needs chromium")

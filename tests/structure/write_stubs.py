@@ -21,7 +21,7 @@ from videogen.pipelines.signature import KINDS
 from videogen.tasks import option_types
 from videogen.tasks.option import Option
 from videogen.tasks.options import FLAG_NAMES, OPTIONS, Options
-from videogen.tasks.table import ROWS, TASKS, VARIANTS, users_of
+from videogen.tasks.table import INPUTS, ROWS, TASKS, VARIANTS, users_of
 
 HEAD = '"""{about}; written by ``python -m tests.structure.write_stubs``."""\n\n'
 SIGNED = ("task_type", "model_id", "prompt")  # arguments of generate itself
@@ -88,9 +88,7 @@ def short(annotation: str) -> str:
 
 def given_for(option: Option) -> str:
     """Return the type of what a Python caller may give for an option, but for None."""
-    inputs = {name: files for row in TASKS.values() for name, files in row.inputs.items()}
-    if option.name in inputs:
-        files = inputs[option.name]
+    if (files := INPUTS.get(option.name)) is not None:
         kind = short(inspect.formatannotation(KINDS[files.kind]))
         one = " | ".join(dict.fromkeys([*FILE.split(" | "), *kind.split(" | ")]))
         return f"{one} | Sequence[{one}]" if files.most > 1 else one

@@ -12,30 +12,12 @@ from videogen.planning.origins import Origin
 from videogen.planning.request import Item
 from videogen.results import bundle
 from videogen.results.formatting import format_bytes
-from videogen.results.output_paths import check_writable
 from videogen.tasks.options import RunSettings, merge
-from videogen.tasks.table import TASKS
+from videogen.tasks.table import INPUTS
 
 logger = logging.getLogger(__name__)
 
 FLAG = "--from_metadata"
-INPUTS = sorted({name for task in TASKS.values() for name in task.inputs})
-
-
-def check_target(settings: RunSettings) -> None:
-    """Refuse a --bundle that could not be written at the end.
-
-    Raises:
-        InputError: its suffix, what is there, or its folder.
-    """
-    if settings.bundle is None:
-        return
-    target = Path(settings.bundle).expanduser()
-    if target.suffix.lower() != ".zip":
-        raise InputError("--bundle", target, "must end in .zip", f"try {target.with_suffix('.zip')}")
-    if target.is_dir() or (target.exists() and not (settings.overwrite or settings.resume)):
-        raise InputError("--bundle", target, "exists already", "add --overwrite, or choose another name")
-    check_writable("--bundle", target.parent)
 
 
 def write(settings: RunSettings, outcomes: Sequence[Outcome]) -> None:

@@ -18,7 +18,7 @@ from videogen.planning.request import Item, check_runtime, labelled
 from videogen.prompts.chat_models import FoundModel
 from videogen.prompts.roles import find_prompt_writers
 from videogen.results.appending import append
-from videogen.results.output_paths import check_writable
+from videogen.results.output_paths import check_file
 from videogen.results.progress import Reporter
 from videogen.tasks.list_options import WHOLE
 from videogen.tasks.options import OPTIONS, Options, RunSettings, defaults, merge
@@ -89,8 +89,7 @@ def caption_list(asked: Asked, workdir: Path, reporter: Reporter) -> Iterator[st
     with reporter.stage("prompt", "captions", total=len(waiting), unit="video") as advance:
         said = write_captions(options, videos, role) if videos else ()
         for item, facts in zip(waiting, said, strict=True):
-            failed = isinstance(facts, VideoGenError)
-            if isinstance(facts, VideoGenError):
+            if failed := isinstance(facts, VideoGenError):
                 logger.error("%s: %s", item.label, one_line(facts))
             else:
                 row = _row(columns, facts | {VIDEO: item.values[VIDEO]})
@@ -130,11 +129,8 @@ def _table_path(output: object, settings: RunSettings) -> Path:
     if output is None:
         raise InputError("--caption_only", None, "writes a table with --jobs", "add --output captions.csv")
     path = Path(str(output)).expanduser()
-    if path.suffix.lower() != ".csv":
-        raise InputError("--output", path, "captions go to a .csv", f"try {path.with_suffix('.csv')}")
-    if path.is_dir() or (path.exists() and not (settings.resume or settings.overwrite)):
-        raise InputError("--output", path, "exists already", "add --resume or --overwrite")
-    check_writable("--output", path.parent)
+    may_replace, fix = settings.resume or settings.overwrite, "add --resume or --overwrite"
+    check_file("--output", path, [".csv"], may_replace=may_replace, fix=fix)
     return path
 
 

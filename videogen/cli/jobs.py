@@ -18,8 +18,9 @@ from videogen.files import parse_json
 from videogen.planning.option_mapping import from_mapping, named
 from videogen.planning.origins import Origin
 from videogen.planning.request import Item, labelled
+from videogen.tasks.hints import option_named
 from videogen.tasks.option_types import guidance, paths, prompts, seeds
-from videogen.tasks.options import FLAG_NAMES, OPTIONS, Option, merge
+from videogen.tasks.options import OPTIONS, Option, merge
 from videogen.tasks.table import find, variant
 
 logger = logging.getLogger(__name__)
@@ -121,11 +122,7 @@ def _names_columns(line: str) -> bool:
     """Return whether a line is the first of a table: names of options, or words with 'prompt' among them."""
     columns = [cell.strip().strip('"') for cell in re.split(r"[,;\t]", line)]
     is_wordy = all(re.fullmatch(r"[\w-]+", column) for column in columns)
-    return (len(columns) > 1 and all(map(_option_of, columns))) or (is_wordy and "prompt" in columns)
-
-
-def _option_of(column: str) -> str | None:
-    return FLAG_NAMES.get(column.lstrip("-").replace("-", "_"))
+    return (len(columns) > 1 and all(map(option_named, columns))) or (is_wordy and "prompt" in columns)
 
 
 def _single_lines(lines: Iterable[str]) -> Iterator[Entry | InputError]:
@@ -241,16 +238,16 @@ def _rows(file: str, lines: Iterable[str]) -> Iterator[tuple[int, list[str] | In
     lines, header = _peek(lines)
     tabs = file.lower().endswith(".tsv") or ("\t" in header and "," not in header)
     delimiter = "\t" if tabs else ";" if ";" in header and "," not in header else ","
-    of_row: list[str] = []
+    row_lines: list[str] = []
 
-    def taken() -> Iterator[str]:
+    def recorded() -> Iterator[str]:
         for line in lines:
-            of_row.append(line)
+            row_lines.append(line)
             yield line
 
-    reader = csv.reader(taken(), delimiter=delimiter, strict=True)
+    reader = csv.reader(recorded(), delimiter=delimiter, strict=True)
     while True:
-        of_row.clear()
+        row_lines.clear()
         number = reader.line_num + 1
         try:
             cells = next(reader, None)
@@ -260,12 +257,12 @@ def _rows(file: str, lines: Iterable[str]) -> Iterator[tuple[int, list[str] | In
             continue
         if cells is None:
             return
-        if any(cell.strip() for cell in cells) and not of_row[0].startswith("#"):
+        if any(cell.strip() for cell in cells) and not row_lines[0].startswith("#"):
             yield number, cells
 
 
 def _check_columns(columns: Sequence[str], source: str, base: Mapping[str, object]) -> None:
-    known = [name for column in columns if (name := _option_of(column))]
+    known = [name for column in columns if (name := option_named(column))]
     if not known:
         fix = "write a first line such as prompt,seed,output"
         raise InputError(source, ",".join(columns), "names no column", fix)

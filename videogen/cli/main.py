@@ -13,7 +13,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from videogen import __version__, distributed
 from videogen.cli import bundles, own_folders
@@ -46,7 +46,7 @@ from videogen.planning.local_devices import check_device_exists
 from videogen.planning.plan import Outline
 from videogen.planning.request import Item, make_plans
 from videogen.results.output_locks import OutputLocks
-from videogen.results.output_paths import OverwritePolicy
+from videogen.results.output_paths import OverwritePolicy, check_file
 from videogen.results.progress import Message, Reporter, RunFailed
 from videogen.results.sidecar import changed_inputs
 from videogen.tasks.list_options import WHOLE
@@ -220,8 +220,10 @@ def _generate(asked: Asked, workdir: Path, reporter: Reporter) -> int:
         say([caption(asked, workdir, dry_run=settings.dry_run)])
         return 0
     policy = OverwritePolicy(overwrite=settings.overwrite, resume=settings.resume)
-    bundles.check_target(settings)
     ray_queue.check(settings)
+    if settings.bundle is not None:
+        target = Path(settings.bundle).expanduser()
+        check_file("--bundle", target, [".zip"], may_replace=settings.overwrite or settings.resume)
     if settings.jobs == STDIN:
         if settings.shard is not None:
             what = "lines that come one by one have no shares"
@@ -251,13 +253,8 @@ def _carry_out(plans: list[Outline], settings: RunSettings, reporter: Reporter, 
         return 0
     if settings.ray:
         return _say_outcomes(ray_queue.run(plans, settings, reporter, locks), settings, reporter)
-    outcomes = make_videos(
-        plans,
-        reporter,
-        resume=settings.resume,
-        retry=settings.retry,
-        keep_order=settings.keep_order,
-    )
+    resume, retry, in_order = settings.resume, settings.retry, settings.keep_order
+    outcomes = make_videos(plans, reporter, resume=resume, retry=retry, keep_order=in_order)
     return _say_outcomes(outcomes, settings, reporter)
 
 
@@ -293,10 +290,13 @@ def _stream(asked: Asked, policy: OverwritePolicy, workdir: Path, reporter: Repo
     with reporter.stage("libraries"):
         from videogen.engine.queue import run_stream  # noqa: PLC0415 - torch, diffusers, transformers
 
-    several_gpus = bool(asked.values.get("use_usp"))
-    outlines = (plan for plans in planned() for plan in plans)
-    how: dict[str, Any] = {"resume": settings.resume, "retry": settings.retry}
-    outcomes = run_stream(outlines, several_gpus=several_gpus, reporter=reporter, **how)
+    outcomes = run_stream(
+        (plan for plans in planned() for plan in plans),
+        several_gpus=bool(asked.values.get("use_usp")),
+        resume=settings.resume,
+        retry=settings.retry,
+        reporter=reporter,
+    )
     return _say_outcomes(outcomes, settings, reporter)
 
 

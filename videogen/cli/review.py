@@ -23,9 +23,6 @@ def review_of(asked: Asked) -> list[str] | None:
     given = {name: value for name, value in vars(asked.settings).items() if value != OPTIONS[name].default}
     command = next((name for name in COMMANDS if name in given), None)
     if command is None:
-        for name in ("rows", "columns"):
-            if name in given:
-                raise InputError(f"--{name}", given[name], "arranges a sheet", "add --sheet DIR")
         return None
     answer, used = COMMANDS[command]
     given |= asked.values
@@ -93,7 +90,7 @@ def _report(settings: RunSettings, output: Path | None) -> list[str]:
     assert settings.report is not None
     results = find_all("--report", settings.report)
     page = output or Path(settings.report).expanduser() / "report.html"
-    check_report(page, overwrite=settings.overwrite)
+    check_report("--output" if output else "--report", page, overwrite=settings.overwrite)
     if settings.dry_run:
         return [str(page)]
     written = write_report(results, page, title=page.parent.resolve().name)

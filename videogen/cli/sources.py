@@ -16,7 +16,7 @@ from videogen.planning.origins import Origin
 from videogen.results import sidecar
 from videogen.tasks.option_types import prompts
 from videogen.tasks.options import OPTIONS, RunSettings, merge
-from videogen.tasks.table import TASKS
+from videogen.tasks.table import INPUTS, TASKS
 
 LARGEST_YAML = 500_000  # bytes; PyYAML takes up to five seconds for them
 MAX_NODES = 100_000  # of a YAML file, with every alias written out
@@ -48,8 +48,8 @@ def gather(given: Mapping[str, object]) -> Asked:
     stronger = merge(config, given)
     option_rules.check_combination({k: v for k, v in stronger.items() if OPTIONS[k].about_run})
     settings, source = RunSettings.of(stronger), RunSettings.of(given).from_metadata
-    of_one = source if not names_bundle(settings) else None
-    earlier, ignored = from_metadata(of_one, stronger) if of_one else ({}, [])
+    is_one_result = source is not None and not names_bundle(settings)
+    earlier, ignored = from_metadata(str(source), stronger) if is_one_result else ({}, [])
     values = merge(earlier, stronger)
     taken = {name: value for name, value in earlier.items() if name not in stronger and name in values}
     if settings.dry_run:
@@ -79,10 +79,9 @@ def names_bundle(settings: RunSettings) -> bool:
 
 def urls(values: Mapping[str, object]) -> Iterator[tuple[str, str]]:
     """Yield the URLs of inputs among values, each with the name of its option."""
-    inputs = {name for task in TASKS.values() for name in task.inputs}
     for name, given in values.items():
         items = given if isinstance(given, tuple) else (given,)
-        items = items if name in inputs else ()
+        items = items if name in INPUTS else ()
         yield from ((name, str(item)) for item in items if "://" in str(item))
 
 

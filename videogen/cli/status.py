@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from videogen.cli.sources import Asked
 from videogen.errors import InputError
 from videogen.files import Record, TextError, parse_json, read_text, write_json
 from videogen.results import progress
-from videogen.results.output_paths import check_writable
+from videogen.results.output_paths import check_file
 from videogen.results.progress import Report, Reporter
 
 logger = logging.getLogger(__name__)
@@ -26,12 +26,6 @@ logger = logging.getLogger(__name__)
 EVERY = 2.0  # seconds
 SUFFIX = ".status.json"
 KIND = "videogen run"  # what tells a status file from other JSON
-OF_VIDEO = ("stage", "about", "step", "steps", "seconds_per_step")
-FIRST: Record = {
-    **{"kind": KIND, "index": 0, "made": 0, "failed": 0, "segment": 0, "segments": 0},
-    **dict.fromkeys(("videos", "mine", "seed", "output", "preview", *OF_VIDEO, "last_error", "exit_code")),
-    "finished": False,
-}
 MILESTONES = (
     progress.RunStarted,
     progress.VideoStarted,
@@ -43,80 +37,109 @@ MILESTONES = (
 )
 
 
+@dataclass(kw_only=True, slots=True)
+class RunFacts:
+    """What the file says of the run."""
+
+    kind: str = KIND
+    pid: int = field(default_factory=os.getpid)
+    started: str = field(default_factory=lambda: _moment(time.time()))
+    index: int = 0
+    videos: int | None = None
+    mine: int | None = None
+    made: int = 0
+    failed: int = 0
+    segment: int = 0
+    segments: int = 0
+    last_error: str | None = None
+    finished: bool = False
+    exit_code: int | None = None
+
+
+@dataclass(kw_only=True, slots=True)
+class VideoFacts:
+    """What the file says of the video in work."""
+
+    seed: int | None = None
+    output: str | None = None
+    preview: str | None = None
+    stage: str | None = None
+    about: str | None = None
+    step: int | None = None
+    steps: int | None = None
+    seconds_per_step: float | None = None
+
+
 @dataclass
 class RunStatus:
-    """How far a run is, kept up to date by its events."""
+    """How far a run is, kept up to date by its events; times are seconds since 1970."""
 
-    facts: Record = field(
-        default_factory=lambda: {**FIRST, "pid": os.getpid(), "started": _moment(time.time())}
-    )
+    run: RunFacts = field(default_factory=RunFacts)
+    video: VideoFacts = field(default_factory=VideoFacts)
     segment_seconds: float = 0.0  # of the last denoising loop
     stage_began: float = 0.0
     video_began: float = 0.0
-    video_ends: float | None = None  # times are seconds since 1970
+    video_ends: float | None = None
     durations: list[float] = field(default_factory=list)
     is_making: bool = False
 
     def take(self, report: Report) -> None:
         """Take in what an event says."""
-        facts, now = self.facts, report.time
-        facts |= {"index": report.index, "segment": report.segment, "segments": report.segments}
+        run, video, now = self.run, self.video, report.time
+        run.index, run.segment, run.segments = report.index, report.segment, report.segments
         match report.event:
             case progress.RunStarted(videos=videos, mine=mine):
-                facts |= {"videos": videos, "mine": videos if mine is None else mine}
-            case progress.VideoStarted() as event:
+                run.videos, run.mine = videos, mine
+            case progress.VideoStarted(seed=seed, output=output):
+                self.video = VideoFacts(seed=seed, output=output)
                 self.video_began, self.video_ends, self.is_making = now, None, True
-                facts |= {"seed": event.seed, "output": event.output, "preview": None}
-                facts |= dict.fromkeys(OF_VIDEO)
             case progress.StageStarted(stage=stage, about=about):
-                self.stage_began = now
-                facts |= {"stage": stage, "about": about}
+                self.stage_began, video.stage, video.about = now, stage, about
             case progress.Progress() as event:
                 self._progress(event, now, report.segments - report.segment if report.segment else 0)
             case progress.PreviewWritten(path=path):
-                facts["preview"] = path
+                video.preview = path
             case progress.Saved() | progress.Skipped() | progress.Failed() as event:
                 self._video_ended(event, now)
             case progress.Message(level="error", message=message):
-                facts["last_error"] = message
+                run.last_error = message
             case progress.RunFinished(failed=failed):
-                facts |= {"finished": True, "exit_code": int(failed > 0)}
+                run.finished, run.exit_code = True, int(failed > 0)
             case progress.RunFailed(exit_code=code, message=message):
-                facts |= {"finished": True, "exit_code": code, "last_error": message}
+                run.finished, run.exit_code, run.last_error = True, code, message
 
     def _progress(self, event: progress.Progress, now: float, segments_after: int) -> None:
         if event.stage == "denoise":
             took = now - self.stage_began
-            self.facts |= {"step": event.done, "steps": event.total}
-            self.facts["seconds_per_step"] = round(took / max(1, event.done), 3)
+            self.video.step, self.video.steps = event.done, event.total
+            self.video.seconds_per_step = round(took / max(1, event.done), 3)
             self.segment_seconds = took + (event.seconds_left or 0.0)
         if event.stage in ("denoise", "decode") and event.seconds_left is not None:
             self.video_ends = now + event.seconds_left + segments_after * self.segment_seconds
 
     def _video_ended(self, event: progress.Saved | progress.Skipped | progress.Failed, now: float) -> None:
-        facts = self.facts
-        facts["made"] += 1
+        self.run.made += 1
         self.video_ends, self.is_making = now, False
         if isinstance(event, progress.Failed):
-            facts |= {"failed": facts["failed"] + 1, "last_error": event.message}
+            self.run.failed += 1
+            self.run.last_error = event.message
         elif isinstance(event, progress.Saved):
             self.durations.append(now - self.video_began)
-            facts |= {"output": event.path, "preview": None}
+            self.video.output, self.video.preview = event.path, None
 
     def seconds_left(self, now: float) -> dict[str, float | None]:
         """Return the seconds that the video in work and the whole run still take, as far as is known."""
         if self.video_ends is None:
             return {"seconds_left": None, "seconds_left_all": None}
-        video, mine = max(0.0, self.video_ends - now), self.facts["mine"]
+        video, mine = max(0.0, self.video_ends - now), self.run.mine
         known = self.durations or [self.video_ends - self.video_began]
-        after = 0 if mine is None else max(0, mine - self.facts["made"] - self.is_making)
+        after = 0 if mine is None else max(0, mine - self.run.made - self.is_making)
         whole = None if mine is None else round(video + after * sum(known) / len(known), 1)
-        return {"seconds_left": round(video, 1), "seconds_left_all": 0.0 if self.facts["finished"] else whole}
+        return {"seconds_left": round(video, 1), "seconds_left_all": 0.0 if self.run.finished else whole}
 
-    def record(self) -> Record:
-        """Return it as it is now, as the file has it."""
-        now = time.time()
-        return {**self.facts, "updated": _moment(now), **self.seconds_left(now), "memory": memory_now()}
+    def record(self, now: float) -> Record:
+        """Return what the file says at a time, but for what is of this moment alone."""
+        return {**asdict(self.run), **asdict(self.video), **self.seconds_left(now)}
 
 
 @dataclass
@@ -169,7 +192,9 @@ class StatusFile:
         self.written = time.monotonic()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(self.path, self.status.record())
+            now = time.time()
+            record = {**self.status.record(now), "updated": _moment(now), "memory": memory_now()}
+            write_json(self.path, record)
         except OSError as error:
             if not self.has_warned:
                 self.has_warned = True
@@ -201,7 +226,7 @@ def write_status(asked: Asked, reporter: Reporter) -> Iterator[None]:
 
 def _path(asked: Asked) -> Path | None:
     """Return the file: the one that is named, or for a list of jobs one beside the outputs."""
-    settings, flag = asked.settings, "--status"
+    settings = asked.settings
     if settings.status is None:
         if settings.jobs is None:
             return None
@@ -209,11 +234,14 @@ def _path(asked: Asked) -> Path | None:
         own = "" if shard is None else f".{shard.index}_of_{shard.count}"  # each share has a file of its own
         return path.with_name(f"{path.name.removesuffix(SUFFIX)}{own}{SUFFIX}")
     path = Path(settings.status).expanduser()
-    if path.suffix != ".json":
-        raise InputError(flag, settings.status, "must end in .json", f"try {path.with_suffix('.json')}")
+    check_file("--status", path, [".json"], may_replace=True)
+    output = Path(str(asked.values.get("output") or "")).expanduser()
+    if output.name and output.with_suffix(".json") == path:
+        fix = f"try {path.with_suffix(SUFFIX)}"
+        raise InputError("--status", path, "is the name of the video's record", fix)
     if path.exists() and not _is_status(path):
-        raise InputError(flag, path, "is there, and is no status of an earlier run", "choose another name")
-    check_writable(flag, path.parent)
+        what = "is there, and is no status of an earlier run"
+        raise InputError("--status", path, what, "choose another name")
     return path
 
 

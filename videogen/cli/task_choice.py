@@ -7,10 +7,8 @@ from videogen.checkpoints import resolve
 from videogen.checkpoints.resolve import HUB_ID, known_ids_like
 from videogen.cli.published import TASK_NAMES, UNSUPPORTED_TASKS
 from videogen.errors import CheckpointError, InputError
-from videogen.tasks.table import ROWS, TASKS, VARIANTS, variant
+from videogen.tasks.table import INPUTS, ROWS, TASKS, VARIANTS, variant
 from videogen.tasks.task_spec import TaskSpec
-
-INPUTS = tuple(dict.fromkeys(name for row in ROWS for name in row.inputs))
 
 
 def with_task(values: Mapping[str, object]) -> dict[str, object]:
@@ -72,10 +70,7 @@ def _only_task(values: Mapping[str, object], model: str) -> str | None:
 def _takes(task: str, values: Mapping[str, object]) -> bool:
     """Return whether a task takes the inputs given, and has all that it needs."""
     given = {name for name in INPUTS if values.get(name)}
-    return any(
-        {name for name, files in row.inputs.items() if files.fewest} <= given <= set(row.inputs)
-        for row in VARIANTS[task]
-    )
+    return any(row.is_made_of(given) for row in VARIANTS[task])
 
 
 def _reads(model: str, revision: object, task: TaskSpec) -> bool:

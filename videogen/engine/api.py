@@ -5,12 +5,12 @@ is made.
 """
 
 import logging
-import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Self, Unpack
 
 from videogen import files
@@ -30,7 +30,7 @@ from videogen.results.output_paths import OverwritePolicy
 from videogen.results.progress import Report, Reporter, ignore
 from videogen.results.result import Result
 from videogen.tasks.options import OPTIONS
-from videogen.tasks.table import TASKS
+from videogen.tasks.table import INPUTS, TASKS
 
 if TYPE_CHECKING:
     from videogen.engine.queue import Queue
@@ -38,13 +38,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-VIDEO_INPUTS = {
-    name for task in TASKS.values() for name, files in task.inputs.items() if files.kind == "video"
-}
+VIDEO_INPUTS = {name for name, files in INPUTS.items() if files.kind == "video"}
 CALL = "videogen"  # what messages name as the place of an option
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, repr=False)
 class DryRun:
     """What a call would make: ``videos`` as --dry_run --json has them, as text for people."""
 
@@ -53,6 +51,8 @@ class DryRun:
 
     def __str__(self) -> str:
         return self.text
+
+    __repr__ = __str__
 
 
 def plan(
@@ -69,7 +69,7 @@ def plan(
         prompt: what the video shows.
         model: a folder, a hub id, or 'tiny'; None is the published default.
         options: those of the command line (docs/options.md). Paths may be strings or Paths; images and videos
-            may also be in memory: PIL images, or arrays uint8 [F, H, W, 3].
+            may also be in memory: PIL images, or arrays uint8, [H, W, 3] and [F, H, W, 3].
 
     Raises:
         InputError, CheckpointError: the first thing that will not work.
@@ -103,6 +103,10 @@ def generate(
         InputError, CheckpointError: before anything is made.
         OutOfMemoryError, OutputError: nothing is left under the final names.
     """
+    if not callable(on_event):
+        raise InputError("on_event=", on_event, "must be a function of a report", "for example print")
+    if queue is not None and not hasattr(queue, "reporter"):
+        raise InputError("queue=", queue, "must be a videogen.Queue", "give videogen.Queue()")
     policy = OverwritePolicy(overwrite=overwrite, resume=resume)
     with _planned(task, prompt, model, options, policy) as outlines:
         if len(outlines) > 1:
@@ -151,7 +155,7 @@ class Stream:
 
     def __init__(self, work: Callable[[Reporter], Iterator[Result]]) -> None:
         self.results: list[Result] = []
-        self._reports: queue.SimpleQueue[Report | None] = queue.SimpleQueue()
+        self._reports: SimpleQueue[Report | None] = SimpleQueue()
         self._reporter = Reporter(self._reports.put)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, args=(work,), name="videogen", daemon=True)
@@ -249,6 +253,9 @@ def _planned(
     """Yield the plans of a call; what they need is there as long as the block lasts."""
     given = {"task_type": task, "prompt": prompt, "model_id": model, **options}
     with files.work_folder() as folder, OutputLocks() as locks:
+        for name, takes in (TASKS[task].inputs if task in TASKS else {}).items():
+            if takes.kind != "video" and isinstance(value := given.get(name), list | tuple):
+                takes.check(f"{name}=", task, len(value))
         plain = {name: _plain(name, value, folder) for name, value in given.items() if value is not None}
         for name in plain:
             if name in OPTIONS and OPTIONS[name].about_run:
@@ -269,9 +276,11 @@ def _plain(name: str, value: object, folder: Path) -> object:
         return value
     if getattr(value, "shape", None) == ():  # a number of numpy or torch
         return getattr(value, "item")()  # noqa: B009 - of what is only known by its shape
-    if hasattr(value, "save"):  # a PIL image
+    if hasattr(value, "save") or (getattr(value, "ndim", 0) == 3 and name not in VIDEO_INPUTS):  # an image
+        from videogen.media.frames import as_picture  # noqa: PLC0415 - this module is loaded at start-up
+
         path = folder / f"{name}.png"
-        value.save(path)
+        as_picture(name, value).save(path)
         return str(path)
     several = isinstance(value, list | tuple)
     if hasattr(value, "shape") or (several and name in VIDEO_INPUTS):
@@ -288,5 +297,5 @@ def _as_video_file(name: str, frames: object, folder: Path) -> str:
     from videogen.media.frames import as_video  # noqa: PLC0415
 
     path = folder / f"{name}.npy"
-    np.save(path, np.stack(list(as_video(f"{name}=", frames).frames())))
+    np.save(path, np.stack(list(as_video(name, frames).frames())))
     return str(path)

@@ -25,6 +25,7 @@ from videogen.checkpoints.resolve import (
 )
 from videogen.checkpoints.stored_tensors import component_shapes
 from videogen.checkpoints.weight_files import weight_files
+from videogen.engine.third_party import quiet_imports
 from videogen.errors import CheckpointError, InputError, first_line
 from videogen.models.components import ComponentPlan, plan_component
 from videogen.models.loader_options import dtype_of
@@ -90,7 +91,9 @@ def load(
     enable_fused_kernels(place, dtype)
     pipeline = load_pipeline(
         variant(spec.name, checkpoint.family), checkpoint, dtype, place, components=components or {}
-    ).to(place)
+    )
+    if place.type != "cpu":  # there all is on it already, and diffusers would warn of CLIP's float16
+        pipeline.to(place)
     if pipeline.vae is not None:
         prepare_vae(pipeline.vae, place, torch.float32)
     return pipeline
@@ -119,7 +122,8 @@ def load_pipeline(
     arch_file = checkpoint.folder / "tiny_arch.json"
     arch = read_json(arch_file) if arch_file.is_file() else {}
     module, _, class_name = spec.pipeline.partition(":")
-    pipeline_class: type[VideoPipeline] = getattr(import_module(module), class_name)
+    with quiet_imports():
+        pipeline_class: type[VideoPipeline] = getattr(import_module(module), class_name)
     encoders = pipeline_class.encoder_names()
     # All that can be wrong with the files is found out before the first weight is read.
     component_plans = {

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from videogen.errors import OutOfMemoryError, is_out_of_memory
+from videogen.planning.option_rules import may_be_added
 from videogen.planning.plan import Outline, Plan
 from videogen.results.formatting import format_bytes
 from videogen.runtime import device as devices
@@ -45,14 +46,9 @@ def memory_suggestions(plan: Outline, *, on_gpu: bool) -> str:
 
 def suggestions(plan: Outline) -> list[Suggestion]:
     """Return the options that would make a plan fit in less memory of a GPU."""
-    need, options = plan.facts.memory, plan.options
-    float8 = options.float8_matmul
-    other = float8 or options.use_usp  # which --low_vram does not go with
-    ways = (
-        ("offload", not (options.offload or options.low_vram or float8), need.peak(offload=True)),
-        ("low_vram", not (options.low_vram or other), need.peak(low_vram=True)),
-    )
-    return [Suggestion(option=name, size=size) for name, useful, size in ways if useful]
+    peak, options = plan.facts.memory.peak, plan.options
+    sizes = {"offload": peak(offload=True), "low_vram": peak(low_vram=True)}
+    return [Suggestion(option=name, size=sizes[name]) for name in sizes if may_be_added(name, options)]
 
 
 def smaller_plan(plan: Plan, option: str, *, why: str) -> Plan:

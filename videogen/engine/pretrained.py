@@ -1,6 +1,7 @@
 """``from_pretrained`` of the pipeline classes: diffusers' arguments, for every kind of model folder."""
 
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -47,10 +48,11 @@ def open_pretrained(
     access = {name: options.pop(name) for name in HUB if name in options}
     dtypes = _dtypes(dtype, components)
     saved = _saved_as(Path(source), pipeline_class)
-    spread = {"max_memory"} if saved and device_map == "balanced" else ()
+    balanced = saved and device_map == "balanced"
+    spread = ["max_memory"] if balanced else []
     known = [*SAVED_ONLY, *spread, *HUB, *components, "torch_dtype", "device", "device_map", "revision"]
     options = check_options("from_pretrained", options, known)
-    if saved and device_map == "balanced":
+    if balanced:
         return _open_saved(pipeline_class, source, dtypes, device_map=device_map, **options, **given)
     place = one_device(device_map) or str(device)
     if saved:
@@ -97,11 +99,9 @@ def _open_saved(
     if pipeline.vae is not None:
         prepare_vae(pipeline.vae, pipeline.vae.device, pipeline.vae.dtype)
     for row in rows_of(pipeline_class):
-        try:
+        with suppress(VideoGenError):  # a row of other models
             pipeline.loaded_from(inspect(Path(folder), row, name=Path(folder).resolve().name), row)
-        except VideoGenError:
-            continue
-        break
+            break
     return pipeline
 
 

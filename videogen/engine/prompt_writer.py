@@ -87,24 +87,20 @@ def write_prompts(
     """
     prompt_writers = prompt_writers or PromptWriters()
     wanted = [plan for plan in plans if not plan.written and plan.prompt_writers]
-    written: dict[int, dict[str, object]] = {plan.index: {} for plan in wanted}
+    written: dict[int, Facts] = {plan.index: {} for plan in wanted}
     errors: dict[int, VideoGenError] = {}
-    cache: dict[tuple, dict[str, object]] = {}
+    cache: dict[tuple, Facts] = {}
     for role, write in (("captioner", _caption), ("describer", _describe), ("enhancer", _prompt)):
         for mine in _group_by_model(role, [plan for plan in wanted if role in plan.prompt_writers]):
             with prompt_writers.model(mine[0].prompt_writers[role], mine[0].options) as model:
-                for plan in mine:
-                    try:
-                        if plan.index not in errors:
-                            # Plans that differ only in the seed share a prompt.
-                            models = (found.name for found in plan.prompt_writers.values())
-                            key = (role, *models, _prompt_key(plan))
-                            cache[key] = cache.get(key) or write(plan, written[plan.index], model)
-                            written[plan.index] = cache[key]
-                    except (CheckpointError, OutOfMemoryError):
-                        raise
-                    except VideoGenError as error:
-                        errors[plan.index] = error
+                for plan in (plan for plan in mine if plan.index not in errors):
+                    # Plans that differ only in the seed share a prompt.
+                    key = (role, *(found.name for found in plan.prompt_writers.values()), _prompt_key(plan))
+                    said = cache.get(key) or _or_error(partial(write, plan, written[plan.index], model))
+                    if isinstance(said, VideoGenError):
+                        errors[plan.index] = said
+                    else:
+                        written[plan.index] = cache[key] = said
     return [replace(plan, written=written.get(plan.index, plan.written)) for plan in plans], errors
 
 
@@ -124,24 +120,22 @@ def _group_by_model(role: str, plans: "Sequence[Plan]") -> "list[list[Plan]]":
     return list(groups.values())
 
 
-def _caption(plan: "Plan", written: Mapping[str, object], model: "Chat") -> dict[str, object]:
+def _caption(plan: "Plan", written: Facts, model: "Chat") -> Facts:
     """Add the structural caption of the plan's input video."""
     (source,) = plan.inputs["input_video"]
-    return {**written, "structural_caption": describe_video(source, model)}
+    return written | _said_of(source, "captioner", model)
 
 
-def _describe(plan: "Plan", written: Mapping[str, object], model: "Chat") -> dict[str, object]:
+def _describe(plan: "Plan", written: Facts, model: "Chat") -> Facts:
     """Add a description of the plan's input video, with the user's prefix before it."""
-    from videogen.prompts import internvl  # noqa: PLC0415 - not before a prompt is written
-
     (source,) = plan.inputs["input_video"]
-    text = internvl.describe(source, model, seed=SEED)
+    said = _said_of(source, "describer", model)
+    text, first = said["description"], plan.options.custom_prompt
     logger.info("description: %s", text)
-    first = plan.options.custom_prompt
-    return {**written, "description": text, "prompt": f"{first}, {text}" if first else text}
+    return {**written, **said, "prompt": f"{first}, {text}" if first else text}
 
 
-def _prompt(plan: "Plan", written: Mapping[str, object], model: "Chat") -> dict[str, object]:
+def _prompt(plan: "Plan", written: Facts, model: "Chat") -> Facts:
     """Add the new prompt: the caption of the plan's video in prose, or its enhanced prompt."""
     from videogen.prompts import caption, enhance  # noqa: PLC0415 - not before a prompt is written
 
@@ -225,16 +219,17 @@ def _described(
     with writers.model(found, options) as model:
         for source in sources:
             assert source is not None
-            yield _or_error(partial(_describe_one, source, role, model))
+            said = _or_error(partial(_said_of, source, role, model))
+            yield said if isinstance(said, VideoGenError) else {"input_video": source.name, **said}
 
 
-def _describe_one(source: "InputVideo | StoredFrames", role: str, model: "Chat") -> Facts:
+def _said_of(source: "InputVideo | StoredFrames", role: str, model: "Chat") -> Facts:
     """Return what the model of a role says of a video."""
     from videogen.prompts import internvl  # noqa: PLC0415 - not before a prompt is written
 
     if role == "describer":
-        return {"input_video": source.name, "description": internvl.describe(source, model, seed=SEED)}
-    return {"input_video": source.name, "structural_caption": describe_video(source, model)}
+        return {"description": internvl.describe(source, model, seed=SEED)}
+    return {"structural_caption": describe_video(source, model)}
 
 
 def _with_prose(options: Options, said: Facts, model: "Chat") -> Facts:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 from videogen.engine.load import check_device
-from videogen.engine.model_groups import by_model, model_key
+from videogen.engine.model_key import model_key
 from videogen.engine.out_of_memory import smaller_plan
 from videogen.engine.outcome import (
     Outcome,
@@ -185,12 +185,14 @@ def run(
     kept, queue = queue, queue or Queue(several_gpus=several_gpus)
     queue.reporter, queue.resume, queue.retry = reporter, resume, retry
     plans = [queue.session.fetch(outline) for outline in outlines]
-    known = _finished(outlines, plans, finished or {}) if resume else {}
+    # Those that were not here yet had no hash before.
+    late = [plan for outline, plan in zip(outlines, plans, strict=True) if not isinstance(outline, Plan)]
+    known = {**(finished or {}), **finished_results(late)} if resume else {}
     for plan in plans:
-        if resume and plan.index not in known:  # its hash may not have been known before
+        if resume and plan.index not in known:
             plan.resume_store.check(resume=True, overwrite=False)
     plans, unwritten = _with_prompts(plans, known, resume=resume)
-    groups = by_model(plans)
+    models = list(dict.fromkeys(map(model_key, plans)))  # in the order in which each is first needed
 
     def prepare(plan: Plan) -> Plan:
         if plan.index in unwritten:
@@ -198,9 +200,9 @@ def run(
         return plan
 
     def raises(error: BaseException) -> bool:
-        return len(plans) == 1 or (len(groups) == 1 and isinstance(error, CheckpointError))
+        return len(plans) == 1 or (len(models) == 1 and isinstance(error, CheckpointError))
 
-    for plan in plans if keep_order else (plan for group in groups for plan in group):
+    for plan in plans if keep_order else sorted(plans, key=lambda plan: models.index(model_key(plan))):
         if plan.index in known:
             yield skipped(plan, known[plan.index], reporter)
         else:
@@ -229,14 +231,6 @@ def run_stream(
     for outline in outlines:
         yield queue.make(outline)
     queue.close()
-
-
-def _finished(
-    outlines: Sequence[Outline], plans: Sequence[Plan], known: Mapping[int, Result]
-) -> dict[int, Result]:
-    """Return what is known to be complete, and the complete results of plans that had no hash before."""
-    late = [plan for outline, plan in zip(outlines, plans, strict=True) if not isinstance(outline, Plan)]
-    return {**known, **finished_results(late)}
 
 
 def _with_prompts(

@@ -18,7 +18,7 @@ from typing import Any
 
 from videogen import __version__, distributed
 from videogen.distributed import Ranks
-from videogen.engine.model_groups import model_key
+from videogen.engine.model_key import model_key
 from videogen.engine.outcome import Outcome, failed, finished_results, skipped
 from videogen.engine.ray_cluster import connected, places
 from videogen.engine.ray_worker import Done, Message, Orders, Worker

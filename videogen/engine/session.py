@@ -15,7 +15,7 @@ from videogen.checkpoints.layouts import Checkpoint
 from videogen.engine.generate import run_worker, write
 from videogen.engine.inputs import refuse_changed_inputs
 from videogen.engine.load import fetch, fetch_loras, set_up
-from videogen.engine.model_groups import model_key
+from videogen.engine.model_key import model_key
 from videogen.engine.out_of_memory import advise_when_out_of_memory
 from videogen.engine.outcome import Result
 from videogen.engine.prompt_writer import PromptWriters, shares_device, write_prompts

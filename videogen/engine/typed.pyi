@@ -52,15 +52,22 @@ class VideoOptions(TypedDict, total=False):
     """device of the models that write prompts; --device unless given"""
     custom_prompt: str | None
     """put in front of the description of the input video"""
-    ref_imgs: str | Path | PIL.Image.Image | Sequence[str | Path | PIL.Image.Image] | None
+    ref_imgs: (
+        str
+        | Path
+        | PIL.Image.Image
+        | numpy.ndarray
+        | Sequence[str | Path | PIL.Image.Image | numpy.ndarray]
+        | None
+    )
     """1-4 reference images, paths or http(s) URLs; the first fixes the shape"""
-    input_image: str | Path | PIL.Image.Image | None
+    input_image: str | Path | PIL.Image.Image | numpy.ndarray | None
     """first frame"""
-    image: str | Path | PIL.Image.Image | None
+    image: str | Path | PIL.Image.Image | numpy.ndarray | None
     """input_image, as published commands call it"""
-    i2v_image_path: str | Path | PIL.Image.Image | None
+    i2v_image_path: str | Path | PIL.Image.Image | numpy.ndarray | None
     """input_image, as published commands call it"""
-    end_image: str | Path | PIL.Image.Image | None
+    end_image: str | Path | PIL.Image.Image | numpy.ndarray | None
     """last frame, with --input_image"""
     input_video: str | Path | numpy.ndarray | Sequence[PIL.Image.Image] | None
     """video to continue"""

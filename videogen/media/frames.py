@@ -53,6 +53,20 @@ class FrameArray:
         return np.stack([scaled(picture, size) for picture in last])
 
 
+def as_picture(name: str, given: object) -> Image.Image:
+    """Return an image for what a Python caller passed: an image, or uint8 [H, W, 3].
+
+    Raises:
+        InputError: neither.
+    """
+    if isinstance(given, np.ndarray) and given.dtype == np.uint8 and given.ndim == 3 and given.shape[2] == 3:
+        return Image.fromarray(given)
+    if not isinstance(given, Image.Image):
+        what = "must be PIL images or uint8 arrays [H, W, 3]"
+        raise InputError(f"{name}=", type(given).__name__, what, "use load_image(path)")
+    return given
+
+
 def as_video(name: str, given: object) -> InputVideo | StoredFrames | FrameArray:
     """Return a video for what a Python caller passed: a path, uint8 [F, H, W, 3], or a sequence of images.
 

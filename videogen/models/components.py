@@ -157,6 +157,10 @@ def _read_transformer(
     source: str | Path | Mapping[str, object], dtype: torch.dtype, device: torch.device | None, config: Config
 ) -> WanDiT:
     if isinstance(source, str | Path):
+        if not Path(source).exists():
+            raise CheckpointError(
+                f"{source}: no such file; give one, a folder of shards, or its link on the hub"
+            )
         plan = plan_component("transformer", Path(source), config)
     else:
         plan = plan_tensors("transformer", source, config)

@@ -205,13 +205,17 @@ class Batch:
         common = self.common
         lists = {name: value for name, value in self.listed.items() if isinstance(value, list)}
         lists |= {name: list(tensor.split(1)) for name, tensor in self.embeddings.items()}
-        count = max((len(value) for value in lists.values()), default=1)
+        longest = max(lists, key=lambda name: len(lists[name]), default="prompt")
+        count = len(lists.get(longest, [None]))
         total = count * common.num_videos_per_prompt
-        values = {name: _each(f"{name}=", value, count, "prompts") for name, value in lists.items()}
-        generators = _each("generator=", common.generators, total, "videos")
+        values = {
+            name: _each(f"{name}=", value, count, f"{longest}= has {count}") for name, value in lists.items()
+        }
+        videos = f"there are {total} videos"
+        generators = _each("generator=", common.generators, total, videos)
         latents: Sequence[Tensor | None] = [None] * total
         if common.latents is not None:
-            latents = _each("latents=", common.latents.split(1), total, "videos")
+            latents = _each("latents=", common.latents.split(1), total, videos)
         for index in range(total):
             which = index // common.num_videos_per_prompt
             own = {name: each[which] for name, each in values.items()}
@@ -230,10 +234,10 @@ def _listed(given: T | Sequence[T]) -> Sequence[T]:
     return list(given) if isinstance(given, list | tuple) else [cast(T, given)]
 
 
-def _each(flag: str, given: Sequence[T], count: int, what: str) -> Sequence[T]:
+def _each(flag: str, given: Sequence[T], count: int, why: str) -> Sequence[T]:
     """Return one for each of ``count``: those listed, or the one there is."""
     if len(given) not in (1, count):
-        raise CallError(flag, f"({len(given)})", f"there are {count} {what}", f"give one, or {count}")
+        raise CallError(flag, f"({len(given)})", why, f"give one, or {count}")
     return given if len(given) == count else [*given] * count
 
 

@@ -17,6 +17,7 @@ from videogen.pipelines.signature import check_texts, describe_call, embedding_n
 from videogen.planning.python_call import ACCEPT, is_several
 from videogen.prompts.length import cut_notes
 from videogen.tasks.options import OPTIONS, Options, defaults, merge
+from videogen.tasks.table import INPUTS
 from videogen.tasks.task_spec import TaskSpec, check_prompt_count, check_scales
 
 if TYPE_CHECKING:
@@ -61,6 +62,8 @@ class Calls(Components):
         given = named(type(self), {**dict(zip(["prompt"], positional, strict=False)), **arguments})
         common = CallArguments(**{name: given.pop(name) for name in COMMON & given.keys()})
         common.check_tensor_inputs(self._callback_tensor_inputs)
+        if not self.transformers:
+            raise CallError("transformer", None, "is None", "set pipe.transformer")
         if getattr(self, "vae", None) is None and common.output_type != "latent":
             raise CallError(
                 "output_type=", common.output_type, "needs a vae", "set pipe.vae, or take 'latent'"
@@ -78,10 +81,9 @@ class Calls(Components):
         """Return the arguments of a call that differ from video to video."""
         encoded = {name: given[name] for name in embedding_names(type(self)) if name in given}
         check_texts(given, encoded)
-        inputs = {name: files for row in rows_of(type(self)) for name, files in row.inputs.items()}
         listed = {name: value for name, value in given.items() if name not in encoded}
         for name, value in listed.items():
-            several = is_several(inputs[name], value) if name in inputs else name in TEXTS
+            several = is_several(INPUTS[name], value) if name in INPUTS else name in TEXTS
             if isinstance(value, list | tuple):
                 listed[name] = list(value) if several else tuple(value)
         if isinstance(listed.get("prompt"), list) and self._has_segments(listed, common):
@@ -121,14 +123,9 @@ class Calls(Components):
     def row_for(self, given: Mapping[str, object]) -> TaskSpec:
         """Return the row, of those that the pipeline runs with its weights, whose inputs were given."""
         wide = {model.config.in_channels for model in self.transformers}
+        there = {name for name in INPUTS if given.get(name) is not None}
         for row in (self.row, *(row for row in rows_of(type(self)) if row.family == self.row.family)):
-            needed = {name for name, files in row.inputs.items() if files.fewest}
-            there = {
-                name for row in rows_of(type(self)) for name in row.inputs if given.get(name) is not None
-            }
-            if needed <= there <= row.inputs.keys() and (
-                row is self.row or {row.network.in_channels} == wide
-            ):
+            if row.is_made_of(there) and (row is self.row or {row.network.in_channels} == wide):
                 return row
         return self.row
 
@@ -170,13 +167,15 @@ class Calls(Components):
                 raise InputError(f"{name}=", asked[name], what, "leave it out, or set pipe.scheduler = None")
 
     def _cut_notes(self, given: Mapping[str, object]) -> Iterator[str]:
-        """Yield a line for every prompt of which an encoder sees only the beginning."""
+        """Yield a line for every prompt of the caller of which an encoder sees only the beginning."""
         texts: dict[str, str] = {}
+        published = self.row.defaults(self.checkpoint)
         for name in ("prompt", "negative_prompt", "connection_prompt"):
-            value = given.get(name)
+            value = given.get(name) if given.get(name) != published.get(name) else None
             if isinstance(value, str):
                 texts[f"{name}="] = value
             elif isinstance(value, list | tuple):
-                texts |= {f"{name}[{index}]=": text for index, text in enumerate(value)}
+                listed = {f"{name}[{index}]=": text for index, text in enumerate(value)}
+                texts |= {place: text for place, text in listed.items() if isinstance(text, str)}
         if self.checkpoint is not None:
             yield from cut_notes(self.row.text, self.checkpoint, texts)

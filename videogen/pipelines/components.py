@@ -15,6 +15,7 @@ from videogen.files import write_json
 from videogen.models.interface import OffloadedComponents
 from videogen.pipelines.call import RunStates
 from videogen.pipelines.scheduler import PublishedScheduler, scheduler_for
+from videogen.pipelines.signature import rows_of
 from videogen.pipelines.transformers import own_transformer
 from videogen.tasks.options import Options, defaults, merge
 from videogen.tasks.table import TASKS, variant
@@ -103,7 +104,7 @@ class Components(RunStates, DiffusionPipeline):
         """Return a pipeline with the components of another, as diffusers does; of ours, with its defaults."""
         made = super().from_pipe(pipeline, **options)
         checkpoint, spec = getattr(pipeline, "checkpoint", None), getattr(pipeline, "spec", None)
-        if spec is not None and spec.pipeline.partition(":")[2] in {kind.__name__ for kind in cls.__mro__}:
+        if spec in rows_of(cls):
             made.loaded_from(checkpoint, spec)
         return made
 
@@ -124,7 +125,7 @@ class Components(RunStates, DiffusionPipeline):
         own = read_json(index)
         if isinstance(self.scheduler, PublishedScheduler):
             del own["scheduler"]
-        theirs = self._entries_for_diffusers(own, Path(save_directory))
+        theirs = self._index_for_diffusers(own, Path(save_directory))
         write_json(index, {**own, **theirs, OWN_INDEX: own} if theirs else own)
 
     @classmethod
@@ -133,7 +134,7 @@ class Components(RunStates, DiffusionPipeline):
         found = super().load_config(*args, **options)
         return found.get(OWN_INDEX, found) if isinstance(found, dict) else found
 
-    def _entries_for_diffusers(self, own: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    def _index_for_diffusers(self, own: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         """Return what a model index is for diffusers' pipeline, where not as ours; {} if none can hold it."""
         names = self.row_for({}).diffusers
         if names is None:

@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -12,6 +12,7 @@ from diffusers.loaders import HunyuanVideoLoraLoaderMixin
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 from transformers import CLIPImageProcessorPil, CLIPTextModel, LlavaModel, PreTrainedTokenizerBase
 
 from videogen.diffusion.guidance import ClassifierFree, SinglePass
@@ -147,6 +148,35 @@ class HunyuanImageToVideoPipeline(LoraMixin, VideoPipeline, HunyuanVideoLoraLoad
         """Encode an RGB image to a latent frame [1, 16, 1, h, w]."""
         with self.stage("vae encode"):
             return hunyuan.encode_image(self.vae, image_tensor(image)[None, :, None], onload)
+
+    @torch.no_grad()
+    def encode_prompt(
+        self,
+        image: Image.Image,
+        prompt: str | Sequence[str],
+        num_videos_per_prompt: int = 1,
+        max_sequence_length: int | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return a call's ``prompt_embeds``, ``pooled_prompt_embeds`` and ``prompt_attention_mask``.
+
+        Args:
+            image: which the text encoder sees as well; a black one for ``negative_...``.
+            prompt: one or several.
+            num_videos_per_prompt: copies of each, in a row.
+            max_sequence_length: tokens of a prompt, as published unless given.
+        """
+        texts, image = [prompt] if isinstance(prompt, str) else prompt, image.convert("RGB")
+        self._state.max_sequence_length = max_sequence_length
+        rows = [self.encode(text, image)[0] for text in texts]
+        self._state.max_sequence_length = None
+        masks = [torch.ones(len(each), dtype=torch.long, device=each.device) for each in rows]
+        encoded = (
+            pad_sequence(rows, True),
+            torch.cat([*map(self.summarize, texts)]),
+            pad_sequence(masks, True),
+        )
+        together, summaries, mask = (each.repeat_interleave(num_videos_per_prompt, 0) for each in encoded)
+        return together, summaries, mask
 
     def encoded_prompts(self, encoded: Mapping[str, Tensor]) -> dict[str, Any]:
         """Return encoded prompts as ``prompt`` and ``negative_prompt`` of ``parts``: rows, and their summary.

@@ -15,11 +15,11 @@ from videogen.errors import CallError, nearest
 from videogen.pipelines.call import COMMON, TEXTS, CallArguments
 from videogen.pipelines.pixels import VideoOutput
 from videogen.tasks.options import OPTIONS, Options, Size
-from videogen.tasks.table import ROWS
+from videogen.tasks.table import INPUTS, ROWS
 from videogen.tasks.task_spec import TaskSpec
 
 KINDS: dict[str, object] = {
-    "image": Image.Image,
+    "image": Image.Image | np.ndarray,
     "video": str | Path | np.ndarray | Sequence[Image.Image],
     "audio": str | Path,
 }
@@ -88,7 +88,8 @@ def _call_names(pipeline: type) -> Mapping[str, str]:
 def named(pipeline: type, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return a call's arguments under our names; None counts as not given.
 
-    A call with a name that only diffusers has is in diffusers' names altogether.
+    Some names mean one thing in diffusers and another here (``call_names``): they mean diffusers' in a call
+    that has a name which only diffusers has.
 
     Raises:
         CallError: a name that no pipeline has, or two for one argument.
@@ -121,6 +122,9 @@ def check_texts(given: Mapping[str, Any], encoded: Mapping[str, object]) -> None
     for name, value in encoded.items():
         if not isinstance(value, Tensor):
             raise CallError(f"{name}=", type(value).__name__, "must be a tensor", "see encode_prompt")
+        if name.removeprefix("negative_") == "prompt_embeds" and value.ndim != 3:
+            what = "must be [prompts, rows, width]"
+            raise CallError(f"{name}=", list(value.shape), what, "see encode_prompt")
     for text in TEXTS:
         value, name = given.get(text), f"{text}_embeds"
         if value is not None and name in encoded:
@@ -161,7 +165,6 @@ def describe_call(pipeline: type) -> None:
 def _arguments(pipeline: type) -> Iterator[tuple[inspect.Parameter, str]]:
     """Yield the parameters of a pipeline's call, and what they mean."""
     hints = {each.name: each.type for each in fields(Options)}
-    inputs = {name: files for row in rows_of(pipeline) for name, files in row.inputs.items()}
     positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
     texts = str | Sequence[str] | Sequence[Sequence[str]] | None
     yield _parameter("prompt", texts, None, positional), PROMPT
@@ -169,10 +172,10 @@ def _arguments(pipeline: type) -> Iterator[tuple[inspect.Parameter, str]]:
         if own not in OPTIONS or name == "prompt":
             continue
         kind: Any = hints[own]
-        if own in inputs:
-            kind = KINDS[inputs[own].kind]
-            kind = Sequence[kind] if inputs[own].most > 1 else kind
-        if own in inputs or own in TEXTS:
+        if (files := INPUTS.get(own)) is not None:
+            kind = KINDS[files.kind]
+            kind = Sequence[kind] if files.most > 1 else kind
+        if own in INPUTS or own in TEXTS:
             kind = kind | Sequence[kind]  # one for each video
         kind = kind if "None" in str(kind) else kind | None
         yield _parameter(name, kind, None), OPTIONS[own].help if name == own else f"{own}, in diffusers"

@@ -17,12 +17,14 @@ def own_transformer(pipeline: type[DiffusionPipeline], name: str, given: object)
         InputError: a model of diffusers that cannot be that.
     """
     wanted = get_type_hints(pipeline.__init__).get(name, object)
+    kind, fix = type(given).__name__, ADVICE.format(wanted.__name__)
+    if given is not None and not hasattr(given, "config"):  # a compiled model has its own's
+        raise InputError(f"{name}=", kind, f"{pipeline.__name__} takes a {wanted.__name__}", fix)
     if not isinstance(given, ModelMixin) or isinstance(given, wanted):
         return given
     if isinstance(wanted, type) and issubclass(wanted, type(given)):  # ours is diffusers' with more facts
         given.__class__ = wanted
         return given
-    kind, fix = type(given).__name__, ADVICE.format(wanted.__name__)
     try:
         ours = take_over(given)
     except CheckpointError as error:

@@ -18,8 +18,8 @@ def reference_to_video(
     | None = None,
     *,
     negative_prompt: str | collections.abc.Sequence[str] | None = None,
-    ref_imgs: collections.abc.Sequence[PIL.Image.Image]
-    | collections.abc.Sequence[collections.abc.Sequence[PIL.Image.Image]]
+    ref_imgs: collections.abc.Sequence[PIL.Image.Image | numpy.ndarray]
+    | collections.abc.Sequence[collections.abc.Sequence[PIL.Image.Image | numpy.ndarray]]
     | None = None,
     resolution: str | None = None,
     size: tuple[int, int] | None = None,
@@ -276,7 +276,10 @@ def talking_avatar(
     | None = None,
     *,
     negative_prompt: str | collections.abc.Sequence[str] | None = None,
-    input_image: PIL.Image.Image | collections.abc.Sequence[PIL.Image.Image] | None = None,
+    input_image: PIL.Image.Image
+    | numpy.ndarray
+    | collections.abc.Sequence[PIL.Image.Image | numpy.ndarray]
+    | None = None,
     input_audio: str | pathlib.Path | collections.abc.Sequence[str | pathlib.Path] | None = None,
     resolution: str | None = None,
     size: tuple[int, int] | None = None,
@@ -291,7 +294,10 @@ def talking_avatar(
     motion_frame: int | None = None,
     drop_frame: int | None = None,
     max_frames_num: int | None = None,
-    image: PIL.Image.Image | collections.abc.Sequence[PIL.Image.Image] | None = None,
+    image: PIL.Image.Image
+    | numpy.ndarray
+    | collections.abc.Sequence[PIL.Image.Image | numpy.ndarray]
+    | None = None,
     prompt_embeds: torch.Tensor | None = None,
     negative_prompt_embeds: torch.Tensor | None = None,
     num_videos_per_prompt: int = 1,
@@ -435,8 +441,14 @@ def image_to_video(
     | None = None,
     *,
     negative_prompt: str | collections.abc.Sequence[str] | None = None,
-    input_image: PIL.Image.Image | collections.abc.Sequence[PIL.Image.Image] | None = None,
-    end_image: PIL.Image.Image | collections.abc.Sequence[PIL.Image.Image] | None = None,
+    input_image: PIL.Image.Image
+    | numpy.ndarray
+    | collections.abc.Sequence[PIL.Image.Image | numpy.ndarray]
+    | None = None,
+    end_image: PIL.Image.Image
+    | numpy.ndarray
+    | collections.abc.Sequence[PIL.Image.Image | numpy.ndarray]
+    | None = None,
     resolution: str | None = None,
     size: tuple[int, int] | None = None,
     height: int | None = None,
@@ -448,8 +460,14 @@ def image_to_video(
     guidance_scale: float | tuple[float, float] | None = None,
     shift: float | None = None,
     sample_solver: str | None = None,
-    image: PIL.Image.Image | collections.abc.Sequence[PIL.Image.Image] | None = None,
-    last_image: PIL.Image.Image | collections.abc.Sequence[PIL.Image.Image] | None = None,
+    image: PIL.Image.Image
+    | numpy.ndarray
+    | collections.abc.Sequence[PIL.Image.Image | numpy.ndarray]
+    | None = None,
+    last_image: PIL.Image.Image
+    | numpy.ndarray
+    | collections.abc.Sequence[PIL.Image.Image | numpy.ndarray]
+    | None = None,
     prompt_embeds: torch.Tensor | None = None,
     negative_prompt_embeds: torch.Tensor | None = None,
     num_videos_per_prompt: int = 1,
@@ -517,8 +535,14 @@ def diffusion_forcing(
     | None = None,
     *,
     negative_prompt: str | collections.abc.Sequence[str] | None = None,
-    input_image: PIL.Image.Image | collections.abc.Sequence[PIL.Image.Image] | None = None,
-    end_image: PIL.Image.Image | collections.abc.Sequence[PIL.Image.Image] | None = None,
+    input_image: PIL.Image.Image
+    | numpy.ndarray
+    | collections.abc.Sequence[PIL.Image.Image | numpy.ndarray]
+    | None = None,
+    end_image: PIL.Image.Image
+    | numpy.ndarray
+    | collections.abc.Sequence[PIL.Image.Image | numpy.ndarray]
+    | None = None,
     input_video: str
     | pathlib.Path
     | numpy.ndarray
@@ -542,8 +566,14 @@ def diffusion_forcing(
     base_num_frames: int | None = None,
     overlap_history: int | None = None,
     addnoise_condition: int | None = None,
-    image: PIL.Image.Image | collections.abc.Sequence[PIL.Image.Image] | None = None,
-    last_image: PIL.Image.Image | collections.abc.Sequence[PIL.Image.Image] | None = None,
+    image: PIL.Image.Image
+    | numpy.ndarray
+    | collections.abc.Sequence[PIL.Image.Image | numpy.ndarray]
+    | None = None,
+    last_image: PIL.Image.Image
+    | numpy.ndarray
+    | collections.abc.Sequence[PIL.Image.Image | numpy.ndarray]
+    | None = None,
     video: str
     | pathlib.Path
     | numpy.ndarray
@@ -638,8 +668,14 @@ def wan22_a14b(
     shift: float | None = None,
     sample_solver: str | None = None,
     boundary: float | None = None,
-    input_image: PIL.Image.Image | collections.abc.Sequence[PIL.Image.Image] | None = None,
-    end_image: PIL.Image.Image | collections.abc.Sequence[PIL.Image.Image] | None = None,
+    input_image: PIL.Image.Image
+    | numpy.ndarray
+    | collections.abc.Sequence[PIL.Image.Image | numpy.ndarray]
+    | None = None,
+    end_image: PIL.Image.Image
+    | numpy.ndarray
+    | collections.abc.Sequence[PIL.Image.Image | numpy.ndarray]
+    | None = None,
     input_video: str
     | pathlib.Path
     | numpy.ndarray
@@ -647,8 +683,14 @@ def wan22_a14b(
     | collections.abc.Sequence[str | pathlib.Path | numpy.ndarray | collections.abc.Sequence[PIL.Image.Image]]
     | None = None,
     color_match: bool | None = None,
-    image: PIL.Image.Image | collections.abc.Sequence[PIL.Image.Image] | None = None,
-    last_image: PIL.Image.Image | collections.abc.Sequence[PIL.Image.Image] | None = None,
+    image: PIL.Image.Image
+    | numpy.ndarray
+    | collections.abc.Sequence[PIL.Image.Image | numpy.ndarray]
+    | None = None,
+    last_image: PIL.Image.Image
+    | numpy.ndarray
+    | collections.abc.Sequence[PIL.Image.Image | numpy.ndarray]
+    | None = None,
     video: str
     | pathlib.Path
     | numpy.ndarray
@@ -737,7 +779,10 @@ def wan22_5b(
     guidance_scale: float | tuple[float, float] | None = None,
     shift: float | None = None,
     sample_solver: str | None = None,
-    input_image: PIL.Image.Image | collections.abc.Sequence[PIL.Image.Image] | None = None,
+    input_image: PIL.Image.Image
+    | numpy.ndarray
+    | collections.abc.Sequence[PIL.Image.Image | numpy.ndarray]
+    | None = None,
     input_video: str
     | pathlib.Path
     | numpy.ndarray
@@ -745,7 +790,10 @@ def wan22_5b(
     | collections.abc.Sequence[str | pathlib.Path | numpy.ndarray | collections.abc.Sequence[PIL.Image.Image]]
     | None = None,
     color_match: bool | None = None,
-    image: PIL.Image.Image | collections.abc.Sequence[PIL.Image.Image] | None = None,
+    image: PIL.Image.Image
+    | numpy.ndarray
+    | collections.abc.Sequence[PIL.Image.Image | numpy.ndarray]
+    | None = None,
     video: str
     | pathlib.Path
     | numpy.ndarray
@@ -820,7 +868,10 @@ def hunyuan_image_to_video(
     | None = None,
     *,
     negative_prompt: str | collections.abc.Sequence[str] | None = None,
-    input_image: PIL.Image.Image | collections.abc.Sequence[PIL.Image.Image] | None = None,
+    input_image: PIL.Image.Image
+    | numpy.ndarray
+    | collections.abc.Sequence[PIL.Image.Image | numpy.ndarray]
+    | None = None,
     resolution: str | None = None,
     size: tuple[int, int] | None = None,
     height: int | None = None,
@@ -834,7 +885,10 @@ def hunyuan_image_to_video(
     shift: float | None = None,
     i2v_stability: bool | None = None,
     no_riflex: bool | None = None,
-    image: PIL.Image.Image | collections.abc.Sequence[PIL.Image.Image] | None = None,
+    image: PIL.Image.Image
+    | numpy.ndarray
+    | collections.abc.Sequence[PIL.Image.Image | numpy.ndarray]
+    | None = None,
     true_cfg_scale: float | tuple[float, float] | None = None,
     prompt_template: collections.abc.Mapping[str, typing.Any] | None = None,
     prompt_embeds: torch.Tensor | None = None,

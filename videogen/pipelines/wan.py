@@ -58,12 +58,13 @@ class WanPipeline(LoraMixin, VideoPipeline, WanLoraLoaderMixin):
         """
         if isinstance(prompt, Tensor):
             wide = self.transformers[0].config.text_dim if self.transformers else prompt.shape[-1]
-            if prompt.ndim != 3 or prompt.shape[-1] != wide:
+            if prompt.shape[-1] != wide:
                 what = f"must be [prompts, rows, {wide}]"
                 raise InputError("prompt_embeds=", list(prompt.shape), what, "see encode_prompt")
             return prompt.to(self._execution_device, self.model_dtype)
         if self.text_encoder is None:
-            raise InputError("prompt=", prompt, "this pipeline has no text encoder", "give *prompt_embeds=")
+            fix = "give prompt_embeds=, and with guidance negative_prompt_embeds="
+            raise InputError("prompt=", prompt, "this pipeline has no text encoder", fix)
         rows = self._state.max_sequence_length or TEXT_ROWS
         make = partial(encode_prompt, self.tokenizer, self.text_encoder, prompt, self._execution_device, rows)
         key = prompt if rows == TEXT_ROWS else f"{rows} rows {prompt}"

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 from videogen.errors import InputError
-from videogen.tasks.hints import hint
-from videogen.tasks.options import FLAG_NAMES, OPTIONS, Option
+from videogen.tasks.hints import hint, option_named
+from videogen.tasks.options import OPTIONS, Option
 
 
 def named(spelling: str, source: str) -> Option:
@@ -13,7 +13,7 @@ def named(spelling: str, source: str) -> Option:
     Raises:
         InputError: no such option.
     """
-    name = FLAG_NAMES.get(spelling.lstrip("-").replace("-", "_"))
+    name = option_named(spelling)
     if name is None or OPTIONS[name].command_line_only:
         raise InputError(source, spelling, "no such option", hint(spelling) or "see --help")
     return OPTIONS[name]

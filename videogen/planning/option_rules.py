@@ -37,6 +37,14 @@ def check_combination(values: Mapping[str, object]) -> None:
             raise InputError(option.flag, None, needed.reason, f"add --{needed.option}, or leave it out")
 
 
+def may_be_added(name: str, options: Options) -> bool:
+    """Return whether an option is not set, contradicts none that is, and has an effect beside them."""
+    option = OPTIONS[name]
+    against = {name, *option.excludes, *option.useless_with}
+    against |= {other.name for other in OPTIONS.values() if name in other.excludes}
+    return not any(getattr(options, other) for other in against)
+
+
 def check(options: Options) -> None:
     """Refuse what cannot be, as far as that is known without torch.
 

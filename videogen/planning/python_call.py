@@ -10,7 +10,7 @@ from PIL import Image
 from videogen.errors import InputError
 from videogen.media.audio import InputAudio, read_audio
 from videogen.media.download import Fetcher
-from videogen.media.frames import as_video
+from videogen.media.frames import as_picture, as_video
 from videogen.media.picture import to_srgb
 from videogen.tasks.task_spec import Files
 
@@ -18,9 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 def _as_image(name: str, given: object) -> Image.Image:
-    if not isinstance(given, Image.Image):
-        raise InputError(f"{name}=", type(given).__name__, "must be PIL images", "use load_image(path)")
-    shown, notes = to_srgb(given)
+    shown, notes = to_srgb(as_picture(name, given))
     for note in notes:
         logger.warning("%s: a picture %s", name, note)
     return shown
@@ -40,7 +38,7 @@ ACCEPT: dict[str, Callable[[str, Any], Any]] = {"image": _as_image, "video": as_
 
 def is_several(files: Files, given: object) -> bool:
     """Return whether what was given for an input is a list with one for each video."""
-    if not isinstance(given, list | tuple):
+    if not isinstance(given, list | tuple) or not given:
         return False
     if files.kind == "video":  # a list of images is one
         return all(

@@ -9,6 +9,7 @@ from videogen.planning.local_devices import is_on_cpu
 from videogen.planning.local_ram import available_ram
 from videogen.planning.measured_rates import ExpectedTime, expected_time
 from videogen.planning.memory_estimate import LIBRARIES
+from videogen.planning.option_rules import may_be_added
 from videogen.planning.plan import Outline
 from videogen.results.formatting import format_bytes
 from videogen.tasks.table import VARIANTS
@@ -131,9 +132,8 @@ def _smaller(plan: Outline, *, on_cpu: bool) -> Iterator[str]:
     options, memory, needed = plan.options, plan.facts.memory, plan.ram_bytes(on_cpu=on_cpu)
     if options.dtype == "float32":
         yield "--dtype bfloat16"
-    compressed = options.low_vram or options.quantize or options.float8_matmul or options.use_usp
     ways = (
-        ("--low_vram", not compressed, memory.ram(on_cpu=on_cpu, low_vram=True)),
+        ("--low_vram", may_be_added("low_vram", options), memory.ram(on_cpu=on_cpu, low_vram=True)),
         ("without --offload", options.offload, memory.ram(on_cpu=on_cpu)),
     )
     yield from (

@@ -9,7 +9,7 @@ import re
 import shutil
 import stat
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -67,7 +67,7 @@ def _suffix(path: Path) -> str:
     return path.suffix.lower() if SUFFIX.fullmatch(path.suffix) else ""
 
 
-def read(flag: str, file: Path, folder: Path, inputs: Sequence[str]) -> list[Record]:
+def read(flag: str, file: Path, folder: Path, inputs: Collection[str]) -> list[Record]:
     """Return the job lines of a bundle, whose inputs are put into ``folder``.
 
     Args:

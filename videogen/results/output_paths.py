@@ -4,7 +4,7 @@ import glob
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -16,6 +16,8 @@ from videogen.results import sidecar as metadata
 from videogen.results.output_locks import OutputLocks
 
 LONGEST_NAME = 200  # bytes; file systems allow 255, and temporary names are longer
+# Endings of what is beside a result, behind its name.
+PARTS, SHEET, PREVIEW = ".parts", ".sheet.png", ".preview.webp"
 SEED_MARK, INDEX_MARK = "{seed}", "{index}"
 
 
@@ -71,7 +73,7 @@ class OutputPaths:
     @property
     def sheet(self) -> Path:
         """Contact sheet of the video."""
-        return self.path.with_name(f"{self.name}.sheet.png")
+        return self.path.with_name(f"{self.name}{SHEET}")
 
     @property
     def name(self) -> str:
@@ -81,12 +83,12 @@ class OutputPaths:
     @property
     def resume_folder(self) -> Path:
         """Folder of the finished segments of an unfinished video."""
-        return self.path.with_name(f"{self.name}.parts")
+        return self.path.with_name(f"{self.name}{PARTS}")
 
     @property
     def preview(self) -> Path:
         """Small animated picture of an unfinished video."""
-        return self.path.with_name(f"{self.name}.preview.webp")
+        return self.path.with_name(f"{self.name}{PREVIEW}")
 
     @property
     def files(self) -> dict[str, Path]:
@@ -366,6 +368,34 @@ def _check_replaceable(flag: str, path: Path, *, folder: bool) -> None:
         raise InputError(flag, path, "is a folder with other files in it", "choose another name")
     if folder and path.is_file():
         raise InputError(flag, path, "is a file; without a suffix a folder is meant", f"try {path}.mp4")
+
+
+def check_file(
+    flag: str,
+    path: Path,
+    suffixes: Sequence[str],
+    *,
+    may_replace: bool,
+    fix: str = "add --overwrite, or choose another name",
+) -> None:
+    """Refuse a file that could not be written at the end of a run.
+
+    Args:
+        suffixes: the ones that it may have.
+        may_replace: a file that is there may be replaced.
+        fix: what to do where one is there that may not.
+
+    Raises:
+        InputError: another suffix, what is there already, or a folder that cannot be written.
+    """
+    if path.suffix.lower() not in suffixes:
+        near = f"try {path.with_name(path.stem + suffixes[0])}"
+        raise InputError(flag, path, f"must end in {', '.join(suffixes)}", near)
+    if path.is_dir():
+        raise InputError(flag, path, "is a folder", "choose another name")
+    if path.exists() and not may_replace:
+        raise InputError(flag, path, "exists already", fix)
+    check_writable(flag, path.parent)
 
 
 def check_writable(flag: str, folder: Path) -> None:

@@ -26,7 +26,7 @@ class RunStarted(Event):
 
     name: ClassVar[str] = "start"
     videos: int | None
-    mine: int | None = None
+    mine: int | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -218,9 +218,9 @@ class Reporter:
 
     def start_run(self, videos: int | None, *, mine: int | None = None) -> None:
         """Report how many videos the list has; ``mine`` is how many this run makes, unless it makes all."""
-        self.videos, self.mine = videos, mine
+        self.videos, self.mine = videos, videos if mine is None else mine
         self._run_began = time.monotonic()
-        self.emit(RunStarted(videos=videos, mine=mine))
+        self.emit(RunStarted(videos=videos, mine=self.mine))
 
     def start_video(
         self, index: int, *, seed: int, size: tuple[int, int], num_frames: int, segments: int, output: str
@@ -242,11 +242,10 @@ class Reporter:
 
     def _seconds_left(self) -> float | None:
         """Return how long the videos that are still to be made take, if they are like those before."""
-        videos = self.videos if self.mine is None else self.mine
-        if videos is None or not self._durations:
+        if self.mine is None or not self._durations:
             return None
         mean = sum(self._durations) / len(self._durations)
-        return round(mean * (videos - self.made) / self.at_once, 1)
+        return round(mean * (self.mine - self.made) / self.at_once, 1)
 
     def end_video(self, event: Saved | Skipped | Failed) -> None:
         """Report what became of a video."""

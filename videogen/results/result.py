@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 LARGEST_SHOWN = 50_000_000  # bytes of a file that a notebook gets a copy of
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Result:
     """A finished video: its files, and ``record``, the content of its sidecar.
 
@@ -44,6 +44,9 @@ class Result:
         if kind is None or record is None or not path.exists():
             raise InputError("path=", path, "is no result of videogen", "give the path of a video it made")
         return cls(outputs=OutputPaths(path=path, kind=kind), record=record)
+
+    def __repr__(self) -> str:
+        return f"Result.of({str(self.path)!r})"
 
     @property
     def path(self) -> Path:

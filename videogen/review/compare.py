@@ -68,10 +68,10 @@ def compare(one: Found, other: Found, output: Path | None) -> Likeness:
     """
     videos = [open_frames(FLAG, found) for found in (one, other)]
     longest, shortest = max(video.length for video in videos), min(video.length for video in videos)
-    notes, scores = list[str](), (list[float](), list[float]())
+    likeness = Likeness(psnr=[], ssim=[], notes=[])
     if longest != shortest:
         counts = " and ".join(str(video.length) for video in videos)
-        notes.append(f"they have {counts} frames; the first {shortest} are compared")
+        likeness.notes.append(f"they have {counts} frames; the first {shortest} are compared")
     with ExitStack() as stack:
         writer: PendingFile | None = None
         left = right = np.empty((0, 0, 3), np.uint8)
@@ -80,19 +80,19 @@ def compare(one: Found, other: Found, output: Path | None) -> Likeness:
             height, width = left.shape[:2]
             if not index and left.shape != right.shape:
                 sizes = f"{width}x{height} and {right.shape[1]}x{right.shape[0]}"
-                notes.append(f"they are {sizes} pixels; the second is scaled to the first")
+                likeness.notes.append(f"they are {sizes} pixels; the second is scaled to the first")
             if min(height, width) < WINDOW:
                 what = f"is {width}x{height} pixels, and windows of {WINDOW}x{WINDOW} are compared"
                 raise InputError(FLAG, one.path, what, "give larger videos")
             right = scaled(right, (width, height))
             if index < shortest:
-                scores[0].append(psnr(left, right))
-                scores[1].append(ssim(left, right))
+                likeness.psnr.append(psnr(left, right))
+                likeness.ssim.append(ssim(left, right))
             if output is not None:
                 size = (2 * width, height)
                 writer = writer or stack.enter_context(new_video(output, size, one.number("fps"), longest))
                 writer.write(np.concatenate([left, right], axis=1)[None])
-    return Likeness(psnr=scores[0], ssim=scores[1], notes=notes)
+    return likeness
 
 
 def option_lines(one: Found, other: Found) -> list[str]:

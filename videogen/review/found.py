@@ -16,11 +16,11 @@ from videogen.errors import InputError
 from videogen.files import Record
 from videogen.media.output_formats import SUFFIXES, WITH_SOUND
 from videogen.results import sidecar
+from videogen.results.output_paths import PARTS, PREVIEW, SHEET
 
 logger = logging.getLogger(__name__)
 
 NO_RESULT = "give a result of videogen (.mp4, .gif, .png ...), or the .json beside it"
-SHEET, PREVIEW = ".sheet.png", ".preview.webp"  # of files beside a result, behind its name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +44,7 @@ class Found:
     @property
     def sheet(self) -> Path | None:
         """Return its contact sheet, if there is one."""
-        name = self.path.name if self.path.is_dir() else self.path.stem
-        sheet = self.path.with_name(f"{name}{SHEET}")
+        sheet = beside(self.path, SHEET)
         return sheet if sheet.is_file() else None
 
     @property
@@ -96,6 +95,11 @@ class Found:
         return f"{width:.0f}x{height:.0f}, {frames:.0f} {unit} at {fps:g} fps ({frames / fps:.3g} s)"
 
 
+def beside(path: Path, ending: str) -> Path:
+    """Return the path of a file beside a result, which may be a folder: its name, and another ending."""
+    return path.with_name(f"{path.name if path.is_dir() else path.stem}{ending}")
+
+
 def find(flag: str, file: str) -> Found:
     """Return the result that a file belongs to: the video, its record, contact sheet or preview.
 
@@ -136,7 +140,7 @@ def find_all(flag: str, folder: str) -> list[Found]:
 def _files(root: Path) -> Iterator[Path]:
     """Yield all files below a folder but hidden ones and unfinished segments, without following links."""
     for folder, folders, names in os.walk(root):
-        folders[:] = [name for name in folders if not name.startswith(".") and not name.endswith(".parts")]
+        folders[:] = [name for name in folders if not name.startswith(".") and not name.endswith(PARTS)]
         yield from (Path(folder) / name for name in names if not name.startswith("."))
 
 
@@ -159,11 +163,11 @@ def _of_record(file: Path) -> Found | None:
 
 
 def _of_video(path: Path) -> Found | None:
-    beside = path.with_name(f"{path.name if path.is_dir() else path.stem}.json")
-    found = _of_record(beside)
+    record_file = beside(path, ".json")
+    found = _of_record(record_file)
     if found is not None and found.path.name == path.name:
         return found
     record = sidecar.read_record(path) if path.suffix.lower() in WITH_SOUND and path.is_file() else None
     if record is None or not isinstance(record.get("request"), dict):
         return None
-    return Found(path=path, sidecar=beside, record=record, embedded=True)
+    return Found(path=path, sidecar=record_file, record=record, embedded=True)

@@ -1,6 +1,6 @@
 """Where pictures and videos about results go."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -10,31 +10,22 @@ from videogen import files
 from videogen.errors import InputError
 from videogen.media.output_formats import FILES
 from videogen.media.video_writer import PendingFile, open_writer
-from videogen.results.output_paths import check_writable
+from videogen.results.output_paths import check_file
 from videogen.review.found import Found
 
 VIDEO_SUFFIXES = tuple(f".{kind}" for kind in FILES)
 USUAL_FPS = 24
 
 
-def check_output(
-    output: Path, suffixes: tuple[str, ...], results: Iterable[Found], *, overwrite: bool
-) -> None:
+def check_output(output: Path, suffixes: Sequence[str], results: Iterable[Found], *, overwrite: bool) -> None:
     """Refuse an output that cannot be written, or is one of the results, before anything is read.
 
     Raises:
-        InputError: another suffix, something is there already, or the folder cannot be written.
+        InputError: it is one, or as ``check_file``.
     """
-    if output.suffix.lower() not in suffixes:
-        fix = f"try {output.with_name(output.stem + suffixes[0])}"
-        raise InputError("--output", output, f"must end in {', '.join(suffixes)}", fix)
-    if output.is_dir():
-        raise InputError("--output", output, "is a folder", "choose another name")
     if output.resolve() in {found.path.resolve() for found in results}:
         raise InputError("--output", output, "is one of the results themselves", "choose another name")
-    if output.exists() and not overwrite:
-        raise InputError("--output", output, "exists already", "add --overwrite, or choose another name")
-    check_writable("--output", output.parent)
+    check_file("--output", output, suffixes, may_replace=overwrite)
 
 
 def make_folder(output: Path) -> None:

@@ -5,9 +5,10 @@ import io
 import logging
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from operator import attrgetter, methodcaller
 from pathlib import Path
 from urllib.parse import quote
 
@@ -16,7 +17,7 @@ from jinja2 import Environment, PackageLoader
 from videogen import __version__, files
 from videogen.errors import InputError
 from videogen.media import output_formats
-from videogen.results.output_paths import check_writable, kind_of
+from videogen.results.output_paths import check_file, kind_of
 from videogen.review.found import Found
 from videogen.review.outputs import make_folder
 from videogen.review.poster import Poster, poster_of
@@ -25,12 +26,22 @@ from videogen.review.show import time_and_memory
 
 logger = logging.getLogger(__name__)
 
-FLAG, TABLE = "--report", "results.csv"
+TABLE = "results.csv"
 GENERATOR = '<meta name="generator" content="videogen">'  # how an earlier page is recognised
 FORMULA = re.compile(r"[=+\-@\t\r]")  # what a spreadsheet takes for a formula, at the beginning of a cell
 POSTERS_BYTES, LARGEST_POSTER = 5_000_000, 24_000  # of all posters of a page, and of one, before base64
 WORKERS = 4  # files decoded at once
-FACTS = ("file", "created", "task", "model", "seed", "prompt", "width", "height", "num_frames", "fps")
+# Column of the table -> what stands there; before them is the file, behind them are the options.
+COLUMNS: Mapping[str, Callable[[Found], object]] = {
+    "created": lambda found: found.created.isoformat(timespec="seconds"),
+    "task": lambda found: found.request.get("task_type"),
+    "model": lambda found: found.request.get("model_id"),
+    **{name: attrgetter(name) for name in ("seed", "prompt")},
+    **{name: methodcaller("number", name) for name in ("width", "height", "num_frames", "fps")},
+    "seconds": methodcaller("number", "seconds", "total"),
+    "seconds_per_step": attrgetter("seconds_per_step"),
+    **{f"{place}_bytes": methodcaller("number", "peak_memory", place) for place in ("gpu", "ram")},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,21 +67,23 @@ class Card:
     options: dict[str, str]
 
 
-def check_report(page: Path, *, overwrite: bool) -> None:
+def check_report(flag: str, page: Path, *, overwrite: bool) -> None:
     """Refuse a page that cannot be written, before anything is read.
 
     What is there is replaced if it is an earlier report.
 
     Raises:
-        InputError: another suffix, something else is there, or the folder cannot be written.
+        InputError: as ``check_file``, or something else is there.
     """
-    if page.suffix.lower() != ".html":
-        raise InputError("--output", page, "must end in .html", f"try {page.with_suffix('.html').name}")
-    for path, mark in ((page, GENERATOR), (page.with_name(TABLE), ",".join(FACTS))):
-        if path.is_dir() or (path.exists() and not overwrite and mark not in _beginning(path)):
+    written = (
+        (page, ".html", GENERATOR),
+        (page.with_name(TABLE), ".csv", ",".join(["file", *COLUMNS])),
+    )
+    for path, suffix, mark in written:
+        check_file(flag, path, [suffix], may_replace=True)
+        if path.exists() and not overwrite and mark not in _beginning(path):
             fix = "add --overwrite, or --output with another name"
-            raise InputError(FLAG, path, "exists, and is no earlier report", fix)
-    check_writable(FLAG, page.parent)
+            raise InputError(flag, path, "exists, and is no earlier report", fix)
 
 
 def write_report(results: Sequence[Found], page: Path, *, title: str) -> tuple[Path, Path]:
@@ -99,7 +112,9 @@ def render(results: Sequence[Found], folder: Path, *, title: str) -> str:
             logger.warning("%s", poster.problem)
     pairs = zip(results, posters, strict=True)
     cards = [_card(found, poster, folder, varying) for found, poster in pairs]
-    data = [{name: asdict(card)[name] for name in ("name", "fps", "order", "options")} for card in cards]
+    data = [
+        {"name": card.name, "fps": card.fps, "order": card.order, "options": card.options} for card in cards
+    ]
     environment = Environment(loader=PackageLoader("videogen.review", ""), autoescape=True, trim_blocks=True)
     page = environment.get_template("report.html")
     return page.render(
@@ -109,22 +124,14 @@ def render(results: Sequence[Found], folder: Path, *, title: str) -> str:
 
 def to_csv(results: Sequence[Found], folder: Path) -> str:
     """Return the table of results: facts, times, memory, and every option that any of them has."""
-    names = list(dict.fromkeys(name for found in results for name in found.request))
-    options = [name for name in names if name not in ("task_type", "model_id", "seed", "prompt", *FACTS)]
+    names = dict.fromkeys(name for found in results for name in found.request)
+    options = [name for name in names if name not in ("task_type", "model_id", *COLUMNS)]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*FACTS, "seconds", "seconds_per_step", "gpu_bytes", "ram_bytes", *options])
+    writer.writerow(["file", *COLUMNS, *options])
     for found in results:
-        request = found.request
-        facts = [_name(found.path, folder), found.created.isoformat(timespec="seconds")]
-        facts += [shown(request.get(name, "")) for name in ("task_type", "model_id")]
-        facts += [str(found.seed), found.prompt]
-        numbers = [*((name,) for name in FACTS[-4:]), ("seconds", "total")]
-        values = [found.number(*name) for name in numbers] + [found.seconds_per_step]
-        values += [found.number("peak_memory", place) for place in ("gpu", "ram")]
-        facts += ["" if value is None else f"{value:.10g}" for value in values]
-        facts += [shown(request[name]) if name in request else "" for name in options]
-        writer.writerow(map(_cell, facts))
+        values = [_name(found.path, folder), *(read(found) for read in COLUMNS.values())]
+        writer.writerow(map(_cell, [*values, *(found.request.get(name) for name in options)]))
     return text.getvalue()
 
 
@@ -180,8 +187,9 @@ def _beginning(path: Path) -> str:
         return file.read(2000).decode(errors="replace")
 
 
-def _cell(text: str) -> str:
+def _cell(value: object) -> str:
     """Return a cell that no spreadsheet takes for a formula."""
+    text = "" if value is None else f"{value:.10g}" if isinstance(value, float) else shown(value)
     try:
         float(text)
     except ValueError:

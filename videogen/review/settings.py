@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from videogen.errors import InputError
 from videogen.review.found import Found
-from videogen.tasks.hints import hint
-from videogen.tasks.options import FLAG_NAMES, OPTIONS, defaults
+from videogen.tasks.hints import hint, option_named
+from videogen.tasks.options import OPTIONS, defaults
 from videogen.tasks.table import VARIANTS
 
 SAID_ELSEWHERE = ("task_type", "model_id", "revision", "seed", "prompt", "roll_prompts")
@@ -60,8 +60,8 @@ def axis(flag: str, given: str, results: Sequence[Found]) -> str:
     Raises:
         InputError: no option, one that is not recorded, or one that none of the results has.
     """
-    name = FLAG_NAMES.get(given.lstrip("-").replace("-", "_"))
-    varying = [other for other in _recorded(results) if len(values_of(other, results)) > 1]
+    name = option_named(given)
+    varying = [other for other in OPTIONS if len(values_of(other, results)) > 1]
     fix = f"these results differ in {', '.join(varying)}" if varying else "these results do not differ"
     if name is None:
         raise InputError(flag, given, "is not an option", hint(given) or fix)
@@ -85,18 +85,11 @@ def _by_size(text: str) -> tuple[bool, float, str]:
         return True, 0.0, text
 
 
-def _recorded(results: Sequence[Found]) -> list[str]:
-    return [name for name in OPTIONS if any(name in found.request for found in results)]
-
-
 def _differing(values: Mapping[str, tuple[object, object]]) -> list[Difference]:
-    return [Difference(name, one, other) for name, (one, other) in values.items() if _is_unlike(one, other)]
-
-
-def _is_unlike(one: object, other: object) -> bool:
-    """Compare as JSON has it; what is empty, off or not there is the same."""
+    """Return the options whose two values differ; what is empty, off or not there is the same."""
     empty: tuple[object, ...] = (None, False, [], "")
-    return one != other and not (one in empty and other in empty)
+    differing = [Difference(name, one, other) for name, (one, other) in values.items() if one != other]
+    return [each for each in differing if not (each.one in empty and each.other in empty)]
 
 
 def _usual(found: Found) -> dict[str, object]:

@@ -7,7 +7,7 @@ from videogen.files import Record
 from videogen.results import sidecar
 from videogen.results.formatting import format_bytes, format_seconds
 from videogen.results.run_summary import PLACES
-from videogen.review.found import Found
+from videogen.review.found import Found, beside
 from videogen.review.settings import changed_options, shown
 from videogen.tasks.table import TASKS
 
@@ -17,12 +17,11 @@ LABEL = 11  # characters of the first column
 def again(found: Found) -> str:
     """Return the command that makes a result again, under another name."""
     source = found.path if found.embedded or found.path.exists() else found.sidecar
-    name = source.name if source.is_dir() else source.stem
     suffix = "" if source.is_dir() else ".mp4" if source.suffix == ".json" else source.suffix
     words = ["python", "generate_video.py", "--from_metadata", str(source)]
     if str(found.request.get("model_id", "")).startswith(sidecar.LOCAL_MODEL):
         words += ["--model_id", "FOLDER"]
-    words += ["--output", str(source.with_name(f"{name}_again{suffix}"))]
+    words += ["--output", str(beside(source, f"_again{suffix}"))]
     return shlex.join(words)
 
 
@@ -73,7 +72,8 @@ def _facts(found: Found) -> Iterator[tuple[str, str]]:
     took, memory = time_and_memory(found)
     yield "time", took
     yield "memory", memory
-    yield "made", f"{found.created:%Y-%m-%d %H:%M:%S}" + _on(record)
+    device = f" on {record['device']}" if isinstance(record.get("device"), str) else ""
+    yield "made", f"{found.created:%Y-%m-%d %H:%M:%S}{device}"
     yield "versions", _versions(record)
     yield "again", again(found)
 
@@ -82,10 +82,6 @@ def _model(found: Found) -> str:
     model, name = found.record.get("model"), str(found.request.get("model_id", ""))
     revision = model.get("revision") if isinstance(model, Mapping) else None
     return f"{name}, revision {revision}" if revision else name
-
-
-def _on(record: Record) -> str:
-    return f" on {record['device']}" if isinstance(record.get("device"), str) else ""
 
 
 def _versions(record: Record) -> str:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 
@@ -29,7 +29,7 @@ class Sweep:
     names: tuple[str, ...]
     values: tuple[list[str], ...]
     cells: Mapping[Cell, Found]
-    notes: Sequence[str]
+    notes: list[str] = field(default_factory=list)
 
     @property
     def order(self) -> list[Cell]:
@@ -59,24 +59,21 @@ def arrange(results: Sequence[Found], names: Sequence[str]) -> Sweep:
         names: of one or two options, the rows' first.
     """
     used = [found for found in results if all(name in found.request for name in names)]
-    values = tuple(values_of(name, used) for name in names)
-    cells: dict[Cell, Found] = {}
-    twice: dict[Cell, int] = {}
+    by_cell: dict[Cell, list[Found]] = {}
     for found in sorted(used, key=lambda found: found.created):
-        cell = tuple(shown(found.request[name]) for name in names)
-        twice[cell] = twice.get(cell, 0) + 1
-        cells[cell] = found
-    sweep = Sweep(names=tuple(names), values=values, cells=cells, notes=())
-    empty = [cell for cell in sweep.order if cell not in cells]
-    notes = [f"{len(results) - len(used)} of {len(results)} results have no {' or '.join(names)}"] * (
-        len(used) < len(results)
+        by_cell.setdefault(tuple(shown(found.request[name]) for name in names), []).append(found)
+    sweep = Sweep(
+        names=tuple(names),
+        values=tuple(values_of(name, used) for name in names),
+        cells={cell: each[-1] for cell, each in by_cell.items()},
     )
-    notes += [f"no result for {_said(sweep, empty)}"] if empty else []
-    several = [cell for cell, count in twice.items() if count > 1]
-    notes += (
-        [f"several results, of which the newest is shown, for {_said(sweep, several)}"] if several else []
-    )
-    return Sweep(names=sweep.names, values=values, cells=cells, notes=notes)
+    if unused := len(results) - len(used):
+        sweep.notes.append(f"{unused} of {len(results)} results have no {' or '.join(names)}")
+    if empty := [cell for cell in sweep.order if cell not in by_cell]:
+        sweep.notes.append(f"no result for {_said(sweep, empty)}")
+    if several := [cell for cell, each in by_cell.items() if len(each) > 1]:
+        sweep.notes.append(f"several results, of which the newest is shown, for {_said(sweep, several)}")
+    return sweep
 
 
 def write_sweep(sweep: Sweep, output: Path) -> None:

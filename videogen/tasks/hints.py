@@ -20,6 +20,11 @@ def synonyms() -> dict[str, str]:
     return {word: advice for advice, words in config.read("hints").items() for word in words.split()}
 
 
+def option_named(spelling: str) -> str | None:
+    """Return the name of the option that a flag, key or column names, with dashes or without."""
+    return FLAG_NAMES.get(spelling.lstrip("-").replace("-", "_"))
+
+
 def hint(flag: str) -> str | None:
     """Return what an unknown flag or key may have meant, as advice; None where nothing is like it."""
     name = flag.lstrip("-").lower().replace("-", "_")

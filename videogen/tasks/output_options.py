@@ -6,6 +6,8 @@ from videogen.media.output_formats import CODECS
 from videogen.tasks import option_types as types
 from videogen.tasks.option import Needs, row, switch
 
+A_SHEET = Needs("sheet", "arranges a sheet")
+
 
 # fmt: off
 @dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
@@ -66,9 +68,9 @@ class Review:
         "picture, or in one video with --output X.mp4", metavar="DIR", about_run=True, answers=True,
         set_by_chain=True)
     rows: str | None = row(types.word, "option whose values are the rows of --sheet", metavar="OPTION",
-        about_run=True, set_by_chain=True)
+        about_run=True, set_by_chain=True, needs=A_SHEET)
     columns: str | None = row(types.word, "option whose values are the columns of --sheet", metavar="OPTION",
-        about_run=True, set_by_chain=True)
+        about_run=True, set_by_chain=True, needs=A_SHEET)
     report: str | None = row(types.folder, "write one web page over all results of a folder, and results.csv",
         metavar="DIR", about_run=True, answers=True, set_by_chain=True)
 

@@ -12,7 +12,7 @@ from videogen.errors import InputError, nearest
 from videogen.tasks.families import hunyuan, skyreels_v2, skyreels_v3, wan22
 from videogen.tasks.option import typed
 from videogen.tasks.options import OPTIONS
-from videogen.tasks.task_spec import DIFFUSERS, Layout, TaskSpec
+from videogen.tasks.task_spec import DIFFUSERS, Files, Layout, TaskSpec
 
 FAMILIES = (skyreels_v3, skyreels_v2, wan22, hunyuan)
 NETWORKS = ("wan", "hunyuan")
@@ -30,6 +30,8 @@ VARIANTS: dict[str, tuple[TaskSpec, ...]] = {
 }
 TASKS: dict[str, TaskSpec] = {name: rows[0] for name, rows in VARIANTS.items()}
 """The row of every task's default model."""
+INPUTS: dict[str, Files] = {name: files for row in ROWS for name, files in row.inputs.items()}
+"""Every input that some task has -> what it takes."""
 SHORT = {
     **{"t": "text", "txt": "text", "i": "image", "img": "image", "v": "video", "vid": "video"},
     **{"r": "reference", "ref": "reference"},

@@ -1,6 +1,6 @@
 """What a row of the task table holds."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -210,6 +210,11 @@ class TaskSpec:
         """Return the options without which it makes nothing."""
         inputs = [name for name, files in self.inputs.items() if files.fewest]
         return (*([] if self.describes else ["prompt"]), *inputs)
+
+    def is_made_of(self, given: Set[str]) -> bool:
+        """Return whether these inputs are all that it needs, and none that it does not take."""
+        needed = {name for name, files in self.inputs.items() if files.fewest}
+        return needed <= given <= self.inputs.keys()
 
     def config(self) -> Config:
         """Return its YAML file."""

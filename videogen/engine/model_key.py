@@ -1,12 +1,7 @@
 """Which videos can share a loaded model. Needs no torch."""
 
-from collections.abc import Sequence
-from typing import TypeVar
-
 from videogen.planning.plan import Outline
 from videogen.tasks.options import OPTIONS
-
-Video = TypeVar("Video", bound=Outline)
 
 
 def model_key(plan: Outline) -> tuple:
@@ -20,11 +15,3 @@ def model_key(plan: Outline) -> tuple:
         plan.facts.loras,
         *(getattr(plan.options, name) for name, option in OPTIONS.items() if option.reloads),
     )
-
-
-def by_model(plans: Sequence[Video]) -> list[list[Video]]:
-    """Return the plans in groups that share a loaded model, in the order in which each is first needed."""
-    groups: dict[tuple, list[Video]] = {}
-    for plan in plans:
-        groups.setdefault(model_key(plan), []).append(plan)
-    return list(groups.values())
