@@ -52,6 +52,14 @@ def get_ranks() -> Ranks:
     return Ranks(**{field: int(word) for field, word in found.items()}, launched=True)
 
 
+planned: Ranks | None = None  # ranks that videos are planned for, where those of others make them (--ray)
+
+
+def planned_ranks() -> Ranks:
+    """Return the ranks that make a video: those of this process, unless others make it."""
+    return planned or get_ranks()
+
+
 def _from_slurm() -> dict[str, str]:
     """Return the ranks that srun tells, as words; not numbers where it does not."""
     found = {field: os.environ.get(name, "") for field, name in SLURM_VARIABLES.items()}

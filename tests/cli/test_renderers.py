@@ -134,3 +134,24 @@ def test_messages_are_lines_as_ever(said):
 
     for name in ("none", "lines", "bars"):
         assert said(name, report) == ["warning: --x: y", "z"]
+
+
+def test_bars_of_videos_that_are_made_at_the_same_time(said):
+    def report(reporter):
+        others = [Reporter(render=reporter.relay), Reporter(render=reporter.relay)]
+        for index, other in enumerate(others, start=1):
+            start(other, index)
+        with (
+            others[0].stage("denoise", total=2, unit="step") as one,
+            others[1].stage("denoise", total=3, unit="step") as two,
+        ):
+            one(2)
+            two(1)
+        others[1].emit(progress.StageStarted(stage="denoise", about="", total=3, unit="step"))
+        start(others[0], 2)  # the other was lost, and this one makes its video
+        with others[0].stage("denoise", total=3, unit="step"):
+            pass
+
+    text = "\n".join(said("bars", report))
+    assert "2/2" in text
+    assert "1/3" in text

@@ -17,6 +17,7 @@ OTHERS = {
     *("index-url", "nproc_per_node", "nnodes", "rdzv_backend", "rdzv_endpoint"),  # pip, torchrun
     *("array", "ntasks-per-node", "gpus-per-node", "gpus-per-task", "nodes"),  # SLURM
     *("rm", "gpus", "user"),  # Docker
+    *("address", "head", "port"),  # Ray
     *("table", "dry", "gpu", "mode", "model", "task", "help"),  # benchmarks, parser
 }
 

@@ -125,3 +125,20 @@ def test_events_have_names_of_their_own():
     assert len({kind.name for kind in kinds}) == len(kinds)
     taken = {"event", "time", "index", "segment", "segments"}
     assert not [kind for kind in kinds if taken & {each.name for each in fields(kind)}]
+
+
+def test_what_others_report_counts_for_the_whole_run(reported, clock):
+    reporter, reports = reported
+    reporter.start_run(4)
+    reporter.at_once = 2
+    workers = [Reporter(render=reporter.relay), Reporter(render=reporter.relay)]
+    about = {"seed": 1, "size": (64, 32), "num_frames": 5, "segments": 1, "output": "a.mp4"}
+    for index, worker in enumerate(workers, start=1):
+        worker.start_video(index, **about)
+    clock.go(10)
+    workers[0].end_video(SAVED)
+    workers[0].start_video(3, **about)
+    assert (reports[-1].event.videos, reports[-1].event.seconds_left) == (4, 15.0)  # three more, two at once
+    workers[1].end_video(Failed(videos=None, message="no"))
+    assert (reports[-1].index, reports[-1].event.videos) == (2, 4)
+    assert (reporter.made, reporter.failed, reporter.skipped) == (2, 1, 0)

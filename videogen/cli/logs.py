@@ -9,21 +9,10 @@ from contextlib import contextmanager
 from itertools import pairwise
 
 from videogen.cli.renderers import RENDERERS, Renderer
-from videogen.results.progress import Message, Reporter
+from videogen.results.progress import Message, Reporter, ReporterHandler
 from videogen.tasks.options import RunSettings
 
 logger = logging.getLogger("videogen")
-
-
-class ReporterHandler(logging.Handler):
-    """Passes our log on as events."""
-
-    def __init__(self, reporter: Reporter) -> None:
-        super().__init__()
-        self.reporter = reporter
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.reporter.emit(Message(level=record.levelname.lower(), message=self.format(record)))
 
 
 class StderrLines(io.TextIOBase):

@@ -31,7 +31,7 @@ from videogen.cli.serving import serve
 from videogen.cli.sources import Asked, gather, names_bundle
 from videogen.cli.status import write_status
 from videogen.cli.task_choice import published_task, with_task
-from videogen.engine import third_party
+from videogen.engine import ray_queue, third_party
 from videogen.engine.api import make_videos
 from videogen.engine.outcome import Outcome, log_outcome
 from videogen.errors import (
@@ -223,6 +223,7 @@ def _generate(asked: Asked, workdir: Path, reporter: Reporter) -> int:
         say([caption(asked, workdir, dry_run=settings.dry_run)])
         return 0
     policy = OverwritePolicy(overwrite=settings.overwrite, resume=settings.resume)
+    ray_queue.check(settings)
     if settings.bundle is not None:
         may_replace = settings.overwrite or settings.resume
         check_file("--bundle", Path(settings.bundle).expanduser(), [".zip"], may_replace=may_replace)
@@ -241,24 +242,21 @@ def _generate(asked: Asked, workdir: Path, reporter: Reporter) -> int:
         plans = make_plans(items, policy, workdir, used, shard=shard)
         if not plans:
             logger.warning("--shard %s: the list has no video for it", shard)
-        return _carry_out(plans, settings, reporter)
+        return _carry_out(plans, settings, reporter, locks)
 
 
-def _carry_out(plans: list[Outline], settings: RunSettings, reporter: Reporter) -> int:
+def _carry_out(plans: list[Outline], settings: RunSettings, reporter: Reporter, locks: OutputLocks) -> int:
     """Make the videos of plans, or say what would be made."""
     _warn(plans, settings)
-    for plan in plans:
+    for plan in () if settings.ray else plans:
         check_device_exists(plan.options)
     if settings.dry_run:
         say(_described(plans, as_json=settings.json))
         return 0
-    outcomes = make_videos(
-        plans,
-        reporter,
-        resume=settings.resume,
-        retry=settings.retry,
-        keep_order=settings.keep_order,
-    )
+    if settings.ray:
+        return _say_outcomes(ray_queue.run(plans, settings, reporter, locks), settings, reporter)
+    resume, retry, in_order = settings.resume, settings.retry, settings.keep_order
+    outcomes = make_videos(plans, reporter, resume=resume, retry=retry, keep_order=in_order)
     return _say_outcomes(outcomes, settings, reporter)
 
 

@@ -25,6 +25,7 @@ LINE_EVERY = 30.0  # seconds
 FALLBACK_COLUMNS = 100
 NAME_LENGTH = 28  # of an output's name in front of a bar
 STAGES = {
+    "ray": "connecting to Ray",
     "libraries": "loading libraries",
     "download": "downloading",
     "load": "loading",
@@ -120,18 +121,18 @@ class Errors:
 class Lines(Errors):
     """A stamped line per stage that lasts, and while it does one every 30 seconds."""
 
-    _begun: dict[str, Report] = field(default_factory=dict)  # by stage
+    _begun: dict[tuple[int, str], Report] = field(default_factory=dict)  # by video and stage
     _last: float = 0.0
 
     def __call__(self, report: Report) -> None:
         match report.event:
             case progress.StageStarted() as event:
                 self._last = time.monotonic()
-                self._begun[event.stage] = report
+                self._begun[report.index, event.stage] = report
                 with suppress(RuntimeError):  # no thread
                     _thread.start_new_thread(self._announce, (report, event))
             case progress.StageFinished(stage=stage):
-                self._begun.pop(stage, None)
+                self._begun.pop((report.index, stage), None)
             case progress.Progress() as event:
                 if time.monotonic() - self._last >= LINE_EVERY:
                     self._last = time.monotonic()
@@ -149,7 +150,7 @@ class Lines(Errors):
     def _announce(self, report: Report, event: progress.StageStarted) -> None:
         """Say that a stage has begun, if it lasts."""
         time.sleep(ANNOUNCE_AFTER)
-        if self._begun.get(event.stage) is report:
+        if self._begun.get((report.index, event.stage)) is report:
             self._stamped(report, self._title(report, event))
 
     @staticmethod
@@ -175,22 +176,25 @@ def columns() -> int:
 class Bars(Errors):
     """A bar for what has steps, frames or bytes, with the name of its video; a passing line for the rest."""
 
-    _video: str = ""
-    _open: "dict[str, tqdm]" = field(default_factory=dict)
+    _videos: dict[int, str] = field(default_factory=dict)  # what stands in front of their bars
+    _open: "dict[tuple[int, str], tqdm]" = field(default_factory=dict)  # by video and stage
 
     def __call__(self, report: Report) -> None:
         match report.event:
             case progress.VideoStarted() as event:
                 number = f"{report.index}/{event.videos}" if event.videos else str(report.index)
-                self._video = f"{number} {brief(event.output, NAME_LENGTH)} seed {event.seed}: "
+                self._videos[report.index] = (
+                    f"{number} {brief(event.output, NAME_LENGTH)} seed {event.seed}: "
+                )
                 self.say(video_title(report, event))
             case progress.StageStarted() as event:
-                self._open[event.stage] = self._bar(report, event)
+                self._close(report.index, event.stage)  # of a worker that was lost
+                self._open[report.index, event.stage] = self._bar(report, event)
             case progress.Progress(stage=stage, done=done):
-                bar = self._open[stage]
+                bar = self._open[report.index, stage]
                 bar.update(done - bar.n)
             case progress.StageFinished(stage=stage):
-                self._open.pop(stage).close()
+                self._close(report.index, stage)
             case progress.SegmentFinished():
                 pass
             case progress.Skipped() | progress.Stopping() | progress.Saved() | progress.RunFinished():
@@ -198,10 +202,15 @@ class Bars(Errors):
             case _:
                 super().__call__(report)
 
+    def _close(self, index: int, stage: str) -> None:
+        """Close the bar of a stage, if there is one."""
+        if (bar := self._open.pop((index, stage), None)) is not None:
+            bar.close()
+
     def _bar(self, report: Report, event: progress.StageStarted) -> "tqdm":
         from tqdm import tqdm  # noqa: PLC0415 - not needed for --help
 
-        title = (self._video if report.index else "") + stage_title(report, event.stage, event.about)
+        title = self._videos.get(report.index, "") + stage_title(report, event.stage, event.about)
         counted = event.total > 0
         in_bytes = event.unit == "byte"
         return tqdm(

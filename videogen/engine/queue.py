@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 from videogen.engine.load import check_device
+from videogen.engine.model_key import model_key
 from videogen.engine.out_of_memory import smaller_plan
 from videogen.engine.outcome import (
     Outcome,
@@ -24,7 +25,7 @@ from videogen.engine.outcome import (
     start_video,
 )
 from videogen.engine.prompt_writer import write_prompts
-from videogen.engine.session import Session, generate, model_key
+from videogen.engine.session import Session, generate
 from videogen.errors import CancelledError, CheckpointError, OutOfMemoryError, VideoGenError, one_line
 from videogen.planning.plan import Outline, Plan
 from videogen.results.progress import Reporter

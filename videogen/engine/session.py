@@ -15,6 +15,7 @@ from videogen.checkpoints.layouts import Checkpoint
 from videogen.engine.generate import run_worker, write
 from videogen.engine.inputs import refuse_changed_inputs
 from videogen.engine.load import fetch, fetch_loras, set_up
+from videogen.engine.model_key import model_key
 from videogen.engine.out_of_memory import advise_when_out_of_memory
 from videogen.engine.outcome import Result
 from videogen.engine.prompt_writer import PromptWriters, shares_device, write_prompts
@@ -26,7 +27,6 @@ from videogen.results.progress import Reporter
 from videogen.runtime import apply, memory, parallel
 from videogen.runtime import device as devices
 from videogen.runtime.parallel import SINGLE_PROCESS, Communicator
-from videogen.tasks.options import OPTIONS
 
 logger = logging.getLogger(__name__)
 
@@ -122,18 +122,6 @@ class Session:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-
-
-def model_key(plan: Plan) -> tuple:
-    """Return what a loaded pipeline depends on; plans with the same key share one."""
-    return (
-        plan.task.name,
-        plan.task.family,
-        plan.checkpoint.folder,
-        plan.facts.degrees,
-        plan.facts.loras,
-        *(getattr(plan.options, name) for name, option in OPTIONS.items() if option.reloads),
-    )
 
 
 def worker_loop() -> None:

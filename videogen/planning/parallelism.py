@@ -18,11 +18,13 @@ def check_launch(options: Options) -> None:
     Raises:
         InputError: --use_usp without torchrun, torchrun without --use_usp, a device for all ranks.
     """
-    ranks = distributed.get_ranks()
+    ranks = distributed.planned_ranks()
     if not options.use_usp:
         if ranks.size > 1:
-            what = f"torchrun started {ranks.size} processes, which would all do the same"
-            raise InputError("--use_usp", None, what, "add it, or start without torchrun")
+            started = "torchrun started" if distributed.planned is None else "--gpus_per_job asks for"
+            fix = "start without torchrun" if distributed.planned is None else "give --gpus_per_job 1"
+            what = f"{started} {ranks.size} processes, which would all do the same"
+            raise InputError("--use_usp", None, what, f"add it, or {fix}")
         return
     if not ranks.launched:
         fix = f"torchrun --nproc_per_node=2 {os.path.basename(sys.argv[0]) or 'generate_video.py'} ..."  # noqa: PTH119
@@ -42,7 +44,7 @@ def choose_degrees(options: Options, *, branches: int, heads: int, tokens: int) 
     Raises:
         InputError: numbers that do not go together; says which do.
     """
-    size = distributed.get_ranks().size if options.use_usp else 1
+    size = distributed.planned_ranks().size if options.use_usp else 1
     cfg = _branch_groups(options, size, branches)
     sequence = size // cfg
     ring, ulysses = _sequence_degrees(options, sequence)

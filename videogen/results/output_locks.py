@@ -32,6 +32,13 @@ class OutputLocks:
                 folder.rmdir()
         self.held, self.made = {}, []
 
+    def release(self, folder: Path, name: str) -> None:
+        """Unlock the results ``name`` in ``folder``, so that another process can lock them."""
+        path = folder.absolute() / f".{name}.lock"
+        if path in self.held:
+            files.remove(path)
+            files.close(self.held.pop(path))
+
     def acquire(self, folder: Path, name: str) -> str | None:
         """Lock the results ``name`` in ``folder``, which is made; return who has them instead, or None."""
         path = folder.absolute() / f".{name}.lock"

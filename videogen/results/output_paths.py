@@ -98,6 +98,12 @@ class OutputPaths:
         return {role: path for role, path in named.items() if path is not None}
 
     @property
+    def locked(self) -> list[tuple[Path, str]]:
+        """Return the files whose names are locked while the result is made, and under which name."""
+        beside = [path for path in (self.latents, self.last_frame) if path is not None]
+        return [(self.path, self.name), *((path, path.stem) for path in beside)]
+
+    @property
     def paths(self) -> list[Path]:
         """Return all files that will be written."""
         return [*self.files.values(), self.sidecar]
@@ -237,11 +243,19 @@ def reserve(
         _check_replaceable(flag, path, folder=path == outputs.path and outputs.kind == "png")
         check_writable(flag, path.parent)
     if locks is not None:
-        refuse_if_locked(locks, "--output" if options.output else "--output_dir", outputs.path, outputs.name)
-        for name, extra in (("--save_latents", outputs.latents), ("--save_last_frame", outputs.last_frame)):
-            if extra is not None:
-                refuse_if_locked(locks, name, extra, extra.stem)
+        lock(outputs, options, locks)
     return outputs
+
+
+def lock(outputs: OutputPaths, options: OutputOptions, locks: OutputLocks) -> None:
+    """Lock a result.
+
+    Raises:
+        InputError: another run writes it.
+        OutputError: the lock cannot be written.
+    """
+    for path, name in outputs.locked:
+        refuse_if_locked(locks, _flag_of(path, outputs, options), path, name)
 
 
 def refuse_taken(outputs: OutputPaths, options: OutputOptions, taken: set[Path]) -> None:

@@ -4,10 +4,11 @@ The engine, the pipelines and the loaders report to a ``Reporter``; what becomes
 ``render`` (bars, lines and JSON are in cli/renderers.py).
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import ClassVar
 
@@ -189,7 +190,8 @@ def ignore(report: Report) -> None:
 class Reporter:
     """Passes events on with their place in the run, and carries the wish to stop to where work can stop.
 
-    ``videos`` is how many the list has, None where that is not known; ``mine`` of them are made in this run.
+    ``videos`` is how many the list has, None where that is not known; ``mine`` of them are made in this run,
+    ``at_once`` at the same time.
     """
 
     render: Callable[[Report], None] = ignore
@@ -201,10 +203,12 @@ class Reporter:
     made: int = 0
     failed: int = 0
     skipped: int = 0
+    at_once: int = 1
     is_stepping: bool = False
     wants_stop: bool = False
     _run_began: float = 0.0
     _began: float = 0.0
+    _begun: dict[int, float] = field(default_factory=dict)
     _durations: list[float] = field(default_factory=list)
 
     def emit(self, event: Event) -> None:
@@ -241,7 +245,7 @@ class Reporter:
         if self.mine is None or not self._durations:
             return None
         mean = sum(self._durations) / len(self._durations)
-        return round(mean * (self.mine - self.made), 1)
+        return round(mean * (self.mine - self.made) / self.at_once, 1)
 
     def end_video(self, event: Saved | Skipped | Failed) -> None:
         """Report what became of a video."""
@@ -256,6 +260,23 @@ class Reporter:
         self.made += 1
         self.skipped += skipped
         self.failed += failed
+
+    def relay(self, report: Report) -> None:
+        """Pass on what another process reports of a video of this run, with the counts of the whole run."""
+        event = report.event
+        match event:
+            case VideoStarted():
+                self._begun[report.index] = time.monotonic()
+                left = self._seconds_left()
+                event = replace(event, videos=self.videos, failed=self.failed, seconds_left=left)
+            case Failed():
+                event = replace(event, videos=self.videos)
+        if isinstance(event, Saved | Skipped | Failed):
+            self.count(skipped=isinstance(event, Skipped), failed=isinstance(event, Failed))
+            began = self._begun.pop(report.index, None)
+            if began is not None and isinstance(event, Saved):
+                self._durations.append(time.monotonic() - began)
+        self.render(replace(report, event=event))
 
     def end_run(self) -> None:
         """Report the end of the last video."""
@@ -319,3 +340,14 @@ class Reporter:
         """
         if self.wants_stop:
             raise KeyboardInterrupt
+
+
+class ReporterHandler(logging.Handler):
+    """Passes our log on as events."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        super().__init__()
+        self.reporter = reporter
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.reporter.emit(Message(level=record.levelname.lower(), message=self.format(record)))

@@ -8,6 +8,8 @@ from videogen.tasks import option_types as types
 from videogen.tasks.option import Needs, row, switch
 
 A_LIST = Needs("jobs", "is about a list of videos")
+A_CLUSTER = Needs("ray", "is about a Ray cluster")
+LOCAL = "local"  # a Ray of this run's own
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,18 @@ def of_array(environment: Mapping[str, str]) -> Shard:
     return Shard((number - first) // step, count)
 
 
+def ray_address(value: str) -> str:
+    """Parse where a Ray cluster is; the flag alone means what RAY_ADDRESS says, else this machine."""
+    address = value.strip() or os.environ.get("RAY_ADDRESS") or LOCAL
+    if "://" in address:
+        fix = "start on a machine of the cluster, with HOST:PORT or auto"
+        raise types.Reject("a Ray Client cannot be used", fix)
+    _, colon, port = address.rpartition(":")
+    if address not in (LOCAL, "auto") and not (colon and port.isdecimal()):
+        raise types.Reject("must be HOST:PORT, auto or local", f"nearest {address.rstrip(':')}:6379")
+    return address
+
+
 # fmt: off
 @dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class Lists:
@@ -76,4 +90,13 @@ class Lists:
     bundle: str | None = row(types.file_path,
         "pack results, inputs and job lines, so that --from_metadata FILE.zip makes them again elsewhere",
         metavar="FILE.zip", about_run=True, set_by_chain=True, excludes=("shard", "caption_only"))
+    ray: str | None = row(ray_address,
+        "make videos on all machines of a Ray cluster; alone: the one of RAY_ADDRESS, or all GPUs here",
+        metavar="[HOST:PORT|auto|local]", bare="", about_run=True, set_by_chain=True,
+        excludes=("caption_only",))
+    gpus_per_job: int | None = row(types.whole(0),
+        "GPUs of each video on the cluster (1 unless it has none); several with --use_usp",
+        metavar="N", about_run=True, needs=A_CLUSTER, set_by_chain=True)
+    fetch: bool = switch("send results to this machine, where the cluster shares no folder with it",
+        about_run=True, needs=A_CLUSTER, set_by_chain=True)
 # fmt: on

@@ -1,0 +1,125 @@
+"""A worker of a Ray cluster, in this process."""
+
+import json
+import logging
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REFS
+from videogen import __version__
+from videogen.engine.ray_worker import Done, Orders, Worker
+from videogen.planning.request import Item, make_plans
+from videogen.results.output_locks import OutputLocks
+from videogen.results.output_paths import OverwritePolicy
+from videogen.results.progress import Progress, Report, Saved, VideoStarted
+
+ORDERS = Orders(
+    version=__version__,
+    folder=Path(),
+    environment={},
+    level=logging.INFO,
+    ranks=1,
+    threads=None,
+    fetch=False,
+    resume=False,
+    retry=None,
+    ends_run="",
+)
+
+
+@pytest.fixture(autouse=True)
+def _log_as_before():
+    logger = logging.getLogger("videogen")
+    handlers, level = logger.handlers, logger.level
+    yield
+    logger.handlers = handlers
+    logger.setLevel(level)
+
+
+@pytest.fixture
+def plan(tmp_path):
+    """A video of two steps from a picture."""
+    picture = tmp_path / "robot.png"
+    picture.write_bytes((REFS / "robot.png").read_bytes())
+    values = {
+        "task_type": "reference_to_video",
+        "model_id": "tiny",
+        "ref_imgs": (str(picture),),
+        "prompt": "a robot waves",
+        "num_frames": 5,
+        "num_inference_steps": 2,
+        "device": "cpu",
+        "seed": (1,),
+        "output": str(tmp_path / "a.mp4"),
+    }
+    (made,) = make_plans([Item(values=values)], OverwritePolicy(), tmp_path)
+    return made
+
+
+def started(**orders):
+    worker = Worker()
+    assert worker.start(replace(ORDERS, folder=Path.cwd(), **orders)) == ""
+    return worker
+
+
+def all_of(worker):
+    """Return what a worker has to say of a video."""
+    messages = []
+    while not messages or not isinstance(messages[-1], Done):
+        messages += worker.take()
+    return messages
+
+
+def test_a_worker_reports_and_writes(plan, tmp_path):
+    worker = started()
+    worker.make(plan, again=False)
+    *reports, done = all_of(worker)
+    assert (done.error, done.skipped, done.stopped) == ("", False, False)
+    assert done.outputs == plan.outputs
+    assert json.loads(plan.outputs.sidecar.read_text())["plan_hash"] == done.record["plan_hash"]
+    events = [report.event for report in reports if isinstance(report, Report)]
+    assert isinstance(events[0], VideoStarted)
+    assert isinstance(events[-1], Saved)
+    assert [event.done for event in events if isinstance(event, Progress) and event.stage == "denoise"] == [
+        1,
+        2,
+    ]
+
+    worker.make(plan, again=True)  # as if it had been killed before it could say that it was done
+    assert all_of(worker)[-1].skipped
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_worker_stops_after_its_step(plan, tmp_path):
+    worker = started()
+    worker.stop()
+    worker.make(plan, again=False)
+    assert [message.stopped for message in all_of(worker)] == [True]
+    assert [path.name for path in tmp_path.iterdir()] == ["robot.png"]
+
+
+def test_what_a_worker_cannot_do_is_a_line(plan, tmp_path):
+    worker = started()
+    with OutputLocks() as locks:
+        locks.acquire(tmp_path, "a")
+        worker.make(plan, again=False)
+        assert "another run is writing it" in all_of(worker)[-1].error
+    (tmp_path / "robot.png").unlink()
+    worker.make(plan, again=False)
+    done = all_of(worker)[-1]
+    assert done.exit_code == 2
+    assert done.error.startswith(
+        f"--ref_imgs robot.png: is not on {os.uname().nodename}; put it into a folder"
+    )
+    assert not plan.outputs.path.exists()
+
+
+def test_a_worker_of_another_version_or_without_the_folder_is_not_used(tmp_path):
+    orders = replace(ORDERS, version="0.0.1")
+    assert f"videogen {__version__}: the other machine has 0.0.1" in Worker().start(orders)
+    orders = replace(ORDERS, folder=tmp_path / "missing")
+    assert "share" in Worker().start(orders)
+    assert Worker().start(replace(orders, fetch=True)) == ""
