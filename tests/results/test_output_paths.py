@@ -16,7 +16,6 @@ from videogen.results.output_paths import (
     OutputPaths,
     OverwritePolicy,
     check_pattern,
-    check_writable,
     choose_output_paths,
     earlier_record,
     earlier_seed,
@@ -350,37 +349,3 @@ def test_records_without_a_seed_are_passed_over(inside, damaged):
         path.write_text(json.dumps({"schema": 1} | damaged))
     Path("1.npy").write_text("")
     assert earlier_seed(Options(output="{seed}.npy"), "task", 1) is None
-
-
-def test_folders_that_cannot_be_written(inside, monkeypatch):
-    check_writable("--output", Path("new/deep"))
-    assert names(inside) == []
-    (inside / "file").write_text("")
-    said = complaint(check_writable, "--output", Path("file/deep"))
-    assert said == f"--output file/deep: {inside}/file is a file; choose another folder"
-    Path("b").mkdir()
-    check_writable("--output", Path("b"))
-    Path("b").chmod(0o555)
-    assert (
-        complaint(check_writable, "--output", Path("b/c"))
-        == "--output b/c: is not writable; choose another folder"
-    )
-    Path("b").chmod(0o577)
-    check_writable("--output", Path("b"))
-    asked = []
-
-    def access(path, mode):
-        asked.append((path, mode))
-        return False
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "access", access)
-        assert complaint(check_writable, "-x", Path("b")) == "-x b: is not writable; choose another folder"
-        assert asked == [(Path("b"), os.W_OK)]
-
-    def full(**where):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr("tempfile.TemporaryFile", full)
-    said = complaint(check_writable, "-x", Path("b"))
-    assert said == "-x b: is not writable (No space left on device); choose another folder"

@@ -18,8 +18,8 @@ from videogen.planning.request import Item, check_runtime, labelled
 from videogen.prompts.chat_models import FoundModel
 from videogen.prompts.roles import find_prompt_writers
 from videogen.results.appending import append
-from videogen.results.output_paths import check_file
 from videogen.results.progress import Reporter
+from videogen.results.writable import check_file
 from videogen.tasks.list_options import WHOLE
 from videogen.tasks.options import OPTIONS, Options, RunSettings, defaults, merge
 from videogen.tasks.table import find

@@ -27,8 +27,9 @@ from videogen.planning.plan import Outline
 from videogen.planning.request import Item, make_plans
 from videogen.results import publishing, sidecar
 from videogen.results.output_locks import OutputLocks
-from videogen.results.output_paths import OutputPaths, OverwritePolicy, check_writable, refuse_if_locked
+from videogen.results.output_paths import OutputPaths, OverwritePolicy, refuse_if_locked
 from videogen.results.progress import Reporter
+from videogen.results.writable import check_writable
 from videogen.tasks.option_types import DRAWN_SEEDS, MAX_SEED
 from videogen.tasks.options import OPTIONS, Options
 from videogen.tasks.table import TASKS, find

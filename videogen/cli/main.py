@@ -47,9 +47,10 @@ from videogen.planning.local_devices import check_device_exists
 from videogen.planning.plan import Outline
 from videogen.planning.request import Item, make_plans
 from videogen.results.output_locks import OutputLocks
-from videogen.results.output_paths import OverwritePolicy, check_file
+from videogen.results.output_paths import OverwritePolicy
 from videogen.results.progress import Message, Reporter, RunFailed
 from videogen.results.sidecar import changed_inputs
+from videogen.results.writable import check_file
 from videogen.tasks.list_options import WHOLE
 from videogen.tasks.options import RunSettings
 from videogen.tasks.table import TASKS, summary

@@ -18,8 +18,8 @@ from videogen.cli.sources import Asked
 from videogen.errors import InputError
 from videogen.files import Record, TextError, parse_json, read_text, write_json
 from videogen.results import progress
-from videogen.results.output_paths import check_file
 from videogen.results.progress import Report, Reporter
+from videogen.results.writable import check_file
 
 logger = logging.getLogger(__name__)
 

@@ -92,8 +92,7 @@ def write(
             output.write(frames)
         if store is not None:
             latents += _replay(plan, store, done, output)
-        if done:
-            _log_resumed(plan, pipeline, done)
+        _log_resumed(plan, pipeline, done)
         pipeline.reporter.segment = done + 1
         for index, segment in enumerate(_segments(plan, pipeline, generator, resumed), start=done):
             made, last = _write_segment(plan, pipeline, segment, index, output)
@@ -205,6 +204,8 @@ def _resume_point(store: ResumeStore, done: int) -> ResumePoint | None:
 
 
 def _log_resumed(plan: Plan, pipeline: VideoPipeline, done: int) -> None:
+    if not done:
+        return
     logger.info("continuing after %d finished segments", done)
     stored = plan.resume_store.stored_settings()
     for name, value in _resolved_settings(pipeline).items():

@@ -186,7 +186,6 @@ def decide(item: Item, workdir: Path) -> Draft:
         InputError, CheckpointError: the first thing that will not work.
     """
     asked = item.values
-
     # 1. The task, and the model, which decides between the task's rows.
     task = find(asked.get("task_type"))
     check_used(task.name, asked)
@@ -219,8 +218,7 @@ def decide(item: Item, workdir: Path) -> Draft:
     explicit = {k for k, v in given.items() if not (k in item.recorded and v == usual.get(k))}
     notes = [note for files in inputs.values() for file in files for note in getattr(file, "notes", ())]
     notes += warnings(task, options, explicit, inputs, shape, checkpoint)
-    notes += file_format_warnings(options, shape.file_frames)
-    notes += _about_loras(options, explicit)
+    notes += [*file_format_warnings(options, shape.file_frames), *_about_loras(options, explicit)]
     if options.input_image or options.end_image:
         options = options.replace(prompt_enhancer=None)
     described = task.describes and options.prompt is None

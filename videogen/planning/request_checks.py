@@ -11,7 +11,7 @@ from videogen.errors import CheckpointError, InputError
 from videogen.planning import option_rules
 from videogen.planning.file_notes import file_notes
 from videogen.planning.parallelism import check_launch
-from videogen.results.output_paths import check_writable
+from videogen.results.writable import check_writable
 from videogen.tasks.geometry import Shape
 from videogen.tasks.option import typed
 from videogen.tasks.options import OPTIONS, Options

@@ -10,7 +10,7 @@ from videogen import files
 from videogen.errors import InputError
 from videogen.media.output_formats import FILES
 from videogen.media.video_writer import PendingFile, open_writer
-from videogen.results.output_paths import check_file
+from videogen.results.writable import check_file
 from videogen.review.found import Found
 
 VIDEO_SUFFIXES = tuple(f".{kind}" for kind in FILES)

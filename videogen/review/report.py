@@ -17,7 +17,8 @@ from jinja2 import Environment, PackageLoader
 from videogen import __version__, files
 from videogen.errors import InputError
 from videogen.media import output_formats
-from videogen.results.output_paths import check_file, kind_of
+from videogen.results.output_paths import kind_of
+from videogen.results.writable import check_file
 from videogen.review.found import Found
 from videogen.review.outputs import make_folder
 from videogen.review.poster import Poster, poster_of
