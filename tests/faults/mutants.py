@@ -9,6 +9,7 @@ TESTS = {
     "videogen/tasks/sizes.py": ("tests/tasks/test_sizes.py", "tests/diffusion/test_parts.py"),
     "videogen/results/resume_store.py": ("tests/results/test_resume_store.py",),
     "videogen/results/output_paths.py": ("tests/results/test_output_paths.py",),
+    "videogen/results/writable.py": ("tests/results/test_writable.py",),
     "videogen/results/publishing.py": ("tests/results/test_publishing.py",),
     "videogen/results/output_locks.py": ("tests/results/test_output_locks.py",),
     "videogen/distributed.py": RANKS,
