@@ -6,6 +6,7 @@ import re
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 # How torch, its libraries, the C++ runtime and the operating system say that memory ran out.
 OUT_OF_MEMORY = re.compile(
@@ -122,10 +123,12 @@ def exit_code_of(error: BaseException) -> int:
 
 
 def brief(value: object, limit: int = 80) -> str:
-    """Return one short line for a value of any length."""
+    """Return one short line for a value of any length: the end of a path, the beginning of anything else."""
     line = " ".join(str(value).split())
     line = "".join(c if c.isprintable() else "?" for c in line)
-    return repr("") if not line else line if len(line) <= limit else f"{line[: limit - 1]}…"
+    if len(line) > limit:
+        return f"…{line[1 - limit :]}" if isinstance(value, Path) else f"{line[: limit - 1]}…"
+    return line or repr("")
 
 
 def one_line(error: BaseException) -> str:

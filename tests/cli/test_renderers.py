@@ -19,7 +19,7 @@ def said(capsys):
     """Return the lines that a renderer makes of what is reported."""
 
     def render(name, report, *, as_json=False):
-        report(Reporter(render=renderers.RENDERERS[name](as_json), videos=200))
+        report(Reporter(render=renderers.RENDERERS[name](as_json), videos=200, mine=200))
         return capsys.readouterr().err.splitlines()
 
     return render

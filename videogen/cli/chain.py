@@ -214,7 +214,8 @@ def plan_chain(asked: Asked, workdir: Path, locks: OutputLocks | None = None) ->
 
 def _check_given(asked: Asked, options: Options) -> None:
     for name, option in OPTIONS.items():
-        if option.set_by_chain and (asked.values.get(name) or getattr(asked.settings, name, None)):
+        given = asked.values.get(name) or getattr(asked.settings, name, None)
+        if option.set_by_chain and given and given != option.default:
             raise InputError(option.flag, None, "a chain names its own files and inputs", "leave it out")
     for name, flag, fix in REQUIRED:
         if not asked.values.get(name):
