@@ -44,6 +44,7 @@ def test_the_shift_goes_with_stability(cli, tmp_path, flags, shift, stable):
     assert request["embedded_cfg_scale"] == 6
 
 
+@pytest.mark.slow
 def test_switches_change_the_video(cli, tmp_path):
     made = set()
     for flags in (

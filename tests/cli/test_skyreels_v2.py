@@ -222,6 +222,7 @@ def test_metadata_repeats_a_video(cli, forcing, tmp_path, monkeypatch):
     assert np.array_equal(np.load("a.npy"), np.load("b.npy"))
 
 
+@pytest.mark.slow
 def test_the_image_and_the_frame_rate_matter(cli, forcing, tmp_path):
     def latents(name, *more, task="diffusion_forcing"):
         made = ("--output", tmp_path / f"{name}.npy", "--save_latents", tmp_path / f"{name}.safetensors")

@@ -168,6 +168,7 @@ def test_every_memory_mode(cli, tmp_path, name, mode):
     assert finished.code == 0, finished.err
 
 
+@pytest.mark.slow
 def test_a_lora_for_each_expert(cli, tmp_path):
     """At the last steps the low-noise expert works alone, at the first the other."""
     layer = "transformer.blocks.0.attn1.to_q"

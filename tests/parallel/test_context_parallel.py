@@ -11,6 +11,8 @@ import os, sys, torch, torch.distributed as dist
 from diffusers import ContextParallelConfig
 from videogen.models.wan.transformer import WanDiT
 
+import pytest
+
 dist.init_process_group("gloo")
 torch.accelerator.device_count = lambda: 2  # diffusers divides by it; a CPU has none
 torch.manual_seed(0)
@@ -36,6 +38,7 @@ sys.exit(error > 1e-5)
 """
 
 
+@pytest.mark.slow
 def test_ulysses_on_two_processes(tmp_path):
     worker = tmp_path / "worker.py"
     worker.write_text(WORKER)

@@ -33,6 +33,7 @@ LIMITS = {"float32": 2e-6, "float16": 2**-10, "bfloat16": 2**-6}
 SHARED = 48 << 10
 
 
+@pytest.mark.slow
 def test_kernels_compute_what_their_plain_forms_do():
     done = subprocess.run(
         [sys.executable, "-c", INTERPRETED],

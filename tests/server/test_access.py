@@ -25,6 +25,7 @@ def test_pages_of_other_sites_are_refused(server):
     assert server.http.get("/healthz", headers={"Origin": server.url}).status_code == 200
 
 
+@pytest.mark.slow
 def test_a_token_is_asked_for(tmp_path, monkeypatch):
     monkeypatch.setenv("VIDEOGEN_TOKEN", "sesame")
     with live(tmp_path, "--host", "0.0.0.0") as server:

@@ -59,6 +59,7 @@ def test_a_picture_is_uploaded(client, server):
     assert [item["name"] for item in record["inputs"]["ref_imgs"]] == ["input_reference_0.png"]
 
 
+@pytest.mark.slow
 def test_the_example_of_the_manual(server, tmp_path, monkeypatch):
     (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/server.md").read_text(), flags=re.DOTALL)
     example = example.replace("http://127.0.0.1:8000", server.url)

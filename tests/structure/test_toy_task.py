@@ -6,6 +6,8 @@ import shutil
 import subprocess
 import sys
 
+import pytest
+
 from tests.conftest import ROOT
 
 PAGE = (ROOT / "docs/development.md").read_text(encoding="utf-8")
@@ -16,6 +18,7 @@ def piece(name: str) -> str:
     return re.search(rf"<!-- toy {name} -->\n```\w+\n(.*?)```", PAGE, flags=re.DOTALL)[1]
 
 
+@pytest.mark.slow
 def test_a_task_costs_a_row_a_yaml_file_and_a_pipeline(tmp_path):
     for name in ("videogen", "configs"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
