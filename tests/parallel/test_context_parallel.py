@@ -4,14 +4,14 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from tests.conftest import ROOT
 
 WORKER = """
 import os, sys, torch, torch.distributed as dist
 from diffusers import ContextParallelConfig
 from videogen.models.wan.transformer import WanDiT
-
-import pytest
 
 dist.init_process_group("gloo")
 torch.accelerator.device_count = lambda: 2  # diffusers divides by it; a CPU has none
