@@ -127,7 +127,8 @@ def brief(value: object, limit: int = 80) -> str:
     line = " ".join(str(value).split())
     line = "".join(c if c.isprintable() else "?" for c in line)
     if len(line) > limit:
-        return f"…{line[1 - limit :]}" if isinstance(value, Path) else f"{line[: limit - 1]}…"
+        is_path = isinstance(value, Path) or line.startswith("/")
+        return f"…{line[1 - limit :]}" if is_path else f"{line[: limit - 1]}…"
     return line or repr("")
 
 
