@@ -22,6 +22,7 @@ from tests.simulated.gpus import GPUS
 from tests.simulated.jobs import Counted, EnoughError, planned, quiet
 from tests.simulated.models import OWN, WAN21_VAE, plan_of, replace_files
 from tests.simulated.patches import Patches
+from videogen.cli.environment import environment as describe_environment
 from videogen.engine import session
 from videogen.errors import InputError, first_line
 from videogen.models.kernels import operators
@@ -91,7 +92,7 @@ TINY = Size(
 
 def environment(_size: Size) -> Iterator[Row]:
     """What there is."""
-    for line in devices.environment():
+    for line in describe_environment().lines():
         name, _, value = line.partition(": ")
         yield Row(name, value or "yes")
     yield Row("cuDNN", str(torch.backends.cudnn.version()))
