@@ -29,7 +29,6 @@ from videogen.models.kernels import operators
 from videogen.models.wan import vae as vae_io
 from videogen.models.wan.transformer import FLOAT32_PARTS, WanDiT
 from videogen.runtime import apply, float8, kernels
-from videogen.runtime import device as devices
 from videogen.runtime.cross_attention_cache import CrossAttentionCache
 from videogen.runtime.precision import set_precision
 from videogen.runtime.vae import prepare_vae
