@@ -7,6 +7,7 @@ damaged, was refused), "foreign", "large", "slow", "hang" or "crash". Before the
 """
 
 import argparse
+import gc
 import json
 import os
 import random
@@ -228,6 +229,7 @@ def outcome(kind: Kind, path: Path) -> str:
 
 def _child(kind: Kind, path: Path, contents: Sequence[Callable[[], bytes]], out: int) -> None:
     """Read the contents one after another; a line for each, after a dot at its start."""
+    gc.freeze()  # what the parent made may wait for its threads when it is freed
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     nowhere = os.open(os.devnull, os.O_RDWR)

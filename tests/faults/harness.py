@@ -1,5 +1,6 @@
 """The command line in a forked child that is killed, or gets an error, at a chosen step."""
 
+import gc
 import os
 import random
 import signal
@@ -63,8 +64,10 @@ class Ended:
 
 def start(command: Callable[[], int], said: Path, prepare: Callable[[], None] = lambda: None) -> int:
     """Run ``command`` in a forked child, after ``prepare``; returns its process id."""
+    gc.collect()
     if child := os.fork():
         return child
+    gc.freeze()  # objects of the parent may wait for its threads when they are freed; the child has none
     code = 70
     try:
         both = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)  # once, or they write over each other
