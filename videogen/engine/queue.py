@@ -64,7 +64,7 @@ class Queue:
 
     @property
     def reporter(self) -> Reporter:
-        """What is told of all that happens."""
+        """Return what is told of all that happens."""
         return self.session.reporter
 
     @reporter.setter

@@ -147,7 +147,7 @@ class FrameSource(InputFile):
 
     @property
     def source(self) -> Source:
-        """The file, as messages call it when it is read again."""
+        """Return the file, as messages call it when it is read again."""
         return Source("input video", self.name, self.path)
 
     def _resampling(self, source_fps: float | None, fps: float) -> Resampling:

@@ -76,12 +76,12 @@ class FoundModel:
 
     @property
     def label(self) -> str:
-        """What messages call it: the flag and what was given."""
+        """Return what messages call it: the flag and what was given."""
         return f"{self.flag} {self.name}"
 
     @property
     def title(self) -> str:
-        """Hub id, or the folder's own name."""
+        """Return the hub id, or the folder's own name."""
         return self.name if self.folder is None or self.revision else self.folder.name
 
     @property
