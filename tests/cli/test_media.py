@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from videogen.errors import brief
 from videogen.media.output_formats import CONTAINERS
 
 RNG = np.random.default_rng(0)
@@ -83,7 +84,7 @@ def test_a_heic_that_is_none(cli, tmp_path, task):
         (tmp_path / "a.heic").write_bytes(content)
         finished = cli(*words(task, flag, tmp_path / "a.heic", *length), "--dry_run")
         assert finished.code == 2
-        assert f"{flag} {tmp_path / 'a.heic'}: " in finished.complaint
+        assert f"{flag} {brief(tmp_path / 'a.heic')}: " in finished.complaint
 
 
 def test_stored_frames_are_videos(cli, make_video, tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from videogen.checkpoints.json_files import read_json
 from videogen.checkpoints.layouts import detect
 from videogen.cli import jobs, sources
-from videogen.errors import CheckpointError, InputError
+from videogen.errors import CheckpointError, InputError, brief
 from videogen.media.audio import read_audio
 from videogen.media.download import Fetcher
 from videogen.media.image import read_image
@@ -41,7 +41,7 @@ def test_inputs_without_end(endless, flag):
     started = time.monotonic()
     with pytest.raises(InputError) as refused:
         READERS[flag](str(endless))
-    assert str(refused.value).startswith(f"{flag} {endless}: ")
+    assert str(refused.value).startswith(f"{flag} {brief(endless)}: ")
     assert time.monotonic() - started < 1
 
 

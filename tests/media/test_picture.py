@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from videogen.errors import InputError
+from videogen.errors import InputError, brief
 from videogen.media.download import Fetcher
 from videogen.media.image import read_image
 
@@ -242,7 +242,7 @@ def test_heic_that_is_none(heic, tmp_path):
         path.write_bytes(broken)
         with pytest.raises(InputError) as caught:
             read_image("--input_image", str(path), Fetcher(folder=tmp_path))
-        assert str(caught.value).startswith(f"--input_image {path}")
+        assert str(caught.value).startswith(f"--input_image {brief(path)}")
         assert "\n" not in str(caught.value)
 
 

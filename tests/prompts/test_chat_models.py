@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.tiny_chat import tiny_captioner, tiny_chat_model
-from videogen.errors import CheckpointError
+from videogen.errors import CheckpointError, brief
 from videogen.prompts.chat_models import TEXT_CHAT, VIDEO_CHAT, FoundModel, fetch, find_model
 
 FLAG = "--enhancer_model"
@@ -37,7 +37,9 @@ def refusal(path, kind=TEXT_CHAT):
 
 
 def test_a_path_must_be_a_whole_model_folder(folder, tmp_path):
-    assert refusal(tmp_path / "x").startswith(f"{FLAG} {tmp_path / 'x'}: no such folder; give a folder with")
+    assert refusal(tmp_path / "x").startswith(
+        f"{FLAG} {brief(tmp_path / 'x')}: no such folder; give a folder with"
+    )
     assert refusal(folder.parent / "tiny-chot").endswith(f"no such folder; nearest {folder}")
     assert "no such folder" in refusal("./owner/name")
     assert "is a file" in refusal(folder / "config.json")

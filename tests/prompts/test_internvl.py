@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests.conftest import GOLDEN
 from tests.tiny_chat import TEXT, tiny_chat_model
-from videogen.errors import CheckpointError, VideoGenError
+from videogen.errors import CheckpointError, VideoGenError, brief
 from videogen.media.download import Fetcher
 from videogen.media.frames import FrameArray
 from videogen.media.video_reader import read_video, read_with_decord
@@ -195,7 +195,7 @@ def test_the_original_format_is_refused(tmp_path, part):
     (tmp_path / "config.json").write_text(json.dumps({part: ORIGINAL[part]}))  # no weights needed to see it
     name = ORIGINAL[part] if part == "model_type" else ORIGINAL[part][0]
     assert refusal(tmp_path) == (
-        f"{FLAG} {tmp_path}: is in its original format ({name}), which needs remote code; {INSTEAD}"
+        f"{FLAG} {brief(tmp_path)}: is in its original format ({name}), which needs remote code; {INSTEAD}"
     )
 
 

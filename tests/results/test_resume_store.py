@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from videogen.errors import InputError
+from videogen.errors import InputError, brief
 from videogen.results.resume_store import ResumeStore, SegmentWriter
 
 REQUEST = {"seed": 5, "prompt": "x"}
@@ -150,7 +150,9 @@ def test_what_differs_is_told_as_json_has_it(store):
     store = replace(store, request=REQUEST | {"ref_imgs": ("a", "b")})
     add(store, 0)
     other = replace(store, plan_hash="other", request=store.request | {"seed": 6})
-    assert complaint(other).startswith(f"--resume {store.folder}: was made with another seed; repeat those")
+    assert complaint(other).startswith(
+        f"--resume {brief(store.folder)}: was made with another seed; repeat those"
+    )
 
 
 def test_what_is_in_the_way(store, tmp_path):
