@@ -5,6 +5,7 @@ averaged weights and the statistics of its own latents.
 """
 
 import argparse
+import math
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from miniature import world
@@ -23,8 +24,9 @@ BASE_DIM = 12  # channels at full size; published: 96
 SIZES = ((64, 96), (64, 96), (96, 64))  # (height, width): two of three are landscape
 HELD_OUT = 10**9  # seeds from here on are not trained on
 KL = 1e-4
+BRANCH = 0.3  # scale of a residual branch at first
 NOISE = 0.05  # on the latents, besides the posterior's own
-STAGES = ((0.25, 10, 1), (0.65, 2, 9), (1.0, 2, 17))  # until this part of the training: clips, frames of each
+STAGES = ((0.3, 8, 1), (0.7, 2, 9), (1.0, 2, 17))  # until this part of the training: clips, frames of each
 
 
 class Clips(Dataset[Tensor]):
@@ -63,21 +65,27 @@ def as_video(pictures: world.Picture) -> Tensor:
 
 
 @torch.no_grad()
-def without_time(vae: AutoencoderKLWan) -> None:
-    """Set weights so that every frame is first treated as if it were alone.
+def initialize(vae: AutoencoderKLWan) -> None:
+    """Set first weights: signals keep their scale, and every frame is treated as if it were alone.
 
     Convolutions see no earlier frames, halving in time takes the last of two frames, doubling repeats one:
     what is learned on single frames holds for clips from their first step on.
     """
     for name, layer in vae.named_modules():
-        if not isinstance(layer, WanCausalConv3d) or layer.kernel_size[0] == 1:
+        if not isinstance(layer, nn.Conv2d | nn.Conv3d):
+            continue
+        small = BRANCH if name.endswith("conv2") else 1
+        nn.init.normal_(
+            layer.weight, std=small * (layer.in_channels * math.prod(layer.kernel_size[-2:])) ** -0.5
+        )
+        assert layer.bias is not None
+        layer.bias.zero_()
+        if layer.kernel_size[0] == 1 or not isinstance(layer, WanCausalConv3d):
             continue
         layer.weight[:, :, :-1] = 0
         if name.endswith("time_conv"):
-            assert layer.bias is not None
             one = torch.eye(layer.in_channels)[..., None, None]
             layer.weight[:, :, -1] = one.repeat(layer.out_channels // layer.in_channels, 1, 1, 1)
-            layer.bias.zero_()
 
 
 def loss_of(vae: AutoencoderKLWan, video: Tensor) -> Tensor:
@@ -128,13 +136,13 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, required=True, help="folder of the checkpoint, the log and the VAE"
     )
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=2400)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     torch.manual_seed(arguments.seed)
     vae = AutoencoderKLWan(base_dim=BASE_DIM)
-    without_time(vae)
-    trainer = Trainer({"vae": vae}, arguments.out, arguments.steps, rates=(2e-3, 6e-5))
+    initialize(vae)
+    trainer = Trainer({"vae": vae}, arguments.out, arguments.steps, rates=(8e-4, 4e-5))
     left = list(range(trainer.step, arguments.steps))
     batches = DataLoader(
         Clips(arguments.steps, arguments.seed),

@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKLWan
 
-from miniature.train_vae import without_time
+from miniature.train_vae import initialize
 from miniature.whole_clip import decode, encode
 
 
@@ -43,7 +43,7 @@ def test_gradients_reach_every_weight(vae):
 def test_a_training_begins_with_frames_that_are_alone():
     torch.manual_seed(1)
     vae = AutoencoderKLWan(base_dim=8)
-    without_time(vae)
+    initialize(vae)
     video = torch.rand(1, 9, 32, 48, 3) * 2 - 1
     mean, _ = encode(vae, video)
     alone = torch.cat([encode(vae, video[:, frame : frame + 1])[0] for frame in (0, 4, 8)], dim=1)
