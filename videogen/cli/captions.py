@@ -89,7 +89,6 @@ def caption_list(asked: Asked, workdir: Path, reporter: Reporter) -> Iterator[st
     reporter.start_run(len(items))
     for _ in range(len(items) - len(waiting)):
         reporter.count(skipped=True)
-    table.parent.mkdir(parents=True, exist_ok=True)
     if settings.overwrite:
         files.remove(table)
     with reporter.stage("prompt", "captions", total=len(waiting), unit="video") as advance:

@@ -192,7 +192,6 @@ class StatusFile:
     def _write(self) -> None:
         self.written = time.monotonic()
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
             now = time.time()
             record = {**self.status.record(now), "updated": _moment(now), "memory": memory_now()}
             write_json(self.path, record)
