@@ -33,6 +33,20 @@ def test_a_file_has_its_name_only_when_it_is_complete(tmp_path):
     assert names(tmp_path) == ["a.json"]
 
 
+def test_the_folder_of_a_file_is_made(tmp_path):
+    files.write_text(tmp_path / "a" / "b" / "c.txt", "new")
+    assert (tmp_path / "a" / "b" / "c.txt").read_text() == "new"
+    with files.temporary_sibling(tmp_path / "d" / "e", folder=True) as temporary:
+        assert temporary.parent == tmp_path / "d"
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(files.OutputError, match=r"c\.txt: "),
+        files.writing(tmp_path / "file" / "c.txt"),
+        files.atomic_write(tmp_path / "file" / "c.txt"),
+    ):
+        pass
+
+
 def test_a_failed_write_changes_nothing(tmp_path):
     target = tmp_path / "a.json"
     target.write_text("old")

@@ -7,6 +7,9 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
 
 # How torch, its libraries, the C++ runtime and the operating system say that memory ran out.
 OUT_OF_MEMORY = re.compile(
@@ -149,3 +152,13 @@ def nearest(word: str, words: Iterable[str]) -> str | None:
     """Return the closest of ``words`` to ``word``, if any is so close that it was probably meant."""
     close = difflib.get_close_matches(word, list(words), n=1, cutoff=SIMILAR)
     return close[0] if close else None
+
+
+def or_error(write: Callable[[], T]) -> T | VideoGenError:
+    """Return what a function returns, or its error, unless that concerns more than this one item."""
+    try:
+        return write()
+    except (CheckpointError, OutOfMemoryError):
+        raise
+    except VideoGenError as error:
+        return error

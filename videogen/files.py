@@ -97,14 +97,20 @@ def atomic_write(target: Path) -> Iterator[Path]:
         temporary.replace(target)
 
 
+def make_folder_of(target: Path) -> None:
+    """Make the folder of a file that will be written, if it is missing."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+
+
 @contextmanager
 def temporary_sibling(
     target: Path, *, folder: bool = False, kept_if: Callable[[], bool] = lambda: False
 ) -> Iterator[Path]:
     """Yield a new, hidden, locked file or folder beside ``target``; at the end remove it, if not ``kept_if``.
 
-    What killed processes left of ``target`` is removed first.
+    Its folder is made if it is missing. What killed processes left of ``target`` is removed first.
     """
+    make_folder_of(target)
     for path in stale_temporaries(target.parent, target.name):
         remove(path)
     is_ours = False

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 
 import pytest
@@ -37,15 +38,16 @@ def words(tmp_path, make_video, writers):
 @pytest.fixture
 def spoken(monkeypatch):
     """What the captioner says of a video is put in its mouth, but for the second; counts loaded models."""
-    reply, load, loads, asked = Chat.reply, chat._load, [], []
+    replies, load, loads, asked = Chat.replies, chat._load, [], []
 
     def speak(self, inputs, **options):
-        if "video_grid_thw" not in inputs:
-            return reply(self, inputs, **options)
-        asked.append(1)
-        return "no" if len(asked) == 2 else json.dumps(CAPTION)
+        if "video_grid_thw" not in inputs[0]:
+            return replies(self, inputs, **options)
+        asked.extend(inputs)
+        first = len(asked) - len(inputs) + 1
+        return ["no" if index == 2 else json.dumps(CAPTION) for index in range(first, len(asked) + 1)]
 
-    monkeypatch.setattr(Chat, "reply", speak)
+    monkeypatch.setattr(Chat, "replies", speak)
     monkeypatch.setattr(chat, "_load", lambda *args: (loads.append(1), load(*args))[1])
     return loads
 
@@ -76,6 +78,20 @@ def test_a_table_of_captions_goes_on_where_it_failed(cli, words, spoken, tmp_pat
     assert again.code == 0, again.err
     assert "3 videos: 1 made, 2 skipped, 0 failed in " in again.err
     assert [row["input_video"][-5] for row in rows(table)] == ["a", "c", "b"]
+
+
+def test_a_video_that_cannot_be_read_is_left_out(cli, words, spoken, tmp_path):
+    (tmp_path / "b.mp4").write_bytes(b"no video")
+    finished = cli(*words, "--output", tmp_path / "c.csv", "--caption_batch", 3)
+    assert finished.code == 1
+    assert re.search(r"line 3: --input_video \S+b.mp4: is not a video", finished.err)
+    assert (
+        "3 videos: 1 made, 0 skipped, 2 failed in " in finished.err
+    )  # the other is the second that is asked
+    assert [row["input_video"][-5] for row in rows(tmp_path / "c.csv")] == ["a"]
+    plan = cli(*words, "--output", tmp_path / "d.csv", "--dry_run")
+    assert plan.code == 2
+    assert re.search(r"line 3: --input_video \S+b.mp4: is not a video", plan.complaint)
 
 
 def test_shares_of_a_table(cli, words, spoken, tmp_path):

@@ -30,7 +30,7 @@ motion_frame drop_frame max_frames_num i2v_stability no_i2v_stability teacache t
 use_ret_steps teacache_model device dtype offload low_vram use_usp ulysses_degree ring_degree cfg_parallel
 attention_backend compile vae_tiling
 lora preset output save_file output_dir save_latents overwrite resume jobs dry_run config from_metadata
-keep_order shard retry bundle serve host port token ray gpus_per_job fetch
+keep_order shard retry bundle serve host port token ray gpus_per_job fetch caption_batch
 list_tasks env completion json progress quiet verbose version
 source_fps handover color_match prepend_input keep_audio keep_parts
 new_frames_only captioner caption_only teacache_fixed cache float8_matmul

@@ -10,6 +10,7 @@ import torch
 from tests.commands import T2V
 from videogen.engine import load, queue, session
 from videogen.engine.outcome import LOG
+from videogen.errors import brief
 from videogen.planning.request import Item, make_plans
 from videogen.results.output_paths import OverwritePolicy
 from videogen.results.progress import Progress, Reporter
@@ -162,15 +163,21 @@ def test_shares_of_a_slurm_array():
 
 def test_two_videos_never_share_a_file_also_in_two_shares(cli, jobs, tmp_path):
     (tmp_path / "link").symlink_to(tmp_path)
-    lines = [
-        {"prompt": "a", "output": f"{tmp_path}/a.npy"},
-        {"prompt": "b", "output": f"{tmp_path}/link/a.npy"},
-    ]
-    for more in ((), ("--shard", "0/2")):
-        finished = cli(*T2V, "--jobs", jobs(*lines), *more)
-        assert finished.code == 2
-        assert "line 2: --output" in finished.complaint
-        assert "two videos would get this name" in finished.complaint
+    for name in ("a.npy", "link/a.npy"):
+        lines = [
+            {"prompt": "a", "output": f"{tmp_path}/b.npy"},
+            {"prompt": "b", "output": f"{tmp_path}/a.npy"},
+            {"prompt": "c", "output": f"{tmp_path}/{name}"},
+        ]
+        file = jobs(*lines)
+        for more in ((), ("--shard", "0/2")):
+            finished = cli(*T2V, "--jobs", file, *more)
+            assert finished.code == 2
+            what = f"{brief(tmp_path / name)}: --jobs {file} line 2 has this name too; give each its own"
+            assert f"{file} line 3: --output {what}" in finished.complaint
+    finished = cli(*T2V, "--jobs", jobs({"prompt": ["a", "b"], "output": f"{tmp_path}/a.npy"}))
+    assert "line 1: --output" in finished.complaint
+    assert "two videos would get this name; use {seed} and {index} in it" in finished.complaint
 
 
 def test_no_second_try_where_it_would_change_nothing(cli, jobs, tmp_path, monkeypatch):

@@ -70,6 +70,11 @@ def test_a_preview_is_gone_when_the_video_is_there(cli, r2v, tmp_path):
     assert previews_of(finished) == [(None, 1), (None, 2)]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "a.mp4"]
     assert "preview_every" not in json.loads((tmp_path / "a.json").read_text())["request"]
+    kept = ("--output", tmp_path / "b.mp4", "--preview_every", "1", "--keep_parts")
+    for more in ((), ("--resume",)):
+        assert cli(*r2v, *kept, *more).code == 0
+        assert (tmp_path / "b.preview.webp").is_file()
+        assert not (tmp_path / "b.parts").exists()
 
 
 def test_a_tiny_autoencoder_decodes_every_frame(cli, r2v, tmp_path, kept):

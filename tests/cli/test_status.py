@@ -63,17 +63,18 @@ def test_steps_and_estimates_of_a_list(videos, mine):
 
 
 @pytest.mark.parametrize(
-    ("values", "expected"),
+    ("values", "jobs", "expected"),
     [
-        ({"output_dir": "films"}, "films.status.json"),
-        ({"output_dir": "a/{seed}/b"}, "a.status.json"),
-        ({"output": "films/{index}.mp4"}, "films.status.json"),
-        ({"output": "{index}.mp4"}, "videogen.status.json"),
-        ({}, "result.status.json"),
+        ({"output_dir": "films"}, "a/jobs.csv", "films.status.json"),
+        ({"output_dir": "a/{seed}/b"}, "-", "a.status.json"),
+        ({"output": "films/{index}.mp4"}, "jobs.csv", "films.status.json"),
+        ({"output": "{index}.mp4"}, "jobs.csv", "videogen.status.json"),
+        ({}, "a/jobs.csv", "a/jobs.status.json"),
+        ({}, "-", "result.status.json"),
     ],
 )
-def test_the_default_is_beside_the_outputs(values, expected):
-    assert str(default_path(values)) == expected
+def test_the_default_is_beside_the_outputs_or_the_list(values, jobs, expected):
+    assert str(default_path(values, jobs)) == expected
 
 
 def test_a_run_writes_its_status(cli, r2v, tmp_path):
@@ -103,6 +104,15 @@ def test_a_list_of_jobs_has_one_and_an_error_is_in_it(cli, r2v, tmp_path, monkey
     state = json.loads((tmp_path / "films.status.json").read_text())
     assert "not finite" in state["last_error"]
     assert (state["finished"], state["exit_code"]) == (True, 1)
+
+
+def test_lines_that_name_their_outputs_have_it_beside_the_list(cli, r2v, tmp_path):
+    line = {"prompt": "a cat", "output": f"{tmp_path}/films/a.mp4"}
+    (tmp_path / "jobs.jsonl").write_text(json.dumps(line))
+    for share, name in (((), "jobs"), (("--shard", "0/2", "--overwrite"), "jobs.0_of_2")):
+        assert cli(*r2v, "--jobs", tmp_path / "jobs.jsonl", *share).code == 0
+        state = json.loads((tmp_path / f"{name}.status.json").read_text())
+        assert (state["made"], state["finished"]) == (1, True)
 
 
 def test_a_dry_run_writes_none(cli, r2v, tmp_path):

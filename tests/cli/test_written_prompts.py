@@ -88,12 +88,13 @@ def test_a_caption_becomes_the_prompt(cli, forcing, writers, make_video, tmp_pat
         "subjects": [{"action": "moves", "TYPES": {"type": "Object", "sub_type": "Square"}}],
         "camera_motion": "the camera is static",
     }
-    reply = Chat.reply
+    replies = Chat.replies
 
     def spoken(self, inputs, **options):
-        return json.dumps(caption) if "video_grid_thw" in inputs else reply(self, inputs, **options)
+        of_video = "video_grid_thw" in inputs[0]
+        return [json.dumps(caption)] if of_video else replies(self, inputs, **options)
 
-    monkeypatch.setattr(Chat, "reply", spoken)
+    monkeypatch.setattr(Chat, "replies", spoken)
     source = ("--input_video", make_video(), "--overlap_history", 5, "--num_frames", 9)
     models = ("--captioner", "--vlm_path", writers[1], "--prompt_enhancer", writers[0])
     finished = cli(*forcing(*source, *models, "--output", tmp_path / "a.npy"))

@@ -12,10 +12,9 @@ import pytest
 
 from tests.faults.commands import Command, check_equal
 from tests.faults.harness import DIED, Steps, kill_sometime, run
-from videogen.tasks.table import TASKS
 
 pytestmark = pytest.mark.slow
-SEGMENTED = [name for name, task in TASKS.items() if task.uses("keep_parts")]
+SEGMENTED = ("diffusion_forcing", "single_shot_extension", "talking_avatar")
 
 
 @pytest.mark.parametrize("command", [*SEGMENTED, "chain", "jobs"], indirect=True)

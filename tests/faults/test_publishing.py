@@ -51,7 +51,7 @@ class Job:
         with OutputLocks() as locks:
             if overwrite or resume:
                 publishing.finish_interrupted(outputs)
-            outputs = reserve(outputs, options, set(), policy, [], locks=locks)
+            outputs = reserve(outputs, options, {}, policy, [], label="", locks=locks)
             record = sidecar.read_record(outputs.sidecar)
             if resume and record is not None and all(path.exists() for path in outputs.paths):
                 if record["seed"] != self.seed:

@@ -12,6 +12,7 @@ from videogen.errors import VideoGenError
 from videogen.prompts import caption as captions
 from videogen.prompts.chat import Chat
 from videogen.prompts.chat_models import VIDEO_CHAT, find_model
+from videogen.prompts.questions import ask
 
 FLAG = "--enhancer_model"
 
@@ -127,7 +128,7 @@ def test_a_template_for_text_alone_gives_the_same_tokens(captioner, frames):
 
 def test_a_reply_that_is_not_json_is_quoted(captioner, frames):
     with pytest.raises(VideoGenError, match=r"reply is not the JSON asked for \(\S{10,}"):
-        captions.describe(frames, captioner, seed=0)
+        ask(captions.question(frames, captioner), captioner, seed=0)
     with pytest.raises(VideoGenError) as caught:
         captions.parse("no " * 400)
     assert "no n…); give" in str(caught.value) and len(str(caught.value)) < 300
@@ -205,23 +206,21 @@ def test_clean_for_image_to_video():
     assert captions.clean(CAPTION | {"subjects": [still, parked]}, "i2v", Certain(1)) is None
 
 
-def test_fuse_writes_from_the_facts_and_adds_the_camera(chat, monkeypatch):
-    fused = captions.fuse(CAPTION, "t2v", chat, seed=1)
-    assert fused.endswith(" The camera pans left.") and fused == captions.fuse(CAPTION, "t2v", chat, seed=1)
+def fused(caption, variant, chat, *, seed=1):
+    question = captions.fusion(caption, variant, chat, seed=seed)
+    return question if isinstance(question, str) else ask(question, chat, seed=seed)
+
+
+def test_a_fused_caption_is_written_from_the_facts_and_adds_the_camera(chat):
+    text = fused(CAPTION, "t2v", chat)
+    assert text.endswith(" The camera pans left.") and text == fused(CAPTION, "t2v", chat)
     still = CAPTION | {"camera_motion": ""}
-    assert captions.fuse(still, "t2v", chat, seed=1) + " The camera pans left." == fused
-    assert captions.fuse(CAPTION | {"subjects": []}, "t2v", chat, seed=1) == "-"
-    asked = []
-    monkeypatch.setattr(chat, "inputs", lambda messages: messages)
-    monkeypatch.setattr(
-        chat, "reply", lambda messages, **options: asked.append((messages, options)) or "Text."
-    )
-    assert captions.fuse(CAPTION, "i2v", chat, seed=5) == "Text. The camera pans left."
-    ((message,), options) = asked[0]
-    assert (
-        message["role"] == "system" and '"waves"' in message["content"] and "dusk" not in message["content"]
-    )
-    assert options == {"max_new_tokens": 512, "temperature": 0.1, "seed": 5, "stop": "\n\n"}
-    monkeypatch.setattr(chat, "reply", lambda *_, **__: "")
+    assert fused(still, "t2v", chat) + " The camera pans left." == text
+    assert fused(CAPTION | {"subjects": []}, "t2v", chat) == "-"
+    question = captions.fusion(CAPTION, "i2v", chat, seed=5)
+    asked = chat.tokenizer.decode(question.inputs["input_ids"][0])
+    assert asked.startswith("<|im_start|>system\n") and '"waves"' in asked and "dusk" not in asked
+    assert question.options == {"max_new_tokens": 512, "temperature": 0.1, "stop": "\n\n"}
+    assert question.read("Text.") == "Text. The camera pans left."
     with pytest.raises(VideoGenError, match="replied with nothing"):
-        captions.fuse(CAPTION, "t2v", chat, seed=1)
+        question.read("")

@@ -19,6 +19,7 @@ from videogen.media.video_reader import read_video, read_with_decord
 from videogen.prompts import internvl
 from videogen.prompts.chat import Chat
 from videogen.prompts.chat_models import FRAMES_CHAT, TEXT_CHAT, fetch, find_model
+from videogen.prompts.questions import ask
 
 FLAG = "--vlm_path"
 CHECKPOINT = GOLDEN / "wan22/checkpoint-internvl-hf"
@@ -50,6 +51,10 @@ def video(seen):
     pictures = np.zeros((33, *seen.shape[1:]), np.uint8)
     pictures[internvl.segment_indices(33)] = seen
     return FrameArray(pictures)
+
+
+def described(video, chat, seed=0):
+    return ask(internvl.question(video, chat), chat, seed=seed)
 
 
 def mp4(golden, name):
@@ -108,12 +113,12 @@ def test_the_model_hears_what_the_published_one_heard(chat, video, prompt):
 def test_describe(chat, video, prompt, golden, monkeypatch):
     monkeypatch.setattr(internvl, "MAX_TOKENS", 24)
     state = torch.get_rng_state()
-    text = internvl.describe(video, chat, seed=0)
+    text = described(video, chat)
     assert text == " ".join(prompt.about["decoded"].split()) and "\n" not in text
-    assert text == internvl.describe(video, chat, seed=1)
-    assert text != internvl.describe(FrameArray(video.pictures[::-1]), chat, seed=0)
-    assert internvl.describe(mp4(golden, "v1.mp4"), chat, seed=0)
-    assert internvl.describe(FrameArray(video.pictures[2:3]), chat, seed=0)  # a single frame
+    assert text == described(video, chat, seed=1)
+    assert text != described(FrameArray(video.pictures[::-1]), chat)
+    assert described(mp4(golden, "v1.mp4"), chat)
+    assert described(FrameArray(video.pictures[2:3]), chat)  # a single frame
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -125,7 +130,7 @@ def test_greedy_whatever_the_model_would_like(tmp_path, video, prompt, monkeypat
     monkeypatch.setattr(internvl, "MAX_TOKENS", 24)
     monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
     with Chat(find_model(FLAG, str(tmp_path / "model"), FRAMES_CHAT)) as chat:
-        assert internvl.describe(video, chat, seed=0) == " ".join(prompt.about["decoded"].split())
+        assert described(video, chat) == " ".join(prompt.about["decoded"].split())
     assert not recwarn.list and not caplog.records
 
 
@@ -136,7 +141,7 @@ def test_half_precision(tmp_path, video, monkeypatch):
     monkeypatch.setattr(internvl, "MAX_TOKENS", 4)
     with Chat(find_model(FLAG, str(tmp_path / "model"), FRAMES_CHAT)) as chat:
         assert chat.model.dtype == torch.bfloat16
-        assert internvl.describe(video, chat, seed=0)
+        assert described(video, chat)
 
 
 def test_frames_are_read_one_at_a_time_and_no_more_than_needed():
@@ -160,21 +165,15 @@ def test_frames_are_read_one_at_a_time_and_no_more_than_needed():
     assert read[-1] == 75
 
 
-def test_replies_are_tidied(chat, video, monkeypatch):
+def test_replies_are_tidied(chat, video):
     assert internvl.tidy("\n<think>\nhm\n</think>\n\n A cat\r\nruns.  It <think>s</think>. ") == (
         "A cat runs. It <think>s</think>."
     )
     assert internvl.tidy("<think></think>A cat.") == "A cat."
-    asked = []
-
-    def reply(inputs, **options):
-        asked.append(options)
-        return " <think>a cat runs, and so on without an end"
-
-    monkeypatch.setattr(chat, "reply", reply)
+    question = internvl.question(video, chat)
+    assert question.options == {"max_new_tokens": 1024, "temperature": 0}
     with pytest.raises(VideoGenError, match=f"^{FLAG} {CHECKPOINT}: described the video with nothing; give"):
-        internvl.describe(video, chat, seed=3)
-    assert asked == [{"max_new_tokens": 1024, "temperature": 0, "seed": 3}]
+        question.read(" <think>a cat runs, and so on without an end")
 
 
 def test_a_template_or_tokenizer_that_loses_the_frames_is_refused(chat, monkeypatch):

@@ -16,7 +16,7 @@ for number in range(60):
 
 
 def test_lines_are_appended_whole(tmp_path):
-    path = tmp_path / "a.txt"
+    path = tmp_path / "new" / "a.txt"
     append(path, "one\n", header="head\n")
     append(path, "two\n", header="head\n")
     path.write_text(path.read_text() + "cut")

@@ -51,9 +51,9 @@ def choose(**options):
     return choose_output_paths(Options(**options), task="task", index=3, seed=7, stamp="now")
 
 
-def keep(options, policy=FAIL, *, taken=(), sources=(), locks=None, seed=7):
+def keep(options, policy=FAIL, *, taken=(), sources=(), locks=None, seed=7, label=""):
     chosen = choose_output_paths(options, task="task", index=3, seed=seed, stamp="now")
-    return reserve(chosen, options, set(taken), policy, sources, locks=locks)
+    return reserve(chosen, options, dict.fromkeys(taken, ""), policy, sources, label=label, locks=locks)
 
 
 def complaint(ask, *args, **values):

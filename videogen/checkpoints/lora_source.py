@@ -44,7 +44,6 @@ def fetch(source: str, timeout: float) -> Path:
 def _from_url(source: str, timeout: float) -> Path:
     target = _kept(source)
     with files.writing(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
         fetcher = Fetcher(folder=target.parent, timeout=timeout, limit=LARGEST)
         fetcher.local("--lora", PAGE.sub(r"\1/resolve/", source)).replace(target)
     return target

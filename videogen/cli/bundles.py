@@ -42,7 +42,6 @@ def write(settings: RunSettings, outcomes: Sequence[Outcome]) -> None:
     if not packed:
         logger.warning("--bundle %s: nothing was made, so it is not written", target)
         return
-    target.parent.mkdir(parents=True, exist_ok=True)
     bundle.write(target, packed)
     logger.info("%s: %d results, %s", target, len(packed), format_bytes(target.stat().st_size))
 

@@ -5,6 +5,7 @@ import io
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from videogen import files
@@ -12,7 +13,7 @@ from videogen.cli.jobs import STDIN, read_jobs
 from videogen.cli.sources import Asked, read_text
 from videogen.cli.task_choice import with_task
 from videogen.engine.prompt_writer import write_captions
-from videogen.errors import InputError, VideoGenError, one_line
+from videogen.errors import InputError, VideoGenError, one_line, or_error
 from videogen.media.download import Fetcher
 from videogen.planning.request import Item, check_runtime, labelled
 from videogen.prompts.chat_models import FoundModel
@@ -58,8 +59,10 @@ def caption(asked: Asked, workdir: Path, *, dry_run: bool) -> str:
 def caption_list(asked: Asked, workdir: Path, reporter: Reporter) -> Iterator[str]:
     """Write the captions of a list of videos to a table, a row as soon as it is known; yields its path.
 
+    A video that cannot be read or described has no row, which is an error of the run's end.
+
     Raises:
-        InputError: a list, a video or a table that cannot be used.
+        InputError: a list or a table that cannot be used.
     """
     from videogen.media.video_reader import read_video  # noqa: PLC0415 - PyAV
 
@@ -73,22 +76,26 @@ def caption_list(asked: Asked, workdir: Path, reporter: Reporter) -> Iterator[st
     columns = (VIDEO, *COLUMNS[role], *(PROSE if "enhancer" in found and role == "captioner" else ()))
     known = known_rows(table, columns) if settings.resume and table.exists() else set()
     waiting = [item for item in items if item.values[VIDEO] not in known]
-    fetcher, videos = Fetcher(folder=workdir, timeout=options.download_timeout), []
-    for item in waiting:
-        with labelled(item.label):
-            videos.append(read_video("--input_video", str(item.values[VIDEO]), fetcher))
+    fetcher = Fetcher(folder=workdir, timeout=options.download_timeout)
+    read = partial(read_video, "--input_video", fetcher=fetcher)
+    videos = [or_error(partial(read, str(item.values[VIDEO]))) for item in waiting]
     if settings.dry_run:
+        for item, video in zip(waiting, videos, strict=True):
+            if isinstance(video, VideoGenError):
+                with labelled(item.label):
+                    raise video
         yield json.dumps({**_titles(found), "videos": len(waiting), "table": str(table)})
         return
     reporter.start_run(len(items))
     for _ in range(len(items) - len(waiting)):
         reporter.count(skipped=True)
-    table.parent.mkdir(parents=True, exist_ok=True)
     if settings.overwrite:
         files.remove(table)
     with reporter.stage("prompt", "captions", total=len(waiting), unit="video") as advance:
-        said = write_captions(options, videos, role) if videos else ()
-        for item, facts in zip(waiting, said, strict=True):
+        readable = [video for video in videos if not isinstance(video, VideoGenError)]
+        said = write_captions(options, readable, role, batch=settings.caption_batch)
+        for item, video in zip(waiting, videos, strict=True):
+            facts = video if isinstance(video, VideoGenError) else next(said)
             if failed := isinstance(facts, VideoGenError):
                 logger.error("%s: %s", item.label, one_line(facts))
             else:

@@ -321,7 +321,6 @@ def run_chain(chain: Chain, first: Outline, reporter: Reporter, *, as_json: bool
         from videogen.engine.session import Session, generate  # noqa: PLC0415 - torch, diffusers
         from videogen.runtime.parallel import init_communicator  # noqa: PLC0415
 
-    chain.folder.mkdir(parents=True, exist_ok=True)
     communicator = init_communicator(wanted=first.options.use_usp)
     session = Session(keep_prompt_writers=True, communicator=communicator, reporter=reporter)
     done: list[Result] = []

@@ -263,7 +263,7 @@ def _carry_out(plans: list[Outline], settings: RunSettings, reporter: Reporter, 
 
 def _stream(asked: Asked, policy: OverwritePolicy, workdir: Path, reporter: Reporter) -> int:
     """Make the videos that lines on stdin ask for, each when it comes; a bad line does not stop the rest."""
-    settings, taken, count = asked.settings, set[Path](), 0
+    settings, taken, count = asked.settings, dict[Path, str](), 0
 
     def planned() -> Iterator[list[Outline]]:
         nonlocal count

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from videogen.cli.jobs import STDIN
 from videogen.cli.sources import Asked
 from videogen.errors import InputError
 from videogen.files import Record, TextError, parse_json, read_text, write_json
@@ -191,7 +192,6 @@ class StatusFile:
     def _write(self) -> None:
         self.written = time.monotonic()
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
             now = time.time()
             record = {**self.status.record(now), "updated": _moment(now), "memory": memory_now()}
             write_json(self.path, record)
@@ -205,7 +205,7 @@ class StatusFile:
 def write_status(asked: Asked, reporter: Reporter) -> Iterator[None]:
     """Write the status of the run, if it is asked for; what is reported after the block is written as well.
 
-    A named file is there at once, one beside the outputs when the first video begins.
+    A named file is there at once, that of a list when the first video begins.
 
     Raises:
         InputError: the file is another one, or cannot be written.
@@ -225,12 +225,12 @@ def write_status(asked: Asked, reporter: Reporter) -> Iterator[None]:
 
 
 def _path(asked: Asked) -> Path | None:
-    """Return the file: the one that is named, or for a list of jobs one beside the outputs."""
+    """Return the file: the one that is named, or for a list of jobs ``default_path``."""
     settings = asked.settings
     if settings.status is None:
         if settings.jobs is None:
             return None
-        path, shard = default_path(asked.values), settings.shard
+        path, shard = default_path(asked.values, settings.jobs), settings.shard
         own = "" if shard is None else f".{shard.index}_of_{shard.count}"  # each share has a file of its own
         return path.with_name(f"{path.name.removesuffix(SUFFIX)}{own}{SUFFIX}")
     path = Path(settings.status).expanduser()
@@ -245,12 +245,17 @@ def _path(asked: Asked) -> Path | None:
     return path
 
 
-def default_path(values: Mapping[str, object]) -> Path:
-    """Return the file beside the folder of the outputs; of a pattern, beside what comes before its fields."""
+def default_path(values: Mapping[str, object], jobs: str) -> Path:
+    """Return the file beside the folder of the outputs; of a pattern, beside what comes before its fields.
+
+    Without a name for the outputs of all videos, it is beside the list, whose lines may name their own.
+    """
     if folder := values.get("output_dir"):
         place = Path(str(folder)).expanduser()
     elif output := values.get("output"):
         place = Path(str(output)).expanduser().parent
+    elif jobs != STDIN:
+        return Path(jobs).expanduser().with_suffix(SUFFIX)
     else:
         place = Path("result")
     place = next(above for above in (place, *place.parents) if "{" not in str(above))

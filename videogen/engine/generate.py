@@ -65,7 +65,7 @@ def write(
     outputs, shape, record = plan.outputs, plan.shape, _record(plan, pipeline)
     for path in outputs.paths:
         with files.writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            files.make_folder_of(path)
     store = plan.resume_store if len(shape.rolls) > 1 else None
     done = store.num_intact() if store is not None and resume else 0
     resumed = communicator.broadcast(_resume_point(plan.resume_store, done))

@@ -69,7 +69,6 @@ def log_outcome(outcome: Outcome) -> None:
     """Append a line to results.jsonl in the folder of the result; where that fails, a warning is all."""
     folder = outcome.plan.outputs.path.parent
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         append(folder / LOG, json.dumps(outcome.record(), ensure_ascii=False) + "\n")
     except (OSError, OutputError) as error:
         logger.warning("%s: cannot be written (%s)", folder / LOG, one_line(error))

@@ -4,13 +4,13 @@ Prompts are written before the video model is loaded, with one chat model on the
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from videogen.errors import CheckpointError, OutOfMemoryError, VideoGenError
+from videogen.errors import VideoGenError, or_error
 from videogen.prompts.chat_models import FoundModel
 from videogen.prompts.roles import find_prompt_writers
 from videogen.tasks.options import Options
@@ -21,12 +21,16 @@ if TYPE_CHECKING:
     from videogen.media.stored_frames import StoredFrames
     from videogen.media.video_reader import InputVideo
     from videogen.planning.plan import Plan
+    from videogen.prompts.caption import Variant
     from videogen.prompts.chat import Chat
+    from videogen.prompts.questions import Question
 
 logger = logging.getLogger(__name__)
 
 TURN = 16  # videos that a model describes before another takes its place on the device
 SEED = 0  # a prompt is written once, whatever the seeds of its videos
+SAID_BY = {"captioner": "structural_caption", "describer": "description"}
+VARIANTS: "tuple[Variant, ...]" = ("t2v", "i2v")  # of captions in prose
 CAPTION_SIZE = (360, 420)  # width, height of the frames a captioner sees; spec skyreels_v2 section 11
 
 
@@ -96,7 +100,11 @@ def write_prompts(
                 for plan in (plan for plan in mine if plan.index not in errors):
                     # Plans that differ only in the seed share a prompt.
                     key = (role, *(found.name for found in plan.prompt_writers.values()), _prompt_key(plan))
-                    said = cache.get(key) or _or_error(partial(write, plan, written[plan.index], model))
+                    said = (
+                        cache[key]
+                        if key in cache
+                        else or_error(partial(write, plan, written[plan.index], model))
+                    )
                     if isinstance(said, VideoGenError):
                         errors[plan.index] = said
                     else:
@@ -138,10 +146,13 @@ def _describe(plan: "Plan", written: Facts, model: "Chat") -> Facts:
 def _prompt(plan: "Plan", written: Facts, model: "Chat") -> Facts:
     """Add the new prompt: the caption of the plan's video in prose, or its enhanced prompt."""
     from videogen.prompts import caption, enhance  # noqa: PLC0415 - not before a prompt is written
+    from videogen.prompts.questions import Question, ask  # noqa: PLC0415
 
+    texts: tuple[str, ...]
     described = written.get("structural_caption")
     if isinstance(described, dict):
-        texts: tuple[str, ...] = (caption.fuse(described, "t2v", model, seed=SEED),)
+        asked = caption.fusion(described, "t2v", model, seed=SEED)
+        texts = (ask(asked, model, seed=SEED) if isinstance(asked, Question) else asked,)
         if texts == ("-",):
             raise VideoGenError("--captioner: saw no subject in the video; give a --prompt")
     else:
@@ -153,36 +164,25 @@ def _prompt(plan: "Plan", written: Facts, model: "Chat") -> Facts:
     return {**written, **({"roll_prompts": texts} if several else {"prompt": texts[0]})}
 
 
-def describe_video(source: "InputVideo | StoredFrames", model: "Chat") -> dict[str, object]:
-    """Return the structural caption of a video (``caption.parse``), from 16 of its frames."""
-    import numpy as np  # noqa: PLC0415 - this module is loaded at start-up
-
-    from videogen.media.frames import frames_at  # noqa: PLC0415
-    from videogen.media.shown import scaled  # noqa: PLC0415
-    from videogen.prompts import caption  # noqa: PLC0415 - not before a prompt is written
-
-    frames = frames_at(source, caption.sample_indices(source.count()))
-    return caption.describe(np.stack([scaled(frame, CAPTION_SIZE) for frame in frames]), model, seed=SEED)
-
-
 def write_captions(
-    options: Options, sources: "Sequence[InputVideo | StoredFrames | None]", role: str
+    options: Options, sources: "Sequence[InputVideo | StoredFrames | None]", role: str, *, batch: int = 1
 ) -> "Iterator[Facts | VideoGenError]":
     """Yield what --caption_only says of each video: captions, or without a video an enhanced prompt.
 
-    Each model is loaded once. Where there are two, they take turns, with ``TURN`` videos for each.
+    Each model is loaded once. Where there are two, they take turns, with at least ``TURN`` videos for each.
 
     Args:
         role: of the model that describes the videos, 'captioner' or 'describer'.
+        batch: questions that a model is asked together.
 
     Raises:
         CheckpointError, OutOfMemoryError: a model that cannot be loaded.
     """
     found = find_prompt_writers(options, needed=() if None in sources else (role,))
-    turn = TURN if len(found) > 1 else len(sources)
+    turn = max(TURN, batch) if len(found) > 1 else len(sources)
     with closing(PromptWriters(keep=len(sources) > turn)) as writers:
         for first in range(0, len(sources), turn):
-            said = _in_turns(options, sources[first : first + turn], role, found, writers)
+            said = _in_turns(options, sources[first : first + turn], role, found, writers, batch)
             yield from said
 
 
@@ -192,21 +192,18 @@ def _in_turns(
     role: str,
     found: Mapping[str, FoundModel],
     writers: PromptWriters,
+    batch: int,
 ) -> "Iterator[Facts | VideoGenError]":
     """Yield what the models say of some videos, the last of them as soon as it has said it."""
     described: Iterator[Facts | VideoGenError] = iter([{} for _ in sources])
     if role in found:
-        described = _described(options, sources, role, found[role], writers)
+        described = _described(options, sources, role, found[role], writers, batch)
     if "enhancer" not in found:
         yield from described
         return
     waiting = list(described)
     with writers.model(found["enhancer"], options) as model:
-        for said in waiting:
-            if isinstance(said, VideoGenError):
-                yield said
-            else:
-                yield _or_error(partial(_with_prose, options, said, model))
+        yield from _with_prose(options, waiting, model, batch)
 
 
 def _described(
@@ -215,46 +212,69 @@ def _described(
     role: str,
     found: FoundModel,
     writers: PromptWriters,
+    batch: int,
 ) -> "Iterator[Facts | VideoGenError]":
+    from videogen.prompts.questions import ask_in_batches  # noqa: PLC0415 - not before a prompt is written
+
     with writers.model(found, options) as model:
-        for source in sources:
+        questions = [partial(_question, source, role, model) for source in sources if source is not None]
+        answers = ask_in_batches(questions, model, size=batch, seed=SEED)
+        for source, said in zip(sources, answers, strict=True):
             assert source is not None
-            said = _or_error(partial(_said_of, source, role, model))
-            yield said if isinstance(said, VideoGenError) else {"input_video": source.name, **said}
+            if isinstance(said, VideoGenError):
+                yield said
+            else:
+                yield {"input_video": source.name, SAID_BY[role]: said}
+
+
+def _question(source: "InputVideo | StoredFrames", role: str, model: "Chat") -> "Question":
+    """Return what the model of a role is asked about a video."""
+    import numpy as np  # noqa: PLC0415 - this module is loaded at start-up
+
+    from videogen.media.frames import frames_at  # noqa: PLC0415
+    from videogen.media.shown import scaled  # noqa: PLC0415
+    from videogen.prompts import caption, internvl  # noqa: PLC0415 - not before a prompt is written
+
+    if role == "describer":
+        return internvl.question(source, model)
+    frames = frames_at(source, caption.sample_indices(source.count()))
+    return caption.question(np.stack([scaled(frame, CAPTION_SIZE) for frame in frames]), model)
 
 
 def _said_of(source: "InputVideo | StoredFrames", role: str, model: "Chat") -> Facts:
     """Return what the model of a role says of a video."""
-    from videogen.prompts import internvl  # noqa: PLC0415 - not before a prompt is written
+    from videogen.prompts.questions import ask  # noqa: PLC0415 - not before a prompt is written
 
-    if role == "describer":
-        return {"description": internvl.describe(source, model, seed=SEED)}
-    return {"structural_caption": describe_video(source, model)}
+    return {SAID_BY[role]: ask(_question(source, role, model), model, seed=SEED)}
 
 
-def _with_prose(options: Options, said: Facts, model: "Chat") -> Facts:
-    """Add the captions in prose of a structural one, and the enhanced prompt of a given one."""
+def _with_prose(
+    options: Options, waiting: Sequence[Facts | VideoGenError], model: "Chat", batch: int
+) -> Iterator[Facts | VideoGenError]:
+    """Add the captions in prose of structural ones, and the enhanced prompt of a given one."""
     from videogen.prompts import caption, enhance  # noqa: PLC0415 - not before a prompt is written
+    from videogen.prompts.questions import ask_in_batches  # noqa: PLC0415
 
-    prose: Facts = {}
-    described = said.get("structural_caption")
-    if isinstance(described, dict):
-        for variant in ("t2v", "i2v"):
-            prose[f"{variant}_fusion_caption"] = caption.fuse(described, variant, model, seed=SEED)
-    if options.prompt:
-        prose["prompt"] = options.prompt
-        prose["enhanced_prompt"] = enhance.enhance(options.prompt, model, seed=SEED)
-    return {**said, **prose}
-
-
-def _or_error(write: Callable[[], Facts]) -> Facts | VideoGenError:
-    """Return what is written, or the error that concerns this video alone."""
-    try:
-        return write()
-    except (CheckpointError, OutOfMemoryError):
-        raise
-    except VideoGenError as error:
-        return error
+    described = [
+        {} if isinstance(said, VideoGenError) else said.get("structural_caption") for said in waiting
+    ]
+    questions = [
+        partial(caption.fusion, facts, variant, model, seed=SEED)
+        for facts in described
+        if isinstance(facts, dict) and facts
+        for variant in VARIANTS
+    ]
+    answers = ask_in_batches(questions, model, size=batch, seed=SEED)
+    for said, facts in zip(waiting, described, strict=True):
+        if isinstance(said, VideoGenError):
+            yield said
+            continue
+        added: Facts = {f"{variant}_fusion_caption": next(answers) for variant in VARIANTS if facts}
+        if options.prompt:
+            added["prompt"] = options.prompt
+            added["enhanced_prompt"] = or_error(partial(enhance.enhance, options.prompt, model, seed=SEED))
+        failed = [one for one in added.values() if isinstance(one, VideoGenError)]
+        yield failed[0] if failed else {**said, **added}
 
 
 def _chat(found: FoundModel, options: Options) -> "Chat":

@@ -204,7 +204,7 @@ class VideoOptions(TypedDict, total=False):
     new_frames_only: bool | None
     """leave the input video out of the file"""
     keep_parts: bool | None
-    """keep the finished segments (<name>.parts/) and the preview after success"""
+    """keep the preview and the finished segments (<name>.parts/) after success"""
     preview_every: int | None
     """after every K steps show what is predicted, in <name>.preview.webp"""
     vae_preview: str | Path | None

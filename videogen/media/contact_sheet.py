@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 CELL_WIDTH, WIDEST, LARGEST = 320, 4096, 60_000_000  # pixels: of a cell, of a grid, and of its area
 NARROWEST = 96  # pixels; what is narrower is scaled up, so that its caption can be read
 GAP, FONT_SIZE, LINE = 8, 14, 20  # pixels
+FONT_SHARE = 50  # a heading's letters are at least this part of the width of what it is above
 BACKGROUND, MISSING, INK = (24, 24, 27), (44, 44, 48), (228, 228, 231)
 
 
@@ -63,6 +64,18 @@ class Grid(NamedTuple):
         width, height = (max(1, round(side * scale)) for side in image.size)
         image = image.resize((width, height), Image.Resampling.LANCZOS)
         picture.paste(image, (left + (self.size[0] - width) // 2, top + (self.size[1] - height) // 2))
+
+
+def headings(texts: Sequence[str], width: int) -> np.ndarray:
+    """Return texts [h, width of all, 3] to put above several pictures of a ``width``; h is even."""
+    size = max(FONT_SIZE, width // FONT_SHARE)
+    height = 2 * round(size * LINE / FONT_SIZE / 2)
+    picture = Image.new("RGB", (len(texts) * width, height), BACKGROUND)
+    canvas, font = ImageDraw.Draw(picture), ImageFont.load_default(size)
+    for index, text in enumerate(texts):
+        said = _shortened(text, width - 2 * GAP, font)
+        canvas.text((index * width + GAP, height / 2), said, font=font, fill=INK, anchor="lm")
+    return np.asarray(picture)
 
 
 class ContactSheet:

@@ -285,7 +285,7 @@ def open_writer(
     """Yield a writer for ``target``: ``write()`` frames, ``finish()``, then ``publish()``.
 
     Args:
-        target: final path; its folder must exist.
+        target: final path; its folder is made if it is missing.
         kind: one of ``FILES``, 'still' (one .png) or 'png' (a folder of them).
         size: (width, height) in pixels.
         num_frames: frames that will be written.

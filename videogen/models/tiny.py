@@ -43,7 +43,6 @@ def build(name: str, folder: Path) -> Path:
         CheckpointError: the sizes in a user's file do not go together.
     """
     sizes = config.read_tiny(name)
-    folder.parent.mkdir(parents=True, exist_ok=True)
     with temporary_sibling(folder, folder=True) as temporary:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(sizes["seed"])

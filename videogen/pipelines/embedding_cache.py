@@ -30,7 +30,6 @@ def get_or_compute(folder: Path, depends_on: Mapping[str, str], compute: Callabl
         return found
     computed = compute().cpu().contiguous()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         save_tensors(file, {NAME: computed}, {"of": file.stem, "sha256": _digest(computed)})
     except OSError as error:
         logger.warning("--embedding_cache %s: not written (%s)", folder, error.strerror or error)

@@ -159,7 +159,6 @@ def store(plan: Outline, record: Record, *, loaded: bool) -> None:
         made = replace(made, load=max(loads[:1], default=0.0))
     kept = [made, *(rate for rate in earlier if rate.key != made.key)][:MAX_RATES]
     try:
-        _file().parent.mkdir(parents=True, exist_ok=True)
         write_json(_file(), {"rates": [asdict(rate) for rate in kept]})
     except OSError as error:
         logger.debug("%s: not written (%s)", _file(), error)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import secrets
 import time
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -40,7 +41,6 @@ from videogen.results.output_paths import (
     real_path,
     refuse_taken,
     reserve,
-    shared_patterns,
 )
 from videogen.results.publishing import finish_interrupted
 from videogen.tasks.list_options import WHOLE, Shard
@@ -78,7 +78,7 @@ def make_plans(
     locks: OutputLocks | None = None,
     *,
     first: int = 1,
-    taken: set[Path] | None = None,
+    taken: dict[Path, str] | None = None,
     shard: Shard = WHOLE,
 ) -> list[Outline]:
     """Check everything and decide everything, for all items, before any of them runs.
@@ -89,7 +89,7 @@ def make_plans(
         workdir: an existing folder for downloads, which the caller owns.
         locks: takes the locks of the results; None for a dry run, which leaves files as they are.
         first: number of the first video, where others of the run came before it.
-        taken: output paths of those others; those of these are added.
+        taken: output paths of those others, with their labels; those of these are added.
         shard: the part whose plans are returned; the others are checked as well, but for what is there.
 
     Raises:
@@ -103,15 +103,15 @@ def make_plans(
         policy=policy,
         locks=locks,
         shard=shard,
-        shared=shared_patterns([draft.options for _, draft, _, _ in videos], NAMED),
-        taken=set() if taken is None else taken,
+        shared=_shared_patterns([draft for _, draft, _, _ in videos]),
+        taken={} if taken is None else taken,
         stamp=time.strftime("%Y-%m-%d_%H-%M-%S"),
     )
     plans = []
     for index, (label, draft, files, seed) in enumerate(videos, start=first):
         with labelled(label):
-            seed, outputs = place.choose(draft, seed, index)  # noqa: PLW2901
-            place.taken.update(map(real_path, outputs.paths))
+            seed, outputs = place.choose(label, draft, seed, index)  # noqa: PLW2901
+            place.taken.update(dict.fromkeys(map(real_path, outputs.paths), label))
             if not shard.holds(index):
                 continue
             about = {"index": index, "videos": first - 1 + len(videos), "label": label}
@@ -132,10 +132,10 @@ class _Place:
     locks: OutputLocks | None
     shard: Shard
     shared: Collection[str]
-    taken: set[Path]
+    taken: dict[Path, str]
     stamp: str
 
-    def choose(self, draft: Draft, seed: int, index: int) -> tuple[int, OutputPaths]:
+    def choose(self, label: str, draft: Draft, seed: int, index: int) -> tuple[int, OutputPaths]:
         """Return the seed and the paths of a video; ``seed`` is that of its options, or the drawn one.
 
         Raises:
@@ -146,7 +146,7 @@ class _Place:
         check_pattern(options, NAMED, shared=self.shared, fixed=fixed)
         if not self.shard.holds(index):
             outputs = choose_output_paths(options, task=task, index=index, seed=seed, stamp=self.stamp)
-            refuse_taken(outputs, options, self.taken)
+            refuse_taken(outputs, options, self.taken, label)
             return seed, outputs
         if self.locks is not None and (policy.resume or policy.overwrite):
             named = seed if options.seed else "*"
@@ -155,7 +155,21 @@ class _Place:
         seed = seed if kept is None else kept
         outputs = choose_output_paths(options, task=task, index=index, seed=seed, stamp=self.stamp)
         sources = [source.path for given in draft.inputs.values() for source in given]
-        return seed, reserve(outputs, options, self.taken, policy, sources, locks=self.locks)
+        return seed, reserve(outputs, options, self.taken, policy, sources, label=label, locks=self.locks)
+
+
+def _shared_patterns(drafts: Sequence[Draft]) -> set[str]:
+    """Return the patterns of a flag or a file that several videos have for one of their files.
+
+    Lines of a list that have names of their own are compared by the names themselves.
+    """
+    named = [
+        (name, getattr(draft.options, name))
+        for draft in drafts
+        for name in NAMED
+        if draft.origins.get(name) != Origin.JOB_LIST
+    ]
+    return {pattern for (_, pattern), count in Counter(named).items() if pattern and count > 1}
 
 
 def _seed_of_list(items: Sequence[Item]) -> int:

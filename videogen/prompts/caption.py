@@ -15,6 +15,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_res
 
 from videogen.errors import VideoGenError, brief
 from videogen.prompts.chat import Chat
+from videogen.prompts.questions import Question
 from videogen.tasks import config
 
 NUM_FRAMES = 16
@@ -41,19 +42,16 @@ def sample_indices(count: int) -> list[int]:
     return [round(i * (count - 1) / NUM_FRAMES) for i in range(NUM_FRAMES)]
 
 
-def describe(frames: np.ndarray, model: Chat, *, seed: int) -> Facts:
-    """Return the structural caption of a video (``parse``).
+def question(frames: np.ndarray, model: Chat) -> Question[Facts]:
+    """Return what a model is asked for the structural caption of a video (``parse``).
 
     Args:
         frames: uint8 RGB [16, 420, 360, 3], those of ``sample_indices``, resized.
-        model: a Qwen2.5-VL model.
-
-    Raises:
-        VideoGenError: the reply is not the JSON that was asked for.
+        model: a Qwen2.5-VL model. Its reply is refused, if it is not the JSON that was asked for.
     """
     content = [{"type": "video"}, {"type": "text", "text": config.read("prompts")["caption"]}]
     inputs = model.inputs([{"role": "user", "content": content}], video_inputs(frames))
-    return parse(model.reply(inputs, max_new_tokens=MAX_TOKENS, temperature=0.05, seed=seed))
+    return Question(inputs=inputs, options={"max_new_tokens": MAX_TOKENS, "temperature": 0.05}, read=parse)
 
 
 def parse(reply: str) -> Facts:
@@ -165,19 +163,27 @@ def _clean_subject(subject: Facts, variant: Variant, rng: random.Random) -> Fact
     return kept
 
 
-def fuse(caption: Facts, variant: Variant, model: Chat, *, seed: int) -> str:
-    """Return a caption in prose of a structural one, for text- or image-to-video; '-' without subject.
+def fusion(caption: Facts, variant: Variant, model: Chat, *, seed: int) -> Question[str] | str:
+    """Return what a model is asked for a caption in prose of a structural one; '-' without subject.
 
-    Raises:
-        VideoGenError: the model's reply is empty.
+    Args:
+        variant: for text- or image-to-video.
+        model: a chat model. Its reply is refused, if it is empty.
+        seed: of the details that are left out.
     """
     facts = clean(caption, variant, random.Random(seed))
     if facts is None:
         return "-"
-    system = f"{config.read('prompts')[variant]}\n{json.dumps(facts, ensure_ascii=False, indent=2)}"
-    inputs = model.inputs([{"role": "system", "content": system}])
-    text = model.reply(inputs, max_new_tokens=MAX_FUSED_TOKENS, temperature=0.1, seed=seed, stop="\n\n")
-    if not text:
-        raise VideoGenError(f"{model.found.label}: replied with nothing; try another seed")
     motion = str(caption["camera_motion"]).rstrip(". ").capitalize()
-    return f"{text} {motion}." if motion else text
+
+    def read(text: str) -> str:
+        if not text:
+            raise VideoGenError(f"{model.found.label}: replied with nothing; try another seed")
+        return f"{text} {motion}." if motion else text
+
+    system = f"{config.read('prompts')[variant]}\n{json.dumps(facts, ensure_ascii=False, indent=2)}"
+    return Question(
+        inputs=model.inputs([{"role": "system", "content": system}]),
+        options={"max_new_tokens": MAX_FUSED_TOKENS, "temperature": 0.1, "stop": "\n\n"},
+        read=read,
+    )

@@ -13,6 +13,7 @@ from typing import Any, Self
 import torch
 import transformers
 from torch import Tensor
+from torch.nn.functional import pad
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from videogen.checkpoints.json_files import read_json
@@ -29,6 +30,7 @@ from videogen.prompts.chat_models import TEXT_CHAT, FoundModel, fetch
 Message = Mapping[str, str | Sequence[Mapping[str, str]]]
 """One message of a chat, in the form of transformers' chat templates."""
 Sampling = dict[str, bool | int | float | list[Callable[..., Tensor]]]
+PADDED = ("input_ids", "attention_mask", "mm_token_type_ids")  # [1, L]; in a batch other inputs are joined
 
 TEMPLATE_SECONDS = 10
 VIDEO = 2  # token type: 0 text, 1 image, 2 video
@@ -121,20 +123,47 @@ class Chat:
         Raises:
             OutOfMemoryError: the device is full.
         """
-        ids = inputs["input_ids"]
-        tensors = {"attention_mask": torch.ones_like(ids), **inputs}
-        start, options = ids.shape[1], _sampling(temperature)
+        how: Any = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed, "stop": stop}
+        return self.replies([inputs], **how)[0]
+
+    def replies(
+        self,
+        inputs: Sequence[Mapping[str, Tensor]],
+        *,
+        max_new_tokens: int,
+        temperature: float | None,
+        seed: int,
+        stop: str | None = None,
+    ) -> list[str]:
+        """Return what ``reply`` returns for each of several inputs, from one batch.
+
+        Each draws from a generator of its own, so that the others change it by rounding alone; several need a
+        ``temperature``.
+        """
+        options = _sampling(temperature)
+        if len(inputs) > 1 and temperature:
+            options = _sampling(0) | {"logits_processor": [_own_draws(temperature, seed)]}
+        tensors = _batch(inputs)
+        start = tensors["input_ids"].shape[1]
         if stop is not None:
 
             def stopped(ids: Tensor, *_: object, **__: object) -> Tensor:
-                return (ids[:, 0] * 0 + (stop in self.tokenizer.decode(ids[0, start:]))).bool()
+                found = [stop in self.tokenizer.decode(row) for row in ids[:, start:]]
+                return torch.tensor(found, device=ids.device)
 
             options["stopping_criteria"] = [stopped]
         with self._out_of_memory_explained(), _seeded(seed, self.device):
             on_device = {name: tensor.to(self.device) for name, tensor in tensors.items()}
             ids = self.model.generate(**on_device, max_new_tokens=max_new_tokens, **options)
-        text = self.tokenizer.decode(ids[0, start:], skip_special_tokens=True)
-        return (text if stop is None else text.partition(stop)[0]).strip()
+        texts = [self._text(row) for row in ids[:, start:].tolist()]
+        return [(text if stop is None else text.partition(stop)[0]).strip() for text in texts]
+
+    def _text(self, ids: Sequence[int]) -> str:
+        """Return the text of a reply, which in a batch is padded behind its end."""
+        ends = self.model.generation_config.eos_token_id
+        ends = ends if isinstance(ends, list) else [ends]
+        length = next((index for index, token in enumerate(ids, start=1) if token in ends), len(ids))
+        return self.tokenizer.decode(ids[:length], skip_special_tokens=True)
 
     def _render(self, messages: Sequence[Message]) -> str:
         what = f"{self.found.label}: its chat template does not take these messages"
@@ -202,6 +231,35 @@ def _load(found: FoundModel, device: torch.device | str) -> tuple[PreTrainedToke
         what = f"{len(unfit)} tensors are missing or of another shape ({', '.join(unfit[:5])})"
         raise CheckpointError(f"{found.label}: {what}; download it again")
     return tokenizer, model.eval()
+
+
+def _batch(inputs: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Return the inputs of several prompts as one; shorter ones are padded on the left, and masked there."""
+    rows = [{"attention_mask": torch.ones_like(one["input_ids"]), **one} for one in inputs]
+    length = max(row["input_ids"].shape[1] for row in rows)
+    batch = {}
+    for name in rows[0]:
+        tensors = [row[name] for row in rows]
+        if name in PADDED:
+            fill = int(tensors[0][0, 0]) if name == "input_ids" else 0  # a token that is no part of a video
+            tensors = [pad(tensor, (length - tensor.shape[1], 0), value=fill) for tensor in tensors]
+        batch[name] = torch.cat(tensors)
+    return batch
+
+
+def _own_draws(temperature: float, seed: int) -> Callable[..., Tensor]:
+    """Return a logits processor that leaves each row of a batch the token which it would draw alone."""
+    generators: list[torch.Generator] = []
+
+    def draw(_: Tensor, scores: Tensor) -> Tensor:
+        if not generators:
+            generators.extend(torch.Generator(scores.device).manual_seed(seed) for _ in scores)
+        chances = (scores / temperature).softmax(dim=-1).split(1)
+        rows = zip(chances, generators, strict=True)
+        drawn = torch.cat([torch.multinomial(row, 1, generator=generator) for row, generator in rows])
+        return torch.full_like(scores, -torch.inf).scatter_(1, drawn, 0.0)
+
+    return draw
 
 
 def _sampling(temperature: float | None) -> Sampling:

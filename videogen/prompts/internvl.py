@@ -19,6 +19,7 @@ from videogen.media.frames import FrameArray, frames_at
 from videogen.media.stored_frames import StoredFrames
 from videogen.media.video_reader import InputVideo
 from videogen.prompts.chat import Chat
+from videogen.prompts.questions import Question
 
 NUM_FRAMES = 8
 MAX_TOKENS = 1024
@@ -28,24 +29,25 @@ BEFORE, AFTER = "<img>", "</img>"  # around the tokens of a picture
 THOUGHTS = re.compile(r"\A\s*<think>.*?(</think>|\Z)", re.DOTALL)  # cut short, they are all of the reply
 
 
-def describe(source: InputVideo | StoredFrames | FrameArray, model: Chat, *, seed: int) -> str:
-    """Return a description of a video in one line, by a model of the kind ``FRAMES_CHAT``.
+def question(source: InputVideo | StoredFrames | FrameArray, model: Chat) -> Question[str]:
+    """Return what a model of the kind ``FRAMES_CHAT`` is asked for a description of a video in one line.
 
-    Decoding is greedy, so ``seed`` does not matter to the published models.
+    Decoding is greedy. An empty reply is refused.
 
     Raises:
         InputError: the video cannot be decoded.
         CheckpointError: the model's tokenizer or chat template is not that of an InternVL model.
-        OutOfMemoryError: the device is full.
-        VideoGenError: the model's reply is empty.
     """
+
+    def read(reply: str) -> str:
+        if text := tidy(reply):
+            return text
+        what = "described the video with nothing; give another model, or a prompt"
+        raise VideoGenError(f"{model.found.label}: {what}")
+
     pixels = frame_pixels(source, image_size(model.model.config))
     inputs = {"input_ids": prompt_tokens(model, len(pixels)), "pixel_values": pixels}
-    reply = model.reply(inputs, max_new_tokens=MAX_TOKENS, temperature=0, seed=seed)
-    if text := tidy(reply):
-        return text
-    what = "described the video with nothing; give another model, or a prompt"
-    raise VideoGenError(f"{model.found.label}: {what}")
+    return Question(inputs=inputs, options={"max_new_tokens": MAX_TOKENS, "temperature": 0}, read=read)
 
 
 def tidy(reply: str) -> str:

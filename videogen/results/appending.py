@@ -15,13 +15,14 @@ except ImportError:  # Windows
 def append(path: Path, text: str, *, header: str = "") -> None:
     """Append lines to a file, all of them or none; a new or empty file begins with ``header``.
 
-    The lock is for file systems on which appending alone does not keep writers apart (NFS). A line that a
-    crash of the machine cut off is ended first.
+    Its folder is made if it is missing. The lock is for file systems on which appending alone does not keep
+    writers apart (NFS). A line that a crash of the machine cut off is ended first.
 
     Raises:
         OutputError: they cannot be written.
     """
     with files.writing(path):
+        files.make_folder_of(path)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
         try:
             if fcntl is not None:

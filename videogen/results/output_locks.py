@@ -45,7 +45,7 @@ class OutputLocks:
         while path not in self.held:
             missing = [parent for parent in path.parents if not parent.exists()]
             self.made = [*missing, *self.made]
-            path.parent.mkdir(parents=True, exist_ok=True)
+            files.make_folder_of(path)
             with suppress(FileNotFoundError):  # its owner has just removed it
                 created = _create(path)
                 descriptor = files.open_to_lock(path)

@@ -2,8 +2,7 @@
 
 import glob
 import os
-from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -169,16 +168,6 @@ def choose_output_paths(
     )
 
 
-def shared_patterns(videos: Iterable[OutputOptions], named: Collection[str]) -> set[str]:
-    """Return the patterns that several videos of a run have for one of their files.
-
-    Args:
-        named: options that name a file of one video.
-    """
-    counts = Counter((name, getattr(options, name)) for options in videos for name in named)
-    return {pattern for (_, pattern), count in counts.items() if pattern and count > 1}
-
-
 def check_pattern(
     options: OutputOptions, named: Collection[str], *, shared: Collection[str], fixed: str | None
 ) -> None:
@@ -205,17 +194,19 @@ def check_pattern(
 def reserve(
     outputs: OutputPaths,
     options: OutputOptions,
-    taken: set[Path],
+    taken: Mapping[Path, str],
     policy: OverwritePolicy,
     sources: Iterable[Path],
     *,
+    label: str,
     locks: OutputLocks | None,
 ) -> OutputPaths:
     """Return the paths if they are free; for default names, the next free ones.
 
     Args:
-        taken: paths of the run's other videos, as ``real_path`` gives them.
+        taken: paths of the run's other videos, as ``real_path`` gives them, and the labels of those videos.
         sources: input files of this video.
+        label: of this video.
         locks: takes the locks of the paths; None for a dry run.
 
     Raises:
@@ -225,7 +216,7 @@ def reserve(
     if not (options.output or options.output_dir):
         outputs = _next_free(outputs, taken, locks)
     outputs = replace(outputs, may_replace=policy.overwrite or policy.resume)
-    refuse_taken(outputs, options, taken)
+    refuse_taken(outputs, options, taken, label)
     for path in outputs.paths:
         flag = _flag_of(path, outputs, options)
         if len(os.fsencode(path.name)) > LONGEST_NAME:
@@ -258,16 +249,18 @@ def lock(outputs: OutputPaths, options: OutputOptions, locks: OutputLocks) -> No
         refuse_if_locked(locks, _flag_of(path, outputs, options), path, name)
 
 
-def refuse_taken(outputs: OutputPaths, options: OutputOptions, taken: set[Path]) -> None:
-    """Refuse names that another video of the run has.
+def refuse_taken(outputs: OutputPaths, options: OutputOptions, taken: Mapping[Path, str], label: str) -> None:
+    """Refuse names that another video of the run has; ``label`` is that of this one.
 
     Raises:
         InputError: the first one.
     """
     for path in outputs.paths:
-        if real_path(path) in taken:
-            flag, fix = _flag_of(path, outputs, options), "use {seed} and {index} in it"
-            raise InputError(flag, path, "two videos would get this name", fix)
+        if (other := taken.get(real_path(path))) is not None:
+            what, fix = "two videos would get this name", "use {seed} and {index} in it"
+            if other != label:
+                what, fix = f"{other} has this name too", "give each its own, for example with {index} in it"
+            raise InputError(_flag_of(path, outputs, options), path, what, fix)
 
 
 def real_path(path: Path) -> Path:
@@ -329,7 +322,7 @@ def _seed_of(record: Record | None) -> int | None:
     return seed if isinstance(seed, int) else None
 
 
-def _next_free(outputs: OutputPaths, taken: set[Path], locks: OutputLocks | None) -> OutputPaths:
+def _next_free(outputs: OutputPaths, taken: Collection[Path], locks: OutputLocks | None) -> OutputPaths:
     """Return the paths with the first number that makes them free."""
     check_writable("--output_dir", outputs.path.parent)
     for path in numbered(outputs.path):

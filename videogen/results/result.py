@@ -118,8 +118,6 @@ class Result:
         outputs = OutputPaths(path=target, kind=kind, may_replace=overwrite)
         check_saved(outputs, overwrite=overwrite)
         sound = self.audio if output_formats.has_sound(target.name) else None
-        with files.writing(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
         with video_writer.open_writer(
             target,
             kind,

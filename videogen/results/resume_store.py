@@ -173,7 +173,6 @@ class SegmentWriter:
     def __enter__(self) -> "SegmentWriter":
         from videogen.media.video_writer import open_writer  # noqa: PLC0415 - numpy
 
-        self.store.folder.mkdir(parents=True, exist_ok=True)
         self.writers = [
             self.stack.enter_context(
                 open_writer(self.store.file(self.index, kind), kind, **self.options)  # type: ignore[arg-type]

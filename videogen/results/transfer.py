@@ -58,7 +58,6 @@ class ArrivingFiles:
         target = self.outputs.files[piece.role]
         with files.writing(target):
             if piece.role not in self._temporaries:
-                target.parent.mkdir(parents=True, exist_ok=True)
                 new = files.temporary_sibling(target, folder=bool(piece.name))
                 self._temporaries[piece.role] = self._stack.enter_context(new)
             with (self._temporaries[piece.role] / piece.name).open("ab") as opened:

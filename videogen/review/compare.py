@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from videogen.errors import InputError
+from videogen.errors import InputError, brief
 from videogen.files import Record
+from videogen.media.contact_sheet import headings
 from videogen.media.shown import scaled
 from videogen.media.video_writer import PendingFile
 from videogen.review.found import Found
@@ -18,6 +19,7 @@ from videogen.review.quality import WINDOW, psnr, ssim
 from videogen.review.settings import differences, shown
 
 FLAG = "--diff"
+LONGEST_VALUE = 24  # letters of an option's value in a title
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +62,7 @@ def compare(one: Found, other: Found, output: Path | None) -> Likeness:
     """Compare the frames of two results, and write both side by side if there is an ``output``.
 
     Frames are compared one by one until the shorter video ends; the other's are scaled to the size of the
-    first. Side by side, the last frame of the shorter one stays.
+    first. Side by side, the last frame of the shorter one stays, and ``titles`` are above.
 
     Raises:
         InputError: a video that cannot be read, or an output that cannot be.
@@ -74,7 +76,7 @@ def compare(one: Found, other: Found, output: Path | None) -> Likeness:
         likeness.notes.append(f"they have {counts} frames; the first {shortest} are compared")
     with ExitStack() as stack:
         writer: PendingFile | None = None
-        left = right = np.empty((0, 0, 3), np.uint8)
+        left = right = above = np.empty((0, 0, 3), np.uint8)
         for index in range(longest):
             left, right = next(videos[0].each, left), next(videos[1].each, right)
             height, width = left.shape[:2]
@@ -89,10 +91,21 @@ def compare(one: Found, other: Found, output: Path | None) -> Likeness:
                 likeness.psnr.append(psnr(left, right))
                 likeness.ssim.append(ssim(left, right))
             if output is not None:
-                size = (2 * width, height)
-                writer = writer or stack.enter_context(new_video(output, size, one.number("fps"), longest))
-                writer.write(np.concatenate([left, right], axis=1)[None])
+                if writer is None:
+                    above = headings(titles(one, other), width)
+                    size = (2 * width, len(above) + height)
+                    writer = stack.enter_context(new_video(output, size, one.number("fps"), longest))
+                writer.write(np.concatenate([above, np.concatenate([left, right], axis=1)])[None])
     return likeness
+
+
+def titles(one: Found, other: Found) -> list[str]:
+    """Return the names of two results, each with its values of the options that differ."""
+    said = [one.path.stem, other.path.stem]
+    for index, (name, *values) in enumerate(differences(one, other)):
+        for side, value in enumerate(values):
+            said[side] += f"{', ' if index else ': '}{name} {brief(shown(value), LONGEST_VALUE)}"
+    return said
 
 
 def option_lines(one: Found, other: Found) -> list[str]:

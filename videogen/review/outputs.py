@@ -28,22 +28,11 @@ def check_output(output: Path, suffixes: Sequence[str], results: Iterable[Found]
     check_file("--output", output, suffixes, may_replace=overwrite)
 
 
-def make_folder(output: Path) -> None:
-    """Make the folder of an output.
-
-    Raises:
-        OutputError: it cannot be made.
-    """
-    with files.writing(output):
-        output.parent.mkdir(parents=True, exist_ok=True)
-
-
 @contextmanager
 def new_video(
     output: Path, size: tuple[int, int], fps: float | None, num_frames: int
 ) -> Iterator[PendingFile]:
     """Yield a writer for a video, which gets its name when the block ends without an error."""
-    make_folder(output)
     rate = max(1, round(fps or USUAL_FPS))
     kind = output.suffix.lower().removeprefix(".")
     with open_writer(output, kind, size=size, fps=rate, num_frames=num_frames) as writer:
@@ -54,6 +43,5 @@ def new_video(
 
 def save_picture(picture: Image.Image, output: Path) -> None:
     """Write a PNG, which gets its name when it is whole."""
-    make_folder(output)
     with files.writing(output), files.atomic_write(output) as temporary:
         picture.save(temporary, "PNG")

@@ -20,7 +20,6 @@ from videogen.media import output_formats
 from videogen.results.output_paths import kind_of
 from videogen.results.writable import check_file
 from videogen.review.found import Found
-from videogen.review.outputs import make_folder
 from videogen.review.poster import Poster, poster_of
 from videogen.review.settings import changed_options, shown, values_of
 from videogen.review.show import time_and_memory
@@ -94,7 +93,6 @@ def write_report(results: Sequence[Found], page: Path, *, title: str) -> tuple[P
         OutputError: they cannot be written.
     """
     table = page.with_name(TABLE)
-    make_folder(page)
     with files.writing(page):
         files.write_text(page, render(results, page.parent, title=title))
         files.write_text(table, to_csv(results, page.parent))

@@ -37,8 +37,9 @@ VARIANTS: Mapping[str, Callable[[Path], Path]] = {"thumbnail": thumbnail, "sprit
 
 def _made(path: Path, draw: Callable[[], Image.Image]) -> Path:
     if not path.exists():
+        picture = draw()
         with atomic_write(path) as temporary:
-            draw().save(temporary)
+            picture.save(temporary)
     return path
 
 

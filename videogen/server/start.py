@@ -67,7 +67,6 @@ def serve(
         say(f"would serve {model} on http://{host}:{settings.port}, with its queue in {folder}")
         return
     with _listen(settings.host, settings.port) as listener, OutputLocks() as locks:
-        folder.mkdir(parents=True, exist_ok=True)
         if owner := locks.acquire(folder, "server"):
             what = f"is another server's ({owner})"
             raise InputError("--output_dir", folder, what, "give each server its own")

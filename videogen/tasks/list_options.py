@@ -97,6 +97,10 @@ class Lists:
     gpus_per_job: int | None = row(types.whole(0),
         "GPUs of each video on the cluster (1 unless it has none); several with --use_usp",
         metavar="N", about_run=True, needs=A_CLUSTER, set_by_chain=True)
+    caption_batch: int = row(types.whole(1),
+        "videos that a model of --caption_only describes together; halved where they do not fit",
+        metavar="N", about_run=True, default=8, set_by_chain=True,
+        needs=Needs("caption_only", "is about captions of a list"))
     fetch: bool = switch("send results to this machine, where the cluster shares no folder with it",
         about_run=True, needs=A_CLUSTER, set_by_chain=True)
 # fmt: on

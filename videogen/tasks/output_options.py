@@ -44,8 +44,8 @@ class Output:
         metavar="[N]", bare="12", common=True, hashed=False, recorded=False)
     new_frames_only: bool = switch("leave the input video out of the file",
         needs=Needs("input_video", "needs --input_video"))
-    keep_parts: bool = switch("keep the finished segments (<name>.parts/) and the preview after success",
-        hashed=False)
+    keep_parts: bool = switch("keep the preview and the finished segments (<name>.parts/) after success",
+        common=True, hashed=False)
     preview_every: int | None = row(types.whole(1),
         "after every K steps show what is predicted, in <name>.preview.webp", metavar="K", common=True,
         hashed=False, recorded=False)

@@ -101,5 +101,4 @@ def read_ratios(file: Path) -> Ratios | None:
 
 def write_ratios(file: Path, ratios: Ratios, schedule: Mapping[str, object]) -> None:
     """Write ratios, with the schedule they belong to, atomically."""
-    file.parent.mkdir(parents=True, exist_ok=True)
     write_text(file, json.dumps({"ratios": ratios, "schedule": schedule}, indent=1, default=str))

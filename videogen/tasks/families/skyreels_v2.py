@@ -222,7 +222,7 @@ TASKS = (
         ),
         options=(
             *V2_OPTIONS,
-            *("num_frames", "roll_prompts", "captioner", "vlm_path", "new_frames_only", "keep_parts"),
+            *("num_frames", "roll_prompts", "captioner", "vlm_path", "new_frames_only"),
         ),
         shape=diffusion_forcing,
         network=wan.TEXT_ONLY,

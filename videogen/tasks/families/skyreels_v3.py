@@ -247,7 +247,7 @@ EXTENSION = replace(
         "(frames, latents)"
     },
     arguments=(*EXTENSION_ARGUMENTS, "handover"),
-    options=("duration", "roll_prompts", "prepend_input", "keep_audio", "keep_parts", *wan.TEACACHE),
+    options=("duration", "roll_prompts", "prepend_input", "keep_audio", *wan.TEACACHE),
     shape=single_shot_extension,
     warnings=extension_warnings,
 )
@@ -284,7 +284,7 @@ TASKS = (
             *("guidance_scale", "guidance_scale_audio", "connection_prompt", "motion_frame", "drop_frame"),
             *("max_frames_num", "clip_frames"),
         ),
-        options=("num_frames", "audio_track", "keep_parts"),
+        options=("num_frames", "audio_track"),
         shape=talking_avatar,
         network=replace(wan.WITH_IMAGE, audio=True),
         warnings=avatar_warnings,
