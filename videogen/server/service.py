@@ -126,11 +126,13 @@ class Service:
         """Return the path of a finished video.
 
         Raises:
-            NotFoundError: it is not finished.
+            NotFoundError: it is not finished, or its file is gone.
         """
-        if job.status != COMPLETED:
-            raise NotFoundError(f"{job.id} has no video: it is {job.status}")
-        return self.store.folder_of(job.id) / job.result
+        path = self.store.folder_of(job.id) / job.result
+        if job.status != COMPLETED or not path.is_file():
+            why = "its file is gone" if job.status == COMPLETED else f"it is {job.status}"
+            raise NotFoundError(f"{job.id} has no video: {why}")
+        return path
 
     def preview(self, job: Job) -> Path | None:
         """Return the path of the preview of a video that is being made, if there is one yet."""

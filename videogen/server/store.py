@@ -7,6 +7,7 @@ request that was never answered.
 
 import json
 import logging
+import re
 import threading
 import time
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from videogen.errors import InputError
 logger = logging.getLogger(__name__)
 
 RECORD = "job.json"
+ID = re.compile(r"video_[0-9a-f]{24}")  # of a job, and name of its folder
 QUEUED, IN_PROGRESS, COMPLETED, FAILED, CANCELLED = (
     "queued",
     "in_progress",
@@ -92,7 +94,7 @@ class Store:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            folders = sorted(self.folder.iterdir())
+            folders = sorted(path for path in self.folder.iterdir() if ID.fullmatch(path.name))
         except OSError as error:
             what = f"cannot be used ({error.strerror})"
             raise InputError("--output_dir", self.folder.parent, what, "choose another folder") from None
@@ -115,12 +117,17 @@ class Store:
         return job_id
 
     def add(self, **about: Any) -> Job:
-        """Queue a new job; once this returns it is on disk."""
+        """Queue a new job; once this returns it is on disk.
+
+        Raises:
+            OSError: it cannot be written.
+        """
         with self._changed:
             self._last += 1
             job = Job(number=self._last, created_at=time.time(), **about)
         self._save(job)
         with self._changed:
+            self._jobs[job.id] = job
             self._changed.notify_all()
         return job
 
@@ -137,16 +144,21 @@ class Store:
         return [job for job in self.all() if job.status == QUEUED]
 
     def change(self, job_id: str, *, only_if: str | None = None, **changes: Any) -> Job | None:
-        """Change a job; None if it is gone, or its status is not ``only_if``."""
+        """Change a job; None if it is gone, or its status is not ``only_if``.
+
+        Where the change cannot be kept on disk, a warning is all: other jobs can still be made.
+        """
         with self._changed:
             job = self._jobs.get(job_id)
             if job is None or only_if not in (None, job.status):
                 return None
-            job = replace(job, version=job.version + 1, **changes)
-            if changes.keys() <= {*IN_MEMORY}:
-                self._jobs[job_id] = job
-            else:
-                self._save(job)
+            job = self._jobs[job_id] = replace(job, version=job.version + 1, **changes)
+            if not changes.keys() <= {*IN_MEMORY}:
+                try:
+                    self._save(job)
+                except OSError as error:
+                    what = "its state is lost at the next start"
+                    logger.warning("%s: %s (%s)", job_id, what, error.strerror or error)
             return job
 
     def remove(self, job_id: str) -> bool:
@@ -178,7 +190,6 @@ class Store:
     def _save(self, job: Job) -> None:
         kept = {name: value for name, value in asdict(job).items() if name not in IN_MEMORY}
         files.write_json(self.folder_of(job.id) / RECORD, kept)
-        self._jobs[job.id] = job
 
 
 def _read(folder: Path) -> Job | None:

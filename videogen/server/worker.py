@@ -91,20 +91,19 @@ class Worker:
         return self._thread.is_alive()
 
     def cancel(self, job: Job) -> Job:
-        """Cancel a job: at once if it waits, after the current step if it is being made."""
-        ended = self.store.change(
-            job.id, only_if=QUEUED, status=CANCELLED, completed_at=time.time(), error=None
-        )
-        if ended is not None:
+        """Cancel a job that has not ended: at once if it waits, else after the current step."""
+        cancelled = {"status": CANCELLED, "completed_at": time.time()}
+        if self.store.change(job.id, only_if=QUEUED, **cancelled) is not None:
             self.when_done(CANCELLED, None)
-        else:
+        elif (now := self.store.get(job.id)) is not None and not now.has_ended:
             self._cancel = job.id
             self._stop_if_wanted()
         return self.store.get(job.id) or job
 
     def _stop_if_wanted(self) -> None:
-        if self.making is not None and self.making.id == self._cancel:
-            self._stop_making(self.making.number)  # False before it has begun: the next event tries again
+        job = self.making
+        if job is not None and job.id == self._cancel:
+            self._stop_making(job.number)  # False before it has begun: the next event tries again
 
     def _run(self) -> None:
         try:
