@@ -22,6 +22,8 @@ def test_names_of_this_machine_are_accepted(server, host):
 def test_pages_of_other_sites_are_refused(server):
     answer = server.http.post("/v1/videos", data={"prompt": "x"}, headers={"Origin": "https://evil.example"})
     assert (answer.status_code, answer.json()["error"]["type"]) == (403, "invalid_request_error")
+    for origin in ("null", "http://[x"):
+        assert server.http.get("/v1/videos", headers={"Origin": origin}).status_code == 403
     assert server.http.get("/healthz", headers={"Origin": server.url}).status_code == 200
 
 
