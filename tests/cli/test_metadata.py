@@ -120,6 +120,6 @@ def test_a_folder_of_frames_is_an_input_that_is_there(cli, tmp_path, monkeypatch
     for number in range(25):
         Image.new("RGB", (48, 32)).save(tmp_path / f"in/{number:06}.png")
     request = {"task_type": "single_shot_extension", "model_id": "tiny", "prompt": "x", "input_video": ["in"]}
-    (tmp_path / "a.json").write_text(json.dumps({"videogen": "1", "request": request}))
+    (tmp_path / "a.json").write_text(json.dumps({"schema": 1, "request": request}))
     finished = cli("--from_metadata", "a.json", "--dry_run", "--output", "b.mp4")
     assert finished.code == 0, finished.err
