@@ -65,6 +65,7 @@ SERVE = ("--serve", "--model_id", "tiny")
         ),
         (("--serve",), "--serve: must know which model it is for; add --model_id, --task_type or both"),
         ((*SERVE, "--host", "192.0.2.1", "--token", "x"), "--host 192.0.2.1: cannot be used"),
+        ((*SERVE, "--token", "пароль"), "--token: must be ASCII, as all that HTTP headers hold; choose"),
         ((*SERVE, "--output", "a.mp4"), "--output: is for one video, not for a server; leave it out"),
         ((*SERVE, "--use_usp"), "--use_usp: is for one video, not for a server; leave it out"),
         ((*SERVE, "--jobs", "a.txt"), "--serve: not together with --jobs; choose one of the two"),

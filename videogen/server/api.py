@@ -136,12 +136,13 @@ def content(
 
 
 @router.get("/v1/videos/{video_id}/preview")
-def preview(job: JobOf, service: ServiceOf) -> FileResponse:
+def preview(job: JobOf, service: ServiceOf) -> Response:
     """Return what is predicted of a video that is being made."""
-    path = service.preview(job)
-    if path is None:
-        raise NotFoundError(f"{job.id} has no preview")
-    return FileResponse(path, headers={"Cache-Control": "no-store"})
+    try:  # whole, because another one may take its place
+        content = service.preview(job).read_bytes()
+    except FileNotFoundError:
+        raise NotFoundError(f"{job.id} has no preview") from None
+    return Response(content, media_type="image/webp", headers={"Cache-Control": "no-store"})
 
 
 @router.get("/v1/videos/{video_id}/events", response_class=EventSourceResponse)

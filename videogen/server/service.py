@@ -3,17 +3,19 @@
 import json
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from videogen import files
 from videogen.errors import InputError, VideoGenError
 from videogen.planning.plan import Outline
+from videogen.results.output_paths import PREVIEW
 from videogen.server.metrics import Metrics
 from videogen.server.requests import (
     KINDS,
     REFERENCE,
     SOURCE,
+    VIDEO,
     Planner,
     Upload,
     input_for,
@@ -21,7 +23,7 @@ from videogen.server.requests import (
     kind_of,
     option_values,
 )
-from videogen.server.store import COMPLETED, IN_PROGRESS, Job, Store
+from videogen.server.store import COMPLETED, Job, Store
 from videogen.server.worker import Worker
 from videogen.tasks.option_types import DRAWN_SEEDS
 from videogen.tasks.options import OPTIONS
@@ -134,10 +136,9 @@ class Service:
             raise NotFoundError(f"{job.id} has no video: {why}")
         return path
 
-    def preview(self, job: Job) -> Path | None:
-        """Return the path of the preview of a video that is being made, if there is one yet."""
-        path = self.store.folder_of(job.id) / "video.preview.webp"
-        return path if job.status == IN_PROGRESS and path.is_file() else None
+    def preview(self, job: Job) -> Path:
+        """Return the path of the preview of a video, which is there while it is being made."""
+        return self.store.folder_of(job.id) / f"{Path(VIDEO).stem}{PREVIEW}"
 
     def _keep(
         self, request: Mapping[str, object], uploads: Sequence[Upload], folder: Path
@@ -217,7 +218,7 @@ def public(job: Job) -> dict[str, object]:
         "seconds": job.seconds,
         "seed": job.request.get("seed"),
         "task_type": job.task,
-        "stage": job.stage,
+        "stage": None if job.stage is None else asdict(job.stage),
         "error": job.error,
         "remixed_from_video_id": job.remixed_from,
     }

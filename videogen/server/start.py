@@ -61,6 +61,8 @@ def serve(
     if not loopback and token is None:
         what = "can be reached from other machines, so clients must send a token"
         raise InputError("--host", settings.host, what, f"add --token, or set {TOKEN}")
+    if not (token or "").isascii():
+        raise InputError("--token", None, "must be ASCII, as all that HTTP headers hold", "choose another")
     folder = Path(str(values.get("output_dir") or FOLDER)).expanduser().absolute()
     planner, model = _planner(values, origins, complete, folder)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host

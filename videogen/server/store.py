@@ -35,6 +35,18 @@ LARGEST_RECORD = 5_000_000  # bytes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Stage:
+    """What goes on with a video at the moment; ``total`` is in ``unit``, 0 where its size is not known."""
+
+    name: str
+    about: str
+    total: int
+    unit: str
+    done: int = 0
+    seconds_left: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
     """A video that was asked for.
 
@@ -45,7 +57,7 @@ class Job:
         size, seconds: of the video, as the API says them.
         error: code and message.
         result: name of the video in the job's folder.
-        progress: percent; like ``stage``, what goes on at the moment, it is not kept on disk.
+        progress: percent; like ``stage`` it is not kept on disk.
         version: grows with every change.
     """
 
@@ -65,7 +77,7 @@ class Job:
     result: str = ""
     remixed_from: str | None = None
     progress: int = 0
-    stage: Mapping[str, object] | None = None
+    stage: Stage | None = None
     version: int = 0
 
     @property

@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from videogen.planning.resources import check_disk
 from videogen.results.output_locks import OutputLocks
 from videogen.results.progress import Progress, Report, Reporter, StageStarted
 from videogen.server.requests import VIDEO, Planner, explained
-from videogen.server.store import CANCELLED, COMPLETED, FAILED, IN_PROGRESS, QUEUED, Job, Store
+from videogen.server.store import CANCELLED, COMPLETED, FAILED, IN_PROGRESS, QUEUED, Job, Stage, Store
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +73,6 @@ class Worker:
         self._cancel = ""  # id of the job that is to be stopped
         self._stop_making: Callable[[int], bool] = lambda _: False
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
-        self.error: BaseException | None = None
 
     def start(self) -> None:
         """Start to make videos."""
@@ -119,8 +119,7 @@ class Worker:
                     self.making = None
         except KeyboardInterrupt:  # told to stop
             pass
-        except BaseException as error:
-            self.error = error
+        except BaseException:
             logger.exception("the worker ended")
 
     def _make(self, job: Job, make: Callable[[Outline], Outcome]) -> None:
@@ -136,7 +135,7 @@ class Worker:
             outcome = make(plan)
         log_outcome(outcome)
         self._end(job, outcome.error, outcome)
-        files.remove(self.store.folder_of(job.id) / f"{Path(VIDEO).stem}.preview.webp")
+        files.remove(plan.outputs.preview)
 
     def _plan(self, job: Job, locks: OutputLocks) -> Outline:
         """Return the plan of a job; segments that an earlier run with other defaults left are dropped."""
@@ -183,14 +182,8 @@ class Worker:
         self.store.change(job.id, only_if=IN_PROGRESS, **changes)
 
 
-def _stage(event: StageStarted | Progress) -> dict[str, object]:
-    """Return what goes on, as plain data."""
-    far = event if isinstance(event, Progress) else None
-    return {
-        "name": event.stage,
-        "about": event.about,
-        "done": far.done if far else 0,
-        "total": event.total,
-        "unit": event.unit,
-        "seconds_left": far.seconds_left if far else None,
-    }
+def _stage(event: StageStarted | Progress) -> Stage:
+    begun = Stage(name=event.stage, about=event.about, total=event.total, unit=event.unit)
+    if isinstance(event, StageStarted):
+        return begun
+    return replace(begun, done=event.done, seconds_left=event.seconds_left)
