@@ -39,8 +39,12 @@ def test_jobs_survive_kill_9(tmp_path):
             assert again["seed"] == job["seed"]
             assert server.http.get(f"/v1/videos/{job['id']}/content").headers["content-type"] == "video/mp4"
         assert {path.name for path in (tmp_path / "videos").iterdir()} == {job["id"] for job in known}
+        begun = server.create(**SLOW)
+        server.until(begun["id"], is_stepping)
         code, _, said = server.end(signal.SIGTERM)
     assert code == 0, said
+    record = json.loads((tmp_path / "videos" / begun["id"] / "job.json").read_text())
+    assert (record["status"], record["tries"]) == ("queued", 0), "an end in good order is no try"
 
 
 @pytest.mark.slow

@@ -4,7 +4,13 @@ import shutil
 
 import pytest
 
-from videogen.server.store import COMPLETED, Store
+from videogen.server.store import COMPLETED, FAILED, TRIES, Store
+
+
+def restarted(folder):
+    store = Store(folder)
+    store.load()
+    return store
 
 
 def add(store):
@@ -15,20 +21,28 @@ def test_files_that_are_not_the_servers_are_left_alone(tmp_path):
     """In --output_dir there may be other videos."""
     (tmp_path / "videos" / "video_of_the_holiday").mkdir(parents=True)
     (tmp_path / "videos" / "film.mp4").write_bytes(b"film")
-    store = Store(tmp_path)
-    store.load()
+    store = restarted(tmp_path)
     job, unanswered = add(store), store.new_id()
-    again = Store(tmp_path)
-    again.load()
-    assert again.all() == [job]
+    assert restarted(tmp_path).all() == [job]
     names = {path.name for path in (tmp_path / "videos").iterdir()}
     assert names == {job.id, "video_of_the_holiday", "film.mp4"}
     assert unanswered not in names
 
 
+def test_a_job_that_kills_the_server_does_not_do_so_for_ever(tmp_path):
+    store = restarted(tmp_path)
+    deadly, other = add(store), add(store)
+    for _ in range(TRIES):
+        assert store.take().id == deadly.id
+        store = restarted(tmp_path)
+    assert store.get(deadly.id).status == FAILED
+    assert store.get(deadly.id).error["message"].startswith("the server was killed 3 times while it made it")
+    assert store.take().id == other.id
+    assert restarted(tmp_path).get(deadly.id).status == FAILED
+
+
 def test_a_change_that_cannot_be_kept_is_a_warning(tmp_path, caplog):
-    store = Store(tmp_path)
-    store.load()
+    store = restarted(tmp_path)
     job, other = add(store), add(store)
     shutil.rmtree(store.folder_of(job.id))
     assert store.take().id == job.id
@@ -38,8 +52,7 @@ def test_a_change_that_cannot_be_kept_is_a_warning(tmp_path, caplog):
 
 
 def test_a_new_job_that_cannot_be_kept_is_an_error(tmp_path):
-    store = Store(tmp_path)
-    store.load()
+    store = restarted(tmp_path)
     job_id = store.new_id()
     store.folder_of(job_id).rmdir()
     with pytest.raises(FileNotFoundError):

@@ -32,6 +32,7 @@ QUEUED, IN_PROGRESS, COMPLETED, FAILED, CANCELLED = (
 )
 ENDED = (COMPLETED, FAILED, CANCELLED)
 LARGEST_RECORD = 5_000_000  # bytes
+TRIES = 3  # servers that may be killed over one job
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,6 +56,7 @@ class Job:
         request: what the client asked for by option name, with the seed that was drawn.
         uploads: input option -> names of the files in the job's folder.
         size, seconds: of the video, as the API says them.
+        tries: how often it was begun; one that the server's end cut off in good order does not count.
         error: code and message.
         result: name of the video in the job's folder.
         progress: percent; like ``stage`` it is not kept on disk.
@@ -71,6 +73,7 @@ class Job:
     size: str = ""
     seconds: str = ""
     status: str = QUEUED
+    tries: int = 0
     started_at: float | None = None
     completed_at: float | None = None
     error: Mapping[str, str] | None = None
@@ -99,7 +102,7 @@ class Store:
         self._closed = False
 
     def load(self) -> None:
-        """Read the jobs of earlier runs; what was being made is queued again.
+        """Read the jobs of earlier runs; what was being made is queued again, for a few times.
 
         Raises:
             InputError: the folder cannot be used.
@@ -114,8 +117,7 @@ class Store:
             if not (folder / RECORD).exists():
                 files.remove(folder)
             elif (job := _read(folder)) is not None:
-                again = job.status == IN_PROGRESS
-                self._jobs[job.id] = replace(job, status=QUEUED) if again else job
+                self._jobs[job.id] = _after_restart(job)
         self._last = max((job.number for job in self._jobs.values()), default=0)
 
     def folder_of(self, job_id: str) -> Path:
@@ -189,7 +191,8 @@ class Store:
         with self._changed:
             while not self._closed:
                 if waiting := self.queued():
-                    return self.change(waiting[0].id, status=IN_PROGRESS, started_at=time.time())
+                    job, now = waiting[0], time.time()
+                    return self.change(job.id, status=IN_PROGRESS, started_at=now, tries=job.tries + 1)
                 self._changed.wait()
             return None
 
@@ -202,6 +205,17 @@ class Store:
     def _save(self, job: Job) -> None:
         kept = {name: value for name, value in asdict(job).items() if name not in IN_MEMORY}
         files.write_json(self.folder_of(job.id) / RECORD, kept)
+
+
+def _after_restart(job: Job) -> Job:
+    """Return a job as it is when the server that made it has ended."""
+    if job.status != IN_PROGRESS:
+        return job
+    if job.tries < TRIES:
+        return replace(job, status=QUEUED)
+    why = f"the server was killed {TRIES} times while it made it, perhaps for want of memory"
+    error = {"code": "server_error", "message": why}
+    return replace(job, status=FAILED, error=error, completed_at=time.time())
 
 
 def _read(folder: Path) -> Job | None:

@@ -115,6 +115,9 @@ class Worker:
                 self.making = job
                 try:
                     self._make(job, queue.make)
+                except KeyboardInterrupt:
+                    self.store.change(job.id, status=QUEUED, tries=job.tries - 1)
+                    raise
                 finally:
                     self.making = None
         except KeyboardInterrupt:  # told to stop
