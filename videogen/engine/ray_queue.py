@@ -142,9 +142,7 @@ class Driver:
         try:
             while self.pending or self.busy:
                 self._hand_out()
-                answers = {member.answer: member for member in self.members}
-                for answer in self.ray.wait(list(answers), timeout=POLL)[0]:
-                    yield from self._hear(answers[answer])
+                yield from self._listen(self.members)
                 if self.reporter.wants_stop:
                     yield from self._stop()
                     raise KeyboardInterrupt
@@ -195,6 +193,12 @@ class Driver:
             return 0
         taken, keys = {other.key for other in self.members}, [self.keys[plan.index] for plan in self.pending]
         return min(range(len(keys)), key=lambda place: (keys[place] != member.key, keys[place] in taken))
+
+    def _listen(self, members: Sequence[Member]) -> Iterator[Outcome]:
+        """Wait a moment for what any of some workers sends."""
+        answers = {member.answer: member for member in members}
+        for answer in self.ray.wait(list(answers), timeout=POLL)[0]:
+            yield from self._hear(answers[answer])
 
     def _hear(self, member: Member) -> Iterator[Outcome]:
         """Take in what a worker has sent, and ask for more."""
@@ -321,6 +325,4 @@ class Driver:
         for member in self.busy:
             member.actor.stop.remote()
         while (busy := self.busy) and (ends is None or time.monotonic() < ends):
-            answers = {member.answer: member for member in busy}
-            for answer in self.ray.wait(list(answers), timeout=POLL)[0]:
-                yield from self._hear(answers[answer])
+            yield from self._listen(busy)
