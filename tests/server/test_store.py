@@ -4,6 +4,8 @@ import shutil
 
 import pytest
 
+pytest.importorskip("fastapi")
+from videogen.server import service
 from videogen.server.store import COMPLETED, FAILED, TRIES, Store
 
 
@@ -58,3 +60,20 @@ def test_a_new_job_that_cannot_be_kept_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError):
         store.add(id=job_id, request={})
     assert store.all() == []
+
+
+def test_deleting_twice_is_no_error(tmp_path):
+    store = restarted(tmp_path)
+    job = add(store)
+    assert store.remove(job.id)
+    assert store.remove(job.id)
+    assert not list(store.folder.iterdir())
+
+
+def test_a_full_queue_takes_no_remix_either(tmp_path, monkeypatch):
+    monkeypatch.setattr(service, "MOST_QUEUED", 1)
+    store = restarted(tmp_path)
+    job = add(store)
+    with pytest.raises(service.FullError, match="1 videos wait already; try again later"):
+        service.Service(store=store, worker=None, planner=None, metrics=None, model="tiny").remix(job, "x")
+    assert [path.name for path in store.folder.iterdir()] == [job.id]

@@ -178,9 +178,10 @@ class Store:
     def remove(self, job_id: str) -> bool:
         """Delete a job with all its files; False if it is being made."""
         with self._changed:
-            if self._jobs[job_id].status == IN_PROGRESS:
+            job = self._jobs.get(job_id)
+            if job is not None and job.status == IN_PROGRESS:
                 return False
-            del self._jobs[job_id]
+            self._jobs.pop(job_id, None)  # it may have been deleted meanwhile
             folder = self.folder_of(job_id)
             files.remove(folder / RECORD)  # so that a kill leaves what is removed at the next start
         files.remove(folder)
