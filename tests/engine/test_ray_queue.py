@@ -2,12 +2,14 @@
 
 import tempfile
 from concurrent.futures import Future, wait
+from contextlib import suppress
+from queue import Empty
 from threading import Thread
 from types import SimpleNamespace
 
 import pytest
 
-from videogen.engine.ray_queue import Driver
+from videogen.engine.ray_queue import TRIES, Driver
 from videogen.results.output_locks import OutputLocks
 from videogen.results.progress import Failed, Reporter
 from videogen.tasks.options import RunSettings
@@ -28,13 +30,17 @@ class Actor:
 
     def __init__(self, made):
         self.made = made
+        self.threads: list[Thread] = []
 
     def __getattr__(self, name):
         method = getattr(self.made, name)
 
         def remote(*given, **named):
             answer = Future()
-            Thread(target=lambda: answer.set_result(method(*given, **named)), daemon=True).start()
+            thread = Thread(target=lambda: answer.set_result(method(*given, **named)), daemon=True)
+            if name == "make":
+                self.threads.append(thread)
+            thread.start()
             return answer
 
         return SimpleNamespace(remote=remote)
@@ -44,6 +50,9 @@ class Threads:
     """What the driver uses of the module ray."""
 
     exceptions = SimpleNamespace(RayError=RayError, RayTaskError=RayTaskError)
+
+    def __init__(self, losses):
+        self.losses = losses  # times that a worker is gone when it has something to say
 
     def nodes(self):
         return [{"Alive": True, "Resources": {"CPU": 1.0}}]
@@ -55,13 +64,20 @@ class Threads:
         return [list(wait(answers, timeout, "FIRST_COMPLETED").done), []]
 
     def get(self, answer):
-        return answer.result()
+        sent = answer.result()
+        if self.losses and isinstance(sent, list):
+            self.losses -= 1
+            raise RayError
+        return sent
 
     def kill(self, actor):
-        pass
+        actor.made.stop()
+        while any(thread.is_alive() for thread in actor.threads):
+            with suppress(Empty):
+                actor.made.messages.get(timeout=0.1)
 
 
-def made(plans, **settings):
+def made(plans, losses=0, **settings):
     """Return the outcomes, and what was counted and reported."""
     failures = []
 
@@ -72,7 +88,7 @@ def made(plans, **settings):
     reporter = Reporter(hear)
     reporter.start_run(len(plans))
     with OutputLocks() as locks:
-        driver = Driver(Threads(), plans, RunSettings(ray="local", **settings), reporter, locks)
+        driver = Driver(Threads(losses), plans, RunSettings(ray="local", **settings), reporter, locks)
         return list(driver.run()), reporter, failures
 
 
@@ -92,3 +108,14 @@ def test_what_a_worker_could_not_report_is_counted_too(make_list, tmp_path, monk
     assert [outcome.status for outcome in outcomes] == ["failed", "failed"]
     assert (reporter.made, reporter.failed, len(failures)) == (2, 2, 2)
     assert "No such file or directory" in failures[0]
+
+
+@pytest.mark.parametrize(("losses", "statuses"), [(2, ["made", "made"]), (3, ["failed", "made"])])
+def test_a_video_of_lost_workers_is_made_by_another_or_given_up(make_list, tmp_path, losses, statuses):
+    outcomes, reporter, failures = made(make_list("a.mp4", "b.mp4"), losses, fetch=True)
+    assert [outcome.plan.index for outcome in outcomes] == [1, 2], "each once"
+    assert [outcome.status for outcome in outcomes] == statuses
+    assert (reporter.made, reporter.failed) == (2, losses // TRIES)
+    assert all("its worker was lost 3 times" in failure for failure in failures)
+    assert (tmp_path / "b.mp4").is_file()
+    assert not list(tmp_path.glob(".*"))
