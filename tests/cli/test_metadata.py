@@ -6,6 +6,7 @@ import shutil
 import av
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.torch import load_file
 
 from tests.conftest import GOLDEN, REFS, ROOT
@@ -111,3 +112,14 @@ def test_every_family_repeats_from_its_metadata(cli, make_video, speech, tmp_pat
     assert np.array_equal(np.load(tmp_path / "a.npy"), np.load(tmp_path / "b.npy"))
     hashes = [json.loads((tmp_path / f"{name}.json").read_text())["plan_hash"] for name in "ab"]
     assert hashes[0] == hashes[1]
+
+
+def test_a_folder_of_frames_is_an_input_that_is_there(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in").mkdir()
+    for number in range(25):
+        Image.new("RGB", (48, 32)).save(tmp_path / f"in/{number:06}.png")
+    request = {"task_type": "single_shot_extension", "model_id": "tiny", "prompt": "x", "input_video": ["in"]}
+    (tmp_path / "a.json").write_text(json.dumps({"schema": 1, "request": request}))
+    finished = cli("--from_metadata", "a.json", "--dry_run", "--output", "b.mp4")
+    assert finished.code == 0, finished.err

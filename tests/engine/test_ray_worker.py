@@ -3,17 +3,15 @@
 import json
 import logging
 import os
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import REFS
 from videogen import __version__
 from videogen.engine.ray_worker import Done, Orders, Worker
-from videogen.planning.request import Item, make_plans
 from videogen.results.output_locks import OutputLocks
-from videogen.results.output_paths import OverwritePolicy
 from videogen.results.progress import Progress, Report, Saved, VideoStarted
 
 ORDERS = Orders(
@@ -26,36 +24,16 @@ ORDERS = Orders(
     fetch=False,
     resume=False,
     retry=None,
-    ends_run="",
+    ends_run=(),
 )
 
 
-@pytest.fixture(autouse=True)
-def _log_as_before():
-    logger = logging.getLogger("videogen")
-    handlers, level = logger.handlers, logger.level
-    yield
-    logger.handlers = handlers
-    logger.setLevel(level)
+pytestmark = pytest.mark.usefixtures("log_as_before")
 
 
 @pytest.fixture
-def plan(tmp_path):
-    """A video of two steps from a picture."""
-    picture = tmp_path / "robot.png"
-    picture.write_bytes((REFS / "robot.png").read_bytes())
-    values = {
-        "task_type": "reference_to_video",
-        "model_id": "tiny",
-        "ref_imgs": (str(picture),),
-        "prompt": "a robot waves",
-        "num_frames": 5,
-        "num_inference_steps": 2,
-        "device": "cpu",
-        "seed": (1,),
-        "output": str(tmp_path / "a.mp4"),
-    }
-    (made,) = make_plans([Item(values=values)], OverwritePolicy(), tmp_path)
+def plan(make_list):
+    (made,) = make_list("a.mp4")
     return made
 
 
@@ -75,9 +53,9 @@ def all_of(worker):
 
 def test_a_worker_reports_and_writes(plan, tmp_path):
     worker = started()
-    worker.make(plan, again=False)
+    worker.make(pickle.dumps(plan), again=False)
     *reports, done = all_of(worker)
-    assert (done.error, done.skipped, done.stopped) == ("", False, False)
+    assert (done.error, done.skipped, done.stopped, done.is_reported) == ("", False, False, True)
     assert done.outputs == plan.outputs
     assert json.loads(plan.outputs.sidecar.read_text())["plan_hash"] == done.record["plan_hash"]
     events = [report.event for report in reports if isinstance(report, Report)]
@@ -88,7 +66,9 @@ def test_a_worker_reports_and_writes(plan, tmp_path):
         2,
     ]
 
-    worker.make(plan, again=True)  # as if it had been killed before it could say that it was done
+    worker.make(
+        pickle.dumps(plan), again=True
+    )  # as if it had been killed before it could say that it was done
     assert all_of(worker)[-1].skipped
     assert not list(tmp_path.glob(".*"))
 
@@ -96,7 +76,7 @@ def test_a_worker_reports_and_writes(plan, tmp_path):
 def test_a_worker_stops_after_its_step(plan, tmp_path):
     worker = started()
     worker.stop()
-    worker.make(plan, again=False)
+    worker.make(pickle.dumps(plan), again=False)
     assert [message.stopped for message in all_of(worker)] == [True]
     assert [path.name for path in tmp_path.iterdir()] == ["robot.png"]
 
@@ -105,16 +85,20 @@ def test_what_a_worker_cannot_do_is_a_line(plan, tmp_path):
     worker = started()
     with OutputLocks() as locks:
         locks.acquire(tmp_path, "a")
-        worker.make(plan, again=False)
+        worker.make(pickle.dumps(plan), again=False)
         assert "another run is writing it" in all_of(worker)[-1].error
     (tmp_path / "robot.png").unlink()
-    worker.make(plan, again=False)
+    worker.make(pickle.dumps(plan), again=False)
     done = all_of(worker)[-1]
     assert done.exit_code == 2
     assert done.error.startswith(
         f"--ref_imgs robot.png: is not on {os.uname().nodename}; put it into a folder"
     )
     assert not plan.outputs.path.exists()
+    worker.make(b"of another version", again=False)
+    (done,) = all_of(worker)
+    assert done.error.startswith("UnpicklingError: ")
+    assert not done.is_reported
 
 
 def test_a_worker_of_another_version_or_without_the_folder_is_not_used(tmp_path):

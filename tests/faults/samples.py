@@ -168,7 +168,7 @@ def texts(folder: Path) -> None:
     packed = bundle.Packed(
         results=[folder / "record.json"],
         request={"task_type": "image_to_video", "prompt": "a", "seed": 3},
-        inputs={"input_image": [("0" * 64, folder / "image.png")]},
+        inputs={"input_image": [bundle.PackedInput("0" * 64, folder / "image.png")]},
     )
     bundle.write(folder / "bundle.zip", [packed, packed])
     columns = (captions.VIDEO, *captions.COLUMNS["describer"])

@@ -22,6 +22,8 @@ def test_names_of_this_machine_are_accepted(server, host):
 def test_pages_of_other_sites_are_refused(server):
     answer = server.http.post("/v1/videos", data={"prompt": "x"}, headers={"Origin": "https://evil.example"})
     assert (answer.status_code, answer.json()["error"]["type"]) == (403, "invalid_request_error")
+    for origin in ("null", "http://[x"):
+        assert server.http.get("/v1/videos", headers={"Origin": origin}).status_code == 403
     assert server.http.get("/healthz", headers={"Origin": server.url}).status_code == 200
 
 
@@ -63,6 +65,7 @@ SERVE = ("--serve", "--model_id", "tiny")
         ),
         (("--serve",), "--serve: must know which model it is for; add --model_id, --task_type or both"),
         ((*SERVE, "--host", "192.0.2.1", "--token", "x"), "--host 192.0.2.1: cannot be used"),
+        ((*SERVE, "--token", "пароль"), "--token: must be ASCII, as all that HTTP headers hold; choose"),
         ((*SERVE, "--output", "a.mp4"), "--output: is for one video, not for a server; leave it out"),
         ((*SERVE, "--use_usp"), "--use_usp: is for one video, not for a server; leave it out"),
         ((*SERVE, "--jobs", "a.txt"), "--serve: not together with --jobs; choose one of the two"),

@@ -1,6 +1,7 @@
 """The queue: what survives kill -9, cancelling, deleting, events, figures."""
 
 import json
+import shutil
 import signal
 import threading
 
@@ -26,7 +27,7 @@ def test_jobs_survive_kill_9(tmp_path):
         waiting = [server.create(**FAST, prompt=f"swan {number}") for number in range(3)]
         gone = server.create(**FAST)
         server.http.delete(f"/v1/videos/{gone['id']}")
-        (tmp_path / "videos" / "video_unanswered").mkdir()
+        (tmp_path / "videos" / f"video_{'0' * 24}").mkdir()  # of a request that was never answered
         server.until(begun["id"], is_stepping)
         server.end(signal.SIGKILL)
     with live(tmp_path) as server:
@@ -38,8 +39,12 @@ def test_jobs_survive_kill_9(tmp_path):
             assert again["seed"] == job["seed"]
             assert server.http.get(f"/v1/videos/{job['id']}/content").headers["content-type"] == "video/mp4"
         assert {path.name for path in (tmp_path / "videos").iterdir()} == {job["id"] for job in known}
+        begun = server.create(**SLOW)
+        server.until(begun["id"], is_stepping)
         code, _, said = server.end(signal.SIGTERM)
     assert code == 0, said
+    record = json.loads((tmp_path / "videos" / begun["id"] / "job.json").read_text())
+    assert (record["status"], record["tries"]) == ("queued", 0), "an end in good order is no try"
 
 
 @pytest.mark.slow
@@ -99,6 +104,22 @@ def test_a_failing_job_says_why(server):
     failed = server.wait(waiting["id"], "failed")
     assert failed["error"]["code"] == "invalid_input"
     assert failed["error"]["message"].startswith("input_image: is not an image; give one of PNG")
+
+
+def test_a_job_whose_folder_is_gone_does_not_end_the_worker(server):
+    """Its state cannot be kept; the others are made."""
+    first, gone = server.create(**SLOW), server.create(**FAST)
+    shutil.rmtree(server.folder / "videos" / gone["id"])
+    server.http.post(f"/v1/videos/{first['id']}/cancel")
+    after = server.create(**FAST)
+    server.wait(after["id"], "completed")
+    assert server.get(gone["id"])["status"] in ("completed", "failed")
+    (server.folder / "videos" / after["id"] / "video.mp4").unlink()
+    answer = server.http.get(f"/v1/videos/{after['id']}/content")
+    assert (answer.status_code, answer.json()["error"]["message"]) == (
+        404,
+        f"{after['id']} has no video: its file is gone",
+    )
 
 
 def test_events_and_figures(server):

@@ -20,6 +20,7 @@ TEXT = {"prompt": "a swan", "task_type": "text_to_video"}
         ({"size": "big"}, "size big: must be WIDTH*HEIGHT; for example 1280*720", "size"),
         ({"size": "1280x722"}, "height 722: must be a multiple of 16; nearest 720 or 736", "height"),
         ({"seed": [1, 2]}, "request seed: a request is for one video", "seed"),
+        ({"seconds": 1e308, "num_frames": None}, "duration 1e+308: must be a number above 0 to", "duration"),
         ({"seed": -1}, "seed -1: must lie between 0 and", "seed"),
         ({"task_type": "text_to_vide"}, "task_type text_to_vide: must be one of", "task_type"),
         ({"ar_step": 5}, "ar_step 5: not used by text_to_video; used by diffusion_forcing", "ar_step"),
@@ -105,8 +106,9 @@ def test_what_is_too_large_is_refused(server):
     assert (
         answer.json()["error"]["message"] == "input_image a.png: is larger than 100 MB; send a smaller file"
     )
-    answer = server.http.post("/v1/videos", content=b" " * 201_000_000)
-    assert answer.status_code == 413
+    for content in (b" " * 201_000_000, b" " * 41_000_000, b"[" + b"[]," * 200_000 + b"[]]"):
+        answer = server.http.post("/v1/videos", content=content)
+        assert answer.status_code == 413, len(content)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from videogen.cli.sources import BUNDLE, Asked, fetched_for, from_request
 from videogen.cli.task_choice import with_task
 from videogen.engine.outcome import Outcome
 from videogen.errors import InputError
+from videogen.media.inputs import InputFile
 from videogen.planning.origins import Origin
 from videogen.planning.request import Item
 from videogen.results import bundle
@@ -26,14 +27,17 @@ def write(settings: RunSettings, outcomes: Sequence[Outcome]) -> None:
     Raises:
         OutputError: the bundle cannot be written.
     """
+    from videogen.media.stored_frames import StoredFrames  # noqa: PLC0415 - numpy
+
+    def packed_input(item: InputFile) -> bundle.PackedInput:
+        fps = item.fps if isinstance(item, StoredFrames) else None
+        return bundle.PackedInput(item.sha256, item.path, fps)
+
     packed = [
         bundle.Packed(
             results=outcome.result.outputs.paths,
             request=outcome.result.record["request"],
-            inputs={
-                name: [(item.sha256, item.path) for item in items]
-                for name, items in outcome.plan.inputs.items()
-            },
+            inputs={name: [*map(packed_input, items)] for name, items in outcome.plan.inputs.items()},
         )
         for outcome in sorted(outcomes, key=lambda outcome: outcome.plan.index)
         if outcome.result is not None

@@ -213,7 +213,7 @@ def _generate(asked: Asked, workdir: Path, reporter: Reporter) -> int:
     """Make the videos, or say what would be made."""
     settings = asked.settings
     if settings.serve:
-        return serve(asked, reporter, lambda line: say([line]))
+        return serve(asked, workdir, reporter, lambda line: say([line]))
     if (said := review_of(asked)) is not None:
         say(said)
         return 0

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from importlib.util import find_spec
+from pathlib import Path
 
 from videogen.cli.sources import Asked
 from videogen.cli.task_choice import with_task
@@ -11,7 +12,7 @@ from videogen.results.progress import Reporter
 PACKAGES = ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "gradio")
 
 
-def serve(asked: Asked, reporter: Reporter, say: Callable[[str], None]) -> int:
+def serve(asked: Asked, workdir: Path, reporter: Reporter, say: Callable[[str], None]) -> int:
     """Serve until a signal ends the process, and return the exit code; see ``videogen.server.start``.
 
     Raises:
@@ -23,5 +24,13 @@ def serve(asked: Asked, reporter: Reporter, say: Callable[[str], None]) -> int:
             raise InputError("--serve", None, f"needs the package {package}, not installed", fix)
     from videogen.server import start  # noqa: PLC0415 - an extra
 
-    start.serve(asked.values, asked.origins, asked.settings, complete=with_task, reporter=reporter, say=say)
+    start.serve(
+        asked.values,
+        asked.origins,
+        asked.settings,
+        uploads=workdir / "uploads",
+        complete=with_task,
+        reporter=reporter,
+        say=say,
+    )
     return 0

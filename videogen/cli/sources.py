@@ -139,7 +139,7 @@ def from_request(
     for name in task.inputs if task is not None else ():
         recorded = request.get(name) if name not in stronger else None
         for item in recorded if isinstance(recorded, list) else ():
-            if "://" not in str(item) and not Path(str(item)).is_file():
+            if "://" not in str(item) and not Path(str(item)).exists():  # of frames it is a folder
                 what = f"was made from {item}, which is not in this folder"
                 raise InputError("--from_metadata", file, what, f"add --{name} with its path")
     flag, ignored = f"--from_metadata {file}", []

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from videogen import files
-from videogen.errors import chain_of, exit_code_of, one_line
+from videogen.errors import CheckpointError, chain_of, exit_code_of, one_line
 from videogen.files import OutputError, Record
 from videogen.planning.plan import Outline, Plan
 from videogen.results import publishing
@@ -63,6 +63,17 @@ class Outcome:
             **ended,
             "exit_code": 0 if self.error is None else exit_code_of(self.error),
         }
+
+
+def errors_that_end(models: Sequence[tuple]) -> tuple[type[BaseException], ...]:
+    """Return the errors of a video that end its run: all, if there is no other; of a model that all share.
+
+    Args:
+        models: what each video of the run has loaded.
+    """
+    if len(models) == 1:
+        return (BaseException,)
+    return (CheckpointError,) if len(set(models)) == 1 else ()
 
 
 def log_outcome(outcome: Outcome) -> None:

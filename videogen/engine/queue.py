@@ -18,6 +18,7 @@ from videogen.engine.outcome import (
     Result,
     drop_tensors,
     earlier_result,
+    errors_that_end,
     failed,
     finished_results,
     saved,
@@ -26,7 +27,7 @@ from videogen.engine.outcome import (
 )
 from videogen.engine.prompt_writer import write_prompts
 from videogen.engine.session import Session, generate
-from videogen.errors import CancelledError, CheckpointError, OutOfMemoryError, VideoGenError, one_line
+from videogen.errors import CancelledError, OutOfMemoryError, VideoGenError, one_line
 from videogen.planning.plan import Outline, Plan
 from videogen.results.progress import Reporter
 from videogen.runtime import parallel
@@ -76,13 +77,13 @@ class Queue:
         outline: Outline,
         *,
         prepare: Callable[[], Plan | Result] | None = None,
-        raises: Callable[[BaseException], bool] = lambda _: False,
+        ends_run: tuple[type[BaseException], ...] = (),
     ) -> Outcome:
         """Make a video, and return what became of it.
 
         Args:
             prepare: returns the plan with its model and its prompt there, or its complete result.
-            raises: errors that end the run, and not only this video.
+            ends_run: errors that end the run, and not only this video.
 
         Raises:
             Exception: one of those; of several ranks any, because they cannot be brought back into step.
@@ -100,7 +101,7 @@ class Queue:
             return Outcome(plan=plan, result=saved(result, self.reporter), seconds=seconds, retried=retried)
         except (Exception, KeyboardInterrupt) as caught:
             error: BaseException = CancelledError("cancelled") if self._cancelled else caught
-            ends_all = isinstance(error, KeyboardInterrupt) or raises(error)
+            ends_all = isinstance(error, (KeyboardInterrupt, *ends_run))
             if ends_all or not self.session.communicator.is_single:
                 raise
             outcome = failed(outline, error, self.reporter, seconds=time.perf_counter() - started)
@@ -192,21 +193,19 @@ def run(
         if resume and plan.index not in known:
             plan.resume_store.check(resume=True, overwrite=False)
     plans, unwritten = _with_prompts(plans, known, resume=resume)
-    models = list(dict.fromkeys(map(model_key, plans)))  # in the order in which each is first needed
+    keys = [model_key(plan) for plan in plans]
+    models, ends_run = list(dict.fromkeys(keys)), errors_that_end(keys)  # models in order of first need
 
     def prepare(plan: Plan) -> Plan:
         if plan.index in unwritten:
             raise unwritten[plan.index]
         return plan
 
-    def raises(error: BaseException) -> bool:
-        return len(plans) == 1 or (len(models) == 1 and isinstance(error, CheckpointError))
-
     for plan in plans if keep_order else sorted(plans, key=lambda plan: models.index(model_key(plan))):
         if plan.index in known:
             yield skipped(plan, known[plan.index], reporter)
         else:
-            yield queue.make(plan, prepare=partial(prepare, plan), raises=raises)
+            yield queue.make(plan, prepare=partial(prepare, plan), ends_run=ends_run)
     if kept is None:
         queue.close()
 

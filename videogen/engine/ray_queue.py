@@ -7,6 +7,7 @@ run's own reporter. A video whose worker is lost goes to another one.
 
 import logging
 import os
+import pickle
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -19,7 +20,7 @@ from typing import Any
 from videogen import __version__, distributed
 from videogen.distributed import Ranks
 from videogen.engine.model_key import model_key
-from videogen.engine.outcome import Outcome, failed, finished_results, skipped
+from videogen.engine.outcome import Outcome, errors_that_end, failed, finished_results, skipped
 from videogen.engine.ray_cluster import connected, places
 from videogen.engine.ray_worker import Done, Message, Orders, Worker
 from videogen.errors import InputError, VideoGenError
@@ -130,7 +131,7 @@ class Driver:
             fetch=settings.fetch,
             resume=settings.resume and not settings.fetch,
             retry=settings.retry,
-            ends_run="any" if len(plans) == 1 else "model" if len(set(self.keys.values())) == 1 else "",
+            ends_run=errors_that_end([*self.keys.values()]),
         )
         resources: dict[str, Any] = {"num_cpus": 1, "num_gpus": gpus, "max_restarts": 0, "max_concurrency": 3}
         self.workers = ray.remote(Worker).options(**resources)
@@ -141,9 +142,7 @@ class Driver:
         try:
             while self.pending or self.busy:
                 self._hand_out()
-                answers = {member.answer: member for member in self.members}
-                for answer in self.ray.wait(list(answers), timeout=POLL)[0]:
-                    yield from self._hear(answers[answer])
+                yield from self._listen(self.members)
                 if self.reporter.wants_stop:
                     yield from self._stop()
                     raise KeyboardInterrupt
@@ -186,7 +185,7 @@ class Driver:
                     for path, name in plan.outputs.locked:
                         self.locks.release(path.parent, name)
                 again = self.lost[plan.index] > 0 and not self.settings.overwrite
-                member.actor.make.remote(plan, again=again)
+                member.actor.make.remote(pickle.dumps(plan), again=again)
 
     def _next(self, member: Member) -> int:
         """Return where a video of the model that a worker has is, else one of a model that no other has."""
@@ -194,6 +193,12 @@ class Driver:
             return 0
         taken, keys = {other.key for other in self.members}, [self.keys[plan.index] for plan in self.pending]
         return min(range(len(keys)), key=lambda place: (keys[place] != member.key, keys[place] in taken))
+
+    def _listen(self, members: Sequence[Member]) -> Iterator[Outcome]:
+        """Wait a moment for what any of some workers sends."""
+        answers = {member.answer: member for member in members}
+        for answer in self.ray.wait(list(answers), timeout=POLL)[0]:
+            yield from self._hear(answers[answer])
 
     def _hear(self, member: Member) -> Iterator[Outcome]:
         """Take in what a worker has sent, and ask for more."""
@@ -216,8 +221,12 @@ class Driver:
                     self._relay(member, message)
                 case Piece():
                     self._store(member, message)
-                case Done() if (outcome := self._outcome(member, message)) is not None:
-                    yield outcome
+                case Done():
+                    outcome = self._outcome(member, message)
+                    if member.arriving is not None:
+                        member.arriving.close()  # of what was not published
+                    if outcome is not None:
+                        yield outcome
         if member in self.members:
             member.answer = member.actor.take.remote()
 
@@ -249,7 +258,7 @@ class Driver:
             error.exit_code = done.exit_code
             if done.ends_run:
                 raise error
-            if not done.broken:  # else the worker could not report it
+            if done.is_reported:
                 return Outcome(plan=plan, error=error, trace=done.trace, seconds=done.seconds)
         else:
             how: dict[str, Any] = {"seconds": done.seconds, "retried": done.retried, "skipped": done.skipped}
@@ -316,6 +325,4 @@ class Driver:
         for member in self.busy:
             member.actor.stop.remote()
         while (busy := self.busy) and (ends is None or time.monotonic() < ends):
-            answers = {member.answer: member for member in busy}
-            for answer in self.ray.wait(list(answers), timeout=POLL)[0]:
-                yield from self._hear(answers[answer])
+            yield from self._listen(busy)

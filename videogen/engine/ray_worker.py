@@ -6,6 +6,7 @@ messages while ``make`` works.
 
 import logging
 import os
+import pickle
 import platform
 import queue
 import socket
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING
 from videogen import __version__, distributed, files
 from videogen.engine import third_party
 from videogen.engine.outcome import Outcome
-from videogen.errors import CheckpointError, InputError, exit_code_of, one_line
+from videogen.errors import InputError, exit_code_of, one_line
 from videogen.files import Record
 from videogen.planning.plan import Outline, Plan
 from videogen.results import output_paths
@@ -58,8 +59,7 @@ class Orders:
         threads: of torch on the CPU; None leaves that to Ray.
         fetch: results go to the driver.
         resume, retry: as for ``Queue``.
-        ends_run: errors of a video that end the run: 'any', if there is no other; 'model', if all share one;
-            or none.
+        ends_run: errors of a video that end the run.
     """
 
     version: str
@@ -71,7 +71,7 @@ class Orders:
     fetch: bool
     resume: bool
     retry: str | None
-    ends_run: str
+    ends_run: tuple[type[BaseException], ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,6 +80,7 @@ class Done:
 
     Args:
         error: why it failed, in a line; ``trace`` is where.
+        is_reported: an event has said what became of it.
         ends_run: it is one for which all others are not even tried.
         broken: this worker cannot make another video.
         stopped: the driver wanted it to stop.
@@ -93,6 +94,7 @@ class Done:
     error: str = ""
     exit_code: int = 0
     trace: str = ""
+    is_reported: bool = False
     ends_run: bool = False
     broken: bool = False
     stopped: bool = False
@@ -118,15 +120,16 @@ class Worker:
             return f"{platform.node()}: {one_line(error)}"
         return ""
 
-    def make(self, plan: Outline, *, again: bool) -> None:
+    def make(self, pickled: bytes, *, again: bool) -> None:
         """Make a video; messages say how far it is, the last one what became of it.
 
         Args:
+            pickled: its plan; where that cannot be read, a message says so too.
             again: another worker was lost while it made it; what that has finished is used.
         """
         started = time.perf_counter()
         try:
-            done = self._make(plan, again=again)
+            done = self._make(pickle.loads(pickled), again=again)
         except BaseException as error:
             stopped = isinstance(error, KeyboardInterrupt)
             done = Done(
@@ -134,7 +137,7 @@ class Worker:
                 exit_code=exit_code_of(error),
                 trace=traceback.format_exc(),
                 seconds=time.perf_counter() - started,
-                ends_run=not stopped and self._ends_run(error),
+                ends_run=not stopped and isinstance(error, self.orders.ends_run),
                 broken=not self.queue.session.communicator.is_single,
                 stopped=stopped,
             )
@@ -197,15 +200,11 @@ class Worker:
                     finish_interrupted(plan.outputs)
                 return self.queue.prepare(plan)
 
-            outcome = self.queue.make(plan, prepare=prepare, raises=self._ends_run)
+            outcome = self.queue.make(plan, prepare=prepare, ends_run=self.orders.ends_run)
             if self.orders.fetch and outcome.result is not None:
                 for piece in pieces(outcome.result.outputs):
                     self.messages.put(piece)
             return _as_data(outcome)
-
-    def _ends_run(self, error: BaseException) -> bool:
-        ends = self.orders.ends_run
-        return ends == "any" or (ends == "model" and isinstance(error, CheckpointError))
 
 
 def _as_data(outcome: Outcome) -> Done:
@@ -219,6 +218,7 @@ def _as_data(outcome: Outcome) -> Done:
         error="" if error is None else one_line(error),
         exit_code=0 if error is None else exit_code_of(error),
         trace=outcome.trace,
+        is_reported=True,
     )
 
 

@@ -1,7 +1,7 @@
 """Bundles: results with inputs and job lines in one zip file, so that somebody else can make them again.
 
-``jobs.jsonl`` has a JSON object of flags per result; ``inputs/`` the files that they name, by digest, and
-``results/N/`` the files of result N. Nothing in it names a path outside of it.
+``jobs.jsonl`` has a JSON object of flags per result; ``inputs/`` the files, or folders of frames, that they
+name, by digest, and ``results/N/`` the files of result N. Nothing in it names a path outside of it.
 """
 
 import json
@@ -12,10 +12,12 @@ import zipfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from videogen import files
 from videogen.errors import InputError, reported_as
 from videogen.files import LARGEST_JSON, Record, parse_json
+from videogen.media.output_formats import PNG_FILE
 
 JOBS, INPUTS = "jobs.jsonl", "inputs"
 MOST_ENTRIES = 500_000
@@ -25,13 +27,21 @@ INPUT_NAME = re.compile(rf"{INPUTS}/[\w-]+(\.\w+)?")
 SUFFIX = re.compile(r"\.\w{1,5}")
 
 
+class PackedInput(NamedTuple):
+    """An input: its digest, its file or folder of frames, and frames per second where those do not say it."""
+
+    digest: str
+    path: Path
+    fps: float | None = None
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Packed:
-    """A result to pack: its files, what was asked for, and the inputs (digest, file) by option name."""
+    """A result to pack: its files, what was asked for, and the inputs by option name."""
 
     results: Sequence[Path]
     request: Record
-    inputs: Mapping[str, Sequence[tuple[str, Path]]]
+    inputs: Mapping[str, Sequence[PackedInput]]
 
 
 def write(target: Path, packed: Sequence[Packed]) -> None:
@@ -49,22 +59,33 @@ def write(target: Path, packed: Sequence[Packed]) -> None:
         for number, item in enumerate(packed, start=1):
             named: dict[str, list[str]] = {}
             for option, sources in item.inputs.items():
-                for digest, path in sources:
-                    name = f"{INPUTS}/{digest[:32]}{_suffix(path)}"
+                for source in sources:
+                    stem = f"{INPUTS}/{source.digest[:32]}"
+                    name = f"{stem}{_suffix(source.path)}"
                     named.setdefault(option, []).append(name)
                     if name not in there:
-                        bundle.write(path, name)
+                        _add(bundle, source.path, name)
                         there.add(name)
+                        if source.fps is not None:
+                            bundle.writestr(f"{stem}.json", json.dumps({"fps": source.fps}))
             lines.append(json.dumps(item.request | named, ensure_ascii=False))
             for path in item.results:
-                inside = sorted(path.iterdir()) if path.is_dir() else [path]
-                for file in inside:
-                    bundle.write(file, f"results/{number}/{file.relative_to(path.parent).as_posix()}")
+                _add(bundle, path, f"results/{number}/{path.name}")
         bundle.writestr(JOBS, "\n".join(lines) + "\n")
 
 
+def _add(bundle: zipfile.ZipFile, path: Path, name: str) -> None:
+    """Write a file, or the frames in a folder, under a name."""
+    if not path.is_dir():
+        bundle.write(path, name)
+        return
+    for file in sorted(path.iterdir()):
+        if PNG_FILE.fullmatch(file.name):
+            bundle.write(file, f"{name}/{file.name}")
+
+
 def _suffix(path: Path) -> str:
-    return path.suffix.lower() if SUFFIX.fullmatch(path.suffix) else ""
+    return path.suffix.lower() if SUFFIX.fullmatch(path.suffix) and not path.is_dir() else ""
 
 
 def read(flag: str, file: Path, folder: Path, inputs: Collection[str]) -> list[Record]:
@@ -131,11 +152,22 @@ def _extract(flag: str, file: Path, bundle: zipfile.ZipFile, name: str, folder: 
     Raises:
         InputError: the bundle has no such input.
     """
-    if not INPUT_NAME.fullmatch(name) or name not in bundle.NameToInfo:
+    target = folder / Path(name).name
+    if INPUT_NAME.fullmatch(name) and target.exists():
+        return str(target)
+    content = {name: target}
+    if name not in bundle.NameToInfo:
+        frames = [other for other in bundle.NameToInfo if other.startswith(f"{name}/")]
+        content = {other: target / other.removeprefix(f"{name}/") for other in frames}
+        if not all(PNG_FILE.fullmatch(path.name) and path.parent == target for path in content.values()):
+            content = {}
+    if not INPUT_NAME.fullmatch(name) or not content:
         what = f"names {name[:80]!r}, which is no input in it"
         raise InputError(flag, file, what, "do not use it")
-    target = folder / Path(name).name
-    if not target.exists():
-        with bundle.open(name) as source, target.open("xb") as opened:
+    if (record := f"{name.partition('.')[0]}.json") in bundle.NameToInfo:  # its frames per second
+        content[record] = folder / Path(record).name
+    for entry, path in content.items():
+        path.parent.mkdir(exist_ok=True)
+        with bundle.open(entry) as source, path.open("wb") as opened:
             shutil.copyfileobj(source, opened)
     return str(target)

@@ -15,7 +15,7 @@ from typing import Any
 from videogen.errors import InputError
 from videogen.files import Record
 from videogen.media.output_formats import SUFFIXES, WITH_SOUND
-from videogen.results import sidecar
+from videogen.results import run_summary, sidecar
 from videogen.results.output_paths import PARTS, PREVIEW, SHEET
 
 logger = logging.getLogger(__name__)
@@ -78,12 +78,11 @@ class Found:
 
     @property
     def seconds_per_step(self) -> float | None:
-        """Return the mean time of a step after the first."""
+        """Return the mean time of a step after the first, if steps are recorded."""
         steps = self.record.get("step_seconds")
         if not isinstance(steps, list) or not all(isinstance(step, int | float) for step in steps):
             return None
-        later = steps[1:] or steps
-        return sum(later) / len(later) if later else None
+        return run_summary.seconds_per_step(steps) if steps else None
 
     @property
     def size(self) -> str:

@@ -33,10 +33,12 @@ from videogen.server.service import (
     public,
 )
 from videogen.server.store import Job
+from videogen.server.worker import described
 
 LARGEST_BODY = 2 * LARGEST_UPLOAD
-LARGEST_FIELD = 40_000_000  # bytes; a data: URL is one
+LARGEST_FIELD = 40_000_000  # bytes, also of JSON; a data: URL is one
 MOST_FIELDS = 200
+MOST_VALUES = 100_000  # of JSON; commas of prompts are counted too
 POLL = 0.2  # seconds between looks at a job whose events are sent
 STATUS: tuple[tuple[type[Exception], int], ...] = (
     (InputError, 400),
@@ -85,7 +87,8 @@ async def listed(
     if order == "desc":
         jobs.reverse()
     if after is not None:
-        jobs = jobs[jobs.index(service.job(after)) + 1 :]
+        last = service.job(after).number
+        jobs = [job for job in jobs if (job.number < last if order == "desc" else job.number > last)]
     page = [public(job) for job in jobs[:limit]]
     ends = {"first_id": page[0]["id"] if page else None, "last_id": page[-1]["id"] if page else None}
     return {"object": "list", "data": page, "has_more": len(jobs) > limit, **ends}
@@ -107,7 +110,7 @@ def delete(job: JobOf, service: ServiceOf) -> dict[str, object]:
 @router.post("/v1/videos/{video_id}/cancel")
 def cancel(job: JobOf, service: ServiceOf) -> dict[str, object]:
     """Cancel a job: at once if it waits, else after the current step."""
-    return public(job if job.has_ended else service.worker.cancel(job))
+    return public(service.worker.cancel(job))
 
 
 @router.post("/v1/videos/{video_id}/remix")
@@ -133,12 +136,13 @@ def content(
 
 
 @router.get("/v1/videos/{video_id}/preview")
-def preview(job: JobOf, service: ServiceOf) -> FileResponse:
+def preview(job: JobOf, service: ServiceOf) -> Response:
     """Return what is predicted of a video that is being made."""
-    path = service.preview(job)
-    if path is None:
-        raise NotFoundError(f"{job.id} has no preview")
-    return FileResponse(path, headers={"Cache-Control": "no-store"})
+    try:  # whole, because another one may take its place
+        content = service.preview(job).read_bytes()
+    except FileNotFoundError:
+        raise NotFoundError(f"{job.id} has no preview") from None
+    return Response(content, media_type="image/webp", headers={"Cache-Control": "no-store"})
 
 
 @router.get("/v1/videos/{video_id}/events", response_class=EventSourceResponse)
@@ -190,6 +194,7 @@ def make_app(service: Service) -> FastAPI:
     app.add_exception_handler(VideoGenError, _refused)
     app.add_exception_handler(HTTPException, _failed)
     app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(Exception, _unexpected)
     return app
 
 
@@ -208,7 +213,7 @@ async def _read(request: Request) -> tuple[dict[str, object], list[Upload]]:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind not in ("multipart/form-data", "application/x-www-form-urlencoded"):
         try:
-            fields = json.loads(await request.body() or b"{}")
+            fields = json.loads(await _json_body(request) or b"{}")
         except (ValueError, RecursionError):
             fields = None
         if not isinstance(fields, dict):
@@ -221,6 +226,22 @@ async def _read(request: Request) -> tuple[dict[str, object], list[Upload]]:
             values = form.getlist(name)
             fields[name.removesuffix("[]")] = values if len(values) > 1 or name.endswith("[]") else values[0]
     return _with_files(fields)
+
+
+async def _json_body(request: Request) -> bytes:
+    """Return the body of a request that is JSON; nothing else is answered while that is parsed.
+
+    Raises:
+        HTTPException: it is too large, or of too many values.
+    """
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > LARGEST_FIELD:
+            raise HTTPException(413, f"JSON of over {LARGEST_FIELD // 1_000_000} MB; send a form with files")
+    if sum(map(body.count, b"[{,")) > MOST_VALUES:
+        raise HTTPException(413, "JSON of too many values")
+    return bytes(body)
 
 
 def _with_files(fields: dict[str, object]) -> tuple[dict[str, object], list[Upload]]:
@@ -246,6 +267,10 @@ def _refused(_: Request, failure: Exception) -> JSONResponse:
     if not isinstance(failure, InputError):
         return error(status, one_line(failure))
     return error(status, *explained(failure))
+
+
+def _unexpected(_: Request, failure: Exception) -> JSONResponse:
+    return error(500, described(failure)["message"])
 
 
 def _failed(_: Request, failure: Exception) -> JSONResponse:

@@ -15,7 +15,7 @@ def waiting(jobs: Iterable[Job], service: Service) -> str:
     shown = [job for job in jobs if not job.has_ended][::-1]
     if not shown:
         return ""
-    cards = [_waiting(job, has_preview=service.preview(job) is not None) for job in shown[:MOST_SHOWN]]
+    cards = [_waiting(job, has_preview=service.preview(job).is_file()) for job in shown[:MOST_SHOWN]]
     return f"<h3>{len(shown)} in the queue</h3><div class='jobs'>{''.join(cards)}</div>"
 
 
@@ -31,11 +31,11 @@ def ended(jobs: Iterable[Job]) -> str:
 def _waiting(job: Job, *, has_preview: bool) -> str:
     far, stage = "waits", job.stage
     if job.status == IN_PROGRESS:
-        far = str(stage["name"]) if stage else "begins"
-        if stage and stage["total"]:
-            far += f" {stage['done']} of {stage['total']}"
-        if stage and isinstance(left := stage["seconds_left"], int | float):
-            far += f", {format_seconds(left)} left"
+        far = stage.name if stage else "begins"
+        if stage and stage.total:
+            far += f" {stage.done} of {stage.total}"
+        if stage and stage.seconds_left is not None:
+            far += f", {format_seconds(stage.seconds_left)} left"
     # The version makes the browser ask again for a picture that has changed.
     url = f"v1/videos/{job.id}/preview?{job.version}"
     picture = f"<img src='{url}' alt='preview'>" if has_preview else ""

@@ -2,18 +2,22 @@
 
 import json
 import secrets
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from videogen import files
 from videogen.errors import InputError, VideoGenError
 from videogen.planning.plan import Outline
+from videogen.results.output_paths import PREVIEW
 from videogen.server.metrics import Metrics
 from videogen.server.requests import (
     KINDS,
     REFERENCE,
     SOURCE,
+    VIDEO,
     Planner,
     Upload,
     input_for,
@@ -21,7 +25,7 @@ from videogen.server.requests import (
     kind_of,
     option_values,
 )
-from videogen.server.store import COMPLETED, IN_PROGRESS, Job, Store
+from videogen.server.store import COMPLETED, Job, Store
 from videogen.server.worker import Worker
 from videogen.tasks.option_types import DRAWN_SEEDS
 from videogen.tasks.options import OPTIONS
@@ -61,8 +65,6 @@ class Service:
             InputError, CheckpointError: what will not work.
             FullError: too many jobs wait.
         """
-        if len(self.store.queued()) >= MOST_QUEUED:
-            raise FullError(f"{MOST_QUEUED} videos wait already; try again later")
         wanted = dict(fields)
         asked = wanted.pop("model", None)
         if asked not in (None, "", self.model):
@@ -70,14 +72,8 @@ class Service:
         if len(uploads) > MOST_FILES:
             raise InputError(SOURCE, f"({len(uploads)} files)", f"at most {MOST_FILES}", "send fewer")
         request = option_values(wanted)
-        job_id = self.store.new_id()
-        folder = self.store.folder_of(job_id)
-        try:
-            named = self._keep(request, uploads, folder)
-            return self._add(job_id, request, named)
-        except BaseException:
-            files.remove(folder)
-            raise
+        with self._new_folder() as folder:
+            return self._add(folder, request, self._keep(request, uploads, folder))
 
     def plan(self, fields: Mapping[str, object], uploads: Sequence[Upload] = ()) -> Outline:
         """Return what a request would come to.
@@ -90,17 +86,16 @@ class Service:
             return self.planner.plan(request, self._keep(request, uploads, folder), folder)
 
     def remix(self, job: Job, prompt: str) -> Job:
-        """Queue the job once more with another prompt, the same seed and the same files."""
-        job_id = self.store.new_id()
-        folder = self.store.folder_of(job_id)
-        try:
+        """Queue the job once more with another prompt, the same seed and the same files.
+
+        Raises:
+            InputError, CheckpointError, FullError: as ``create``.
+        """
+        request = {**job.request, **option_values({"prompt": prompt})}
+        with self._new_folder() as folder:
             for name in (name for names in job.uploads.values() for name in names):
-                (folder / name).write_bytes((self.store.folder_of(job.id) / name).read_bytes())
-            request = {**job.request, **option_values({"prompt": prompt})}
-            return self._add(job_id, request, job.uploads, remixed_from=job.id)
-        except BaseException:
-            files.remove(folder)
-            raise
+                shutil.copyfile(self.store.folder_of(job.id) / name, folder / name)
+            return self._add(folder, request, job.uploads, remixed_from=job.id)
 
     def job(self, job_id: str) -> Job:
         """Return a job.
@@ -126,16 +121,33 @@ class Service:
         """Return the path of a finished video.
 
         Raises:
-            NotFoundError: it is not finished.
+            NotFoundError: it is not finished, or its file is gone.
         """
-        if job.status != COMPLETED:
-            raise NotFoundError(f"{job.id} has no video: it is {job.status}")
-        return self.store.folder_of(job.id) / job.result
+        path = self.store.folder_of(job.id) / job.result
+        if job.status != COMPLETED or not path.is_file():
+            why = "its file is gone" if job.status == COMPLETED else f"it is {job.status}"
+            raise NotFoundError(f"{job.id} has no video: {why}")
+        return path
 
-    def preview(self, job: Job) -> Path | None:
-        """Return the path of the preview of a video that is being made, if there is one yet."""
-        path = self.store.folder_of(job.id) / "video.preview.webp"
-        return path if job.status == IN_PROGRESS and path.is_file() else None
+    def preview(self, job: Job) -> Path:
+        """Return the path of the preview of a video, which is there while it is being made."""
+        return self.store.folder_of(job.id) / f"{Path(VIDEO).stem}{PREVIEW}"
+
+    @contextmanager
+    def _new_folder(self) -> Iterator[Path]:
+        """Yield the folder of a new job, which is removed if the block fails.
+
+        Raises:
+            FullError: too many jobs wait.
+        """
+        if len(self.store.queued()) >= MOST_QUEUED:
+            raise FullError(f"{MOST_QUEUED} videos wait already; try again later")
+        folder = self.store.folder_of(self.store.new_id())
+        try:
+            yield folder
+        except BaseException:
+            files.remove(folder)
+            raise
 
     def _keep(
         self, request: Mapping[str, object], uploads: Sequence[Upload], folder: Path
@@ -156,16 +168,16 @@ class Service:
 
     def _add(
         self,
-        job_id: str,
+        folder: Path,
         request: Mapping[str, object],
         uploads: Mapping[str, list[str]],
         remixed_from: str | None = None,
     ) -> Job:
         """Check a request and queue it, with its seed."""
-        plan, seed = self._checked(request, uploads, self.store.folder_of(job_id))
+        plan, seed = self._checked(request, uploads, folder)
         shape = plan.shape
         return self.store.add(
-            id=job_id,
+            id=folder.name,
             request={**request, "seed": seed},
             uploads=uploads,
             task=plan.task.name,
@@ -215,7 +227,7 @@ def public(job: Job) -> dict[str, object]:
         "seconds": job.seconds,
         "seed": job.request.get("seed"),
         "task_type": job.task,
-        "stage": job.stage,
+        "stage": None if job.stage is None else asdict(job.stage),
         "error": job.error,
         "remixed_from_video_id": job.remixed_from,
     }

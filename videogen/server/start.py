@@ -11,7 +11,6 @@ from pathlib import Path
 import uvicorn
 from starlette.types import ASGIApp
 
-from videogen import files
 from videogen.checkpoints import resolve
 from videogen.errors import InputError
 from videogen.planning.origins import Origin
@@ -41,6 +40,7 @@ def serve(
     origins: Mapping[str, Origin],
     settings: RunSettings,
     *,
+    uploads: Path,
     complete: Callable[[Mapping[str, object]], dict[str, object]],
     reporter: Reporter,
     say: Callable[[str], None],
@@ -49,6 +49,7 @@ def serve(
 
     Args:
         values: the defaults of all videos; ``origins`` says where they come from.
+        uploads: a folder for files that the page uploads.
         complete: adds the task where model and inputs leave only one.
         say: is told the address once the server listens.
 
@@ -60,6 +61,8 @@ def serve(
     if not loopback and token is None:
         what = "can be reached from other machines, so clients must send a token"
         raise InputError("--host", settings.host, what, f"add --token, or set {TOKEN}")
+    if not (token or "").isascii():
+        raise InputError("--token", None, "must be ASCII, as all that HTTP headers hold", "choose another")
     folder = Path(str(values.get("output_dir") or FOLDER)).expanduser().absolute()
     planner, model = _planner(values, origins, complete, folder)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
@@ -75,8 +78,7 @@ def serve(
         figures = Metrics(store)
         worker = Worker(store, planner, reporter, when_done=figures.count, retry=settings.retry)
         service = Service(store=store, worker=worker, planner=planner, metrics=figures, model=model)
-        files.remove(folder / "uploads")  # those of the page
-        pages = page.mount(make_app(service), service, folder / "uploads")
+        pages = page.mount(make_app(service), service, uploads)
         app: ASGIApp = Guard(pages, loopback=loopback, token=token, count=figures.answered)
         config = uvicorn.Config(
             app, log_config=None, access_log=False, timeout_graceful_shutdown=OPEN_STREAMS, lifespan="on"

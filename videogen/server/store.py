@@ -7,6 +7,7 @@ request that was never answered.
 
 import json
 import logging
+import re
 import threading
 import time
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from videogen.errors import InputError
 logger = logging.getLogger(__name__)
 
 RECORD = "job.json"
+ID = re.compile(r"video_[0-9a-f]{24}")  # of a job, and name of its folder
 QUEUED, IN_PROGRESS, COMPLETED, FAILED, CANCELLED = (
     "queued",
     "in_progress",
@@ -30,6 +32,19 @@ QUEUED, IN_PROGRESS, COMPLETED, FAILED, CANCELLED = (
 )
 ENDED = (COMPLETED, FAILED, CANCELLED)
 LARGEST_RECORD = 5_000_000  # bytes
+TRIES = 3  # servers that may be killed over one job
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stage:
+    """What goes on with a video at the moment; ``total`` is in ``unit``, 0 where its size is not known."""
+
+    name: str
+    about: str
+    total: int
+    unit: str
+    done: int = 0
+    seconds_left: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,9 +56,10 @@ class Job:
         request: what the client asked for by option name, with the seed that was drawn.
         uploads: input option -> names of the files in the job's folder.
         size, seconds: of the video, as the API says them.
+        tries: how often it was begun; one that the server's end cut off in good order does not count.
         error: code and message.
         result: name of the video in the job's folder.
-        progress: percent; like ``stage``, what goes on at the moment, it is not kept on disk.
+        progress: percent; like ``stage`` it is not kept on disk.
         version: grows with every change.
     """
 
@@ -57,13 +73,14 @@ class Job:
     size: str = ""
     seconds: str = ""
     status: str = QUEUED
+    tries: int = 0
     started_at: float | None = None
     completed_at: float | None = None
     error: Mapping[str, str] | None = None
     result: str = ""
     remixed_from: str | None = None
     progress: int = 0
-    stage: Mapping[str, object] | None = None
+    stage: Stage | None = None
     version: int = 0
 
     @property
@@ -85,14 +102,14 @@ class Store:
         self._closed = False
 
     def load(self) -> None:
-        """Read the jobs of earlier runs; what was being made is queued again.
+        """Read the jobs of earlier runs; what was being made is queued again, for a few times.
 
         Raises:
             InputError: the folder cannot be used.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            folders = sorted(self.folder.iterdir())
+            folders = sorted(path for path in self.folder.iterdir() if ID.fullmatch(path.name))
         except OSError as error:
             what = f"cannot be used ({error.strerror})"
             raise InputError("--output_dir", self.folder.parent, what, "choose another folder") from None
@@ -100,8 +117,7 @@ class Store:
             if not (folder / RECORD).exists():
                 files.remove(folder)
             elif (job := _read(folder)) is not None:
-                again = job.status == IN_PROGRESS
-                self._jobs[job.id] = replace(job, status=QUEUED) if again else job
+                self._jobs[job.id] = _after_restart(job)
         self._last = max((job.number for job in self._jobs.values()), default=0)
 
     def folder_of(self, job_id: str) -> Path:
@@ -115,12 +131,17 @@ class Store:
         return job_id
 
     def add(self, **about: Any) -> Job:
-        """Queue a new job; once this returns it is on disk."""
+        """Queue a new job; once this returns it is on disk.
+
+        Raises:
+            OSError: it cannot be written.
+        """
         with self._changed:
             self._last += 1
             job = Job(number=self._last, created_at=time.time(), **about)
         self._save(job)
         with self._changed:
+            self._jobs[job.id] = job
             self._changed.notify_all()
         return job
 
@@ -137,24 +158,30 @@ class Store:
         return [job for job in self.all() if job.status == QUEUED]
 
     def change(self, job_id: str, *, only_if: str | None = None, **changes: Any) -> Job | None:
-        """Change a job; None if it is gone, or its status is not ``only_if``."""
+        """Change a job; None if it is gone, or its status is not ``only_if``.
+
+        Where the change cannot be kept on disk, a warning is all: other jobs can still be made.
+        """
         with self._changed:
             job = self._jobs.get(job_id)
             if job is None or only_if not in (None, job.status):
                 return None
-            job = replace(job, version=job.version + 1, **changes)
-            if changes.keys() <= {*IN_MEMORY}:
-                self._jobs[job_id] = job
-            else:
-                self._save(job)
+            job = self._jobs[job_id] = replace(job, version=job.version + 1, **changes)
+            if not changes.keys() <= {*IN_MEMORY}:
+                try:
+                    self._save(job)
+                except OSError as error:
+                    what = "its state is lost at the next start"
+                    logger.warning("%s: %s (%s)", job_id, what, error.strerror or error)
             return job
 
     def remove(self, job_id: str) -> bool:
         """Delete a job with all its files; False if it is being made."""
         with self._changed:
-            if self._jobs[job_id].status == IN_PROGRESS:
+            job = self._jobs.get(job_id)
+            if job is not None and job.status == IN_PROGRESS:
                 return False
-            del self._jobs[job_id]
+            self._jobs.pop(job_id, None)  # it may have been deleted meanwhile
             folder = self.folder_of(job_id)
             files.remove(folder / RECORD)  # so that a kill leaves what is removed at the next start
         files.remove(folder)
@@ -165,7 +192,8 @@ class Store:
         with self._changed:
             while not self._closed:
                 if waiting := self.queued():
-                    return self.change(waiting[0].id, status=IN_PROGRESS, started_at=time.time())
+                    job, now = waiting[0], time.time()
+                    return self.change(job.id, status=IN_PROGRESS, started_at=now, tries=job.tries + 1)
                 self._changed.wait()
             return None
 
@@ -178,7 +206,17 @@ class Store:
     def _save(self, job: Job) -> None:
         kept = {name: value for name, value in asdict(job).items() if name not in IN_MEMORY}
         files.write_json(self.folder_of(job.id) / RECORD, kept)
-        self._jobs[job.id] = job
+
+
+def _after_restart(job: Job) -> Job:
+    """Return a job as it is when the server that made it has ended."""
+    if job.status != IN_PROGRESS:
+        return job
+    if job.tries < TRIES:
+        return replace(job, status=QUEUED)
+    why = f"the server was killed {TRIES} times while it made it, perhaps for want of memory"
+    error = {"code": "server_error", "message": why}
+    return replace(job, status=FAILED, error=error, completed_at=time.time())
 
 
 def _read(folder: Path) -> Job | None:

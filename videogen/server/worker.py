@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from videogen.planning.resources import check_disk
 from videogen.results.output_locks import OutputLocks
 from videogen.results.progress import Progress, Report, Reporter, StageStarted
 from videogen.server.requests import VIDEO, Planner, explained
-from videogen.server.store import CANCELLED, COMPLETED, FAILED, IN_PROGRESS, QUEUED, Job, Store
+from videogen.server.store import CANCELLED, COMPLETED, FAILED, IN_PROGRESS, QUEUED, Job, Stage, Store
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +73,6 @@ class Worker:
         self._cancel = ""  # id of the job that is to be stopped
         self._stop_making: Callable[[int], bool] = lambda _: False
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
-        self.error: BaseException | None = None
 
     def start(self) -> None:
         """Start to make videos."""
@@ -91,20 +91,19 @@ class Worker:
         return self._thread.is_alive()
 
     def cancel(self, job: Job) -> Job:
-        """Cancel a job: at once if it waits, after the current step if it is being made."""
-        ended = self.store.change(
-            job.id, only_if=QUEUED, status=CANCELLED, completed_at=time.time(), error=None
-        )
-        if ended is not None:
+        """Cancel a job that has not ended: at once if it waits, else after the current step."""
+        cancelled = {"status": CANCELLED, "completed_at": time.time()}
+        if self.store.change(job.id, only_if=QUEUED, **cancelled) is not None:
             self.when_done(CANCELLED, None)
-        else:
+        elif (now := self.store.get(job.id)) is not None and not now.has_ended:
             self._cancel = job.id
             self._stop_if_wanted()
         return self.store.get(job.id) or job
 
     def _stop_if_wanted(self) -> None:
-        if self.making is not None and self.making.id == self._cancel:
-            self._stop_making(self.making.number)  # False before it has begun: the next event tries again
+        job = self.making
+        if job is not None and job.id == self._cancel:
+            self._stop_making(job.number)  # False before it has begun: the next event tries again
 
     def _run(self) -> None:
         try:
@@ -116,12 +115,14 @@ class Worker:
                 self.making = job
                 try:
                     self._make(job, queue.make)
+                except KeyboardInterrupt:
+                    self.store.change(job.id, status=QUEUED, tries=job.tries - 1)
+                    raise
                 finally:
                     self.making = None
         except KeyboardInterrupt:  # told to stop
             pass
-        except BaseException as error:
-            self.error = error
+        except BaseException:
             logger.exception("the worker ended")
 
     def _make(self, job: Job, make: Callable[[Outline], Outcome]) -> None:
@@ -137,7 +138,7 @@ class Worker:
             outcome = make(plan)
         log_outcome(outcome)
         self._end(job, outcome.error, outcome)
-        files.remove(self.store.folder_of(job.id) / f"{Path(VIDEO).stem}.preview.webp")
+        files.remove(plan.outputs.preview)
 
     def _plan(self, job: Job, locks: OutputLocks) -> Outline:
         """Return the plan of a job; segments that an earlier run with other defaults left are dropped."""
@@ -184,14 +185,8 @@ class Worker:
         self.store.change(job.id, only_if=IN_PROGRESS, **changes)
 
 
-def _stage(event: StageStarted | Progress) -> dict[str, object]:
-    """Return what goes on, as plain data."""
-    far = event if isinstance(event, Progress) else None
-    return {
-        "name": event.stage,
-        "about": event.about,
-        "done": far.done if far else 0,
-        "total": event.total,
-        "unit": event.unit,
-        "seconds_left": far.seconds_left if far else None,
-    }
+def _stage(event: StageStarted | Progress) -> Stage:
+    begun = Stage(name=event.stage, about=event.about, total=event.total, unit=event.unit)
+    if isinstance(event, StageStarted):
+        return begun
+    return replace(begun, done=event.done, seconds_left=event.seconds_left)

@@ -97,8 +97,8 @@ class Size:
         common=True, hashed=False, instead_of=("resolution", "size"), plan_row="video")
     width: int | None = row(types.pixels, "exact width in pixels (with --height)", metavar="PIXELS",
         common=True, hashed=False, instead_of=("resolution", "size"), plan_row="video")
-    duration: float | None = row(types.real(above=True, example=5), "length in seconds", metavar="SECONDS",
-        usual=True, hashed=False, instead_of=("num_frames",), plan_row="video")
+    duration: float | None = row(types.real(0, 86_400, above=True, example=5), "length in seconds",
+        metavar="SECONDS", usual=True, hashed=False, instead_of=("num_frames",), plan_row="video")
     num_frames: int | None = row(types.whole(1, example=5),
         "length in frames, 4k+1; overrides --duration", metavar="FRAMES",
         aliases=("frame_num", "video_length"), hashed=False, instead_of=("duration",), plan_row="video")
