@@ -42,6 +42,7 @@ class Job:
         uploads: input option -> names of the files in the job's folder.
         size, seconds: of the video, as the API says them.
         error: code and message.
+        is_unwanted: it was cancelled while it was being made.
         result: name of the video in the job's folder.
         progress: percent; like ``stage``, what goes on at the moment, it is not kept on disk.
         version: grows with every change.
@@ -60,6 +61,7 @@ class Job:
     started_at: float | None = None
     completed_at: float | None = None
     error: Mapping[str, str] | None = None
+    is_unwanted: bool = False
     result: str = ""
     remixed_from: str | None = None
     progress: int = 0
@@ -85,7 +87,7 @@ class Store:
         self._closed = False
 
     def load(self) -> None:
-        """Read the jobs of earlier runs; what was being made is queued again.
+        """Read the jobs of earlier runs; what was being made is queued again, unless it was cancelled.
 
         Raises:
             InputError: the folder cannot be used.
@@ -100,8 +102,7 @@ class Store:
             if not (folder / RECORD).exists():
                 files.remove(folder)
             elif (job := _read(folder)) is not None:
-                again = job.status == IN_PROGRESS
-                self._jobs[job.id] = replace(job, status=QUEUED) if again else job
+                self._jobs[job.id] = replace(job, **_after_restart(job))
         self._last = max((job.number for job in self._jobs.values()), default=0)
 
     def folder_of(self, job_id: str) -> Path:
@@ -179,6 +180,13 @@ class Store:
         kept = {name: value for name, value in asdict(job).items() if name not in IN_MEMORY}
         files.write_json(self.folder_of(job.id) / RECORD, kept)
         self._jobs[job.id] = job
+
+
+def _after_restart(job: Job) -> dict[str, Any]:
+    """Return what changes of a job if the server has ended meanwhile."""
+    if job.status != IN_PROGRESS:
+        return {}
+    return {"status": CANCELLED, "completed_at": time.time()} if job.is_unwanted else {"status": QUEUED}
 
 
 def _read(folder: Path) -> Job | None:

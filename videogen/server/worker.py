@@ -98,6 +98,7 @@ class Worker:
         if ended is not None:
             self.when_done(CANCELLED, None)
         else:
+            self.store.change(job.id, only_if=IN_PROGRESS, is_unwanted=True)  # also after a kill
             self._cancel = job.id
             self._stop_if_wanted()
         return self.store.get(job.id) or job
