@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 COOKIE = "videogen_token"
 OPEN = ("/healthz",)  # needs no token
-NO_TOKEN = "the token is missing or wrong; send 'Authorization: Bearer TOKEN', in a browser open /?token=TOKEN once"
+NO_TOKEN = "the token is missing or wrong; send 'Authorization: Bearer TOKEN', or open /?token=TOKEN"
 
 
 def error(status: int, message: str, param: str | None = None, *, code: str | None = None) -> JSONResponse:
