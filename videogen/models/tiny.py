@@ -68,6 +68,11 @@ def _save(sizes: Config, folder: Path) -> None:
     made: TinyParts = network.parts(sizes)
     for module in made.modules.values():
         _randomize(module)
+    save(made, folder)
+
+
+def save(made: TinyParts, folder: Path) -> None:
+    """Write parts as a model folder of diffusers' layout."""
     components: dict[str, Any] = {**made.modules, **made.beside}
     for name, component in components.items():
         component.save_pretrained(folder / name)

@@ -1,0 +1,1 @@
+"""A small trained model on a world of our own: the world, its training, and its weights."""

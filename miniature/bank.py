@@ -1,0 +1,94 @@
+"""What the DiT is trained on: clips of the world as latents, made once, in files of some hundred clips each.
+
+A clip is causal, so its first latent frames are the latents of its beginning: one clip serves every length.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLWan
+from torch import Tensor
+
+from miniature import world
+from miniature.train_vae import SIZES, as_video
+from miniature.whole_clip import encode
+
+FRAMES = 49  # of a clip; 13 latent frames
+SHOT_FRAMES = 9  # of another shot of the same shape
+ENDS = (5, 9)  # latent frames of videos with an end image
+PER_FILE = 250
+CAPTIONS = 6  # variants of a caption
+SEEDS = 10**6  # the first seed of a clip
+
+
+@dataclass(frozen=True, slots=True)
+class Clips:
+    """Latents of clips of one size, normalized, bfloat16, with their captions.
+
+    Args:
+        video: [N, C, 13, h, w].
+        reference: the shape on white [N, C, 1, h, w].
+        shot: another shot of the shape [N, C, 3, h, w].
+        ends: the last frame of videos as long as ``ENDS`` says, as a still [N, C, 2, h, w].
+        captions: variants for each clip; ``unnamed``: the same without shape and colour.
+    """
+
+    video: Tensor
+    reference: Tensor
+    shot: Tensor
+    ends: Tensor
+    captions: list[list[str]]
+    unnamed: list[list[str]]
+
+
+def make(folder: Path, vae: AutoencoderKLWan, files: int) -> None:
+    """Make the files that are missing, of ``files`` in all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for index in range(files):
+        if not (file := folder / f"{index:03}.pt").exists():
+            partial = file.with_suffix(".partial")
+            torch.save(_encode_file(vae, index), partial)
+            partial.replace(file)
+            print(file, flush=True)
+
+
+def load(folder: Path) -> Iterator[Clips]:
+    """Load all files, those of one size together."""
+    files = [torch.load(file, weights_only=True) for file in sorted(folder.glob("*.pt"))]
+    for size in dict.fromkeys(tuple(file["video"].shape[-2:]) for file in files):
+        same = [file for file in files if tuple(file["video"].shape[-2:]) == size]
+        tensors = {
+            name: torch.cat([file[name] for file in same]) for name in ("video", "reference", "shot", "ends")
+        }
+        texts = {name: [text for file in same for text in file[name]] for name in ("captions", "unnamed")}
+        yield Clips(**tensors, **texts)
+
+
+@torch.no_grad()
+def _encode_file(vae: AutoencoderKLWan, index: int) -> dict[str, Tensor | list[list[str]]]:
+    height, width = SIZES[index % len(SIZES)]
+    mean, std = (torch.tensor(values) for values in (vae.config.latents_mean, vae.config.latents_std))
+
+    def latents(pictures: world.Picture) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            encoded, _ = encode(vae, as_video(pictures)[None])
+        return ((encoded[0].float() - mean) / std).movedim(-1, 0).bfloat16()  # [C, F, h, w]
+
+    tensors: dict[str, list[Tensor]] = {"video": [], "reference": [], "shot": [], "ends": []}
+    texts: dict[str, list[list[str]]] = {"captions": [], "unnamed": []}
+    for clip in range(PER_FILE):
+        rng = np.random.default_rng(SEEDS + index * PER_FILE + clip)
+        scene = world.draw_scene(rng)
+        pictures = world.draw(scene, range(FRAMES), height, width)
+        stills = [latents(pictures[None, 4 * (frames - 1)]) for frames in ENDS]
+        tensors["video"].append(latents(pictures))
+        tensors["ends"].append(torch.cat(stills, dim=1))
+        tensors["reference"].append(latents(world.draw_reference(scene, height, width)[None]))
+        other = world.draw(world.another_shot(scene, rng), range(SHOT_FRAMES), height, width)
+        tensors["shot"].append(latents(other))
+        texts["captions"].append([world.describe(scene, rng) for _ in range(CAPTIONS)])
+        texts["unnamed"].append([world.describe(scene, rng, subject="the object") for _ in range(CAPTIONS)])
+    return {name: torch.stack(values) for name, values in tensors.items()} | texts

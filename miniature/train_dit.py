@@ -1,0 +1,249 @@
+"""Train the miniature's DiT and text encoder: ``python -m miniature.train_dit --vae FOLDER --out FOLDER``.
+
+Every frame has a noise level of its own, so that one network learns all tasks: a video from text, one that
+goes on from an image or from frames, one that also ends with an image, one of a reference, and a new shot of
+the same shape. The same command goes on where a run has stopped. ``OUT/model`` is a model folder.
+"""
+
+import argparse
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLWan
+from torch import Tensor
+from torch.nn import functional
+from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
+
+from miniature import bank
+from miniature.text import WIDTH, text_encoder, word_tokenizer
+from miniature.training import Trainer
+from videogen.diffusion.conditioning import Segment, pack
+from videogen.models import tiny
+from videogen.models.attention import Spans
+from videogen.models.wan.attention import WanAttnProcessor
+from videogen.models.wan.text import TEXT_ROWS
+from videogen.models.wan.transformer import WanDiT
+from videogen.pipelines.shot_switching_extension import SHOT_POSITION
+
+DIT = {
+    "num_attention_heads": 8,
+    "attention_head_dim": 32,
+    "ffn_dim": 768,
+    "num_layers": 6,
+    "freq_dim": 128,
+    "text_dim": WIDTH,
+}
+ROWS = 40  # tokens of the longest caption
+BATCH = 32
+LENGTHS, LENGTH_SHARES = (5, 7, 9, 13), (0.35, 0.25, 0.2, 0.2)  # latent frames
+WITHOUT_TEXT = 0.12
+WITHOUT_REFERENCE = 0.06
+REFERENCES = 4  # slots for references; empty ones are zeros
+SHIFT = 2.0  # of the noise levels towards 1
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """Segments of a batch, and which frames of the first segments are made [B, F]; captions."""
+
+    segments: list[Segment]
+    made: int
+    velocity: Tensor
+    weight: Tensor
+    captions: list[str]
+
+
+def levels(rng: np.random.Generator, *shape: int) -> Tensor:
+    """Draw noise levels 0..1."""
+    uniform = torch.from_numpy(rng.uniform(size=shape)).float()
+    return SHIFT * uniform / (1 + (SHIFT - 1) * uniform)
+
+
+class Examples:
+    """Draws training examples from the bank; each method is a task."""
+
+    def __init__(self, clips: bank.Clips, rng: np.random.Generator) -> None:
+        self.clips, self.rng = clips, rng
+        self.rows = torch.from_numpy(rng.integers(len(clips.video), size=BATCH))
+
+    def draw(self) -> Example:
+        """Draw a batch of one task."""
+        tasks: Sequence[tuple[Callable[[], Example], float]] = (
+            (self.video, 0.35),
+            (self.forcing, 0.15),
+            (self.prefix, 0.25),
+            (self.end_image, 0.07),
+            (self.reference, 0.10),
+            (self.shot, 0.08),
+        )
+        return tasks[self.rng.choice(len(tasks), p=[share for _, share in tasks])][0]()
+
+    def video(self) -> Example:
+        """Draw one noise level for all frames."""
+        frames = self.frames()
+        return self.example(frames, levels(self.rng, BATCH, 1).expand(-1, frames))
+
+    def forcing(self) -> Example:
+        """Draw a noise level for every frame, higher and higher in half of the examples."""
+        frames = self.frames()
+        level = levels(self.rng, BATCH, frames)
+        rising = torch.from_numpy(self.rng.uniform(size=(BATCH, 1)) < 0.5)
+        return self.example(frames, torch.where(rising, level.sort(dim=1).values, level))
+
+    def prefix(self) -> Example:
+        """Let the first frames be known: an image, the 25 frames that extension takes, or any number."""
+        kind = self.rng.uniform()
+        frames = 13 if 0.4 <= kind < 0.7 else self.frames()
+        known = 1 if kind < 0.4 else 7 if kind < 0.7 else int(self.rng.integers(1, frames - 1))
+        level = levels(self.rng, BATCH, 1).expand(-1, frames).clone()
+        level[:, :known] = 0
+        return self.example(frames, level)
+
+    def end_image(self) -> Example:
+        """Let the first frame be known, and put the last one once more behind the video."""
+        which = int(self.rng.integers(len(bank.ENDS)))
+        frames = bank.ENDS[which]
+        level = levels(self.rng, BATCH, 1).expand(-1, frames).clone()
+        level[:, :1] = 0
+        end = self.clips.ends[self.rows, :, which : which + 1].float()
+        after = Segment(latents=end, timestep=torch.zeros(BATCH, 1), temporal_start=frames)
+        return self.example(frames, level, after)
+
+    def reference(self) -> Example:
+        """Put a picture of the shape behind the video, at its noise level; most captions do not name it."""
+        frames = self.frames()
+        level = levels(self.rng, BATCH, 1)
+        shown = torch.from_numpy(self.rng.uniform(size=BATCH) >= WITHOUT_REFERENCE)
+        reference = self.clips.reference[self.rows].float() * shown[:, None, None, None, None]
+        slots = torch.cat([reference, torch.zeros_like(reference).repeat(1, 1, REFERENCES - 1, 1, 1)], dim=2)
+        timestep = 1000 * level.expand(-1, REFERENCES)
+        after = Segment(latents=slots, timestep=timestep, temporal_start=frames)
+        unnamed = torch.from_numpy(self.rng.uniform(size=BATCH) < 0.6) & shown
+        return self.example(frames, level.expand(-1, frames), after, unnamed.tolist())
+
+    def shot(self) -> Example:
+        """Put another shot of the shape beside it, clean, at a place in time of its own."""
+        frames, shot = self.frames(), self.clips.shot[self.rows].float()
+        timestep = torch.zeros(BATCH, shot.shape[2])
+        before = Segment(latents=shot, timestep=timestep, temporal_start=SHOT_POSITION)
+        return self.example(frames, levels(self.rng, BATCH, 1).expand(-1, frames), before)
+
+    def frames(self) -> int:
+        """Draw a length in latent frames."""
+        return int(self.rng.choice(LENGTHS, p=LENGTH_SHARES))
+
+    def example(
+        self, frames: int, level: Tensor, other: Segment | None = None, unnamed: Sequence[bool] = ()
+    ) -> Example:
+        """Add noise to the clips' first frames, each at its level [B, F]."""
+        clean = self.clips.video[self.rows, :, :frames].float()
+        noise = torch.randn(clean.shape)
+        part = level[:, None, :, None, None]
+        video = Segment(latents=clean + part * (noise - clean), timestep=1000 * level)
+        captions = [
+            "" if self.rng.uniform() < WITHOUT_TEXT else str(self.rng.choice(texts[row]))
+            for row, texts in zip(
+                self.rows.tolist(),
+                [self.clips.unnamed if unnamed and unnamed[i] else self.clips.captions for i in range(BATCH)],
+                strict=True,
+            )
+        ]
+        segments = [video] if other is None else [video, other]
+        return Example(segments, frames, noise - clean, (level > 0).float(), captions)
+
+
+class SharedPadding(WanAttnProcessor):
+    """Attention to text whose last row stands for all rows of padding.
+
+    The pipeline's texts have 512 rows, almost all of them padding, and all are attended to. Equal rows weigh
+    as much as one whose score is higher by the logarithm of their number: exact, and far less to compute.
+    """
+
+    def __call__(
+        self, query: Tensor, key: Tensor, value: Tensor, *, sharded: bool = False, spans: Spans | None = None
+    ) -> Tensor:
+        """Attend from [B, L, N, K] to [B, ROWS + 1, N, K]; returns [B, L, D]."""
+        assert not sharded and spans is None
+        bias = torch.zeros(key.shape[1], dtype=query.dtype)
+        bias[-1] = math.log(TEXT_ROWS - ROWS)
+        heads = (x.transpose(1, 2) for x in (query, key, value))
+        out = functional.scaled_dot_product_attention(*heads, attn_mask=bias.expand(query.shape[1], -1))
+        return out.transpose(1, 2).flatten(2)
+
+
+def encode_text(tokenizer: PreTrainedTokenizerFast, encoder: UMT5EncoderModel, captions: list[str]) -> Tensor:
+    """Encode captions to [B, ROWS + 1, D], zeros after their end; see ``videogen.models.wan.text``."""
+    tokens = tokenizer(
+        captions, padding="max_length", max_length=ROWS + 1, truncation=True, return_tensors="pt"
+    )
+    hidden = encoder(tokens.input_ids, attention_mask=tokens.attention_mask).last_hidden_state
+    return hidden * tokens.attention_mask[..., None]
+
+
+def loss_of(
+    dit: WanDiT, encoder: UMT5EncoderModel, tokenizer: PreTrainedTokenizerFast, example: Example
+) -> Tensor:
+    """Return the squared error of the velocity, over the frames that have noise."""
+    packed = pack(example.segments)
+    text = encode_text(tokenizer, encoder, example.captions)
+    with torch.autocast("cpu", torch.bfloat16):
+        predicted = dit(packed.latents, packed.timestep, text, frame_positions=packed.positions).sample
+    error = (predicted[:, :, : example.made].float() - example.velocity).square().mean(dim=(1, 3, 4))
+    return (error * example.weight).sum() / example.weight.sum()
+
+
+def write(trainer: Trainer, tokenizer: PreTrainedTokenizerFast, vae: AutoencoderKLWan, folder: Path) -> None:
+    """Write the model folder with the averaged weights, bfloat16."""
+    dit, encoder = WanDiT(**DIT), text_encoder(len(tokenizer))
+    dit.load_state_dict(trainer.averages["transformer"])
+    encoder.load_state_dict(trainer.averages["text_encoder"])
+    modules = {"transformer": dit, "vae": vae, "text_encoder": encoder}
+    for module in modules.values():
+        module.to(torch.bfloat16)
+    tiny.save(tiny.TinyParts(modules, {"tokenizer": tokenizer}, "WanPipeline"), folder)
+
+
+def main() -> None:
+    """Train, or go on."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--vae", type=Path, required=True, help="folder that train_vae has made")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder of latents, checkpoint, log and model"
+    )
+    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--files", type=int, default=12, help=f"of {bank.PER_FILE} clips each")
+    arguments = parser.parse_args()
+    vae = AutoencoderKLWan.from_pretrained(arguments.vae, torch_dtype=torch.float32)
+    bank.make(arguments.out / "bank", vae, arguments.files)
+    clips = list(bank.load(arguments.out / "bank"))
+    shares = [len(same.video) for same in clips]
+
+    torch.manual_seed(0)
+    tokenizer = word_tokenizer()
+    dit, encoder = WanDiT(**DIT), text_encoder(len(tokenizer))
+    for block in dit.blocks:
+        block.attn2.processor = SharedPadding()
+    modules = {"transformer": dit, "text_encoder": encoder}
+    trainer = Trainer(modules, arguments.out, arguments.steps, rates=(1e-3, 2e-5))
+    losses = []
+    for step in trainer.run(save_every=250):
+        torch.manual_seed(step)
+        rng = np.random.default_rng(step)
+        same = clips[rng.choice(len(clips), p=np.array(shares) / sum(shares))]
+        loss = loss_of(dit, encoder, tokenizer, Examples(same, rng).draw())
+        trainer.update(loss)
+        losses.append(float(loss.detach()))
+        if (step + 1) % 50 == 0:
+            trainer.log(loss=float(np.mean(losses)))
+            losses.clear()
+        if (step + 1) % 1000 == 0:
+            write(trainer, tokenizer, vae, arguments.out / "model")
+    write(trainer, tokenizer, vae, arguments.out / "model")
+
+
+if __name__ == "__main__":
+    main()

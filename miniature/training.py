@@ -1,0 +1,100 @@
+"""What both trainings share: the schedule of the learning rate, averaged weights, checkpoints, a log."""
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import nn
+
+WARM_UP = 50  # steps
+AVERAGE = 0.995  # of the weights, per step
+
+
+@dataclass(slots=True)
+class Trainer:
+    """State of a training: what a checkpoint holds.
+
+    Args:
+        modules: by name; all their parameters are trained together.
+        folder: of ``checkpoint.pt`` and ``log.jsonl``.
+        steps: of the whole training.
+        rates: (highest, last) learning rate.
+    """
+
+    modules: dict[str, nn.Module]
+    folder: Path
+    steps: int
+    rates: tuple[float, float]
+    step: int = 0
+    seconds: float = 0.0
+    optimizer: torch.optim.Optimizer = field(init=False)
+    averages: dict[str, dict[str, torch.Tensor]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Make the optimizer, and go on from a checkpoint if there is one."""
+        parameters = [p for module in self.modules.values() for p in module.parameters()]
+        self.optimizer = torch.optim.AdamW(parameters, betas=(0.9, 0.98), weight_decay=0.01)
+        self.averages = {
+            name: {key: value.detach().clone() for key, value in module.state_dict().items()}
+            for name, module in self.modules.items()
+        }
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if (file := self.folder / "checkpoint.pt").exists():
+            saved = torch.load(file, weights_only=True)
+            for name, module in self.modules.items():
+                module.load_state_dict(saved["modules"][name])
+            self.optimizer.load_state_dict(saved["optimizer"])
+            self.averages, self.step, self.seconds = saved["averages"], saved["step"], saved["seconds"]
+
+    def rate(self) -> float:
+        """Return the learning rate of this step: a warm-up, then half a cosine."""
+        high, low = self.rates
+        part = min(self.step / self.steps, 1)
+        return (low + (high - low) * (1 + math.cos(math.pi * part)) / 2) * min(1, (self.step + 1) / WARM_UP)
+
+    def run(self, *, save_every: int = 100) -> Iterator[int]:
+        """Yield the number of every step that is left; save now and then, and at the end."""
+        while self.step < self.steps:
+            began = time.monotonic()
+            yield self.step
+            self.step += 1
+            self.seconds += time.monotonic() - began
+            if self.step % save_every == 0 or self.step == self.steps:
+                self.save()
+
+    def update(self, loss: torch.Tensor) -> None:
+        """Descend one step, and move the averages."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate()
+            nn.utils.clip_grad_norm_(group["params"], 1.0)
+        self.optimizer.step()
+        keep = min(AVERAGE, (1 + self.step) / (10 + self.step))
+        for name, module in self.modules.items():
+            for key, value in module.state_dict().items():
+                self.averages[name][key].lerp_(value, 1 - keep)
+
+    def save(self) -> None:
+        """Write the checkpoint, renamed into place."""
+        state = {
+            "modules": {name: module.state_dict() for name, module in self.modules.items()},
+            "optimizer": self.optimizer.state_dict(),
+            "averages": self.averages,
+            "step": self.step,
+            "seconds": self.seconds,
+        }
+        partial = self.folder / "checkpoint.partial"
+        torch.save(state, partial)
+        partial.replace(self.folder / "checkpoint.pt")
+
+    def log(self, **values: float) -> None:
+        """Add a line to the log, and print it."""
+        line = json.dumps({"step": self.step, "seconds": round(self.seconds), **values})
+        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+        print(line, flush=True)
