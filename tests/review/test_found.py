@@ -1,6 +1,8 @@
 """Finding results: from any of their files, and below a folder."""
 
 import json
+import os
+import shutil
 
 import pytest
 
@@ -43,6 +45,22 @@ def test_a_record_is_not_taken_for_another_result_of_the_same_name(tmp_path):
     (tmp_path / "a.npy").write_bytes(b"")
     with pytest.raises(InputError, match="is no result of videogen"):
         find("--show", str(tmp_path / "a.npy"))
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_result_is_known_by_its_new_name(tmp_path, name):
+    """Whether it was moved there with its record, or copied."""
+    frames = frames_of(1)[:1] if name == "still.png" else None
+    old = write_result(tmp_path, name, frames=frames, request={"seed": 7})
+    new, record = tmp_path / f"best{old.suffix}", tmp_path / f"{old.stem}.json"
+    (shutil.copytree if old.is_dir() else shutil.copy)(old, new)
+    shutil.copy(record, tmp_path / "best.json")
+    assert [found.path for found in find_all("--report", str(tmp_path))] == sorted([old, new])
+    found = find("--show", str(new))
+    assert (found.path, found.seed, found.embedded) == (new, 7, False)
+    (shutil.rmtree if old.is_dir() else os.remove)(old)
+    record.unlink()
+    assert [found.path for found in find_all("--report", str(tmp_path))] == [new]
 
 
 def test_all_results_below_a_folder(tmp_path, caplog):

@@ -184,6 +184,7 @@ def test_in_a_browser(folder, tmp_path_factory):
       const names = () => [...document.querySelectorAll(".card h3")].map((each) => each.textContent);
       set("sort", "--seed"); byId("descending").click(); told.push(names());
       set("filter", "7 * 7"); told.push(names(), byId("count").textContent);
+      set("filter", "--shift=3 in/"); told.push(names());
       set("filter", ""); set("group", "--shift");
       told.push([...document.querySelectorAll("h2")].map((each) => each.textContent));
       for (const number of [0, 2, 1]) byId(`r${number}`).querySelector(".pick").click();
@@ -203,13 +204,25 @@ def test_in_a_browser(folder, tmp_path_factory):
     (told,) = re.findall(r'<pre id="told">(.*?)</pre>', done.stdout, re.DOTALL)
     for entity, letter in (("&lt;", "<"), ("&gt;", ">"), ("&amp;", "&")):
         told = told.replace(entity, letter)
-    count, by_seed, filtered, filtered_count, groups, chosen, picked, rows, is_open, playing, title = (
-        json.loads(told)
-    )
+    (
+        count,
+        by_seed,
+        filtered,
+        filtered_count,
+        of_shift,
+        groups,
+        chosen,
+        picked,
+        rows,
+        is_open,
+        playing,
+        title,
+    ) = json.loads(told)
     assert (count, filtered_count) == ("7 results", "1 of 7 results")
     assert by_seed[0] == "in/0 &<b>#.mp4"
     assert by_seed[-2:] == ["in/2 &<b>#.mp4", "in/3 &<b>#.mp4"]
     assert filtered == ["in/3 &<b>#.mp4"]
+    assert of_shift == ["in/0 &<b>#.mp4", "in/2 &<b>#.mp4"]
     assert groups == ["--shift 3 (2)", "--shift 4 (2)", "--shift 8 (3)"]
     assert (chosen, picked) == (2, "in/2 &<b>#.mp4 and in/1 &<b>#.mp4")
     assert rows == [

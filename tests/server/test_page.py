@@ -49,3 +49,17 @@ def test_a_whole_video_through_the_page(tmp_path):
         page.wait_for(lambda: not page.find("//article"))
         assert server.http.get("/v1/videos").json()["data"] == []
         assert {url for url in page.requested() if not url.startswith(server.url)} == set()
+
+
+@pytest.mark.slow
+def test_what_is_done_stays_in_sight_beside_a_queue(tmp_path):
+    """However low the window is."""
+    text = {"task_type": "text_to_video"}
+    with live(tmp_path / "server") as server, browser(tmp_path / "profile") as page:
+        server.wait(server.create(**text)["id"], "completed")
+        server.create(**text, num_inference_steps=400)
+        page.resize(1400, 400)
+        page.driver.get(server.url)
+        page.wait_for(lambda: page.find("//h3[contains(text(), 'in the queue')]"))
+        (done,) = page.wait_for(lambda: page.find("//h3[contains(text(), 'done')]"))
+        assert done.rect["x"] + done.rect["width"] <= 1400

@@ -9,6 +9,10 @@ import pytest
 
 from tests.conftest import REFS
 from tests.server.conftest import SHORT, live
+from videogen.results.progress import Reporter
+from videogen.server.requests import Planner
+from videogen.server.store import Store
+from videogen.server.worker import Worker
 
 SLOW = {"num_inference_steps": 400, "task_type": "text_to_video"}
 FAST = {"task_type": "text_to_video"}
@@ -84,6 +88,21 @@ def test_cancel_waiting_and_running(server):
     for job in (running, waiting, after):
         assert server.http.delete(f"/v1/videos/{job['id']}").json()["deleted"] is True
         assert not (server.folder / "videos" / job["id"]).exists()
+
+
+def test_a_cancel_outlives_the_server(tmp_path):
+    """A step may last long: what is stopped meanwhile is not begun again."""
+    store = Store(tmp_path)
+    store.load()
+    wanted, unwanted = (store.add(id=store.new_id(), request={}) for _ in range(2))
+    assert [store.take().id, store.take().id] == [wanted.id, unwanted.id]
+    planner = Planner(defaults={}, complete=dict)
+    worker = Worker(store, planner, Reporter(), when_done=lambda *_: None)
+    assert worker.cancel(unwanted).status == "in_progress"
+    later = Store(tmp_path)
+    later.load()
+    assert [job.status for job in later.all()] == ["queued", "cancelled"]
+    assert later.all()[1].completed_at is not None
 
 
 def test_a_cancel_is_heard_whenever_it_comes(server):

@@ -31,6 +31,8 @@ MORE = {
     "--task_type TASK --help": "the flags and defaults of a task, what it requires first",
     f"--help {ALL}": "every flag",
     "--list_tasks": "the tasks with their default models",
+    "--jobs, --ray, --serve": "a list of videos, on a cluster, a server",
+    "--show, --diff, --report": "what made a video, how two differ, a page over many",
     "README.md, docs/": "recipes, memory, speed, lists of videos, several GPUs, errors",
 }
 INSTALLED = {"generate_video.py": "videogen", "generate_continuous.py": "videogen-continuous"}

@@ -155,7 +155,9 @@ def _of_record(file: Path) -> Found | None:
         return None
     name = record.get("output")
     if isinstance(name, str) and name and Path(name).name == name:
-        return Found(path=file.with_name(name), sidecar=file, record=record)
+        renamed = file.with_name(f"{file.stem}{Path(name).suffix}")  # the video and its record alike
+        path = renamed if renamed.exists() else file.with_name(name)
+        return Found(path=path, sidecar=file, record=record)
     candidates = [file.with_suffix(suffix) for suffix in SUFFIXES] + [file.with_suffix("")]
     path = next((path for path in candidates if path.exists()), file)
     return Found(path=path, sidecar=file, record=record)

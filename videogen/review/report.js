@@ -26,10 +26,17 @@ function element(name, text, parent) {
   return made;
 }
 
+// A word of the filter: a piece of what the card says, or name=value of an option that differs, as shift=5.
+function matches(index, word) {
+  const own = results[index].options;
+  const [, name, value] = word.match(/^(?:--)?(\w+)=(.+)$/) ?? [];
+  return name && Object.hasOwn(own, name) ? own[name].toLowerCase() === value : texts[index].includes(word);
+}
+
 function arrange() {
   const words = byId("filter").value.toLowerCase().split(/\s+/).filter(Boolean);
   const sort = byId("sort").value, group = byId("group").value, sign = byId("descending").checked ? -1 : 1;
-  const left = results.map((_, index) => index).filter((index) => words.every((word) => texts[index].includes(word)));
+  const left = results.map((_, index) => index).filter((index) => words.every((word) => matches(index, word)));
   left.sort((one, other) => sign * compareValues(valueOf(one, sort), valueOf(other, sort)));
   const groups = new Map();
   for (const index of left) {

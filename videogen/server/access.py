@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 COOKIE = "videogen_token"
 OPEN = ("/healthz",)  # needs no token
+NO_TOKEN = "the token is missing or wrong; send 'Authorization: Bearer TOKEN', or open /?token=TOKEN"
 
 
 def error(status: int, message: str, param: str | None = None, *, code: str | None = None) -> JSONResponse:
@@ -80,7 +81,7 @@ class Guard:
         known = scheme.lower() == "bearer" and self._is_token(bearer.strip())
         if known or self._is_token(_cookie(headers.get("cookie", ""))):
             return None
-        answer = error(401, "the token is missing or wrong", code="invalid_api_key")
+        answer = error(401, NO_TOKEN, code="invalid_api_key")
         answer.headers["WWW-Authenticate"] = "Bearer"
         return answer
 

@@ -30,6 +30,7 @@ FIRST = ("prompt", "resolution", "duration", "num_frames", "seed")  # shown abov
 # What is said of options that mean another thing here than on the command line.
 HELPS = {"seed": "0 .. 2^63-1, or random", "roll_prompts": "a prompt per line, one for every segment"}
 UNLIMITED: dict[str, Any] = {"concurrency_limit": None, "api_visibility": "private"}
+PALE = "*neutral_500"  # of small texts; Gradio's own is too pale to be read (1.9 : 1)
 SYSTEM_FONTS = ("system-ui", "sans-serif"), ("ui-monospace", "monospace")
 
 
@@ -43,7 +44,7 @@ def mount(app: FastAPI, service: Service, uploads: Path) -> FastAPI:
         app,
         _page(service),
         path="/",
-        theme=gr.themes.Base(font=list(text), font_mono=list(code)),
+        theme=gr.themes.Base(font=list(text), font_mono=list(code)).set(body_text_color_subdued=PALE),
         css_paths=Path(__file__).with_name("page.css"),
         footer_links=[],
         run_history=False,

@@ -58,6 +58,7 @@ class Job:
         size, seconds: of the video, as the API says them.
         tries: how often it was begun; one that the server's end cut off in good order does not count.
         error: code and message.
+        is_unwanted: it was cancelled while it was being made.
         result: name of the video in the job's folder.
         progress: percent; like ``stage`` it is not kept on disk.
         version: grows with every change.
@@ -77,6 +78,7 @@ class Job:
     started_at: float | None = None
     completed_at: float | None = None
     error: Mapping[str, str] | None = None
+    is_unwanted: bool = False
     result: str = ""
     remixed_from: str | None = None
     progress: int = 0
@@ -102,7 +104,7 @@ class Store:
         self._closed = False
 
     def load(self) -> None:
-        """Read the jobs of earlier runs; what was being made is queued again, for a few times.
+        """Read the jobs of earlier runs; what was being made is queued again, unless cancelled or often killed.
 
         Raises:
             InputError: the folder cannot be used.
@@ -212,6 +214,8 @@ def _after_restart(job: Job) -> Job:
     """Return a job as it is when the server that made it has ended."""
     if job.status != IN_PROGRESS:
         return job
+    if job.is_unwanted:
+        return replace(job, status=CANCELLED, completed_at=time.time())
     if job.tries < TRIES:
         return replace(job, status=QUEUED)
     why = f"the server was killed {TRIES} times while it made it, perhaps for want of memory"

@@ -95,7 +95,7 @@ class Worker:
         cancelled = {"status": CANCELLED, "completed_at": time.time()}
         if self.store.change(job.id, only_if=QUEUED, **cancelled) is not None:
             self.when_done(CANCELLED, None)
-        elif (now := self.store.get(job.id)) is not None and not now.has_ended:
+        elif self.store.change(job.id, only_if=IN_PROGRESS, is_unwanted=True) is not None:  # kept on disk
             self._cancel = job.id
             self._stop_if_wanted()
         return self.store.get(job.id) or job
