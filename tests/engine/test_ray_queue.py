@@ -103,7 +103,8 @@ def test_results_come_here(make_list, tmp_path):
 
 def test_what_a_worker_could_not_report_is_counted_too(make_list, tmp_path, monkeypatch):
     plans = make_list("a.mp4", "b.mp4")
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))  # where a worker puts what it sends
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "file"))  # where a worker puts what it sends
     outcomes, reporter, failures = made(plans, fetch=True)
     assert [outcome.status for outcome in outcomes] == ["failed", "failed"]
     assert (reporter.made, reporter.failed, len(failures)) == (2, 2, 2)

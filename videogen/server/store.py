@@ -104,7 +104,7 @@ class Store:
         self._closed = False
 
     def load(self) -> None:
-        """Read the jobs of earlier runs; what was being made is queued again, unless cancelled or often killed.
+        """Read the jobs of earlier runs; what was being made waits again, unless cancelled or often killed.
 
         Raises:
             InputError: the folder cannot be used.
@@ -207,7 +207,8 @@ class Store:
 
     def _save(self, job: Job) -> None:
         kept = {name: value for name, value in asdict(job).items() if name not in IN_MEMORY}
-        files.write_json(self.folder_of(job.id) / RECORD, kept)
+        (folder := self.folder_of(job.id)).stat()  # one that was deleted by hand is not made again
+        files.write_json(folder / RECORD, kept)
 
 
 def _after_restart(job: Job) -> Job:
