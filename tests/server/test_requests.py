@@ -19,6 +19,7 @@ TEXT = {"prompt": "a swan", "task_type": "text_to_video"}
         ({"num_inference_step": 3}, "request num_inference_step: no such option; nearest num_inf", "num_inf"),
         ({"size": "big"}, "size big: must be WIDTH*HEIGHT; for example 1280*720", "size"),
         ({"size": "1280x722"}, "height 722: must be a multiple of 16; nearest 720 or 736", "height"),
+        ({"height": 12000, "width": 12000}, "request 12000x12000, 5 frames: takes about", "12000"),
         ({"seed": [1, 2]}, "request seed: a request is for one video", "seed"),
         ({"seconds": 1e308, "num_frames": None}, "duration 1e+308: must be a number above 0 to", "duration"),
         ({"seed": -1}, "seed -1: must lie between 0 and", "seed"),

@@ -16,10 +16,13 @@ from videogen.errors import InputError, brief
 from videogen.media import output_formats
 from videogen.media.download import Fetcher
 from videogen.media.inputs import READERS, reader_of
+from videogen.planning.local_devices import is_on_cpu
+from videogen.planning.local_ram import total_ram
 from videogen.planning.option_mapping import from_mapping, named
 from videogen.planning.origins import Origin
 from videogen.planning.plan import Outline
 from videogen.planning.request import Item, make_plans
+from videogen.results.formatting import format_bytes
 from videogen.results.output_locks import OutputLocks
 from videogen.results.output_paths import OverwritePolicy
 from videogen.tasks.hints import hint
@@ -234,7 +237,25 @@ class Planner:
         plans = make_plans(
             [Item(values=values, origins=origins)], OverwritePolicy(resume=True), folder, locks, first=number
         )
+        _check_memory(plans[0])
         return plans[0]
+
+
+def _check_memory(plan: Outline) -> None:
+    """Refuse what the CPU's memory can never hold: its first step would take the server with it.
+
+    A GPU whose memory does not suffice says so itself, at once.
+
+    Raises:
+        InputError: the video is too large.
+    """
+    if not is_on_cpu(plan.options.device):
+        return
+    needed, total = plan.ram_bytes(on_cpu=True), total_ram()
+    if total is not None and needed > total:
+        what = f"takes about {format_bytes(needed)} of RAM, and this server has {format_bytes(total)}"
+        size = f"{plan.shape.width}x{plan.shape.height}, {plan.shape.file_frames} frames"
+        raise InputError(SOURCE, size, what, "ask for a smaller or shorter video")
 
 
 def _as_given(inputs: Mapping[str, list[str]]) -> Iterator[tuple[str, object]]:
