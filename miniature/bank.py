@@ -11,8 +11,10 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKLWan
 from torch import Tensor
+from torch.nn import functional
 
 from miniature import world
+from miniature.measure import CHROMA
 from miniature.train_vae import SIZES, as_video
 from miniature.whole_clip import encode
 
@@ -33,6 +35,7 @@ class Clips:
         reference: the shape on white [N, C, 1, h, w].
         shot: another shot of the shape [N, C, 3, h, w].
         ends: the last frame of videos as long as ``ENDS`` says, as a still [N, C, 2, h, w].
+        cover: 1 where the shape is in a video, else 0 [N, 13, h, w].
         captions: variants for each clip; ``unnamed``: the same without shape and colour.
     """
 
@@ -40,6 +43,7 @@ class Clips:
     reference: Tensor
     shot: Tensor
     ends: Tensor
+    cover: Tensor
     captions: list[list[str]]
     unnamed: list[list[str]]
 
@@ -61,7 +65,8 @@ def load(folder: Path) -> Iterator[Clips]:
     for size in dict.fromkeys(tuple(file["video"].shape[-2:]) for file in files):
         same = [file for file in files if tuple(file["video"].shape[-2:]) == size]
         tensors = {
-            name: torch.cat([file[name] for file in same]) for name in ("video", "reference", "shot", "ends")
+            name: torch.cat([file[name] for file in same])
+            for name in ("video", "reference", "shot", "ends", "cover")
         }
         texts = {name: [text for file in same for text in file[name]] for name in ("captions", "unnamed")}
         yield Clips(**tensors, **texts)
@@ -77,7 +82,7 @@ def _encode_file(vae: AutoencoderKLWan, index: int) -> dict[str, Tensor | list[l
             encoded, _ = encode(vae, as_video(pictures)[None])
         return ((encoded[0].float() - mean) / std).movedim(-1, 0).bfloat16()  # [C, F, h, w]
 
-    tensors: dict[str, list[Tensor]] = {"video": [], "reference": [], "shot": [], "ends": []}
+    tensors: dict[str, list[Tensor]] = {"video": [], "reference": [], "shot": [], "ends": [], "cover": []}
     texts: dict[str, list[list[str]]] = {"captions": [], "unnamed": []}
     for clip in range(PER_FILE):
         rng = np.random.default_rng(SEEDS + index * PER_FILE + clip)
@@ -85,6 +90,7 @@ def _encode_file(vae: AutoencoderKLWan, index: int) -> dict[str, Tensor | list[l
         pictures = world.draw(scene, range(FRAMES), height, width)
         stills = [latents(pictures[None, 4 * (frames - 1)]) for frames in ENDS]
         tensors["video"].append(latents(pictures))
+        tensors["cover"].append(_cover(pictures))
         tensors["ends"].append(torch.cat(stills, dim=1))
         tensors["reference"].append(latents(world.draw_reference(scene, height, width)[None]))
         other = world.draw(world.another_shot(scene, rng), range(SHOT_FRAMES), height, width)
@@ -92,3 +98,11 @@ def _encode_file(vae: AutoencoderKLWan, index: int) -> dict[str, Tensor | list[l
         texts["captions"].append([world.describe(scene, rng) for _ in range(CAPTIONS)])
         texts["unnamed"].append([world.describe(scene, rng, subject="the object") for _ in range(CAPTIONS)])
     return {name: torch.stack(values) for name, values in tensors.items()} | texts
+
+
+def _cover(pictures: world.Picture) -> Tensor:
+    """Return where the shape is in a clip, in latent frames and pixels [13, h, w], bfloat16."""
+    strong = torch.from_numpy(pictures.max(-1) - pictures.min(-1) > CHROMA).float()
+    pooled = functional.max_pool2d(strong[:, None], 8)[:, 0]
+    later = pooled[1:].unflatten(0, (-1, 4)).amax(dim=1)
+    return torch.cat([pooled[:1], later]).bfloat16()

@@ -16,6 +16,7 @@ import torch
 from diffusers import AutoencoderKLWan
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 
 from miniature import bank
@@ -38,20 +39,29 @@ DIT = {
     "text_dim": WIDTH,
 }
 ROWS = 40  # tokens of the longest caption
-BATCH = 32
-LENGTHS, LENGTH_SHARES = (5, 7, 9, 13), (0.35, 0.25, 0.2, 0.2)  # latent frames
+BATCH = 16
+LENGTHS = (5, 7, 9, 13)  # latent frames
+SHARES = (
+    (0.5, (0.8, 0.2, 0.0, 0.0)),
+    (1.0, (0.3, 0.3, 0.25, 0.15)),
+)  # of lengths, until a part of the training
 WITHOUT_TEXT = 0.12
 WITHOUT_REFERENCE = 0.06
+SHAPE = 4.0  # what the shape weighs besides all pixels: it covers little, and is what a caption is about
 REFERENCES = 4  # slots for references; empty ones are zeros
-SHIFT = 2.0  # of the noise levels towards 1
+SHIFT = 3.0  # of the noise levels towards 1
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """Segments of a batch, and which frames of the first segments are made [B, F]; captions."""
+    """Segments of a batch, of which the first is the video; captions.
+
+    Args:
+        velocity: what is to be predicted of the video [B, C, F, h, w].
+        weight: of its pixels [B, 1, F, h, w]; 0 in frames that are known.
+    """
 
     segments: list[Segment]
-    made: int
     velocity: Tensor
     weight: Tensor
     captions: list[str]
@@ -64,10 +74,14 @@ def levels(rng: np.random.Generator, *shape: int) -> Tensor:
 
 
 class Examples:
-    """Draws training examples from the bank; each method is a task."""
+    """Draws training examples from the bank; each method is a task.
 
-    def __init__(self, clips: bank.Clips, rng: np.random.Generator) -> None:
-        self.clips, self.rng = clips, rng
+    Args:
+        part: of the training that is done, 0..1.
+    """
+
+    def __init__(self, clips: bank.Clips, rng: np.random.Generator, part: float) -> None:
+        self.clips, self.rng, self.part = clips, rng, part
         self.rows = torch.from_numpy(rng.integers(len(clips.video), size=BATCH))
 
     def draw(self) -> Example:
@@ -134,7 +148,7 @@ class Examples:
 
     def frames(self) -> int:
         """Draw a length in latent frames."""
-        return int(self.rng.choice(LENGTHS, p=LENGTH_SHARES))
+        return int(self.rng.choice(LENGTHS, p=next(shares for end, shares in SHARES if self.part <= end)))
 
     def example(
         self, frames: int, level: Tensor, other: Segment | None = None, unnamed: Sequence[bool] = ()
@@ -153,7 +167,9 @@ class Examples:
             )
         ]
         segments = [video] if other is None else [video, other]
-        return Example(segments, frames, noise - clean, (level > 0).float(), captions)
+        cover = self.clips.cover[self.rows, None, :frames].float()
+        weight = (1 + SHAPE * cover) * (part > 0)
+        return Example(segments, noise - clean, weight, captions)
 
 
 class SharedPadding(WanAttnProcessor):
@@ -190,9 +206,10 @@ def loss_of(
     """Return the squared error of the velocity, over the frames that have noise."""
     packed = pack(example.segments)
     text = encode_text(tokenizer, encoder, example.captions)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):  # others have slow gradients
         predicted = dit(packed.latents, packed.timestep, text, frame_positions=packed.positions).sample
-    error = (predicted[:, :, : example.made].float() - example.velocity).square().mean(dim=(1, 3, 4))
+    frames = example.velocity.shape[2]
+    error = (predicted[:, :, :frames].float() - example.velocity).square().mean(dim=1, keepdim=True)
     return (error * example.weight).sum() / example.weight.sum()
 
 
@@ -214,8 +231,8 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, required=True, help="folder of latents, checkpoint, log and model"
     )
-    parser.add_argument("--steps", type=int, default=6000)
-    parser.add_argument("--files", type=int, default=12, help=f"of {bank.PER_FILE} clips each")
+    parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--files", type=int, default=10, help=f"of {bank.PER_FILE} clips each")
     arguments = parser.parse_args()
     vae = AutoencoderKLWan.from_pretrained(arguments.vae, torch_dtype=torch.float32)
     bank.make(arguments.out / "bank", vae, arguments.files)
@@ -227,6 +244,7 @@ def main() -> None:
     dit, encoder = WanDiT(**DIT), text_encoder(len(tokenizer))
     for block in dit.blocks:
         block.attn2.processor = SharedPadding()
+        block.compile(dynamic=True)
     modules = {"transformer": dit, "text_encoder": encoder}
     trainer = Trainer(modules, arguments.out, arguments.steps, rates=(1e-3, 2e-5))
     losses = []
@@ -234,7 +252,7 @@ def main() -> None:
         torch.manual_seed(step)
         rng = np.random.default_rng(step)
         same = clips[rng.choice(len(clips), p=np.array(shares) / sum(shares))]
-        loss = loss_of(dit, encoder, tokenizer, Examples(same, rng).draw())
+        loss = loss_of(dit, encoder, tokenizer, Examples(same, rng, step / arguments.steps).draw())
         trainer.update(loss)
         losses.append(float(loss.detach()))
         if (step + 1) % 50 == 0:
