@@ -194,7 +194,7 @@ def _listed(given: object) -> list[Path]:
 
 def _plan(service: Service, request: dict[str, object], uploads: list[Upload]) -> str:
     """Return the plan for people, but for the path that it has on this machine."""
-    lines = plan_report.describe(service.plan(request, uploads)).splitlines()
+    lines = plan_report.describe(service.plan(request, uploads), advice=False).splitlines()
     return "\n".join(line for line in lines if not line.startswith("output "))
 
 
