@@ -40,10 +40,8 @@ BEFORE_LAST = 99  # percent, until the video is there
 def described(error: BaseException) -> dict[str, str]:
     """Return an error as a job has it; unexpected ones stay in the log."""
     code = next((code for kind, code in CODES if isinstance(error, kind)), "server_error")
-    if isinstance(error, InputError):
+    if isinstance(error, VideoGenError):
         message, _ = explained(error)
-    elif isinstance(error, VideoGenError):
-        message = one_line(error)
     else:
         message = "an unexpected error; the server's log says more"
     return {"code": code, "message": message}
@@ -162,7 +160,7 @@ class Worker:
             changes |= {"status": CANCELLED}
         else:
             assert error is not None
-            if not isinstance(error, VideoGenError):
+            if outcome is None or not isinstance(error, VideoGenError):  # else an event has said it
                 logger.error("%s: %s", job.id, one_line(error))
             if outcome is not None:
                 logger.debug(outcome.trace)
