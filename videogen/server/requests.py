@@ -159,6 +159,7 @@ def keep(upload: Upload, option: str, number: int, folder: Path) -> str:
     """
     suffix = Path(upload.name).suffix.lower()
     path = folder / f"{option}_{number}{suffix if suffix in SUFFIXES else ''}"
+    upload.file.seek(0)
     with path.open("wb") as target:
         shutil.copyfileobj(upload.file, target)
         if target.tell() > LARGEST_UPLOAD:
