@@ -38,7 +38,10 @@ TRIES = 3  # servers that may be killed over one job
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stage:
-    """What goes on with a video at the moment; ``total`` is in ``unit``, 0 where its size is not known."""
+    """What goes on with a video at the moment; ``total`` is in ``unit``, 0 where its size is not known.
+
+    ``seconds_left`` is of the whole video, None where that is not known.
+    """
 
     name: str
     about: str
