@@ -128,7 +128,8 @@ class MakeVideo:
 
         if not isinstance(more := yaml.safe_load(options) or {}, dict):
             raise InputError("options", options, "must be names and values", f"for example {EXAMPLE}")
-        if taken := OWN & {option_named(str(name)) or name for name in more}:
+        more = {str(name): value for name, value in more.items()}
+        if taken := OWN & {option_named(name) or name for name in more}:
             raise InputError("options", ", ".join(sorted(taken)), "is the node's own", "leave it out")
         model_management.unload_all_models()
         with tempfile.TemporaryDirectory() as folder, torch.inference_mode(mode=False):

@@ -9,7 +9,7 @@ from tests.conftest import REFS
 from tests.server.conftest import SHORT
 from videogen.errors import CheckpointError, InputError, brief
 from videogen.files import OutputError
-from videogen.server.requests import KINDS, for_clients, without_folders
+from videogen.server.requests import KINDS, explained, for_clients, without_folders
 from videogen.server.worker import described
 from videogen.tasks.options import OPTIONS
 
@@ -98,6 +98,11 @@ def test_clients_read_the_last_part_of_a_path(text, told):
         assert told in message
         assert " /" not in message.replace(" / ", "")
     assert described(OSError(text))["message"] == "an unexpected error; the server's log says more"
+
+
+def test_a_field_is_named_without_the_path_behind_it():
+    error = InputError("--model_id /srv/wan", None, "no such folder", "give an existing folder")
+    assert explained(error) == ("model_id wan: no such folder; give an existing folder", "model_id")
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def explained(error: VideoGenError) -> tuple[str, str | None]:
         return without_folders(one_line(error)), None
     name = error.flag.removeprefix("--")
     given = "" if error.given is None or "/" in str(error.given) else f" {brief(error.given)}"
-    param = str(error.given or "").partition(" ")[0] if name == SOURCE else name
+    param, *_ = str((error.given or "") if name == SOURCE else name).partition(" ")
     return without_folders(f"{name}{given}: {error.verdict}".replace("--", "")), param or None
 
 
