@@ -20,6 +20,7 @@ from PIL import Image
 import videogen
 from videogen.errors import InputError
 from videogen.results.progress import Progress, Report
+from videogen.tasks.hints import option_named
 from videogen.tasks.option_types import DRAWN_SEEDS
 from videogen.tasks.options import OPTIONS, Options
 from videogen.tasks.table import INPUTS, TASKS, find
@@ -27,6 +28,7 @@ from videogen.tasks.table import INPUTS, TASKS, find
 MODEL = "VIDEOGEN_MODEL"  # type of what the nodes hand on: keywords of videogen.generate
 TYPES = get_type_hints(Options)
 LOADED = ("model_id", "revision", *(name for name, option in OPTIONS.items() if option.reloads))
+OWN = {"output", "codec", "on_event", "queue", "task", "task_type"}  # what the nodes say themselves
 SHOWN = ("prompt", "negative_prompt", "resolution", "width", "height", "num_frames")
 KINDS = {"image": "IMAGE", "video": "IMAGE,VIDEO", "audio": "AUDIO"}
 # Socket -> its input flag, and what that takes; a flag that takes several files has a socket for each.
@@ -106,12 +108,8 @@ class MakeVideo:
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, object]:  # noqa: N802 - ComfyUI's name
         seed = {"default": 42, "min": 0, "max": DRAWN_SEEDS - 1, "control_after_generate": True}
-        more = {
-            "default": "",
-            "multiline": True,
-            "placeholder": EXAMPLE,
-            "tooltip": "other options, one a line",
-        }
+        more = {"default": "", "multiline": True, "tooltip": "other options, one a line"}
+        more |= {"placeholder": EXAMPLE}
         required = {"model": (MODEL,), **{name: widget(name) for name in SHOWN}, "seed": ("INT", seed)}
         required |= {"options": ("STRING", more), "keep_loaded": ("BOOLEAN", {"default": True})}
         optional = {socket: (KINDS[files.kind],) for socket, (_, files) in SOCKETS.items()}
@@ -130,6 +128,9 @@ class MakeVideo:
 
         if not isinstance(more := yaml.safe_load(options) or {}, dict):
             raise InputError("options", options, "must be names and values", f"for example {EXAMPLE}")
+        more = {str(name): value for name, value in more.items()}
+        if taken := OWN & {option_named(name) or name for name in more}:
+            raise InputError("options", ", ".join(sorted(taken)), "is the node's own", "leave it out")
         model_management.unload_all_models()
         with tempfile.TemporaryDirectory() as folder, torch.inference_mode(mode=False):
             call = {**model, "seed": seed, **given({name: rest[name] for name in SHOWN}), **more}

@@ -210,10 +210,13 @@ def test_a_talking_avatar_comes_with_its_sound(execute, model):
     [
         ({"options": "num_steps: 3"}, "num_steps: no such option; use --num_inference_steps"),
         ({"options": "20 steps"}, "options 20 steps: must be names and values"),
+        ({"options": "output: a.mp4"}, "options output: is the node's own; leave it out"),
+        ({"options": "save-file: a.mp4"}, "options output: is the node's own; leave it out"),
+        ({"options": "20: 2"}, "20: no such option"),
         ({"num_frames": 6}, "--num_frames 6: must be 4k[+]1; nearest 5 or 9"),
         ({"input_image": torch.zeros(2, 8, 8, 3)}, "input_image [(]2 images[)]: .*; leave out 1"),
     ],
-    ids=["unknown", "words", "number", "images"],
+    ids=["unknown", "words", "own", "alias", "no_word", "number", "images"],
 )
 def test_what_is_wrong_is_said_in_a_line(execute, model, given, said):
     with pytest.raises(InputError, match=said):

@@ -41,6 +41,9 @@ def test_steps_and_estimates_of_a_list(videos, mine):
         reporter.segment = 1
         reporter.emit(progress.StageStarted(stage="denoise", about="", total=4, unit="step"))
         reporter.emit(far(1, 4, 30.0))
+        reporter.emit(progress.StageStarted(stage="decode", about="", total=4, unit="frame"))
+        reporter.emit(far(2, 4, 10.0, "decode"))
+        reporter.emit(far(4, 4, 0.0, "decode"))
         reporter.end_video(SAVED)
         reporter.start_video(2, seed=8, size=(48, 32), num_frames=5, segments=1, output="b.mp4")
         reporter.emit(progress.StageStarted(stage="denoise", about="", total=4, unit="step"))
@@ -49,14 +52,16 @@ def test_steps_and_estimates_of_a_list(videos, mine):
         reporter.end_run()
 
     taken = reports_of(work)
-    first, second, end = taken[3], taken[7], taken[-1]
+    first, decoding, second, end = taken[3], taken[5], taken[10], taken[-1]
     assert (first["index"], first["videos"], first["mine"]) == (1, videos, 3)
     assert (first["segment"], first["segments"]) == (1, 2)
     assert (first["step"], first["steps"], first["seconds_per_step"]) == (1, 4, 10.0)
-    # 30 s of this segment, and another of 10 + 30 s; the video began 20 s ago, and two are like it.
-    assert (first["seconds_left"], first["seconds_left_all"]) == (70.0, 70.0 + 2 * 90.0)
-    # The first video took 30 s; another is still to come.
-    assert (second["seconds_left"], second["seconds_left_all"]) == (10.0, 40.0)
+    # What decoding will take is not known yet.
+    assert (first["seconds_left"], first["seconds_left_all"]) == (None, None)
+    # 10 s of this segment, and another of 40 + 20 s; the video began 40 s ago, and two are like it.
+    assert (decoding["seconds_left"], decoding["seconds_left_all"]) == (70.0, 70.0 + 2 * 110.0)
+    # 10 s of steps, and two segments' decoding; the first video took 60 s, and another is still to come.
+    assert (second["seconds_left"], second["seconds_left_all"]) == (50.0, 110.0)
     assert second["seconds_per_step"] == 5.0
     assert (end["made"], end["failed"], end["last_error"]) == (2, 1, "no memory")
     assert (end["finished"], end["exit_code"], end["seconds_left_all"]) == (True, 1, 0.0)

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from videogen.engine.ray_queue import TRIES, Driver
+from videogen.engine.ray_queue import TRIES, Driver, _beside_results
 from videogen.results.output_locks import OutputLocks
 from videogen.results.progress import Failed, Reporter
 from videogen.tasks.options import RunSettings
@@ -120,3 +120,12 @@ def test_a_video_of_lost_workers_is_made_by_another_or_given_up(make_list, tmp_p
     assert all("its worker was lost 3 times" in failure for failure in failures)
     assert (tmp_path / "b.mp4").is_file()
     assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("fetch", [False, True])
+def test_a_bundle_needs_a_folder_that_workers_see(make_list, tmp_path, fetch):
+    settings = RunSettings(ray="local", bundle="all.zip", fetch=fetch)
+    with _beside_results(make_list("a.mp4"), settings) as packed:
+        assert (packed is None) == fetch
+        assert fetch or (packed.is_file() and packed.parent == tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["robot.png"]

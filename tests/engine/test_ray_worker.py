@@ -107,3 +107,14 @@ def test_a_worker_of_another_version_or_without_the_folder_is_not_used(tmp_path)
     orders = replace(ORDERS, folder=tmp_path / "missing")
     assert "share" in Worker().start(orders)
     assert Worker().start(replace(orders, fetch=True)) == ""
+
+
+def test_results_that_a_bundle_would_lack_are_said_before_the_first(tmp_path):
+    orders = replace(ORDERS, folder=Path.cwd(), packed=tmp_path / "films" / "mark")
+    said = Worker().start(orders)
+    assert said.endswith(
+        "films: this folder of results is not shared; share it with all machines, or add --fetch"
+    )
+    orders.packed.parent.mkdir()
+    orders.packed.touch()
+    assert Worker().start(orders) == ""

@@ -8,7 +8,7 @@ import pytest
 from tests.conftest import REFS
 from videogen import files
 from videogen.cli.parser import parse
-from videogen.planning import local_ram, resources
+from videogen.planning import local_ram, plan_report, resources
 from videogen.planning.request import Item, make_plans
 from videogen.planning.resources import ram_warning
 from videogen.results.output_paths import OverwritePolicy
@@ -78,6 +78,15 @@ def test_the_plan_says_that_ram_is_short(cli, with_ram):
     with_ram(20)
     out = cli(*T2V, "--dry_run").out
     assert " GB on the CPU, 20.0 GB free: TOO LITTLE; try a float8 or GGUF file with --transformer, " in out
+
+
+def test_who_cannot_set_options_reads_none(with_ram, tmp_path):
+    with_ram(20)
+    lines = plan_report.describe(plan_of(tmp_path, *T2V), advice=False).splitlines()
+    memory, ram = (line for line in lines if line.startswith(("memory", "RAM")))
+    assert memory.endswith(" GB on the GPU")
+    assert ram.endswith("20.0 GB free: TOO LITTLE")
+    assert "--" not in memory + ram
 
 
 def test_a_run_warns_before_it_loads(cli, r2v, with_ram, tmp_path):

@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from videogen.results.progress import Saved
-from videogen.results.run_summary import closing_line, seconds_per_step
+from videogen.results.progress import RunFinished, Saved
+from videogen.results.run_summary import closing_line, list_line, seconds_per_step
 
 SAVED = Saved(
     path="a.mp4",
@@ -30,3 +30,8 @@ def test_without_a_gpu_and_without_steps():
 @pytest.mark.parametrize(("steps", "mean"), [([], 0), ([3], 3), ([9, 1], 1), ([9, 1, 2], 1.5)])
 def test_the_first_step_says_nothing_of_the_others(steps, mean):
     assert seconds_per_step(steps) == mean
+
+
+def test_a_list_says_its_time_as_exactly_as_its_speed():
+    run = RunFinished(videos=6, failed=0, skipped=0, seconds=91.6)
+    assert list_line(run) == "6 videos: 6 made, 0 skipped, 0 failed in 1 min 32 s, 236 an hour"

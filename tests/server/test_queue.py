@@ -142,7 +142,8 @@ def test_a_job_whose_folder_is_gone_does_not_end_the_worker(server):
 
 
 def test_events_and_figures(server):
-    job = server.create(**{**FAST, "num_inference_steps": 20})
+    server.wait(server.create(**FAST)["id"], "completed")  # so that it is known what decoding takes
+    job = server.create(**{**FAST, "num_inference_steps": 100})
     seen = []
     with server.http.stream("GET", f"/v1/videos/{job['id']}/events") as answer:
         assert answer.headers["content-type"].startswith("text/event-stream")
@@ -152,6 +153,10 @@ def test_events_and_figures(server):
     assert [event["id"] for event in seen] == [job["id"]] * len(seen)
     assert seen[-1]["status"] == "completed"
     assert [event["progress"] for event in seen] == sorted(event["progress"] for event in seen)
+    stages = [event["stage"] for event in seen if event["stage"] is not None]
+    steps = [stage["seconds_left"] for stage in stages if stage["name"] == "denoise" and stage["done"]]
+    assert steps
+    assert all(left > 0 for left in steps)
     figures = server.http.get("/metrics").text
     assert 'videogen_videos_total{status="completed"}' in figures
     assert "videogen_queued 0.0" in figures

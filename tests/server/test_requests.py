@@ -1,12 +1,16 @@
 """What a client may not say, and how it is told."""
 
 import io
+from pathlib import Path
 
 import pytest
 
 from tests.conftest import REFS
 from tests.server.conftest import SHORT
-from videogen.server.requests import KINDS, for_clients
+from videogen.errors import CheckpointError, InputError, brief
+from videogen.files import OutputError
+from videogen.server.requests import KINDS, explained, for_clients, without_folders
+from videogen.server.worker import described
 from videogen.tasks.options import OPTIONS
 
 TEXT = {"prompt": "a swan", "task_type": "text_to_video"}
@@ -62,6 +66,43 @@ def test_no_option_for_clients_takes_a_path():
     takes_paths = {name for name in allowed if OPTIONS[name].metavar.startswith(("PATH", "FILE", "DIR"))}
     assert takes_paths == {"roll_prompts"}, "which clients give as a list"
     assert {"prompt", "shift", "seed", "teacache", "task_type"} <= allowed
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            "/srv/videos/video_0a/video.mp4: No space left on device; free some space",
+            "video.mp4: No space left",
+        ),
+        ("a file of '/home/my models/Wan 2.2/vae.pth' lacks x", "a file of 'vae.pth' lacks x"),
+        (
+            "neither /a/b.pth nor /c/d.pth (see docs/server.md)",
+            "neither b.pth nor d.pth (see docs/server.md)",
+        ),
+        (
+            f"no weights in {brief(Path('/home/user/' + 'x' * 60 + '/models/vae'))}; get",
+            "no weights in vae; get",
+        ),
+        ("the folder /models is empty", "the folder models is empty"),
+        (
+            "Wan-AI/Wan2.2-TI2V-5B at 16/9: https://hf.co/a/b, 1 / 2",
+            "Wan-AI/Wan2.2-TI2V-5B at 16/9: https://hf",
+        ),
+    ],
+)
+def test_clients_read_the_last_part_of_a_path(text, told):
+    assert without_folders(text).startswith(told)
+    for error in (OutputError(text), CheckpointError(text), InputError("--vae", None, text, "give another")):
+        message = described(error)["message"]
+        assert told in message
+        assert " /" not in message.replace(" / ", "")
+    assert described(OSError(text))["message"] == "an unexpected error; the server's log says more"
+
+
+def test_a_field_is_named_without_the_path_behind_it():
+    error = InputError("--model_id /srv/wan", None, "no such folder", "give an existing folder")
+    assert explained(error) == ("model_id wan: no such folder; give an existing folder", "model_id")
 
 
 @pytest.mark.parametrize(

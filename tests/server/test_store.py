@@ -1,11 +1,14 @@
 """The folder of the jobs."""
 
+import io
 import shutil
 
 import pytest
 
 pytest.importorskip("fastapi")
+from videogen.errors import InputError
 from videogen.server import service
+from videogen.server.requests import Planner, Upload
 from videogen.server.store import COMPLETED, FAILED, TRIES, Store
 
 
@@ -77,3 +80,34 @@ def test_a_full_queue_takes_no_remix_either(tmp_path, monkeypatch):
     with pytest.raises(service.FullError, match="1 videos wait already; try again later"):
         service.Service(store=store, worker=None, planner=None, metrics=None, model="tiny").remix(job, "x")
     assert [path.name for path in store.folder.iterdir()] == [job.id]
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "why"),
+    [
+        ("MOST_BYTES", 2999, "the files of all videos that wait would take over 0.0 MB; try again later, or"),
+        ("LEAST_FREE", 10**18, "the server's disk has no room for these files; try again later"),
+    ],
+)
+def test_files_that_are_too_many_together_are_refused(tmp_path, monkeypatch, limit, value, why):
+    store = restarted(tmp_path)
+    job_id = store.new_id()
+    (store.folder_of(job_id) / "input_image_0.png").write_bytes(bytes(2000))
+    job = store.add(id=job_id, request={}, uploads={"input_image": ["input_image_0.png"]})
+    assert store.size_of_uploads(job) == 2000
+    running = service.Service(
+        store=store,
+        worker=None,
+        planner=Planner(defaults={}, complete=dict),
+        metrics=None,
+        model="tiny",
+    )
+    monkeypatch.setattr(service, limit, value)
+    picture = Upload("input_image", "a.png", io.BytesIO(bytes(1000)))
+    with pytest.raises(service.FullError, match=why):
+        running.create({"prompt": "x"}, [picture])
+    with pytest.raises(service.FullError, match=why):
+        running.remix(job, "x")
+    with pytest.raises(InputError, match="task"):  # all else was checked: it has no files
+        running.create({"prompt": "x"})
+    assert [path.name for path in store.folder.iterdir()] == [job_id]

@@ -18,7 +18,7 @@ from videogen.media.download import Fetcher
 from videogen.planning.request import Item, check_runtime, labelled
 from videogen.prompts.chat_models import FoundModel
 from videogen.prompts.roles import find_prompt_writers
-from videogen.results.appending import append
+from videogen.results.appending import append, keep_lines
 from videogen.results.progress import Reporter
 from videogen.results.writable import check_file
 from videogen.tasks.list_options import WHOLE
@@ -171,16 +171,16 @@ def known_rows(table: Path, columns: Sequence[str]) -> set[str]:
 
     Raises:
         InputError: a table of another kind.
+        OutputError: it cannot be written.
     """
     lines = read_text("--resume", str(table)).splitlines()
     if lines and lines[0] != _line(columns).strip():
         what = f"has other columns than {', '.join(columns)}"
         raise InputError("--resume", table, what, "choose another --output")
-    rows = [(line, _cells(line)) for line in lines[1:]]
-    whole = [(line, cells) for line, cells in rows if len(cells) == len(columns)]
-    if len(whole) < len(rows):
-        files.write_text(table, "".join(f"{line}\n" for line in (*lines[:1], *(line for line, _ in whole))))
-    return {cells[0] for _, cells in whole}
+    rows = [cells for cells in map(_cells, lines[1:]) if len(cells) == len(columns)]
+    if 1 + len(rows) < len(lines):
+        keep_lines(table, lambda line: len(_cells(line)) == len(columns))
+    return {cells[0] for cells in rows}
 
 
 def _cells(line: str) -> list[str]:

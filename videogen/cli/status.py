@@ -20,6 +20,7 @@ from videogen.errors import InputError
 from videogen.files import Record, TextError, parse_json, read_text, write_json
 from videogen.results import progress
 from videogen.results.progress import Report, Reporter
+from videogen.results.time_left import TimeLeft
 from videogen.results.writable import check_file
 
 logger = logging.getLogger(__name__)
@@ -77,27 +78,27 @@ class RunStatus:
 
     run: RunFacts = field(default_factory=RunFacts)
     video: VideoFacts = field(default_factory=VideoFacts)
-    segment_seconds: float = 0.0  # of the last denoising loop
-    stage_began: float = 0.0
+    time_left: TimeLeft = field(default_factory=TimeLeft)
     video_began: float = 0.0
-    video_ends: float | None = None
     durations: list[float] = field(default_factory=list)
     is_making: bool = False
 
     def take(self, report: Report) -> None:
         """Take in what an event says."""
         run, video, now = self.run, self.video, report.time
+        self.time_left.take(report)
         run.index, run.segment, run.segments = report.index, report.segment, report.segments
         match report.event:
             case progress.RunStarted(videos=videos, mine=mine):
                 run.videos, run.mine = videos, mine
             case progress.VideoStarted(seed=seed, output=output):
                 self.video = VideoFacts(seed=seed, output=output)
-                self.video_began, self.video_ends, self.is_making = now, None, True
+                self.video_began, self.is_making = now, True
             case progress.StageStarted(stage=stage, about=about):
-                self.stage_began, video.stage, video.about = now, stage, about
-            case progress.Progress() as event:
-                self._progress(event, now, report.segments - report.segment if report.segment else 0)
+                video.stage, video.about = stage, about
+            case progress.Progress(stage="denoise", done=done, total=total):
+                video.step, video.steps = done, total
+                video.seconds_per_step = round((now - self.time_left.stage_began) / max(1, done), 3)
             case progress.PreviewWritten(path=path):
                 video.preview = path
             case progress.Saved() | progress.Skipped() | progress.Failed() as event:
@@ -109,18 +110,9 @@ class RunStatus:
             case progress.RunFailed(exit_code=code, message=message):
                 run.finished, run.exit_code, run.last_error = True, code, message
 
-    def _progress(self, event: progress.Progress, now: float, segments_after: int) -> None:
-        if event.stage == "denoise":
-            took = now - self.stage_began
-            self.video.step, self.video.steps = event.done, event.total
-            self.video.seconds_per_step = round(took / max(1, event.done), 3)
-            self.segment_seconds = took + (event.seconds_left or 0.0)
-        if event.stage in ("denoise", "decode") and event.seconds_left is not None:
-            self.video_ends = now + event.seconds_left + segments_after * self.segment_seconds
-
     def _video_ended(self, event: progress.Saved | progress.Skipped | progress.Failed, now: float) -> None:
         self.run.made += 1
-        self.video_ends, self.is_making = now, False
+        self.time_left.ends, self.is_making = now, False
         if isinstance(event, progress.Failed):
             self.run.failed += 1
             self.run.last_error = event.message
@@ -130,13 +122,13 @@ class RunStatus:
 
     def seconds_left(self, now: float) -> dict[str, float | None]:
         """Return the seconds that the video in work and the whole run still take, as far as is known."""
-        if self.video_ends is None:
+        video, ends, mine = self.time_left.seconds(now), self.time_left.ends, self.run.mine
+        if video is None or ends is None:
             return {"seconds_left": None, "seconds_left_all": None}
-        video, mine = max(0.0, self.video_ends - now), self.run.mine
-        known = self.durations or [self.video_ends - self.video_began]
+        known = self.durations or [ends - self.video_began]
         after = 0 if mine is None else max(0, mine - self.run.made - self.is_making)
         whole = None if mine is None else round(video + after * sum(known) / len(known), 1)
-        return {"seconds_left": round(video, 1), "seconds_left_all": 0.0 if self.run.finished else whole}
+        return {"seconds_left": video, "seconds_left_all": 0.0 if self.run.finished else whole}
 
     def record(self, now: float) -> Record:
         """Return what the file says at a time, but for what is of this moment alone."""

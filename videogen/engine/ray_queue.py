@@ -11,13 +11,14 @@ import pickle
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from videogen import __version__, distributed
+from videogen import __version__, distributed, files
 from videogen.distributed import Ranks
 from videogen.engine.model_key import model_key
 from videogen.engine.outcome import Outcome, errors_that_end, failed, finished_results, skipped
@@ -79,8 +80,21 @@ def run(
     finished = finished_results(plans) if settings.resume else {}
     yield from (skipped(plan, finished[plan.index], reporter) for plan in plans if plan.index in finished)
     if wanted := [plan for plan in plans if plan.index not in finished]:
-        with connected(str(settings.ray), reporter) as ray:
-            yield from Driver(ray, wanted, settings, reporter, locks).run()
+        with connected(str(settings.ray), reporter) as ray, _beside_results(wanted, settings) as packed:
+            yield from Driver(ray, wanted, settings, reporter, locks, packed=packed).run()
+
+
+@contextmanager
+def _beside_results(plans: Sequence[Outline], settings: RunSettings) -> Iterator[Path | None]:
+    """Yield a file that every worker must see, if results that it writes are packed here at the end."""
+    if settings.bundle is None or settings.fetch:
+        yield None
+        return
+    target = plans[0].outputs.path.with_name("videogen-ray")
+    with ExitStack() as stack:
+        with files.writing(target):
+            file = stack.enter_context(files.temporary_sibling(target))
+        yield file
 
 
 @dataclass(eq=False)
@@ -113,6 +127,8 @@ class Driver:
         settings: RunSettings,
         reporter: Reporter,
         locks: OutputLocks,
+        *,
+        packed: Path | None = None,
     ) -> None:
         self.ray, self.settings, self.reporter, self.locks = ray, settings, reporter, locks
         self.pending, self.members = list(plans), list[Member]()
@@ -132,6 +148,7 @@ class Driver:
             resume=settings.resume and not settings.fetch,
             retry=settings.retry,
             ends_run=errors_that_end([*self.keys.values()]),
+            packed=packed,
         )
         resources: dict[str, Any] = {"num_cpus": 1, "num_gpus": gpus, "max_restarts": 0, "max_concurrency": 3}
         self.workers = ray.remote(Worker).options(**resources)

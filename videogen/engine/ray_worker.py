@@ -60,6 +60,7 @@ class Orders:
         fetch: results go to the driver.
         resume, retry: as for ``Queue``.
         ends_run: errors of a video that end the run.
+        packed: a file beside the results, which --bundle reads on the driver; None without.
     """
 
     version: str
@@ -72,6 +73,7 @@ class Orders:
     resume: bool
     retry: str | None
     ends_run: tuple[type[BaseException], ...]
+    packed: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -170,6 +172,9 @@ class Worker:
         elif not orders.fetch:
             fix = "start in a folder that all machines share, or add --fetch"
             raise InputError("--ray", orders.folder, "this folder is not there", fix)
+        if orders.packed is not None and not orders.packed.exists():
+            what, fix = "this folder of results is not shared", "share it with all machines, or add --fetch"
+            raise InputError("--bundle", orders.packed.parent, what, fix)
         for name, value in orders.environment.items():
             os.environ.setdefault(name, value)
         logger.handlers = [ReporterHandler(self.reporter)]

@@ -60,10 +60,13 @@ def to_json(plan: Outline) -> dict[str, object]:
     }
 
 
-def describe(*plans: Outline) -> str:
-    """Return plans for people (--dry_run): the first whole, of others what is not as there."""
+def describe(*plans: Outline, advice: bool = True) -> str:
+    """Return plans for people (--dry_run): the first whole, of others what is not as there.
+
+    ``advice`` says what other options would take, for whoever can set them.
+    """
     resources = find_resources(plans)
-    rows = [_rows(plan, here) for plan, here in zip(plans, resources, strict=True)]
+    rows = [_rows(plan, here, advice=advice) for plan, here in zip(plans, resources, strict=True)]
     blocks = []
     for number, (plan, own) in enumerate(zip(plans, rows, strict=True), start=1):
         if number > 1:
@@ -90,7 +93,7 @@ def _total(times: Sequence[ExpectedTime]) -> str:
     return f"{len(times)} videos, about {least if least == most else f'{least} to {most}'}"
 
 
-def _rows(plan: Outline, here: Resources) -> dict[str, str | None]:
+def _rows(plan: Outline, here: Resources, *, advice: bool) -> dict[str, str | None]:
     """Return the lines of a plan by name; None for those that it has no use for."""
     shape, degrees = plan.shape, plan.facts.degrees
     cache = plan.options.cache
@@ -113,8 +116,8 @@ def _rows(plan: Outline, here: Resources) -> dict[str, str | None]:
         "tokens": f"{shape.tokens} per forward, latents {'x'.join(map(str, shape.latent_shape))}",
         "ranks": _ranks(degrees) if degrees.size > 1 else None,
         "time": _time(here.time) if here.time else None,
-        "memory": _memory(plan),
-        "RAM": _ram(plan, here),
+        "memory": _memory(plan, advice=advice),
+        "RAM": _ram(plan, here, advice=advice),
         "output": plan.outputs.path.as_posix(),
     }
 
@@ -184,21 +187,22 @@ def _time(time: ExpectedTime) -> str:
     return f"about {least if least == most else f'{least} to {most}'}: {took}, {where}"
 
 
-def _memory(plan: Outline) -> str:
-    """Say what the GPU must have free, as the options are and as they could be."""
+def _memory(plan: Outline, *, advice: bool) -> str:
+    """Say what the GPU must have free, as the options are and, as advice, as they could be."""
     sizes = dict(plan.memory_bytes)
     mode = plan.memory_mode
     chosen = format_bytes(sizes.pop(mode, 0)) + ("" if mode == "plain" else f" {MODES[mode]}")
     each = "each GPU" if plan.facts.degrees.size > 1 else "the GPU"
-    others = ", ".join(f"{format_bytes(size)} {MODES[name]}" for name, size in sizes.items())
-    return f"about {chosen} on {each}; {others}"
+    others = ", ".join(f"{format_bytes(size)} {MODES[name]}" for name, size in sizes.items() if advice)
+    return f"about {chosen} on {each}; {others}".removesuffix("; ")
 
 
-def _ram(plan: Outline, here: Resources) -> str:
+def _ram(plan: Outline, here: Resources, *, advice: bool) -> str:
     where = "on the CPU" if here.on_cpu else "beside the GPU's"
     free = "" if here.ram_free is None else f", {format_bytes(here.ram_free)} free"
     short = here.ram_free is not None and here.ram > here.ram_free
-    tries = f": TOO LITTLE; try {ram_suggestions(plan, on_cpu=here.on_cpu)}" if short else ""
+    tries = ": TOO LITTLE" if short else ""
+    tries += f"; try {ram_suggestions(plan, on_cpu=here.on_cpu)}" if short and advice else ""
     each = " for each rank" if plan.facts.degrees.size > 1 else ""
     return f"about {format_bytes(here.ram)} {where}{each}{free}{tries}"
 

@@ -13,3 +13,9 @@ def format_seconds(seconds: float) -> str:
     if seconds < MINUTES_FROM:
         return f"{seconds:.2g} s"
     return f"{seconds / 60:.0f} min" if seconds < HOURS_FROM else f"{seconds / 3600:.1f} h"
+
+
+def format_measured(seconds: float) -> str:
+    """Return a duration that was measured, not estimated: below an hour in two parts, '1 min 32 s'."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if 0 < minutes < 60 else format_seconds(seconds)

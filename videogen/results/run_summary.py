@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from videogen.results.formatting import format_bytes, format_seconds
+from videogen.results.formatting import format_bytes, format_measured
 from videogen.results.progress import RunFinished, Saved
 
 PLACES = {"gpu": "on the GPU", "ram": "of RAM"}  # in a record's peak_memory
@@ -31,6 +31,6 @@ def list_line(run: RunFinished) -> str:
     if run.videos < 2:
         return ""
     made = run.videos - run.failed - run.skipped
-    facts = [f"{made} made, {run.skipped} skipped, {run.failed} failed in {format_seconds(run.seconds)}"]
+    facts = [f"{made} made, {run.skipped} skipped, {run.failed} failed in {format_measured(run.seconds)}"]
     facts += [f"{made / run.seconds * 3600:.3g} an hour"] if made and run.seconds else []
     return f"{run.videos} videos: {', '.join(facts)}"

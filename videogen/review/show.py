@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 
 from videogen.files import Record
 from videogen.results import sidecar
-from videogen.results.formatting import format_bytes, format_seconds
+from videogen.results.formatting import format_bytes, format_measured
 from videogen.results.run_summary import PLACES
 from videogen.review.found import Found, beside
 from videogen.review.settings import changed_options, shown
@@ -45,7 +45,7 @@ def lines(found: Found) -> list[str]:
 def time_and_memory(found: Found) -> tuple[str, str]:
     """Return how long a result took, and memory at its peak, in words; "" where it is not recorded."""
     total, step = found.number("seconds", "total"), found.seconds_per_step
-    took = [format_seconds(total)] if total is not None else []
+    took = [format_measured(total)] if total is not None else []
     took += [f"{step:.3g} s/step"] if step is not None else []
     peaks = {words: found.number("peak_memory", place) for place, words in PLACES.items()}
     return ", ".join(took), ", ".join(

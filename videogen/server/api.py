@@ -40,8 +40,8 @@ LARGEST_FIELD = 40_000_000  # bytes, also of JSON; a data: URL is one
 MOST_FIELDS = 200
 MOST_VALUES = 100_000  # of JSON; commas of prompts are counted too
 POLL = 0.2  # seconds between looks at a job whose events are sent
+# What the server says itself of a request.
 STATUS: tuple[tuple[type[Exception], int], ...] = (
-    (InputError, 400),
     (NotFoundError, 404),
     (ConflictError, 409),
     (FullError, 429),
@@ -263,10 +263,11 @@ def _with_files(fields: dict[str, object]) -> tuple[dict[str, object], list[Uplo
 
 def _refused(_: Request, failure: Exception) -> JSONResponse:
     """Answer what a request is refused for."""
-    status = next((status for kind, status in STATUS if isinstance(failure, kind)), 500)
-    if not isinstance(failure, InputError):
-        return error(status, one_line(failure))
-    return error(status, *explained(failure))
+    assert isinstance(failure, VideoGenError)
+    for kind, status in STATUS:
+        if isinstance(failure, kind):
+            return error(status, one_line(failure))
+    return error(400 if isinstance(failure, InputError) else 500, *explained(failure))
 
 
 def _unexpected(_: Request, failure: Exception) -> JSONResponse:

@@ -13,10 +13,10 @@ from typing import Any
 from fastapi import FastAPI
 
 from videogen.checkpoints import resolve
-from videogen.errors import CheckpointError, InputError, VideoGenError, one_line
+from videogen.errors import CheckpointError, InputError, VideoGenError
 from videogen.planning import plan_report
 from videogen.server import cards
-from videogen.server.requests import KINDS, LARGEST_UPLOAD, Upload, explained, for_clients
+from videogen.server.requests import KINDS, LARGEST_UPLOAD, Upload, explained, for_clients, without_folders
 from videogen.server.service import Service
 from videogen.tasks.option import Option, typed
 from videogen.tasks.option_types import prompts
@@ -193,16 +193,14 @@ def _listed(given: object) -> list[Path]:
 
 
 def _plan(service: Service, request: dict[str, object], uploads: list[Upload]) -> str:
-    """Return the plan for people, but for the path that it has on this machine."""
-    lines = plan_report.describe(service.plan(request, uploads)).splitlines()
-    return "\n".join(line for line in lines if not line.startswith("output "))
+    """Return the plan for people, without paths of this machine."""
+    lines = plan_report.describe(service.plan(request, uploads), advice=False).splitlines()
+    return "\n".join(without_folders(line) for line in lines if not line.startswith("output "))
 
 
 def _answer(work: Any) -> str:
     """Return what some work says, or what is wrong."""
     try:
         return work()
-    except InputError as error:
-        return explained(error)[0]
     except VideoGenError as error:
-        return one_line(error)
+        return explained(error)[0]

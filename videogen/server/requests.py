@@ -6,13 +6,14 @@ job, and everything about this machine is what the server was started with.
 
 import base64
 import binascii
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from videogen.errors import InputError, brief
+from videogen.errors import InputError, VideoGenError, brief, one_line
 from videogen.media import output_formats
 from videogen.media.download import Fetcher
 from videogen.media.inputs import READERS, reader_of
@@ -37,6 +38,9 @@ VIDEO = "video.mp4"  # name of a result in the folder of its job
 KINDS = {name: files.kind for row in ROWS for name, files in row.inputs.items() if not files.from_python}
 """Input option -> kind of its files."""
 SOURCE = "request"  # what messages call it
+# What comes before the last part of an absolute path, also of one that ``brief`` has cut. A folder's name may
+# have spaces in it, but none at its ends.
+FOLDERS = re.compile(r"""(?:…[^\s/]*|(?<![\w.:/~-]))/(?=[^\s/])(?:[^\s/:;,'"()]+(?: [^\s/:;,'"()]+)*/)*""")
 # Suffixes that an upload keeps; readers go by content.
 SUFFIXES = {f".{kind}" for kind in output_formats.FILES} | {
     *(".png", ".jpg", ".jpeg", ".webp", ".heic", ".bmp", ".tif", ".tiff", ".wav", ".mp3", ".flac", ".ogg"),
@@ -65,12 +69,19 @@ def for_clients(option: Option) -> bool:
     return option.recorded and not any(of_server)
 
 
-def explained(error: InputError) -> tuple[str, str | None]:
-    """Return what is wrong with a request, as a client reads it, and the field; no paths of this machine."""
+def explained(error: VideoGenError) -> tuple[str, str | None]:
+    """Return what is wrong, as a client reads it, and the field of its request; no paths of this machine."""
+    if not isinstance(error, InputError):
+        return without_folders(one_line(error)), None
     name = error.flag.removeprefix("--")
     given = "" if error.given is None or "/" in str(error.given) else f" {brief(error.given)}"
-    param = str(error.given or "").partition(" ")[0] if name == SOURCE else name
-    return f"{name}{given}: {error.verdict}".replace("--", ""), param or None
+    param, *_ = str((error.given or "") if name == SOURCE else name).partition(" ")
+    return without_folders(f"{name}{given}: {error.verdict}".replace("--", "")), param or None
+
+
+def without_folders(text: str) -> str:
+    """Return a text with the last part of each absolute path instead of the path."""
+    return FOLDERS.sub("", text)
 
 
 def option_values(fields: Mapping[str, object]) -> dict[str, object]:
@@ -148,6 +159,7 @@ def keep(upload: Upload, option: str, number: int, folder: Path) -> str:
     """
     suffix = Path(upload.name).suffix.lower()
     path = folder / f"{option}_{number}{suffix if suffix in SUFFIXES else ''}"
+    upload.file.seek(0)
     with path.open("wb") as target:
         shutil.copyfileobj(upload.file, target)
         if target.tell() > LARGEST_UPLOAD:

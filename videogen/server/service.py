@@ -6,11 +6,13 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from io import SEEK_END
 from pathlib import Path
 
 from videogen import files
 from videogen.errors import InputError, VideoGenError
 from videogen.planning.plan import Outline
+from videogen.results.formatting import format_bytes
 from videogen.results.output_paths import PREVIEW
 from videogen.server.metrics import Metrics
 from videogen.server.requests import (
@@ -32,6 +34,8 @@ from videogen.tasks.options import OPTIONS
 
 MOST_QUEUED = 1000  # jobs that wait
 MOST_FILES = 8  # of a request
+MOST_BYTES = 10_000_000_000  # of the files of all jobs that wait
+LEAST_FREE = 1_000_000_000  # bytes that files of requests leave free on the disk
 MOST_PLANS = 100  # that are known
 
 
@@ -44,7 +48,7 @@ class ConflictError(VideoGenError):
 
 
 class FullError(VideoGenError):
-    """Too many jobs wait."""
+    """Too many jobs wait, or files of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +67,7 @@ class Service:
 
         Raises:
             InputError, CheckpointError: what will not work.
-            FullError: too many jobs wait.
+            FullError: too many jobs wait, or files of them.
         """
         wanted = dict(fields)
         asked = wanted.pop("model", None)
@@ -72,7 +76,8 @@ class Service:
         if len(uploads) > MOST_FILES:
             raise InputError(SOURCE, f"({len(uploads)} files)", f"at most {MOST_FILES}", "send fewer")
         request = option_values(wanted)
-        with self._new_folder() as folder:
+        size = sum(upload.file.seek(0, SEEK_END) for upload in uploads)
+        with self._new_folder(size) as folder:
             return self._add(folder, request, self._keep(request, uploads, folder))
 
     def plan(self, fields: Mapping[str, object], uploads: Sequence[Upload] = ()) -> Outline:
@@ -92,7 +97,7 @@ class Service:
             InputError, CheckpointError, FullError: as ``create``.
         """
         request = {**job.request, **option_values({"prompt": prompt})}
-        with self._new_folder() as folder:
+        with self._new_folder(self.store.size_of_uploads(job)) as folder:
             for name in (name for names in job.uploads.values() for name in names):
                 shutil.copyfile(self.store.folder_of(job.id) / name, folder / name)
             return self._add(folder, request, job.uploads, remixed_from=job.id)
@@ -134,14 +139,20 @@ class Service:
         return self.store.folder_of(job.id) / f"{Path(VIDEO).stem}{PREVIEW}"
 
     @contextmanager
-    def _new_folder(self) -> Iterator[Path]:
-        """Yield the folder of a new job, which is removed if the block fails.
+    def _new_folder(self, size: int) -> Iterator[Path]:
+        """Yield the folder of a new job, for files of a size; it is removed if the block fails.
 
         Raises:
-            FullError: too many jobs wait.
+            FullError: too many jobs wait, or files of them.
         """
-        if len(self.store.queued()) >= MOST_QUEUED:
+        waiting = self.store.queued()
+        if len(waiting) >= MOST_QUEUED:
             raise FullError(f"{MOST_QUEUED} videos wait already; try again later")
+        if size and size + sum(map(self.store.size_of_uploads, waiting)) > MOST_BYTES:
+            what = f"the files of all videos that wait would take over {format_bytes(MOST_BYTES)}"
+            raise FullError(f"{what}; try again later, or send smaller files")
+        if size and files.free_bytes(self.store.folder) - size < LEAST_FREE:
+            raise FullError("the server's disk has no room for these files; try again later")
         folder = self.store.folder_of(self.store.new_id())
         try:
             yield folder

@@ -11,6 +11,7 @@ import re
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from secrets import token_hex
@@ -37,7 +38,10 @@ TRIES = 3  # servers that may be killed over one job
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stage:
-    """What goes on with a video at the moment; ``total`` is in ``unit``, 0 where its size is not known."""
+    """What goes on with a video at the moment; ``total`` is in ``unit``, 0 where its size is not known.
+
+    ``seconds_left`` is of the whole video, None where that is not known.
+    """
 
     name: str
     about: str
@@ -125,6 +129,13 @@ class Store:
     def folder_of(self, job_id: str) -> Path:
         """Return the folder of a job."""
         return self.folder / job_id
+
+    def size_of_uploads(self, job: Job) -> int:
+        """Return the bytes of the files that a job has from its client; 0 once it is deleted."""
+        folder = self.folder_of(job.id)
+        with suppress(OSError):
+            return sum((folder / name).stat().st_size for names in job.uploads.values() for name in names)
+        return 0
 
     def new_id(self) -> str:
         """Return the id of a new job, whose folder is made."""

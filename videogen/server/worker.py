@@ -4,7 +4,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from videogen.planning.plan import Outline
 from videogen.planning.resources import check_disk
 from videogen.results.output_locks import OutputLocks
 from videogen.results.progress import Progress, Report, Reporter, StageStarted
+from videogen.results.time_left import TimeLeft
 from videogen.server.requests import VIDEO, Planner, explained
 from videogen.server.store import CANCELLED, COMPLETED, FAILED, IN_PROGRESS, QUEUED, Job, Stage, Store
 
@@ -40,10 +40,8 @@ BEFORE_LAST = 99  # percent, until the video is there
 def described(error: BaseException) -> dict[str, str]:
     """Return an error as a job has it; unexpected ones stay in the log."""
     code = next((code for kind, code in CODES if isinstance(error, kind)), "server_error")
-    if isinstance(error, InputError):
+    if isinstance(error, VideoGenError):
         message, _ = explained(error)
-    elif isinstance(error, VideoGenError):
-        message = one_line(error)
     else:
         message = "an unexpected error; the server's log says more"
     return {"code": code, "message": message}
@@ -70,6 +68,7 @@ class Worker:
         self.store, self.planner, self.reporter, self.when_done = store, planner, reporter, when_done
         self.retry = retry
         self.making: Job | None = None
+        self.time_left = TimeLeft()
         self._cancel = ""  # id of the job that is to be stopped
         self._stop_making: Callable[[int], bool] = lambda _: False
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
@@ -127,6 +126,7 @@ class Worker:
 
     def _make(self, job: Job, make: Callable[[Outline], Outcome]) -> None:
         """Make the video of a job, and keep what became of it."""
+        self.time_left.ends = None
         with OutputLocks() as locks:
             try:
                 plan = self._plan(job, locks)
@@ -162,7 +162,7 @@ class Worker:
             changes |= {"status": CANCELLED}
         else:
             assert error is not None
-            if not isinstance(error, VideoGenError):
+            if outcome is None or not isinstance(error, VideoGenError):  # else an event has said it
                 logger.error("%s: %s", job.id, one_line(error))
             if outcome is not None:
                 logger.debug(outcome.trace)
@@ -173,11 +173,12 @@ class Worker:
     def _heard(self, report: Report) -> None:
         """Keep how far the job is, and pass the report on."""
         self._show(report)
+        self.time_left.take(report)
         self._stop_if_wanted()
         job, event = self.making, report.event
         if job is None or not isinstance(event, StageStarted | Progress):
             return
-        changes: dict[str, Any] = {"stage": _stage(event)}
+        changes: dict[str, Any] = {"stage": _stage(event, self.time_left.seconds(report.time))}
         if event.stage == "denoise" and isinstance(event, Progress):
             segments = max(report.segments, 1)
             done = (max(report.segment, 1) - 1 + event.done / max(event.total, 1)) / segments
@@ -185,8 +186,12 @@ class Worker:
         self.store.change(job.id, only_if=IN_PROGRESS, **changes)
 
 
-def _stage(event: StageStarted | Progress) -> Stage:
-    begun = Stage(name=event.stage, about=event.about, total=event.total, unit=event.unit)
-    if isinstance(event, StageStarted):
-        return begun
-    return replace(begun, done=event.done, seconds_left=event.seconds_left)
+def _stage(event: StageStarted | Progress, seconds_left: float | None) -> Stage:
+    return Stage(
+        name=event.stage,
+        about=event.about,
+        total=event.total,
+        unit=event.unit,
+        done=event.done if isinstance(event, Progress) else 0,
+        seconds_left=seconds_left,
+    )
