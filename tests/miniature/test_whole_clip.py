@@ -8,6 +8,13 @@ from miniature.train_vae import initialize
 from miniature.whole_clip import decode, encode
 
 
+@pytest.fixture(autouse=True)
+def _eager():
+    """Compile nothing: that takes seconds, and only a training gains by it."""
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
 @pytest.fixture(scope="module")
 def vae():
     torch.manual_seed(0)
