@@ -64,10 +64,12 @@ class Ended:
 
 def start(command: Callable[[], int], said: Path, prepare: Callable[[], None] = lambda: None) -> int:
     """Run ``command`` in a forked child, after ``prepare``; returns its process id."""
+    # Objects of the parent may wait for its threads when they are freed, and the child has none: it frees nothing
+    # that is here. What is frozen is also not looked at again before the next fork.
     gc.collect()
+    gc.freeze()
     if child := os.fork():
         return child
-    gc.freeze()  # objects of the parent may wait for its threads when they are freed; the child has none
     code = 70
     try:
         both = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)  # once, or they write over each other
