@@ -64,8 +64,8 @@ class Ended:
 
 def start(command: Callable[[], int], said: Path, prepare: Callable[[], None] = lambda: None) -> int:
     """Run ``command`` in a forked child, after ``prepare``; returns its process id."""
-    # Objects of the parent may wait for its threads when they are freed, and the child has none: it frees nothing
-    # that is here. What is frozen is also not looked at again before the next fork.
+    # Objects of the parent may wait for its threads when they are freed, and the child has none: it frees
+    # nothing that is here. What is frozen is also not looked at again before the next fork.
     gc.collect()
     gc.freeze()
     if child := os.fork():
