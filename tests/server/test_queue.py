@@ -156,7 +156,7 @@ def test_events_and_figures(server):
     stages = [event["stage"] for event in seen if event["stage"] is not None]
     steps = [stage["seconds_left"] for stage in stages if stage["name"] == "denoise" and stage["done"]]
     assert steps
-    assert all(left > 0 for left in steps)
+    assert all(left >= 0 for left in steps), "rounded to tenths: the last may be 0"
     figures = server.http.get("/metrics").text
     assert 'videogen_videos_total{status="completed"}' in figures
     assert "videogen_queued 0.0" in figures
