@@ -1,1 +1,1 @@
-"""A small trained model on a world of our own: the world, its training, and its weights."""
+"""A small trained model on a world of our own: the world, its measures, and the training."""

@@ -74,11 +74,6 @@ def _motion(path: NDArray[np.float64], area: NDArray[np.float64]) -> str:
     return "up" if moved[1] < 0 else "down"
 
 
-def psnr(one: Picture, other: Picture) -> float:
-    """Return the peak signal-to-noise ratio of pictures in dB."""
-    return float(-10 * np.log10(max(np.square(one - other).mean(), 1e-10)))
-
-
 def openness(frames: Picture) -> NDArray[np.float64]:
     """Return how dark the mouth's inside is in every frame [F] of a portrait: the part of dark red pixels."""
     height = frames.shape[1]

@@ -3,12 +3,12 @@
 import itertools
 import re
 
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
 from miniature import world
+from videogen.models.tiny import SPECIAL, ended_tokenizer
 
-SPECIAL = ("<pad>", "</s>", "<unk>")
 WIDTH = 96
 
 
@@ -28,14 +28,7 @@ def word_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="<pad>",
-        eos_token="</s>",
-        unk_token="<unk>",
-        padding_side="right",
-    )
+    return ended_tokenizer(tokenizer)
 
 
 def text_encoder(vocabulary: int) -> UMT5EncoderModel:

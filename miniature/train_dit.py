@@ -158,14 +158,10 @@ class Examples:
         noise = torch.randn(clean.shape)
         part = level[:, None, :, None, None]
         video = Segment(latents=clean + part * (noise - clean), timestep=1000 * level)
-        captions = [
-            "" if self.rng.uniform() < WITHOUT_TEXT else str(self.rng.choice(texts[row]))
-            for row, texts in zip(
-                self.rows.tolist(),
-                [self.clips.unnamed if unnamed and unnamed[i] else self.clips.captions for i in range(BATCH)],
-                strict=True,
-            )
-        ]
+        captions = []
+        for row, leaves_out in zip(self.rows.tolist(), unnamed or [False] * BATCH, strict=True):
+            variants = (self.clips.unnamed if leaves_out else self.clips.captions)[row]
+            captions.append("" if self.rng.uniform() < WITHOUT_TEXT else str(self.rng.choice(variants)))
         segments = [video] if other is None else [video, other]
         cover = self.clips.cover[self.rows, None, :frames].float()
         weight = (1 + SHAPE * cover) * (part > 0)

@@ -66,7 +66,7 @@ class Outcome:
 
 
 def errors_that_end(models: Sequence[tuple]) -> tuple[type[BaseException], ...]:
-    """Return the errors of a video that end its run: all, if there is no other; of a model that all share.
+    """Return the errors of a video that end its run: any if it is the only one, those of a shared model.
 
     Args:
         models: what each video of the run has loaded.

@@ -1,0 +1,66 @@
+"""The miniature's training: exact where it saves work, and the same whether it was stopped or not."""
+
+import pytest
+import torch
+from torch import nn
+
+from miniature.text import WIDTH, text_encoder, word_tokenizer
+from miniature.train_dit import ROWS, SharedPadding, encode_text
+from miniature.training import Trainer
+from videogen.models.wan.text import TEXT_ROWS, encode_prompt
+from videogen.models.wan.transformer import WanDiT
+
+PROMPTS = ["an orange ball rises over snow, the camera pans left", ""]
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    torch.manual_seed(0)
+    tokenizer = word_tokenizer()
+    return tokenizer, text_encoder(len(tokenizer)).eval()
+
+
+@torch.no_grad()
+def test_padding_as_one_row_gives_what_all_rows_give(encoder):
+    tokenizer, network = encoder
+    torch.manual_seed(1)
+    dit = WanDiT(
+        num_attention_heads=2, attention_head_dim=12, text_dim=WIDTH, freq_dim=32, ffn_dim=48, num_layers=2
+    )
+    whole = torch.cat([encode_prompt(tokenizer, network, text, torch.device("cpu")) for text in PROMPTS])
+    short = encode_text(tokenizer, network, PROMPTS)
+    assert (whole.shape[1], short.shape[1]) == (TEXT_ROWS, ROWS + 1)
+    inputs = torch.randn(2, 16, 3, 4, 6), torch.tensor([900.0, 100.0])
+    expected = dit(*inputs, whole).sample
+    for block in dit.blocks:
+        block.attn2.processor = SharedPadding()
+    torch.testing.assert_close(dit(*inputs, short).sample, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_every_word_of_a_caption_is_known(encoder):
+    tokenizer, _ = encoder
+    ids = tokenizer(PROMPTS[0]).input_ids
+    assert tokenizer.unk_token_id not in ids
+    assert ids[-1] == tokenizer.eos_token_id
+    assert tokenizer.unk_token_id in tokenizer("a giraffe").input_ids
+
+
+def train(folder, stop):
+    """Train a layer until a step, or go on; returns its averaged weights."""
+    torch.manual_seed(0)
+    layer = nn.Linear(3, 2)
+    trainer = Trainer({"layer": layer}, folder, steps=6, rates=(1e-2, 1e-3))
+    for step in trainer.run(save_every=2):
+        if step == stop:
+            break
+        torch.manual_seed(step)
+        trainer.update(layer(torch.randn(4, 3)).square().mean())
+    return trainer.averages["layer"]
+
+
+def test_a_training_that_was_stopped_ends_as_one_that_was_not(tmp_path):
+    whole = train(tmp_path / "whole", None)
+    train(tmp_path / "stopped", 4)
+    again = train(tmp_path / "stopped", None)
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+    assert not torch.equal(whole["weight"], train(tmp_path / "short", 1)["weight"])
