@@ -36,6 +36,11 @@ def access(**options: Any) -> Iterator[None]:
         _access.reset(token)
 
 
+def is_offline() -> bool:
+    """Return whether only files of the cache may be used."""
+    return constants.HF_HUB_OFFLINE or bool(_access.get().get("local_files_only"))
+
+
 def cached_snapshot(name: str, revision: str, patterns: Sequence[str]) -> Path | None:
     """Return the snapshot folder of a repository in the cache; None if any wanted file is missing."""
     try:
@@ -74,7 +79,8 @@ def download(
     Raises:
         CheckpointError: offline, unreachable, no such repository or revision, no access, no space.
     """
-    check_space(f"--model_id {names[0]}", {names[0]: expected_bytes})
+    if not is_offline():
+        check_space(f"--model_id {names[0]}", {names[0]: expected_bytes})
     patience = constants.DEFAULT_ETAG_TIMEOUT if timeout is None else max(1, round(timeout))
     constants.HF_HUB_DOWNLOAD_TIMEOUT = patience
     for name in names:

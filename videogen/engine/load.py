@@ -186,7 +186,8 @@ def fetch(
         return replace(found, sizes=component_sizes(found))
     from videogen.checkpoints import hub  # noqa: PLC0415
 
-    logger.info("downloading %s: %s", checkpoint.name, licence_note(checkpoint.name, task))
+    if not hub.is_offline():
+        logger.info("downloading %s: %s", checkpoint.name, licence_note(checkpoint.name, task))
     names = list(repository_names(checkpoint.name, task))
     revision = checkpoint.revision or row_of(checkpoint.name, task).revision()
     replaced = checkpoint.replaced
