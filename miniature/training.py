@@ -12,11 +12,14 @@ from torch import nn
 
 WARM_UP = 50  # steps
 AVERAGE = 0.995  # of the weights, per step
+MATRIX_RATE = 3.0  # of Muon, in learning rates of AdamW
 
 
 @dataclass(slots=True)
 class Trainer:
     """State of a training: what a checkpoint holds.
+
+    The matrices of blocks are trained by Muon, all else by AdamW.
 
     Args:
         modules: by name; all their parameters are trained together.
@@ -31,13 +34,20 @@ class Trainer:
     rates: tuple[float, float]
     step: int = 0
     seconds: float = 0.0
-    optimizer: torch.optim.Optimizer = field(init=False)
+    optimizers: list[torch.optim.Optimizer] = field(init=False)
     averages: dict[str, dict[str, torch.Tensor]] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Make the optimizer, and go on from a checkpoint if there is one."""
+        """Make the optimizers, and go on from a checkpoint if there is one."""
         parameters = [p for module in self.modules.values() for p in module.parameters()]
-        self.optimizer = torch.optim.AdamW(parameters, betas=(0.9, 0.98), weight_decay=0.01)
+        matrices = {p for module in self.modules.values() for p in _matrices(module)}
+        others = [p for p in parameters if p not in matrices]
+        self.optimizers = [torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0.01)]
+        if matrices:
+            ordered = [p for p in parameters if p in matrices]
+            self.optimizers.append(
+                torch.optim.Muon(ordered, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
+            )
         self.averages = {
             name: {key: value.detach().clone() for key, value in module.state_dict().items()}
             for name, module in self.modules.items()
@@ -47,7 +57,8 @@ class Trainer:
             saved = torch.load(file, weights_only=True)
             for name, module in self.modules.items():
                 module.load_state_dict(saved["modules"][name])
-            self.optimizer.load_state_dict(saved["optimizer"])
+            for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
+                optimizer.load_state_dict(state)
             self.averages, self.step, self.seconds = saved["averages"], saved["step"], saved["seconds"]
 
     def rate(self) -> float:
@@ -68,12 +79,15 @@ class Trainer:
 
     def update(self, loss: torch.Tensor) -> None:
         """Descend one step, and move the averages."""
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate()
-            nn.utils.clip_grad_norm_(group["params"], 1.0)
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            is_muon = isinstance(optimizer, torch.optim.Muon)
+            for group in optimizer.param_groups:
+                group["lr"] = self.rate() * (MATRIX_RATE if is_muon else 1)
+                nn.utils.clip_grad_norm_(group["params"], 1.0)
+            optimizer.step()
         keep = min(AVERAGE, (1 + self.step) / (10 + self.step))
         for name, module in self.modules.items():
             for key, value in module.state_dict().items():
@@ -83,7 +97,7 @@ class Trainer:
         """Write the checkpoint, renamed into place."""
         state = {
             "modules": {name: module.state_dict() for name, module in self.modules.items()},
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "averages": self.averages,
             "step": self.step,
             "seconds": self.seconds,
@@ -98,3 +112,10 @@ class Trainer:
         with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(line + "\n")
         print(line, flush=True)
+
+
+def _matrices(module: nn.Module) -> Iterator[nn.Parameter]:
+    """Yield the weights of linear layers in repeated blocks."""
+    for blocks in module.modules():
+        if isinstance(blocks, nn.ModuleList):
+            yield from (layer.weight for layer in blocks.modules() if isinstance(layer, nn.Linear))

@@ -43,6 +43,7 @@ GROUNDS: Mapping[str, tuple[int, int, int]] = {
     "asphalt": (74, 75, 80),
 }
 MOTIONS = ("left", "right", "up", "down", "grow", "bounce", "turn")
+AXIS = {"left": 0, "right": 0, "up": 1, "down": 1}  # of the motions that cross the picture: x or y
 CAMERAS = ("still", "left", "right")
 
 SKY_WORDS: Mapping[str, tuple[str, ...]] = {
@@ -61,9 +62,9 @@ MOTION_WORDS: Mapping[str, tuple[str, ...]] = {
     "turn": ("turns", "spins", "turns around"),
 }
 CAMERA_WORDS: Mapping[str, tuple[str, ...]] = {
-    "still": ("the camera stands still", "the camera does not move"),
-    "left": ("the camera pans left", "the camera moves to the left"),
-    "right": ("the camera pans right", "the camera moves to the right"),
+    "still": ("the camera stands still",),
+    "left": ("the camera pans left",),
+    "right": ("the camera pans right",),
 }
 
 
@@ -73,7 +74,7 @@ class Scene:
 
     Args:
         way: (start, end) of the shape's centre along its motion, each 0..1 of the way that is free, for left,
-            right, up and down in ``SPAN`` frames.
+            right, up and down in ``SPAN`` frames; other motions have a start only.
         across: place of the centre on the other axis, 0..1 of what is free.
         radius: of the shape.
         rate: turns, bounces, or pans of the camera in ``SPAN`` frames.
@@ -99,9 +100,9 @@ class Scene:
 
 def draw_scene(rng: np.random.Generator) -> Scene:
     """Draw a scene at random."""
-    length = rng.uniform(0.6, 1.0)
-    start = rng.uniform(0, 1 - length)
     motion = str(rng.choice(MOTIONS))
+    length = rng.uniform(0.75, 1.0) if motion in AXIS else 0.0
+    start = rng.uniform(0, 1 - length)
     return Scene(
         shape=str(rng.choice(SHAPES)),
         colour=str(rng.choice(COLOURS)),
@@ -281,10 +282,8 @@ def _place(scene: Scene, t: Picture, height: int, width: int) -> tuple[Picture, 
     along_x = margin + free_x * (1 - way if scene.motion == "left" else way)
     along_y = margin + free_y * (1 - way if scene.motion == "up" else way)
     fixed_x, fixed_y = margin + free_x * scene.across + 0 * t, margin + free_y * scene.across + 0 * t
-    if scene.motion in ("left", "right"):
-        return along_x, fixed_y, radius
-    if scene.motion in ("up", "down"):
-        return fixed_x, along_y, radius
+    if (axis := AXIS.get(scene.motion)) is not None:
+        return (along_x, fixed_y, radius) if axis == 0 else (fixed_x, along_y, radius)
     if scene.motion == "bounce":
         lift = np.abs(np.sin(np.pi * (scene.rate * part + scene.way[0])))
         return fixed_x, height - margin - 0.06 * unit - (free_y - 0.06 * unit) * 0.8 * lift, radius

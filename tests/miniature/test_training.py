@@ -45,10 +45,22 @@ def test_every_word_of_a_caption_is_known(encoder):
     assert tokenizer.unk_token_id in tokenizer("a giraffe").input_ids
 
 
+class Layers(nn.Module):
+    """A layer of a block, which Muon trains, and one outside, which AdamW trains."""
+
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList([nn.Linear(3, 3)])
+        self.head = nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.head(self.blocks[0](x))
+
+
 def train(folder, stop):
-    """Train a layer until a step, or go on; returns its averaged weights."""
+    """Train layers until a step, or go on; returns their averaged weights."""
     torch.manual_seed(0)
-    layer = nn.Linear(3, 2)
+    layer = Layers()
     trainer = Trainer({"layer": layer}, folder, steps=6, rates=(1e-2, 1e-3))
     for step in trainer.run(save_every=2):
         if step == stop:
@@ -63,4 +75,4 @@ def test_a_training_that_was_stopped_ends_as_one_that_was_not(tmp_path):
     train(tmp_path / "stopped", 4)
     again = train(tmp_path / "stopped", None)
     assert all(torch.equal(whole[name], again[name]) for name in whole)
-    assert not torch.equal(whole["weight"], train(tmp_path / "short", 1)["weight"])
+    assert not torch.equal(whole["head.weight"], train(tmp_path / "short", 1)["head.weight"])
