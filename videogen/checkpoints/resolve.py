@@ -51,7 +51,7 @@ def locate(
     Raises:
         CheckpointError: a path without folder, an incomplete folder, a word that is neither path nor hub id.
     """
-    if model_id.partition(":")[0] == "tiny":
+    if config.tiny_name(model_id) is not None:
         return _locate_tiny(model_id, task, replaced or {})
     if path := local_path(model_id):
         meant = _known_id(path.name, task)
@@ -59,7 +59,8 @@ def locate(
         require_folder(f"--model_id {model_id}", path, f"give an existing folder, {instead}")
         return inspect(path, task, name=path.resolve().name, replaced=replaced)
     if not HUB_ID.fullmatch(model_id):
-        near = "nearest 'tiny'" if nearest(model_id.lower(), ["tiny"]) else f"default {task.default_model()}"
+        near = nearest(model_id.lower(), ["tiny", config.MINIATURE])
+        near = f"nearest '{near}'" if near else f"default {task.default_model()}"
         if meant := _known_id(model_id.rstrip("/").rpartition("/")[2], task):
             near = f"nearest {meant}"
         what = "neither a folder nor a hub id; give a path, owner/name or 'tiny'"
@@ -239,12 +240,14 @@ def _fitting(rows: Sequence[TaskSpec], candidate: Checkpoint) -> TaskSpec:
 
 
 def tiny_folder(name: str) -> Path:
-    """Return the cache folder of a tiny model; every config has its own."""
+    """Return the folder of a tiny model: that of its weights, or in the cache, one for every config."""
+    if config.read_tiny(name).get("weights"):
+        return config.weights_folder()
     return cache_root() / "tiny" / f"{Path(name).stem}-{config.tiny_digest(name)}"
 
 
 def _locate_tiny(model_id: str, task: TaskSpec, replaced: Mapping[str, Path]) -> Checkpoint:
-    """Return the tiny model that 'tiny', 'tiny:NAME' or 'tiny:FILE.yaml' means.
+    """Return the tiny model that 'tiny', 'tiny:NAME', 'tiny:FILE.yaml' or 'miniature' means.
 
     Raises:
         CheckpointError: the task has no tiny model of that name, or the file describes none.
@@ -253,13 +256,14 @@ def _locate_tiny(model_id: str, task: TaskSpec, replaced: Mapping[str, Path]) ->
         row, file = tiny_files.find_row(model_id, task)
         return _tiny_model(row, f"tiny:{file.name}", str(file), replaced)
     models = {name: row for row in VARIANTS[task.name] for name in row.tiny}
-    name = model_id.partition(":")[2] or next(iter(models))
+    name = config.tiny_name(model_id) or next(iter(models))
     if name not in models:
         near = f"nearest tiny:{nearest(name, models) or next(iter(models))}"
         raise CheckpointError(
             f"--model_id {model_id}: {task.name} has the tiny models {', '.join(models)}; {near}"
         )
-    return _tiny_model(models[name], f"tiny:{name}", models[name].tiny[name], replaced)
+    shown = name if name == config.MINIATURE else f"tiny:{name}"
+    return _tiny_model(models[name], shown, models[name].tiny[name], replaced)
 
 
 def _tiny_model(row: TaskSpec, name: str, tiny: str, replaced: Mapping[str, Path]) -> Checkpoint:

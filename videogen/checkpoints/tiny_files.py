@@ -23,7 +23,9 @@ def find_row(model_id: str, task: TaskSpec) -> tuple[TaskSpec, Path]:
     """
     file = Path(model_id.partition(":")[2]).expanduser().absolute()
     content = _read(model_id, file)
-    built_in = {name: (row, path) for row in VARIANTS[task.name] for name, path in row.tiny.items()}
+    rows = VARIANTS[task.name]
+    named = [(row, *item) for row in rows for item in row.tiny.items()]
+    built_in = {name: (row, path) for row, name, path in named if name != config.MINIATURE}
     problems = {
         name: [*_differences(content, config.read(f"tiny/{path}"))] or [*_contradictions(content)]
         for name, (_, path) in built_in.items()

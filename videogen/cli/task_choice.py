@@ -7,6 +7,7 @@ from videogen.checkpoints import resolve
 from videogen.checkpoints.resolve import HUB_ID, known_ids_like
 from videogen.cli.published import TASK_NAMES, UNSUPPORTED_TASKS
 from videogen.errors import CheckpointError, InputError
+from videogen.tasks.config import tiny_name
 from videogen.tasks.table import INPUTS, ROWS, TASKS, VARIANTS, variant
 from videogen.tasks.task_spec import TaskSpec
 
@@ -75,7 +76,7 @@ def _takes(task: str, values: Mapping[str, object]) -> bool:
 
 def _reads(model: str, revision: object, task: TaskSpec) -> bool:
     """Return whether a task can be made with the files of a folder, or has a tiny model of that name."""
-    if model.partition(":")[0] != "tiny" and not Path(model).expanduser().is_dir():
+    if tiny_name(model) is None and not Path(model).expanduser().is_dir():
         return False
     try:
         resolve.locate(model, None if revision is None else str(revision), task)

@@ -67,7 +67,7 @@ def plan(
     Args:
         task: 'text_to_video', ...
         prompt: what the video shows.
-        model: a folder, a hub id, or 'tiny'; None is the published default.
+        model: a folder, a hub id, 'miniature' or 'tiny'; None is the published default.
         options: those of the command line (docs/options.md). Paths may be strings or Paths; images and videos
             may also be in memory: PIL images, or arrays uint8, [H, W, 3] and [F, H, W, 3].
 

@@ -75,7 +75,7 @@ def load(
 
     Args:
         task: name of a task ('reference_to_video').
-        model: folder, hub id or 'tiny'; None is the published default.
+        model: folder, hub id, 'miniature' or 'tiny'; None is the published default.
         revision: branch, tag or commit of the hub repository.
         dtype: of the large weights, also as a word; norms, time embedding and VAE are float32 always.
         device: 'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'.

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from videogen.errors import InputError
 from videogen.review.found import Found
+from videogen.tasks.config import tiny_name
 from videogen.tasks.hints import hint, option_named
 from videogen.tasks.options import OPTIONS, defaults
 from videogen.tasks.table import VARIANTS
@@ -97,13 +98,12 @@ def _usual(found: Found) -> dict[str, object]:
     rows = VARIANTS.get(str(found.request.get("task_type")), ())
     name, model = str(found.request.get("model_id", "")), found.record.get("model")
     layout = model.get("layout") if isinstance(model, Mapping) else None
-    kind, _, config = name.partition(":")
-    tiny = config if kind == "tiny" else None
+    tiny = tiny_name(name)
     named = (row for row in rows if row.model(name) or tiny in row.tiny)
     row = next(named, next((row for row in rows if row.layouts[0] == layout), next(iter(rows), None)))
     values = defaults()
     if row is not None:
-        values |= row.defaults(_RecordedModel(name, row.tiny.get(config)))
+        values |= row.defaults(_RecordedModel(name, row.tiny.get(tiny or "")))
     recorded = {
         name: OPTIONS[name].record(value)
         for name, value in values.items()

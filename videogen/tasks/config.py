@@ -11,6 +11,7 @@ import yaml
 from videogen import files
 from videogen.errors import VideoGenError
 
+MINIATURE = "miniature"  # the model whose weights are in the repository, and its file in configs/tiny
 SUFFIXES = (".yaml", ".yml")
 LARGEST_TINY = 100_000  # bytes
 # libyaml's loader, which most installations have, takes a sixth of the time.
@@ -23,6 +24,15 @@ def root() -> Path:
     """Return the configs folder: inside the installed package, or beside it in a checkout."""
     here = Path(__file__).parent.parent  # the package
     return next(path for path in (here / "configs", here.parent / "configs") if path.is_dir())
+
+
+def weights_folder() -> Path:
+    """Return the folder of the miniature: inside the installed package, or in a checkout."""
+    here = Path(__file__).parent.parent
+    return next(
+        (path for path in (here / MINIATURE, here.parent / MINIATURE / "weights") if path.is_dir()),
+        here / MINIATURE,
+    )
 
 
 @functools.cache
@@ -40,6 +50,12 @@ def read_tiny(name: str) -> Config:
     if is_file(name):
         return yaml.load(files.read_text(Path(name), LARGEST_TINY), LOADER)
     return read(f"tiny/{name}")
+
+
+def tiny_name(model_id: str) -> str | None:
+    """Return the name of a tiny model, '' for the first one of a task; None for any other model."""
+    kind, _, name = model_id.partition(":")
+    return name if kind == "tiny" else model_id if model_id == MINIATURE else None
 
 
 def is_file(name: str) -> bool:

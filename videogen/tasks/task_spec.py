@@ -251,7 +251,9 @@ class TaskSpec:
     def checkpoint_defaults(self, checkpoint: NamedModel | None) -> dict[str, Any]:
         """Return the defaults that only this checkpoint has, as they are written."""
         model = self.model(checkpoint.name) if checkpoint is not None else None
-        return merge(model.defaults if model is not None else {}, _tiny(checkpoint).get("defaults", {}))
+        tiny = _tiny(checkpoint)
+        own = merge(tiny.get("defaults", {}), tiny.get("tasks", {}).get(self.name, {}))
+        return merge(model.defaults if model is not None else {}, own)
 
     def pick(self, options: Options, shape: Shape) -> dict[str, object]:
         """Return the arguments of the pipeline."""

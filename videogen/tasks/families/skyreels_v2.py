@@ -173,7 +173,7 @@ TEXT_TO_VIDEO = TaskSpec(
     pipeline="videogen.pipelines.text_to_video:TextToVideoPipeline",
     layouts=("SkyReels-V2", "diffusers"),
     components=wan.COMPONENTS,
-    tiny={"skyreels-v2-t2v": "skyreels-v2-t2v"},
+    tiny={"skyreels-v2-t2v": "skyreels-v2-t2v", "miniature": "miniature"},
     arguments=wan.ARGUMENTS,
     options=V2_OPTIONS,
     shape=wan.text_to_video,
@@ -209,7 +209,7 @@ TASKS = (
             "(default Skywork/SkyCaptioner-V1)",
         },
         pipeline="videogen.pipelines.diffusion_forcing:DiffusionForcingPipeline",
-        tiny={"skyreels-v2-df": "skyreels-v2-df"},
+        tiny={"skyreels-v2-df": "skyreels-v2-df", "miniature": "miniature"},
         inputs={
             "input_image": Files("image", 0, 1),
             "end_image": Files("image", 0, 1),

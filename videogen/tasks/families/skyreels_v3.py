@@ -217,7 +217,7 @@ REFERENCE = TaskSpec(
     pipeline="videogen.pipelines.reference_to_video:ReferenceToVideoPipeline",
     layouts=("diffusers",),
     components=wan.COMPONENTS,
-    tiny={"skyreels-v3-r2v": "skyreels-v3-r2v"},
+    tiny={"skyreels-v3-r2v": "skyreels-v3-r2v", "miniature": "miniature"},
     inputs={"ref_imgs": Files("image", 1, REFERENCE_SLOTS)},
     arguments=(
         *("prompt", "negative_prompt", "height", "width", "num_frames", "num_inference_steps"),
@@ -240,7 +240,7 @@ EXTENSION = replace(
     summary="a video goes on in the same shot, 1-30 s",
     pipeline="videogen.pipelines.single_shot_extension:SingleShotExtensionPipeline",
     layouts=("SkyReels-V3 extension", "diffusers"),
-    tiny={"skyreels-v3-v2v": "skyreels-v3-v2v"},
+    tiny={"skyreels-v3-v2v": "skyreels-v3-v2v", "miniature": "miniature"},
     inputs={"input_video": Files("video", 1, 1)},
     helps={
         "handover": "what one segment passes to the next: 8-bit frames, as published, or latents "
