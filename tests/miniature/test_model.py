@@ -1,6 +1,7 @@
 """The trained miniature does what it is asked: measured by formulas on its videos."""
 
 import functools
+import itertools
 
 import numpy as np
 import pytest
@@ -8,13 +9,17 @@ import torch
 from PIL import Image
 
 import videogen
+from benchmarks.fit_preview import correlation
 from miniature import measure, world
+from videogen.models.latent_preview import linear_decoder
+from videogen.review import quality
+from videogen.tasks import config
 
 pytestmark = pytest.mark.slow
 
 STEPS = 12
-LANDSCAPE = {"height": 64, "width": 96}
-QUIET = {"motion": "turn"}  # what stays in place
+SIZE = 64, 96  # height, width
+PLACE = 0.12  # of the shorter side: how far a shape may be from where it was
 
 
 @functools.cache
@@ -24,7 +29,7 @@ def pipeline(task):
 
 def make(task, prompt, *inputs, seed=0, **options):
     """Return the frames [F, H, W, 3] of a video, in [0, 1]."""
-    given = {**LANDSCAPE, "num_inference_steps": STEPS, **options}
+    given = {"height": SIZE[0], "width": SIZE[1], "num_inference_steps": STEPS, **options}
     generator = torch.Generator().manual_seed(seed)
     video = pipeline(task)(prompt, *inputs, generator=generator, output_type="np", **given).frames[0]
     return np.asarray(video, dtype=np.float32)
@@ -32,6 +37,11 @@ def make(task, prompt, *inputs, seed=0, **options):
 
 def picture(frame):
     return Image.fromarray((frame * 255).round().astype(np.uint8))
+
+
+def likeness(one, other):
+    """Return the PSNR in dB."""
+    return quality.psnr(*((values * 255).round().astype(np.uint8) for values in (one, other)))
 
 
 def scenes(count, seed=77, **fixed):
@@ -77,11 +87,84 @@ def test_guidance_raises_agreement(prompted):
     assert agreement(unguided) <= agreement(prompted[:20])
 
 
-def test_a_video_begins_with_its_image():
+def frame(scene, number):
+    return world.draw(scene, range(number, number + 1), *SIZE)[0]
+
+
+def test_a_video_begins_with_its_image_and_ends_with_another():
     for seed, scene in enumerate(scenes(3)):
-        start = world.draw(scene, range(1), 64, 96)[0]
-        made = make(
-            "diffusion_forcing", world.describe(scene), input_image=picture(start), num_frames=17, seed=seed
-        )
-        assert measure.psnr(made[0], start) >= 25
+        start, end = frame(scene, 0), frame(scene, 16)
+        options = {"input_image": picture(start), "num_frames": 17, "seed": seed}
+        made = make("diffusion_forcing", world.describe(scene), **options)
+        assert likeness(made[0], start) >= 25
         assert measure.see(made).colour == scene.colour
+        between = make("diffusion_forcing", world.describe(scene), end_image=picture(end), **options)
+        assert likeness(between[0], start) >= 25
+        assert likeness(between[-1], end) > likeness(made[-1], end)
+
+
+def clip(scene, frames):
+    return [picture(drawn) for drawn in world.draw(scene, range(frames), *SIZE)]
+
+
+def across(count):
+    """Return scenes whose shape moves left or right all the way."""
+    ways = {"left": "left", "right": "right"}
+    return [
+        world.replace(scene, motion=motion, way=(0.05, 0.95), camera="still")
+        for scene, motion in zip(scenes(count), itertools.cycle(ways), strict=False)
+    ]
+
+
+def test_an_extension_continues_place_colour_and_speed():
+    for seed, scene in enumerate(across(4)):
+        source = measure.see(world.draw(scene, range(25), *SIZE))
+        prompt = world.describe(scene)
+        given = {"input_video": clip(scene, 25), "duration": 1, "seed": seed}
+        seen = measure.see(make("single_shot_extension", prompt, **given))
+        assert seen.colour == scene.colour
+        assert np.abs(seen.path[0] - source.path[-1]).max() < PLACE
+        before, after = speed(source.path[-12:]), speed(seen.path[:12])
+        assert 0.5 < after / before < 1.5
+
+
+def speed(path):
+    """Return parts of the shorter side per frame, to the right."""
+    return np.polyfit(np.arange(len(path)), path[:, 0], 1)[0]
+
+
+def test_another_shot_keeps_the_colour_and_not_the_place():
+    jumps = []
+    for seed, scene in enumerate(across(4)):
+        source = measure.see(world.draw(scene, range(25), *SIZE))
+        prompt = world.describe(world.another_shot(scene, np.random.default_rng(seed)))
+        given = {"input_video": clip(scene, 25), "duration": 2, "seed": seed}
+        seen = measure.see(make("shot_switching_extension", prompt, **given))
+        assert seen.colour == scene.colour
+        jumps.append(np.abs(seen.path[0] - source.path[-1]).max())
+    assert np.median(jumps) > PLACE
+
+
+def test_the_colour_of_a_reference_appears():
+    found = []
+    for seed, scene in enumerate(scenes(8)):
+        references = [picture(world.draw_reference(scene, *SIZE))]
+        prompt = world.describe(scene, subject="the object")
+        found.append(measure.see(make("reference_to_video", prompt, ref_imgs=references, seed=seed)).colour)
+    assert np.mean([a == b.colour for a, b in zip(found, scenes(8), strict=True)]) >= 0.9
+
+
+def test_a_long_video_keeps_its_colour_for_five_segments():
+    scene = world.replace(scenes(1)[0], motion="turn")
+    options = {"num_frames": 33 + 4 * 16, "base_num_frames": 33, "overlap_history": 17}
+    made = make("diffusion_forcing", world.describe(scene), **options)
+    assert len(made) == options["num_frames"]
+    assert {measure.see(part).colour for part in np.array_split(made, 5)} == {scene.colour}
+
+
+def test_a_preview_resembles_what_the_vae_decodes():
+    vae = pipeline("text_to_video").vae
+    decoder = linear_decoder(vae.config, config.weights_folder())
+    clips = [world.draw(scene, range(9), *SIZE) for scene in scenes(6)]
+    tensors = [torch.from_numpy(clip).permute(3, 0, 1, 2)[None] * 2 - 1 for clip in clips]
+    assert correlation(vae, decoder, tensors) >= 0.8
