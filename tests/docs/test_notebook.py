@@ -29,4 +29,4 @@ def test_it_runs(tmp_path, monkeypatch):
     outputs = [output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", [])]
     assert sum("<video" in output.get("text/html", "") for output in outputs) == 1
     assert sum("image/png" in output for output in outputs) == 2  # a frame, and the comparison
-    assert {path.name for path in tmp_path.iterdir()} >= {"run.mp4", "run.json", "swan.gif"}
+    assert {path.name for path in tmp_path.iterdir()} >= {"run.mp4", "run.json", "ball.gif"}
