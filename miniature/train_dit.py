@@ -42,8 +42,8 @@ ROWS = 40  # tokens of the longest caption
 BATCH = 16
 LENGTHS = (5, 7, 9, 13)  # latent frames
 SHARES = (
-    (0.5, (0.8, 0.2, 0.0, 0.0)),
-    (1.0, (0.3, 0.3, 0.25, 0.15)),
+    (0.4, (0.7, 0.15, 0.15, 0.0)),
+    (1.0, (0.3, 0.2, 0.35, 0.15)),
 )  # of lengths, until a part of the training
 WITHOUT_TEXT = 0.12
 WITHOUT_REFERENCE = 0.06
