@@ -1,6 +1,8 @@
 """What the DiT is trained on: clips of the world as latents, made once, in files of some hundred clips each.
 
 A clip is causal, so its first latent frames are the latents of its beginning: one clip serves every length.
+Most clips show a motion from its beginning; the last files are longer and begin anywhere in it, for videos
+that go on.
 """
 
 from collections.abc import Iterator
@@ -19,6 +21,9 @@ from miniature.train_vae import SIZES, as_video
 from miniature.whole_clip import encode
 
 FRAMES = 49  # of a clip; 13 latent frames
+LONG_FRAMES = 61  # 16 latent frames: an extension's 25 and 36 more
+FIRST_LONG = 16  # number of the first file of long clips
+LATEST_START = 24  # of a long clip, frame of its scene
 SHOT_FRAMES = 9  # of another shot of the same shape
 ENDS = (5, 9)  # latent frames of videos with an end image
 PER_FILE = 250
@@ -31,11 +36,11 @@ class Clips:
     """Latents of clips of one size, normalized, bfloat16, with their captions.
 
     Args:
-        video: [N, C, 13, h, w].
+        video: [N, C, F, h, w].
         reference: the shape on white [N, C, 1, h, w].
         shot: another shot of the shape [N, C, 3, h, w].
         ends: the last frame of videos as long as ``ENDS`` says, as a still [N, C, 2, h, w].
-        cover: 1 where the shape is in a video, else 0 [N, 13, h, w].
+        cover: 1 where the shape is in a video, else 0 [N, F, h, w].
         captions: variants for each clip; ``unnamed``: the same without shape and colour.
     """
 
@@ -60,10 +65,10 @@ def make(folder: Path, vae: AutoencoderKLWan, files: int) -> None:
 
 
 def load(folder: Path) -> Iterator[Clips]:
-    """Load all files, those of one size together."""
+    """Load all files, those of one size and length together."""
     files = [torch.load(file, weights_only=True) for file in sorted(folder.glob("*.pt"))]
-    for size in dict.fromkeys(tuple(file["video"].shape[-2:]) for file in files):
-        same = [file for file in files if tuple(file["video"].shape[-2:]) == size]
+    for shape in dict.fromkeys(tuple(file["video"].shape[2:]) for file in files):
+        same = [file for file in files if tuple(file["video"].shape[2:]) == shape]
         tensors = {
             name: torch.cat([file[name] for file in same])
             for name in ("video", "reference", "shot", "ends", "cover")
@@ -87,7 +92,9 @@ def _encode_file(vae: AutoencoderKLWan, index: int) -> dict[str, Tensor | list[l
     for clip in range(PER_FILE):
         rng = np.random.default_rng(SEEDS + index * PER_FILE + clip)
         scene = world.draw_scene(rng)
-        pictures = world.draw(scene, range(FRAMES), height, width)
+        start = int(rng.integers(LATEST_START)) if index >= FIRST_LONG else 0
+        frames = LONG_FRAMES if index >= FIRST_LONG else FRAMES
+        pictures = world.draw(scene, range(start, start + frames), height, width)
         stills = [latents(pictures[None, 4 * (frames - 1)]) for frames in ENDS]
         tensors["video"].append(latents(pictures))
         tensors["cover"].append(_cover(pictures))
@@ -101,7 +108,7 @@ def _encode_file(vae: AutoencoderKLWan, index: int) -> dict[str, Tensor | list[l
 
 
 def _cover(pictures: world.Picture) -> Tensor:
-    """Return where the shape is in a clip, in latent frames and pixels [13, h, w], bfloat16."""
+    """Return where the shape is in a clip, in latent frames and pixels [F, h, w], bfloat16."""
     strong = torch.from_numpy(pictures.max(-1) - pictures.min(-1) > CHROMA).float()
     pooled = functional.max_pool2d(strong[:, None], 8)[:, 0]
     later = pooled[1:].unflatten(0, (-1, 4)).amax(dim=1)

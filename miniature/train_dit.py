@@ -42,11 +42,24 @@ ROWS = 40  # tokens of the longest caption
 BATCH = 16
 LENGTHS = (5, 7, 9, 13)  # latent frames
 SHARES = (
-    (0.5, (0.8, 0.2, 0.0, 0.0)),
-    (1.0, (0.3, 0.3, 0.25, 0.15)),
+    (0.4, (0.7, 0.15, 0.15, 0.0)),
+    (1.0, (0.2, 0.15, 0.5, 0.15)),
 )  # of lengths, until a part of the training
+TASKS = {  # of clips from their beginning, and of long ones
+    "video": (0.45, 0.10),
+    "forcing": (0.15, 0.20),
+    "prefix": (0.15, 0.50),
+    "end_image": (0.08, 0.0),
+    "reference": (0.12, 0.0),
+    "shot": (0.05, 0.20),
+}
+NOISY, MOST_NOISE = 0.2, 0.06  # part of known frames that have a little noise, and how much at most
+EXTENDED = 7  # latent frames that an extension takes
+SHOT_LENGTH = 13  # latent frames of a shot of 2 s
 WITHOUT_TEXT = 0.12
-WITHOUT_REFERENCE = 0.06
+GIVEN = {"both": 0.65, "text": 0.12, "reference": 0.08, "neither": 0.15}  # what guidance compares
+UNKNOWN = 0.05  # of captions: a word that means nothing is put in
+UNNAMED = 0.6  # of captions beside a reference or another shot: "the object"
 SHAPE = 4.0  # what the shape weighs besides all pixels: it covers little, and is what a caption is about
 REFERENCES = 4  # slots for references; empty ones are zeros
 SHIFT = 3.0  # of the noise levels towards 1
@@ -82,19 +95,14 @@ class Examples:
 
     def __init__(self, clips: bank.Clips, rng: np.random.Generator, part: float) -> None:
         self.clips, self.rng, self.part = clips, rng, part
+        self.is_long = clips.video.shape[2] > max(LENGTHS)
         self.rows = torch.from_numpy(rng.integers(len(clips.video), size=BATCH))
 
     def draw(self) -> Example:
         """Draw a batch of one task."""
-        tasks: Sequence[tuple[Callable[[], Example], float]] = (
-            (self.video, 0.35),
-            (self.forcing, 0.15),
-            (self.prefix, 0.25),
-            (self.end_image, 0.07),
-            (self.reference, 0.10),
-            (self.shot, 0.08),
-        )
-        return tasks[self.rng.choice(len(tasks), p=[share for _, share in tasks])][0]()
+        shares = [share[self.is_long] for share in TASKS.values()]
+        draw: Callable[[], Example] = getattr(self, str(self.rng.choice(tuple(TASKS), p=shares)))
+        return draw()
 
     def video(self) -> Example:
         """Draw one noise level for all frames."""
@@ -102,19 +110,24 @@ class Examples:
         return self.example(frames, levels(self.rng, BATCH, 1).expand(-1, frames))
 
     def forcing(self) -> Example:
-        """Draw a noise level for every frame, higher and higher in half of the examples."""
+        """Draw a noise level for every frame: any, or a ramp from frames that are clean to pure noise."""
         frames = self.frames()
-        level = levels(self.rng, BATCH, frames)
-        rising = torch.from_numpy(self.rng.uniform(size=(BATCH, 1)) < 0.5)
-        return self.example(frames, torch.where(rising, level.sort(dim=1).values, level))
+        start, end = np.sort(self.rng.uniform(-frames, 2 * frames, (2, BATCH, 1)), axis=0)
+        ramp = (np.arange(frames) - start) / np.maximum(end - start, 1)
+        chosen = torch.from_numpy(self.rng.uniform(size=(BATCH, 1)) < 0.5)
+        rising = torch.from_numpy(ramp.clip(0, 1)).float()
+        return self.example(frames, torch.where(chosen, rising, levels(self.rng, BATCH, frames)))
 
     def prefix(self) -> Example:
         """Let the first frames be known: an image, the 25 frames that extension takes, or any number."""
         kind = self.rng.uniform()
-        frames = 13 if 0.4 <= kind < 0.7 else self.frames()
-        known = 1 if kind < 0.4 else 7 if kind < 0.7 else int(self.rng.integers(1, frames - 1))
+        frames = self.frames()
+        known = 1 if kind < 0.4 else int(self.rng.integers(1, frames - 1))
+        if self.is_long and kind >= 0.3:
+            known, frames = EXTENDED, self.clips.video.shape[2]
         level = levels(self.rng, BATCH, 1).expand(-1, frames).clone()
-        level[:, :known] = 0
+        noisy = (self.rng.uniform(size=(BATCH, 1)) < NOISY) * self.rng.uniform(0, MOST_NOISE, (BATCH, 1))
+        level[:, :known] = torch.from_numpy(noisy).float()
         return self.example(frames, level)
 
     def end_image(self) -> Example:
@@ -131,41 +144,57 @@ class Examples:
         """Put a picture of the shape behind the video, at its noise level; most captions do not name it."""
         frames = self.frames()
         level = levels(self.rng, BATCH, 1)
-        shown = torch.from_numpy(self.rng.uniform(size=BATCH) >= WITHOUT_REFERENCE)
+        kind = self.rng.choice(tuple(GIVEN), p=tuple(GIVEN.values()), size=BATCH)
+        shown = torch.from_numpy(np.isin(kind, ("both", "reference")))
+        said = np.isin(kind, ("both", "text")).tolist()
         reference = self.clips.reference[self.rows].float() * shown[:, None, None, None, None]
         slots = torch.cat([reference, torch.zeros_like(reference).repeat(1, 1, REFERENCES - 1, 1, 1)], dim=2)
         timestep = 1000 * level.expand(-1, REFERENCES)
         after = Segment(latents=slots, timestep=timestep, temporal_start=frames)
-        unnamed = torch.from_numpy(self.rng.uniform(size=BATCH) < 0.6) & shown
-        return self.example(frames, level.expand(-1, frames), after, unnamed.tolist())
+        names = torch.from_numpy(self.rng.uniform(size=BATCH) >= UNNAMED) | ~shown
+        return self.example(frames, level.expand(-1, frames), after, names.tolist(), said)
 
     def shot(self) -> Example:
         """Put another shot of the shape beside it, clean, at a place in time of its own."""
-        frames, shot = self.frames(), self.clips.shot[self.rows].float()
+        frames, shot = SHOT_LENGTH, self.clips.shot[self.rows].float()
         timestep = torch.zeros(BATCH, shot.shape[2])
         before = Segment(latents=shot, timestep=timestep, temporal_start=SHOT_POSITION)
-        return self.example(frames, levels(self.rng, BATCH, 1).expand(-1, frames), before)
+        names = self.rng.uniform(size=BATCH) >= UNNAMED
+        return self.example(frames, levels(self.rng, BATCH, 1).expand(-1, frames), before, names.tolist())
 
     def frames(self) -> int:
         """Draw a length in latent frames."""
         return int(self.rng.choice(LENGTHS, p=next(shares for end, shares in SHARES if self.part <= end)))
 
     def example(
-        self, frames: int, level: Tensor, other: Segment | None = None, unnamed: Sequence[bool] = ()
+        self,
+        frames: int,
+        level: Tensor,
+        other: Segment | None = None,
+        named: Sequence[bool] = (True,) * BATCH,
+        said: Sequence[bool] | None = None,
     ) -> Example:
-        """Add noise to the clips' first frames, each at its level [B, F]."""
+        """Add noise to the clips' first frames, each at its level [B, F].
+
+        ``named``: whether a caption names the shape; ``said``: whether there is one, by chance if None.
+        """
         clean = self.clips.video[self.rows, :, :frames].float()
         noise = torch.randn(clean.shape)
         part = level[:, None, :, None, None]
         video = Segment(latents=clean + part * (noise - clean), timestep=1000 * level)
-        captions = []
-        for row, leaves_out in zip(self.rows.tolist(), unnamed or [False] * BATCH, strict=True):
-            variants = (self.clips.unnamed if leaves_out else self.clips.captions)[row]
-            captions.append("" if self.rng.uniform() < WITHOUT_TEXT else str(self.rng.choice(variants)))
+        said = (self.rng.uniform(size=BATCH) >= WITHOUT_TEXT).tolist() if said is None else said
+        captions = list(map(self.caption, self.rows.tolist(), named, said))
         segments = [video] if other is None else [video, other]
         cover = self.clips.cover[self.rows, None, :frames].float()
         weight = (1 + SHAPE * cover) * (part > 0)
         return Example(segments, noise - clean, weight, captions)
+
+    def caption(self, row: int, is_named: bool, is_said: bool) -> str:
+        """Draw one of a clip's captions."""
+        words = str(self.rng.choice((self.clips.captions if is_named else self.clips.unnamed)[row])).split()
+        if self.rng.uniform() < UNKNOWN:
+            words.insert(self.rng.integers(len(words) + 1), "unknown")
+        return " ".join(words) if is_said else ""
 
 
 class SharedPadding(WanAttnProcessor):

@@ -278,7 +278,7 @@ def _place(scene: Scene, t: Picture, height: int, width: int) -> tuple[Picture, 
         largest = largest * 2.2
     margin = largest + 1
     free_x, free_y = max(width - 2 * margin, 0), max(height - 2 * margin, 0)
-    way = scene.way[0] + (scene.way[1] - scene.way[0]) * part
+    way = scene.way[0] + (scene.way[1] - scene.way[0]) * np.minimum(part, 1)  # it stops at the end
     along_x = margin + free_x * (1 - way if scene.motion == "left" else way)
     along_y = margin + free_y * (1 - way if scene.motion == "up" else way)
     fixed_x, fixed_y = margin + free_x * scene.across + 0 * t, margin + free_y * scene.across + 0 * t
