@@ -16,12 +16,13 @@ import math
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 
 import videogen
 from benchmarks.quantized import FORMATS, files_of
@@ -155,11 +156,13 @@ def rows(bench: Bench, only: Sequence[str]) -> Iterator[tuple[str, Row | str]]:
     """Yield (option, its figures, or why it cannot be tried); the exact videos come first."""
     exact = bench.make({})
     yield "exact", bench.compare(exact, exact)
-    if any(name.startswith("magcache") for name in chosen(only)):
-        bench.make({"cache": "magcache:calibrate"}, OTHER_SEED)
+    calibrated = False
     for name in chosen(only):
         options = dict(OPTIONS[name])
         try:
+            if name.startswith("magcache") and not calibrated:
+                replace(bench, prompts=bench.prompts[:1]).make({"cache": "magcache:calibrate"}, OTHER_SEED)
+                calibrated = True
             if name in FILES:
                 options["transformer"] = bench.write_transformer(name)
             seed = OTHER_SEED if name == ANOTHER else 0
@@ -182,18 +185,18 @@ def line(name: str, row: Row) -> str:
 
 
 def plot(found: Mapping[str, Row], file: Path) -> None:
-    """Draw PSNR, and agreement where it is known, over time."""
-    from matplotlib.figure import Figure  # noqa: PLC0415 - optional
-
-    shown = {name: row for name, row in found.items() if math.isfinite(row.psnr)}
-    kinds: list[tuple[str, Callable[[Row], float | None]]] = [("PSNR, dB", lambda row: row.psnr)]
-    if any(row.agreement is not None for row in shown.values()):
+    """Draw PSNR, where it is finite, and agreement, where it is known, over time."""
+    kinds: list[tuple[str, Callable[[Row], float | None]]] = [
+        ("PSNR, dB", lambda row: row.psnr if math.isfinite(row.psnr) else None)
+    ]
+    if any(row.agreement is not None for row in found.values()):
         kinds.append(("videos that show their prompt", lambda row: row.agreement))
     figure = Figure(figsize=(6 * len(kinds), 5), layout="constrained")
     for axes, (label, value) in zip(figure.subplots(1, len(kinds), squeeze=False)[0], kinds, strict=True):
-        for name, row in shown.items():
-            axes.plot(row.time, value(row), "o")
-            axes.annotate(name, (row.time, value(row)), (4, 3), textcoords="offset points", fontsize=7)
+        for name, row in found.items():
+            if (height := value(row)) is not None:
+                axes.plot(row.time, height, "o")
+                axes.annotate(name, (row.time, height), (4, 3), textcoords="offset points", fontsize=7)
         axes.set(xlabel="time of the steps, exact = 1", ylabel=label)
         axes.grid(alpha=0.3)
     figure.savefig(file, dpi=110)
@@ -206,7 +209,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--prompts", type=Path, help="file with a prompt per line; default: of the world")
     parser.add_argument("--count", type=int, default=20, help="prompts of the world")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--set", nargs="*", default=(), help="NAME=VALUE, options of every video")
+    parser.add_argument("--set", action="append", default=[], help="NAME=VALUE, an option of every video")
     parser.add_argument("--only", nargs="+", default=(), help="options that begin with one of these words")
     parser.add_argument("--plot", type=Path, help="PNG")
     return parser.parse_args()

@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,9 +36,9 @@ def commands(page: str) -> Iterator[list[str]]:
 def draw_inputs(folder: Path) -> None:
     """Draw an image to start with, one to end with, and a reference."""
     scene = world.draw_scene(np.random.default_rng(5))
-    scene = world.replace(scene, shape="ball", colour="orange", motion="right", way=(0.05, 0.95))
+    scene = replace(scene, shape="ball", colour="orange", motion="right", way=(0.05, 0.95))
     start, end = world.draw(scene, np.array([0, 32]), HEIGHT, WIDTH)
-    purple = world.replace(scene, shape="ring", colour="purple")
+    purple = replace(scene, shape="ring", colour="purple")
     drawn = {"start": start, "end": end, "reference": world.draw_reference(purple, HEIGHT, WIDTH)}
     for name, picture in drawn.items():
         Image.fromarray((picture * 255).round().astype(np.uint8)).save(folder / f"{name}.png")
@@ -50,8 +51,8 @@ def main() -> None:
     draw_inputs(folder)
     for page in sys.argv[1:] or PAGES:
         for words in commands(page):
-            python = words.index(".venv/bin/python")
-            subprocess.run([sys.executable, *words[python + 1 :], "--overwrite"], cwd=ROOT, check=True)
+            more = ["--overwrite"] if "generate_video.py" in words else []
+            subprocess.run([sys.executable, *words[1:], *more], cwd=ROOT, check=True)
     sizes = {file.name: file.stat().st_size for file in folder.iterdir()}
     too_large = [name for name, size in sizes.items() if size > LARGEST]
     if too_large or sum(sizes.values()) > ALL:

@@ -1,6 +1,6 @@
 """videogen: video generation with the Wan-family models and HunyuanVideo-I2V.
 
->>> video = videogen.generate("text_to_video", "a swan on a lake", model="tiny")
+>>> video = videogen.generate("text_to_video", "a red ball bounces", model="miniature")
 >>> pipeline = videogen.load("reference_to_video", model="tiny")
 >>> frames = pipeline("a robot waves", ref_imgs=[image], num_frames=17).frames
 """

@@ -55,7 +55,7 @@ def locate(
         return _locate_tiny(model_id, task, replaced or {})
     if path := local_path(model_id):
         meant = _known_id(path.name, task)
-        instead = f"or the hub id {meant}" if meant else "a hub id or 'tiny'"
+        instead = f"or the hub id {meant}" if meant else "a hub id, 'miniature' or 'tiny'"
         require_folder(f"--model_id {model_id}", path, f"give an existing folder, {instead}")
         return inspect(path, task, name=path.resolve().name, replaced=replaced)
     if not HUB_ID.fullmatch(model_id):
@@ -63,7 +63,7 @@ def locate(
         near = f"nearest '{near}'" if near else f"default {task.default_model()}"
         if meant := _known_id(model_id.rstrip("/").rpartition("/")[2], task):
             near = f"nearest {meant}"
-        what = "neither a folder nor a hub id; give a path, owner/name or 'tiny'"
+        what = "neither a folder nor a hub id; give a path, owner/name, 'miniature' or 'tiny'"
         raise CheckpointError(f"--model_id {model_id}: {what} ({near})")
     for row in ROWS:
         if why := row.config().get("unusable", {}).get(model_id):
@@ -241,7 +241,7 @@ def _fitting(rows: Sequence[TaskSpec], candidate: Checkpoint) -> TaskSpec:
 
 def tiny_folder(name: str) -> Path:
     """Return the folder of a tiny model: that of its weights, or in the cache, one for every config."""
-    if config.read_tiny(name).get("weights"):
+    if config.is_trained(name):
         return config.weights_folder()
     return cache_root() / "tiny" / f"{Path(name).stem}-{config.tiny_digest(name)}"
 
@@ -258,6 +258,9 @@ def _locate_tiny(model_id: str, task: TaskSpec, replaced: Mapping[str, Path]) ->
     models = {name: row for row in VARIANTS[task.name] for name in row.tiny}
     name = config.tiny_name(model_id) or next(iter(models))
     if name not in models:
+        if name == config.MINIATURE:
+            known = ", ".join(dict.fromkeys(row.name for row in ROWS if name in row.tiny))
+            raise CheckpointError(f"--model_id {name}: is for {known}; use --model_id tiny for {task.name}")
         near = f"nearest tiny:{nearest(name, models) or next(iter(models))}"
         raise CheckpointError(
             f"--model_id {model_id}: {task.name} has the tiny models {', '.join(models)}; {near}"
@@ -267,10 +270,17 @@ def _locate_tiny(model_id: str, task: TaskSpec, replaced: Mapping[str, Path]) ->
 
 
 def _tiny_model(row: TaskSpec, name: str, tiny: str, replaced: Mapping[str, Path]) -> Checkpoint:
-    """Return a tiny model with its files, if it has been built before."""
+    """Return a tiny model with its files, if it has been built before.
+
+    Raises:
+        CheckpointError: it is trained, and its files are not there.
+    """
     folder = tiny_folder(tiny)
     found = replace(_checkpoint(row, name, DIFFUSERS.name), tiny=tiny, replaced=replaced)
     if not (folder / "model_index.json").is_file():
+        if config.is_trained(tiny):
+            fix = "install videogen again, or take a whole checkout"
+            raise CheckpointError(f"--model_id {name}: its weights are not in {folder}; {fix}")
         return found
     found = replace(found, folder=folder)
     return replace(found, sizes=layouts.component_sizes(found))

@@ -25,7 +25,7 @@ def find_row(model_id: str, task: TaskSpec) -> tuple[TaskSpec, Path]:
     content = _read(model_id, file)
     rows = VARIANTS[task.name]
     named = [(row, *item) for row in rows for item in row.tiny.items()]
-    built_in = {name: (row, path) for row, name, path in named if name != config.MINIATURE}
+    built_in = {name: (row, path) for row, name, path in named if not config.is_trained(path)}
     problems = {
         name: [*_differences(content, config.read(f"tiny/{path}"))] or [*_contradictions(content)]
         for name, (_, path) in built_in.items()

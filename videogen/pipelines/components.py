@@ -85,7 +85,7 @@ class Components(RunStates, DiffusionPipeline):
         """Load what ``save_pretrained`` wrote, or any model that ``videogen.load`` takes.
 
         Args:
-            pretrained_model_name_or_path: folder, hub id or 'tiny'.
+            pretrained_model_name_or_path: folder, hub id, 'miniature' or 'tiny'.
             options: ``torch_dtype`` (float32 unless given, as in diffusers; or a dict of component, or
                 'default', to dtype), ``device`` ('cpu' unless given) or ``device_map``; of a hub id
                 ``revision``, ``token``, ``cache_dir``, ``local_files_only``; ``variant``; and components by

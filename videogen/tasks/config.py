@@ -52,6 +52,11 @@ def read_tiny(name: str) -> Config:
     return read(f"tiny/{name}")
 
 
+def is_trained(name: str) -> bool:
+    """Return whether a tiny model comes with its weights."""
+    return not is_file(name) and "weights" in read_tiny(name)
+
+
 def tiny_name(model_id: str) -> str | None:
     """Return the name of a tiny model, '' for the first one of a task; None for any other model."""
     kind, _, name = model_id.partition(":")
