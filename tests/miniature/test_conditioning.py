@@ -1,4 +1,4 @@
-"""What the DiT is trained on has the form that the pipelines give it: frames, their positions, which are known."""
+"""What the DiT is trained on has the form that pipelines give it: frames, positions, which are known."""
 
 import numpy as np
 import pytest
