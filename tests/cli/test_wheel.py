@@ -12,7 +12,15 @@ from tests.conftest import REFS, ROOT
 
 def test_an_installed_videogen_finds_its_configs(tmp_path):
     source, wheels, site, elsewhere = (tmp_path / name for name in ("source", "wheels", "site", "elsewhere"))
-    needed = ("videogen", "configs", "pyproject.toml", "dependencies.txt", "README.md", "LICENSE")
+    needed = (
+        "videogen",
+        "configs",
+        "pyproject.toml",
+        "dependencies.txt",
+        "README.md",
+        "LICENSE",
+        "miniature",
+    )
     source.mkdir()
     for name in needed:
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
@@ -25,16 +33,7 @@ def test_an_installed_videogen_finds_its_configs(tmp_path):
     done = subprocess.run(
         [
             *(sys.executable, "-c", "from videogen.cli.start import videos; videos()"),
-            *(
-                "--task_type",
-                "reference_to_video",
-                "--model_id",
-                "tiny",
-                "--prompt",
-                "x",
-                "--dry_run",
-                "--json",
-            ),
+            *("--task_type", "reference_to_video", "--model_id", "miniature", "--prompt", "x"),
             *("--ref_imgs", REFS / "robot.png", "--output", "x.mp4", "--dry_run", "--json"),
         ],
         cwd=elsewhere,
@@ -48,6 +47,10 @@ def test_an_installed_videogen_finds_its_configs(tmp_path):
     packed = set(zipfile.ZipFile(wheel).namelist())
     configs = {file.relative_to(ROOT).as_posix() for file in (ROOT / "configs").rglob("*.yaml")}
     assert {f"videogen/{name}" for name in configs} <= packed
+    weights = ROOT / "miniature/weights"
+    files = {file.relative_to(weights).as_posix() for file in weights.rglob("*") if file.is_file()}
+    assert {f"videogen/miniature/{name}" for name in files} <= packed
+    assert "transformer/diffusion_pytorch_model.safetensors" in files
     modules = {file.relative_to(ROOT).as_posix() for file in (ROOT / "videogen").rglob("*.py*")}
     modules = {name for name in modules if name.endswith((".py", ".pyi"))}
     assert modules <= packed

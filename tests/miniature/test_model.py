@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import videogen
 from benchmarks.fit_preview import correlation
 from miniature import measure, world
 from videogen.models.latent_preview import linear_decoder
+from videogen.results.result import Result
 from videogen.review import quality
 from videogen.tasks import config
 
@@ -47,14 +49,14 @@ def likeness(one, other):
 def scenes(count, seed=77, **fixed):
     """Return scenes that the training did not see; its seeds begin at a million."""
     rng = np.random.default_rng(seed)
-    return [world.replace(world.draw_scene(rng), **fixed) for _ in range(count)]
+    return [replace(world.draw_scene(rng), **fixed) for _ in range(count)]
 
 
 @pytest.fixture(scope="module")
 def prompted():
     """60 prompts with a seed each: (scene, what its video shows)."""
     return [
-        (scene, measure.see(make("text_to_video", world.describe(scene), num_frames=17, seed=seed)))
+        (scene, measure.see(make("text_to_video", world.describe(scene), seed=seed)))
         for seed, scene in enumerate(scenes(60))
     ]
 
@@ -78,13 +80,11 @@ def test_guidance_raises_agreement(prompted):
     unguided = [
         (
             scene,
-            measure.see(
-                make("text_to_video", world.describe(scene), num_frames=17, seed=seed, guidance_scale=1)
-            ),
+            measure.see(make("text_to_video", world.describe(scene), seed=seed, guidance_scale=1)),
         )
         for seed, (scene, _) in enumerate(prompted[:20])
     ]
-    assert agreement(unguided) <= agreement(prompted[:20])
+    assert agreement(unguided) < agreement(prompted[:20])
 
 
 def frame(scene, number):
@@ -93,14 +93,14 @@ def frame(scene, number):
 
 def test_a_video_begins_with_its_image_and_ends_with_another():
     for seed, scene in enumerate(scenes(3)):
-        start, end = frame(scene, 0), frame(scene, 16)
-        options = {"input_image": picture(start), "num_frames": 17, "seed": seed}
+        start, end = frame(scene, 0), frame(scene, 32)
+        options = {"input_image": picture(start), "seed": seed}
         made = make("diffusion_forcing", world.describe(scene), **options)
         assert likeness(made[0], start) >= 25
         assert measure.see(made).colour == scene.colour
         between = make("diffusion_forcing", world.describe(scene), end_image=picture(end), **options)
         assert likeness(between[0], start) >= 25
-        assert likeness(between[-1], end) > likeness(made[-1], end)
+        assert likeness(between[-1], end) >= max(20, likeness(made[-1], end))
 
 
 def clip(scene, frames):
@@ -109,10 +109,9 @@ def clip(scene, frames):
 
 def across(count):
     """Return scenes whose shape moves left or right all the way."""
-    ways = {"left": "left", "right": "right"}
     return [
-        world.replace(scene, motion=motion, way=(0.05, 0.95), camera="still")
-        for scene, motion in zip(scenes(count), itertools.cycle(ways), strict=False)
+        replace(scene, motion=motion, way=(0.05, 0.95), camera="still")
+        for scene, motion in zip(scenes(count), itertools.cycle(("left", "right")), strict=False)
     ]
 
 
@@ -137,11 +136,13 @@ def test_another_shot_keeps_the_colour_and_not_the_place():
     jumps = []
     for seed, scene in enumerate(across(4)):
         source = measure.see(world.draw(scene, range(25), *SIZE))
-        prompt = world.describe(world.another_shot(scene, np.random.default_rng(seed)))
+        other = world.another_shot(scene, np.random.default_rng(seed))
+        prompt = world.describe(other, subject="the object")
         given = {"input_video": clip(scene, 25), "duration": 2, "seed": seed}
         seen = measure.see(make("shot_switching_extension", prompt, **given))
         assert seen.colour == scene.colour
-        jumps.append(np.abs(seen.path[0] - source.path[-1]).max())
+        first = seen.path[~np.isnan(seen.path[:, 0])][0]
+        jumps.append(np.abs(first - source.path[-1]).max())
     assert np.median(jumps) > PLACE
 
 
@@ -155,7 +156,7 @@ def test_the_colour_of_a_reference_appears():
 
 
 def test_a_long_video_keeps_its_colour_for_five_segments():
-    scene = world.replace(scenes(1)[0], motion="turn")
+    scene = replace(scenes(1)[0], motion="turn")
     options = {"num_frames": 33 + 4 * 16, "base_num_frames": 33, "overlap_history": 17}
     made = make("diffusion_forcing", world.describe(scene), **options)
     assert len(made) == options["num_frames"]
@@ -168,3 +169,16 @@ def test_a_preview_resembles_what_the_vae_decodes():
     clips = [world.draw(scene, range(9), *SIZE) for scene in scenes(6)]
     tensors = [torch.from_numpy(clip).permute(3, 0, 1, 2)[None] * 2 - 1 for clip in clips]
     assert correlation(vae, decoder, tensors) >= 0.8
+
+
+def test_the_command_line_makes_the_video_of_its_defaults(cli, tmp_path):
+    scene = replace(scenes(1)[0], colour="red", motion="left")
+    words = ("--task_type", "text_to_video", "--model_id", "miniature", "--prompt", world.describe(scene))
+    made = cli(*words, "--seed", "1", "--output", tmp_path / "a.mp4")
+    assert made.code == 0, made.err
+    frames = Result.of(tmp_path / "a.mp4").frames.astype(np.float32) / 255
+    seen = measure.see(frames)
+    assert (frames.shape, seen.colour, seen.motion) == ((33, *SIZE, 3), "red", "left")
+    again = cli("--from_metadata", tmp_path / "a.json", "--output", tmp_path / "b.mp4")
+    assert again.code == 0, again.err
+    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()

@@ -1,0 +1,43 @@
+"""``--model_id miniature``: its weights, and what is said of it."""
+
+import pytest
+
+from videogen.checkpoints import resolve
+from videogen.errors import CheckpointError
+from videogen.tasks import config
+from videogen.tasks.table import TASKS
+
+LARGEST = 25_000_000  # bytes
+
+
+def test_its_weights_are_small_and_say_how_they_were_made():
+    folder = config.weights_folder()
+    assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) < LARGEST
+    made = (folder / "MADE.md").read_text(encoding="utf-8")
+    assert all(word in made for word in ("commit", "seed", "loss", "minutes"))
+
+
+@pytest.mark.parametrize(
+    ("model", "task", "message"),
+    [
+        ("minature", "text_to_video", "nearest 'miniature'"),
+        (
+            "miniature",
+            "talking_avatar",
+            "miniature: is for reference_to_video, .*; use --model_id tiny for talking",
+        ),
+        ("tiny:miniature", "text_to_video", None),
+    ],
+)
+def test_what_is_said_of_it(model, task, message):
+    if message is None:
+        assert resolve.locate(model, None, TASKS[task]).name == "miniature"
+        return
+    with pytest.raises(CheckpointError, match=message):
+        resolve.locate(model, None, TASKS[task])
+
+
+def test_weights_that_are_not_there_are_said(monkeypatch, tmp_path):
+    monkeypatch.setattr(config, "weights_folder", lambda: tmp_path)
+    with pytest.raises(CheckpointError, match="its weights are not in .*; install videogen again"):
+        resolve.locate("miniature", None, TASKS["text_to_video"])
