@@ -24,7 +24,7 @@ def test_its_weights_are_small_and_say_how_they_were_made():
         (
             "miniature",
             "talking_avatar",
-            "miniature: is for reference_to_video, .*; use --model_id tiny for talking",
+            r"is for reference_to_video, .*; use --model_id tiny for talk",
         ),
         ("tiny:miniature", "text_to_video", None),
     ],
@@ -39,5 +39,5 @@ def test_what_is_said_of_it(model, task, message):
 
 def test_weights_that_are_not_there_are_said(monkeypatch, tmp_path):
     monkeypatch.setattr(config, "weights_folder", lambda: tmp_path)
-    with pytest.raises(CheckpointError, match="its weights are not in .*; install videogen again"):
+    with pytest.raises(CheckpointError, match=r"its weights are not in .*; install videogen again"):
         resolve.locate("miniature", None, TASKS["text_to_video"])
