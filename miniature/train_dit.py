@@ -256,8 +256,8 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, required=True, help="folder of latents, checkpoint, log and model"
     )
-    parser.add_argument("--steps", type=int, default=5000)
-    parser.add_argument("--files", type=int, default=10, help=f"of {bank.PER_FILE} clips each")
+    parser.add_argument("--steps", type=int, default=9500)
+    parser.add_argument("--files", type=int, default=22, help=f"of {bank.PER_FILE} clips each")
     arguments = parser.parse_args()
     vae = AutoencoderKLWan.from_pretrained(arguments.vae, torch_dtype=torch.float32)
     bank.make(arguments.out / "bank", vae, arguments.files)

@@ -138,15 +138,10 @@ def main() -> None:
     )
     parser.add_argument("--steps", type=int, default=2400)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--keep_encoder", action="store_true", help="go on with the decoder alone; a DiT stays valid"
-    )
     arguments = parser.parse_args()
     torch.manual_seed(arguments.seed)
     vae = AutoencoderKLWan(base_dim=BASE_DIM)
     initialize(vae)
-    for module in (vae.encoder, vae.quant_conv):
-        module.requires_grad_(not arguments.keep_encoder)
     trainer = Trainer({"vae": vae}, arguments.out, arguments.steps, rates=(8e-4, 4e-5))
     left = list(range(trainer.step, arguments.steps))
     batches = DataLoader(

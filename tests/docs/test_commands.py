@@ -39,6 +39,7 @@ HUNYUAN_LORA = {
     "Hunyuan_video_I2V_lora_double_blocks_0_img_attn_proj.lora_down.weight": (4, 48),
     "Hunyuan_video_I2V_lora_double_blocks_0_img_attn_proj.lora_up.weight": (48, 4),
 }
+PICTURE = re.compile(r"docs/pictures/[\w.]+")  # of the manual
 NAMED_INPUT = re.compile(r"(?<![\w/.])(\w+\.(png|jpg|mp4|wav))\b")
 TINY = {"A14B": "tiny:wan22-a14b", "5B": "tiny:wan22-5b"}  # by the end of a Wan2.2 model's name
 # What makes a video short. It is appended to a command: what is given twice counts last.
@@ -70,7 +71,9 @@ def put_inputs(tmp_path_factory, make_video, speech):
         links = {"ref_imgs": REFS, "ckpts": store / "ckpts"}
         links |= dict.fromkeys(LORA, store / "wan.safetensors")
         links |= {name: kinds[kind] for name, kind in NAMED_INPUT.findall(text)}
+        links |= {name: ROOT / name for name in PICTURE.findall(text)}
         for name, target in links.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).symlink_to(target)
 
     return put
@@ -199,7 +202,7 @@ def made_short(words, given):
     task, model = given.get("task_type"), str(given.get("model_id", "tiny"))
     if "from_metadata" not in given and model != "ckpts":
         tiny = next((TINY[end] for end in TINY if "Wan2.2" in model and model.endswith(end)), "tiny")
-        words += ["--model_id", model if model.startswith("tiny") else tiny]
+        words += ["--model_id", model if model.startswith(("tiny", "miniature")) else tiny]
     if "config" not in given and "from_metadata" not in given:
         words += SHORT.get(task, "--num_frames 5").split()
     if task == "diffusion_forcing" and "overlap_history" in given:
