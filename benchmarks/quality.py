@@ -1,6 +1,6 @@
 """What options that trade quality for speed or memory save, and what they cost, against the exact video.
 
-    python -m benchmarks.quality --plot quality.png
+    python -m benchmarks.quality --teacache_model T2V-1.3B --plot quality.png
     python -m benchmarks.quality --model PATH --device cuda --prompts FILE --set height=544 --set width=960
 
 Per option, medians over the videos: time of the steps over that of the exact video, PSNR of the 8-bit video
@@ -88,6 +88,7 @@ class Bench:
         scenes: what the prompts describe, of the miniature's world; empty for other prompts.
         fixed: options of every video.
         folder: for the videos, one at a time, and for quantized files.
+        teacache_model: whose coefficients TeaCache takes; None for the model's own.
     """
 
     task: str
@@ -96,6 +97,7 @@ class Bench:
     scenes: Sequence[world.Scene]
     fixed: Options
     folder: Path
+    teacache_model: str | None
 
     def make(self, options: Options, first_seed: int = 0) -> list[Made]:
         """Make the video of every prompt, with the model loaded once."""
@@ -163,6 +165,8 @@ def rows(bench: Bench, only: Sequence[str]) -> Iterator[tuple[str, Row | str]]:
             if name.startswith("magcache") and not calibrated:
                 replace(bench, prompts=bench.prompts[:1]).make({"cache": "magcache:calibrate"}, OTHER_SEED)
                 calibrated = True
+            if "teacache" in options and bench.teacache_model:
+                options["teacache_model"] = bench.teacache_model
             if name in FILES:
                 options["transformer"] = bench.write_transformer(name)
             seed = OTHER_SEED if name == ANOTHER else 0
@@ -210,6 +214,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--count", type=int, default=20, help="prompts of the world")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--set", action="append", default=[], help="NAME=VALUE, an option of every video")
+    parser.add_argument("--teacache_model", help="whose coefficients TeaCache takes; default: by the name")
     parser.add_argument("--only", nargs="+", default=(), help="options that begin with one of these words")
     parser.add_argument("--plot", type=Path, help="PNG")
     return parser.parse_args()
@@ -232,6 +237,7 @@ def main() -> None:
             scenes=scenes,
             fixed={"device": given.device, "dtype": dtype, **fixed},
             folder=Path(folder),
+            teacache_model=given.teacache_model,
         )
         print("| option | time | PSNR, dB | agreement | computed |\n|---|---|---|---|---|")
         for name, row in rows(bench, given.only):

@@ -53,6 +53,8 @@ def main() -> None:
         for words in commands(page):
             more = ["--overwrite"] if "generate_video.py" in words else []
             subprocess.run([sys.executable, *words[1:], *more], cwd=ROOT, check=True)
+    for record in folder.glob("*.json"):
+        record.unlink()
     sizes = {file.name: file.stat().st_size for file in folder.iterdir()}
     too_large = [name for name, size in sizes.items() if size > LARGEST]
     if too_large or sum(sizes.values()) > ALL:

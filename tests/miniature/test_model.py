@@ -21,6 +21,7 @@ pytestmark = pytest.mark.slow
 
 STEPS = 12
 SIZE = 64, 96  # height, width
+DIRECTIONS = {"left": (0, -1), "right": (0, 1), "up": (1, -1), "down": (1, 1)}  # axis, sign
 PLACE = 0.12  # of the shorter side: how far a shape may be from where it was
 
 
@@ -76,15 +77,20 @@ def test_and_not_what_another_prompt_says(prompted):
     assert agreement(others) <= 0.2
 
 
-def test_guidance_raises_agreement(prompted):
-    unguided = [
-        (
-            scene,
-            measure.see(make("text_to_video", world.describe(scene), seed=seed, guidance_scale=1)),
-        )
-        for seed, (scene, _) in enumerate(prompted[:20])
-    ]
-    assert agreement(unguided) < agreement(prompted[:20])
+def test_guidance_makes_more_of_the_prompt():
+    """Without it nearly all videos show their prompt as well; with it shapes go further where they shall."""
+    ways = []
+    for seed, scene in enumerate(scenes(12)):
+        motion, (axis, sign) = list(DIRECTIONS.items())[seed % len(DIRECTIONS)]
+        start = picture(frame(replace(scene, motion="turn", way=(0.5, 0.5), across=0.5), 0))
+        for scale in (1, 4):
+            prompt = world.describe(replace(scene, motion=motion))
+            seen = measure.see(
+                make("diffusion_forcing", prompt, input_image=start, guidance_scale=scale, seed=seed)
+            )
+            ways.append(sign * (seen.path[-1] - seen.path[0])[axis])
+    without, with_guidance = np.nanmean(np.reshape(ways, (-1, 2)), axis=0)
+    assert 0.1 < without < with_guidance
 
 
 def frame(scene, number):
@@ -133,17 +139,19 @@ def speed(path):
 
 
 def test_another_shot_keeps_the_colour_and_not_the_place():
-    jumps = []
-    for seed, scene in enumerate(across(4)):
+    """The prompt names no colour: it comes from the shot before; by chance an eighth would be right."""
+    jumps, kept = [], []
+    for seed, scene in enumerate(across(8)):
         source = measure.see(world.draw(scene, range(25), *SIZE))
         other = world.another_shot(scene, np.random.default_rng(seed))
         prompt = world.describe(other, subject="the object")
         given = {"input_video": clip(scene, 25), "duration": 2, "seed": seed}
         seen = measure.see(make("shot_switching_extension", prompt, **given))
-        assert seen.colour == scene.colour
+        kept.append(seen.colour == scene.colour)
         first = seen.path[~np.isnan(seen.path[:, 0])][0]
         jumps.append(np.abs(first - source.path[-1]).max())
     assert np.median(jumps) > PLACE
+    assert np.mean(kept) >= 0.5
 
 
 def test_the_colour_of_a_reference_appears():
