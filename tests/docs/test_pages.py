@@ -18,7 +18,7 @@ OTHERS = {
     *("array", "ntasks-per-node", "gpus-per-node", "gpus-per-task", "nodes"),  # SLURM
     *("rm", "gpus", "user"),  # Docker
     *("address", "head", "port"),  # Ray
-    *("table", "dry", "gpu", "mode", "model", "task", "help"),  # benchmarks, parser
+    *("table", "dry", "gpu", "mode", "model", "task", "help", "plot", "prompts"),  # benchmarks, parser
 }
 
 
