@@ -37,8 +37,8 @@ def draw_inputs(folder: Path) -> None:
     """Draw an image to start with, one to end with, and a reference."""
     scene = world.draw_scene(np.random.default_rng(5))
     scene = replace(scene, shape="ball", colour="orange", motion="right", way=(0.05, 0.95))
-    start, end = world.draw(scene, np.array([0, 32]), HEIGHT, WIDTH)
-    purple = replace(scene, shape="ring", colour="purple")
+    start, end = world.draw(scene, np.array([0, 12]), HEIGHT, WIDTH)
+    purple = replace(scene, colour="purple")
     drawn = {"start": start, "end": end, "reference": world.draw_reference(purple, HEIGHT, WIDTH)}
     for name, picture in drawn.items():
         Image.fromarray((picture * 255).round().astype(np.uint8)).save(folder / f"{name}.png")

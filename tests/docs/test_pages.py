@@ -35,7 +35,7 @@ def anchors(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
-    for target in re.findall(r"\]\(([^)\s]+)\)", text_of(page)):
+    for target in re.findall(r"(?:\]\(|<img src=\")([^)\s\"]+)", text_of(page)):
         if "://" in target:
             continue
         name, _, anchor = target.partition("#")
