@@ -5,6 +5,7 @@ What is said of an option stands in its row, and what is another for a task in t
 
 import argparse
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -19,9 +20,9 @@ from videogen.tasks.task_spec import TaskSpec
 ALL = "all"  # after --help: every flag of all tasks
 LONGEST_DEFAULT = 60  # characters; the published negative prompts have hundreds
 COLUMN = 26  # where texts begin in lists of names
-EPILOG = """example (a tiny model, seconds on a CPU):
-  {name} --task_type reference_to_video --model_id tiny --prompt "a robot waves" \\
-      --ref_imgs ref_imgs/robot.png --output first.mp4
+EPILOG = """example (a small trained model, seconds on a CPU):
+  {name} --task_type text_to_video --model_id miniature --output first.mp4 \\
+      --prompt "a red ball moves left over grass"
 
 exit codes: 0 done, 1 unexpected or some video failed, 2 invalid input, 3 missing or invalid
             checkpoint (or a cache or temporary folder that cannot be used), 4 out of memory,
@@ -75,11 +76,14 @@ class Program:
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
-    """Several spellings of a flag share what stands for its value."""
+    """Several spellings of a flag share what stands for its value; names with hyphens stay whole."""
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
         names = ", ".join(action.option_strings)
         return names if action.nargs == 0 else f"{names} {action.metavar}"
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
 
 
 @dataclass(frozen=True, slots=True)
