@@ -66,4 +66,4 @@ def test_the_example_of_the_manual(server, tmp_path, monkeypatch):
     example = example.replace('{"num_frames"', '{"task_type": "text_to_video", "num_frames"')
     monkeypatch.chdir(tmp_path)
     exec(compile(example, "docs/server.md", "exec"), {})
-    assert (tmp_path / "swan.mp4").stat().st_size > 0
+    assert (tmp_path / "ball.mp4").stat().st_size > 0
