@@ -73,15 +73,28 @@ def test_help_imports_nothing_heavy():
 def test_the_allocator_is_set_up_where_the_user_has_not(monkeypatch, system, given, found):
     from videogen.cli import main as command_line
 
-    for name in command_line.ALLOCATOR:
+    for name in (*command_line.ALLOCATOR, "OMP_WAIT_POLICY"):
         monkeypatch.setenv(name, "")  # so that it is put back
         monkeypatch.delenv(name)
     for name, value in given.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(command_line.sys, "platform", system[0])
     monkeypatch.setattr(command_line.platform, "release", lambda: system[1])
-    command_line.use_expandable_segments()
+    command_line.set_up_torch()
     assert {name: os.environ[name] for name in command_line.ALLOCATOR if name in os.environ} == found
+
+
+@pytest.mark.parametrize("given", [None, "active"])
+def test_threads_sleep_where_the_user_has_not_said_how_they_wait(monkeypatch, given):
+    from videogen.cli import main as command_line
+
+    for name in (*command_line.ALLOCATOR, "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, given or "")  # so that it is put back
+        monkeypatch.delenv(name)
+    if given is not None:
+        monkeypatch.setenv("OMP_WAIT_POLICY", given)
+    command_line.set_up_torch()
+    assert os.environ["OMP_WAIT_POLICY"] == (given or "passive")
 
 
 def test_help_of_a_task_shows_its_flags_and_defaults(cli):

@@ -90,7 +90,7 @@ def main(
     arguments = list(sys.argv[1:] if argv is None else argv)
     open_missing_streams()
     reporter = Reporter(render=renderer_of_arguments(arguments))
-    use_expandable_segments()
+    set_up_torch()
     verbose = any(word in ("-v", "--verbose") for word in arguments)
     in_main_thread = threading.current_thread() is threading.main_thread()
     is_main_process = distributed.get_ranks().is_main_process
@@ -384,15 +384,17 @@ def say(lines: Iterable[str]) -> None:
         raise VideoGenError(f"stdout cannot be written ({why}); what was made is kept") from None
 
 
-def use_expandable_segments() -> None:
-    """Let torch's allocator grow its segments on a GPU, unless the user has set it up.
+def set_up_torch() -> None:
+    """Set what torch reads when it is imported, unless the user has.
 
-    Segments of fixed size leave gaps between tensors of many sizes. torch reads it when it is imported. Under
-    WSL the driver fails with it (pytorch issue 192330).
+    On a GPU its allocator may grow segments: those of fixed size leave gaps between tensors of many sizes. Under
+    WSL the driver fails with it (pytorch issue 192330). On a CPU threads sleep while they wait for each other:
+    beside other work, threads that spin made small models six times slower.
     """
     on_linux = sys.platform == "linux" and "microsoft" not in platform.release().lower()
     if on_linux and not any(name in os.environ for name in ALLOCATOR):
         os.environ[ALLOCATOR[0]] = "expandable_segments:True"
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 if __name__ == "__main__":
