@@ -387,9 +387,9 @@ def say(lines: Iterable[str]) -> None:
 def set_up_torch() -> None:
     """Set what torch reads when it is imported, unless the user has.
 
-    On a GPU its allocator may grow segments: those of fixed size leave gaps between tensors of many sizes. Under
-    WSL the driver fails with it (pytorch issue 192330). On a CPU threads sleep while they wait for each other:
-    beside other work, threads that spin made small models six times slower.
+    On a GPU its allocator may grow segments, for those of fixed size leave gaps between tensors; under
+    WSL the driver fails with it (pytorch issue 192330). On a CPU threads sleep while they wait: beside other
+    work, threads that spin made small models six times slower.
     """
     on_linux = sys.platform == "linux" and "microsoft" not in platform.release().lower()
     if on_linux and not any(name in os.environ for name in ALLOCATOR):
