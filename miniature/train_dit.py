@@ -71,7 +71,7 @@ class Example:
 
     Args:
         velocity: what is to be predicted of the video [B, C, F, h, w].
-        weight: of its pixels [B, 1, F, h, w]; 0 in frames that are known.
+        weight: of its pixels [B, 1, F, h, w]; 0 in frames without noise.
     """
 
     segments: list[Segment]

@@ -387,9 +387,8 @@ def say(lines: Iterable[str]) -> None:
 def set_up_torch() -> None:
     """Set what torch reads when it is imported, unless the user has.
 
-    On a GPU its allocator may grow segments, for those of fixed size leave gaps between tensors; under
-    WSL the driver fails with it (pytorch issue 192330). On a CPU threads sleep while they wait: beside other
-    work, threads that spin made small models six times slower.
+    Segments of fixed size leave gaps between tensors on a GPU; under WSL the driver fails with growing ones
+    (pytorch issue 192330). CPU threads that spin while they wait are slow beside other work: they sleep.
     """
     on_linux = sys.platform == "linux" and "microsoft" not in platform.release().lower()
     if on_linux and not any(name in os.environ for name in ALLOCATOR):

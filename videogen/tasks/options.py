@@ -31,9 +31,8 @@ class Model:
 
     task_type: str | None = row(types.word, "what to make", metavar="TASK", aliases=("task",),
         usual=True, common=True, hashed=False)
-    model_id: str | None = row(types.path, "a model folder, a hub id, 'miniature' or 'tiny'",
-        metavar="PATH|ID|tiny", aliases=("ckpt_dir",), usual=True, common=True, hashed=False,
-        names_model=True)
+    model_id: str | None = row(types.path, "a folder, hub id, 'miniature' or 'tiny'", metavar="PATH|ID|tiny",
+        aliases=("ckpt_dir",), usual=True, common=True, hashed=False, names_model=True)
 
 
 @dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
