@@ -5,7 +5,7 @@ Most clips show a motion from its beginning; the last files are longer and begin
 that go on.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from torch.nn import functional
 from miniature import world
 from miniature.measure import CHROMA
 from miniature.train_vae import SIZES, as_video
+from miniature.training import fast_products
 from miniature.whole_clip import encode
 
 FRAMES = 49  # of a clip; 13 latent frames
@@ -53,13 +54,13 @@ class Clips:
     unnamed: list[list[str]]
 
 
-def make(folder: Path, vae: AutoencoderKLWan, files: int) -> None:
-    """Make the files that are missing, of ``files`` in all."""
+def make(folder: Path, files: int, encode_file: Callable[[int], Mapping[str, object]]) -> None:
+    """Make the files that are missing, of ``files`` in all; ``encode_file`` returns what a file holds."""
     folder.mkdir(parents=True, exist_ok=True)
     for index in range(files):
         if not (file := folder / f"{index:03}.pt").exists():
             partial = file.with_suffix(".partial")
-            torch.save(_encode_file(vae, index), partial)
+            torch.save(encode_file(index), partial)
             partial.replace(file)
             print(file, flush=True)
 
@@ -78,14 +79,20 @@ def load(folder: Path) -> Iterator[Clips]:
 
 
 @torch.no_grad()
-def _encode_file(vae: AutoencoderKLWan, index: int) -> dict[str, Tensor | list[list[str]]]:
-    height, width = SIZES[index % len(SIZES)]
+def latents_of(vae: AutoencoderKLWan, video: Tensor) -> Tensor:
+    """Encode video [F, H, W, 3] in [-1, 1] to normalized latents [C, f, h, w], bfloat16."""
     mean, std = (torch.tensor(values) for values in (vae.config.latents_mean, vae.config.latents_std))
+    with fast_products():
+        encoded, _ = encode(vae, video[None])
+    return ((encoded[0].float() - mean) / std).movedim(-1, 0).bfloat16()
+
+
+def encode_file(vae: AutoencoderKLWan, index: int) -> dict[str, Tensor | list[list[str]]]:
+    """Draw and encode the clips of a file."""
+    height, width = SIZES[index % len(SIZES)]
 
     def latents(pictures: world.Picture) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
-            encoded, _ = encode(vae, as_video(pictures)[None])
-        return ((encoded[0].float() - mean) / std).movedim(-1, 0).bfloat16()  # [C, F, h, w]
+        return latents_of(vae, as_video(pictures))
 
     tensors: dict[str, list[Tensor]] = {"video": [], "reference": [], "shot": [], "ends": [], "cover": []}
     texts: dict[str, list[list[str]]] = {"captions": [], "unnamed": []}
@@ -97,7 +104,7 @@ def _encode_file(vae: AutoencoderKLWan, index: int) -> dict[str, Tensor | list[l
         pictures = world.draw(scene, range(start, start + frames), height, width)
         stills = [latents(pictures[None, 4 * (frames - 1)]) for frames in ENDS]
         tensors["video"].append(latents(pictures))
-        tensors["cover"].append(_cover(pictures))
+        tensors["cover"].append(cover_of(pictures))
         tensors["ends"].append(torch.cat(stills, dim=1))
         tensors["reference"].append(latents(world.draw_reference(scene, height, width)[None]))
         other = world.draw(world.another_shot(scene, rng), range(SHOT_FRAMES), height, width)
@@ -107,7 +114,7 @@ def _encode_file(vae: AutoencoderKLWan, index: int) -> dict[str, Tensor | list[l
     return {name: torch.stack(values) for name, values in tensors.items()} | texts
 
 
-def _cover(pictures: world.Picture) -> Tensor:
+def cover_of(pictures: world.Picture) -> Tensor:
     """Return where the shape is in a clip, in latent frames and pixels [F, h, w], bfloat16."""
     strong = torch.from_numpy(pictures.max(-1) - pictures.min(-1) > CHROMA).float()
     pooled = functional.max_pool2d(strong[:, None], 8)[:, 0]

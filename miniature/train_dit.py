@@ -9,6 +9,7 @@ import argparse
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 
 from miniature import bank
 from miniature.text import WIDTH, text_encoder, word_tokenizer
-from miniature.training import Trainer
+from miniature.training import Trainer, fast_products
 from videogen.diffusion.conditioning import Segment, pack
 from videogen.models import tiny
 from videogen.models.attention import Spans
@@ -72,12 +73,15 @@ class Example:
     Args:
         velocity: what is to be predicted of the video [B, C, F, h, w].
         weight: of its pixels [B, 1, F, h, w]; 0 in frames without noise.
+        image: features [B, I, image_dim]; ``audio``: windows [B, frames, window, layers, channels].
     """
 
     segments: list[Segment]
     velocity: Tensor
     weight: Tensor
     captions: list[str]
+    image: Tensor | None = None
+    audio: Tensor | None = None
 
 
 def levels(rng: np.random.Generator, *shape: int) -> Tensor:
@@ -207,7 +211,7 @@ class SharedPadding(WanAttnProcessor):
     def __call__(
         self, query: Tensor, key: Tensor, value: Tensor, *, sharded: bool = False, spans: Spans | None = None
     ) -> Tensor:
-        """Attend from [B, L, N, K] to [B, ROWS + 1, N, K]; returns [B, L, D]."""
+        """Attend from [B, L, N, K] to [B, T, N, K], whose last is padding; returns [B, L, D]."""
         assert not sharded and spans is None
         bias = torch.zeros(key.shape[1], dtype=query.dtype)
         bias[-1] = math.log(TEXT_ROWS - ROWS)
@@ -231,8 +235,15 @@ def loss_of(
     """Return the squared error of the velocity, over the frames that have noise."""
     packed = pack(example.segments)
     text = encode_text(tokenizer, encoder, example.captions)
-    with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):  # others have slow gradients
-        predicted = dit(packed.latents, packed.timestep, text, frame_positions=packed.positions).sample
+    with fast_products(), sdpa_kernel(SDPBackend.MATH):  # others have slow gradients
+        predicted = dit(
+            packed.latents,
+            packed.timestep,
+            text,
+            example.image,
+            example.audio,
+            frame_positions=packed.positions,
+        ).sample
     frames = example.velocity.shape[2]
     error = (predicted[:, :, :frames].float() - example.velocity).square().mean(dim=1, keepdim=True)
     return (error * example.weight).sum() / example.weight.sum()
@@ -260,7 +271,7 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=22, help=f"of {bank.PER_FILE} clips each")
     arguments = parser.parse_args()
     vae = AutoencoderKLWan.from_pretrained(arguments.vae, torch_dtype=torch.float32)
-    bank.make(arguments.out / "bank", vae, arguments.files)
+    bank.make(arguments.out / "bank", arguments.files, partial(bank.encode_file, vae))
     clips = list(bank.load(arguments.out / "bank"))
     shares = [len(same.video) for same in clips]
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from miniature import world
-from miniature.training import Trainer
+from miniature.training import Trainer, fast_products
 from miniature.whole_clip import decode, encode
 
 BASE_DIM = 12  # channels at full size; published: 96
@@ -90,7 +90,7 @@ def initialize(vae: AutoencoderKLWan) -> None:
 
 def loss_of(vae: AutoencoderKLWan, video: Tensor) -> Tensor:
     """Return the loss: distance of pixels, of edges, of changes in time, and a little divergence."""
-    with torch.autocast("cpu", torch.bfloat16):
+    with fast_products():
         mean, log_variance = encode(vae, video)
         deviation = (0.5 * log_variance.float()).exp()
         noise = deviation * torch.randn_like(deviation) + NOISE * torch.randn_like(deviation)

@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +12,49 @@ from torch import nn
 
 WARM_UP = 50  # steps
 AVERAGE = 0.995  # of the weights, per step
+MOMENTUM = 0.95  # of Muon
 MATRIX_RATE = 3.0  # of Muon, in learning rates of AdamW
+
+
+def fast_products() -> torch.autocast:
+    """Compute products in bfloat16 where the processor can; without such instructions it is far slower."""
+    can = torch.cpu.get_capabilities()
+    return torch.autocast("cpu", torch.bfloat16, enabled=bool(can.get("amx_bf16") or can.get("avx512_bf16")))
+
+
+class Muon(torch.optim.Optimizer):
+    """Muon (Jordan et al. 2024) for matrices: momentum whose singular values are made equal.
+
+    As ``torch.optim.Muon`` with ``match_rms_adamw``, in float32: torch's is in bfloat16, which takes far
+    longer on a processor without instructions for it.
+    """
+
+    def __init__(self, matrices: Iterable[nn.Parameter], weight_decay: float = 0.01) -> None:
+        super().__init__(matrices, {"lr": 1e-3, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Move all matrices one step."""
+        del closure
+        for group in self.param_groups:
+            for matrix in group["params"]:
+                if matrix.grad is None:
+                    continue
+                momentum = self.state[matrix].setdefault("momentum", torch.zeros_like(matrix))
+                momentum.lerp_(matrix.grad, 1 - MOMENTUM)
+                update = orthogonal(matrix.grad.lerp(momentum, MOMENTUM))
+                matrix.mul_(1 - group["lr"] * group["weight_decay"])
+                matrix.add_(update, alpha=-0.2 * group["lr"] * max(matrix.shape) ** 0.5)
+
+
+def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
+    """Return a matrix with nearly the same singular vectors, and singular values near 1 (Newton-Schulz)."""
+    x = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
+    x = x / x.norm().clamp(min=1e-7)
+    for _ in range(5):
+        square = x @ x.T
+        x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
+    return x.T if matrix.shape[0] > matrix.shape[1] else x
 
 
 @dataclass(slots=True)
@@ -45,9 +87,7 @@ class Trainer:
         self.optimizers = [torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0.01)]
         if matrices:
             ordered = [p for p in parameters if p in matrices]
-            self.optimizers.append(
-                torch.optim.Muon(ordered, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
-            )
+            self.optimizers.append(Muon(ordered))
         self.averages = {
             name: {key: value.detach().clone() for key, value in module.state_dict().items()}
             for name, module in self.modules.items()
@@ -83,7 +123,7 @@ class Trainer:
             optimizer.zero_grad(set_to_none=True)
         loss.backward()
         for optimizer in self.optimizers:
-            is_muon = isinstance(optimizer, torch.optim.Muon)
+            is_muon = isinstance(optimizer, Muon)
             for group in optimizer.param_groups:
                 group["lr"] = self.rate() * (MATRIX_RATE if is_muon else 1)
                 nn.utils.clip_grad_norm_(group["params"], 1.0)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 Picture = NDArray[np.float32]
 """[..., H, W, 3] in [0, 1]."""
 
+RATE, FPS = 16000, 25  # samples, and frames of a portrait, a second
 SPAN = 48  # frames in which a moving shape crosses its way
 SHAPES = ("ball", "square", "triangle", "ring")
 HUES: Mapping[str, float] = {  # degrees; saturation 0.9, value 0.95
@@ -213,7 +214,9 @@ def speak(portrait: Portrait, loudness: NDArray[np.float32], height: int, width:
 
     def ellipse(cx: float, cy: float, rx: float, ry: Picture | float) -> Picture:
         rx, ry = rx * size, ry * size
-        return _soft((1 - np.hypot((x - cx * size) / rx, (y - cy * size) / ry)) * np.minimum(rx, ry) * soft)
+        dx, dy = np.abs(x - cx * size), np.abs(y - cy * size)
+        inside = (1 - np.hypot(dx / rx, dy / ry)) * np.minimum(rx, ry)
+        return _soft(np.minimum(inside, np.minimum(rx - dx, ry - dy)) * soft)  # a flat one has no tails
 
     parts: tuple[tuple[Sequence[float], Picture], ...] = (
         (portrait.shirt, ellipse(0, 2.2, 1.7, 1.1)),
@@ -237,6 +240,26 @@ def draw_loudness(rng: np.random.Generator, frames: int) -> NDArray[np.float32]:
     syllables = np.abs(np.sin(np.pi * (rng.uniform(2.0, 3.5) * t + rng.uniform())))
     words = np.sin(2 * np.pi * (rng.uniform(0.4, 0.9) * t + rng.uniform())) > rng.uniform(-0.7, 0)
     return np.float32(syllables * words * rng.uniform(0.6, 1.0))
+
+
+def voice(rng: np.random.Generator, loudness: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the sound [n] of a voice, 16 kHz, 25 values of its loudness [F] a second: buzz and breath."""
+    count = len(loudness) * RATE // FPS
+    t = np.arange(count) / RATE
+    pitch = rng.uniform(90, 240) * (1 + 0.08 * np.sin(2 * np.pi * (rng.uniform(0.5, 2) * t + rng.uniform())))
+    phase = 2 * np.pi * np.cumsum(pitch) / RATE
+    tone = np.zeros(count)
+    formants = rng.uniform((300, 900, 2200), (800, 2000, 3200))
+    for harmonic in range(1, 13):
+        reach = (harmonic * pitch - formants[:, None]) / (0.25 * formants[:, None])
+        tone += (
+            np.sin(harmonic * phase + rng.uniform(0, 6)) * (0.1 + np.exp(-(reach**2)).sum(0)) / harmonic**0.5
+        )
+    breath = rng.normal(size=count) * rng.uniform(0.05, 0.3)
+    frame = np.linspace(0, len(loudness) - 1, count)
+    envelope = np.interp(frame, np.arange(len(loudness)), loudness)
+    floor = rng.normal(size=count) * rng.uniform(0, 0.003)
+    return np.float32(0.2 * envelope * (tone + breath) + floor)
 
 
 def _triple(colour: Picture) -> tuple[float, float, float]:

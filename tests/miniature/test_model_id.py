@@ -23,8 +23,8 @@ def test_its_weights_are_small_and_say_how_they_were_made():
         ("minature", "text_to_video", "nearest 'miniature'"),
         (
             "miniature",
-            "talking_avatar",
-            r"is for reference_to_video, .*; use --model_id tiny for talk",
+            "v2v-5B",
+            r"is for reference_to_video, .*; use --model_id tiny for v2v-5B",
         ),
         ("tiny:miniature", "text_to_video", None),
     ],
@@ -35,6 +35,17 @@ def test_what_is_said_of_it(model, task, message):
         return
     with pytest.raises(CheckpointError, match=message):
         resolve.locate(model, None, TASKS[task])
+
+
+def test_other_sizes_than_those_of_the_training_are_said(cli):
+    words = ("--task_type", "text_to_video", "--model_id", "miniature", "--prompt", "x", "--dry_run")
+    refused = cli(*words, "--resolution", "720P")
+    assert refused.code == 2
+    assert "--resolution 720P: this model has TINY" in refused.err
+    warned = cli(*words, "--height", "128", "--width", "96")
+    assert warned.code == 0
+    assert "was trained at 96x64 and 64x96, not 96x128" in warned.err
+    assert "was trained" not in cli(*words, "--height", "96", "--width", "64").err
 
 
 def test_weights_that_are_not_there_are_said(monkeypatch, tmp_path):

@@ -276,9 +276,11 @@ def _tiny_model(row: TaskSpec, name: str, tiny: str, replaced: Mapping[str, Path
         CheckpointError: it is trained, and its files are not there.
     """
     folder = tiny_folder(tiny)
-    found = replace(_checkpoint(row, name, DIFFUSERS.name), tiny=tiny, replaced=replaced)
+    is_trained = config.is_trained(tiny)
+    layout = config.read_tiny(tiny)["weights"] if is_trained else DIFFUSERS.name
+    found = replace(_checkpoint(row, name, layout), tiny=tiny, replaced=replaced)
     if not (folder / "model_index.json").is_file():
-        if config.is_trained(tiny):
+        if is_trained:
             fix = "install videogen again, or take a whole checkout"
             raise CheckpointError(f"--model_id {name}: its weights are not in {folder}; {fix}")
         return found

@@ -66,7 +66,7 @@ def _save(sizes: Config, folder: Path) -> None:
     network = import_module(f"videogen.models.{sizes.get('kind', NETWORKS[0])}.tiny")
     made: TinyParts = network.parts(sizes)
     for module in made.modules.values():
-        _randomize(module)
+        randomize(module)
     save(made, folder)
 
 
@@ -82,7 +82,7 @@ def save(made: TinyParts, folder: Path) -> None:
     (folder / "model_index.json").write_text(index + "\n", encoding="utf-8")
 
 
-def _randomize(module: nn.Module) -> None:
+def randomize(module: nn.Module) -> None:
     """Initialize weights that keep signals at unit scale, so that every input visibly matters."""
     for name, parameter in module.named_parameters():
         if parameter.ndim > 1 and "table" not in name and "gamma" not in name:

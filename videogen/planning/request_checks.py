@@ -12,6 +12,7 @@ from videogen.planning import option_rules
 from videogen.planning.file_notes import file_notes
 from videogen.planning.parallelism import check_launch
 from videogen.results.writable import check_writable
+from videogen.tasks import config
 from videogen.tasks.geometry import Shape
 from videogen.tasks.option import typed
 from videogen.tasks.options import OPTIONS, Options
@@ -117,6 +118,7 @@ def warnings(
     yield from task.warnings(options, asked, inputs)
     yield from _published_for_another(task, checkpoint)
     yield from _unknown_repository(task, checkpoint)
+    yield from _untrained_size(task, shape, checkpoint)
     yield from option_rules.warnings(options)
     prompts, rolls = len(options.roll_prompts or ()), len(shape.rolls)
     check_prompt_count("--roll_prompts", prompts, rolls)
@@ -154,6 +156,15 @@ def _unknown_repository(task: TaskSpec, checkpoint: Checkpoint) -> Iterator[str]
     if checkpoint.folder is None and not checkpoint.tiny and not is_published(name):
         what = f"is not known here, and planned as a {task.family} model until the hub says what it is"
         yield f"--model_id {name} {what}{known_ids_like(name)}"
+
+
+def _untrained_size(task: TaskSpec, shape: Shape, checkpoint: Checkpoint) -> Iterator[str]:
+    """Warn of a size that the miniature was not trained at."""
+    if checkpoint.tiny and config.is_trained(checkpoint.tiny):
+        sizes = [(h, w) for table in task.size_tables(checkpoint).values() for _, h, w in table]
+        if (shape.height, shape.width) not in sizes:
+            known = " and ".join(f"{w}x{h}" for h, w in sizes)
+            yield f"{checkpoint.name} was trained at {known}, not {shape.width}x{shape.height}"
 
 
 def _published_for_another(task: TaskSpec, checkpoint: Checkpoint) -> Iterator[str]:

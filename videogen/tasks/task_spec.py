@@ -273,8 +273,9 @@ class TaskSpec:
         }
 
     def size_tables(self, checkpoint: NamedModel | None = None) -> SizeTables:
-        """Return the size classes for the checkpoint found."""
-        names = [self.config()["sizes"], *([_tiny(checkpoint)["sizes"]] if _tiny(checkpoint) else [])]
+        """Return the size classes for the checkpoint found; a tiny model with random weights has all."""
+        tiny = _tiny(checkpoint)
+        names = [*([] if "weights" in tiny else [self.config()["sizes"]]), *([tiny["sizes"]] if tiny else [])]
         return {
             size: self.sizes_of(table) if self.sizes_of and isinstance(table, int) else table
             for name in names
