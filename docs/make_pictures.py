@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import soundfile
 from PIL import Image
 
 from miniature import world
@@ -22,6 +23,7 @@ PICTURES = "docs/pictures"
 PAGES = ("README.md", "docs/miniature.md", "docs/speed.md")
 LARGEST, ALL = 300_000, 3_000_000  # bytes of a picture, and of all
 HEIGHT, WIDTH = 64, 96
+SPOKEN = 60  # frames of the voice
 
 
 def commands(page: str) -> Iterator[list[str]]:
@@ -34,14 +36,22 @@ def commands(page: str) -> Iterator[list[str]]:
 
 
 def draw_inputs(folder: Path) -> None:
-    """Draw an image to start with, one to end with, and a reference."""
+    """Draw an image to start with, one to end with, a reference, and a portrait with a voice."""
     scene = world.draw_scene(np.random.default_rng(5))
     scene = replace(scene, shape="ball", colour="orange", motion="right", way=(0.05, 0.95))
     start, end = world.draw(scene, np.array([0, 12]), HEIGHT, WIDTH)
     purple = replace(scene, colour="purple")
-    drawn = {"start": start, "end": end, "reference": world.draw_reference(purple, HEIGHT, WIDTH)}
+    rng = np.random.default_rng(3)
+    portrait, loudness = world.draw_portrait(rng), world.draw_loudness(rng, SPOKEN)
+    drawn = {
+        "start": start,
+        "end": end,
+        "reference": world.draw_reference(purple, HEIGHT, WIDTH),
+        "portrait": world.speak(portrait, 0 * loudness[:1], height=WIDTH, width=HEIGHT)[0],
+    }
     for name, picture in drawn.items():
         Image.fromarray((picture * 255).round().astype(np.uint8)).save(folder / f"{name}.png")
+    soundfile.write(folder / "voice.wav", world.voice(rng, loudness), world.RATE)
 
 
 def main() -> None:

@@ -6,9 +6,7 @@ the same shape. The same command goes on where a run has stopped. ``OUT/model`` 
 """
 
 import argparse
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -16,18 +14,14 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKLWan
 from torch import Tensor
-from torch.nn import functional
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
+from transformers import PreTrainedTokenizerFast
 
 from miniature import bank
+from miniature.denoising import SHAPE, Example, add_noise, draw_caption, levels, loss_of, prepare
 from miniature.text import WIDTH, text_encoder, word_tokenizer
-from miniature.training import Trainer, fast_products
-from videogen.diffusion.conditioning import Segment, pack
+from miniature.training import Trainer
+from videogen.diffusion.conditioning import Segment
 from videogen.models import tiny
-from videogen.models.attention import Spans
-from videogen.models.wan.attention import WanAttnProcessor
-from videogen.models.wan.text import TEXT_ROWS
 from videogen.models.wan.transformer import WanDiT
 from videogen.pipelines.shot_switching_extension import SHOT_POSITION
 
@@ -39,7 +33,6 @@ DIT = {
     "freq_dim": 128,
     "text_dim": WIDTH,
 }
-ROWS = 40  # tokens of the longest caption
 BATCH = 16
 LENGTHS = (5, 7, 9, 13)  # latent frames
 SHARES = (
@@ -59,35 +52,8 @@ EXTENDED = 7  # latent frames that an extension takes
 SHOT_LENGTH = 13  # latent frames of a shot of 2 s
 WITHOUT_TEXT = 0.12
 GIVEN = {"both": 0.65, "text": 0.12, "reference": 0.08, "neither": 0.15}  # what guidance compares
-UNKNOWN = 0.05  # of captions: a word that means nothing is put in
 UNNAMED = 0.6  # of captions beside a reference or another shot: "the object"
-SHAPE = 4.0  # what the shape weighs besides all pixels: it covers little, and is what a caption is about
 REFERENCES = 4  # slots for references; empty ones are zeros
-SHIFT = 3.0  # of the noise levels towards 1
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """Segments of a batch, of which the first is the video; captions.
-
-    Args:
-        velocity: what is to be predicted of the video [B, C, F, h, w].
-        weight: of its pixels [B, 1, F, h, w]; 0 in frames without noise.
-        image: features [B, I, image_dim]; ``audio``: windows [B, frames, window, layers, channels].
-    """
-
-    segments: list[Segment]
-    velocity: Tensor
-    weight: Tensor
-    captions: list[str]
-    image: Tensor | None = None
-    audio: Tensor | None = None
-
-
-def levels(rng: np.random.Generator, *shape: int) -> Tensor:
-    """Draw noise levels 0..1."""
-    uniform = torch.from_numpy(rng.uniform(size=shape)).float()
-    return SHIFT * uniform / (1 + (SHIFT - 1) * uniform)
 
 
 class Examples:
@@ -182,71 +148,18 @@ class Examples:
 
         ``named``: whether a caption names the shape; ``said``: whether there is one, by chance if None.
         """
-        clean = self.clips.video[self.rows, :, :frames].float()
-        noise = torch.randn(clean.shape)
-        part = level[:, None, :, None, None]
-        video = Segment(latents=clean + part * (noise - clean), timestep=1000 * level)
+        video, velocity = add_noise(self.clips.video[self.rows, :, :frames].float(), level)
         said = (self.rng.uniform(size=BATCH) >= WITHOUT_TEXT).tolist() if said is None else said
         captions = list(map(self.caption, self.rows.tolist(), named, said))
         segments = [video] if other is None else [video, other]
         cover = self.clips.cover[self.rows, None, :frames].float()
-        weight = (1 + SHAPE * cover) * (part > 0)
-        return Example(segments, noise - clean, weight, captions)
+        weight = (1 + SHAPE * cover) * (level[:, None, :, None, None] > 0)
+        return Example(segments, velocity, weight, captions)
 
     def caption(self, row: int, is_named: bool, is_said: bool) -> str:
         """Draw one of a clip's captions."""
-        words = str(self.rng.choice((self.clips.captions if is_named else self.clips.unnamed)[row])).split()
-        if self.rng.uniform() < UNKNOWN:
-            words.insert(self.rng.integers(len(words) + 1), "unknown")
-        return " ".join(words) if is_said else ""
-
-
-class SharedPadding(WanAttnProcessor):
-    """Attention to text whose last row stands for all rows of padding.
-
-    The pipeline's texts have 512 rows, almost all of them padding, and all are attended to. Equal rows weigh
-    as much as one whose score is higher by the logarithm of their number: exact, and far less to compute.
-    """
-
-    def __call__(
-        self, query: Tensor, key: Tensor, value: Tensor, *, sharded: bool = False, spans: Spans | None = None
-    ) -> Tensor:
-        """Attend from [B, L, N, K] to [B, T, N, K], whose last is padding; returns [B, L, D]."""
-        assert not sharded and spans is None
-        bias = torch.zeros(key.shape[1], dtype=query.dtype)
-        bias[-1] = math.log(TEXT_ROWS - ROWS)
-        heads = (x.transpose(1, 2) for x in (query, key, value))
-        out = functional.scaled_dot_product_attention(*heads, attn_mask=bias.expand(query.shape[1], -1))
-        return out.transpose(1, 2).flatten(2)
-
-
-def encode_text(tokenizer: PreTrainedTokenizerFast, encoder: UMT5EncoderModel, captions: list[str]) -> Tensor:
-    """Encode captions to [B, ROWS + 1, D], zeros after their end; see ``videogen.models.wan.text``."""
-    tokens = tokenizer(
-        captions, padding="max_length", max_length=ROWS + 1, truncation=True, return_tensors="pt"
-    )
-    hidden = encoder(tokens.input_ids, attention_mask=tokens.attention_mask).last_hidden_state
-    return hidden * tokens.attention_mask[..., None]
-
-
-def loss_of(
-    dit: WanDiT, encoder: UMT5EncoderModel, tokenizer: PreTrainedTokenizerFast, example: Example
-) -> Tensor:
-    """Return the squared error of the velocity, over the frames that have noise."""
-    packed = pack(example.segments)
-    text = encode_text(tokenizer, encoder, example.captions)
-    with fast_products(), sdpa_kernel(SDPBackend.MATH):  # others have slow gradients
-        predicted = dit(
-            packed.latents,
-            packed.timestep,
-            text,
-            example.image,
-            example.audio,
-            frame_positions=packed.positions,
-        ).sample
-    frames = example.velocity.shape[2]
-    error = (predicted[:, :, :frames].float() - example.velocity).square().mean(dim=1, keepdim=True)
-    return (error * example.weight).sum() / example.weight.sum()
+        texts = (self.clips.captions if is_named else self.clips.unnamed)[row]
+        return draw_caption(self.rng, texts) if is_said else ""
 
 
 def write(trainer: Trainer, tokenizer: PreTrainedTokenizerFast, vae: AutoencoderKLWan, folder: Path) -> None:
@@ -278,25 +191,16 @@ def main() -> None:
     torch.manual_seed(0)
     tokenizer = word_tokenizer()
     dit, encoder = WanDiT(**DIT), text_encoder(len(tokenizer))
-    for block in dit.blocks:
-        block.attn2.processor = SharedPadding()
-        block.compile(dynamic=True)
+    prepare(dit)
     modules = {"transformer": dit, "text_encoder": encoder}
     trainer = Trainer(modules, arguments.out, arguments.steps, rates=(1e-3, 2e-5))
-    losses = []
-    for step in trainer.run(save_every=250):
-        torch.manual_seed(step)
-        rng = np.random.default_rng(step)
+
+    def loss(step: int, rng: np.random.Generator) -> Tensor:
         same = clips[rng.choice(len(clips), p=np.array(shares) / sum(shares))]
-        loss = loss_of(dit, encoder, tokenizer, Examples(same, rng, step / arguments.steps).draw())
-        trainer.update(loss)
-        losses.append(float(loss.detach()))
-        if (step + 1) % 50 == 0:
-            trainer.log(loss=float(np.mean(losses)))
-            losses.clear()
-        if (step + 1) % 1000 == 0:
-            write(trainer, tokenizer, vae, arguments.out / "model")
-    write(trainer, tokenizer, vae, arguments.out / "model")
+        example = Examples(same, rng, step / arguments.steps).draw()
+        return loss_of(dit, encoder, tokenizer, example)
+
+    trainer.train(loss, lambda: write(trainer, tokenizer, vae, arguments.out / "model"))
 
 
 if __name__ == "__main__":

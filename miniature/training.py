@@ -1,12 +1,13 @@
-"""What both trainings share: the schedule of the learning rate, averaged weights, checkpoints, a log."""
+"""What all trainings share: the schedule of the learning rate, averaged weights, checkpoints, a log."""
 
 import json
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -19,7 +20,8 @@ MATRIX_RATE = 3.0  # of Muon, in learning rates of AdamW
 def fast_products() -> torch.autocast:
     """Compute products in bfloat16 where the processor can; without such instructions it is far slower."""
     can = torch.cpu.get_capabilities()
-    return torch.autocast("cpu", torch.bfloat16, enabled=bool(can.get("amx_bf16") or can.get("avx512_bf16")))
+    names = ("amx_bf16", "avx512_bf16", "bf16")  # of x86, and of ARM
+    return torch.autocast("cpu", torch.bfloat16, enabled=any(can.get(name) for name in names))
 
 
 class Muon(torch.optim.Optimizer):
@@ -40,7 +42,9 @@ class Muon(torch.optim.Optimizer):
             for matrix in group["params"]:
                 if matrix.grad is None:
                     continue
-                momentum = self.state[matrix].setdefault("momentum", torch.zeros_like(matrix))
+                if not (state := self.state[matrix]):
+                    state["momentum"] = torch.zeros_like(matrix)
+                momentum = state["momentum"]
                 momentum.lerp_(matrix.grad, 1 - MOMENTUM)
                 update = orthogonal(matrix.grad.lerp(momentum, MOMENTUM))
                 matrix.mul_(1 - group["lr"] * group["weight_decay"])
@@ -116,6 +120,27 @@ class Trainer:
             self.seconds += time.monotonic() - began
             if self.step % save_every == 0 or self.step == self.steps:
                 self.save()
+
+    def train(
+        self,
+        loss_of: Callable[[int, np.random.Generator], torch.Tensor],
+        write: Callable[[], None],
+        log_every: int = 50,
+        write_every: int = 1000,
+    ) -> None:
+        """Descend the loss of every step that is left, which is drawn from the step's own seed."""
+        losses = []
+        for step in self.run(save_every=250):
+            torch.manual_seed(step)
+            loss = loss_of(step, np.random.default_rng(step))
+            self.update(loss)
+            losses.append(float(loss.detach()))
+            if (step + 1) % log_every == 0:
+                self.log(loss=float(np.mean(losses)))
+                losses.clear()
+            if (step + 1) % write_every == 0:
+                write()
+        write()
 
     def update(self, loss: torch.Tensor) -> None:
         """Descend one step, and move the averages."""

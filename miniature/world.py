@@ -216,7 +216,9 @@ def speak(portrait: Portrait, loudness: NDArray[np.float32], height: int, width:
         rx, ry = rx * size, ry * size
         dx, dy = np.abs(x - cx * size), np.abs(y - cy * size)
         inside = (1 - np.hypot(dx / rx, dy / ry)) * np.minimum(rx, ry)
-        return _soft(np.minimum(inside, np.minimum(rx - dx, ry - dy)) * soft)  # a flat one has no tails
+        return _soft(
+            np.minimum(inside, np.minimum(rx - dx, ry - dy)) * soft
+        )  # a flat ellipse has long soft tails
 
     parts: tuple[tuple[Sequence[float], Picture], ...] = (
         (portrait.shirt, ellipse(0, 2.2, 1.7, 1.1)),
@@ -236,7 +238,7 @@ def speak(portrait: Portrait, loudness: NDArray[np.float32], height: int, width:
 
 def draw_loudness(rng: np.random.Generator, frames: int) -> NDArray[np.float32]:
     """Draw how loud a voice is in every frame [F], 0..1: syllables with pauses between words."""
-    t = np.arange(frames) / 25
+    t = np.arange(frames) / FPS
     syllables = np.abs(np.sin(np.pi * (rng.uniform(2.0, 3.5) * t + rng.uniform())))
     words = np.sin(2 * np.pi * (rng.uniform(0.4, 0.9) * t + rng.uniform())) > rng.uniform(-0.7, 0)
     return np.float32(syllables * words * rng.uniform(0.6, 1.0))

@@ -7,8 +7,9 @@ from PIL import Image
 
 import videogen
 from miniature import bank
+from miniature.denoising import ROWS
 from miniature.text import word_tokenizer
-from miniature.train_dit import BATCH, ROWS, TASKS, Examples
+from miniature.train_dit import BATCH, TASKS, Examples
 from miniature.world import MOTION_WORDS, another_shot, describe, draw_scene
 from videogen.diffusion.conditioning import pack
 

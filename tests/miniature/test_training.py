@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from miniature.denoising import ROWS, SharedPadding, encode_text
 from miniature.text import WIDTH, text_encoder, word_tokenizer
-from miniature.train_dit import ROWS, SharedPadding, encode_text
 from miniature.training import Muon, Trainer
 from videogen.models.wan.text import TEXT_ROWS, encode_prompt
 from videogen.models.wan.transformer import WanDiT
@@ -57,14 +57,15 @@ class Layers(nn.Module):
         return self.head(self.blocks[0](x))
 
 
-def test_muon_moves_matrices_as_torchs_does():
+@pytest.mark.parametrize("shape", [(40, 24), (24, 40)])
+def test_muon_moves_matrices_as_torchs_does(shape):
     torch.manual_seed(2)
-    ours, theirs = nn.Linear(40, 24, bias=False), nn.Linear(40, 24, bias=False)
+    ours, theirs = nn.Linear(*shape, bias=False), nn.Linear(*shape, bias=False)
     theirs.load_state_dict(ours.state_dict())
     options = {"weight_decay": 0.01, "adjust_lr_fn": "match_rms_adamw"}
     optimizers = Muon(ours.parameters()), torch.optim.Muon(theirs.parameters(), lr=1e-3, **options)
     for _ in range(3):
-        gradient, before = torch.randn(24, 40), ours.weight.clone()
+        gradient, before = torch.randn(*ours.weight.shape), ours.weight.clone()
         for layer, optimizer in zip((ours, theirs), optimizers, strict=True):
             layer.weight.grad = gradient.clone()
             optimizer.step()

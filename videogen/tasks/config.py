@@ -54,7 +54,7 @@ def read_tiny(name: str) -> Config:
 
 def is_trained(name: str) -> bool:
     """Return whether a tiny model comes with its weights."""
-    return not is_file(name) and "weights" in read_tiny(name)
+    return not is_file(name) and "layout" in read_tiny(name)
 
 
 def tiny_name(model_id: str) -> str | None:

@@ -275,7 +275,7 @@ class TaskSpec:
     def size_tables(self, checkpoint: NamedModel | None = None) -> SizeTables:
         """Return the size classes for the checkpoint found; a tiny model with random weights has all."""
         tiny = _tiny(checkpoint)
-        names = [*([] if "weights" in tiny else [self.config()["sizes"]]), *([tiny["sizes"]] if tiny else [])]
+        names = [*([] if "layout" in tiny else [self.config()["sizes"]]), *([tiny["sizes"]] if tiny else [])]
         return {
             size: self.sizes_of(table) if self.sizes_of and isinstance(table, int) else table
             for name in names
