@@ -13,6 +13,7 @@ from miniature.world import HUES, Picture
 CHROMA = 0.35  # of the shape at least; of skies and grounds at most 0.25
 LEAST = 0.004  # of the picture that a shape covers
 FAR = 0.08  # of the shorter side; what moves less does not move
+MOUTH = (0.52, 0.76), (0.3, 0.7)  # rows and columns of a portrait, parts of its sides
 GROWTH = 1.5  # of the covered area, between the first and the last third
 
 
@@ -75,7 +76,12 @@ def _motion(path: NDArray[np.float64], area: NDArray[np.float64]) -> str:
 
 
 def openness(frames: Picture) -> NDArray[np.float64]:
-    """Return how dark the mouth's inside is in every frame [F] of a portrait: the part of dark red pixels."""
-    height = frames.shape[1]
-    lower = frames[:, height // 2 :]
-    return ((lower[..., 0] < 0.40) & (lower[..., 0] > lower[..., 1] + 0.06)).mean(axis=(1, 2))
+    """Return how wide the mouth is open in every frame [F] of a portrait, in no unit.
+
+    Lips and the inside of a mouth have less green than any skin: it is how much has been lost where mouths
+    are, compared with the frame in which a pixel has the most.
+    """
+    parts = zip(MOUTH, frames.shape[1:3], strict=True)
+    rows, columns = (slice(int(low * side), int(high * side)) for (low, high), side in parts)
+    green = frames[:, rows, columns, 1]
+    return (green.max(axis=0) - green).mean(axis=(1, 2), dtype=np.float64)

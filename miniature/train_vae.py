@@ -26,14 +26,16 @@ HELD_OUT = 10**9  # seeds from here on are not trained on
 KL = 1e-4
 BRANCH = 0.3  # scale of a residual branch at first
 NOISE = 0.05  # on the latents, besides the posterior's own
-STAGES = ((0.3, 8, 1), (0.7, 2, 9), (1.0, 2, 17))  # until this part of the training: clips, frames of each
+Stages = tuple[tuple[float, int, int], ...]
+"""(until this part of the training, clips of a batch, frames of each)."""
+STAGES: Stages = ((0.3, 8, 1), (0.7, 2, 9), (1.0, 2, 17))
 
 
 class Clips(Dataset[Tensor]):
     """Batch ``index`` of the training [B, F, H, W, 3] in [-1, 1]; every index has its own seed."""
 
-    def __init__(self, steps: int, seed: int = 0) -> None:
-        self.steps, self.seed = steps, seed
+    def __init__(self, steps: int, seed: int = 0, stages: Stages = STAGES, portraits: float = 0.12) -> None:
+        self.steps, self.seed, self.stages, self.portraits = steps, seed, stages, portraits
 
     def __len__(self) -> int:
         """Return the number of batches."""
@@ -41,19 +43,21 @@ class Clips(Dataset[Tensor]):
 
     def __getitem__(self, index: int) -> Tensor:
         """Draw a batch."""
-        clips, frames = next((b, f) for part, b, f in STAGES if index < part * self.steps)
+        clips, frames = next((b, f) for part, b, f in self.stages if index < part * self.steps)
         rng = np.random.default_rng((self.seed, index))
         size = SIZES[rng.integers(len(SIZES))]
-        return as_video(np.stack([draw_clip(rng, frames, *size) for _ in range(clips)]))
+        return as_video(np.stack([draw_clip(rng, frames, *size, self.portraits) for _ in range(clips)]))
 
 
-def draw_clip(rng: np.random.Generator, frames: int, height: int, width: int) -> world.Picture:
-    """Draw a clip of the world: mostly scenes, some portraits and (for single frames) references."""
+def draw_clip(
+    rng: np.random.Generator, frames: int, height: int, width: int, portraits: float = 0.12
+) -> world.Picture:
+    """Draw a clip of the world: scenes, a share of portraits, and (for single frames) references."""
     kind = rng.uniform()
-    if kind < 0.12:
+    if kind < portraits:
         return world.speak(world.draw_portrait(rng), world.draw_loudness(rng, frames), height, width)
     scene = world.draw_scene(rng)
-    if kind < 0.24 and frames == 1:
+    if kind < portraits + 0.12 and frames == 1:
         return world.draw_reference(scene, height, width)[None]
     start = int(rng.integers(0, 2 * world.SPAN - frames))
     return world.draw(scene, range(start, start + frames), height, width)
@@ -95,14 +99,17 @@ def loss_of(vae: AutoencoderKLWan, video: Tensor) -> Tensor:
         deviation = (0.5 * log_variance.float()).exp()
         noise = deviation * torch.randn_like(deviation) + NOISE * torch.randn_like(deviation)
         made = decode(vae, mean + noise.to(mean.dtype))
-    error = made.float() - video
-    loss = error.abs().mean() + 2 * error.square().mean()
-    loss = loss + 0.5 * (error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean())
-    if video.shape[1] > 1:
-        loss = loss + 0.5 * error.diff(dim=1).abs().mean()
+    loss = distance(made.float() - video)
     mean, log_variance = mean.float(), log_variance.float()
     divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
     return loss + KL * divergence
+
+
+def distance(error: Tensor) -> Tensor:
+    """Return how large an error [B, F, H, W, 3] is: of pixels, of edges, of changes in time."""
+    loss = error.abs().mean() + 2 * error.square().mean()
+    loss = loss + 0.5 * (error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean())
+    return loss + 0.5 * error.diff(dim=1).abs().mean() if error.shape[1] > 1 else loss
 
 
 @torch.no_grad()

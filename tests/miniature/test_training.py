@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from diffusers import AutoencoderKLWan
 from torch import nn
 
 from miniature.denoising import ROWS, SharedPadding, encode_text
 from miniature.text import WIDTH, text_encoder, word_tokenizer
+from miniature.train_decoder import detail_of, loss_of
 from miniature.training import Muon, Trainer
 from videogen.models.wan.text import TEXT_ROWS, encode_prompt
 from videogen.models.wan.transformer import WanDiT
@@ -43,6 +45,20 @@ def test_every_word_of_a_caption_is_known(encoder):
     assert tokenizer.unk_token_id not in ids
     assert ids[-1] == tokenizer.eos_token_id
     assert tokenizer.unk_token_id in tokenizer("a giraffe").input_ids
+
+
+def test_the_decoder_is_trained_alone():
+    vae = AutoencoderKLWan(base_dim=4)
+    loss_of(vae, torch.rand(1, 5, 16, 24, 3)).backward()
+    assert all(parameter.grad is None for parameter in vae.encoder.parameters())
+    assert vae.decoder.conv_out.weight.grad.abs().sum() > 0
+
+
+def test_detail_is_the_difference_of_brightness_nearby():
+    video = torch.full((1, 2, 12, 12, 3), -1.0)
+    video[:, :, :, 6:] = 1
+    detail = detail_of(video)[0, 0, 6, :, 0]
+    assert detail.tolist() == [0, 0, 0, 0, 1, 1, 1, 1, 0, 0, 0, 0]
 
 
 class Layers(nn.Module):
