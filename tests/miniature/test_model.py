@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from PIL import Image
 
@@ -109,6 +110,46 @@ def test_a_video_begins_with_its_image_and_ends_with_another():
         assert likeness(between[-1], end) >= max(20, likeness(made[-1], end))
 
 
+def test_image_to_video_begins_with_its_image_and_moves_as_the_prompt_says():
+    agreed, colours = [], []
+    for seed, scene in enumerate(scenes(12)):
+        start = frame(scene, 0)
+        given = {"input_image": picture(start), "num_inference_steps": 20, "guidance_scale": 3, "seed": seed}
+        made = make("image_to_video", world.describe(scene), **given)
+        assert likeness(made[0], start) >= 25
+        seen = measure.see(made)
+        agreed.append(seen.motion == scene.motion)
+        colours.append(seen.colour == scene.colour)
+    assert np.mean(colours) >= 0.9
+    assert np.mean(agreed) >= 0.7
+
+
+def speech(seed, frames):
+    """Return (portrait, loudness, sound) of a voice that the training did not hear."""
+    rng = np.random.default_rng(seed)
+    portrait, loudness = world.draw_portrait(rng), world.draw_loudness(rng, frames)
+    return portrait, loudness, world.voice(rng, loudness)
+
+
+@pytest.mark.parametrize("frames", [25, 60])  # the hidden clip alone; it and those that are seen
+def test_lips_follow_the_sound(tmp_path, frames):
+    own, other, likenesses = [], [], []
+    spoken = [speech(seed, frames) for seed in range(500, 504)]
+    for seed, (portrait, loudness, sound) in enumerate(spoken):
+        soundfile.write(tmp_path / "voice.wav", sound, world.RATE)
+        closed = world.speak(portrait, 0 * loudness, *SIZE)
+        inputs = {"input_image": picture(closed[0]), "input_audio": str(tmp_path / "voice.wav")}
+        made = make("talking_avatar", "a person is talking", **inputs, seed=seed)
+        assert len(made) == frames
+        lips = measure.openness(made)
+        own.append(np.corrcoef(lips, loudness)[0, 1])
+        other.append(np.corrcoef(lips, spoken[seed - 1][1])[0, 1])
+        likenesses.append(likeness(made[-1], world.speak(portrait, loudness, *SIZE)[-1]))
+    assert np.mean(own) >= 0.6
+    assert np.mean(own) - np.mean(other) > 0.3
+    assert np.mean(likenesses) >= 20
+
+
 def clip(scene, frames):
     return [picture(drawn) for drawn in world.draw(scene, range(frames), *SIZE)]
 
@@ -169,6 +210,20 @@ def test_a_long_video_keeps_its_colour_for_five_segments():
     made = make("diffusion_forcing", world.describe(scene), **options)
     assert len(made) == options["num_frames"]
     assert {measure.see(part).colour for part in np.array_split(made, 5)} == {scene.colour}
+
+
+def through_the_vae(clip):
+    """Return a clip [F, H, W, 3] encoded and decoded."""
+    vae = pipeline("text_to_video").vae
+    video = torch.from_numpy(clip).permute(3, 0, 1, 2)[None] * 2 - 1
+    with torch.no_grad():
+        made = vae.decode(vae.encode(video).latent_dist.mode()).sample
+    return ((made[0].permute(1, 2, 3, 0) + 1) / 2).clamp(0, 1).numpy()
+
+
+def test_the_vae_keeps_clips():
+    clips = [world.draw(scene, range(17), *SIZE) for scene in scenes(12)]
+    assert np.mean([likeness(through_the_vae(clip), clip) for clip in clips]) >= 27.5
 
 
 def test_a_preview_resembles_what_the_vae_decodes():

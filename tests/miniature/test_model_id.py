@@ -1,5 +1,7 @@
 """``--model_id miniature``: its weights, and what is said of it."""
 
+import shutil
+
 import pytest
 
 from videogen.checkpoints import resolve
@@ -48,7 +50,12 @@ def test_other_sizes_than_those_of_the_training_are_said(cli):
     assert "was trained" not in cli(*words, "--height", "96", "--width", "64").err
 
 
-def test_weights_that_are_not_there_are_said(monkeypatch, tmp_path):
-    monkeypatch.setattr(config, "weights_folder", lambda: tmp_path)
+@pytest.mark.parametrize(("task", "missing"), [("text_to_video", "vae"), ("talking_avatar", "with_image")])
+def test_weights_that_are_not_there_are_said(monkeypatch, tmp_path, task, missing):
+    folder = tmp_path / "weights"
+    shutil.copytree(config.weights_folder(), folder)
+    monkeypatch.setattr(config, "weights_folder", lambda: folder)
+    assert resolve.locate("miniature", None, TASKS[task]).name == "miniature"
+    shutil.rmtree(folder / missing)
     with pytest.raises(CheckpointError, match=r"its weights are not in .*; install videogen again"):
-        resolve.locate("miniature", None, TASKS["text_to_video"])
+        resolve.locate("miniature", None, TASKS[task])

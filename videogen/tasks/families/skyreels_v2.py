@@ -164,7 +164,10 @@ def forcing_warnings(options: Options, asked: Collection[str], inputs: Inputs) -
 
 TRANSFORMER = "SkyReelsV2Transformer3DModel"
 TAKEN_OVER = {TRANSFORMER: "transformer"}
-LAYOUTS = (Layout(name="SkyReels-V2", shared_markers=("Wan2.1_VAE.pth", "config.json"), places=wan.PLACES),)
+LAYOUTS = (
+    Layout(name="SkyReels-V2", shared_markers=("Wan2.1_VAE.pth", "config.json"), places=wan.PLACES),
+    wan.MINIATURE_WITH_IMAGE,
+)
 V2_OPTIONS = (*wan.SIZE_AND_LENGTH, *wan.TEACACHE, "teacache_fixed", "prompt_enhancer", "vlm_device")
 TEXT_TO_VIDEO = TaskSpec(
     name="text_to_video",
@@ -191,7 +194,7 @@ TASKS = (
         summary="a video that begins with an image",
         pipeline="videogen.pipelines.image_to_video:ImageToVideoPipeline",
         components=wan.COMPONENTS | {"image_encoder": "image_encoder"},
-        tiny={"skyreels-v2-i2v": "skyreels-v2-i2v"},
+        tiny={"skyreels-v2-i2v": "skyreels-v2-i2v", "miniature": "miniature-with-image"},
         inputs={"input_image": Files("image", 1, 1), "end_image": Files("image", 0, 1, from_python=True)},
         shape=image_to_video,
         network=wan.WITH_IMAGE,

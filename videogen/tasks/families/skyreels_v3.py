@@ -277,7 +277,7 @@ TASKS = (
         pipeline="videogen.pipelines.talking_avatar:TalkingAvatarPipeline",
         layouts=("SkyReels-V3 avatar", "diffusers"),
         components=wan.COMPONENTS | {"image_encoder": "image_encoder", "audio_encoder": "audio_encoder"},
-        tiny={"skyreels-v3-avatar": "skyreels-v3-avatar"},
+        tiny={"skyreels-v3-avatar": "skyreels-v3-avatar", "miniature": "miniature-with-image"},
         inputs={"input_image": Files("image", 1, 1), "input_audio": Files("audio", 1, 1)},
         arguments=(
             *("prompt", "negative_prompt", "height", "width", "num_inference_steps", "shift"),

@@ -10,7 +10,7 @@ from videogen.tasks.memory_model import FamilyMemory, NetworkMemory, NetworkSize
 from videogen.tasks.options import Options
 from videogen.tasks.prompt_text import TextLimits, clean_prompt
 from videogen.tasks.sizes import Inputs, Picture, SizeTables, choose_num_frames, choose_size
-from videogen.tasks.task_spec import NetworkTraits
+from videogen.tasks.task_spec import Layout, NetworkTraits
 
 # Squares of the width that a Wan transformer keeps in float32 beside half precision, to embed noise levels.
 FLOAT32_SQUARES = 7
@@ -30,6 +30,13 @@ PLACES = {
     "tokenizer": "google/umt5-xxl/",
     "image_encoder": "models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth",
 }
+MINIATURE_WITH_IMAGE = Layout(  # VAE and text encoder are those of the other tasks
+    name="miniature with image",
+    places={
+        **{name: f"{name}/" for name in COMPONENTS},
+        **{name: f"with_image/{name}/" for name in ("transformer", "image_encoder", "audio_encoder")},
+    },
+)
 TEXT = TextLimits(
     tokens={"tokenizer": 511}, clean=clean_prompt
 )  # a 512th ends it (spec skyreels_v3 section 3)
