@@ -1,7 +1,7 @@
 """Train the VAE's decoder on: ``python -m miniature.train_decoder --out FOLDER``; the same command goes on.
 
 The encoder stays as it is, so latents mean what they did, and networks that are trained on them stay valid.
-Half of the clips are portraits, whose eyes and mouths are small, and what is rich in detail weighs more.
+A quarter of the clips are portraits, whose eyes and mouths are small; what is rich in detail weighs more.
 """
 
 import argparse
@@ -19,9 +19,9 @@ from miniature.whole_clip import decode, encode
 from videogen.tasks import config
 
 STAGES: Stages = ((0.15, 8, 1), (1.0, 2, 9))
-PORTRAITS = 0.5
+PORTRAITS = 0.25
 SEED = 1
-DETAIL = 2.0  # weight of a pixel amid black and white, besides 1
+DETAIL = 1.0  # weight of a pixel amid black and white, besides 1
 REACH = 5  # pixels on a side of what is amid
 
 
@@ -48,7 +48,7 @@ def main() -> None:
         "--vae", type=Path, default=config.weights_folder() / "vae", help="folder that train_vae has made"
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint, log and VAE")
-    parser.add_argument("--steps", type=int, default=1400)
+    parser.add_argument("--steps", type=int, default=1900)
     arguments = parser.parse_args()
     vae = AutoencoderKLWan.from_pretrained(arguments.vae, torch_dtype=torch.float32)
     averaged = AutoencoderKLWan.from_pretrained(arguments.vae, torch_dtype=torch.float32)
