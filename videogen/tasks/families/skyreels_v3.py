@@ -192,7 +192,7 @@ def avatar_warnings(options: Options, asked: Collection[str], inputs: Inputs) ->
     if min(audio.num_frames, options.max_frames_num) < (options.num_frames or 0):
         if "connection_prompt" in asked:
             yield "--connection_prompt has no effect: there is but one clip, which follows --prompt"
-    elif "connection_prompt" not in asked:
+    elif "connection_prompt" not in asked and options.prompt != options.connection_prompt:
         yield f"what is seen follows --connection_prompt '{options.connection_prompt}', as published"
 
 
