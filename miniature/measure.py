@@ -13,7 +13,7 @@ from miniature.world import HUES, Picture
 CHROMA = 0.35  # of the shape at least; of skies and grounds at most 0.25
 LEAST = 0.004  # of the picture that a shape covers
 FAR = 0.08  # of the shorter side; what moves less does not move
-MOUTH = (0.52, 0.76), (0.3, 0.7)  # rows and columns of a portrait, parts of its sides
+MOUTH = (0.5, 0.74), (0.25, 0.75)  # rows and columns of a portrait, parts of its sides
 GROWTH = 1.5  # of the covered area, between the first and the last third
 
 
