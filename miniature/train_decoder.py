@@ -20,9 +20,8 @@ from videogen.tasks import config
 
 STAGES: Stages = ((0.15, 8, 1), (1.0, 2, 9))
 PORTRAITS = 0.25
-SEED = 1
-DETAIL = 1.0  # weight of a pixel amid black and white, besides 1
-REACH = 5  # pixels on a side of what is amid
+DETAIL = 1.0  # how much more a pixel weighs where black meets white
+REACH = 5  # pixels, side of the square around a pixel that counts
 
 
 def loss_of(vae: AutoencoderKLWan, video: Tensor) -> Tensor:
@@ -48,14 +47,15 @@ def main() -> None:
         "--vae", type=Path, default=config.weights_folder() / "vae", help="folder that train_vae has made"
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint, log and VAE")
-    parser.add_argument("--steps", type=int, default=1900)
+    parser.add_argument("--steps", type=int, default=2700)
+    parser.add_argument("--seed", type=int, default=1, help="of the clips; another one goes on with new clips")
     arguments = parser.parse_args()
     vae = AutoencoderKLWan.from_pretrained(arguments.vae, torch_dtype=torch.float32)
     averaged = AutoencoderKLWan.from_pretrained(arguments.vae, torch_dtype=torch.float32)
     modules = {"decoder": vae.decoder, "post_quant_conv": vae.post_quant_conv}
     trainer = Trainer(modules, arguments.out, arguments.steps, rates=(6e-4, 2e-5))
     batches = DataLoader(
-        Clips(arguments.steps, SEED, STAGES, PORTRAITS),
+        Clips(arguments.steps, arguments.seed, STAGES, PORTRAITS),
         batch_size=None,
         sampler=list(range(trainer.step, arguments.steps)),
     )

@@ -216,9 +216,8 @@ def speak(portrait: Portrait, loudness: NDArray[np.float32], height: int, width:
         rx, ry = rx * size, ry * size
         dx, dy = np.abs(x - cx * size), np.abs(y - cy * size)
         inside = (1 - np.hypot(dx / rx, dy / ry)) * np.minimum(rx, ry)
-        return _soft(
-            np.minimum(inside, np.minimum(rx - dx, ry - dy)) * soft
-        )  # a flat ellipse has long soft tails
+        box = np.minimum(rx - dx, ry - dy)  # without it a flat ellipse has long soft ends
+        return _soft(np.minimum(inside, box) * soft)
 
     parts: tuple[tuple[Sequence[float], Picture], ...] = (
         (portrait.shirt, ellipse(0, 2.2, 1.7, 1.1)),
@@ -245,7 +244,7 @@ def draw_loudness(rng: np.random.Generator, frames: int) -> NDArray[np.float32]:
 
 
 def voice(rng: np.random.Generator, loudness: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the sound [n] of a voice, 16 kHz, 25 values of its loudness [F] a second: buzz and breath."""
+    """Return a voice of buzz and breath, 16 kHz [n], as loud as ``loudness`` says 25 times a second [F]."""
     count = len(loudness) * RATE // FPS
     t = np.arange(count) / RATE
     pitch = rng.uniform(90, 240) * (1 + 0.08 * np.sin(2 * np.pi * (rng.uniform(0.5, 2) * t + rng.uniform())))
@@ -254,9 +253,8 @@ def voice(rng: np.random.Generator, loudness: NDArray[np.float32]) -> NDArray[np
     formants = rng.uniform((300, 900, 2200), (800, 2000, 3200))
     for harmonic in range(1, 13):
         reach = (harmonic * pitch - formants[:, None]) / (0.25 * formants[:, None])
-        tone += (
-            np.sin(harmonic * phase + rng.uniform(0, 6)) * (0.1 + np.exp(-(reach**2)).sum(0)) / harmonic**0.5
-        )
+        strength = (0.1 + np.exp(-(reach**2)).sum(axis=0)) / harmonic**0.5
+        tone += np.sin(harmonic * phase + rng.uniform(0, 6)) * strength
     breath = rng.normal(size=count) * rng.uniform(0.05, 0.3)
     frame = np.linspace(0, len(loudness) - 1, count)
     envelope = np.interp(frame, np.arange(len(loudness)), loudness)

@@ -276,16 +276,15 @@ def _tiny_model(row: TaskSpec, name: str, tiny: str, replaced: Mapping[str, Path
         CheckpointError: it is trained, and its files are not there.
     """
     folder = tiny_folder(tiny)
-    if config.is_trained(tiny):
-        found = _checkpoint(row, name, config.read_tiny(tiny)["layout"])
-        for component, place in layouts.places_of(found.layout, row.components).items():
+    is_trained = config.is_trained(tiny)
+    layout = config.read_tiny(tiny)["layout"] if is_trained else DIFFUSERS.name
+    found = replace(_checkpoint(row, name, layout), tiny=tiny, replaced=replaced)
+    if is_trained:
+        for component, place in layouts.places_of(layout, row.components).items():
             if layouts.missing_part(folder, place, row.components[component]) is not None:
                 fix = "install videogen again, or take a whole checkout"
                 raise CheckpointError(f"--model_id {name}: its weights are not in {folder}; {fix}")
-    else:
-        found = _checkpoint(row, name, DIFFUSERS.name)
-    found = replace(found, tiny=tiny, replaced=replaced)
-    if not (folder / "model_index.json").is_file():
+    elif not (folder / "model_index.json").is_file():
         return found
     found = replace(found, folder=folder)
     return replace(found, sizes=layouts.component_sizes(found))

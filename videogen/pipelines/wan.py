@@ -182,7 +182,7 @@ class WanPipeline(LoraMixin, VideoPipeline, WanLoraLoaderMixin):
         between = num_frames - first.shape[2] - last.shape[2]
         grey = first.new_zeros(1, 3, between, *first.shape[3:])
         latents = self.encode_video(torch.cat([first, grey, last], dim=2))
-        mask = known_mask(first.shape[2], last.shape[2], num_frames).to(latents)
+        mask = known_mask(first.shape[2], last.shape[2], num_frames, latents.device)
         return torch.cat([mask[None, :, :, None, None].expand_as(latents[:, :MASK_CHANNELS]), latents], dim=1)
 
     @property
@@ -246,12 +246,12 @@ class WanPipeline(LoraMixin, VideoPipeline, WanLoraLoaderMixin):
         return chunks if reference is None else (match_color(chunk, reference) for chunk in chunks)
 
 
-def known_mask(first: int, last: int, num_frames: int) -> Tensor:
+def known_mask(first: int, last: int, num_frames: int, device: torch.device | None = None) -> Tensor:
     """Return 1 for known frames and 0 for others [4, F], by their place in a latent frame.
 
     Known are the ``first`` and the ``last`` ones. The first latent frame covers one frame, four times.
     """
-    known = torch.zeros(num_frames)
+    known = torch.zeros(num_frames, device=device)
     known[:first] = known[num_frames - last :] = 1
     return torch.cat([known[:1].repeat(TIME_STRIDE), known[1:]]).view(-1, TIME_STRIDE).T
 
