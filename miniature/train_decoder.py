@@ -48,7 +48,7 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint, log and VAE")
     parser.add_argument("--steps", type=int, default=2700)
-    parser.add_argument("--seed", type=int, default=1, help="of the clips; another one goes on with new clips")
+    parser.add_argument("--seed", type=int, default=1, help="of the clips; another one draws new ones")
     arguments = parser.parse_args()
     vae = AutoencoderKLWan.from_pretrained(arguments.vae, torch_dtype=torch.float32)
     averaged = AutoencoderKLWan.from_pretrained(arguments.vae, torch_dtype=torch.float32)
