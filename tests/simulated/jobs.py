@@ -4,13 +4,13 @@ The project's own ``load.set_up`` and ``session.generate`` make it. What is repl
 (``models.py``), and what writes files, which takes frames and latents and forgets them.
 """
 
+import functools
 import logging
 import tempfile
 import wave
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from videogen.media import video_writer
 from videogen.models import device_copies
 from videogen.models.hunyuan import transformer as hunyuan
 from videogen.models.wan import vae
+from videogen.models.wan.transformer import WanBlock, WanDiT
 from videogen.pipelines.base import VideoPipeline
 from videogen.planning import measured_rates
 from videogen.planning.plan import Outline
@@ -40,6 +41,7 @@ from videogen.tasks.options import OPTIONS
 
 SIZE = (1280, 720)  # of the pictures and videos that are given
 SECONDS = 5  # of the sound
+FIRST, LAST = 4, 2  # blocks that are computed where others are left out
 ROOM = 1.05  # of the estimate: what a card has that a job is said to fit on
 MODES: dict[str, dict[str, Any]] = {"plain": {}, "offload": {"offload": True}, "low_vram": {"low_vram": True}}
 
@@ -110,8 +112,8 @@ def run_job(
 
     Args:
         frames: stop after decoding so many video frames; later ones take the same as the third latent frame.
-            Where kernels are not counted, tiles end there too (HunyuanVideo's after the first tile), and
-            weights are copied without their buffers.
+            Where kernels are not counted, two tiles are decoded, so far (HunyuanVideo's: one), blocks of Wan
+            in the middle give what they are given, and weights are copied without their buffers.
         forwards: stop after so many forwards.
         communicator: the ranks that make it together.
     """
@@ -121,14 +123,18 @@ def run_job(
         frames = None
     counted = Counted(frames, forwards)
     with Patches() as patches, quiet():
-        replace_files(patches, sim.host_tensor, partial(fake_buffers, sim))
+        replace_files(patches, sim.host_tensor, functools.partial(fake_buffers, sim))
         counted.take_the_place_of_files(patches)
         _watch_stages(patches, sim, counted)
+        middle: set[int] = set()
         if frames is not None and not ledger.counting:
-            _leave_out_repetitions(patches, frames)
+            _leave_out_repetitions(patches, frames, middle)
         session = run.Session(communicator=communicator)
         with ledger.phase("load"):
             pipeline = load.set_up(plan)
+        for transformer in pipeline.transformers:
+            if isinstance(transformer, WanDiT):
+                middle.update(map(id, transformer.blocks[FIRST:-LAST]))
         session.pipeline, session.key = pipeline, run.model_key(plan)
         counted.watch(pipeline)
         for transformer in pipeline.transformers:
@@ -248,20 +254,33 @@ class _Forgetful(Counted):
     """A writer of frames that are not counted: of a finished part of a long video."""
 
 
-def _leave_out_repetitions(patches: Patches, frames: int) -> None:
-    """Do without most of the work that takes no more memory than what came before it."""
+def _leave_out_repetitions(patches: Patches, frames: int, middle: set[int]) -> None:
+    """Do without most of the work that takes no more memory than what came before it.
+
+    ``middle``: blocks of Wan, by ``id``, that are not computed; what is hooked onto them happens.
+    """
+    compute = WanBlock.forward
+
+    @functools.wraps(compute)
+    def forward(block: WanBlock, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return hidden_states if id(block) in middle else compute(block, hidden_states, *args, **kwargs)
+
     tiles = {module: module._decode_tiles for module in (vae, hunyuan)}
 
-    def first_frames(model: Any, latents: Tensor) -> Tensor:
-        return _filled(tiles[vae](model, latents[:, :, : frames // 4 + 1]), latents, model)
+    def first_two_tiles(model: Any, latents: Tensor) -> Tensor:
+        scale = model.spatial_compression_ratio
+        height = model.tile_sample_min_height // scale
+        width = (model.tile_sample_min_width + model.tile_sample_stride_width) // scale
+        return _filled(tiles[vae](model, latents[:, :, : frames // 4 + 1, :height, :width]), latents, model)
 
     def first_tile(model: Any, latents: Tensor) -> Tensor:
         size = model.tile_sample_min_height // model.spatial_compression_ratio
         return _filled(tiles[hunyuan](model, latents[..., :size, :size]), latents, model)
 
-    patches.set(vae, "_decode_tiles", first_frames)
+    patches.set(vae, "_decode_tiles", first_two_tiles)
     patches.set(hunyuan, "_decode_tiles", first_tile)
     patches.set(device_copies, "staged", _copied_at_once)
+    patches.set(WanBlock, "forward", forward)
 
 
 def _filled(video: Tensor, latents: Tensor, model: Any) -> Tensor:
