@@ -1,7 +1,7 @@
 """What the network with an image beside the noise is trained on: clips as latents, made once, in files.
 
 A file has clips of one kind and size: scenes that begin with an image, or end with one as well, and portraits
-that speak. Which frames are given is encoded as ``WanPipeline.encode_ends`` does it: grey frames between.
+that speak. Which frames are known is encoded as ``WanPipeline.encode_ends`` does it: grey frames between.
 """
 
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ SIZES = tuple(dict.fromkeys(train_vae.SIZES))  # height, width
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of clip: how many of its ``frames`` are given, the ``first`` and the ``last`` ones."""
+    """A kind of clip: how many of its ``frames`` are known, the ``first`` and the ``last`` ones."""
 
     is_portrait: bool
     first: int
@@ -53,7 +53,7 @@ FILES = (  # kinds of the files, in order
     *("image", "image", "portrait_goes_on", "both_images_short", "image", "image", "both_images"),
     *("portrait", "image", "image", "portrait_to_target", "portrait_goes_on", "both_images_short"),
 )
-SPOKEN = (  # whose words the tokenizer does not know: only the sound tells what happens
+SPOKEN = (  # the tokenizer knows none of their nouns and verbs: only the sound tells what happens
     "a person is talking",
     "a person speaks",
     "a face that talks",
@@ -67,9 +67,9 @@ class ImageClips:
 
     Args:
         video: [N, 16, F, h, w].
-        beside: the mask of given frames, then the latents of what is given [N, 20, F, h, w].
+        beside: the mask of known frames, then the latents of what is known [N, 20, F, h, w].
         cover: 1 where the shape or the mouth is, else 0 [N, F, h, w].
-        image: the first given frame, 8 bits [N, H, W, 3].
+        image: the first known frame, 8 bits [N, H, W, 3].
         captions: variants for each clip.
         sounds: samples of each portrait's voice [n], 16 kHz; ``starts``: frame of the sound with which the
             clip begins. Empty for scenes.
@@ -115,18 +115,18 @@ def encode_file(vae: AutoencoderKLWan, index: int) -> dict[str, object]:
         video = as_video(pictures)
         ends = as_video(np.repeat(target, kind.last, axis=0)) if kind.last else video[:0]
         made["video"].append(latents_of(vae, video))
-        made["beside"].append(encode_given_frames(vae, video[: kind.first], ends, kind.frames))
+        made["beside"].append(encode_known_frames(vae, video[: kind.first], ends, kind.frames))
         made["cover"].append(cover)
         made["image"].append(torch.from_numpy((pictures[0] * 255).round().astype(np.uint8)))
     tensors = {key: torch.stack(values) for key, values in made.items()}
     return {"kind": name, **tensors, "captions": captions, "sounds": sounds, "starts": starts}
 
 
-def encode_given_frames(vae: AutoencoderKLWan, first: Tensor, last: Tensor, frames: int) -> Tensor:
+def encode_known_frames(vae: AutoencoderKLWan, first: Tensor, last: Tensor, frames: int) -> Tensor:
     """Return mask and latents [20, F, h, w] of known first and last frames [f, H, W, 3]."""
     grey = first.new_zeros(frames - len(first) - len(last), *first.shape[1:])
     latents = latents_of(vae, torch.cat([first, grey, last]))
-    mask = known_mask(len(first), len(last), frames)
+    mask = known_mask(len(first), len(last), frames, first.device)
     return torch.cat([mask[:, :, None, None].expand_as(latents[:MASK_CHANNELS]), latents])
 
 

@@ -80,8 +80,8 @@ def _motion(path: NDArray[np.float64], area: NDArray[np.float64]) -> str:
 def openness(frames: Picture) -> NDArray[np.float64]:
     """Return how wide the mouth is open in every frame [F] of a portrait, in no unit.
 
-    Lips and the inside of a mouth have less green than any skin: it is how much has been lost where mouths
-    are, compared with the frame in which a pixel has the most.
+    Lips and the inside of a mouth have less green than any skin: it is the mean, where mouths are, of how
+    much less green a pixel has than in the frame in which it has the most.
     """
     sides = frames.shape[1:3]
     reach = np.multiply(MOUTH, min(sides)) + np.divide(sides, 2)[:, None]

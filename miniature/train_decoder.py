@@ -61,12 +61,9 @@ def main() -> None:
     )
     drawn, stills, clips = iter(batches), held_out(12, 1), held_out(4, 17)
 
-    def use_averages() -> None:
+    def write() -> None:
         for name in modules:
             averaged.get_submodule(name).load_state_dict(trainer.averages[name])
-
-    def write() -> None:
-        use_averages()
         trainer.log(stills=psnr(averaged, stills), clips=psnr(averaged, clips))
         averaged.to(torch.bfloat16).save_pretrained(arguments.out / "vae")
         averaged.float()

@@ -18,7 +18,13 @@ import torch
 from diffusers import AutoencoderKLWan
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AutoTokenizer, CLIPVisionModel, UMT5EncoderModel, Wav2Vec2Model
+from transformers import (
+    AutoTokenizer,
+    CLIPVisionModel,
+    UMT5EncoderModel,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2Model,
+)
 
 from miniature import bank, image_bank, world
 from miniature.denoising import SHAPE, Example, add_noise, draw_caption, levels, loss_of, prepare
@@ -75,8 +81,8 @@ SHARES = {
     "portrait_goes_on": 0.13,
 }
 LENGTHS = {5: 0.25, 7: 0.15, 9: 0.6}  # latent frames of videos that begin with an image
-MOST_NOISE = 0.15  # on given latents of portraits: the pipeline gives frames that the network has made
-WITHOUT = 0.12  # of captions, and of sounds: what guidance compares
+MOST_NOISE = 0.15  # on known latents of portraits: the pipeline gives frames that the network has made
+DROPPED = 0.12  # of captions, and of sounds, for classifier-free guidance
 AUDIO_STEPS, AUDIO_BATCH = 600, 4  # of the audio encoder's training
 
 
@@ -121,34 +127,39 @@ def draw(encoded: EncodedClips, rng: np.random.Generator) -> Example:
         most = MOST_NOISE * torch.from_numpy(rng.uniform(size=(BATCH, 1, 1, 1, 1))).float()
         beside[:, MASK_CHANNELS:] += most * torch.randn_like(beside[:, MASK_CHANNELS:])
     video, velocity = add_noise(clips.video[rows, :, :frames].float(), levels(rng, BATCH, 1), beside)
-    said = (rng.uniform(size=BATCH) >= WITHOUT).tolist()
+    said = (rng.uniform(size=BATCH) >= DROPPED).tolist()
     captions = [draw_caption(rng, clips.captions[row]) for row in rows.tolist()]
     captions = [text if is_said else "" for text, is_said in zip(captions, said, strict=True)]
     audio = None
     if encoded.audio is not None:
-        is_heard = torch.from_numpy(rng.uniform(size=BATCH) >= WITHOUT)
+        is_heard = torch.from_numpy(rng.uniform(size=BATCH) >= DROPPED)
         audio = encoded.audio[rows] * is_heard[:, None, None, None, None]
     weight = 1 + SHAPE * clips.cover[rows, None, :frames].float()
     return Example([video], velocity, weight, captions, encoded.image[rows], audio)
 
 
 def train_audio_encoder(encoder: Wav2Vec2Model) -> float:
-    """Train until a linear layer finds in its states how loud a voice is; returns the last error."""
+    """Train until a linear layer finds in its states how loud a voice is; returns the last error.
+
+    Its layers see features that are interpolated to frames, as in ``audio_features``.
+    """
     head = nn.Linear(AUDIO_ENCODER["num_hidden_layers"] * AUDIO_ENCODER["hidden_size"], 1)
     parameters = [*encoder.parameters(), *head.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=2e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, AUDIO_STEPS)
+    normalize = Wav2Vec2FeatureExtractor()
     errors = []
     for step in range(AUDIO_STEPS):
         rng, losses = np.random.default_rng((1, step)), []
         for _ in range(AUDIO_BATCH):
             loudness = world.draw_loudness(rng, int(rng.integers(25, image_bank.LONGEST_SOUND)))
-            sound = torch.from_numpy(world.voice(rng, loudness))[None]
-            speech = (sound - sound.mean()) / torch.sqrt(sound.var(unbiased=False) + 1e-7)
-            states = encoder(speech, output_hidden_states=True).hidden_states[1:]
-            steps = torch.cat(states, dim=-1).transpose(1, 2)
-            frames = functional.interpolate(steps, size=len(loudness), mode="linear", align_corners=True)
-            losses.append((head(frames[0].T)[:, 0] - torch.from_numpy(loudness)).square().mean())
+            sound = normalize(world.voice(rng, loudness), sampling_rate=world.RATE, return_tensors="pt")
+            resize = partial(functional.interpolate, size=len(loudness), mode="linear", align_corners=True)
+            hook = encoder.feature_extractor.register_forward_hook(lambda *given, at=resize: at(given[2]))
+            states = encoder(**sound, output_hidden_states=True).hidden_states[1:]
+            hook.remove()
+            heard = head(torch.cat(states, dim=-1)[0])[:, 0]
+            losses.append((heard - torch.from_numpy(loudness)).square().mean())
         optimizer.zero_grad()
         error = torch.stack(losses).mean()
         error.backward()

@@ -25,6 +25,8 @@ SIZES = ((64, 96), (64, 96), (96, 64))  # (height, width): two of three are land
 HELD_OUT = 10**9  # seeds from here on are not trained on
 KL = 1e-4
 BRANCH = 0.3  # scale of a residual branch at first
+PORTRAITS = 0.12  # of clips
+REFERENCES = 0.12  # of single frames
 NOISE = 0.05  # on the latents, besides the posterior's own
 Stages = tuple[tuple[float, int, int], ...]
 """(until this part of the training, clips of a batch, frames of each)."""
@@ -34,7 +36,9 @@ STAGES: Stages = ((0.3, 8, 1), (0.7, 2, 9), (1.0, 2, 17))
 class Clips(Dataset[Tensor]):
     """Batch ``index`` of the training [B, F, H, W, 3] in [-1, 1]; every index has its own seed."""
 
-    def __init__(self, steps: int, seed: int = 0, stages: Stages = STAGES, portraits: float = 0.12) -> None:
+    def __init__(
+        self, steps: int, seed: int = 0, stages: Stages = STAGES, portraits: float = PORTRAITS
+    ) -> None:
         self.steps, self.seed, self.stages, self.portraits = steps, seed, stages, portraits
 
     def __len__(self) -> int:
@@ -50,14 +54,14 @@ class Clips(Dataset[Tensor]):
 
 
 def draw_clip(
-    rng: np.random.Generator, frames: int, height: int, width: int, portraits: float = 0.12
+    rng: np.random.Generator, frames: int, height: int, width: int, portraits: float = PORTRAITS
 ) -> world.Picture:
     """Draw a clip of the world: scenes, a share of portraits, and (for single frames) references."""
     kind = rng.uniform()
     if kind < portraits:
         return world.speak(world.draw_portrait(rng), world.draw_loudness(rng, frames), height, width)
     scene = world.draw_scene(rng)
-    if kind < portraits + 0.12 and frames == 1:
+    if kind < portraits + REFERENCES and frames == 1:
         return world.draw_reference(scene, height, width)[None]
     start = int(rng.integers(0, 2 * world.SPAN - frames))
     return world.draw(scene, range(start, start + frames), height, width)
@@ -120,7 +124,7 @@ def psnr(vae: AutoencoderKLWan, clips: Iterable[Tensor]) -> float:
 
 
 @torch.no_grad()
-def write(vae: AutoencoderKLWan, folder: Path) -> None:
+def save(vae: AutoencoderKLWan, folder: Path) -> None:
     """Save in bfloat16, with the mean and the standard deviation of every latent channel."""
     rng = np.random.default_rng(HELD_OUT + 1)
     size = SIZES[0]
@@ -159,20 +163,15 @@ def main() -> None:
         prefetch_factor=4,
     )
     averaged = AutoencoderKLWan.from_config(vae.config)
-    stills, clips = held_out(12, 1), held_out(4, 17)
-    losses = []
-    for step, video in zip(trainer.run(), batches, strict=True):
-        torch.manual_seed(step)
-        loss = loss_of(vae, video)
-        trainer.update(loss)
-        losses.append(float(loss.detach()))
-        if (step + 1) % 100 == 0:
-            averaged.load_state_dict(trainer.averages["vae"])
-            moving = {"clips": psnr(averaged, clips)} if (step + 1) % 200 == 0 else {}
-            trainer.log(loss=float(np.mean(losses)), stills=psnr(averaged, stills), **moving)
-            losses.clear()
-    averaged.load_state_dict(trainer.averages["vae"])
-    write(averaged, arguments.out / "vae")
+    drawn, stills, clips = iter(batches), held_out(12, 1), held_out(4, 17)
+
+    def write() -> None:
+        averaged.load_state_dict(trainer.averages["vae"])
+        trainer.log(stills=psnr(averaged, stills), clips=psnr(averaged, clips))
+        save(averaged, arguments.out / "vae")
+        averaged.float()
+
+    trainer.train(lambda *_: loss_of(vae, next(drawn)), write, write_every=400)
 
 
 if __name__ == "__main__":

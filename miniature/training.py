@@ -127,10 +127,11 @@ class Trainer:
         write: Callable[[], None],
         log_every: int = 50,
         write_every: int = 1000,
+        save_every: int = 250,
     ) -> None:
-        """Descend the loss of every step that is left, which is drawn from the step's own seed."""
+        """Run the steps that are left; every one draws from its own number as a seed."""
         losses = []
-        for step in self.run(save_every=250):
+        for step in self.run(save_every=save_every):
             torch.manual_seed(step)
             loss = loss_of(step, np.random.default_rng(step))
             self.update(loss)
@@ -138,7 +139,7 @@ class Trainer:
             if (step + 1) % log_every == 0:
                 self.log(loss=float(np.mean(losses)))
                 losses.clear()
-            if (step + 1) % write_every == 0:
+            if (step + 1) % write_every == 0 and step + 1 < self.steps:
                 write()
         write()
 

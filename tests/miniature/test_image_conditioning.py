@@ -1,5 +1,6 @@
 """What the network with an image beside the noise is trained on has the form that its pipelines give it."""
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +17,7 @@ from miniature.train_image_dit import (
     BATCH,
     SHARES,
     EncodedClips,
+    choose,
     draw,
     encode_conditions,
     first_network,
@@ -47,14 +49,14 @@ def load():
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_given_frames_are_encoded_as_the_pipeline_does(load, name):
+def test_known_frames_are_encoded_as_the_pipeline_does(load, name):
     kind, pipeline = KINDS[name], load("image_to_video")
     video = torch.rand(kind.first + kind.last, *SIZE, 3) * 2 - 1
     first, last = video[: kind.first], video[kind.first :]
     ends = [part.movedim(-1, 0)[None] if len(part) else None for part in (first, last)]
     with torch.no_grad():
         expected = pipeline.encode_ends(ends[0], ends[1], kind.frames)
-    made = image_bank.encode_given_frames(pipeline.vae, first, last, kind.frames).float()[None]
+    made = image_bank.encode_known_frames(pipeline.vae, first, last, kind.frames).float()[None]
     assert torch.equal(made[:, :MASK_CHANNELS], expected[:, :MASK_CHANNELS])
     torch.testing.assert_close(made, expected, atol=0.1, rtol=0.02)  # the bank is bfloat16
 
@@ -63,7 +65,7 @@ def clips(name):
     """Return random clips of a kind."""
     frames = latent_frames(KINDS[name].frames)
     kind = KINDS[name]
-    mask = known_mask(kind.first, kind.last, kind.frames)[None, :, :, None, None]
+    mask = known_mask(kind.first, kind.last, kind.frames, torch.device("cpu"))[None, :, :, None, None]
     latents = torch.randn(4, 16, frames, 8, 12)
     given = ImageClips(
         kind=name,
@@ -80,7 +82,7 @@ def clips(name):
 
 
 def form(latents, timestep, image, audio):
-    """Return (channels, frames, whether they share a level, shapes of image and sound, given frames)."""
+    """Return (channels, frames, whether they share a level, shapes of image and sound, known frames)."""
     mask = latents[0, 16 : 16 + MASK_CHANNELS, :, 0, 0].T.flatten().tolist()
     shapes = [None if given is None else tuple(given.shape[1:]) for given in (image, audio)]
     levels = timestep.reshape(len(latents), -1)
@@ -135,8 +137,11 @@ def test_training_and_talking_avatar_agree(load, tmp_path):
 def test_every_kind_is_drawn():
     assert SHARES.keys() == KINDS.keys() == set(image_bank.FILES)
     assert sum(SHARES.values()) == pytest.approx(1)
+    files, rng = [clips(name) for name in KINDS], np.random.default_rng(0)
+    drawn = Counter(choose(files, rng).clips.kind for _ in range(1000))
     for name in KINDS:
-        example = draw(clips(name), np.random.default_rng(0))
+        assert drawn[name] / 1000 == pytest.approx(SHARES[name], abs=0.05)
+        example = draw(clips(name), rng)
         assert example.velocity.shape[0] == len(example.captions) == BATCH
         assert (example.audio is not None) == KINDS[name].is_portrait
 
@@ -192,3 +197,6 @@ def test_the_network_begins_with_blocks_of_the_first():
         assert torch.equal(own.ffn.net[0].proj.weight, base.blocks[block].ffn.net[0].proj.weight)
     assert not dit.patch_embedding.weight[:, 16:].any()
     assert torch.equal(dit.patch_embedding.weight[:, :16], base.patch_embedding.weight)
+    for block in dit.blocks:
+        assert not block.audio_cross_attn.proj.weight.any()
+        assert not block.audio_cross_attn.proj.bias.any()

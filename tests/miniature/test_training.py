@@ -1,5 +1,7 @@
 """The miniature's training: exact where it saves work, and the same whether it was stopped or not."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from diffusers import AutoencoderKLWan
@@ -94,11 +96,19 @@ def train(folder, stop):
     torch.manual_seed(0)
     layer = Layers()
     trainer = Trainer({"layer": layer}, folder, steps=6, rates=(1e-2, 1e-3))
-    for step in trainer.run(save_every=2):
+    written = []
+
+    def loss_of(step, rng):
         if step == stop:
-            break
-        torch.manual_seed(step)
-        trainer.update(layer(torch.randn(4, 3)).square().mean())
+            raise KeyboardInterrupt
+        return layer(torch.randn(4, 3) * rng.uniform()).square().mean()
+
+    def write():
+        written.append(trainer.step)
+
+    with pytest.raises(KeyboardInterrupt) if stop else nullcontext():
+        trainer.train(loss_of, write, log_every=3, write_every=6, save_every=2)
+    assert written == ([] if stop else [6])
     return trainer.averages["layer"]
 
 

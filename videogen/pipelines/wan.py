@@ -246,7 +246,7 @@ class WanPipeline(LoraMixin, VideoPipeline, WanLoraLoaderMixin):
         return chunks if reference is None else (match_color(chunk, reference) for chunk in chunks)
 
 
-def known_mask(first: int, last: int, num_frames: int, device: torch.device | None = None) -> Tensor:
+def known_mask(first: int, last: int, num_frames: int, device: torch.device) -> Tensor:
     """Return 1 for known frames and 0 for others [4, F], by their place in a latent frame.
 
     Known are the ``first`` and the ``last`` ones. The first latent frame covers one frame, four times.

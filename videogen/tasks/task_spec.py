@@ -273,9 +273,10 @@ class TaskSpec:
         }
 
     def size_tables(self, checkpoint: NamedModel | None = None) -> SizeTables:
-        """Return the size classes for the checkpoint found; a tiny model with random weights has all."""
+        """Return the size classes for the checkpoint found; random weights have the published ones too."""
         tiny = _tiny(checkpoint)
-        names = [*([] if "layout" in tiny else [self.config()["sizes"]]), *([tiny["sizes"]] if tiny else [])]
+        is_trained = bool(tiny) and checkpoint is not None and config.is_trained(checkpoint.tiny)
+        names = [*([] if is_trained else [self.config()["sizes"]]), *([tiny["sizes"]] if tiny else [])]
         return {
             size: self.sizes_of(table) if self.sizes_of and isinstance(table, int) else table
             for name in names
