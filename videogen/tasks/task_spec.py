@@ -275,7 +275,8 @@ class TaskSpec:
     def size_tables(self, checkpoint: NamedModel | None = None) -> SizeTables:
         """Return the size classes for the checkpoint found; random weights have the published ones too."""
         tiny = _tiny(checkpoint)
-        is_trained = bool(tiny) and checkpoint is not None and config.is_trained(checkpoint.tiny)
+        name = checkpoint.tiny if checkpoint is not None else None
+        is_trained = config.is_trained(name) if name else False
         names = [*([] if is_trained else [self.config()["sizes"]]), *([tiny["sizes"]] if tiny else [])]
         return {
             size: self.sizes_of(table) if self.sizes_of and isinstance(table, int) else table
