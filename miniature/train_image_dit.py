@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKLWan
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import (
@@ -138,27 +139,32 @@ def draw(encoded: EncodedClips, rng: np.random.Generator) -> Example:
     return Example([video], velocity, weight, captions, encoded.image[rows], audio)
 
 
-def train_audio_encoder(encoder: Wav2Vec2Model) -> float:
-    """Train until a linear layer finds in its states how loud a voice is; returns the last error.
+def states_of_frames(encoder: Wav2Vec2Model, samples: NDArray[np.float32], frames: int) -> Tensor:
+    """Return the states after every layer [F, L, C], with gradients: what ``audio_features`` returns."""
+    speech = Wav2Vec2FeatureExtractor()(samples, sampling_rate=world.RATE, return_tensors="pt")
 
-    Its layers see features that are interpolated to frames, as in ``audio_features``.
-    """
+    def at_frames(_module: nn.Module, _given: object, steps: Tensor) -> Tensor:
+        return functional.interpolate(steps, size=frames, mode="linear", align_corners=True)
+
+    hook = encoder.feature_extractor.register_forward_hook(at_frames)
+    states = encoder(**speech, output_hidden_states=True).hidden_states[1:]
+    hook.remove()
+    return torch.stack(states, dim=2)[0]
+
+
+def train_audio_encoder(encoder: Wav2Vec2Model) -> float:
+    """Train until a linear layer finds in its states how loud a voice is; returns the last error."""
     head = nn.Linear(AUDIO_ENCODER["num_hidden_layers"] * AUDIO_ENCODER["hidden_size"], 1)
     parameters = [*encoder.parameters(), *head.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=2e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, AUDIO_STEPS)
-    normalize = Wav2Vec2FeatureExtractor()
     errors = []
     for step in range(AUDIO_STEPS):
         rng, losses = np.random.default_rng((1, step)), []
         for _ in range(AUDIO_BATCH):
             loudness = world.draw_loudness(rng, int(rng.integers(25, image_bank.LONGEST_SOUND)))
-            sound = normalize(world.voice(rng, loudness), sampling_rate=world.RATE, return_tensors="pt")
-            resize = partial(functional.interpolate, size=len(loudness), mode="linear", align_corners=True)
-            hook = encoder.feature_extractor.register_forward_hook(lambda *given, at=resize: at(given[2]))
-            states = encoder(**sound, output_hidden_states=True).hidden_states[1:]
-            hook.remove()
-            heard = head(torch.cat(states, dim=-1)[0])[:, 0]
+            states = states_of_frames(encoder, world.voice(rng, loudness), len(loudness))
+            heard = head(states.flatten(1))[:, 0]
             losses.append((heard - torch.from_numpy(loudness)).square().mean())
         optimizer.zero_grad()
         error = torch.stack(losses).mean()

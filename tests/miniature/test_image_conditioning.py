@@ -21,11 +21,12 @@ from miniature.train_image_dit import (
     draw,
     encode_conditions,
     first_network,
+    states_of_frames,
 )
 from videogen.diffusion.conditioning import pack
 from videogen.media.audio import read_audio
 from videogen.media.download import Fetcher
-from videogen.models.wan.audio_encoder import audio_windows
+from videogen.models.wan.audio_encoder import audio_features, audio_windows
 from videogen.models.wan.transformer import WanDiT
 from videogen.pipelines.wan import MASK_CHANNELS, known_mask
 from videogen.tasks.geometry import latent_frames
@@ -166,6 +167,14 @@ def test_sounds_and_images_are_encoded_as_the_pipeline_does(load, tmp_path):
     with torch.no_grad():
         seen = pipeline.encode_clip(picture.movedim(-1, 0)[None].float() / 127.5 - 1)
     torch.testing.assert_close(encoded.image, seen)
+
+
+def test_the_audio_encoder_is_trained_on_what_pipelines_compute(load):
+    encoder, rng = load("talking_avatar").audio_encoder, np.random.default_rng(2)
+    sound = world.voice(rng, world.draw_loudness(rng, 40))
+    states = states_of_frames(encoder, sound, 40)
+    assert states.shape == (40, *WINDOWS[2:])
+    torch.testing.assert_close(states, audio_features(encoder, sound, 40), atol=1e-5, rtol=1e-4)
 
 
 def test_a_portrait_jumps_only_from_its_picture():

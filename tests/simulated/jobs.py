@@ -112,8 +112,9 @@ def run_job(
 
     Args:
         frames: stop after decoding so many video frames; later ones take the same as the third latent frame.
-            Where kernels are not counted, two tiles are decoded, so far (HunyuanVideo's: one), blocks of Wan
-            in the middle give what they are given, and weights are copied without their buffers.
+            Where kernels are not counted, only the first two tiles are decoded, up to there (of HunyuanVideo
+            the first one, whole), Wan's middle blocks return their input, and weights are copied without
+            their buffers.
         forwards: stop after so many forwards.
         communicator: the ranks that make it together.
     """
